@@ -1,0 +1,33 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Everything lands in .venv/ and demo_out/.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test slow lint bench figures pareto clean
+
+demo: $(STAMP)
+	$(BIN)/python -m experiments.demo --out demo_out
+
+test: $(STAMP) lint
+	$(BIN)/python -m pytest
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+pareto: $(STAMP)
+	$(BIN)/python -m experiments.pareto --profile smoke --out demo_out/pareto
+
+# torch is pinned by constraints.txt to a build without CUDA packages where such a build is on offer.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf .venv demo_out .pytest_cache .ruff_cache
