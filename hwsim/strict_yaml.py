@@ -1,0 +1,171 @@
+"""Strict YAML with the line of every key: what plain YAML silently guesses is refused here, all of it at once.
+
+Refused: duplicate keys, aliases (and with them cycles and expansion bombs), tags, several documents, files that are
+empty, binary, huge or nested without end. Numbers are decimal only; `1e-3`, `64k`, `yes`, `010`, `1:30` stay text, so
+that whoever expects a number can say what was written. `read_document` returns plain data and `Document.place`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from hwsim.errors import SpecError
+
+MAX_BYTES = 256 * 1024
+KeyPath = tuple[str | int, ...]
+
+INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*(_[0-9]+)*)")
+DECIMAL = re.compile(r"[-+]?[0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+EXPONENT_WITHOUT_POINT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+")
+UNIT_SLIP = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kKMGT]i?)(?:[bB](?:its?|ytes?)?)?")
+POWERS = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed file: `data` in dicts, lists and scalars; `lines` says where each key path stands."""
+
+    path: str
+    data: object
+    lines: dict[KeyPath, int] = field(default_factory=dict[KeyPath, int])
+
+    def line(self, keys: KeyPath) -> int:
+        """Line of a key, or of the nearest parent that exists (for a missing key)."""
+        while keys and keys not in self.lines:
+            keys = keys[:-1]
+        return self.lines.get(keys, 1)
+
+    def place(self, keys: KeyPath) -> str:
+        """`file:line: hierarchy[1].size_bits`, as every message begins."""
+        return f"{self.path}:{self.line(keys)}: {dotted(keys)}"
+
+
+def dotted(keys: KeyPath) -> str:
+    """`("hierarchy", 1, "size_bits")` as `hierarchy[1].size_bits`."""
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
+    return text.removeprefix(".") or "file"
+
+
+def read_document(path: Path) -> Document:
+    """Parse `path`. Raises SpecError with every problem found, each as `file:line: key: ...`."""
+    text = read_text(path)
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as problem:
+        mark = problem.problem_mark or problem.context_mark
+        line = mark.line + 1 if mark else 1
+        raise SpecError(f"{path}:{line}: not valid YAML: {problem.problem or problem.context}") from None
+    except yaml.YAMLError as problem:
+        raise SpecError(f"{path}:1: not valid YAML: {str(problem).splitlines()[0]}") from None
+    except RecursionError:
+        raise SpecError(f"{path}:1: not valid YAML: nested too deeply") from None
+    if root is None:
+        raise SpecError(f"{path}:1: file is empty: expected keys and values")
+    reader = Reader(str(path))
+    data = reader.build(root, ())
+    if reader.problems:
+        raise SpecError(reader.problems)
+    return Document(str(path), data, reader.lines)
+
+
+def read_text(path: Path) -> str:
+    """The file's text. Raises SpecError where it is missing, a folder, too large, or not text."""
+    try:
+        if path.is_dir():
+            raise SpecError(f"{path}: is a folder: expected a YAML file")
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as problem:
+        raise SpecError(f"{path}: cannot be read: {problem.strerror or problem}") from None
+    except ValueError as problem:  # a NUL character in the name
+        raise SpecError(f"{str(path)!r}: cannot be read: {problem}") from None
+    if len(raw) > MAX_BYTES:
+        raise SpecError(f"{path}: larger than {MAX_BYTES // 1024} KiB: expected a hand-written YAML file")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise SpecError(f"{path}: not a text file (byte {problem.start} is no UTF-8): expected YAML") from None
+
+
+class Reader:
+    """Turns YAML nodes into plain data, noting lines and problems on the way."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.lines: dict[KeyPath, int] = {}
+        self.problems: list[str] = []
+        self.seen: set[int] = set()
+
+    def complain(self, node: yaml.Node, keys: KeyPath, message: str) -> None:
+        """Note a problem at a node."""
+        self.problems.append(f"{self.path}:{node.start_mark.line + 1}: {dotted(keys)}: {message}")
+
+    def build(self, node: yaml.Node, keys: KeyPath) -> object:
+        """Plain data of a node; containers met twice came through an alias."""
+        self.lines.setdefault(keys, node.start_mark.line + 1)
+        if id(node) in self.seen:
+            self.complain(node, keys, "aliases (*name) are not allowed: write the value out")
+            return None
+        self.seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            return self.mapping(node, keys)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(child, (*keys, i)) for i, child in enumerate(node.value)]
+        return self.scalar(node, keys)
+
+    def mapping(self, node: yaml.MappingNode, keys: KeyPath) -> dict[str, object]:
+        """A mapping whose keys are text, each once."""
+        found: dict[str, object] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.complain(key_node, keys, "expected a plain key, got a list or mapping")
+                continue
+            key = str(key_node.value)
+            here = (*keys, key)
+            if key in found:
+                first = self.lines[here]
+                self.complain(key_node, here, f"duplicate key, first set in line {first}: keep one of them")
+                continue
+            self.lines[here] = key_node.start_mark.line + 1
+            found[key] = self.build(value_node, here)
+        return found
+
+    def scalar(self, node: yaml.Node, keys: KeyPath) -> object:
+        """Integer, decimal, true/false, null or text."""
+        text = str(node.value)
+        if getattr(node, "style", None) is not None:  # quoted or block text
+            return text
+        if node.tag not in PLAIN_TAGS:
+            self.complain(node, keys, f"tag {node.tag} is not allowed: write a plain value")
+            return None
+        if INTEGER.fullmatch(text) and len(text) <= 40:
+            return int(text)
+        if DECIMAL.fullmatch(text):
+            return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+        return {"true": True, "false": False, "null": None, "": None, "~": None}.get(text, text)
+
+
+PLAIN_TAGS = frozenset(
+    f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value")
+)
+
+
+def number_hint(value: object) -> str:
+    """The way out when text stands where a number belongs; empty when there is nothing to suggest."""
+    if not isinstance(value, str):
+        return ""
+    if EXPONENT_WITHOUT_POINT.fullmatch(value):
+        mantissa, exponent = re.split("[eE]", value)
+        return f"; YAML reads {value} as text, write {mantissa}.0e{exponent}"
+    slip = UNIT_SLIP.fullmatch(value)
+    if slip:
+        amount, unit = slip.groups()
+        factor = 1024 ** " KMGT".index(unit[0].upper()) if "i" in unit else POWERS[unit[0]]
+        return f"; write the number out, for instance {round(float(amount) * factor)}, in the unit that the key names"
+    if INTEGER.fullmatch(value) or DECIMAL.fullmatch(value):
+        return "; leave the quotes out"
+    return ""
