@@ -515,8 +515,8 @@ class MappingReader:
         found: list[Node] = []
         if "memory" in keys and "holds" in keys:
             held = [self.operand(item, layer) for item in self.items(keys["holds"], f"{layer}.holds")]
-            operands: tuple[Operand, ...] = tuple(operand for operand in held if operand is not None)
-            found.append(Hold(self.text(keys["memory"], f"{layer}.memory"), operands))
+            operands: list[Operand] = [operand for operand in held if operand is not None]
+            found.append(Hold(self.text(keys["memory"], f"{layer}.memory"), tuple(operands)))
         elif "array" in keys and "axes" in keys:
             array = self.text(keys["array"], f"{layer}.array")
             for axis, loops in (self.keys(keys["axes"], f"{layer}.axes", None, ()) or {}).items():
