@@ -1,0 +1,267 @@
+"""Layers that compute on quantized operands: convolutions, linear, embedding, and operations of two activations.
+
+Each keeps its float parameters under the float layer's names and adds `weight_quantizer`, `input_quantizer` (or
+`input_quantizers`). `padding_policy` says what a convolution sees at its border; see `_QuantizedConvolution`.
+A folded batch norm leaves `output_scale`: y = output_scale * (w_hat * x_hat) + bias, one factor per output channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quant.baselines import make_quantizer
+from quant.quantizer import BaseQuantizer
+from quant.spec import PADDING_POLICIES, QuantSpec, check_choice
+
+
+class _QuantizedWeight:
+    """What convolutions and linear layers share: a weight quantizer ready from the start, an optional output scale."""
+
+    weight: nn.Parameter
+    weight_quantizer: BaseQuantizer
+    output_scale: Tensor | None
+
+    def _attach(self: Any, weight_spec: QuantSpec, input_spec: QuantSpec | None) -> None:
+        rows = self.weight.shape[0] if weight_spec.granularity == "channel" else 1
+        self.weight_quantizer = make_quantizer(weight_spec, is_weight=True, rows=rows)
+        self.weight_quantizer.to(device=self.weight.device, dtype=self.weight.dtype)
+        self.weight_quantizer.init_from(self.weight)
+        if input_spec is not None:
+            self.input_quantizer = make_quantizer(input_spec)
+            self.input_quantizer.to(device=self.weight.device, dtype=self.weight.dtype)
+        self.register_buffer("output_scale", None)
+
+    def _effective_weight(self) -> Tensor:
+        """w_hat, times the output scale of a folded batch norm."""
+        w_hat = self.weight_quantizer(self.weight)
+        if self.output_scale is None:
+            return w_hat
+        return w_hat * self.output_scale.view(-1, *[1] * (w_hat.ndim - 1))
+
+
+class _QuantizedConvolution(_QuantizedWeight):
+    """A convolution of quantized operands, with a choice of what the border sees (`padding_policy`):
+
+    - `pad_code`: pad with 0, then quantize: the border sees quant(0), one code for hardware to pad with.
+    - `snap_offset`: the same, with beta forced to -s*z (z integer), so that quant(0) is 0 where z is a code.
+    - `pad_beta`: quantize, then pad with beta, which is code 0 in every configuration.
+    - `border_bias`: quantize, then pad with 0, the paper's literal network.
+
+    The four are one where 0 is quantized to 0 (no offset) or where nothing is padded with zeros.
+    `extra_padding` (left, right, top, bottom, as in F.pad) is zero padding before the layer's own, e.g. of an absorbed
+    nn.ZeroPad2d; it follows the policy.
+    """
+
+    padding_policy: str
+    extra_padding: tuple[int, ...]
+
+    def _configure(self: Any, padding_policy: str, extra_padding: Sequence[int]) -> None:
+        check_choice("padding_policy", padding_policy, PADDING_POLICIES)
+        axes = self.weight.ndim - 2
+        if extra_padding and len(extra_padding) != 2 * axes:
+            raise ValueError(f"extra_padding: expected {2 * axes} numbers as F.pad takes them, got {extra_padding!r}")
+        if extra_padding and self.padding_mode != "zeros":
+            raise ValueError(f"extra_padding: only with padding_mode 'zeros', this layer has {self.padding_mode!r}")
+        snapped = self.input_quantizer.spec.snap_offset
+        if snapped and padding_policy != "snap_offset":
+            raise ValueError(
+                f"padding_policy: a quantizer with snap_offset needs 'snap_offset', got {padding_policy!r}"
+            )
+        self.padding_policy = padding_policy
+        self.extra_padding = tuple(extra_padding)
+
+    def total_padding(self: Any) -> list[int]:
+        """All padding as F.pad takes it, last axis first: the layer's own plus `extra_padding`."""
+        own: list[int] = list(self._reversed_padding_repeated_twice)
+        extra = self.extra_padding or (0,) * len(own)
+        return [a + b for a, b in zip(own, extra, strict=True)]
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        weight = self._effective_weight()
+        padding = self.total_padding()
+        quantizer: BaseQuantizer = self.input_quantizer
+        if not any(padding):
+            return self._convolve(quantizer(x), weight, padding)
+        if self.padding_mode != "zeros":
+            wrapped = F.pad(x, padding, mode=self.padding_mode)
+            return self._convolve(quantizer(wrapped, quantizer.count_features(x)), weight, [0] * len(padding))
+        if quantizer.mode != "quantize" or quantizer.zero_is_exact or self.padding_policy == "border_bias":
+            return self._convolve(quantizer(x), weight, padding)
+        if self.padding_policy == "pad_beta":
+            x_hat = pad_with(quantizer(x), padding, quantizer.offset())
+        else:
+            x_hat = quantizer(F.pad(x, padding), quantizer.count_features(x))
+        return self._convolve(x_hat, weight, [0] * len(padding))
+
+    def _convolve(self: Any, x_hat: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
+        """The convolution, zeros around x_hat."""
+        before, after = padding[::2][::-1], padding[1::2][::-1]
+        if before != after:
+            x_hat, before = F.pad(x_hat, padding), [0] * len(before)
+        convolve = F.conv1d if weight.ndim == 3 else F.conv2d
+        return convolve(x_hat, weight, self.bias, self.stride, before, self.dilation, self.groups)
+
+
+def pad_with(x: Tensor, padding: Sequence[int], value: Tensor) -> Tensor:
+    """x inside a border of `value` (a scalar tensor, differentiable); x itself keeps its bits."""
+    axes = len(padding) // 2
+    inside = F.pad(x.new_ones((1,) * (x.ndim - axes) + tuple(x.shape[-axes:])), list(padding))
+    return F.pad(x, list(padding)) + value.to(x.dtype) * (1 - inside)
+
+
+class QConv1d(_QuantizedConvolution, nn.Conv1d):
+    """nn.Conv1d on quantized weights and inputs."""
+
+    def __init__(
+        self,
+        *args: Any,
+        weight_spec: QuantSpec,
+        input_spec: QuantSpec,
+        padding_policy: str = "pad_code",
+        extra_padding: Sequence[int] = (),
+        **kwargs: Any,
+    ) -> None:
+        nn.Conv1d.__init__(self, *args, **kwargs)
+        self._attach(weight_spec, input_spec)
+        self._configure(padding_policy, extra_padding)
+
+
+class QConv2d(_QuantizedConvolution, nn.Conv2d):
+    """nn.Conv2d on quantized weights and inputs; groups, depthwise, stride, dilation, any padding."""
+
+    def __init__(
+        self,
+        *args: Any,
+        weight_spec: QuantSpec,
+        input_spec: QuantSpec,
+        padding_policy: str = "pad_code",
+        extra_padding: Sequence[int] = (),
+        **kwargs: Any,
+    ) -> None:
+        nn.Conv2d.__init__(self, *args, **kwargs)
+        self._attach(weight_spec, input_spec)
+        self._configure(padding_policy, extra_padding)
+
+
+class QLinear(_QuantizedWeight, nn.Linear):
+    """nn.Linear on quantized weights and inputs."""
+
+    def __init__(self, *args: Any, weight_spec: QuantSpec, input_spec: QuantSpec, **kwargs: Any) -> None:
+        nn.Linear.__init__(self, *args, **kwargs)
+        self._attach(weight_spec, input_spec)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.input_quantizer(x), self._effective_weight(), self.bias)
+
+
+class QEmbedding(_QuantizedWeight, nn.Embedding):
+    """nn.Embedding with a quantized table (one step for all of it). Only the rows looked up are quantized."""
+
+    def __init__(self, *args: Any, weight_spec: QuantSpec, **kwargs: Any) -> None:
+        if weight_spec.granularity != "tensor":
+            raise ValueError("QEmbedding: its table has one step, use weight granularity 'tensor'")
+        nn.Embedding.__init__(self, *args, **kwargs)
+        self._attach(weight_spec, None)
+
+    def forward(self, index: Tensor) -> Tensor:
+        rows = F.embedding(
+            index, self.weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq, self.sparse
+        )
+        return self.weight_quantizer(rows, self.weight.numel())
+
+
+class _TwoActivations(nn.Module):
+    """An operation of several activations, each with its own quantizer, or all with one (`shared`)."""
+
+    def __init__(self, specs: Sequence[QuantSpec], *, shared: bool = False) -> None:
+        super().__init__()
+        if shared and len(set(specs)) != 1:
+            raise ValueError(f"{type(self).__name__}: shared quantizers need one spec for all inputs, got {specs}")
+        self.shared = shared
+        self.input_quantizers = nn.ModuleList(make_quantizer(spec) for spec in (specs[:1] if shared else specs))
+
+    def quantizer_of(self, position: int) -> BaseQuantizer:
+        """The quantizer of the input at that position."""
+        return cast(BaseQuantizer, self.input_quantizers[0 if self.shared else position])
+
+
+class QAdd(_TwoActivations):
+    """x + y, a residual addition; with separate steps the hardware rescales one of them."""
+
+    def __init__(self, left: QuantSpec, right: QuantSpec, *, shared: bool = False) -> None:
+        super().__init__((left, right), shared=shared)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.quantizer_of(0)(x) + self.quantizer_of(1)(y)
+
+
+class QMul(_TwoActivations):
+    """x * y with broadcasting, a squeeze-excite product."""
+
+    def __init__(self, left: QuantSpec, right: QuantSpec, *, shared: bool = False) -> None:
+        super().__init__((left, right), shared=shared)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.quantizer_of(0)(x) * self.quantizer_of(1)(y)
+
+
+class QMatmul(_TwoActivations):
+    """x @ y of two activations (attention's QK^T and PV); their offsets do not fold into a bias."""
+
+    def __init__(self, left: QuantSpec, right: QuantSpec, *, shared: bool = False) -> None:
+        super().__init__((left, right), shared=shared)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.quantizer_of(0)(x) @ self.quantizer_of(1)(y)
+
+
+class QConcat(_TwoActivations):
+    """Concatenation along `dim`; with one shared step it is data movement, with separate ones a rescale."""
+
+    def __init__(self, specs: Sequence[QuantSpec], dim: int = 1, *, shared: bool = False) -> None:
+        super().__init__(specs, shared=shared)
+        self.inputs = len(specs)
+        self.dim = dim
+
+    def forward(self, tensors: Sequence[Tensor]) -> Tensor:
+        if len(tensors) != self.inputs:
+            raise ValueError(f"QConcat: expected {self.inputs} tensors, got {len(tensors)}")
+        return torch.cat([self.quantizer_of(i)(x) for i, x in enumerate(tensors)], self.dim)
+
+
+class QAttention(nn.Module):
+    """Scaled dot-product attention with four quantized operands: QK^T, softmax in float, then PV."""
+
+    def __init__(self, specs: tuple[QuantSpec, QuantSpec, QuantSpec, QuantSpec], *, dropout: float = 0.0) -> None:
+        """`specs`: of query, key, the probabilities, value."""
+        super().__init__()
+        query, key, probability, value = specs
+        self.scores = QMatmul(query, key)
+        self.context = QMatmul(probability, value)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+        scale: float | None = None,
+    ) -> Tensor:
+        """softmax(scale * QK^T + mask) V, (..., tokens, features); scale defaults to 1/sqrt(features)."""
+        factor = query.shape[-1] ** -0.5 if scale is None else scale
+        scores = self.scores(query, key.transpose(-2, -1)) * factor
+        if is_causal:
+            causal = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+            scores = scores.masked_fill(~causal, float("-inf"))
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attn_mask, float("-inf"))
+        elif attn_mask is not None:
+            scores = scores + attn_mask
+        return self.context(self.dropout(scores.softmax(-1)), value)

@@ -1,0 +1,462 @@
+"""The quantizer as a module: learned s and beta (LSQ+), and what every quantizer has in common.
+
+`BaseQuantizer` holds the protocol: `spec`, `forward`, `codes`, `step`, `offset`, an explicit initialisation from data
+whose state lives in buffers, and one marked node per quantizer under torch.export (`export_names`). `Quantizer` is LSQ
+and LSQ+; the baselines derive from the same class. A forward pass reads no values and branches on none.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+
+from quant.functional import codes, lsq_plus
+from quant.init import initial
+from quant.spec import QuantSpec
+
+# Values kept of one observed batch, and of all of them: enough for 0.2 % on a mean, little enough for many layers.
+_KEPT_PER_BATCH = 2**18
+_KEPT_IN_ALL = 2**20
+# A step never falls below its initial value divided by this.
+_LARGEST_SHRINKAGE = 2.0**14
+
+_LIVE: weakref.WeakSet[BaseQuantizer] = weakref.WeakSet()
+
+
+@torch.library.custom_op("hwsim_quant::quantizer", mutates_args=())
+def quantizer_mark(x: Tensor, name: str) -> Tensor:
+    """The node that stands for the quantizer of that qualified name in an exported graph; returns a copy of x."""
+    return x.clone()
+
+
+@quantizer_mark.register_fake
+def _(x: Tensor, name: str) -> Tensor:
+    return torch.empty_like(x)
+
+
+class BaseQuantizer(nn.Module):
+    """What all quantizers share: modes, initialisation, checkpoint checks.
+
+    `rows` is the number of step sizes: 1, or the channels along `axis` for granularity "channel".
+    Buffers: `initialized`, `bounds` (n, p; a checkpoint of other bits is refused), `observed` (least and largest value
+    seen at initialisation).
+    """
+
+    #: Whether 0.0 is quantized to exactly 0.0 whatever the parameters are; padding is then free of cost and of choice.
+    zero_is_exact = True
+
+    def __init__(self, spec: QuantSpec, *, is_weight: bool = False, rows: int = 1, axis: int = 0) -> None:
+        super().__init__()
+        if spec.granularity == "tensor" and rows != 1:
+            raise ValueError(f"quantizer: granularity 'tensor' has one step, got rows={rows}")
+        self.spec = spec
+        self.is_weight = is_weight
+        self.rows = rows
+        self.axis = axis
+        self.mode = "quantize"
+        self.mark = ""
+        self._samples: list[Tensor] = []
+        self._ready = False
+        self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("bounds", torch.tensor([spec.n, spec.p], dtype=torch.int32))
+        self.register_buffer("observed", torch.full((2,), math.nan))
+        _join(self)
+
+    # ---- what a method defines -----------------------------------------------------------------------------------
+
+    def quantize(self, x: Tensor, features: int) -> Tensor:
+        """x_hat; `features` is N of the gradient scale."""
+        raise TypeError(f"{type(self).__name__} defines no quantize()")
+
+    def codes(self, x: Tensor) -> Tensor:
+        """The integers n..p behind `forward(x)`, in a float tensor: x_hat = step * codes + offset."""
+        raise TypeError(f"{type(self).__name__} defines no codes()")
+
+    def step(self) -> Tensor:
+        """The effective step size, positive; shape (), or (rows,) per channel."""
+        raise TypeError(f"{type(self).__name__} defines no step()")
+
+    def offset(self) -> Tensor:
+        """The effective offset (zeros where there is none), in the shape of `step()`."""
+        return torch.zeros_like(self.step())
+
+    def initialise_parameters(self, values: Tensor) -> None:
+        """Set the parameters from `values` (rows, elements)."""
+        raise TypeError(f"{type(self).__name__} defines no initialise_parameters()")
+
+    def steps_and_floors(self) -> list[tuple[nn.Parameter, Tensor]]:
+        """Parameters that must stay positive with their lower bounds; enforced after every optimizer step."""
+        return []
+
+    def faults(self, state: dict[str, Tensor]) -> list[str]:
+        """What is wrong with the values of an initialised checkpoint, by parameter name without prefix."""
+        return []
+
+    # ---- forward -------------------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor, features: int | None = None) -> Tensor:
+        """x_hat of x. `features` overrides N of the gradient scale: the features of one sample, never of the batch."""
+        if self.mode != "quantize":
+            return self._aside(x)
+        if not self._ready:
+            self._require_ready()
+        return self.quantize(x, self.count_features(x) if features is None else features)
+
+    def count_features(self, x: Tensor) -> int:
+        """N: elements that share one step; for activations in one sample (the first axis is the batch)."""
+        if self.is_weight:
+            return x.numel() // self.rows
+        return x.numel() // x.shape[0] if x.ndim > 1 and x.shape[0] > 0 else max(x.numel(), 1)
+
+    def _aside(self, x: Tensor) -> Tensor:
+        """The modes in which nothing is quantized: `name`, `observe`, `float`."""
+        if self.mode == "name":
+            return cast(Tensor, torch.ops.hwsim_quant.quantizer(x, self.mark))
+        if self.mode == "observe":
+            self.observe(x)
+        return x
+
+    def _require_ready(self) -> None:
+        # Parameters may have come from elsewhere than load_state_dict, e.g. DDP's broadcast: look at the buffer once.
+        if not bool(self.initialized):
+            raise RuntimeError(
+                f"this {type(self).__name__} ({self.spec.bits} bits) has no step size yet: call "
+                "quant.initialise(model, batches), or load a checkpoint, before the first forward pass"
+            )
+        self._ready = True
+
+    # ---- initialisation ------------------------------------------------------------------------------------------
+
+    def init_from(self, batches: Tensor | Iterable[Tensor]) -> None:
+        """Set the parameters by `spec.init` from one tensor or a few; the only place where data decides."""
+        for batch in [batches] if isinstance(batches, Tensor) else batches:
+            self.observe(batch)
+        self.finish_observing()
+
+    @torch.no_grad()
+    def observe(self, x: Tensor) -> None:
+        """Keep a sample of x (extremes always) for `finish_observing`."""
+        flat = x.detach() if self.rows == 1 else x.detach().movedim(self.axis, 0)
+        flat = flat.reshape(self.rows, -1).float() if x.dtype != torch.float64 else flat.reshape(self.rows, -1)
+        if flat.shape[1] > _KEPT_PER_BATCH and self.rows == 1:
+            chooser = torch.Generator().manual_seed(len(self._samples))
+            chosen = torch.randint(flat.shape[1], (_KEPT_PER_BATCH - 2,), generator=chooser).to(flat.device)
+            flat = torch.cat([flat[:, chosen], flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)], 1)
+        self._samples.append(flat.clone())
+
+    @torch.no_grad()
+    def finish_observing(self) -> None:
+        """Initialise from what was observed; raises RuntimeError when that is nothing."""
+        if not self._samples:
+            raise RuntimeError(f"this {type(self).__name__} saw no data: its layer did not run on the batches given")
+        values = torch.cat(self._samples, 1)
+        self._samples = []
+        if values.shape[1] > _KEPT_IN_ALL and self.rows == 1:
+            low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
+            chosen = torch.randint(values.shape[1], (_KEPT_IN_ALL - 2,), generator=torch.Generator().manual_seed(0))
+            values = torch.cat([values[:, chosen.to(values.device)], low, high], 1)
+        self.initialise_parameters(values)
+        self.observed.copy_(torch.stack([values.min(), values.max()]))
+        self.initialized.fill_(True)
+        self._ready = True
+
+    # ---- checkpoints and copies ----------------------------------------------------------------------------------
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        errors: list[str] = args[-1]
+        own = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
+        bounds = own.get("bounds")
+        if bounds is not None and bounds.tolist() != [self.spec.n, self.spec.p]:
+            errors.append(
+                f"{prefix}bounds: expected codes {self.spec.n}..{self.spec.p}, the checkpoint has "
+                f"{bounds.tolist()}; quantize the model with the bits it was trained with"
+            )
+            return
+        if bool(own.get("initialized", self.initialized)):
+            faults = [f"{prefix}{fault}" for fault in self.faults(own)]
+            errors.extend(faults)
+            if faults:
+                return
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._ready = bool(self.initialized)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        _join(self)
+
+    def extra_repr(self) -> str:
+        spec = self.spec
+        words = [f"{spec.bits} bits", f"{spec.n}..{spec.p}", spec.method]
+        words += ["offset"] if spec.offset else []
+        words += [f"{self.rows} channels"] if self.rows > 1 else []
+        return ", ".join(words)
+
+
+class Quantizer(BaseQuantizer):
+    """LSQ and LSQ+ (Eq. 1-4): learned s, learned or fixed beta, gradients times 1/sqrt(N*p).
+
+    N counts the weights of the layer (per step), or the features of one sample, so neither the batch size nor gradient
+    accumulation nor the number of processes changes training. p is 1 for signed 1-bit codes, where it would be 0.
+    s stays positive by projection: after every torch optimizer step it is raised to a floor, its initial value / 2^14,
+    and what the forward pass uses is never below it either. `beta` is a parameter only where the spec has an offset;
+    with `fixed_min` it holds the minimum, and the offset used is beta - n*s, so that code n stays at the minimum.
+    """
+
+    def __init__(self, spec: QuantSpec, *, is_weight: bool = False, rows: int = 1, axis: int = 0) -> None:
+        super().__init__(spec, is_weight=is_weight, rows=rows, axis=axis)
+        if spec.method not in ("lsq", "lsqplus"):
+            raise ValueError(f"Quantizer is lsq or lsqplus, got method {spec.method!r}: use quant.make_quantizer")
+        if spec.method == "lsq" and spec.offset:
+            raise ValueError("method 'lsq' has no offset: use method='lsqplus', or configuration 1 or 2")
+        shape = () if spec.granularity == "tensor" else (rows,)
+        self.s = nn.Parameter(torch.full(shape, math.nan))
+        self.register_buffer("s_floor", torch.full(shape, torch.finfo(torch.float32).tiny))
+        learned = spec.offset_mode == "learned"
+        self.beta = nn.Parameter(torch.full(shape, math.nan), requires_grad=learned) if spec.offset else None
+        self.zero_is_exact = not spec.offset or spec.offset_mode == "fixed_zero"
+
+    def quantize(self, x: Tensor, features: int) -> Tensor:
+        spec = self.spec
+        grad_scale = 1.0 / math.sqrt(features * spec.magnitude)
+        s, beta = self._operands(x)
+        return lsq_plus(x, s, beta, spec.n, spec.p, grad_scale=grad_scale, clip_rule=spec.clip_rule)
+
+    def codes(self, x: Tensor) -> Tensor:
+        s, beta = self._operands(x)
+        return codes(x, s, beta, self.spec.n, self.spec.p)
+
+    def step(self) -> Tensor:
+        s = cast(Tensor, _AtLeast.apply(self.s, self.s_floor))
+        return cast(Tensor, _NearestPowerOfTwo.apply(s)) if self.spec.power_of_two else s
+
+    def offset(self) -> Tensor:
+        return self._offset(self.step())
+
+    def _offset(self, s: Tensor) -> Tensor:
+        if self.beta is None:
+            return torch.zeros_like(s)
+        beta: Tensor = self.beta
+        if self.spec.offset_mode == "fixed_min":
+            beta = beta - self.spec.n * s
+        if self.spec.snap_offset:
+            # -s*z with z = round(-beta/s), straight through the rounding: d/ds = round(beta/s) - beta/s, d/dbeta = 1.
+            ratio = beta / s
+            beta = s * (ratio + (ratio.round() - ratio).detach())
+        return beta
+
+    def _operands(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Effective s and beta, shaped to broadcast against x."""
+        s = self.step()
+        beta = None if self.beta is None else self._offset(s)
+        if self.spec.granularity == "tensor":
+            return s, beta
+        shape = [1] * x.ndim
+        shape[self.axis] = -1
+        return s.view(shape), None if beta is None else beta.view(shape)
+
+    @torch.no_grad()
+    def initialise_parameters(self, values: Tensor) -> None:
+        s, beta = initial(values, self.spec, is_weight=self.is_weight)
+        self.set_parameters(s.view_as(self.s), None if self.beta is None else beta.view_as(self.beta))
+
+    @torch.no_grad()
+    def set_parameters(self, s: Tensor | float, beta: Tensor | float | None = None) -> None:
+        """Set s (positive) and beta by hand and mark the quantizer initialised."""
+        s = torch.as_tensor(s, dtype=self.s.dtype, device=self.s.device)
+        if not bool((torch.isfinite(s) & (s > 0)).all()):
+            raise ValueError(f"s: expected positive finite values, got {s.tolist()}")
+        if (beta is None) != (self.beta is None):
+            raise ValueError(f"beta: {'expected a value' if self.beta is not None else 'this quantizer has none'}")
+        self.s.copy_(s.expand_as(self.s))
+        self.s_floor.copy_(self.s / _LARGEST_SHRINKAGE)
+        if self.beta is not None:
+            self.beta.copy_(torch.as_tensor(beta, dtype=self.beta.dtype).expand_as(self.beta))
+        self.initialized.fill_(True)
+        self._ready = True
+
+    def steps_and_floors(self) -> list[tuple[nn.Parameter, Tensor]]:
+        return [(self.s, self.s_floor)]
+
+    def faults(self, state: dict[str, Tensor]) -> list[str]:
+        found = []
+        for name in ("s", "s_floor"):
+            value = state.get(name)
+            if value is not None and not bool((torch.isfinite(value) & (value > 0)).all()):
+                found.append(f"{name}: expected positive finite step sizes, the checkpoint has {_few(value)}")
+        beta = state.get("beta")
+        if beta is not None and not bool(torch.isfinite(beta).all()):
+            found.append(f"beta: expected finite offsets, the checkpoint has {_few(beta)}")
+        return found
+
+
+def _few(value: Tensor) -> list[float]:
+    return [float(v) for v in value.flatten()[:4]]
+
+
+class _AtLeast(torch.autograd.Function):
+    """max(s, floor); below the floor only gradients that raise s pass, so that s can come back."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor, floor: Tensor) -> Tensor:
+        ctx.save_for_backward(s, floor)
+        return torch.maximum(s, floor)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        s, floor = ctx.saved_tensors
+        return torch.where(s < floor, grad.clamp_max(0.0), grad), None
+
+
+class _NearestPowerOfTwo(torch.autograd.Function):
+    """2^round(log2 s), exactly a power of two on every device; the gradient passes straight through."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor) -> Tensor:
+        mantissa, exponent = torch.frexp(s)
+        # s = mantissa * 2^exponent with mantissa in [1/2, 1): round up from sqrt(1/2), the middle on the log scale.
+        exponent = exponent - (mantissa < math.sqrt(0.5)).to(exponent.dtype)
+        return torch.where(s == s, torch.ldexp(torch.ones_like(s), exponent), s)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+# ---- positivity after optimizer steps ----------------------------------------------------------------------------
+
+
+def _join(quantizer: BaseQuantizer) -> None:
+    """Enter a new (or copied, or unpickled) quantizer in the projection that follows every optimizer step."""
+    if not _LIVE:
+        _register_projection()
+    _LIVE.add(quantizer)
+
+
+_registered: list[object] = []
+
+
+def _register_projection() -> None:
+    if not _registered:
+        _registered.append(register_optimizer_step_post_hook(_project))
+
+
+@torch.no_grad()
+def _project(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    """Raise the steps that this optimizer moved to their floors; NaN stays NaN."""
+    updated = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    pairs = [pair for q in _LIVE for pair in q.steps_and_floors() if id(pair[0]) in updated]
+    if pairs:
+        torch._foreach_maximum_([s for s, _ in pairs], [floor for _, floor in pairs])
+
+
+# ---- whole models ------------------------------------------------------------------------------------------------
+
+
+def quantizers(model: nn.Module) -> Iterator[tuple[str, BaseQuantizer]]:
+    """(qualified name, quantizer) of every quantizer, shared ones once."""
+    for name, module in model.named_modules():
+        if isinstance(module, BaseQuantizer):
+            yield name, module
+
+
+@contextmanager
+def _in_mode(chosen: list[BaseQuantizer], mode: str) -> Iterator[None]:
+    before = [q.mode for q in chosen]
+    for q in chosen:
+        q.mode = mode
+    try:
+        yield
+    finally:
+        for q, old in zip(chosen, before, strict=True):
+            q.mode = old
+
+
+@contextmanager
+def export_names(model: nn.Module) -> Iterator[None]:
+    """Inside, each quantizer is one node `hwsim_quant.quantizer(x, qualified name)` for torch.export and nothing else.
+
+    Layers then use their nominal padding, so the graph shows the layer as it was before quantization.
+    """
+    named = list(quantizers(model))
+    for name, q in named:
+        q.mark = name
+    with _in_mode([q for _, q in named], "name"):
+        yield
+
+
+@contextmanager
+def bypassed(model: nn.Module, keep: Callable[[str], bool] = lambda name: False) -> Iterator[None]:
+    """Inside, quantizers pass their input through, except those whose qualified name `keep` accepts."""
+    with _in_mode([q for name, q in quantizers(model) if not keep(name)], "float"):
+        yield
+
+
+@contextmanager
+def observing(model: nn.Module, *, again: bool = False) -> Iterator[None]:
+    """Inside, quantizers watch the float network; on a clean exit those not yet initialised take their first values.
+
+    `again=True` re-initialises all activation quantizers. Weight quantizers are initialised with their layers.
+    """
+    named = [(n, q) for n, q in quantizers(model) if not q.is_weight]
+    chosen = [(n, q) for n, q in named if again or not bool(q.initialized)]
+    taken = {id(q) for _, q in chosen}
+    others = [q for _, q in quantizers(model) if id(q) not in taken]
+    with _in_mode([q for _, q in chosen], "observe"), _in_mode(others, "float"):
+        yield
+    for name, q in chosen:
+        try:
+            q.finish_observing()
+        except (RuntimeError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from error
+
+
+@torch.no_grad()
+def initialise(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    forward: Callable[[nn.Module, Any], Any] | None = None,
+    again: bool = False,
+) -> nn.Module:
+    """Set s and beta of every activation quantizer from what it sees on `batches` (LSQ+ 3.2.2); returns the model.
+
+    The network runs in float and in eval mode, so nothing else of it changes. `forward(model, batch)` defaults to
+    model(batch), or model(batch[0]) for tuples and lists. Those already initialised keep their values unless `again`.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with observing(model, again=again):
+            for batch in batches:
+                if forward is not None:
+                    forward(model, batch)
+                else:
+                    model(batch[0] if isinstance(batch, (tuple, list)) else batch)
+    finally:
+        model.train(was_training)
+    return model
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two optimizer groups: all else with `weight_decay`, and without decay the quantizers' s, beta and the like.
+
+    One exception, as its paper has it: PACT's alpha is regularised like a weight.
+    """
+    apart = {
+        id(parameter)
+        for _, q in quantizers(model)
+        if q.spec.method != "pact"
+        for parameter in q.parameters(recurse=False)
+    }
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if id(p) not in apart], "weight_decay": weight_decay},
+        {"params": [p for p in trained if id(p) in apart], "weight_decay": 0.0},
+    ]
