@@ -514,9 +514,8 @@ class MappingReader:
             return []
         found: list[Node] = []
         if "memory" in keys and "holds" in keys:
-            held = [self.operand(item, layer) for item in self.items(keys["holds"], f"{layer}.holds")]
-            operands: list[Operand] = [operand for operand in held if operand is not None]
-            found.append(Hold(self.text(keys["memory"], f"{layer}.memory"), tuple(operands)))
+            operands = self.operands(keys["holds"], f"{layer}.holds")
+            found.append(Hold(self.text(keys["memory"], f"{layer}.memory"), operands))
         elif "array" in keys and "axes" in keys:
             array = self.text(keys["array"], f"{layer}.array")
             for axis, loops in (self.keys(keys["axes"], f"{layer}.axes", None, ()) or {}).items():
@@ -541,14 +540,16 @@ class MappingReader:
                 )
         return found
 
-    def operand(self, node: yaml.Node, layer: str) -> Operand | None:
-        """weight, input or output."""
-        text = self.text(node, f"{layer}.holds")
-        for operand in OPERANDS:
-            if text == operand:
-                return operand
-        self.problem(node, f"{layer}.holds", f"expected one of {', '.join(OPERANDS)}", text)
-        return None
+    def operands(self, node: yaml.Node, where: str) -> tuple[Operand, ...]:
+        """A list of weight, input, output."""
+        found: list[Operand] = []
+        for item in self.items(node, where):
+            text = self.text(item, where)
+            match = [operand for operand in OPERANDS if operand == text]
+            if text and not match:
+                self.problem(item, where, f"expected one of {', '.join(OPERANDS)}", text)
+            found += match
+        return tuple(found)
 
     def text(self, node: yaml.Node, where: str) -> str:
         """A plain scalar; empty, with a problem noted, where there is none."""
