@@ -545,10 +545,10 @@ class MappingReader:
         found: list[Operand] = []
         for item in self.items(node, where):
             text = self.text(item, where)
-            match = [operand for operand in OPERANDS if operand == text]
-            if text and not match:
+            if text in OPERANDS:
+                found.append(text)
+            elif text:
                 self.problem(item, where, f"expected one of {', '.join(OPERANDS)}", text)
-            found += match
         return tuple(found)
 
     def text(self, node: yaml.Node, where: str) -> str:
