@@ -13,6 +13,9 @@ Operand = Literal["weight", "input", "output"]
 OPERANDS: tuple[Operand, ...] = ("weight", "input", "output")
 
 Packing = Literal["dense", "floor", "padded"]
+MacStyle = Literal["fixed", "subword", "bit_serial", "fusion", "table", "in_memory"]
+MAC_STYLES: tuple[MacStyle, ...] = ("fixed", "subword", "bit_serial", "fusion", "table", "in_memory")
+Serial = Literal["weight", "input", "both"]
 
 
 @dataclass(frozen=True)
@@ -83,24 +86,49 @@ Node = Memory | Array
 
 
 @dataclass(frozen=True)
+class MacMode:
+    """One way a MAC unit can work: operands up to these widths, at this rate, for this energy per MAC."""
+
+    weight_bits: int
+    input_bits: int
+    macs_per_cycle: float
+    energy_pj: float
+
+
+@dataclass(frozen=True)
 class MacUnit:
     """One multiply-accumulate unit per innermost element; see mac.py for the styles' formulas.
 
-    `latches`: operands held in a register at the MAC, so that innermost irrelevant loops cost no read of the
-    innermost memory. Without a latch every MAC reads its operands and reads and writes its partial sum.
+    `energy_pj` and `macs_per_cycle` hold at the native widths `weight_bits` x `input_bits`. `accumulator_bits` is the
+    widest partial sum the unit keeps. `latches`: operands held in a register at the MAC, so that innermost irrelevant
+    loops cost no read of the innermost memory. Without a latch every MAC reads its operands and reads and writes its
+    partial sum.
     """
 
-    style: str
+    style: MacStyle
     weight_bits: int
     input_bits: int
     accumulator_bits: int
     energy_pj: float
     macs_per_cycle: float = 1.0
     latches: tuple[Operand, ...] = ()
+    modes: tuple[MacMode, ...] = ()  # subword, table: every mode, the native one included
+    serial: Serial = "weight"  # bit_serial: which operand comes digit by digit
+    digit_bits: int = 1  # bit_serial: bits per digit
+    fixed_energy_share: float = 0.0  # bit_serial: share of energy_pj that stays when digits are skipped
+    brick_bits: int = 2  # fusion: width of one brick
+    cell_bits: int = 1  # in_memory: weight bits per cell
+    dac_bits: int = 1  # in_memory: input bits per phase
+    rows: int = 1  # in_memory: cells summed on one column
+    adc_bits: int | None = None  # in_memory: None means lossless
+    adc_energy_pj: float = 0.0  # in_memory: per conversion
     area_mm2: float = 0.0
     leakage_mw: float = 0.0
-    options: tuple[tuple[str, object], ...] = ()  # style-specific parameters, see mac.py
     source: str = ""
+
+    def partial_sum_bits(self, needed: int) -> int:
+        """Width in which partial sums of a layer that needs `needed` bits are kept: never wider than the unit's own."""
+        return min(needed, self.accumulator_bits)
 
 
 @dataclass(frozen=True)
@@ -130,6 +158,7 @@ class Capabilities:
     pad_value: str = "zero_only"  # zero_only | any_code
     border_bias: bool = False
     zero_gating: tuple[Operand, ...] = ()
+    zero_gating_saving: float = 0.0  # share of a MAC's energy that a zero operand saves
     fused: tuple[str, ...] = ("activation", "requantize")
     operators: tuple[str, ...] = ()  # empty: all that the cost model knows
 
@@ -159,6 +188,21 @@ class Accelerator:
     def arrays(self) -> tuple[Array, ...]:
         """Spatial arrays, outermost first."""
         return tuple(n for n in self.hierarchy if isinstance(n, Array))
+
+    @property
+    def outermost(self) -> Memory:
+        """The memory that holds everything; the loader guarantees that it comes first."""
+        return self.memories[0]
+
+    @property
+    def activation_memory(self) -> Memory | None:
+        """Where tensors may stay between layers: the outermost single on-chip memory that inputs and outputs share."""
+        for node in self.hierarchy[1:]:
+            if isinstance(node, Array) and node.size > 1:
+                return None
+            if isinstance(node, Memory) and {"input", "output"} <= set(node.keeps) and not node.partitions:
+                return node
+        return None
 
     def instances(self, node: Node) -> int:
         """How many copies of `node` the machine has: the product of the arrays above it."""
