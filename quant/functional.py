@@ -44,6 +44,8 @@ def lsq_plus(
     computed in float32 and returned in x's dtype. NaN in x, s or beta gives NaN out, and NaN gradients of s.
     """
     check_choice("clip_rule", clip_rule, CLIP_RULES)
+    if not n <= 0 <= p or n == p:
+        raise ValueError(f"code bounds: expected n <= 0 <= p and n < p, got n={n}, p={p}")
     beta = None if beta is None else _as_tensor(beta, x)
     return _LsqPlus.apply(x, _as_tensor(s, x), beta, n, p, grad_scale, clip_rule == "inclusive")
 
