@@ -17,14 +17,14 @@ _ROUND = tl.constexpr(12582912.0)
 
 
 @triton.jit
-def _code_of(v, n, p):  # noqa: ANN001, ANN202 - Triton's language has no annotations for values
+def _code_of(v, n, p):
     v = tl.where(v < n, n, v)  # comparisons with NaN are false: NaN passes
     v = tl.where(v > p, p, v)
     return (v + _ROUND) - _ROUND
 
 
 @triton.jit
-def _forward_kernel(x, x_hat, s, beta, count, n, p, HAS_BETA: tl.constexpr, BLOCK: tl.constexpr):  # noqa: ANN001, ANN202
+def _forward_kernel(x, x_hat, s, beta, count, n, p, HAS_BETA: tl.constexpr, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
     step = tl.load(s)
@@ -38,8 +38,8 @@ def _forward_kernel(x, x_hat, s, beta, count, n, p, HAS_BETA: tl.constexpr, BLOC
 
 
 @triton.jit
-def _backward_kernel(  # noqa: ANN202
-    x, grad, dx, s, beta, sums, blocks, count, n, p, low, high, HAS_BETA: tl.constexpr, BLOCK: tl.constexpr  # noqa: ANN001
+def _backward_kernel(
+    x, grad, dx, s, beta, sums, blocks, count, n, p, low, high, HAS_BETA: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
     block = tl.program_id(0)
     at = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
