@@ -1,0 +1,311 @@
+# pyright: basic
+"""From accumulators to codes: exact integer thresholds, and multiplier-and-shift forms that are proven or measured.
+
+The exact semantics: a code is round-half-to-even(clamp((f(u) - beta)/s, n, p)) of the real number u = A_k*a + B_k, with
+A_k and B_k the exact rationals behind the float parameters. For each channel that is a step function of the integer a,
+so it is a list of integer thresholds (`ChannelSteps`), with no rounding left anywhere. A multiplier-and-shift form is
+`proven` when it gives the right code on both sides of every threshold that the accumulator can reach: being monotone,
+it is then right everywhere. `fixed_multiplier` builds the usual form of a given width, right or not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from hwsim.integer.steps import Steps
+
+ROUNDINGS = ("half_up", "half_even", "half_away", "floor")
+# Products of an accumulator and a multiplier stay below this, so that a rounding constant still fits into int64.
+_LARGEST_PRODUCT = 2**62
+
+
+@dataclass(frozen=True)
+class ChannelSteps:
+    """Step functions of an integer, one per channel (or one for all: K = 1).
+
+    `thresholds` (K, m) ascending int64: a >= thresholds[k, j] means at least j+1 steps passed; `levels` (K, m+1) codes.
+    Thresholds beyond `low..high` (the reachable range, per channel) are clipped to it.
+    """
+
+    thresholds: Tensor
+    levels: Tensor
+    low: Tensor
+    high: Tensor
+
+    def apply(self, a: Tensor, axis: int) -> Tensor:
+        """Codes of the integers a, whose channels lie along `axis`; int64."""
+        rows = self.thresholds.shape[0]
+        if rows == 1:
+            return self.levels[0][torch.searchsorted(self.thresholds[0], a.to(torch.int64), right=True)]
+        moved = a.movedim(axis, 0)
+        flat = moved.reshape(rows, -1).to(torch.int64).contiguous()
+        codes = torch.gather(self.levels, 1, torch.searchsorted(self.thresholds, flat, right=True))
+        return codes.view(moved.shape).movedim(0, axis)
+
+    @property
+    def stored_bits(self) -> int:
+        """Bits of a threshold memory: m thresholds per channel, each as wide as its channel's reachable range."""
+        widths = [max(int(h).bit_length(), int(-l).bit_length()) + 1 for l, h in zip(self.low, self.high, strict=True)]
+        return self.thresholds.shape[1] * sum(widths)
+
+    def to(self, device: torch.device) -> ChannelSteps:
+        """The same on another device."""
+        return ChannelSteps(*(t.to(device) for t in (self.thresholds, self.levels, self.low, self.high)))
+
+
+def channel_steps(
+    slopes: Sequence[Fraction], intercepts: Sequence[Fraction], steps: Sequence[Steps], low: Sequence[int],
+    high: Sequence[int],
+) -> ChannelSteps:  # fmt: skip
+    """The step functions a -> steps_k(slopes_k * a + intercepts_k) for a in low_k..high_k.
+
+    All sequences have one entry per channel; `steps` may have one for all.
+    """
+    rows = [
+        _one_channel(a, b, steps[k if len(steps) > 1 else 0], int(low[k]), int(high[k]))
+        for k, (a, b) in enumerate(zip(slopes, intercepts, strict=True))
+    ]
+    most = max(len(t) for t, _ in rows)
+    thresholds = [t + [int(high[k]) + 1] * (most - len(t)) for k, (t, _) in enumerate(rows)]
+    levels = [c + [c[-1]] * (most + 1 - len(c)) for _, c in rows]
+    return ChannelSteps(
+        torch.tensor(thresholds, dtype=torch.int64).view(len(rows), most),
+        torch.tensor(levels, dtype=torch.int64),
+        torch.tensor([int(v) for v in low], dtype=torch.int64),
+        torch.tensor([int(v) for v in high], dtype=torch.int64),
+    )
+
+
+def _one_channel(
+    slope: Fraction, intercept: Fraction, steps: Steps, low: int, high: int
+) -> tuple[list[int], list[int]]:
+    """(thresholds, codes) of one channel; thresholds outside the reachable range and empty steps dropped."""
+    if slope == 0:
+        return [], [steps(intercept)]
+    # u >= t (closed) is a >= ceil(x) with x = (t - intercept)/slope; u > t is a >= floor(x) + 1. A falling channel is
+    # read backwards: u >= t is a <= floor(x), so its complement starts at floor(x) + 1; that of u > t at ceil(x).
+    pairs = list(zip(steps.thresholds, steps.closed, steps.codes[1:], strict=True))
+    first, rising = steps.codes[0], slope > 0
+    if not rising:
+        pairs = [(t, not closed, steps.codes[j]) for j, (t, closed, _) in enumerate(pairs)][::-1]
+        first = steps.codes[-1]
+    bounds: list[int] = []
+    codes = [first]
+    for t, closed, code in pairs:
+        x = (t - intercept) / slope
+        at = math.ceil(x) if closed else math.floor(x) + 1
+        if at <= low:
+            bounds, codes = [], [code]
+        elif at > high:
+            break
+        elif bounds and bounds[-1] == at:
+            codes[-1] = code
+        else:
+            bounds.append(at)
+            codes.append(code)
+    return bounds, codes
+
+
+@dataclass(frozen=True)
+class Line:
+    """code = clamp(round(slope_k * a + intercept_k), low_k, high_k): a requantization without smooth functions."""
+
+    slopes: tuple[Fraction, ...]
+    intercepts: tuple[Fraction, ...]
+    low: tuple[int, ...]
+    high: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AffineShift:
+    """code = clamp((a*M + N) >> F, low, high), per channel (or one row for all); int64 throughout."""
+
+    multiplier: Tensor
+    shift: Tensor
+    offset: Tensor
+    low: Tensor
+    high: Tensor
+
+    def apply(self, a: Tensor, axis: int) -> Tensor:
+        """Codes of the integers a, whose channels lie along `axis`; int64."""
+        m, shift, offset, low, high = along(
+            (self.multiplier, self.shift, self.offset, self.low, self.high), a.ndim, axis
+        )
+        codes = (a.to(torch.int64) * m).add_(offset).bitwise_right_shift_(shift)
+        return torch.minimum(torch.maximum(codes, low, out=codes), high, out=codes)
+
+    def to(self, device: torch.device) -> AffineShift:
+        """The same on another device."""
+        tensors = (self.multiplier, self.shift, self.offset, self.low, self.high)
+        return AffineShift(*(t.to(device) for t in tensors))
+
+    @property
+    def multiplier_bits(self) -> int:
+        """Width of the widest signed multiplier."""
+        return int(self.multiplier.abs().max()).bit_length() + 1
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """clamp(round((a + bias) * M / 2^shift) + after, low, high): the usual hardware form, right or not.
+
+    `bias` is an integer in units of the accumulator (the folded offset lives there), M a signed integer of a given
+    width, `rounding` one of ROUNDINGS. `after` is 0 except for channels whose slope is 0.
+    """
+
+    multiplier: Tensor
+    shift: Tensor
+    bias: Tensor
+    after: Tensor
+    low: Tensor
+    high: Tensor
+    rounding: str = "half_up"
+
+    def apply(self, a: Tensor, axis: int) -> Tensor:
+        """Codes of the integers a, whose channels lie along `axis`; int64."""
+        m, shift, bias, after, low, high = along(
+            (self.multiplier, self.shift, self.bias, self.after, self.low, self.high), a.ndim, axis
+        )
+        codes = shift_right((a.to(torch.int64) + bias) * m, shift, self.rounding) + after
+        return torch.minimum(torch.maximum(codes, low), high)
+
+    def to(self, device: torch.device) -> FixedPoint:
+        """The same on another device."""
+        tensors = (self.multiplier, self.shift, self.bias, self.after, self.low, self.high)
+        return FixedPoint(*(t.to(device) for t in tensors), rounding=self.rounding)
+
+
+def along(tensors: Sequence[Tensor], ndim: int, axis: int) -> list[Tensor]:
+    """Per-channel rows shaped to broadcast along `axis` of an ndim tensor; single entries as they are."""
+    shape = [1] * ndim
+    shape[axis] = -1
+    return [t.view(shape) if t.numel() > 1 else t.view([1] * ndim) for t in tensors]
+
+
+def shift_right(x: Tensor, shift: Tensor, rounding: str) -> Tensor:
+    """x / 2^shift rounded as named; a negative shift multiplies.
+
+    >>> shift_right(torch.tensor([-3, -1, 1, 3, 5]), torch.tensor(1), "half_even").tolist()
+    [-2, 0, 0, 2, 2]
+    >>> shift_right(torch.tensor([-3, -1, 1, 3]), torch.tensor(1), "half_away").tolist()
+    [-2, -1, 1, 2]
+    """
+    right, left = shift.clamp_min(0), (-shift).clamp_min(0)
+    x = x << left
+    half = torch.where(right > 0, torch.ones_like(right) << (right - 1).clamp_min(0), 0)
+    if rounding == "floor":
+        return x >> right
+    if rounding == "half_up":
+        return (x + half) >> right
+    if rounding == "half_away":
+        return torch.where(x >= 0, (x + half) >> right, -((half - x) >> right))
+    if rounding == "half_even":
+        odd = (x >> right) & 1
+        return torch.where(right > 0, (x + half - 1 + odd) >> right, x)
+    raise ValueError(f"rounding: expected one of {', '.join(ROUNDINGS)}, got {rounding!r}")
+
+
+def column(values: Sequence[int]) -> Tensor:
+    """A row of int64."""
+    return torch.tensor(list(values), dtype=torch.int64)
+
+
+def exponent(x: Fraction) -> int:
+    """e with 2^(e-1) <= |x| < 2^e; x must not be 0.
+
+    >>> exponent(Fraction(1, 2)), exponent(Fraction(1)), exponent(Fraction(3, 2))
+    (0, 1, 1)
+    """
+    e = abs(x.numerator).bit_length() - x.denominator.bit_length() + 1
+    return e if abs(x) >= Fraction(2) ** (e - 1) else e - 1
+
+
+def mantissa(x: Fraction, width: int) -> tuple[int, int]:
+    """(m, shift): x is about m / 2^shift with the largest m that fits a signed integer of `width` bits.
+
+    >>> mantissa(Fraction(1, 3), 8), mantissa(Fraction(255, 256), 8), mantissa(Fraction(0), 8)
+    ((85, 8), (64, 6), (0, 61))
+    """
+    if x == 0:
+        return 0, 61
+    shift = width - 1 - exponent(x)
+    m = round(x * Fraction(2) ** shift)
+    if abs(m) == 2 ** (width - 1):  # rounded up to the next power of two: one bit too many
+        return m // 2, shift - 1
+    return m, shift
+
+
+def proven_multiplier(line: Line, exact: ChannelSteps, width: int = 47) -> AffineShift | None:
+    """(a*M + N) >> F with signed M of up to `width` bits, equal to `exact` for every reachable a; None if none is.
+
+    Checked on both sides of every threshold of every channel: both functions are monotone in a and agree there, hence
+    everywhere between `low` and `high`.
+    """
+    multipliers, shifts, offsets = [], [], []
+    for k, (slope, intercept) in enumerate(zip(line.slopes, line.intercepts, strict=True)):
+        reach = max(abs(int(exact.low[k])), abs(int(exact.high[k])), 1)
+        span = math.ceil(abs(slope) * reach + abs(intercept)) + 2
+        shift = max(0, min(60 - span.bit_length(), mantissa(slope, width)[1], 61))
+        multipliers.append(round(slope * 2**shift))
+        offsets.append(round((intercept + Fraction(1, 2)) * 2**shift))
+        shifts.append(shift)
+        if max(abs(multipliers[-1]) * reach, abs(offsets[-1])) >= _LARGEST_PRODUCT:
+            return None
+    form = AffineShift(column(multipliers), column(shifts), column(offsets), column(line.low), column(line.high))
+    return form if agrees(form, exact) else None
+
+
+def agrees(form: AffineShift | FixedPoint, exact: ChannelSteps) -> bool:
+    """Whether a monotone form gives the exact codes at both ends and on both sides of every threshold."""
+    low, high = exact.low[:, None], exact.high[:, None]
+    probes = torch.cat([low, high, exact.thresholds, exact.thresholds - 1], 1)
+    probes = torch.minimum(torch.maximum(probes, low), high)
+    return bool((form.apply(probes, 0) == exact.apply(probes, 0)).all())
+
+
+def narrowest_multiplier(line: Line, exact: ChannelSteps, widest: int = 47) -> int | None:
+    """Fewest bits of a signed multiplier whose (a*M + N) >> F is exact on all that the accumulator can reach."""
+    for width in range(2, widest + 1):
+        if proven_multiplier(line, exact, width) is not None:
+            return width
+    return None
+
+
+def fixed_multiplier(line: Line, width: int, rounding: str = "half_up", bias_bits: int = 32) -> FixedPoint:
+    """The hardware form of a given multiplier width: M in 2^(width-2) .. 2^(width-1), the bias rounded to an integer.
+
+    Width 2 is a power of two: a shift alone. The bias saturates at `bias_bits`.
+    """
+    if rounding not in ROUNDINGS:
+        raise ValueError(f"rounding: expected one of {', '.join(ROUNDINGS)}, got {rounding!r}")
+    if not 2 <= width <= 32:
+        raise ValueError(f"multiplier width: expected 2 to 32 bits, got {width}")
+    multipliers, shifts, biases, afters = [], [], [], []
+    most = 2 ** (bias_bits - 1) - 1
+    for slope, intercept in zip(line.slopes, line.intercepts, strict=True):
+        if slope == 0:
+            multipliers.append(0)
+            shifts.append(0)
+            biases.append(0)
+            afters.append(round(intercept))
+            continue
+        multiplier, shift = mantissa(slope, width)
+        if width == 2:
+            multiplier = 1 if slope > 0 else -1
+            shift = -round(math.log2(abs(slope)))
+        if shift > 61:  # the product is below one half of a code anyway
+            multiplier, shift = multiplier >> (shift - 61), 61
+        multipliers.append(multiplier)
+        shifts.append(shift)
+        biases.append(max(-most, min(most, round(intercept / slope))))
+        afters.append(0)
+    return FixedPoint(
+        column(multipliers), column(shifts), column(biases), column(afters), column(line.low), column(line.high),
+        rounding,
+    )  # fmt: skip
