@@ -30,6 +30,14 @@ VECTOR_OPS: tuple[str, ...] = (
     "tanh", "exp", "sqrt", "pow", "softmax", "layer_norm", "batch_norm", "group_norm", "lrn", "max_pool", "avg_pool",
     "reduce_sum", "reduce_mean", "reduce_max", "concat", "embedding", "pad", "upsample", "requantize", "copy",
 )  # fmt: skip
+# Functions of one element that run on the accumulator, before its one rounding to the output's bits.
+ACTIVATION_FUNCTIONS: frozenset[str] = frozenset(
+    ("relu", "relu6", "leaky_relu", "silu", "hswish", "hsigmoid", "sigmoid", "gelu", "tanh")
+)
+# Beyond these, products of counts and bits would leave 64-bit integers.
+MAX_ELEMENTS = 2**40
+MAX_MACS = 2**50
+FLOAT_BITS = 32  # what a tensor counts that nobody quantized
 FORMAT = "hwsim-workload"
 FORMAT_VERSION = 1
 
@@ -72,7 +80,7 @@ class Tensor:
 
     name: str
     shape: tuple[int, ...]
-    bits: int = 32
+    bits: int = FLOAT_BITS
     signed: bool = True
     offset: bool = False
     origin: str = ""
@@ -169,20 +177,48 @@ def max_magnitude(tensor: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Uncosted:
-    """An operator met in the model that has no price: named, counted, never silently free."""
+    """An operator met in the model that has no price: named, counted, never silently free.
+
+    `elements`: how many it makes. `macs`: None where its shapes do not tell them.
+    """
 
     name: str
     op: str
     elements: int
+    macs: int | None = None
+
+
+@dataclass(frozen=True)
+class FreeOp:
+    """Operators that cost nothing, and why: views, what folds into a neighbour, what is the identity at inference."""
+
+    op: str
+    count: int
+    why: str
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What share of the model was costed, as found while extracting it."""
+    """What became of the model's operators, as found while extracting it.
+
+    `ops_total` counts those that depend on the input; `ops_costed` of them have a price or are `free` with a reason.
+    """
 
     ops_total: int
     ops_costed: int
     uncosted: tuple[Uncosted, ...] = ()
+    free: tuple[FreeOp, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Costed shares of a network, each between 0 and 1. `macs` counts the MACs known of uncosted operators;
+    `unknown_macs` is how many uncosted operators may hide more."""
+
+    macs: float
+    elements: float
+    operators: float
+    unknown_macs: int
 
 
 class Workload:
@@ -235,11 +271,30 @@ class Workload:
         return sum(layer.macs for layer in self.layers)
 
     @property
+    def quantized(self) -> bool:
+        """Whether any operand carries bits of its own; a float network counts 32 bits throughout."""
+        return any(t.bits < FLOAT_BITS and t.origin != "index" for t in self.tensors.values())
+
+    @property
+    def shares(self) -> Shares:
+        """How much of the network has a price: MACs, elements made, operators."""
+        uncosted = self.coverage.uncosted
+        macs = self.macs + sum(u.macs or 0 for u in uncosted)
+        elements = sum(layer.output.elements for layer in self.layers)
+        missed = sum(u.elements for u in uncosted)
+        return Shares(
+            self.macs / macs if macs else 1.0,
+            elements / (elements + missed),
+            self.coverage.ops_costed / self.coverage.ops_total if self.coverage.ops_total else 1.0,
+            sum(u.macs is None for u in uncosted),
+        )
+
+    @property
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by name (weights and activations)."""
         found: dict[str, Tensor] = {}
         for layer in self.layers:
-            for tensor in (*layer.inputs, layer.output, *((layer.weight,) if layer.weight else ())):
+            for tensor in operands(layer):
                 found.setdefault(tensor.name, tensor)
         return found
 
@@ -273,13 +328,14 @@ class Workload:
 
     def save(self, path: str | Path) -> None:
         """Write JSON atomically: the file is either the old one or complete."""
-        write_text_atomically(Path(path), json.dumps(self.to_dict(), indent=1) + "\n")
+        write_atomically(Path(path), json.dumps(self.to_dict(), indent=1) + "\n")
 
     def _validate(self) -> None:
         if not self.layers:
             raise WorkloadError(f"workload {self.name}: expected at least one layer, found none")
         seen: set[str] = set()
         produced: set[str] = set()
+        codes: dict[str, tuple[str, Tensor]] = {}
         for layer in self.layers:
             if layer.name in seen:
                 raise WorkloadError(f"workload {self.name}: two layers are called {layer.name!r}; names must differ")
@@ -288,6 +344,13 @@ class Workload:
             seen.add(layer.name)
             produced.add(layer.output.name)
             validate_layer(layer)
+            for tensor in operands(layer):
+                first, known = codes.setdefault(tensor.name, (layer.name, tensor))
+                if (tensor.bits, tensor.signed, tensor.offset) != (known.bits, known.signed, known.offset):
+                    raise WorkloadError(
+                        f"layer {layer.name}: tensor {tensor.name!r} has {describe_codes(tensor)}, "
+                        f"but {describe_codes(known)} in layer {first}; one tensor has one kind of codes"
+                    )
 
 
 def activation_inputs(layer: Layer) -> tuple[Tensor, ...]:
@@ -297,17 +360,36 @@ def activation_inputs(layer: Layer) -> tuple[Tensor, ...]:
     return layer.inputs
 
 
+def operands(layer: Layer) -> tuple[Tensor, ...]:
+    """All tensors a layer touches: inputs, output, weight."""
+    return (*layer.inputs, layer.output, *((layer.weight,) if layer.weight is not None else ()))
+
+
+def describe_codes(tensor: Tensor) -> str:
+    """`4 unsigned bits with an offset`, for messages."""
+    return f"{tensor.bits} {'signed' if tensor.signed else 'unsigned'} bits{' with an offset' if tensor.offset else ''}"
+
+
 def validate_layer(layer: Layer) -> None:
     """Refuse shapes that contradict the loops. Raises WorkloadError naming the layer and both numbers."""
     if layer.op not in MAC_OPS and layer.op not in VECTOR_OPS:
         raise WorkloadError(f"layer {layer.name}: unknown op {layer.op!r}; known: {', '.join(MAC_OPS + VECTOR_OPS)}")
-    for tensor in (*layer.inputs, layer.output, *((layer.weight,) if layer.weight else ())):
+    for tensor in operands(layer):
         if any(n < 1 for n in tensor.shape):
             raise WorkloadError(f"layer {layer.name}: tensor {tensor.name}: sizes must be positive, got {tensor.shape}")
+        if tensor.elements > MAX_ELEMENTS:
+            raise WorkloadError(
+                f"layer {layer.name}: tensor {tensor.name}: {tensor.elements:,} elements are more than the "
+                f"{MAX_ELEMENTS:,} that counts can hold"
+            )
         if not 1 <= tensor.bits <= 64:
             raise WorkloadError(f"layer {layer.name}: tensor {tensor.name}: bits must be 1..64, got {tensor.bits!r}")
     if any(n < 1 for n in layer.loops.as_tuple() + layer.stride + layer.dilation) or any(n < 0 for n in layer.padding):
         raise WorkloadError(f"layer {layer.name}: loops, stride and dilation must be positive, padding not negative")
+    if layer.macs > MAX_MACS or layer.elements > MAX_MACS:
+        raise WorkloadError(
+            f"layer {layer.name}: {max(layer.macs, layer.elements):,} operations are more than {MAX_MACS:,}"
+        )
     if not layer.has_macs:
         return
     loops = layer.loops
@@ -387,7 +469,7 @@ def from_dict(data: Any) -> Workload:
 
 
 NESTED: Mapping[str, Any] = {"loops": Loops, "output": Tensor, "weight": Tensor}
-NESTED_LISTS: Mapping[str, Any] = {"inputs": Tensor, "uncosted": Uncosted}
+NESTED_LISTS: Mapping[str, Any] = {"inputs": Tensor, "uncosted": Uncosted, "free": FreeOp}
 
 
 def build(cls: Any, entry: Any, where: str) -> Any:
@@ -437,13 +519,13 @@ def plain(value: Any, annotation: str, place: str) -> Any:
     return value
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text` in one step, so that a crash never leaves half a file."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace `path` by `content` in one step, so that a crash never leaves half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

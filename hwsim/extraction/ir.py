@@ -1,0 +1,111 @@
+"""A network as a list of named operators with named arguments, whatever front end it came from.
+
+Operators carry aten's names without the overload (`aten.conv2d`), arguments the names of aten's schemas. Shapes are
+integers: a graph with symbolic sizes is refused by the front end that reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A use of the value called `name`."""
+
+    name: str
+
+
+Arg = Ref | int | float | bool | str | None | tuple["Arg", ...]
+
+
+@dataclass(frozen=True)
+class Meta:
+    """Shape and element type of a value; `dtype` as numpy spells it."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    @property
+    def is_index(self) -> bool:
+        """Integers and booleans: positions or masks, no activations."""
+        return not self.dtype.startswith(("float", "bfloat", "complex"))
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator call.
+
+    `module`: qualified name of the innermost module that made the call ("" at the root); `call`: the same with the
+    number of the module's call, so that two calls of one module differ.
+    """
+
+    op: str
+    args: Mapping[str, Arg]
+    outputs: tuple[str, ...]
+    module: str = ""
+    call: str = ""
+
+    def refs(self) -> Iterator[Ref]:
+        """All values it reads, in argument order."""
+        for value in self.args.values():
+            yield from refs_in(value)
+
+    def get(self, name: str, default: Arg = None) -> Arg:
+        """An argument by its schema name, or the schema's default."""
+        return self.args.get(name, default)
+
+
+def refs_in(value: Arg) -> Iterator[Ref]:
+    """The references inside an argument, lists included."""
+    if isinstance(value, Ref):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from refs_in(item)
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What a quantizer module says about the codes it makes; `module` is its qualified name."""
+
+    module: str
+    bits: int
+    signed: bool
+    offset: bool
+    scales: int = 1
+    of_weight: bool = False
+
+    def same_codes(self, other: Quantization) -> bool:
+        """Equal in everything that the codes' storage shows."""
+        mine = (self.bits, self.signed, self.offset)
+        return mine == (other.bits, other.signed, other.offset)
+
+
+@dataclass(frozen=True)
+class OpGraph:
+    """A whole network. `inputs`: values the user supplies; `constants`: value -> qualified parameter name.
+
+    `quantizers` and `padding_policies` go by module name: what the graph itself does not say about a quantized model.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    constants: Mapping[str, str]
+    metas: Mapping[str, Meta]
+    ops: tuple[Op, ...]
+    outputs: tuple[str, ...]
+    quantizers: Mapping[str, Quantization] = field(default_factory=dict[str, Quantization])
+    padding_policies: Mapping[str, str] = field(default_factory=dict[str, str])
+    notes: tuple[str, ...] = field(default=())
+
+    def uses(self) -> dict[str, int]:
+        """How often each value is read; being an output of the network counts as a read."""
+        counts: dict[str, int] = {}
+        for op in self.ops:
+            for ref in op.refs():
+                counts[ref.name] = counts.get(ref.name, 0) + 1
+        for name in self.outputs:
+            counts[name] = counts.get(name, 0) + 1
+        return counts
