@@ -1,0 +1,84 @@
+"""How a network is trained, as data: `Recipe`, with the papers' learning rate and weight decay as defaults.
+
+LSQ (Esser et al., ICLR 2020, section 2.3 and appendix): SGD with momentum 0.9, cosine decay without restarts, learning
+rate 0.1 float, 0.01 at 2 to 4 bits, 0.001 at 8; weight decay 1e-4 float, 8 and 4 bits, half at 3, a quarter at 2.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+
+def paper_learning_rate(bits: int | None) -> float:
+    """LSQ's learning rate; None is float. 5 to 7 bits, which it does not train, take that of 4.
+
+    >>> [paper_learning_rate(b) for b in (None, 8, 4, 2)]
+    [0.1, 0.001, 0.01, 0.01]
+    """
+    if bits is None:
+        return 0.1
+    return 0.001 if bits >= 8 else 0.01
+
+
+def paper_weight_decay(bits: int | None) -> float:
+    """LSQ's weight decay, 0.5 and 0.25 of 1e-4 at 3 and 2 bits; 1 bit, which it does not train, takes that of 2.
+
+    >>> [paper_weight_decay(b) for b in (None, 8, 4, 3, 2)]
+    [0.0001, 0.0001, 0.0001, 5e-05, 2.5e-05]
+    """
+    if bits is None or bits >= 4:
+        return 1e-4
+    return 5e-5 if bits == 3 else 2.5e-5
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a training run computes; two runs with the same recipe, data and start are equal.
+
+    `batch_size` counts one optimizer step over all processes; `accumulate` splits it into so many passes.
+    `distill` adds the cross entropy to a float teacher's output (T = 1, weight 1:1, LSQ section 2.3).
+    `init_batches`: unaugmented batches for the quantizers' first values (LSQ+ Eq. 8).
+    """
+
+    epochs: float = 1.0
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    accumulate: int = 1
+    augment: bool = True
+    distill: bool = False
+    seed: int = 0
+    bf16: bool = False
+    channels_last: bool = False
+    compile: bool = False
+    init_batches: int = 4
+
+    def __post_init__(self) -> None:
+        positive = ("epochs", "batch_size", "learning_rate", "accumulate", "init_batches")
+        for name in (*positive, "weight_decay", "momentum"):
+            value = getattr(self, name)
+            low = name in positive
+            if isinstance(value, bool) or not math.isfinite(value) or value < 0 or (low and value == 0):
+                kind = "a positive number" if low else "a number not below 0"
+                raise ValueError(f"recipe: {name}: expected {kind}, got {value!r}")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"recipe: batch_size {self.batch_size} must divide by accumulate, {self.accumulate}")
+
+    @classmethod
+    def for_bits(cls, bits: int | None, **choices: Any) -> "Recipe":
+        """The papers' learning rate and weight decay for the narrowest operand; None is float."""
+        return cls(**{"learning_rate": paper_learning_rate(bits), "weight_decay": paper_weight_decay(bits), **choices})
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def learning_rate_at(self, step: int, total_steps: int) -> float:
+        """Cosine from `learning_rate` to 0 without restarts: 0.5 (1 + cos(pi step / total))."""
+        return 0.5 * self.learning_rate * (1 + math.cos(math.pi * step / total_steps))
+
+    def differences(self, other: "Recipe") -> list[str]:
+        """'name: mine, other' for every field that differs."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        return [f"{k}: {mine[k]!r}, {theirs[k]!r}" for k in mine if mine[k] != theirs[k]]

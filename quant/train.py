@@ -1,0 +1,362 @@
+"""`python -m quant.train --model resnet20 --data cifar10 --weights pretrained --bits W4A4 --epochs 2 --out DIR`
+
+Trains a float or quantized network and leaves a checkpoint that `hwsim.evaluate` and `--resume` read, with log.csv.
+Start from trained float weights (`--weights`), as LSQ does. Defaults of learning rate and weight decay are the papers'
+for the narrowest operand. With several GPUs or machines: `torchrun --nproc-per-node N -m quant.train ...`.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from quant import checkpoint, models, weights
+from quant.checkpoint import Meta
+from quant.convert import quantize
+from quant.data import NAMES, Dataset, load, write_atomically
+from quant.loop import FitResult, TrainingDiverged, fit, processes, rank
+from quant.provenance import provenance
+from quant.recipe import Recipe
+from quant.spec import GRANULARITIES, INIT_NAMES, METHOD_NAMES, PADDING_POLICIES
+
+# On --resume these may be given anew; everything else comes from the checkpoint.
+_FREE_ON_RESUME = {"out", "resume", "device", "data_dir", "minutes", "checkpoint_minutes", "threads", "json", "workers"}
+
+
+def parse_bits(text: str) -> tuple[int, int] | None:
+    """'W4A8' -> (4, 8); 'float' -> None. ValueError otherwise.
+
+    >>> parse_bits("W2A4"), parse_bits("w8a8"), parse_bits("float")
+    ((2, 4), (8, 8), None)
+    """
+    if text.lower() in ("float", "fp32"):
+        return None
+    match = re.fullmatch(r"[wW](\d+)[aA](\d+)", text)
+    if match is None:
+        raise ValueError(f"bits: expected WxAy such as W4A4, or float, got '{text}'")
+    pair = int(match[1]), int(match[2])
+    for value in pair:
+        if value not in (*range(1, 9), 16):
+            raise ValueError(f"bits: expected 1 to 8 or 16, got {value} in '{text}'")
+    return pair
+
+
+def starting_point(arguments: argparse.Namespace, data: Dataset) -> tuple[nn.Module, Meta]:
+    """The float network to begin with, loaded, and what is known of it."""
+    source = arguments.weights
+    if source is not None and source != "pretrained" and checkpoint.is_checkpoint(source):
+        model, meta = checkpoint.load(source)
+        if meta.quantization is not None:
+            raise ValueError(f"{source}: this network is already quantized; start from a float one")
+        if arguments.model not in (None, meta.model):
+            raise ValueError(f"{source}: holds a {meta.model}, not the {arguments.model} of --model")
+        if meta.num_classes != data.num_classes or meta.input_shape != data.train.shape():
+            raise ValueError(
+                f"{source}: made for {meta.num_classes} classes of {meta.input_shape}, "
+                f"{data.name} has {data.num_classes} of {data.train.shape()}"
+            )
+        return model, replace(meta, metrics={}, training={})
+    if arguments.model is None:
+        raise ValueError(f"--model: expected one of {', '.join(models.names())}")
+    if source == "pretrained":
+        folder = arguments.data_dir or os.environ.get("HWSIM_DATA")
+        if folder is None:
+            raise FileNotFoundError("--weights pretrained: no data folder: pass --data-dir FOLDER or set HWSIM_DATA")
+        entry = weights.trained(arguments.model)
+        model = weights.load_pretrained(arguments.model, folder)
+        return model, Meta(
+            arguments.model, {}, None, data.train.shape(), data.num_classes, data.name, entry.normalisation
+        )
+    chosen = fitting_arguments(arguments.model, data, dict(arguments.model_arg or []))
+    model = models.create(arguments.model, **chosen)
+    if source is not None:
+        weights.load_into(model, weights.read_state_dict(source), where=source)
+    return model, Meta(
+        arguments.model, chosen, None, data.train.shape(), data.num_classes, data.name, data.normalisation
+    )
+
+
+def fitting_arguments(name: str, data: Dataset, given: dict[str, Any]) -> dict[str, Any]:
+    """Zoo arguments that fit the data (classes, channels, image size) where the family takes them; `given` wins."""
+    entry = models.info(name)
+    known = entry.arguments()
+    channels, height, _ = data.train.shape()
+    wanted = {"num_classes": data.num_classes, "in_channels": channels, "image_size": height}
+    chosen = {key: value for key, value in wanted.items() if key in known and value != known[key]}
+    chosen |= given
+    models.create(name, **chosen)
+    return chosen
+
+
+def quantize_arguments(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """Keyword arguments of `quant.quantize`, or None for float training."""
+    bits = parse_bits(arguments.bits)
+    if bits is None:
+        return None
+    elementwise = arguments.elementwise_bits
+    return {
+        "weight_bits": bits[0],
+        "act_bits": bits[1],
+        "config": arguments.config if arguments.config == "auto" else int(arguments.config),
+        "first_last": arguments.first_last,
+        "elementwise_bits": elementwise if elementwise in ("same", "float") else int(elementwise),
+        "padding_policy": arguments.padding_policy,
+        "weight_granularity": arguments.weight_granularity,
+        "method": arguments.method,
+        "init": arguments.init,
+        "overrides": arguments.overrides,
+    }
+
+
+def recipe_from(arguments: argparse.Namespace) -> Recipe:
+    """The papers' defaults for the bits, with what was asked for on top."""
+    bits = parse_bits(arguments.bits)
+    choices: dict[str, Any] = {
+        "epochs": arguments.epochs,
+        "batch_size": arguments.batch_size,
+        "accumulate": arguments.accumulate,
+        "augment": not arguments.no_augment,
+        "distill": arguments.distill,
+        "seed": arguments.seed,
+        "bf16": arguments.bf16,
+        "channels_last": arguments.channels_last,
+        "compile": arguments.compile,
+    }
+    if arguments.lr is not None:
+        choices["learning_rate"] = arguments.lr
+    if arguments.weight_decay is not None:
+        choices["weight_decay"] = arguments.weight_decay
+    if arguments.distill and bits is None:
+        raise ValueError("--distill: needs quantized bits; the teacher is the float network that training starts from")
+    return Recipe.for_bits(None if bits is None else min(bits), **choices)
+
+
+def run(arguments: argparse.Namespace, report: Callable[[str], None]) -> FitResult:
+    """Train as the arguments say."""
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    device = choose_device(arguments.device)
+    out = Path(arguments.out)
+    recipe = recipe_from(arguments)
+    data = load(
+        arguments.data,
+        arguments.data_dir,
+        validation=arguments.validation,
+        seed=arguments.data_seed,
+        limit=arguments.limit,
+    )
+    torch.manual_seed(arguments.seed)
+    teacher = None
+    if arguments.resume:
+        model, meta = checkpoint.load(out)
+        if recipe.distill:
+            teacher, _ = checkpoint.load(out / "teacher")
+    else:
+        model, meta = starting_point(arguments, data)
+        settings = quantize_arguments(arguments)
+        if settings is not None and arguments.weights is None:
+            report("warning: quantized training from random weights; LSQ starts from trained ones (--weights)")
+        if recipe.distill:
+            teacher, _ = _keep_teacher(model, meta, out)
+        if settings is not None:
+            model, plan = quantize(model, **settings)
+            meta = replace(meta, quantization=dict(plan.settings))
+            if rank() == 0:
+                write_atomically(out / "plan.txt", lambda file: file.write(f"{plan}\n".encode()))
+        kept = {key: value for key, value in vars(arguments).items() if key not in _FREE_ON_RESUME}
+        meta = replace(meta, data=data.name, training={"provenance": provenance(device), "arguments": kept})
+    if meta.normalisation is not None:
+        data = data.with_normalisation(meta.normalisation)
+    if data.note:
+        report(f"{data.name}: {data.note}")
+    with _Bar(enabled=rank() == 0 and sys.stderr.isatty()) as bar:
+        return fit(
+            model,
+            data,
+            recipe,
+            meta=meta,
+            out=out,
+            teacher=teacher,
+            resume=arguments.resume,
+            device=device,
+            minutes=arguments.minutes,
+            checkpoint_minutes=arguments.checkpoint_minutes,
+            tensorboard=arguments.tensorboard,
+            report=bar.print if bar.enabled else report,
+            tick=bar.tick,
+        )
+
+
+def _keep_teacher(model: nn.Module, meta: Meta, out: Path) -> tuple[nn.Module, Meta]:
+    """The float network as it is now, stored for later resumption, as a copy of its own."""
+    if rank() == 0:
+        checkpoint.save(out / "teacher", model, meta)
+    if processes() > 1:
+        dist.barrier()
+    return checkpoint.load(out / "teacher")
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto`: CUDA when there is one (this process's own under torchrun), else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise ValueError("--device cuda: torch sees no CUDA device here; use --device cpu")
+        if name == "cuda":
+            name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        torch.cuda.set_device(name)
+    elif name != "cpu":
+        raise ValueError(f"--device: expected auto, cpu or cuda, got '{name}'")
+    return torch.device(name)
+
+
+class _Bar:
+    """A progress bar on the terminal; silent elsewhere."""
+
+    def __init__(self, *, enabled: bool) -> None:
+        self.enabled = enabled
+        self._progress: Any = None
+
+    def __enter__(self) -> "_Bar":
+        if self.enabled:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = [
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("steps  loss {task.fields[loss]:.4f}"),
+                TimeRemainingColumn(),
+            ]
+            self._progress = Progress(*columns, console=Console(stderr=True))
+            self._task = self._progress.add_task("train", total=None, loss=float("nan"))
+            self._progress.start()
+        return self
+
+    def tick(self, step: int, total: int, loss: float) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step, total=total, loss=loss)
+
+    def print(self, line: str) -> None:
+        self._progress.console.print(line, highlight=False)
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+
+def _model_argument(text: str) -> tuple[str, int | float]:
+    key, _, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected NAME=NUMBER such as width=0.5, got '{text}'") from error
+    return key, int(number) if number.is_integer() and "." not in value else number
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="python -m quant.train", description=(__doc__ or "").split("\n\n")[1])
+    what = p.add_argument_group("what to train")
+    what.add_argument("--model", help=f"one of {', '.join(models.names())}")
+    what.add_argument("--model-arg", type=_model_argument, action="append", metavar="NAME=NUMBER")
+    what.add_argument("--weights", help="'pretrained', a checkpoint folder, or a file of weights")
+    what.add_argument("--data", default="digits", choices=NAMES)
+    what.add_argument("--data-dir", help="folder of the data (default: $HWSIM_DATA)")
+    what.add_argument("--limit", type=int, help="use only so many training images")
+    what.add_argument("--validation", type=int, help="training images kept apart (default: a tenth, at most 5,000)")
+    what.add_argument("--data-seed", type=int, default=0, help="seed of the validation split")
+    what.add_argument("--bits", default="float", help="WxAy such as W4A4, or float")
+    what.add_argument("--config", default="auto", choices=["auto", "1", "2", "3", "4"], help="LSQ+ Table 1")
+    what.add_argument("--first-last", default="8bit", choices=["8bit", "same"], help="bits of the first and last layer")
+    what.add_argument("--elementwise-bits", default="8", help="of additions and products: a number, same, or float")
+    what.add_argument("--padding-policy", default="pad_code", choices=PADDING_POLICIES)
+    what.add_argument("--weight-granularity", default="tensor", choices=GRANULARITIES)
+    what.add_argument("--method", default="lsqplus", choices=METHOD_NAMES)
+    what.add_argument("--init", default="lsqplus", choices=INIT_NAMES)
+    what.add_argument("--overrides", help="YAML file: {layer name pattern: {choice: value}}")
+    how = p.add_argument_group("how")
+    how.add_argument("--epochs", type=float, default=1.0)
+    how.add_argument("--batch-size", type=int, default=128, help="images per optimizer step, over all processes")
+    how.add_argument("--lr", type=float, help="learning rate (default: the paper's for the bits)")
+    how.add_argument("--weight-decay", type=float, help="(default: the paper's for the bits)")
+    how.add_argument("--accumulate", type=int, default=1, help="passes per optimizer step")
+    how.add_argument("--distill", action="store_true", help="learn from the float network too")
+    how.add_argument("--no-augment", action="store_true")
+    how.add_argument("--bf16", action="store_true", help="autocast the float part; quantizers stay float32")
+    how.add_argument("--channels-last", action="store_true")
+    how.add_argument("--compile", action="store_true")
+    how.add_argument("--seed", type=int, default=0)
+    how.add_argument("--device", default="auto")
+    how.add_argument("--threads", type=int, help="CPU threads")
+    where = p.add_argument_group("where to and how long")
+    where.add_argument("--out", required=True, help="folder of the checkpoint and log.csv")
+    where.add_argument("--resume", action="store_true", help="continue the run in --out")
+    where.add_argument("--minutes", type=float, help="stop, resumable, after so many minutes")
+    where.add_argument("--checkpoint-minutes", type=float, default=10.0)
+    where.add_argument("--tensorboard", action="store_true")
+    where.add_argument("--json", action="store_true", help="print the result as JSON alone")
+    return p
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments; with --resume those of the first run, and an error where one given now differs."""
+    arguments = parser().parse_args(argv)
+    if not arguments.resume:
+        if checkpoint.is_checkpoint(arguments.out):
+            raise ValueError(f"{arguments.out}: already holds a checkpoint: use --resume, or another --out")
+        return arguments
+    first = checkpoint.load_meta(arguments.out).training.get("arguments")
+    if not isinstance(first, dict):
+        raise ValueError(f"{arguments.out}: not written by quant.train: it does not say how to go on")
+    defaults = vars(parser().parse_args(["--out", arguments.out]))
+    for key, value in vars(arguments).items():
+        if key not in _FREE_ON_RESUME and value != defaults[key] and value != first.get(key):
+            raise ValueError(f"--resume: {key} was {first.get(key)!r} in {arguments.out}, now {value!r}: leave it out")
+    return argparse.Namespace(**{**vars(arguments), **first})
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code: 0, 2 bad input, 1 the training diverged, 130 interrupted."""
+    quiet = False
+    try:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        arguments = parse(argv)
+        quiet = arguments.json or rank() != 0
+        result = run(arguments, (lambda line: None) if quiet else (lambda line: print(line, flush=True)))
+    except (ValueError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except TrainingDiverged as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    if rank() == 0:
+        print(json.dumps(result.to_dict(), indent=2) if arguments.json else summary(result, arguments.out))
+    return 0 if result.finished or result.reason != "interrupted" else 130
+
+
+def summary(result: FitResult, out: str) -> str:
+    if not result.finished:
+        return (
+            f"stopped ({result.reason}) at step {result.steps} of {result.total_steps}; "
+            f"continue with: python -m quant.train --resume --out {out}"
+        )
+    accuracy = result.test_accuracy_percent
+    return f"test {accuracy:.2f} %  {result.steps} steps  {result.seconds:.0f} s  checkpoint {out}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
