@@ -209,7 +209,7 @@ class Walk:
             first = {p for p in back if (owner, p) not in given}
             given |= {(owner, p) for p in first}
             for p in first:
-                child.sums[space][p] += parent.sums[owner].pop(p)
+                child.sums[space][p] += parent.sums[owner].pop(p, 0)  # 0: begun elsewhere, sent to all
             returning[space] = frozenset(back if self.conventions.broadcast_partials else first)
             child.begun[space] |= returning[space]
         assert parent.memory is not None
