@@ -5,6 +5,8 @@ first step sizes and offsets, `fold_batchnorm(model)` prepares deployment. `quan
 """
 
 from quant.baselines import METHODS, make_quantizer
+from quant.convert import Plan, quantize
+from quant.fold import fold_batchnorm
 from quant.quantizer import BaseQuantizer, Quantizer, export_names, initialise, parameter_groups, quantizers
 from quant.spec import ACTIVATION_CONFIGS, QuantSpec
 
@@ -12,11 +14,14 @@ __all__ = [
     "ACTIVATION_CONFIGS",
     "METHODS",
     "BaseQuantizer",
+    "Plan",
     "QuantSpec",
     "Quantizer",
     "export_names",
+    "fold_batchnorm",
     "initialise",
     "make_quantizer",
     "parameter_groups",
+    "quantize",
     "quantizers",
 ]

@@ -22,6 +22,7 @@ from quant.spec import PADDING_POLICIES, QuantSpec, check_choice
 class _QuantizedWeight:
     """What convolutions and linear layers share: a weight quantizer ready from the start, an optional output scale."""
 
+    is_quantized_layer = True
     weight: nn.Parameter
     weight_quantizer: BaseQuantizer
     output_scale: Tensor | None
@@ -29,11 +30,13 @@ class _QuantizedWeight:
     def _attach(self: Any, weight_spec: QuantSpec, input_spec: QuantSpec | None) -> None:
         rows = self.weight.shape[0] if weight_spec.granularity == "channel" else 1
         self.weight_quantizer = make_quantizer(weight_spec, is_weight=True, rows=rows)
-        self.weight_quantizer.to(device=self.weight.device, dtype=self.weight.dtype)
-        self.weight_quantizer.init_from(self.weight)
+        # Steps and offsets stay in float32 where the weights are of a half type.
+        place = {"device": self.weight.device, "dtype": torch.promote_types(self.weight.dtype, torch.float32)}
+        self.weight_quantizer.to(**place)
+        if not self.weight.is_meta:
+            self.weight_quantizer.init_from(self.weight)
         if input_spec is not None:
-            self.input_quantizer = make_quantizer(input_spec)
-            self.input_quantizer.to(device=self.weight.device, dtype=self.weight.dtype)
+            self.input_quantizer = make_quantizer(input_spec).to(**place)
         self.register_buffer("output_scale", None)
 
     def _effective_weight(self) -> Tensor:
@@ -114,6 +117,30 @@ def pad_with(x: Tensor, padding: Sequence[int], value: Tensor) -> Tensor:
     return F.pad(x, list(padding)) + value.to(x.dtype) * (1 - inside)
 
 
+def quantized_like(
+    layer: nn.Module,
+    weight_spec: QuantSpec,
+    input_spec: QuantSpec | None = None,
+    padding_policy: str = "pad_code",
+    extra_padding: Sequence[int] = (),
+) -> Any:
+    """The quantized counterpart of an nn.Conv1d, Conv2d, Linear or Embedding, sharing its parameters."""
+    kinds = {nn.Conv1d: QConv1d, nn.Conv2d: QConv2d, nn.Embedding: QEmbedding}
+    kind = QLinear if isinstance(layer, nn.Linear) else kinds.get(type(layer))
+    if kind is None:
+        raise TypeError(f"quantized_like: expected Conv1d, Conv2d, Linear or Embedding, got {type(layer).__name__}")
+    # Taking over the attributes keeps parameters and hooks, and draws no random numbers for weights to throw away.
+    new = kind.__new__(kind)
+    new.__dict__.update(layer.__dict__)
+    for table in ("_parameters", "_buffers", "_modules"):
+        new.__dict__[table] = dict(getattr(layer, table))
+    new._non_persistent_buffers_set = set(layer._non_persistent_buffers_set)
+    new._attach(weight_spec, input_spec)
+    if isinstance(new, _QuantizedConvolution):
+        new._configure(padding_policy, extra_padding)
+    return new
+
+
 class QConv1d(_QuantizedConvolution, nn.Conv1d):
     """nn.Conv1d on quantized weights and inputs."""
 
@@ -178,6 +205,8 @@ class QEmbedding(_QuantizedWeight, nn.Embedding):
 class _TwoActivations(nn.Module):
     """An operation of several activations, each with its own quantizer, or all with one (`shared`)."""
 
+    is_quantized_layer = True
+
     def __init__(self, specs: Sequence[QuantSpec], *, shared: bool = False) -> None:
         super().__init__()
         if shared and len(set(specs)) != 1:
@@ -232,36 +261,3 @@ class QConcat(_TwoActivations):
         if len(tensors) != self.inputs:
             raise ValueError(f"QConcat: expected {self.inputs} tensors, got {len(tensors)}")
         return torch.cat([self.quantizer_of(i)(x) for i, x in enumerate(tensors)], self.dim)
-
-
-class QAttention(nn.Module):
-    """Scaled dot-product attention with four quantized operands: QK^T, softmax in float, then PV."""
-
-    def __init__(self, specs: tuple[QuantSpec, QuantSpec, QuantSpec, QuantSpec], *, dropout: float = 0.0) -> None:
-        """`specs`: of query, key, the probabilities, value."""
-        super().__init__()
-        query, key, probability, value = specs
-        self.scores = QMatmul(query, key)
-        self.context = QMatmul(probability, value)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        is_causal: bool = False,
-        scale: float | None = None,
-    ) -> Tensor:
-        """softmax(scale * QK^T + mask) V, (..., tokens, features); scale defaults to 1/sqrt(features)."""
-        factor = query.shape[-1] ** -0.5 if scale is None else scale
-        scores = self.scores(query, key.transpose(-2, -1)) * factor
-        if is_causal:
-            causal = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-            scores = scores.masked_fill(~causal, float("-inf"))
-        if attn_mask is not None and attn_mask.dtype == torch.bool:
-            scores = scores.masked_fill(~attn_mask, float("-inf"))
-        elif attn_mask is not None:
-            scores = scores + attn_mask
-        return self.context(self.dropout(scores.softmax(-1)), value)

@@ -1,0 +1,438 @@
+"""`quantize(model, ...)`: a float model with its layers swapped for quantized ones, and the plan that says which, why.
+
+Each layer's activation configuration follows from what its input can be (`quant.context`); first and last layers,
+elementwise operations and named exceptions have their own rules. Operations written as functions (`x + y`, `x @ y`) are
+replaced by rewriting the traced graph; what cannot be replaced is listed in `plan.left`, never passed over in silence.
+"""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from quant import context, rewrite
+from quant.context import ASYMMETRIC, GATE, SIGNED, UNSIGNED, Op, Range
+from quant.layers import quantized_like
+from quant.spec import (
+    ACTIVATION_CONFIGS,
+    CLIP_RULES,
+    GRANULARITIES,
+    INIT_NAMES,
+    METHOD_NAMES,
+    OFFSET_MODES,
+    PADDING_POLICIES,
+    QuantSpec,
+    check_choice,
+)
+
+_MATRIX = ("conv1d", "conv2d", "linear", "embedding")
+_OF_ACTIVATIONS = ("add", "mul", "matmul", "concat", "attention", "multiheadattention")
+# Methods that quantize weights and activations differently, and those that know no offset.
+_WEIGHT_METHOD = {"pact": "dorefa"}
+_WITHOUT_OFFSET = ("lsq", "pact", "qil", "dorefa")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """All that can be chosen for one layer. Every field but `skip` is an argument of `quantize` too."""
+
+    weight_bits: int
+    act_bits: int
+    config: int | str = "auto"
+    padding_policy: str = "pad_code"
+    weight_granularity: str = "tensor"
+    method: str = "lsqplus"
+    init: str = "lsqplus"
+    clip_rule: str = "strict"
+    offset_mode: str = "learned"
+    power_of_two: bool = False
+    ternary_weights: bool = False
+    shared_inputs: bool = False
+    skip: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("config", self.config, ("auto", *ACTIVATION_CONFIGS))
+        check_choice("padding_policy", self.padding_policy, PADDING_POLICIES)
+        check_choice("weight_granularity", self.weight_granularity, GRANULARITIES)
+        check_choice("method", self.method, METHOD_NAMES)
+        check_choice("init", self.init, INIT_NAMES)
+        check_choice("clip_rule", self.clip_rule, CLIP_RULES)
+        check_choice("offset_mode", self.offset_mode, OFFSET_MODES)
+        self.weight_spec()
+        QuantSpec(self.act_bits, False)
+
+    def weight_spec(self) -> QuantSpec:
+        """Weights are symmetric and signed (LSQ+ Eq. 1); DoReFa's levels, odd multiples of s/2, have an offset."""
+        method = _WEIGHT_METHOD.get(self.method, self.method)
+        return QuantSpec(
+            2 if self.ternary_weights else self.weight_bits, True, offset=method == "dorefa", method=method,
+            init=self.init, clip_rule=self.clip_rule, granularity=self.weight_granularity,
+            power_of_two=self.power_of_two, ternary=self.ternary_weights,
+        )  # fmt: skip
+
+    def input_spec(self, source: Range) -> QuantSpec:
+        """Spec of an activation quantizer for values of that range."""
+        config = self.config_for(source)
+        offset = ACTIVATION_CONFIGS[config].offset
+        return QuantSpec.for_config(
+            self.act_bits, config, method=self.method, init=self.init, clip_rule=self.clip_rule,
+            offset_mode=self.offset_mode if offset else "learned", power_of_two=self.power_of_two,
+            snap_offset=offset and self.padding_policy == "snap_offset",
+        )  # fmt: skip
+
+    def config_for(self, source: Range) -> int:
+        """Row of Table 1. A chosen row holds where the paper leaves a choice: not for gates and linear outputs."""
+        if source.kind == SIGNED:
+            return 2
+        if source.kind == GATE or self.method in _WITHOUT_OFFSET:
+            # A method without an offset clips what an activation leaves below 0, as LSQ does.
+            return 2 if self.config == 2 and source.kind != GATE else 1
+        if self.config == "auto":
+            return {UNSIGNED: 1, ASYMMETRIC: 4}[source.kind]
+        return int(self.config)
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What was chosen for one layer: a quantizer per operand, and the reason of each input's configuration."""
+
+    name: str
+    op: str
+    weight: QuantSpec | None
+    inputs: tuple[QuantSpec, ...]
+    reasons: tuple[str, ...]
+    padding_policy: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Left:
+    """An operation of the float model that stays in floating point, and why."""
+
+    name: str
+    op: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `quantize` chose: the layers in order of execution, what stays float, and the arguments given."""
+
+    layers: tuple[LayerPlan, ...]
+    left: tuple[Left, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_frame(self) -> list[dict[str, Any]]:
+        """One row per quantized operand."""
+        rows = []
+        for layer in self.layers:
+            operands = [("weight", layer.weight, "")] if layer.weight is not None else []
+            names = ["input"] if len(layer.inputs) == 1 else [f"input {i}" for i in range(len(layer.inputs))]
+            operands += list(zip(names, layer.inputs, layer.reasons, strict=True))
+            for operand, spec, reason in operands:
+                assert spec is not None
+                rows.append(
+                    {"layer": layer.name, "op": layer.op, "operand": operand, "bits": spec.bits,
+                     "codes": f"{spec.n}..{spec.p}", "offset": spec.offset, "method": spec.method,
+                     "config": None if operand == "weight" else spec.config,
+                     "padding": layer.padding_policy or "", "why": "; ".join(filter(None, (reason, layer.note)))}
+                )  # fmt: skip
+        return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "settings": dict(self.settings),
+            "layers": [
+                {**asdict(layer), "weight": layer.weight and layer.weight.to_dict(),
+                 "inputs": [spec.to_dict() for spec in layer.inputs]}
+                for layer in self.layers
+            ],
+            "left": [asdict(left) for left in self.left],
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        heads = ("layer", "op", "operand", "bits", "codes", "config", "padding", "why")
+        rows = [heads]
+        for row in self.to_frame():
+            config = f"{row['config']}" if row["config"] else "-"
+            cells = {**row, "config": config + (" (offset)" if row["offset"] else "")}
+            rows.append(tuple(str(cells[head]) for head in heads))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines += [f"left in float: {left.name} ({left.op}): {left.why}" for left in self.left]
+        return "\n".join(lines)
+
+
+def quantize(
+    model: nn.Module,
+    *,
+    weight_bits: int,
+    act_bits: int,
+    config: int | str = "auto",
+    first_last: str = "8bit",
+    elementwise_bits: int | str = 8,
+    padding_policy: str = "pad_code",
+    overrides: str | Path | Mapping[str, Mapping[str, Any]] | None = None,
+    weight_granularity: str = "tensor",
+    method: str = "lsqplus",
+    init: str = "lsqplus",
+    clip_rule: str = "strict",
+    offset_mode: str = "learned",
+    power_of_two: bool = False,
+    ternary_weights: bool = False,
+    shared_inputs: bool = False,
+    example: Any = None,
+) -> tuple[nn.Module, Plan]:
+    """A quantized copy of `model` and the plan behind it; `initialise` it with data before the first forward pass.
+
+    `config`: "auto" (by graph context) or a row of LSQ+ Table 1 for everything behind an activation function.
+    `first_last`: "8bit" (LSQ: at least 8 bits for the first and last convolution or linear layer) or "same" (LSQ+).
+    `elementwise_bits`: bits of the inputs of additions, products and concatenations; "same" (= act_bits), or "float",
+    the papers' literal networks, whose residual path no integer machine can run.
+    `overrides`: {name pattern: {choice: value}} or a YAML file of that, later patterns win; choices are the fields of
+    `Choices`, `skip: true` leaves a layer in float. `shared_inputs`: one step for all inputs of an addition or
+    concatenation with equal specs. `example`: an input (or tuple), needed only where symbolic tracing fails.
+    Raises ValueError for names, bits and patterns that mean nothing.
+    """
+    settings = {k: v for k, v in locals().items() if k not in ("model", "example", "overrides")}
+    check_choice("first_last", first_last, ("8bit", "same"))
+    if elementwise_bits not in ("same", "float"):
+        QuantSpec(elementwise_bits, False)  # type: ignore[arg-type]
+    base = Choices(
+        weight_bits, act_bits, config, padding_policy, weight_granularity, method, init, clip_rule, offset_mode,
+        power_of_two, ternary_weights, shared_inputs,
+    )  # fmt: skip
+    if any(getattr(module, "is_quantized_layer", False) for module in model.modules()):
+        raise ValueError("model: expected a float model, this one has quantized layers already")
+    patterns = read_overrides(overrides)
+    model = copy.deepcopy(model)
+    ops, traced = _read(model, example)
+    planner = _Planner(model, ops, base, first_last, elementwise_bits, patterns)
+    model = planner.convert(traced)
+    return model, Plan(tuple(planner.layers), tuple(planner.left), {**settings, "overrides": patterns})
+
+
+def read_overrides(source: str | Path | Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
+    """{pattern: {choice: value}} from a mapping or a YAML file, names checked."""
+    if source is None:
+        return {}
+    where = "overrides"
+    if isinstance(source, (str, Path)):
+        where = str(source)
+        source = yaml.safe_load(Path(source).read_text(encoding="utf-8")) or {}
+    if not isinstance(source, Mapping):
+        raise ValueError(f"{where}: expected a mapping of name patterns, got {type(source).__name__}")
+    allowed = tuple(Choices.__dataclass_fields__)
+    for pattern, choices in source.items():
+        if not isinstance(choices, Mapping):
+            raise ValueError(f"{where}: {pattern!r}: expected a mapping of choices, got {choices!r}")
+        for name in choices:
+            check_choice(f"{where}: {pattern!r}", name, allowed)
+    return {str(pattern): dict(choices) for pattern, choices in source.items()}
+
+
+def _read(model: nn.Module, example: Any) -> tuple[list[Op], bool]:
+    """The model's operations, and whether its graph can be rewritten."""
+    try:
+        return context.trace(model), True
+    except Exception as reason:  # tracing runs the model's own code, which may fail in any way
+        if example is None:
+            raise ValueError(
+                f"this model cannot be traced symbolically ({type(reason).__name__}: {reason}); pass example=an input, "
+                "so that its graph is read by torch.export"
+            ) from reason
+    return context.export(model, example if isinstance(example, tuple) else (example,)), False
+
+
+@dataclass
+class _Site:
+    """A layer or operation to quantize; a shared module has several operations."""
+
+    name: str
+    kind: str
+    ops: list[Op]
+
+
+class _Planner:
+    """Walks the sites in order of execution, decides, swaps."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        ops: list[Op],
+        base: Choices,
+        first_last: str,
+        elementwise_bits: int | str,
+        patterns: dict[str, dict[str, Any]],
+    ) -> None:
+        self.model = model
+        self.ops = ops
+        self.base = base
+        self.first_last = first_last
+        self.elementwise_bits = elementwise_bits
+        self.patterns = patterns
+        self.layers: list[LayerPlan] = []
+        self.left: list[Left] = []
+        self.sites = self._sites()
+        matrices = [site.name for site in self.sites if site.kind in _MATRIX and site.kind != "embedding"]
+        self.ends = {matrices[0], matrices[-1]} if matrices else set()
+        for pattern in patterns:
+            if not any(fnmatch.fnmatchcase(site.name, pattern) for site in self.sites):
+                known = ", ".join(site.name for site in self.sites[:6])
+                raise ValueError(f"overrides: {pattern!r} matches no layer; there are {known}, ...")
+
+    def _sites(self) -> list[_Site]:
+        sites: dict[str, _Site] = {}
+        for op in self.ops:
+            kind = context.operation(op, self.model)
+            if op.node.op not in ("call_module", "call_function", "call_method"):
+                continue
+            if kind in _MATRIX or kind in _OF_ACTIVATIONS:
+                site = sites.setdefault(op.name, _Site(op.name, kind, []))
+                site.ops.append(op)
+            elif kind.startswith(("conv", "bilinear", "lstm", "gru", "rnn", "einsum", "embeddingbag")):
+                self.left.append(Left(op.name, kind, "no quantized counterpart"))
+        return list(sites.values())
+
+    def choices_for(self, site: _Site) -> tuple[Choices, str]:
+        """The choices for a site, and a note where a rule other than the arguments decided."""
+        chosen, notes = self.base, []
+        if self.first_last == "8bit" and site.name in self.ends:
+            wide = {"weight_bits": max(8, self.base.weight_bits), "act_bits": max(8, self.base.act_bits)}
+            chosen = replace(chosen, **wide, ternary_weights=False)
+            notes.append("first or last layer at 8 bits")
+        if site.kind in ("add", "mul", "concat") and isinstance(self.elementwise_bits, int):
+            chosen = replace(chosen, act_bits=self.elementwise_bits)
+        for pattern, changes in self.patterns.items():
+            if fnmatch.fnmatchcase(site.name, pattern):
+                try:
+                    chosen = replace(chosen, **changes)
+                except (ValueError, TypeError) as error:
+                    raise ValueError(f"overrides: {pattern!r}: {error}") from error
+                notes.append(f"override {pattern!r}")
+        return chosen, ", ".join(notes)
+
+    def convert(self, traced: bool) -> nn.Module:
+        """Swap every site's module; rewrite the graph where operations have none."""
+        written: list[tuple[Op, nn.Module, LayerPlan]] = []
+        for site in self.sites:
+            chosen, note = self.choices_for(site)
+            why = self._reason_to_leave(site, chosen, traced)
+            if why:
+                self.left.append(Left(site.name, site.kind, why))
+                continue
+            if site.ops[0].module is not None:
+                self._swap(site, chosen, note)
+            else:
+                for op in site.ops:
+                    made, plan = self._operation(site, op, chosen, note)
+                    written.append((op, made, plan))
+                    self.layers.append(plan)
+        if not written:
+            return self.model
+        stuck = rewrite.differing_in_training(self.model, self.ops)
+        if stuck:
+            taken = {plan.name for _, _, plan in written}
+            self.layers = [plan for plan in self.layers if plan.name not in taken]
+            self.left += [Left(plan.name, plan.op, f"the forward pass depends on training mode: {stuck}")
+                          for _, _, plan in written]  # fmt: skip
+            return self.model
+        return rewrite.insert_modules(self.model, self.ops, [(op, made, plan.name) for op, made, plan in written])
+
+    def _reason_to_leave(self, site: _Site, chosen: Choices, traced: bool) -> str:
+        op = site.ops[0]
+        if chosen.skip:
+            return "skipped by an override"
+        if site.kind in _MATRIX:
+            return "" if op.module is not None else "written as a function: its weight has no module to live in"
+        tensors = [source for source in op.inputs if source.is_tensor]
+        if not op.is_tensor:
+            return "arithmetic on sizes"
+        if site.kind == "mul" and context.is_self_gated(op):
+            return "an activation function written as a product"
+        if len(tensors) < 2 and site.kind in ("add", "mul"):
+            return "one operand is a constant"
+        if site.kind in ("add", "mul", "concat") and self.elementwise_bits == "float":
+            return "elementwise_bits='float'"
+        if site.kind == "concat" and all(source.range.kind == SIGNED for source in tensors):
+            return "moves values that have no activation yet; what reads them quantizes them"
+        if op.module is None and not traced:
+            return "written as a function in a model that cannot be traced symbolically"
+        return rewrite.obstacle(site.kind, op, self.model)
+
+    def _swap(self, site: _Site, chosen: Choices, note: str) -> None:
+        old = self.model.get_submodule(site.name)
+        if site.kind in _MATRIX:
+            new, plan = self._matrix(site, old, chosen, note)
+        else:
+            new, plan = self._operation(site, site.ops[0], chosen, note)
+        new.train(old.training)
+        self.model.set_submodule(site.name, new)
+        self.layers.append(plan)
+
+    def _matrix(self, site: _Site, old: nn.Module, chosen: Choices, note: str) -> tuple[nn.Module, LayerPlan]:
+        weight = chosen.weight_spec()
+        if site.kind == "embedding":
+            weight = weight.replace(granularity="tensor")
+            return quantized_like(old, weight), LayerPlan(site.name, site.kind, weight, (), (), None, note)
+        source = context.join(op.inputs[0].range for op in site.ops)
+        spec = chosen.input_spec(source)
+        convolution = site.kind != "linear"
+        extra = self._absorbed_padding(site) if convolution else ()
+        if not convolution:
+            spec = spec.replace(snap_offset=False)
+        new = quantized_like(old, weight, spec, chosen.padding_policy, extra)
+        policy = chosen.padding_policy if convolution and any(new.total_padding()) else None
+        if policy and new.input_quantizer.zero_is_exact:
+            note = ", ".join(filter(None, (note, "0 is a code: all padding policies agree")))
+        return new, LayerPlan(site.name, site.kind, weight, (spec,), (source.reason,), policy, note)
+
+    def _absorbed_padding(self, site: _Site) -> tuple[int, ...]:
+        """Padding of an nn.ZeroPad in front of the convolution alone, which then becomes an nn.Identity."""
+        if len(site.ops) != 1 or not site.ops[0].inputs:
+            return ()
+        source = site.ops[0].inputs[0]
+        if source.module is None or len(source.users) != 1:
+            return ()
+        module = self.model.get_submodule(source.module)
+        if not isinstance(module, (nn.ZeroPad1d, nn.ZeroPad2d)) or min(module.padding) < 0:
+            return ()
+        self.model.set_submodule(source.module, nn.Identity())
+        return tuple(module.padding)
+
+    def _operation(self, site: _Site, op: Op, chosen: Choices, note: str) -> tuple[nn.Module, LayerPlan]:
+        sources = [source for source in op.inputs if source.is_tensor]
+        if len(sources) == 1 and site.kind in ("add", "mul", "matmul"):
+            sources = sources * 2
+        if site.kind in ("attention", "multiheadattention"):
+            return self._attention(site, op, chosen, note)
+        specs = tuple(chosen.input_spec(source.range).replace(snap_offset=False) for source in sources)
+        reasons = tuple(source.range.reason for source in sources)
+        shared = chosen.shared_inputs and site.kind in ("add", "concat") and len(set(specs)) == 1
+        module = None if op.module is None else self.model.get_submodule(op.module)
+        made = rewrite.quantized_operation(site.kind, specs, shared, rewrite.concat_dim(op, module))
+        if shared:
+            note = "; ".join(filter(None, (note, "one step for all inputs")))
+        return made, LayerPlan(op.name, site.kind, None, specs, reasons, None, note)
+
+    def _attention(self, site: _Site, op: Op, chosen: Choices, note: str) -> tuple[nn.Module, LayerPlan]:
+        plain = chosen.input_spec(Range(SIGNED, "")).replace(snap_offset=False)
+        gate = chosen.input_spec(Range(GATE, "")).replace(snap_offset=False)
+        specs = (plain, plain, gate, plain)
+        reasons = ("query", "key", "probabilities after softmax", "value")
+        if site.kind == "attention":
+            return rewrite.quantized_attention(op, specs), LayerPlan(
+                op.name, site.kind, None, specs, reasons, None, note
+            )
+        old = self.model.get_submodule(site.name)
+        weight = chosen.weight_spec()
+        made = rewrite.quantized_multihead(old, weight, specs)
+        return made, LayerPlan(site.name, site.kind, weight, specs, reasons, None, note)
