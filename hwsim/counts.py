@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Protocol
 
 from hwsim.machine import OPERANDS, Accelerator, Array, Memory, Operand
 from hwsim.mapping import (
@@ -178,6 +178,37 @@ def use_of_array(nest: Nest, mapping: Mapping, accelerator: Accelerator, array: 
 # --- the nest: loops seen by one dim, ranks seen by one tile ----------------------------------------------------------
 
 
+class Loops(Protocol):
+    """What counting needs to know of a nest; `Nest` for one mapping, `count_batch.BatchNest` for many."""
+
+    @property
+    def bounds(self) -> dict[str, int]:
+        """The layer's loop bounds."""
+        ...
+
+    def time_dims(self, place: int) -> list[str]:
+        """Dims of the temporal loops outside a place, outermost first."""
+        ...
+
+    def profiles(self, operand: Operand, place: int, apart: frozenset[str], gates: Sequence[int]) -> Profiles:
+        """Reuse of a tile at `place`, by groups of dims; elements of the arrays in `apart` count separately.
+
+        `gates`: places of the tiles that must not move on for a sum to be kept (`reuse.blocks`).
+        """
+        ...
+
+    def sharers(self, arrays: frozenset[str]) -> Amount:
+        """Elements of these arrays that ever work on one and the same output."""
+        ...
+
+    def split(self, place: int) -> Amount:
+        """Array elements among which the sum of one output is divided above a place."""
+        ...
+
+
+Profiles = list[tuple[tuple[str, ...], Profile]]
+
+
 @dataclass(frozen=True)
 class LoopAt:
     """A loop of the nest with its place among the nodes and the distance between its blocks."""
@@ -194,14 +225,13 @@ class Nest:
 
     def __init__(self, layer: Layer, mapping: Mapping) -> None:
         self.layer = layer
-        self.bounds = layer.loops.as_dict()
+        self.bounds: dict[str, int] = layer.loops.as_dict()
         self.end = len(mapping.nodes)
         self.loops: list[LoopAt] = []
         for place, (node, step) in enumerate(zip(mapping.nodes, mapping.steps(), strict=True)):
             if not isinstance(node, Hold) and node.factor > 1:
                 array = node.array if isinstance(node, Spatial) else ""
                 self.loops.append(LoopAt(place, node.dim, node.factor, step, array))
-
         self.by_dim = {dim: [loop for loop in self.loops if loop.dim == dim] for dim in DIMS}
         self.ranks = {operand: ranks_by_geometry(operand, layer.stride, layer.dilation) for operand in OPERANDS}
 
@@ -217,14 +247,9 @@ class Nest:
         """Extent of a dim inside a place: product of its factors there."""
         return math.prod(loop.factor for loop in self.by_dim[dim] if loop.place >= place)
 
-    def profiles(
-        self, operand: Operand, place: int, apart: frozenset[str], gates: Sequence[int]
-    ) -> list[tuple[tuple[str, ...], Profile]]:
-        """Reuse of a tile at `place`, by groups of dims; elements of the arrays in `apart` count separately.
-
-        `gates`: places of the tiles that must not move on for a sum to be kept (`reuse.blocks`).
-        """
-        found: list[tuple[tuple[str, ...], Profile]] = []
+    def profiles(self, operand: Operand, place: int, apart: frozenset[str], gates: Sequence[int]) -> Profiles:
+        """Reuse of a tile at `place` by rank, see `Loops`; dims of one iteration are left out."""
+        found: Profiles = []
         for rank, indexes in self.ranks[operand]:
             terms = [(dim, coefficient) for dim, coefficient in rank.terms if self.bounds[dim] > 1]
             if not terms:
@@ -287,7 +312,7 @@ def ranks_by_geometry(
 # --- transfers across one boundary ------------------------------------------------------------------------------------
 
 
-def transfers(nest: Nest, operand: Operand, child: Holder, apart: frozenset[str], gates: Sequence[int]) -> Amount:
+def transfers(nest: Loops, operand: Operand, child: Holder, apart: frozenset[str], gates: Sequence[int]) -> Amount:
     """Points that enter the tiles of `child`, over all steps: elements of arrays in `apart` separately, others united.
 
     First tile + sum over temporal loops of (product of needed - product of kept): the points of a product of ranks
@@ -346,7 +371,7 @@ class Boundary:
 
     def __init__(
         self,
-        nest: Nest,
+        nest: Loops,
         accelerator: Accelerator,
         operand: Operand,
         parent: Holder,
@@ -401,7 +426,7 @@ class Tally:
     reduction_adds: Amount = 0
 
 
-def tally_accesses(nest: Nest, mapping: Mapping, accelerator: Accelerator, conventions: Conventions) -> Tally:
+def tally_accesses(nest: Loops, mapping: Mapping, accelerator: Accelerator, conventions: Conventions) -> Tally:
     """Traffic and deliveries of all operands."""
     tally = Tally({}, {}, {}, {})
     for operand in OPERANDS:
@@ -425,7 +450,7 @@ def tally_codes(tally: Tally, boundary: Boundary) -> None:
 
 
 def tally_outputs(
-    tally: Tally, nest: Nest, accelerator: Accelerator, chain: list[Holder], conventions: Conventions
+    tally: Tally, nest: Loops, accelerator: Accelerator, chain: list[Holder], conventions: Conventions
 ) -> None:
     """Outputs: what enters a child later leaves it; it is drained from each child, added on the way, written once.
 
@@ -451,7 +476,7 @@ def tally_outputs(
         fresh, finals = fresh + (drains - updates), finished
 
 
-def finishes(nest: Nest, accelerator: Accelerator, holder: Holder) -> Amount:
+def finishes(nest: Loops, accelerator: Accelerator, holder: Holder) -> Amount:
     """1 where the last update of a point is its finished value (`mapping.receives_finals`), else 0."""
     if not holder.memory or accumulates_only(accelerator, holder.memory):
         return 0

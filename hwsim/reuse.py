@@ -200,7 +200,8 @@ def crossing(first: Side, second: Side, lines: tuple[Line, ...]) -> Profile:
         inner = tuple(times[index:])
         wrap.append(crossing_sum(first, second, outside, inner, united, None))
         if index < len(times):
-            advance.append(crossing_sum(first, second, outside, inner[1:], united, inner[0]))
+            trivial = inner[0].factor == 1  # never advances
+            advance.append((0, 0) if trivial else crossing_sum(first, second, outside, inner[1:], united, inner[0]))
     return Profile(wrap, advance)
 
 
@@ -234,8 +235,8 @@ def crossing_sum(
 
 
 def of_term(lines: tuple[Line, ...], term: int) -> tuple[tuple[int, int], ...]:
-    """(factor, step) of the lines of one variable."""
-    return tuple((line.factor, line.step) for line in lines if line.term == term)
+    """(factor, step) of the lines of one variable that iterate at all."""
+    return tuple((line.factor, line.step) for line in lines if line.term == term and line.factor > 1)
 
 
 Loops = tuple[tuple[int, int], ...]
