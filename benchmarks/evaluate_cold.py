@@ -1,0 +1,98 @@
+"""Cold `evaluate` of a network, from a saved workload (no torch) and from the model, with its parts.
+
+Each run is a fresh process with an empty cache; the parts are timed inside it, the total outside it (so the
+interpreter's start is in the total). Printed: medians over the runs in seconds, and the ratio model / workload.
+
+    python -m benchmarks.evaluate_cold [--model resnet18] [--spec eyeriss_v1] [--runs 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+DRIVER = """
+import json, sys, time
+clock = time.perf_counter
+marks = [("start", clock())]
+def mark(name): marks.append((name, clock()))
+import hwsim.evaluate as command
+mark("import hwsim")
+source, spec, out = sys.argv[1:4]
+accelerator = command.load_accelerator(spec)
+mark("read spec")
+if not source.endswith(".json"):
+    import hwsim.models_in
+    mark("import torch")
+workload = command.load_model(source, None, False)
+mark("extract" if not source.endswith(".json") else "read workload")
+from hwsim.bits import assign_bits
+workload = assign_bits(workload, "W8A8")
+mark("assign bits")
+found = command.search_network(workload, accelerator, "energy")
+mark("search")
+cost = command.price_network(workload, accelerator, {n: f.counts for n, f in found.items()})
+mark("price")
+report = command.Report(workload, accelerator, cost, found, "energy")
+command.render(report)
+report.to_json()
+mark("report")
+json.dump({name: now - before for (_, before), (name, now) in zip(marks, marks[1:])}, open(out, "w"))
+"""
+
+
+def one_run(source: str, spec: str) -> dict[str, float]:
+    """Seconds of each part of one cold run, with its total wall and CPU time."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "parts.json"
+        environment = {**os.environ, "HWSIM_CACHE": folder, "OMP_NUM_THREADS": "1"}
+        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-c", DRIVER, source, spec, str(out)],
+            check=True,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+        )
+        wall = time.perf_counter() - start
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        parts = json.loads(out.read_text())
+    parts["total wall"] = wall
+    parts["total CPU"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return parts
+
+
+def main() -> None:
+    """Print the two tables."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--model", default="resnet18")
+    parse.add_argument("--spec", default="eyeriss_v1")
+    parse.add_argument("--runs", type=int, default=5)
+    options = parse.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        saved = str(Path(folder) / f"{options.model}.json")
+        subprocess.run(
+            [sys.executable, "-m", "hwsim.evaluate", options.model, options.spec, "--save-workload", saved],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        totals = {}
+        for title, source in (("saved workload, no torch", saved), ("model, with torch", options.model)):
+            runs = [one_run(source, options.spec) for _ in range(options.runs)]
+            print(f"{options.model} on {options.spec}, {title}: median of {options.runs} cold runs, seconds")
+            for part in runs[0]:
+                print(f"  {part:14} {statistics.median(run[part] for run in runs):7.3f}")
+            totals[title] = statistics.median(run["total CPU"] for run in runs)
+        first, second = totals.values()
+        print(f"model / workload, CPU: {second / first:.1f}x")
+
+
+if __name__ == "__main__":
+    main()

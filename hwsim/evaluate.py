@@ -1,0 +1,186 @@
+"""`python -m hwsim.evaluate MODEL ACCEL`: what a network costs on an accelerator, in one command.
+
+The picture of CONTRIBUTING.md in ten lines: load, assign bits, search mappings, price, report. A saved workload never
+imports torch. Exit codes: 0; 2 for bad input (one clear message, no traceback, no half-written file); 3 infeasible.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hwsim.accelerator import load_accelerator
+from hwsim.bits import assign_bits
+from hwsim.cost import price_network
+from hwsim.errors import HwsimError, WorkloadError
+from hwsim.machine import Accelerator
+from hwsim.mapping import load_mappings
+from hwsim.report import Report, render, write_report
+from hwsim.search import Objective, given_mappings, search_network
+from hwsim.workload import FORMAT, Workload, load_workload
+
+OBJECTIVES = ("energy", "latency", "edp")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run depends on besides its two files; the defaults are the command line's.
+
+    `bits` None: a quantized checkpoint brings its own, a float model is priced at W8A8 (and the report says so).
+    """
+
+    objective: Objective = "energy"
+    bits: str | None = None
+    config: str = "auto"
+    first_last: str = "same"
+    mapping: Path | None = None
+    gap: float = 0.0
+    time_limit_s: float | None = None
+
+
+def evaluate(workload: Workload, accelerator: Accelerator, request: Request | None = None) -> Report:
+    """Energy, latency and memory of `workload` on `accelerator`, with the origin of each number.
+
+    Raises SpecError, WorkloadError, CapabilityError or InfeasibleMapping, each naming the place and the way out.
+    """
+    request = request or Request()
+    if request.bits is not None or not workload.quantized:
+        workload = assign_bits(workload, request.bits or "W8A8", config=request.config, first_last=request.first_last)
+    if request.mapping is not None:
+        found = given_mappings(workload, accelerator, load_mappings(request.mapping))
+    else:
+        found = search_network(
+            workload, accelerator, request.objective, gap=request.gap, time_limit_s=request.time_limit_s
+        )
+    cost = price_network(workload, accelerator, {name: layer.counts for name, layer in found.items()})
+    return Report(workload, accelerator, cost, found, request.objective)
+
+
+def load_model(text: str, input_shape: tuple[int, ...] | None, allow_uncosted: bool) -> Workload:
+    """The workload a MODEL argument names; torch is imported only where the argument is not a saved workload."""
+    path = Path(text)
+    if path.suffix == ".json" or (path.is_file() and starts_like_workload(path)):
+        return load_workload(path)
+    try:
+        from hwsim.models_in import load_model_argument
+    except ImportError as problem:
+        raise WorkloadError(
+            f"{text}: reading a model needs torch ({problem}); a saved workload (.json) does not"
+        ) from None
+    return load_model_argument(text, input_shape, allow_uncosted=allow_uncosted)
+
+
+def starts_like_workload(path: Path) -> bool:
+    """Whether a file without the usual suffix is a saved workload all the same."""
+    with path.open("rb") as file:
+        return FORMAT.encode() in file.read(200)
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """`1,3,224,224` as a tuple. Raises argparse's error for anything but positive integers."""
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = ()
+    if not shape or any(n < 1 for n in shape):
+        raise argparse.ArgumentTypeError(f"expected positive integers like 1,3,224,224, got {text!r}")
+    return shape
+
+
+def parse_fraction(text: str) -> float:
+    """A gap in [0, 1)."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value < 1.0:
+        raise argparse.ArgumentTypeError(f"expected a fraction from 0 to below 1, got {text!r}")
+    return value
+
+
+def parse_seconds(text: str) -> float:
+    """A positive, finite time."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"expected a positive number of seconds, got {text!r}")
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parse = argparse.ArgumentParser(
+        prog="python -m hwsim.evaluate",
+        description="Energy, latency and memory of a network on an accelerator.",
+        epilog="Exit codes: 0 done; 2 bad input; 3 infeasible on this accelerator.",
+    )
+    parse.add_argument(
+        "model",
+        help="zoo name (resnet18), checkpoint folder, saved workload (.json), .pt2 file, package.module:factory, "
+        "timm:NAME or hf:CONFIG",
+    )
+    parse.add_argument("accelerator", help="YAML file or the bare name of a shipped spec (eyeriss_v1)")
+    parse.add_argument("--bits", help="W4A4, or a YAML file of name patterns; default: the checkpoint's, else W8A8")
+    parse.add_argument("--config", default="auto", choices=["auto", "1", "2", "3", "4"], help="LSQ+ Table 1")
+    parse.add_argument("--first-last", default="same", choices=["same", "8bit"], help="first and last layer's bits")
+    parse.add_argument("--input", type=parse_shape, metavar="N,C,H,W", help="input shape, where the model has none")
+    parse.add_argument("--objective", default="energy", choices=OBJECTIVES)
+    parse.add_argument("--mapping", type=Path, metavar="FILE", help="price this mapping instead of searching")
+    parse.add_argument("--gap", type=parse_fraction, default=0.0, help="stop a search at this relative gap (0)")
+    parse.add_argument("--time-limit", type=parse_seconds, metavar="S", help="seconds of search per layer at most")
+    parse.add_argument("--out", type=Path, metavar="DIR", help="write report.json, layers.csv, figures, report.html")
+    parse.add_argument("--json", action="store_true", help="print the report as JSON and nothing else")
+    parse.add_argument("--allow-uncosted", action="store_true", help="list unknown operators instead of refusing")
+    parse.add_argument("--save-workload", type=Path, metavar="FILE", help="save the extracted workload as JSON")
+    return parse
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Parse, evaluate, print. Raises HwsimError where `main` prints it."""
+    options = parser().parse_args(arguments)
+    accelerator = load_accelerator(options.accelerator)
+    workload = load_model(options.model, options.input, options.allow_uncosted)
+    if options.save_workload:
+        workload.save(options.save_workload)
+    request = Request(
+        objective=options.objective,
+        bits=options.bits,
+        config=options.config,
+        first_last=options.first_last,
+        mapping=options.mapping,
+        gap=options.gap,
+        time_limit_s=options.time_limit,
+    )
+    report = evaluate(workload, accelerator, request)
+    written = write_report(report, options.out) if options.out else []
+    if options.json:
+        print(report.to_json())
+    else:
+        render(report)
+        for path in written:
+            print(f"wrote {path}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code of the command: one clear message on stderr for every error that is the input's."""
+    try:
+        run(arguments)
+    except HwsimError as problem:
+        print(f"hwsim: {problem}", file=sys.stderr)
+        return problem.exit_code
+    except OSError as problem:
+        print(f"hwsim: {problem.filename or 'file'}: {problem.strerror or problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("hwsim: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
