@@ -310,16 +310,17 @@ def tile_bits(mapping: Mapping, layer: Layer, accelerator: Accelerator, memory: 
             continue
         partial = operand == "output" and holds_partials(mapping, accelerator, memory.name)
         elements = tile_elements(layer, operand, mapping.tile(index))
-        need[operand] = held_bits(elements, operand_bits(layer, operand, partial), memory.word_bits, memory.packing)
+        bits = operand_bits(layer, operand)
+        if partial:
+            bits = accelerator.mac.partial_sum_bits(layer.accumulator_bits_needed())
+        need[operand] = held_bits(elements, bits, memory.word_bits, memory.packing)
     return need
 
 
-def operand_bits(layer: Layer, operand: Operand, partial: bool = False) -> int:
-    """Width of one element; an unfinished output has the accumulator's."""
-    weight, input_, output, accumulator = layer.bits_key()
-    if operand == "output":
-        return accumulator if partial else output
-    return weight if operand == "weight" else input_
+def operand_bits(layer: Layer, operand: Operand) -> int:
+    """Width of one finished element."""
+    weight, input_, output, _ = layer.bits_key()
+    return output if operand == "output" else weight if operand == "weight" else input_
 
 
 def accumulates_only(accelerator: Accelerator, memory: str) -> bool:
