@@ -1,0 +1,93 @@
+"""A chain of tiles written as a Mapping: which loops run where, in which order between two settle points.
+
+The order between two settle points is free for the chain's own costs; it decides which halos of neighbouring input
+tiles overlap, so a few orders are written and the exact counts choose.
+"""
+
+from __future__ import annotations
+
+from hwsim.machine import OPERANDS
+from hwsim.mapper.chains import Chain
+from hwsim.mapper.problem import Problem
+from hwsim.mapper.unrolling import Unrollings
+from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal
+
+# Innermost first. Rows or columns innermost slide the input window, so that halos are reused.
+ORDERS: tuple[tuple[str, ...], ...] = (
+    ("Q", "P", "S", "R", "C", "K", "G", "N"),
+    ("P", "Q", "R", "S", "C", "K", "G", "N"),
+    ("R", "S", "P", "Q", "C", "K", "G", "N"),
+    ("K", "Q", "P", "S", "R", "C", "G", "N"),
+    ("C", "K", "Q", "P", "S", "R", "G", "N"),
+    ("S", "R", "Q", "P", "C", "K", "G", "N"),
+)
+
+
+class Nest:
+    """A nest being written from the inside out: nodes, and how much of every dim they cover."""
+
+    def __init__(self, problem: Problem, order: tuple[str, ...]) -> None:
+        self.bounds = dict(zip(problem.dims, problem.extents, strict=True))
+        self.axis = {dim: e for e, dim in enumerate(problem.dims)}
+        self.order = [dim for dim in order if dim in self.bounds]
+        self.covered = dict.fromkeys(problem.dims, 1)  # product of all factors so far, spatial ones included
+        self.tile = [1] * len(problem.dims)  # product of the temporal ones
+        self.nodes: list[Node] = []
+
+    def factor(self, dim: str, wanted: int) -> int:
+        """The factor of a new loop: as wanted, but no more than the rest of the dim needs."""
+        factor = min(wanted, -(-self.bounds[dim] // self.covered[dim]))
+        self.covered[dim] *= factor
+        return factor
+
+    def grow(self, tile: tuple[int, ...]) -> None:
+        """Temporal loops until the temporal extents reach `tile`."""
+        for dim in self.order:
+            target = tile[self.axis[dim]]
+            factor = self.factor(dim, -(-target // self.tile[self.axis[dim]]))
+            self.tile[self.axis[dim]] = target
+            if factor > 1:
+                self.nodes.append(Temporal(dim, factor))
+
+    def unroll(self, unrollings: Unrollings, index: int, array: int, name: str) -> None:
+        """The spatial loops of one array."""
+        for j, (owner, axis) in enumerate(unrollings.axes):
+            if owner == array:
+                for dim, e in self.axis.items():
+                    factor = self.factor(dim, int(unrollings.factors[index, j, e]))
+                    if factor > 1:
+                        self.nodes.append(Spatial(dim, factor, name, axis.name))
+
+
+def write(problem: Problem, unrollings: Unrollings, index: int, chain: Chain, order: tuple[str, ...]) -> Mapping:
+    """The mapping of a chain under unrolling `index`; loops between two points run in `order` (innermost first)."""
+    nest = Nest(problem, order)
+    for position, event in enumerate(chain.events):
+        nest.grow(event.tile)
+        crossing = event.crossing
+        if crossing is None:
+            # holds below this array whose operand stays stationary above it
+            later = [e for e in chain.events[position + 1 :] if e.crossing is not None and e.segment > event.segment]
+            for other in later:
+                if other.crossing and other.crossing.child != "mac" and other.crossing.segment == event.segment:
+                    nest.nodes.append(Hold(other.crossing.child, (other.crossing.operand,)))
+            nest.unroll(unrollings, index, event.segment, problem.arrays[event.segment].name)
+        elif crossing.child != "mac" and crossing.segment == event.segment:
+            nest.nodes.append(Hold(crossing.child, (crossing.operand,)))
+    nest.grow(chain.extents)
+    outermost = problem.accelerator.memories[0]
+    nest.nodes.append(Hold(outermost.name, tuple(o for o in OPERANDS if o in outermost.keeps)))
+    return Mapping(tuple(merged(nest.nodes)))
+
+
+def merged(nodes: list[Node]) -> list[Node]:
+    """Outermost first, neighbouring holds of one memory joined."""
+    result: list[Node] = []
+    for node in reversed(nodes):
+        last = result[-1] if result else None
+        if isinstance(node, Hold) and isinstance(last, Hold) and last.memory == node.memory:
+            names = {*last.operands, *node.operands}
+            result[-1] = Hold(node.memory, tuple(o for o in OPERANDS if o in names))
+        else:
+            result.append(node)
+    return result
