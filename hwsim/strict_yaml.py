@@ -63,7 +63,7 @@ def read_document(path: Path) -> Document:
         raise SpecError(f"{path}:1: not valid YAML: {str(problem).splitlines()[0]}") from None
     except RecursionError:
         raise SpecError(f"{path}:1: not valid YAML: nested too deeply") from None
-    if root is None:
+    if root is None:  # nothing but comments
         raise SpecError(f"{path}:1: file is empty: expected keys and values")
     reader = Reader(str(path))
     data = reader.build(root, ())
@@ -135,7 +135,7 @@ class Reader:
         return found
 
     def scalar(self, node: yaml.Node, keys: KeyPath) -> object:
-        """Integer, decimal, true/false, null or text."""
+        """Integer, decimal, true/false or text."""
         text = str(node.value)
         if getattr(node, "style", None) is not None:  # quoted or block text
             return text
@@ -146,7 +146,10 @@ class Reader:
             return int(text)
         if DECIMAL.fullmatch(text):
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-        return {"true": True, "false": False, "null": None, "": None, "~": None}.get(text, text)
+        if text in ("", "~", "null"):
+            self.complain(node, keys, "no value: write one, or leave the key out")
+            return None
+        return {"true": True, "false": False}.get(text, text)
 
 
 PLAIN_TAGS = frozenset(

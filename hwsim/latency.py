@@ -1,0 +1,140 @@
+"""How long a layer takes: cycles of the MACs, of every memory port, and what double buffering does not hide.
+
+latency = max(compute, ports, vector unit) + refills of memories that are not double-buffered. Port loads are bits
+after packing, spread evenly over the instances in use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+
+from hwsim.counts import Counts, Kind
+from hwsim.mac import MacCost
+from hwsim.machine import Accelerator, Array, Memory, Operand
+from hwsim.moves import Direction, Moved
+
+Load = dict[tuple[str, Direction], int]  # (memory, direction) -> bits over that port, all instances
+
+
+def compute_cycles(counts: Counts, accelerator: Accelerator, mac: MacCost) -> int:
+    """Temporal steps at the MAC's rate, plus fill and drain of systolic arrays.
+
+    With R rows and C columns every pass takes R + C - 2 cycles more for the skew, and R more to shift in a stationary
+    weight or input: ceil(K/R)*ceil(N/C)*(M + 2R + C - 2) for a weight-stationary array. A double-buffered stationary
+    memory hides all but the first.
+    """
+    cycles = math.ceil(counts.steps * mac.cycles)
+    passes = {use.array: use.passes for use in counts.arrays}
+    for array in accelerator.arrays:
+        if array.systolic:
+            below = stationary_memory(accelerator, array)
+            rows, columns = (axis.size for axis in array.axes)
+            shift_in = rows if below is not None and set(below.keeps) & {"weight", "input"} else 0
+            times = 1 if below is None or below.double_buffered else passes.get(array.name, 1)
+            cycles += times * math.ceil((rows + columns - 2 + shift_in) * max(mac.cycles, Fraction(1)))
+    return cycles
+
+
+def stationary_memory(accelerator: Accelerator, array: Array) -> Memory | None:
+    """The memory directly below an array."""
+    after = accelerator.hierarchy[accelerator.hierarchy.index(array) + 1 :]
+    return after[0] if after and isinstance(after[0], Memory) else None
+
+
+def port_loads(moved: Iterable[Moved]) -> Load:
+    """Bits over every port."""
+    load: Load = defaultdict(int)
+    for entry in moved:
+        load[entry.memory, "read"] += entry.read_words * entry.word_bits
+        load[entry.memory, "write"] += entry.write_words * entry.word_bits
+    return load
+
+
+def split_loads(counts: Counts, accelerator: Accelerator, moved: tuple[Moved, ...]) -> tuple[dict[str, Load], Load]:
+    """Port loads in bits: those that add to the latency, by the memory that is not double-buffered, and the others.
+
+    Fills of weights and inputs into such a memory wait, at its parent's read port and its own write port; so does what
+    goes back and forth between it and the outermost memory. Other traffic overlaps with compute.
+    """
+    overlapped = port_loads(moved)
+    by_key: dict[tuple[str, str, Kind], Moved] = {(m.memory, m.operand, m.kind): m for m in moved}
+    exposed: dict[str, Load] = {}
+    for memory in accelerator.memories[1:]:
+        if memory.double_buffered or below_systolic(accelerator, memory):
+            continue
+        load: Load = defaultdict(int)
+        for operand in memory.keeps:
+            add_exposed(load, by_key, counts, accelerator, memory, operand)
+        for port, bits in load.items():
+            overlapped[port] -= bits
+        exposed[memory.name] = load
+    return exposed, overlapped
+
+
+def add_exposed(
+    load: Load,
+    by_key: Mapping[tuple[str, str, Kind], Moved],
+    counts: Counts,
+    accelerator: Accelerator,
+    memory: Memory,
+    operand: Operand,
+) -> None:
+    """Add what `operand` moves between a memory and its parent to the loads that wait."""
+    parent = parent_of(counts, accelerator, memory, operand)
+    if parent is None:
+        return
+    if operand != "output":
+        here, above = by_key.get((memory.name, operand, "code")), by_key.get((parent.name, operand, "code"))
+        if here is not None:
+            load[memory.name, "write"] += here.write_words * here.word_bits
+        if above is not None:
+            load[parent.name, "read"] += above.read_words * above.word_bits
+    elif parent is accelerator.outermost:
+        for kind in ("partial", "final"):
+            above = by_key.get((parent.name, operand, kind))
+            if above is not None:
+                load[parent.name, "read"] += above.read_words * above.word_bits
+                load[parent.name, "write"] += above.write_words * above.word_bits
+
+
+def parent_of(counts: Counts, accelerator: Accelerator, memory: Memory, operand: Operand) -> Memory | None:
+    """The next memory outwards that holds the operand under this mapping; None when `memory` itself does not."""
+    holders = {tile.memory for tile in counts.tiles if tile.operand == operand} | {accelerator.outermost.name}
+    if memory.name not in holders:
+        return None
+    outwards = accelerator.memories[: accelerator.memories.index(memory)]
+    return next(m for m in reversed(outwards) if m.name in holders)
+
+
+def below_systolic(accelerator: Accelerator, memory: Memory) -> bool:
+    """Whether a memory sits directly inside a systolic array, whose fill the array's passes already charge."""
+    index = accelerator.hierarchy.index(memory)
+    above = accelerator.hierarchy[index - 1] if index else None
+    return isinstance(above, Array) and above.systolic
+
+
+def port_cycles(load: Load, accelerator: Accelerator, instances: Mapping[str, int]) -> dict[str, int]:
+    """Cycles every limited port needs for its load, spread evenly over the instances in use."""
+    found: dict[str, int] = {}
+    for memory in accelerator.memories:
+        used = max(1, instances.get(memory.name, 1))
+        read, write = load.get((memory.name, "read"), 0), load.get((memory.name, "write"), 0)
+        if memory.shared_port:
+            ports = [("port", read + write, memory.read_bandwidth_bits_per_cycle)]
+        else:
+            ports = [
+                ("read", read, memory.read_bandwidth_bits_per_cycle),
+                ("write", write, memory.write_bandwidth_bits_per_cycle),
+            ]
+        for name, bits, bandwidth in ports:
+            if bandwidth is not None:
+                found[f"{memory.name} {name}"] = math.ceil(Fraction(bits, used) / Fraction(str(bandwidth)))
+    return found
+
+
+def port_max(load: Load, accelerator: Accelerator, instances: Mapping[str, int]) -> int:
+    """Cycles of the slowest port under a load."""
+    return max(port_cycles(load, accelerator, instances).values(), default=0)

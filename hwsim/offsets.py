@@ -1,0 +1,157 @@
+"""What the offset of LSQ+ costs in hardware: nothing by assumption, a class by rule.
+
+Each layer gets one of `none`, `folded`, `border_bias`, `padded_copy`, `dynamic` from its padding policy, its operands
+and what the machine can do, with the extra bits, additions and transfers it needs (LSQ+ Eq. 5 is free only where every
+tap sees data, or where the border holds the right code).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hwsim.machine import Capabilities
+from hwsim.workload import Layer
+
+OffsetClass = Literal["none", "folded", "border_bias", "padded_copy", "dynamic"]
+BIAS_BITS = 32
+
+
+@dataclass(frozen=True)
+class OffsetCost:
+    """Class and price of a layer's offset: bits stored, additions, bits read and written beyond the layer's own."""
+
+    kind: OffsetClass = "none"
+    extra_bits: int = 0
+    extra_adds: int = 0
+    extra_read_bits: int = 0
+    extra_write_bits: int = 0
+    why: str = "no operand has an offset"
+
+    def to_dict(self) -> dict[str, str | int]:
+        """As it stands in the report."""
+        return {
+            "class": self.kind,
+            "extra_bits": self.extra_bits,
+            "extra_adds": self.extra_adds,
+            "extra_read_bits": self.extra_read_bits,
+            "extra_write_bits": self.extra_write_bits,
+            "why": self.why,
+        }
+
+
+NO_OFFSET = OffsetCost()
+
+
+def offset_cost(layer: Layer, capabilities: Capabilities) -> OffsetCost:
+    """Offset class of a layer and what it costs there."""
+    if not layer.has_macs or layer.weight is None:
+        return vector_offset(layer)
+    if layer.weight_is_activation or layer.weight.offset:
+        return dynamic(layer)
+    if not layer.inputs[0].offset:
+        return NO_OFFSET
+    if not any(layer.padding) or layer.padding_policy == "pad_beta":
+        why = "constant bias absorbs beta" if not any(layer.padding) else "the border is code 0, which means beta"
+        return folded(layer, why)
+    if layer.padding_policy == "border_bias":
+        return border_bias(layer, capabilities)
+    if capabilities.pad_value == "any_code":
+        return folded(layer, "constant bias absorbs beta; the machine pads with the code of zero", layer.inputs[0].bits)
+    return padded_copy(layer)
+
+
+def bias_vector_bits(layer: Layer) -> int:
+    """Bits of one bias per output channel."""
+    return layer.loops.G * layer.loops.K * BIAS_BITS
+
+
+def folded(layer: Layer, why: str, register_bits: int = 0) -> OffsetCost:
+    """LSQ+ Eq. 5, bias_k + beta*s_w*sum(w_k): free where the layer has a bias anyway, else a vector and its adds."""
+    if layer.bias:
+        return OffsetCost("folded", register_bits, why=why)
+    bits = bias_vector_bits(layer)
+    return OffsetCost("folded", bits + register_bits, layer.output.elements, bits, 0, f"{why}, which the layer lacked")
+
+
+def padded_copy(layer: Layer) -> OffsetCost:
+    """The machine pads with zero only: the input is copied once into a buffer whose border holds the right code."""
+    x = layer.inputs[0]
+    top, bottom, left, right = layer.padding
+    rows, columns = x.shape[-2] + top + bottom, x.shape[-1] + left + right
+    copied = x.elements // (x.shape[-2] * x.shape[-1]) * rows * columns * x.bits
+    base = folded(layer, "")
+    return OffsetCost(
+        "padded_copy",
+        copied + base.extra_bits,
+        base.extra_adds,
+        x.size_bits + base.extra_read_bits,
+        copied,
+        "the border needs a code that the machine cannot pad with (pad_value: zero_only): the input is copied with it",
+    )
+
+
+def border_bias(layer: Layer, capabilities: Capabilities) -> OffsetCost:
+    """One bias vector per distinct set of taps that see data; without the capability the vector unit adds them."""
+    rows, columns = tap_sets(layer, 0), tap_sets(layer, 1)
+    vectors = len(rows) * len(columns)
+    stored = (vectors - 1 if layer.bias else vectors) * bias_vector_bits(layer)
+    loops = layer.loops
+    if capabilities.border_bias:
+        adds = 0 if layer.bias else layer.output.elements
+        why = f"{vectors} border classes, one bias vector each"
+    else:
+        inside = rows.get(tuple(range(loops.R)), 0) * columns.get(tuple(range(loops.S)), 0)
+        border = (loops.P * loops.Q - inside) * loops.N * loops.G * loops.K
+        adds = border if layer.bias else layer.output.elements
+        why = f"{vectors} border classes; without the capability the vector unit adds them along the border"
+    return OffsetCost("border_bias", stored, adds, stored, 0, why)
+
+
+def tap_sets(layer: Layer, axis: int) -> dict[tuple[int, ...], int]:
+    """Distinct sets of filter taps that see data along rows (0) or columns (1), with how many outputs see each."""
+    size = layer.inputs[0].shape[-2 + axis]
+    outputs, taps = ((layer.loops.P, layer.loops.R), (layer.loops.Q, layer.loops.S))[axis]
+    found: dict[tuple[int, ...], int] = {}
+    for out in range(outputs):
+        first = out * layer.stride[axis] - layer.padding[2 * axis]
+        seen = tuple(t for t in range(taps) if 0 <= first + t * layer.dilation[axis] < size)
+        found[seen] = found.get(seen, 0) + 1
+    return found
+
+
+def dynamic(layer: Layer) -> OffsetCost:
+    """Offsets that no constant absorbs, because the other factor is only known at run time.
+
+    (s_a a + beta_a)(s_b b + beta_b) summed over C: beta_b needs the sum of each row of a, beta_a that of each column
+    of b. One add per element summed, one multiply-add per output and term, one 32-bit word per sum.
+    """
+    x, w, loops = layer.inputs[0], layer.weight, layer.loops
+    assert w is not None
+    if not x.offset and not w.offset:
+        return NO_OFFSET
+    if not layer.weight_is_activation:  # weights with an offset: sum of every input window
+        sums = loops.N * loops.G * loops.P * loops.Q
+        adds = sums * loops.C * loops.R * loops.S + layer.output.elements
+        return OffsetCost("dynamic", sums * BIAS_BITS, adds, 0, 0, "weights have an offset: every window is summed")
+    adds, sums, terms = 0, 0, 0
+    if w.offset:
+        adds, sums, terms = adds + x.elements, sums + x.elements // loops.C, terms + 1
+    if x.offset:
+        adds, sums, terms = adds + w.elements, sums + w.elements // loops.C, terms + 1
+    bits = sums * BIAS_BITS
+    why = "product of two activations: row and column sums at run time"
+    return OffsetCost("dynamic", bits, adds + terms * layer.output.elements, bits, bits, why)
+
+
+def vector_offset(layer: Layer) -> OffsetCost:
+    """Offsets of elementwise operators: products need them added first, sums and concatenations one constant."""
+    offsets = sum(t.offset for t in layer.inputs)
+    outputs = layer.output.elements
+    if not offsets:
+        return NO_OFFSET
+    if layer.op in ("mul", "div") and len(layer.inputs) > 1:
+        return OffsetCost("dynamic", 0, offsets * outputs, why="product of two activations: offsets are added first")
+    if layer.op in ("add", "sub", "concat", "requantize"):
+        return OffsetCost("folded", 0, outputs, why="one constant per element when inputs change their grid")
+    return OffsetCost("none", why="the operator passes the offset on or absorbs it in its table")

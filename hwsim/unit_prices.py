@@ -1,0 +1,112 @@
+"""Prices per count: the linear structure of `layer_cost.price`, so that cost = fixed + counts . prices vectorises.
+
+Word counts round up once per entry; the prices here leave that out and are therefore a lower bound, off by less than
+one word per (memory, operand, kind, direction).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from hwsim.area import static_power_mw
+from hwsim.counts import Counts, Kind
+from hwsim.layer_cost import memory_parts
+from hwsim.mac import mac_cost, require_capable
+from hwsim.machine import Accelerator, Operand
+from hwsim.moves import Direction, moved_bits, operand_bits, parameter_bits
+from hwsim.offsets import offset_cost
+from hwsim.packing import words_per_operand
+from hwsim.vector import requantize_ops, vector_work
+from hwsim.workload import Layer
+
+
+@dataclass(frozen=True)
+class UnitPrices:
+    """The linear part of `price`: cost of a layer = fixed + counts . prices.
+
+    `traffic_pj[memory, operand, kind, direction]`: energy per element, from the packing's slope. True words round up
+    once per entry, so the dot product is a lower bound, off by less than one word per entry. `port_bits` likewise
+    gives bits per element; a port takes sum(counts * port_bits) / (instances used * bandwidth) cycles, rounded up.
+    `hop_pj[array, operand, kind]` per element delivered; `fixed_pj` is the same for every mapping; static power is
+    `static_pj_per_cycle` times the latency.
+    """
+
+    traffic_pj: Mapping[tuple[str, Operand, Kind, Direction], float]
+    port_bits: Mapping[tuple[str, Operand, Kind, Direction], float]
+    bandwidth: Mapping[tuple[str, Direction], float]  # bits per cycle; shared ports under "read"
+    shared_ports: frozenset[str]
+    hop_pj: Mapping[tuple[str, Operand, Kind], float]
+    mac_pj: float
+    cycles_per_step: Fraction
+    fixed_pj: float
+    fixed_cycles: int  # the vector unit's; a lower bound on latency
+    static_pj_per_cycle: float
+    element_bits: Mapping[tuple[Operand, Kind], int] = field(default_factory=dict[tuple[Operand, Kind], int])
+
+    def dynamic_pj(self, counts: Counts) -> float:
+        """Energy without static power: a lower bound of `price`, off by less than one word per entry."""
+        energy = self.fixed_pj + counts.macs * self.mac_pj
+        for t in counts.traffic:
+            energy += t.reads * self.traffic_pj[t.memory, t.operand, t.kind, "read"]
+            energy += t.writes * self.traffic_pj[t.memory, t.operand, t.kind, "write"]
+        for d in counts.deliveries:
+            energy += (d.down + d.up) * self.hop_pj.get((d.array, d.operand, d.kind), 0.0)
+        return energy
+
+
+def unit_prices(layer: Layer, accelerator: Accelerator, fused: tuple[Layer, ...] = ()) -> UnitPrices:
+    """Prices per count of a layer with MACs at its bits, for vectorised searches."""
+    require_capable(layer, accelerator)
+    assert layer.weight is not None
+    kinds: dict[Operand, tuple[Kind, ...]] = {
+        "weight": ("code",),
+        "input": ("code",),
+        "output": ("partial", "final"),
+    }
+    bits: dict[tuple[Operand, Kind], int] = {
+        (o, k): operand_bits(layer, accelerator, o, k) for o, known in kinds.items() for k in known
+    }
+    traffic_pj: dict[tuple[str, Operand, Kind, Direction], float] = {}
+    port_bits: dict[tuple[str, Operand, Kind, Direction], float] = {}
+    bandwidth: dict[tuple[str, Direction], float] = {}
+    for memory in accelerator.memories:
+        per_word: dict[Direction, float] = {"read": memory.read_energy_pj, "write": memory.write_energy_pj}
+        limits: dict[Direction, float | None] = {
+            "read": memory.read_bandwidth_bits_per_cycle,
+            "write": None if memory.shared_port else memory.write_bandwidth_bits_per_cycle,
+        }
+        bandwidth.update({(memory.name, d): limit for d, limit in limits.items() if limit is not None})
+        for (operand, kind), width in bits.items():
+            slope = words_per_operand(width, memory.word_bits, memory.packing)
+            for direction, energy in per_word.items():
+                traffic_pj[memory.name, operand, kind, direction] = slope * energy
+                port_bits[memory.name, operand, kind, direction] = slope * memory.word_bits
+    hop_pj: dict[tuple[str, Operand, Kind], float] = {
+        (array.name, operand, kind): array.hop_energy_pj_per_bit * width
+        for array in accelerator.arrays
+        for (operand, kind), width in bits.items()
+    }
+    mac = mac_cost(accelerator.mac, layer.weight.bits, layer.inputs[0].bits)
+    offset = offset_cost(layer, accelerator.capabilities)
+    requantize = layer.output.elements * requantize_ops(accelerator.capabilities, layer.output.bits)
+    outer = accelerator.outermost
+    moves = [moved_bits(outer, "parameters", parameter_bits(layer, accelerator.capabilities), 0)]
+    moves.append(moved_bits(outer, "offset", offset.extra_read_bits, offset.extra_write_bits))
+    fixed = (requantize + offset.extra_adds) * accelerator.vector.energy_pj_per_op
+    fixed += sum(part.energy_pj for part in memory_parts(moves, accelerator))
+    slots = requantize + offset.extra_adds + sum(vector_work(f, accelerator.capabilities).slots for f in fused)
+    return UnitPrices(
+        traffic_pj=traffic_pj,
+        port_bits=port_bits,
+        bandwidth=bandwidth,
+        shared_ports=frozenset(memory.name for memory in accelerator.memories if memory.shared_port),
+        hop_pj=hop_pj,
+        mac_pj=mac.energy_pj,
+        cycles_per_step=mac.cycles,
+        fixed_pj=fixed,
+        fixed_cycles=-(-slots // accelerator.vector.lanes),
+        static_pj_per_cycle=static_power_mw(accelerator) / accelerator.clock_mhz * 1e3,
+        element_bits=bits,
+    )
