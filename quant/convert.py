@@ -308,9 +308,13 @@ class _Planner:
         if self.first_last == "8bit" and site.name in self.ends:
             wide = {"weight_bits": max(8, self.base.weight_bits), "act_bits": max(8, self.base.act_bits)}
             chosen = replace(chosen, **wide, ternary_weights=False)
-            notes.append("first or last layer at 8 bits")
-        if site.kind in ("add", "mul", "concat") and isinstance(self.elementwise_bits, int):
-            chosen = replace(chosen, act_bits=self.elementwise_bits)
+            notes.append("first or last layer at 8 bits" + self._plain(chosen)[1])
+            chosen = self._plain(chosen)[0]
+        if site.kind in _OF_ACTIVATIONS:
+            if site.kind in ("add", "mul", "concat") and isinstance(self.elementwise_bits, int):
+                chosen = replace(chosen, act_bits=self.elementwise_bits)
+            notes += [self._plain(chosen)[1].lstrip(", ")]
+            chosen = self._plain(chosen)[0]
         for pattern, changes in self.patterns.items():
             if fnmatch.fnmatchcase(site.name, pattern):
                 try:
@@ -318,7 +322,13 @@ class _Planner:
                 except (ValueError, TypeError) as error:
                     raise ValueError(f"overrides: {pattern!r}: {error}") from error
                 notes.append(f"override {pattern!r}")
-        return chosen, ", ".join(notes)
+        return chosen, ", ".join(filter(None, notes))
+
+    def _plain(self, chosen: Choices) -> tuple[Choices, str]:
+        """LSQ+ instead of a baseline where its papers quantize nothing: ends of the network, products, additions."""
+        if chosen.method in ("lsq", "lsqplus"):
+            return chosen, ""
+        return replace(chosen, method="lsqplus"), f", by lsqplus: {chosen.method} leaves it in float"
 
     def convert(self, traced: bool) -> nn.Module:
         """Swap every site's module; rewrite the graph where operations have none."""

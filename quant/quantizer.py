@@ -233,7 +233,7 @@ class Quantizer(BaseQuantizer):
         return codes(x, s, beta, self.spec.n, self.spec.p)
 
     def step(self) -> Tensor:
-        s = cast(Tensor, _AtLeast.apply(self.s, self.s_floor))
+        s = at_least(self.s, self.s_floor)
         return cast(Tensor, _NearestPowerOfTwo.apply(s)) if self.spec.power_of_two else s
 
     def offset(self) -> Tensor:
@@ -285,15 +285,21 @@ class Quantizer(BaseQuantizer):
         return [(self.s, self.s_floor)]
 
     def faults(self, state: dict[str, Tensor]) -> list[str]:
-        found = []
-        for name in ("s", "s_floor"):
-            value = state.get(name)
-            if value is not None and not bool((torch.isfinite(value) & (value > 0)).all()):
-                found.append(f"{name}: expected positive finite step sizes, the checkpoint has {_few(value)}")
+        found = not_positive(state, ("s", "s_floor"))
         beta = state.get("beta")
         if beta is not None and not bool(torch.isfinite(beta).all()):
             found.append(f"beta: expected finite offsets, the checkpoint has {_few(beta)}")
         return found
+
+
+def not_positive(state: dict[str, Tensor], names: Iterable[str]) -> list[str]:
+    """One message for each named tensor of a checkpoint that holds zeros, negatives, NaN or infinities."""
+    found = []
+    for name in names:
+        value = state.get(name)
+        if value is not None and not bool((torch.isfinite(value) & (value > 0)).all()):
+            found.append(f"{name}: expected positive finite values, the checkpoint has {_few(value)}")
+    return found
 
 
 def _few(value: Tensor) -> list[float]:
@@ -301,8 +307,6 @@ def _few(value: Tensor) -> list[float]:
 
 
 class _AtLeast(torch.autograd.Function):
-    """max(s, floor); below the floor only gradients that raise s pass, so that s can come back."""
-
     @staticmethod
     def forward(ctx: Any, s: Tensor, floor: Tensor) -> Tensor:
         ctx.save_for_backward(s, floor)
@@ -312,6 +316,11 @@ class _AtLeast(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         s, floor = ctx.saved_tensors
         return torch.where(s < floor, grad.clamp_max(0.0), grad), None
+
+
+def at_least(s: Tensor, floor: Tensor) -> Tensor:
+    """max(s, floor), differentiable in s; below the floor only gradients that raise s pass, so that s can come back."""
+    return cast(Tensor, _AtLeast.apply(s, floor))
 
 
 class _NearestPowerOfTwo(torch.autograd.Function):
