@@ -1,0 +1,294 @@
+"""One training run as data: `Job` says everything that decides its result, `run(jobs, ...)` trains what is missing.
+
+A quantized job starts from the float network of its own seed, which is a job too. Each finished job is one row of
+runs.csv; one that was stopped (Ctrl-C, time limit) continues from its checkpoint. Choices are made on the validation
+part of the training images; the test accuracy is only reported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from experiments import table
+from quant import checkpoint, models, weights
+from quant.checkpoint import Meta
+from quant.convert import quantize
+from quant.data import Dataset, load, train_batches
+from quant.loop import TrainingDiverged, fit, processes, rank
+from quant.provenance import provenance
+from quant.quantizer import Quantizer, initialise, quantizers
+from quant.recipe import Recipe
+
+GRADIENT_SCALES = ("1/sqrt(Np)", "1/sqrt(N)", "1", "10/sqrt(Np)", "0.1/sqrt(Np)")
+_FLOAT_KEEPS = ("network", "arguments", "data", "limit", "seed", "float_epochs", "batch_size", "weights")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A float or quantized training run. `arguments` are the zoo's, as sorted pairs; None means the paper's value.
+
+    `weights`: '' trains the float network for `float_epochs`, 'pretrained' takes the published one.
+    `gradient_scale`: LSQ's 1/sqrt(N*p), or one of the alternatives of its Table 3.
+    """
+
+    network: str
+    arguments: tuple[tuple[str, float], ...] = ()
+    data: str = "digits"
+    limit: int | None = None
+    weights: str = ""
+    float_epochs: float = 1.0
+    batch_size: int = 128
+    seed: int = 0
+    bits: str = "float"
+    epochs: float = 1.0
+    config: str = "auto"
+    padding_policy: str = "pad_code"
+    init: str = "lsqplus"
+    offset_mode: str = "learned"
+    method: str = "lsqplus"
+    first_last: str = "8bit"
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    distill: bool = False
+    gradient_scale: str = "1/sqrt(Np)"
+
+    @property
+    def is_float(self) -> bool:
+        return self.bits == "float"
+
+    @property
+    def key(self) -> str:
+        """A name for folders and rows: readable, and unique through a hash of all fields."""
+        digest = hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+        middle = "float" if self.is_float else f"{self.bits}-c{self.config}"
+        return f"{self.network}-{self.data}-{middle}-s{self.seed}-{digest}"
+
+    def float_job(self) -> Job:
+        """The run whose network this one starts from."""
+        kept = {name: getattr(self, name) for name in _FLOAT_KEEPS}
+        return Job(**kept, epochs=self.float_epochs)
+
+    def quantization(self) -> dict[str, Any] | None:
+        """Keyword arguments of `quant.quantize`."""
+        if self.is_float:
+            return None
+        weight_bits, act_bits = bits_of(self.bits)
+        return {
+            "weight_bits": weight_bits,
+            "act_bits": act_bits,
+            "config": self.config if self.config == "auto" else int(self.config),
+            "first_last": self.first_last,
+            "padding_policy": self.padding_policy,
+            "init": self.init,
+            "offset_mode": self.offset_mode,
+            "method": self.method,
+        }
+
+    def recipe(self, device: torch.device) -> Recipe:
+        """The papers' recipe for the bits, with what the job changes."""
+        chosen = {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay}
+        return Recipe.for_bits(
+            None if self.is_float else min(bits_of(self.bits)),
+            epochs=self.epochs, batch_size=self.batch_size, seed=self.seed, distill=self.distill,
+            channels_last=True, bf16=device.type == "cuda",
+            **{name: value for name, value in chosen.items() if value is not None},
+        )  # fmt: skip
+
+
+def bits_of(text: str) -> tuple[int, int]:
+    """'W4A8' -> (4, 8)."""
+    weight, _, activation = text.upper().removeprefix("W").partition("A")
+    return int(weight), int(activation)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Where runs live and what they run on. `command` is what reproduces a job, given its key."""
+
+    table: Path
+    work: Path
+    command: Callable[[str], str]
+    device: torch.device = torch.device("cpu")
+    data_dir: str | None = None
+    report: Callable[[str], None] = lambda line: print(line, flush=True)
+
+    def run(self, jobs: Sequence[Job], minutes: float | None = None) -> bool:
+        """Train every job that has no row yet, float networks first; False when the time ran out before the end."""
+        deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        jobs = list(dict.fromkeys(jobs))
+        needed = [job.float_job() for job in jobs if not job.is_float and not job.weights]
+        todo = list(dict.fromkeys(itertools.chain(needed, jobs)))
+        done = {row["key"] for row in table.read(self.table)}
+        todo = [job for job in todo if job.key not in done]
+        for position, job in enumerate(todo, start=1):
+            left = (deadline - time.monotonic()) / 60
+            if left <= 0:
+                self.report(
+                    f"time is up: {len(todo) - position + 1} of {len(todo)} runs are left; start again to go on"
+                )
+                return False
+            if rank() == 0:
+                self.report(f"[{position}/{len(todo)}] {job.key}")
+            if not self.train(job, None if math.isinf(left) else left):
+                return False
+        return True
+
+    def train(self, job: Job, minutes: float | None) -> bool:
+        """Train one job and add its row; False when it was stopped, resumable."""
+        data = dataset(job.data, job.limit, self.data_dir)
+        folder = self.work / job.key
+        resume = checkpoint.is_checkpoint(folder)
+        model, meta = self.start(job, data, resume)
+        data = data if meta.normalisation is None else data.with_normalisation(meta.normalisation)
+        teacher = self.float_network(job, data)[0] if job.distill else None
+        if not resume and not job.is_float:
+            first_values(model, data, job)
+        before = quantizer_values(model)
+        scale_gradients(model, job.gradient_scale, data)
+        try:
+            result = fit(
+                model, data, job.recipe(self.device), meta=meta, out=folder, teacher=teacher, resume=resume,
+                device=self.device, minutes=minutes, report=self.report,
+            )  # fmt: skip
+        except TrainingDiverged as problem:
+            self.report(f"{job.key}: {problem}")
+            self.add_row(job, {"diverged": True, "note": str(problem).split(":")[0]})
+            return True
+        if not result.finished:
+            self.report(f"{job.key}: {result.reason} at step {result.steps} of {result.total_steps}")
+            return False
+        self.add_row(job, {
+            "diverged": False, "steps": result.steps, "train_loss": result.history[-1].train_loss,
+            "validation_accuracy_percent": result.validation_accuracy_percent,
+            "test_accuracy_percent": result.test_accuracy_percent, "duration_s": round(result.seconds, 1),
+        })  # fmt: skip
+        if not job.is_float and not resume and rank() == 0:
+            rows = [{"key": job.key, **row} for row in quantizer_rows(model, before)]
+            table.append(self.table.with_name("quantizers.csv"), rows)
+        return True
+
+    def start(self, job: Job, data: Dataset, resume: bool) -> tuple[nn.Module, Meta]:
+        """The network at the beginning of a job (its tensors come from the checkpoint where it resumes)."""
+        torch.manual_seed(job.seed)
+        model, meta = self.float_network(job, data)
+        if not job.is_float:
+            model, plan = quantize(model, **(job.quantization() or {}))
+            meta = replace(meta, quantization=dict(plan.settings))
+        return model, replace(meta, training={"provenance": provenance(self.device), "job": dataclasses.asdict(job)})
+
+    def float_network(self, job: Job, data: Dataset) -> tuple[nn.Module, Meta]:
+        """The float network a job starts from: fresh for a float job, else trained (or published)."""
+        if job.weights == "pretrained":
+            if self.data_dir is None:
+                raise FileNotFoundError("published weights need --data-dir (or HWSIM_DATA)")
+            scale = weights.trained(job.network).normalisation
+            model = weights.load_pretrained(job.network, self.data_dir)
+            return model, Meta(job.network, {}, None, data.train.shape(), data.num_classes, data.name, scale)
+        if not job.is_float:
+            model, meta = checkpoint.load(self.work / job.float_job().key)
+            return model, replace(meta, metrics={}, training={})
+        arguments = dict(job.arguments)
+        if data.num_classes != models.info(job.network).num_classes:
+            arguments["num_classes"] = data.num_classes
+        model = models.create(job.network, **arguments)
+        shape = data.train.shape()
+        return model, Meta(job.network, arguments, None, shape, data.num_classes, data.name, data.normalisation)
+
+    def add_row(self, job: Job, outcome: dict[str, Any]) -> None:
+        """One row of runs.csv: the job, what came out, where it comes from."""
+        if rank() != 0:
+            return
+        origin = provenance(self.device)
+        fields = dataclasses.asdict(job) | {"arguments": json.dumps(dict(job.arguments))}
+        row = {"key": job.key, **fields, **outcome, "commit": origin["commit"], "device": origin["device"],
+               "threads": origin["threads"], "processes": processes(), "torch": origin["torch"],
+               "date": origin["date"], "command": self.command(job.key)}  # fmt: skip
+        table.append(self.table, [row], key="key")
+
+
+@lru_cache(maxsize=2)
+def dataset(name: str, limit: int | None, folder: str | None) -> Dataset:
+    """The data, its validation part always split off by the same seed."""
+    return load(name, folder, limit=limit)
+
+
+def first_values(model: nn.Module, data: Dataset, job: Job) -> None:
+    """The quantizers' first values from four unaugmented training batches, as `quant.loop.fit` would take them."""
+    size = min(job.batch_size, len(data.train))
+    stream = train_batches(data, size, seed=job.seed, epoch=2**20, augment=False)
+    initialise(model, (images for images, _ in itertools.islice(stream, 4)))
+
+
+def quantizer_values(model: nn.Module) -> dict[str, tuple[float, float]]:
+    """(s, beta) of every quantizer with one step, by name."""
+    return {
+        name: (float(q.step().detach()), float(q.offset().detach()))
+        for name, q in quantizers(model)
+        if q.rows == 1
+    }  # fmt: skip
+
+
+def quantizer_rows(model: nn.Module, before: dict[str, tuple[float, float]]) -> Iterable[dict[str, Any]]:
+    """Per quantizer: bits, configuration, s and beta before and after training, extremes of the float tensor."""
+    for name, q in quantizers(model):
+        if q.rows == 1 and name in before:
+            s, beta = (float(v.detach()) for v in (q.step(), q.offset()))
+            low, high = q.observed.tolist()
+            yield {
+                "quantizer": name, "is_weight": q.is_weight, "bits": q.spec.bits, "config": q.spec.config,
+                "s_initial": before[name][0], "beta_initial": before[name][1], "s_final": s, "beta_final": beta,
+                "observed_min": low, "observed_max": high,
+            }  # fmt: skip
+
+
+def scale_gradients(model: nn.Module, rule: str, data: Dataset) -> None:
+    """Multiply the gradients of every s so that LSQ's 1/sqrt(N*p) becomes `rule` (LSQ Table 3)."""
+    if rule == "1/sqrt(Np)":
+        return
+    if rule not in GRADIENT_SCALES:
+        raise ValueError(f"gradient_scale: expected one of {', '.join(GRADIENT_SCALES)}, got {rule!r}")
+    counts = feature_counts(model, data)
+    for name, q in quantizers(model):
+        if isinstance(q, Quantizer):
+            factor = {
+                "1/sqrt(N)": math.sqrt(q.spec.magnitude),
+                "1": math.sqrt(counts[name] * q.spec.magnitude),
+                "10/sqrt(Np)": 10.0,
+                "0.1/sqrt(Np)": 0.1,
+            }[rule]
+            q.s.register_hook(lambda gradient, factor=factor: gradient * factor)
+
+
+@torch.no_grad()
+def feature_counts(model: nn.Module, data: Dataset) -> dict[str, int]:
+    """N of every quantizer's gradient scale: weights per step, features of one sample."""
+    counts: dict[str, int] = {}
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            counts[name] = module.count_features(inputs[0])  # type: ignore[operator]
+
+        return note
+
+    handles = [q.register_forward_pre_hook(watch(name)) for name, q in quantizers(model)]
+    was_training = model.training
+    images: Tensor = next(train_batches(data, 2, seed=0, epoch=0, augment=False))[0]
+    device = next(model.parameters()).device
+    model.eval()(images.to(device))
+    model.train(was_training)
+    for handle in handles:
+        handle.remove()
+    return counts

@@ -1,0 +1,119 @@
+"""How much is trained: the profiles smoke, cpu, gpu and imagenet as data, and the jobs they make for each question.
+
+smoke: seconds on the embedded digits, to see that everything works; its accuracies mean little.
+cpu: two cores, Fashion-MNIST, three seeds. gpu: one CUDA device, CIFAR-10, five seeds. imagenet: the papers' settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from experiments.jobs import Job
+
+CONFIGS = ("1", "2", "3", "4")
+POLICIES = ("pad_code", "snap_offset", "pad_beta", "border_bias")
+INITS = ("minmax", "lsq", "lsqplus")
+OFFSET_MODES = ("fixed_zero", "fixed_min", "learned")
+BASELINES = ("pact", "dsq", "qil")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Networks (templates of jobs: a SiLU one and a ReLU one), precisions and seeds."""
+
+    name: str
+    silu: Job
+    relu: Job | None
+    bits: tuple[str, ...]
+    seeds: tuple[int, ...]
+    more_silu: tuple[Job, ...] = ()
+
+    def networks(self) -> tuple[Job, ...]:
+        return (self.silu, *([self.relu] if self.relu else []), *self.more_silu)
+
+    def low_bits(self) -> tuple[str, ...]:
+        """The precisions of Tables 5 and 6: below 8 bits."""
+        return tuple(bits for bits in self.bits if "8" not in bits)
+
+
+def _small(image: int) -> tuple[tuple[str, float], ...]:
+    return (("depth", 1), ("image_size", image), ("in_channels", 1), ("width", 0.5))
+
+
+PROFILES = {
+    "smoke": Profile(
+        "smoke",
+        Job("silu_se_net", _small(8), "digits", float_epochs=30, epochs=3, batch_size=64),
+        None,
+        ("W2A2", "W4A4", "W8A8"),
+        (0,),
+    ),
+    "cpu": Profile(
+        "cpu",
+        Job("silu_se_net", _small(28), "fashion_mnist", float_epochs=4, epochs=0.5),
+        Job("resnet8", (("image_size", 28), ("in_channels", 1), ("width", 0.5)), "fashion_mnist",
+            float_epochs=4, epochs=0.5),
+        ("W2A2", "W4A4"),
+        (0, 1, 2),
+    ),
+    "gpu": Profile(
+        "gpu",
+        Job("silu_se_net", (("depth", 3), ("width", 2.0)), "cifar10", float_epochs=100, epochs=30),
+        Job("resnet20", (), "cifar10", float_epochs=100, epochs=30),
+        ("W2A2", "W3A3", "W4A4"),
+        (0, 1, 2, 3, 4),
+    ),
+    "imagenet": Profile(
+        "imagenet",
+        Job("efficientnet_b0", (), "imagenet", float_epochs=350, epochs=90, batch_size=256, first_last="same"),
+        Job("resnet18", (), "imagenet", float_epochs=90, epochs=90, batch_size=256, first_last="same"),
+        ("W2A2", "W3A3", "W4A4"),
+        (0, 1, 2, 3, 4),
+        (Job("mixnet_s", (), "imagenet", float_epochs=250, epochs=90, batch_size=256, first_last="same"),),
+    ),
+}  # fmt: skip
+
+
+def config_jobs(profile: Profile) -> Iterator[Job]:
+    """Tables 2 to 4: configurations 1 to 4 of every network at every precision, seed by seed."""
+    for seed in profile.seeds:
+        for network in profile.networks():
+            for bits in profile.bits:
+                for config in CONFIGS:
+                    yield replace(network, bits=bits, config=config, seed=seed)
+
+
+def baseline_jobs(profile: Profile) -> Iterator[Job]:
+    """Table 4: PACT, DSQ and QIL on the ReLU network."""
+    if profile.relu is None:
+        return
+    for seed in profile.seeds:
+        for bits in profile.low_bits():
+            for method in BASELINES:
+                # Configuration 1: codes 0..p, which is how the three are defined behind a ReLU.
+                yield replace(profile.relu, bits=bits, config="1", method=method, seed=seed)
+
+
+def init_jobs(profile: Profile) -> Iterator[Job]:
+    """Table 5: three initialisations of configuration 4 on the SiLU network."""
+    for seed in profile.seeds:
+        for bits in profile.low_bits():
+            for init in INITS:
+                yield replace(profile.silu, bits=bits, config="4", init=init, seed=seed)
+
+
+def offset_jobs(profile: Profile) -> Iterator[Job]:
+    """Table 6: the offset of configuration 4 fixed at 0, fixed at the minimum, learned."""
+    for seed in profile.seeds:
+        for bits in profile.low_bits():
+            for mode in OFFSET_MODES:
+                yield replace(profile.silu, bits=bits, config="4", offset_mode=mode, seed=seed)
+
+
+def padding_jobs(profile: Profile) -> Iterator[Job]:
+    """The four padding policies of configuration 4 on the SiLU network."""
+    for seed in profile.seeds:
+        for bits in profile.low_bits():
+            for policy in POLICIES:
+                yield replace(profile.silu, bits=bits, config="4", padding_policy=policy, seed=seed)
