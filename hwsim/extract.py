@@ -8,10 +8,11 @@ through the handlers of `hwsim.extraction`. Only shapes, names and the quantizer
 
 from __future__ import annotations
 
+import contextlib
+import io
 import operator
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -56,7 +57,7 @@ def as_arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (example,), {}
 
 
-@contextmanager
+@contextlib.contextmanager
 def as_at_inference(model: nn.Module) -> Iterator[None]:
     """Eval mode, quantizers as named nodes, attention through its plain path; all of it restored afterwards."""
     training = [module for module in model.modules() if module.training]
@@ -75,7 +76,9 @@ def as_at_inference(model: nn.Module) -> Iterator[None]:
 
 def exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> OpGraph:
     """The graph that torch.export sees."""
-    program = torch.export.export(model, args, kwargs, strict=False)
+    # An export that fails prints the graph so far; its reason goes into the workload's notes instead.
+    with contextlib.redirect_stderr(io.StringIO()):
+        program = torch.export.export(model, args, kwargs, strict=False)
     return ProgramReader(program, model, name).read()
 
 

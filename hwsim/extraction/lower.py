@@ -68,7 +68,11 @@ class Lowering:
 
     def raw(self, arg: Arg) -> Value | None:
         """The value behind an argument, zeros still to be padded included; None for a number or nothing."""
-        return self.values[arg.name] if isinstance(arg, Ref) else None
+        if not isinstance(arg, Ref):
+            return None
+        if arg.name not in self.values:
+            raise Unhandled(f"it reads {arg.name}, which nothing here makes")
+        return self.values[arg.name]
 
     def value(self, arg: Arg) -> Single | None:
         """The single value behind an argument, padding written out; None for a number or nothing."""
@@ -170,21 +174,39 @@ class Lowering:
             self.operators += 1
             handler = self.handlers.get(op.op) or self.handlers.get(op.op.rstrip("_"))
             try:
-                if handler is None:
+                if handler is not None:
+                    handler(self, op)
+                elif self.is_bookkeeping(op):
+                    self.bookkeeping(op)
+                else:
                     raise Unhandled("no handler")
-                handler(self, op)
             except Unhandled as problem:
                 self.give_up(op, str(problem))
 
     def is_constant(self, op: Op) -> bool:
         """Whether nothing it reads depends on the input; its outputs become constants."""
-        read = [self.values[ref.name] for ref in op.refs()]
+        read = [self.values.get(ref.name) for ref in op.refs()]
         if any(contains_act(value) for value in read) or op.op == QUANTIZER:
             return False
         consts = [value for value in read if isinstance(value, Const)]
         for name in op.outputs:
             self.values[name] = computed(name, self.meta(name).shape, consts)
         return True
+
+    def is_bookkeeping(self, op: Op) -> bool:
+        """Whether it makes integers out of integers: positions, masks, counts."""
+        read = [value for ref in op.refs() if isinstance(value := self.values.get(ref.name), Act)]
+        integers = all(act.record.index_bits is not None for act in read)
+        return integers and bool(op.outputs) and all(self.meta(name).is_index for name in op.outputs)
+
+    def bookkeeping(self, op: Op) -> None:
+        """Integer arithmetic beside the network: one operation per element."""
+        self.note("integer arithmetic on indices and masks is priced as one addition per element")
+        acts = [act for ref in op.refs() if isinstance(act := self.value(ref), Act)]
+        for name in op.outputs:
+            made = self.emit("add", op, acts, self.meta(name).shape, "index")
+            made.record.index_bits = 1 if self.meta(name).dtype == "bool" else 32
+            self.values[name] = made
 
     def give_up(self, op: Op, reason: str) -> None:
         """List the operator; what it makes enters the graph as a tensor that nobody produces."""
@@ -210,7 +232,7 @@ def computed(name: str, shape: tuple[int, ...], sources: list[Const]) -> Const:
     return Const(main.name if whole else f"{main.name}:{name}", shape, codes)
 
 
-def contains_act(value: Value) -> bool:
+def contains_act(value: Value | None) -> bool:
     """Whether an activation is in it."""
     if isinstance(value, tuple):
         return any(contains_act(item) for item in value)

@@ -105,6 +105,11 @@ def elementwise(kind: str) -> Handler:
     return handle
 
 
+def negation(walk: Lowering, op: Op) -> None:
+    """-x: the sign folds into the step size."""
+    walk.pass_through(op, SCALE_FOLDS)
+
+
 def product_origin(acts: list[Act]) -> str:
     """Range of a product: a gate in 0..1 keeps the other side's; x * sigmoid(x) is a SiLU."""
     if len(acts) != 2:
@@ -278,6 +283,12 @@ def upsample(window: int) -> Handler:
     return handle
 
 
+def shape_only(walk: Lowering, op: Op) -> None:
+    """new_zeros, ones_like and their kind read the shape of an activation, not its values: a constant."""
+    walk.bind(op, *(Const(name, walk.meta(name).shape) for name in op.outputs))
+    walk.count_free(op, "a constant")
+
+
 def copy(walk: Lowering, op: Op) -> None:
     """Data movement that no strided address expresses: roll, repeat, gather, flip, windows unfolded."""
     acts = [act for ref in op.refs() if isinstance(act := walk.value(ref), Act)]
@@ -319,6 +330,7 @@ HANDLERS: dict[str, Handler] = {
     **named(("hardtanh", "clamp", "clip", "clamp_min", "threshold"), clamp),
     **each({"add": "add", "sub": "sub", "rsub": "sub", "mul": "mul", "div": "div"}, elementwise),
     **each({"multiply": "mul", "divide": "div", "subtract": "sub"}, elementwise),
+    **named(("neg", "negative"), negation),
     **named(SELECTIONS, selection),
     **named(("pow", "square"), power),
     **named(("max_pool2d", "max_pool2d_with_indices"), pool("max_pool", one_dim=False)),
@@ -331,6 +343,7 @@ HANDLERS: dict[str, Handler] = {
     **named(("adaptive_max_pool1d",), adaptive("max_pool", one_dim=True)),
     **named(("mean",), mean),
     **each({"sum": "reduce_sum", "amax": "reduce_max", "max": "reduce_max"}, reduction),
+    **each({"linalg_vector_norm": "reduce_sum", "norm": "reduce_sum"}, reduction),
     **named(("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm"), normalisation("layer_norm")),
     **named(("group_norm", "native_group_norm", "instance_norm"), normalisation("group_norm")),
     **named(("cat", "concat", "concatenate", "stack"), concat),
@@ -341,6 +354,8 @@ HANDLERS: dict[str, Handler] = {
     **named(("upsample_linear1d",), upsample(2)),
     **named(("upsample_bilinear2d", "_upsample_bilinear2d_aa"), upsample(4)),
     **named(("upsample_bicubic2d", "_upsample_bicubic2d_aa"), upsample(16)),
+    **named(("new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like"), shape_only),
+    **named(("empty_like",), shape_only),
     **named(("roll", "flip", "repeat", "tile", "repeat_interleave", "index_select", "index"), copy),
     **named(("gather", "im2col", "pixel_unshuffle", "pixel_shuffle", "channel_shuffle"), copy),
 }

@@ -26,6 +26,7 @@ IDENTITIES = (
 CHECKS = (
     "_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_size", "sym_constrain_range_for_size",
     "is_nonzero", "sym_constrain_range", "_check_is_size",
+    "_local_scalar_dense", "item", "equal",
 )  # fmt: skip
 
 
@@ -40,8 +41,8 @@ def identity(walk: Lowering, op: Op) -> None:
 
 
 def check(walk: Lowering, op: Op) -> None:
-    """An assertion about shapes or types; nothing is computed from it."""
-    walk.count_free(op, "an assertion")
+    """An assertion, or a value that the model's own code looks at; nothing else is computed from it."""
+    walk.count_free(op, "read by the model's own code")
 
 
 HANDLERS: dict[str, Handler] = {
