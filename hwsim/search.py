@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping as Map
+from collections.abc import Iterable
+from collections.abc import Mapping as Map
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hwsim.layer_cost import LayerCost, price
 from hwsim.counts import Counts, count_accesses
 from hwsim.errors import HwsimError, InfeasibleMapping, SpecError
+from hwsim.layer_cost import LayerCost, price
 from hwsim.machine import Accelerator
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.quick import Effort, bound_cycles, bound_pj, candidates

@@ -80,7 +80,7 @@ def cheapest_fitting(batch: Batch, row: int, max_branches: int) -> tuple[Chain |
         branch = heapq.heappop(heap)
         known = chains.pop(branch.serial, None)
         if known is None:
-            solved = solve(single, branch.most)
+            solved = solve(single, {key: np.array([bits]) for key, bits in branch.most.items()})
             energy = float(solved.energies[0])
             if not np.isfinite(energy):
                 continue

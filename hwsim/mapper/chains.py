@@ -23,7 +23,7 @@ from hwsim.mapping import Rank
 
 Point = tuple[int, ...]
 Stage = tuple[int, int, int, int]  # settled crossings of weight, input, output; index of the carried operand or -1
-Shares = Map[tuple[str, Operand], float]  # (memory, operand) -> bits its tile may take there
+Shares = Map[tuple[str, Operand], Costs]  # (memory, operand) -> bits its tile may take there, one per row
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,10 @@ class Batch:
             return np.where(self.elements(crossing.operand, 0) <= 1, value, np.inf)
         if crossing.capacity_bits is None:
             return value
-        limit = min(crossing.capacity_bits, shares.get((crossing.child, crossing.operand), math.inf))
+        limit: float | Costs = crossing.capacity_bits
+        share = shares.get((crossing.child, crossing.operand))
+        if share is not None:
+            limit = np.minimum(share, limit).reshape(self.rows, *([1] * len(self.problem.dims)))
         size = self.elements(crossing.operand, crossing.segment) * crossing.bits_per_element
         return np.where(size <= limit, value, np.inf)
 

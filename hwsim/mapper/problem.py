@@ -12,10 +12,10 @@ import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
-from hwsim.moves import Direction
 from hwsim.counts import Kind
 from hwsim.machine import OPERANDS, Accelerator, Array, Memory, Operand
 from hwsim.mapping import Rank, accumulates_only, operand_ranks, relevant_dims
+from hwsim.moves import Direction
 from hwsim.unit_prices import UnitPrices, unit_prices
 from hwsim.workload import DIMS, Layer
 

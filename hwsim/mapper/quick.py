@@ -16,25 +16,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.machine import OPERANDS, Operand
-from hwsim.mapper.capacity import cheapest_fitting
-from hwsim.mapper.chains import Batch, solve
-from hwsim.mapper.lattice import Lattices, clustered, paddings
+from hwsim.mapper.capacity import overfull
+from hwsim.mapper.chains import Batch, Solved, solve, trace
+from hwsim.mapper.lattice import Costs, Ints, Lattices, clustered, paddings, points_of, signature
 from hwsim.mapper.nest import ORDERS, write
 from hwsim.mapper.problem import Crossing, Problem
-from hwsim.mapper.unrolling import Unrollings, unrollings
+from hwsim.mapper.unrolling import unrollings
 from hwsim.mapping import Mapping
 
 KEEP_PER_AXIS = 48
-MAX_BRANCHES = 12
-WASTE = 3.0
+WASTE = 4.0
+# Weights by which operands share a memory, tried in turn where their tiles do not fit together.
+SHARES: tuple[dict[Operand, float], ...] = tuple(
+    {"weight": w, "input": i, "output": o}
+    for w, i, o in ((1, 1, 1), (4, 1, 1), (1, 4, 1), (1, 1, 4), (3, 3, 1), (3, 1, 3), (1, 3, 3))
+)
 MAX_VALUES = 2_000_000
+MAX_POINTS = 2_000
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How far to look: unrollings per ranking, chains priced exactly, loop orders per chain."""
+    """How far to look: unrollings per ranking, rows tried with shared memories, chains priced, orders per chain."""
 
-    per_ranking: int = 3
+    per_ranking: int = 2
+    shared: int = 3
     chains: int = 2
     orders: int = 3
 
@@ -72,62 +78,108 @@ def promising(problem: Problem, spatial: NDArray[np.int64], keep: int) -> list[i
     return sorted({int(row) for ranking in rankings for row in ranking[:keep]})
 
 
-def padded(problem: Problem, spatial: NDArray[np.int64], rows: Sequence[int]) -> tuple[list[int], NDArray[np.int64]]:
-    """Rows with every declared padding of their temporal extents: (row, extents) pairs."""
-    owners: list[int] = []
-    extents: list[tuple[int, ...]] = []
+def padded(problem: Problem, spatial: Ints, rows: Sequence[int]) -> list[Row]:
+    """Rows with their temporal extents as they are, and with those padded that gain divisors, while lattices stay small."""
+    found: list[Row] = []
     for row in rows:
         needed = -(-np.array(problem.extents) // spatial[row].prod(axis=0))
-        choices = [paddings(int(n), True) for n in needed]
-        own = tuple(choice[0] for choice in choices)
-        variants = {own}
-        for dim, choice in enumerate(choices):
-            for other in choice[1:]:
-                variants.add((*own[:dim], other, *own[dim + 1 :]))
-        owners.extend([row] * len(variants))
-        extents.extend(sorted(variants))
-    return owners, np.array(extents, dtype=np.int64)
+        own = tuple(int(n) for n in needed)
+        found.append(Row(row, own))
+        wider = list(own)
+        for e, dim in enumerate(problem.dims):
+            if dim not in ("R", "S"):
+                trial = [*wider[:e], paddings(own[e], True)[-1], *wider[e + 1 :]]
+                if points_of(tuple(signature(n) for n in trial)) <= MAX_POINTS:
+                    wider = trial
+        if tuple(wider) != own:
+            found.append(Row(row, tuple(wider)))
+    return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """One unrolling with padded temporal extents."""
+
+    unrolling: int
+    extents: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A solved row, with the chains' least energy and idle energy in its time."""
+
+    energy_pj: float
+    row: Row
+    solved: Solved
+    index: int  # row in the batch
+    shares: int  # which of SHARES it was solved under; -1: every operand as if it had the shared memory alone
+
+
+def solve_rows(
+    problem: Problem, spatial: Ints, rows: Sequence[tuple[Row, int]], chains: tuple[tuple[Crossing, ...], ...]
+) -> list[Solution]:
+    """All rows under their shares, in batches of like shape; rows where nothing fits are left out."""
+    extents = np.array([row.extents for row, _ in rows], dtype=np.int64)
+    idle = problem.unit.static_pj_per_cycle * float(problem.unit.cycles_per_step)
+    found: list[Solution] = []
+    for members, shape in clustered(extents, WASTE, MAX_VALUES):
+        batch = Batch(
+            problem, Lattices(extents[members], shape), spatial[[rows[i][0].unrolling for i in members]], chains
+        )
+        solved = solve(batch, share_limits(problem, [rows[i][1] for i in members]))
+        energies = solved.energies + idle * extents[members].prod(axis=1)
+        for index, (i, energy) in enumerate(zip(members, energies.tolist(), strict=True)):
+            if math.isfinite(energy):
+                found.append(Solution(energy, rows[i][0], solved, index, rows[i][1]))
+    return sorted(found, key=lambda solution: solution.energy_pj)
+
+
+def share_limits(problem: Problem, choices: Sequence[int]) -> dict[tuple[str, Operand], Costs]:
+    """Bits per row that every operand may take of a shared memory under SHARES[choice]; no limit for -1."""
+    limits: dict[tuple[str, Operand], Costs] = {}
+    if all(choice < 0 for choice in choices):
+        return limits
+    for memory in problem.accelerator.memories[1:]:
+        pool = [operand for operand in memory.keeps if operand not in dict(memory.partitions)]
+        if len(pool) < 2 or memory.size_bits is None:
+            continue
+        for operand in pool:
+            parts = [1.0 if c < 0 else SHARES[c][operand] / sum(SHARES[c][other] for other in pool) for c in choices]
+            limits[memory.name, operand] = np.array(parts) * memory.size_bits
+    return limits
 
 
 def candidates(problem: Problem, effort: Effort) -> Candidates:
     """Mappings to price exactly, cheapest estimate first."""
     options = unrollings(problem, True, KEEP_PER_AXIS)
     spatial = options.per_array(len(problem.arrays))
-    rows = promising(problem, spatial, effort.per_ranking)
-    owners, extents = padded(problem, spatial, rows)
-    ranked: list[tuple[float, Batch, int, int]] = []
+    rows = padded(problem, spatial, promising(problem, spatial, effort.per_ranking))
     covered = 0
-    for chains in itertools.product(*(problem.variants[operand] for operand in OPERANDS)):
-        for members, shape in clustered(extents, WASTE, MAX_VALUES):
-            mine = [owners[i] for i in members]
-            batch = Batch(problem, Lattices(extents[members], shape), spatial[mine], (chains[0], chains[1], chains[2]))
-            solved = solve(batch, {})
-            covered += batch.lattices.points * len(mine)
-            idle = problem.unit.static_pj_per_cycle * float(problem.unit.cycles_per_step)
-            energies = solved.energies + idle * extents[members].prod(axis=1)
-            for row, energy in enumerate(energies.tolist()):
-                if math.isfinite(energy):
-                    ranked.append((energy, batch, row, mine[row]))
-    ranked.sort(key=lambda item: item[0])
-    return Candidates(tuple(nests(problem, options, ranked, effort)), covered)
-
-
-def nests(
-    problem: Problem, options: Unrollings, ranked: Sequence[tuple[float, Batch, int, int]], effort: Effort
-) -> list[Mapping]:
-    """Nests of the cheapest chains that fit, each in a few loop orders."""
+    ranked: list[Solution] = []
+    for w, i, o in itertools.product(*(problem.variants[operand] for operand in OPERANDS)):
+        chains = (w, i, o)
+        relaxed = solve_rows(problem, spatial, [(row, -1) for row in rows], chains)
+        fitting, tight = relaxed, [s for s in relaxed[: effort.shared] if crowded(problem, s)]
+        covered += sum(s.solved.batch.lattices.points for s in relaxed)
+        if tight:
+            again = [(s.row, share) for s in tight for share in range(len(SHARES))]
+            shared = solve_rows(problem, spatial, again, chains)
+            covered += sum(s.solved.batch.lattices.points for s in shared)
+            fitting = [*(s for s in relaxed[: effort.shared] if s not in tight), *shared]
+        ranked.extend(sorted(fitting, key=lambda s: s.energy_pj)[: effort.chains])
+    ranked.sort(key=lambda s: s.energy_pj)
     found: dict[Mapping, None] = {}
-    fitting = 0
-    for _, batch, row, owner in ranked:
-        chain, _ = cheapest_fitting(batch, row, MAX_BRANCHES)
-        if chain is None:
-            continue
-        fitting += 1
+    for solution in ranked[: effort.chains]:
+        chain = trace(solution.solved, solution.index)
         for order in ORDERS[: effort.orders]:
-            found.setdefault(write(problem, options, owner, chain, order))
-        if fitting >= effort.chains:
-            break
-    return list(found)
+            found.setdefault(write(problem, options, solution.row.unrolling, chain, order))
+    return Candidates(tuple(found), covered)
+
+
+def crowded(problem: Problem, solution: Solution) -> bool:
+    """Whether the tiles of a shared memory do not fit together."""
+    batch = solution.solved.batch
+    return overfull(problem, batch, solution.index, trace(solution.solved, solution.index)) is not None
 
 
 def bound_pj(problem: Problem) -> float:
