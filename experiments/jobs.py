@@ -121,7 +121,7 @@ class Runner:
     table: Path
     work: Path
     command: Callable[[str], str]
-    device: torch.device = torch.device("cpu")
+    device: torch.device
     data_dir: str | None = None
     report: Callable[[str], None] = lambda line: print(line, flush=True)
 
