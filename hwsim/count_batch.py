@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsim.counts import Conventions, Key, Profiles, product, ranks_by_geometry, tally_accesses
+from hwsim.counts import Conventions, Key, Profiles, dims_of_ranks, product, tally_accesses
 from hwsim.errors import InfeasibleMapping
 from hwsim.machine import OPERANDS, Accelerator, Operand
 from hwsim.mapping import REDUCTION_DIMS, Hold, Mapping, Spatial, ranks_of
-from hwsim.reuse import Amount, Line, Profile, Side, crossing, even_profile
+from hwsim.reuse import Amount, Line, Profile, Role, Side, crossing, even_profile
 from hwsim.workload import DIMS, Layer
 
 Array64 = NDArray[np.int64]
@@ -90,7 +90,7 @@ class BatchNest:
     """The template's loops for counting, see `counts.Loops`."""
 
     def __init__(self, layer: Layer, template: Mapping, factors: Array64) -> None:
-        if factors.ndim != 2 or factors.shape[1] != len(template.loops) or (factors < 1).any():
+        if factors.ndim != 2 or factors.shape[1] != len(template.loops) or not factors.size or (factors < 1).any():
             wanted = f"(candidates, {len(template.loops)}) positive factors"
             raise InfeasibleMapping(f"layer {layer.name}: expected {wanted}, got an array of shape {factors.shape}")
         self.layer = layer
@@ -124,14 +124,11 @@ class BatchNest:
     def profiles(self, operand: Operand, place: int, apart: frozenset[str], gates: Sequence[int]) -> Profiles:
         """Reuse of the tiles at `place` by rank; perfect factors need no gates."""
         found: Profiles = []
-        for rank, indexes in ranks_by_geometry(operand, self.layer.stride, self.layer.dilation):
-            terms = [(dim, coefficient) for dim, coefficient in rank.terms if self.bounds[dim] > 1]
-            if not terms:
-                continue
-            dims = tuple(dim for dim, _ in terms)
+        long = frozenset(dim for dim, bound in self.bounds.items() if bound > 1)
+        for dims, coefficients, indexes in dims_of_ranks(operand, self.layer.stride, self.layer.dilation, long):
             above = [loop for loop in self.loops if loop.place < place and loop.dim in dims]
-            if len(terms) == 2:
-                found.append((dims, self.crossings(terms, above, apart)))
+            if len(dims) == 2:
+                found.append((dims, self.crossings(dims, coefficients, above, apart)))
                 continue
             times = [loop.factor for loop in above if not loop.array]
             space = product(loop.factor for loop in above if loop.array and (indexes or loop.array in apart))
@@ -139,38 +136,27 @@ class BatchNest:
             found.append((dims, even_profile(block, times, indexes)))
         return found
 
-    def crossings(self, terms: list[tuple[str, int]], above: list[BatchLoop], apart: frozenset[str]) -> Profile:
-        """`reuse.crossing` once per distinct row of factors, spread over the candidates."""
-        if not above:
-            return crossing(*(Side(self.bounds[dim], c, self.bounds[dim]) for dim, c in terms), ())
-        rows, where = distinct(np.stack([loop.factor for loop in above], axis=1))
-        dims = [dim for dim, _ in terms]
-        found = [self.crossing_of(terms, dims, above, apart, row) for row in rows.tolist()]
-
-        def spread(name: str, index: int) -> tuple[Amount, Amount]:
-            sums = np.array([getattr(profile, name)[index] for profile in found], dtype=np.int64)
-            return sums[where, 0], sums[where, 1]
-
-        times = sum(not loop.array for loop in above)
-        return Profile([spread("wrap", i) for i in range(times + 1)], [spread("advance", i) for i in range(times)])
-
-    def crossing_of(
-        self,
-        terms: list[tuple[str, int]],
-        dims: list[str],
-        above: list[BatchLoop],
-        apart: frozenset[str],
-        row: list[int],
+    def crossings(
+        self, dims: tuple[str, ...], coefficients: tuple[int, ...], above: list[BatchLoop], apart: frozenset[str]
     ) -> Profile:
-        """One row of factors as `reuse.crossing` wants it: steps from the inside out, tiles from the bounds."""
-        reached = dict(self.bounds)
-        lines: list[Line] = []
-        for loop, factor in zip(above, row, strict=True):
-            reached[loop.dim] //= factor
-            role = "time" if not loop.array else "apart" if loop.array in apart else "united"
-            lines.append(Line(factor, reached[loop.dim], role, dims.index(loop.dim)))
-        first, second = (Side(self.bounds[dim], c, reached[dim]) for dim, c in terms)
-        return crossing(first, second, tuple(lines))
+        """`reuse.crossing` once per distinct row of factors, spread over the candidates."""
+        roles: list[Role] = ["time" if not l.array else "apart" if l.array in apart else "united" for l in above]
+        rows, where = distinct([loop.factor for loop in above])
+        found: list[Profile] = []
+        for row in rows.tolist():
+            reached = {dim: self.bounds[dim] for dim in dims}
+            lines: list[Line] = []
+            for loop, role, factor in zip(above, roles, row, strict=True):
+                reached[loop.dim] //= factor  # perfect: what is left inside is the loop's step, in the end the tile
+                lines.append(Line(factor, reached[loop.dim], role, dims.index(loop.dim)))
+            first, second = (Side(self.bounds[d], c, reached[d]) for d, c in zip(dims, coefficients, strict=True))
+            found.append(crossing(first, second, tuple(lines)))
+        wrap = np.array([profile.wrap for profile in found], dtype=np.int64)[where]
+        advance = np.array([profile.advance for profile in found], dtype=np.int64)[where]
+        return Profile(
+            [(wrap[..., i, 0], wrap[..., i, 1]) for i in range(wrap.shape[-2])],
+            [(advance[..., i, 0], advance[..., i, 1]) for i in range(roles.count("time"))],
+        )
 
     def sharers(self, arrays: frozenset[str]) -> Amount:
         """Array elements that work on one and the same output."""
@@ -194,8 +180,14 @@ class BatchNest:
         return points
 
 
-def distinct(rows: Array64) -> tuple[Array64, Array64]:
-    """Distinct rows, and for every row the number of its distinct one; rows become one integer each if they fit."""
+def distinct(columns: list[Array64]) -> tuple[Array64, Array64]:
+    """Distinct rows of these columns, and for every row the number of its distinct one (one for all without columns).
+
+    Rows become one integer each if they fit.
+    """
+    if not columns:
+        return np.zeros((1, 0), dtype=np.int64), np.zeros(1, dtype=np.int64)
+    rows = np.stack(columns, axis=1)
     scale = [int(largest) + 1 for largest in rows.max(axis=0, initial=0)]
     if math.prod(scale) >= 2**62:
         found, where = np.unique(rows, axis=0, return_inverse=True)

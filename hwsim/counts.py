@@ -19,7 +19,6 @@ from hwsim.mapping import (
     REDUCTION_DIMS,
     Hold,
     Mapping,
-    Rank,
     Spatial,
     accumulates_only,
     holds_partials,
@@ -32,7 +31,6 @@ from hwsim.workload import DIMS, Layer
 
 Kind = Literal["code", "partial", "final"]  # weights and inputs; partial sums; finished outputs
 KINDS: tuple[Kind, ...] = ("code", "partial", "final")
-ALL_APART = None
 
 
 @dataclass(frozen=True)
@@ -233,7 +231,8 @@ class Nest:
                 array = node.array if isinstance(node, Spatial) else ""
                 self.loops.append(LoopAt(place, node.dim, node.factor, step, array))
         self.by_dim = {dim: [loop for loop in self.loops if loop.dim == dim] for dim in DIMS}
-        self.ranks = {operand: ranks_by_geometry(operand, layer.stride, layer.dilation) for operand in OPERANDS}
+        long = frozenset(dim for dim, bound in self.bounds.items() if bound > 1)
+        self.ranks = {operand: dims_of_ranks(operand, layer.stride, layer.dilation, long) for operand in OPERANDS}
 
     def above(self, place: int) -> list[LoopAt]:
         """Loops outside a place."""
@@ -250,21 +249,16 @@ class Nest:
     def profiles(self, operand: Operand, place: int, apart: frozenset[str], gates: Sequence[int]) -> Profiles:
         """Reuse of a tile at `place` by rank, see `Loops`; dims of one iteration are left out."""
         found: Profiles = []
-        for rank, indexes in self.ranks[operand]:
-            terms = [(dim, coefficient) for dim, coefficient in rank.terms if self.bounds[dim] > 1]
-            if not terms:
-                continue
-            dims = tuple(dim for dim, _ in terms)
-            if len(terms) == 2:
-                first, second = (Side(self.bounds[dim], c, self.tile(dim, place)) for dim, c in terms)
+        for dims, coefficients, indexes in self.ranks[operand]:
+            tiles = [self.tile(dim, place) for dim in dims]
+            if len(dims) == 2:
+                first, second = (Side(self.bounds[d], c, t) for d, c, t in zip(dims, coefficients, tiles, strict=True))
                 profile = crossing(first, second, self.lines(dims, place, apart))
             elif indexes:
-                above = [sum(loop.place < gate for loop in self.by_dim[dims[0]]) for gate in gates]
-                lines = self.lines(dims, place, ALL_APART)
-                profile = blocks(self.bounds[dims[0]], self.tile(dims[0], place), lines, tuple(above))
+                above = tuple([sum(loop.place < gate for loop in self.by_dim[dims[0]]) for gate in gates])
+                profile = blocks(self.bounds[dims[0]], tiles[0], self.lines(dims, place, None), above)
             else:
-                lines = self.lines(dims, place, apart)
-                profile = visits(self.bounds[dims[0]], self.tile(dims[0], place), lines)
+                profile = visits(self.bounds[dims[0]], tiles[0], self.lines(dims, place, apart))
             found.append((dims, profile))
         return found
 
@@ -299,14 +293,20 @@ class Nest:
 
 
 @lru_cache(maxsize=1024)
-def ranks_by_geometry(
-    operand: Operand, stride: tuple[int, int], dilation: tuple[int, int]
-) -> tuple[tuple[Rank, bool], ...]:
-    """Ranks of an operand (True) and, as ranks of one dim, the loops that reuse it (False)."""
-    ranks = ranks_of(operand, stride, dilation)
-    relevant = {dim for rank in ranks for dim in rank.dims}
-    others = tuple(Rank(((dim, 1),)) for dim in DIMS if dim not in relevant)
-    return (*((rank, True) for rank in ranks), *((rank, False) for rank in others))
+def dims_of_ranks(
+    operand: Operand, stride: tuple[int, int], dilation: tuple[int, int], long: frozenset[str]
+) -> tuple[tuple[tuple[str, ...], tuple[int, ...], bool], ...]:
+    """(dims, coefficients, True) of each rank of an operand, then ((dim,), (1,), False) of each loop that reuses it.
+
+    Only dims in `long`: one iteration makes no difference. A rank left with one dim is plain, whatever its stride.
+    """
+    found: list[tuple[tuple[str, ...], tuple[int, ...], bool]] = []
+    for rank in ranks_of(operand, stride, dilation):
+        terms = [(dim, coefficient) for dim, coefficient in rank.terms if dim in long]
+        if terms:
+            found.append((tuple(dim for dim, _ in terms), tuple(c for _, c in terms), True))
+    relevant = relevant_dims(operand)
+    return (*found, *(((dim,), (1,), False) for dim in DIMS if dim in long and dim not in relevant))
 
 
 # --- transfers across one boundary ------------------------------------------------------------------------------------

@@ -95,6 +95,7 @@ class Level:
     held: dict[Index, frozenset[Point]] = field(default_factory=dict)
     sums: dict[Index, dict[Point, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
     begun: dict[Index, set[Point]] = field(default_factory=lambda: defaultdict(set))  # points with something to keep
+    since: Index | None = None  # indices of the temporal loops above it when its tiles last changed
     used: set[Index] = field(default_factory=set)
     largest: int = 0
     partial: bool = False
@@ -179,6 +180,9 @@ class Walk:
         """
         arriving: dict[Index, frozenset[Point]] = {}
         leaving: dict[Index, frozenset[Point]] = {}
+        if time[: child.times] == child.since and not child.forgets:
+            return arriving, leaving  # no loop above it has moved
+        child.since = time[: child.times]
         for space in itertools.product(*self.nest.factors(self.nest.spatial[: child.spaces])):
             need = self.nest.tile(self.operand, child.position, time[: child.times], space)
             had = child.held.get(space, frozenset())

@@ -87,7 +87,7 @@ def random_layer(rng: random.Random) -> Layer:
 def random_machine(rng: random.Random) -> Accelerator:
     """DRAM and up to four memories and two arrays below it; sizes unlimited."""
     nodes: list[Memory | Array] = [Memory("dram", None, OPERANDS)]
-    kinds = ["memory"] * rng.randint(0, 4) + ["array"] * rng.randint(0, 2)
+    kinds = ["memory"] * rng.randint(0, 4) + ["array"] * rng.choice((0, 1, 1, 2, 2))
     rng.shuffle(kinds)
     for index, kind in enumerate(kinds):
         if kind == "array":
@@ -125,7 +125,7 @@ def random_mapping(rng: random.Random, layer: Layer, accelerator: Accelerator) -
         mine: list[Slot] = []
         for _ in range(rng.randint(1, 3)):
             usable = [(i, a) for i, a in arrays if dim in a.axes[0].dims]
-            if usable and rng.random() < 0.35:
+            if usable and rng.random() < 0.45:
                 place, array = rng.choice(usable)
                 mine.append(Slot(dim, place + rng.random() * 0.1, array.name, rng.choice(array.axes).name))
             else:
