@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import networkx as nx
+from typing import TYPE_CHECKING, Any
 
 from hwsim.errors import WorkloadError
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 DIMS: tuple[str, ...] = ("N", "G", "K", "C", "P", "Q", "R", "S")
 MAC_OPS: tuple[str, ...] = ("conv", "linear", "matmul")
@@ -255,6 +256,8 @@ class Workload:
     @cached_property
     def graph(self) -> nx.DiGraph[str]:
         """Nodes: layer names with attribute `layer`; edges: producer to consumer with attribute `tensor`."""
+        import networkx as nx  # a tenth of a second that a run which never looks at the graph need not pay
+
         graph = nx.DiGraph(name=self.name)
         producer = {layer.output.name: layer.name for layer in self.layers}
         for layer in self.layers:
@@ -460,12 +463,15 @@ def from_dict(data: Any) -> Workload:
         raise WorkloadError(f'expected a saved workload ("format": "{FORMAT}"), found another kind of file')
     if data.get("format_version") != FORMAT_VERSION:
         raise WorkloadError(f"format_version {data.get('format_version')!r}; this version reads {FORMAT_VERSION}")
-    try:
-        layers = [build(Layer, entry, f"layers[{i}]") for i, entry in enumerate(data["layers"])]
-        coverage = build(Coverage, data["coverage"], "coverage")
-        return Workload(str(data["name"]), layers, coverage, tuple(str(note) for note in data.get("notes", ())))
-    except KeyError as problem:
-        raise WorkloadError(f"key {problem} is missing") from None
+    missing = [key for key in ("name", "layers", "coverage") if key not in data]
+    if missing:
+        raise WorkloadError(f"key {missing[0]!r} is missing")
+    entries, notes = data["layers"], data.get("notes", [])
+    if not isinstance(entries, list) or not isinstance(notes, list):
+        raise WorkloadError("layers and notes: expected lists")
+    layers = [build(Layer, entry, f"layers[{i}]") for i, entry in enumerate(entries)]
+    coverage = build(Coverage, data["coverage"], "coverage")
+    return Workload(plain(data["name"], "str", "name"), layers, coverage, tuple(str(note) for note in notes))
 
 
 NESTED: Mapping[str, Any] = {"loops": Loops, "output": Tensor, "weight": Tensor}
