@@ -27,6 +27,7 @@ from hwsim.search import Found
 from hwsim.workload import Layer, Workload, write_atomically
 
 SCHEMA_VERSION = 1
+WIDTH = 110  # of the tables where there is no terminal to ask
 SCHEMA_FILE = Path(__file__).parent / "schemas" / "report.schema.json"
 
 
@@ -198,7 +199,9 @@ def share(part: float, whole: float) -> str:
 
 def render(report: Report, console: Console | None = None) -> None:
     """Print totals, components, the five costliest layers, bottlenecks, coverage and assumptions."""
-    console = console or Console()
+    if console is None:
+        console = Console()
+        console = console if console.is_terminal else Console(width=WIDTH)
     console.print(totals_table(report))
     console.print(components_table(report))
     console.print(layers_table(report))
@@ -249,15 +252,18 @@ def certificate_line(report: Report) -> str:
 def components_table(report: Report) -> Table:
     """Energy by component, and how many layers each resource bounds."""
     total = report.cost.totals.energy_pj
-    bounds = Counter(cost.bottleneck for cost in report.cost.layers)
+    bounds = Counter(cost.bottleneck for cost in report.cost.layers if not cost.fused_into)
+    fused = sum(1 for cost in report.cost.layers if cost.fused_into)
     table = Table(title="Energy by component; layers bound by it", title_justify="left")
     for column in ("component", "energy", "share", "bounds"):
         table.add_column(column, justify="left" if column == "component" else "right")
     for component, energy in report.cost.energy_pj_by_component:
         layers = bounds.pop(component, 0)
         table.add_row(component, si(energy * 1e-12, "J"), share(energy, total), f"{layers} layers" if layers else "")
-    for name, layers in bounds.items():
+    for name, layers in bounds.most_common():
         table.add_row(name, "", "", f"{layers} layers")
+    if fused:
+        table.add_row("(fused, no time of their own)", "", "", f"{fused} layers")
     return table
 
 
@@ -265,7 +271,7 @@ def layers_table(report: Report) -> Table:
     """The five layers that cost most energy."""
     table = Table(title="Five costliest layers", title_justify="left")
     for column in ("layer", "op", "bits W/A", "MACs", "energy", "share", "cycles", "bound by"):
-        table.add_column(column, justify="left" if column in ("layer", "op", "bound by") else "right")
+        table.add_column(column, justify="left" if column in ("layer", "op", "bound by") else "right", no_wrap=True)
     pairs = sorted(zip(report.workload, report.cost.layers, strict=True), key=lambda pair: -pair[1].total_energy_pj)
     for layer, cost in pairs[:5]:
         weight, activation, *_ = layer.bits_key()
