@@ -77,9 +77,7 @@ def load_accelerator(name_or_path: str | Path) -> Accelerator:
     try:
         spec = AcceleratorSpec.model_validate(document.data)
     except ValidationError as problem:
-        raise SpecError(
-            sorted_by_line([explain(document, dict(e)) for e in problem.errors(include_url=False)])
-        ) from None
+        raise SpecError(sorted_by_line(explanations(document, problem))) from None
     problems = contradictions(document, spec)
     if problems:
         raise SpecError(sorted_by_line(problems))
@@ -116,6 +114,22 @@ def sorted_by_line(problems: list[str]) -> list[str]:
 
 
 # --- messages -------------------------------------------------------------------------------------------------------
+
+
+def explanations(document: Document, problem: ValidationError) -> list[str]:
+    """All errors in words; a key that is missing because it was misspelt is named once."""
+    errors: list[dict[str, Any]] = [dict(error) for error in problem.errors(include_url=False)]
+    found = [explain(document, error) for error in errors]
+    misspelt = {
+        (error["loc"][:-1], match[1])
+        for error, text in zip(errors, found, strict=True)
+        if (match := re.search(r"did you mean (\w+)\?$", text))
+    }
+    return [
+        text
+        for error, text in zip(errors, found, strict=True)
+        if error["type"] != "missing" or (error["loc"][:-1], error["loc"][-1]) not in misspelt
+    ]
 
 
 def explain(document: Document, error: dict[str, Any]) -> str:

@@ -264,7 +264,7 @@ class AcceleratorSpec(Part):
 def json_schema() -> str:
     """JSON Schema of the YAML, as published in hwsim/schemas/accelerator.schema.json."""
     schema = AcceleratorSpec.model_json_schema()
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "hwsim accelerator"} | schema
+    schema |= {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "hwsim accelerator"}
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
