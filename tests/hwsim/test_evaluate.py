@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +104,14 @@ def test_report_follows_its_published_schema(written: tuple[Path, dict[str, Any]
 
 def test_files_say_the_same_as_the_report(written: tuple[Path, dict[str, Any]]) -> None:
     folder, report = written
-    rows = list(csv.DictReader((folder / "out" / "layers.csv").open()))
+    rows = list(csv.DictReader((folder / "out" / "layers.csv").read_text().splitlines()))
     assert [row["name"] for row in rows] == [layer["name"] for layer in report["layers"]]
     assert sum(float(row["energy_pj"]) for row in rows) == report["totals"]["energy_pj"]
     assert (folder / "out" / "energy.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (folder / "out" / "energy.svg").read_text()
     page = (folder / "out" / "report.html").read_text()
     assert all(layer["name"] in page for layer in report["layers"])
-    assert "http" not in page.replace("http://www.w3.org", ""), "the page must be self-contained"
+    assert not re.search(r"(src|href)=.https?:|@import|url\(http", page), "the page must be self-contained"
 
 
 def test_written_mappings_price_to_the_same_report(
@@ -148,8 +149,10 @@ def test_objectives_win_their_own_game(resnet20: Workload) -> None:
     energy, latency, edp = (
         evaluate(resnet20, accelerator, Request(objective=objective)) for objective in ("energy", "latency", "edp")
     )
-    macs = [layer.name for layer in resnet20 if layer.has_macs]
-    for name in macs:
-        cost = {o: r.found[name].cost for o, r in (("energy", energy), ("latency", latency), ("edp", edp))}
-        assert cost["energy"].total_energy_pj <= min(c.total_energy_pj for c in cost.values())
-        assert cost["latency"].latency_cycles <= min(c.latency_cycles for c in cost.values())
+    for name, best in energy.found.items():  # never worse than another objective's mapping by more than its own gap
+        others = [r.found[name].cost.total_energy_pj for r in (latency, edp)]
+        assert best.cost.total_energy_pj <= min(others) * (1 + best.certificate.gap)
+    for name, best in latency.found.items():
+        others = [r.found[name].cost.latency_cycles for r in (energy, edp)]
+        assert best.cost.latency_cycles <= min(others) * (1 + best.certificate.gap)
+    assert latency.cost.totals.latency_cycles < energy.cost.totals.latency_cycles
