@@ -1,6 +1,6 @@
 """Operands that share one memory: branch and bound on who gets how much of it.
 
-A chain is found as if every operand had the whole memory; where the tiles together do not fit, the problem splits in two:
+A chain is found as if every operand had the whole memory; where the tiles do not fit together, the problem splits in two:
 one operand's tile is smaller than it was, or it is at least as large and the others get what is left. Every branch is a
 relaxation of what it covers, so the first chain that fits, best first, is the cheapest that fits.
 """
@@ -60,7 +60,7 @@ def overfull(problem: Problem, batch: Batch, row: int, chain: Chain) -> dict[Key
 def one_row(batch: Batch, row: int) -> Batch:
     """A batch of a single unrolling."""
     lattices = Lattices(batch.lattices.extents[row : row + 1], batch.lattices.signatures)
-    return Batch(batch.problem, lattices, batch.spatial[row : row + 1], batch.chains)
+    return Batch(batch.problem, lattices, batch.spatial[row : row + 1])
 
 
 def cheapest_fitting(batch: Batch, row: int, max_branches: int) -> tuple[Chain | None, float]:

@@ -1,15 +1,17 @@
-"""The cheapest chain of tiles for each of many spatial unrollings: shortest paths over lattices with stages per operand.
+"""The cheapest chain of tiles for each of many spatial unrollings: shortest paths with stages per operand.
 
-Lattice points are temporal extents (the unrolling divided out), so an array changes no point. Every crossing (operand,
-child) settles at one point: its tile spans the relevant extents there, everything further out reloads it. Costs are then
-sums over settle points on one path; stages say which crossings have settled. Below an array everything settles except
-one operand that may stay stationary while only loops it does not see run above the array (`carried`).
+Lattice points are temporal extents (the unrolling divided out), so an array changes no point. Every crossing (child,
+parent) settles at one point: its tile spans the relevant extents there, everything further out reloads it. Costs are
+sums over settle points on one path; stages say which holder settles next. Below an array everything settles except one
+operand that may stay stationary while only loops it does not see run above the array (`carried`).
 Halo overlaps between neighbouring input tiles are left out here (they only make a nest cheaper): see `nest`.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
+from collections.abc import Iterator
 from collections.abc import Mapping as Map
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,12 +19,14 @@ from functools import cached_property
 import numpy as np
 
 from hwsim.machine import OPERANDS, Operand
-from hwsim.mapper.lattice import Costs, Ints, Lattices, divisor_table
+from hwsim.mapper.lattice import Costs, Ints, Lattices
 from hwsim.mapper.problem import Crossing, Problem
 from hwsim.mapping import Rank
 
 Point = tuple[int, ...]
-Stage = tuple[int, int, int, int]  # settled crossings of weight, input, output; index of the carried operand or -1
+# Per operand the holder that settles next (position in `Problem.holders`, -1 the MAC); index of the carried one or -1.
+Stage = tuple[int, int, int, int]
+Step = tuple[int, int, int]  # operand index, child, parent: a crossing that settles
 Shares = Map[tuple[str, Operand], Costs]  # (memory, operand) -> bits its tile may take there, one per row
 
 
@@ -55,7 +59,6 @@ class Batch:
     problem: Problem
     lattices: Lattices
     spatial: Ints
-    chains: tuple[tuple[Crossing, ...], ...]  # per operand, innermost first
 
     @cached_property
     def rows(self) -> int:
@@ -149,32 +152,21 @@ class Batch:
                 result = result * self.spread(points.astype(np.float64), (active[0], active[1]))
         return result
 
-    @cached_property
-    def placed(self) -> tuple[tuple[Crossing, ...], ...]:
-        """Crossings with a tile to place; without a latch the MAC has none."""
-        return tuple(
-            tuple(c for c in chain if c.child != "mac" or self.problem.latched(c.operand)) for chain in self.chains
-        )
-
-    @cached_property
-    def constant_pj(self) -> Costs:
-        """Per row: energy of the crossings that have nothing to place (MACs reading and writing every step)."""
-        total = np.zeros(self.rows)
-        for chain in self.chains:
-            for crossing in chain:
-                if crossing.child == "mac" and not self.problem.latched(crossing.operand):
-                    total = total + self.energy(crossing).reshape(self.rows, -1)[:, 0]
-        return total
-
-    def settle_costs(self, shares: Shares) -> list[list[Costs]]:
-        """Per operand and placed crossing: energy where the tile fits, infinite elsewhere."""
-        return [[self.settle_cost(crossing, shares) for crossing in chain] for chain in self.placed]
+    def settle_costs(self, shares: Shares) -> dict[Step, Costs]:
+        """Energy of every crossing where its tile fits, infinite elsewhere."""
+        return {
+            (x, child, parent): self.settle_cost(crossing, shares)
+            for x, operand in enumerate(OPERANDS)
+            for (child, parent), crossing in self.problem.crossings[operand].items()
+        }
 
     def settle_cost(self, crossing: Crossing, shares: Shares) -> Costs:
         """Energy of one crossing where its tile fits, infinite elsewhere."""
         value = self.energy(crossing)
         if crossing.child == "mac":
-            return np.where(self.elements(crossing.operand, 0) <= 1, value, np.inf)
+            if self.problem.latched(crossing.operand):
+                return np.where(self.elements(crossing.operand, 0) <= 1, value, np.inf)
+            return value[(slice(None), *([slice(0, 1)] * len(self.problem.dims)))]  # no tile: every step reads anew
         if crossing.capacity_bits is None:
             return value
         limit: float | Costs = crossing.capacity_bits
@@ -204,51 +196,54 @@ def window(rank: Rank, p: Ints, r: Ints) -> Ints:
 
 @dataclass
 class Solved:
-    """All stages of a batch: `before` and `after` moving, per segment; least energy per row."""
+    """All stages of a batch, `before` and `after` moving, per segment."""
 
     batch: Batch
-    costs: list[list[Costs]]
-    counts: list[tuple[int, int, int]]
+    costs: dict[Step, Costs]
     history: list[tuple[dict[Stage, Costs], dict[Stage, Costs]]]
-
-    @cached_property
-    def final(self) -> Stage:
-        """Everything settled."""
-        last = self.counts[-1]
-        return (last[0], last[1], last[2], -1)
 
     @cached_property
     def energies(self) -> Costs:
         """Least energy per row, infinite where nothing fits."""
         after = self.history[-1][1]
-        if self.final not in after:
+        final = final_stage(self.batch.problem)
+        if final not in after:
             return np.full(self.batch.rows, np.inf)
-        return after[self.final].reshape(self.batch.rows, -1)[:, -1] + self.batch.constant_pj
+        return after[final].reshape(self.batch.rows, -1)[:, -1]
+
+
+def final_stage(problem: Problem) -> Stage:
+    """Everything settled: only the outermost memory is left."""
+    last = [len(problem.holders[operand]) - 1 for operand in OPERANDS]
+    return (last[0], last[1], last[2], -1)
 
 
 def solve(batch: Batch, shares: Shares) -> Solved:
     """The cheapest chain of every row under `shares`."""
+    problem = batch.problem
     costs = batch.settle_costs(shares)
     dims = batch.lattices.dim_lengths
-    levels = len(batch.problem.arrays) + 1
-    per_level = [[sum(c.segment <= k for c in chain) for chain in batch.placed] for k in range(levels)]
-    counts = [(c[0], c[1], c[2]) for c in per_level]
     start: Costs = np.full((batch.rows, *dims), np.inf)
     start[(slice(None), *([0] * len(dims)))] = 0.0
-    entering: dict[Stage, Costs] = {(0, 0, 0, -1): start}
+    entering: dict[Stage, Costs] = {(-1, -1, -1, -1): start}
     history: list[tuple[dict[Stage, Costs], dict[Stage, Costs]]] = []
-    for k in range(levels):
-        before, after = run_segment(batch, costs, entering, counts, k)
+    for k in range(len(problem.arrays) + 1):
+        before, after = run_segment(batch, costs, entering, k)
         history.append((before, after))
-        entering = passing(after, counts[k])
-    return Solved(batch, costs, counts, history)
+        entering = passing(problem, after, k)
+    return Solved(batch, costs, history)
 
 
-def passing(after: dict[Stage, Costs], limits: tuple[int, int, int]) -> dict[Stage, Costs]:
-    """Stages that may pass an array: all settled, or all but one operand, carried from here on."""
+def segment_of(problem: Problem, x: int, holder: int) -> int:
+    """Arrays inside a holder; 0 for the MAC."""
+    return 0 if holder < 0 else problem.segments[problem.holders[OPERANDS[x]][holder].name]
+
+
+def passing(problem: Problem, after: dict[Stage, Costs], k: int) -> dict[Stage, Costs]:
+    """Stages that may pass array k: all below it settled, or all but one operand, carried from here on."""
     entering: dict[Stage, Costs] = {}
     for stage, values in after.items():
-        lacking = [x for x in range(3) if stage[x] < limits[x]]
+        lacking = [x for x in range(3) if segment_of(problem, x, stage[x]) <= k]
         if len(lacking) > 1 or (lacking and stage[3] not in (-1, lacking[0])):
             continue
         key = (stage[0], stage[1], stage[2], lacking[0] if lacking else -1)
@@ -256,76 +251,84 @@ def passing(after: dict[Stage, Costs], limits: tuple[int, int, int]) -> dict[Sta
     return entering
 
 
-def moves(batch: Batch, stage: Stage) -> tuple[int, ...]:
-    """Dims a stage may grow along: all, or those the carried operand does not see."""
+def moves(problem: Problem, stage: Stage) -> tuple[int, ...]:
+    """Dims a stage may grow along: all, or those the carried operand does not see. A waiting MAC keeps all at one."""
+    if any(stage[x] < 0 and not problem.latched(OPERANDS[x]) for x in range(3)):
+        return ()
     if stage[3] < 0:
-        return tuple(range(len(batch.problem.dims)))
-    return batch.problem.irrelevant_axes(OPERANDS[stage[3]])
+        return tuple(range(len(problem.dims)))
+    return problem.irrelevant_axes(OPERANDS[stage[3]])
 
 
 def run_segment(
-    batch: Batch,
-    costs: list[list[Costs]],
-    entering: dict[Stage, Costs],
-    counts: list[tuple[int, int, int]],
-    k: int,
+    batch: Batch, costs: dict[Step, Costs], entering: dict[Stage, Costs], k: int
 ) -> tuple[dict[Stage, Costs], dict[Stage, Costs]]:
     """Costs per stage before and after moving, within segment k."""
     before = dict(entering)
     after: dict[Stage, Costs] = {}
-    for done in range(sum(counts[k]) + 1):
-        for stage in sorted(s for s in before if sum(s[:3]) == done):
-            moved = batch.lattices.below(before[stage], moves(batch, stage))
-            after[stage] = moved
-            for target, x, index in successors(stage, counts, k):
-                value = moved + costs[x][index]
-                if target in before:
-                    before[target] = np.minimum(before[target], value)
-                else:
-                    before[target] = value
+    waiting = sorted(before, key=lambda s: sum(s[:3]))
+    while waiting:
+        stage = waiting.pop(0)
+        free = moves(batch.problem, stage)
+        moved = batch.lattices.below(before[stage], free) if free else before[stage]
+        after[stage] = moved
+        for target, step in successors(batch.problem, stage, k):
+            value = moved + costs[step]
+            if target in before:
+                np.minimum(before[target], value, out=before[target])
+            else:
+                before[target] = value
+                bisect.insort(waiting, target, key=lambda s: sum(s[:3]))
     return before, after
 
 
-def successors(stage: Stage, counts: list[tuple[int, int, int]], k: int) -> list[tuple[Stage, int, int]]:
-    """(next stage, operand index, crossing index) of every crossing that may settle now."""
-    found: list[tuple[Stage, int, int]] = []
-    for x in range(3):
-        if stage[x] >= counts[k][x]:
+def successors(problem: Problem, stage: Stage, k: int) -> tuple[tuple[Stage, Step], ...]:
+    """(next stage, crossing) of every crossing that may settle now. MACs without a latch settle first, in order."""
+    key = (stage, k)
+    if key not in problem.known_successors:
+        problem.known_successors[key] = tuple(find_successors(problem, stage, k))
+    return problem.known_successors[key]
+
+
+def find_successors(problem: Problem, stage: Stage, k: int) -> Iterator[tuple[Stage, Step]]:
+    """`successors`, found anew."""
+    unlatched = [x for x in range(3) if stage[x] < 0 and not problem.latched(OPERANDS[x])]
+    for x in unlatched[:1] or range(3):
+        if segment_of(problem, x, stage[x]) > k:
             continue
-        settled = [stage[0], stage[1], stage[2]]
-        settled[x] += 1
-        carried = stage[3]
-        if carried == x and settled[x] >= (counts[k - 1][x] if k else 0):
-            carried = -1
-        found.append(((settled[0], settled[1], settled[2], carried), x, stage[x]))
-    return found
+        for child, parent in problem.crossings[OPERANDS[x]]:
+            if child == stage[x]:
+                settled = [stage[0], stage[1], stage[2]]
+                settled[x] = parent
+                carried = stage[3]
+                if carried == x and segment_of(problem, x, parent) >= k:
+                    carried = -1
+                yield (settled[0], settled[1], settled[2], carried), (x, child, parent)
 
 
 def trace(solved: Solved, row: int) -> Chain:
     """An optimal chain of one row, found backwards by exact equality of costs (minima copy values)."""
-    batch = solved.batch
-    shape = batch.lattices.dim_lengths
-    stage = solved.final
-    point: Point = tuple(length - 1 for length in shape)
+    batch, problem = solved.batch, solved.batch.problem
+    stage = final_stage(problem)
+    point: Point = tuple(length - 1 for length in batch.lattices.dim_lengths)
     extents = tuple(int(e) for e in batch.lattices.extents[row])
-    tables = [divisor_table(extent, exps) for extent, exps in zip(extents, batch.lattices.signatures, strict=True)]
-
-    def tile(at: Point) -> tuple[int, ...]:
-        return tuple(table[i] for table, i in zip(tables, at, strict=True))
-
+    sizes = [column[row] for column in batch.lattices.sizes]
     events: list[Event] = []
     for k in range(len(solved.history) - 1, -1, -1):
         before, after = solved.history[k]
         while True:
-            value = after[stage][(row, *point)]
-            point = source_of(batch, before[stage][row], float(value), point, moves(batch, stage))
+            free = moves(problem, stage)
+            if free:
+                value = float(after[stage][(row, *point)])
+                point = source_of(batch, before[stage][row], value, point, free)
+            tile = tuple(int(column[i]) for column, i in zip(sizes, point, strict=True))
             origin = origin_of(solved, row, k, stage, point)
             if origin is None:
                 break
-            stage = origin[0]
-            events.append(Event(tile(point), batch.placed[origin[1]][origin[2]], k))
+            stage, (x, child, parent) = origin
+            events.append(Event(tile, problem.crossings[OPERANDS[x]][child, parent], k))
         if k:
-            events.append(Event(tile(point), None, k - 1))
+            events.append(Event(tile, None, k - 1))
             inner = solved.history[k - 1][1]
             cost = before[stage][(row, *point)]
             alike = [s for s in inner if s[:3] == stage[:3] and s[3] in (-1, stage[3])]
@@ -333,17 +336,21 @@ def trace(solved: Solved, row: int) -> Chain:
     return Chain(float(solved.energies[row]), tuple(reversed(events)), extents, row)
 
 
-def origin_of(solved: Solved, row: int, k: int, stage: Stage, point: Point) -> tuple[Stage, int, int] | None:
-    """The stage, operand and crossing whose settling at `point` gave this cost; None where the segment began here."""
+def origin_of(solved: Solved, row: int, k: int, stage: Stage, point: Point) -> tuple[Stage, Step] | None:
+    """The stage and crossing whose settling at `point` gave this cost; None where the segment began here."""
     before, after = solved.history[k]
-    shape = (solved.batch.rows, *solved.batch.lattices.dim_lengths)
+    goal = before[stage][(row, *point)]
     for previous, values in after.items():
-        for target, x, index in successors(previous, solved.counts, k):
-            if target == stage:
-                cost = np.broadcast_to(solved.costs[x][index], shape)[(row, *point)]
-                if values[(row, *point)] + cost == before[stage][(row, *point)]:
-                    return previous, x, index
+        for target, step in successors(solved.batch.problem, previous, k):
+            if target == stage and values[(row, *point)] + at(solved.costs[step], row, point) == goal:
+                return previous, step
     return None
+
+
+def at(costs: Costs, row: int, point: Point) -> float:
+    """Entry of a broadcastable array."""
+    full = (row, *point)
+    return float(costs[tuple(i if length > 1 else 0 for i, length in zip(full, costs.shape, strict=True))])
 
 
 def source_of(batch: Batch, before: Costs, value: float, point: Point, dims: tuple[int, ...]) -> Point:

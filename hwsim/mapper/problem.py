@@ -1,16 +1,16 @@
 """One layer on one accelerator as the search sees it: who holds what, and the price of an element that moves.
 
-Every operand has, per choice of bypassed memories, a chain of holders from the outermost memory down to the MAC. A
-`Crossing` is one neighbouring pair (parent, child) of that chain. Its energy is linear in the visits V_j: elements that
+Every operand has a chain of holders from the outermost memory down to the MAC, some of which it may bypass. A
+`Crossing` is one possible neighbouring pair (parent, child) of that chain. Its energy is linear in the visits V_j: elements that
 pass level j between child and parent (j counts the arrays inside it), summed over instances and time:
 energy = sum_j price_j * V_j + constant. V_j = |operand| * product over irrelevant dims of the blocks they are cut into.
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from hwsim.counts import Kind
 from hwsim.machine import OPERANDS, Accelerator, Array, Memory, Operand
@@ -96,30 +96,37 @@ class Problem:
         return found
 
     @cached_property
-    def variants(self) -> dict[Operand, tuple[tuple[Crossing, ...], ...]]:
-        """Per operand its possible chains, one per choice of bypassed memories; crossings innermost first."""
-        return {operand: tuple(self.chains(operand)) for operand in OPERANDS}
+    def holders(self) -> dict[Operand, tuple[Memory, ...]]:
+        """Memories that may hold an operand, innermost first; the last is the outermost memory."""
+        memories = tuple(reversed(self.accelerator.memories))
+        return {operand: tuple(m for m in memories if operand in m.keeps) for operand in OPERANDS}
 
-    def chains(self, operand: Operand) -> list[tuple[Crossing, ...]]:
-        """The operand's chains: all kept first, then with ever more bypassed memories."""
-        keepers = [memory for memory in self.accelerator.memories if operand in memory.keeps]
-        optional = [memory for memory in keepers[1:] if operand in memory.bypass]
-        found: list[tuple[Crossing, ...]] = []
-        for count in range(len(optional) + 1):
-            for dropped in itertools.combinations(optional, count):
-                holders = [memory for memory in keepers if memory not in dropped]
-                found.append(self.chain(operand, holders))
+    @cached_property
+    def crossings(self) -> dict[Operand, dict[tuple[int, int], Crossing]]:
+        """Per operand every possible (child, parent) by position in `holders`; child -1 is the MAC.
+
+        All memories between the two must be ones that the operand may bypass.
+        """
+        found: dict[Operand, dict[tuple[int, int], Crossing]] = {}
+        for operand, holders in self.holders.items():
+            pairs: dict[tuple[int, int], Crossing] = {}
+            for child in range(-1, len(holders) - 1):
+                for parent in range(child + 1, len(holders)):
+                    pairs[child, parent] = self.price(operand, holders[parent], holders[child] if child >= 0 else None)
+                    if operand not in holders[parent].bypass:
+                        break
+            found[operand] = pairs
         return found
 
-    def chain(self, operand: Operand, holders: list[Memory]) -> tuple[Crossing, ...]:
-        """Crossings of one chain of holders (outermost first), innermost first.
+    def main_chain(self, operand: Operand) -> tuple[Crossing, ...]:
+        """The operand's crossings when nothing is bypassed, innermost first."""
+        pairs = self.crossings[operand]
+        return tuple(pairs[i, i + 1] for i in range(-1, len(self.holders[operand]) - 1))
 
-        Without a latch the MAC has no tile of its own to place: its crossing is the constant `mac_crossing`.
-        """
-        crossings: list[Crossing] = [self.mac_crossing(operand, holders[-1])]
-        for parent, child in reversed(list(itertools.pairwise(holders))):
-            crossings.append(self.crossing(operand, parent, child))
-        return tuple(crossings)
+    @cached_property
+    def known_successors(self) -> dict[Any, Any]:
+        """Cache of `chains.successors`."""
+        return {}
 
     @cached_property
     def unit(self) -> UnitPrices:
@@ -133,14 +140,6 @@ class Problem:
     def hop(self, array: int, operand: Operand, kind: Kind) -> float:
         """pJ per element that passes an array (innermost is 0)."""
         return self.unit.hop_pj[self.arrays[array].name, operand, kind]
-
-    def mac_crossing(self, operand: Operand, parent: Memory) -> Crossing:
-        """Between the MAC and the innermost memory of an operand; the child's side is free."""
-        return self.price(operand, parent, None)
-
-    def crossing(self, operand: Operand, parent: Memory, child: Memory) -> Crossing:
-        """Between two memories."""
-        return self.price(operand, parent, child)
 
     def price(self, operand: Operand, parent: Memory, child: Memory | None) -> Crossing:
         """Prices per element at every level between child and parent."""

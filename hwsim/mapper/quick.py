@@ -1,13 +1,12 @@
 """A good mapping in milliseconds: promising unrollings, their cheapest chains, a few exact prices.
 
-Unrollings are ranked by how little the innermost boundary would move, for every choice of one stationary operand, and by
-cycles; the best few of each ranking are solved (`chains`), the cheapest written as nests and priced exactly.
+Unrollings are ranked by how little the innermost boundary would move, for every choice of one stationary operand, and
+by cycles; the best few of each ranking are solved (`chains`), the cheapest written as nests and priced exactly.
 `bound_pj` is a simple lower bound that holds for every legal mapping.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from hwsim.mapper.unrolling import unrollings
 from hwsim.mapping import Mapping
 
 KEEP_PER_AXIS = 48
+KEEP = 3000
 WASTE = 4.0
 # Weights by which operands share a memory, tried in turn where their tiles do not fit together.
 SHARES: tuple[dict[Operand, float], ...] = tuple(
@@ -60,7 +60,7 @@ def moved_per_mac(problem: Problem, spatial: NDArray[np.int64]) -> NDArray[np.fl
     for operand in OPERANDS:
         reuse = list(problem.irrelevant_axes(operand))
         total = np.zeros(len(spatial))
-        for crossing in problem.variants[operand][0]:
+        for crossing in problem.main_chain(operand):
             if crossing.parent_segment > crossing.segment:
                 between = inside[:, crossing.parent_segment] // inside[:, crossing.segment]
                 total += crossing.prices[-1] / between[:, reuse].prod(axis=1)
@@ -79,7 +79,7 @@ def promising(problem: Problem, spatial: NDArray[np.int64], keep: int) -> list[i
 
 
 def padded(problem: Problem, spatial: Ints, rows: Sequence[int]) -> list[Row]:
-    """Rows with their temporal extents as they are, and with those padded that gain divisors, while lattices stay small."""
+    """Rows with their temporal extents as they are, and with those padded that gain divisors if lattices stay small."""
     found: list[Row] = []
     for row in rows:
         needed = -(-np.array(problem.extents) // spatial[row].prod(axis=0))
@@ -115,17 +115,14 @@ class Solution:
     shares: int  # which of SHARES it was solved under; -1: every operand as if it had the shared memory alone
 
 
-def solve_rows(
-    problem: Problem, spatial: Ints, rows: Sequence[tuple[Row, int]], chains: tuple[tuple[Crossing, ...], ...]
-) -> list[Solution]:
+def solve_rows(problem: Problem, spatial: Ints, rows: Sequence[tuple[Row, int]]) -> list[Solution]:
     """All rows under their shares, in batches of like shape; rows where nothing fits are left out."""
     extents = np.array([row.extents for row, _ in rows], dtype=np.int64)
     idle = problem.unit.static_pj_per_cycle * float(problem.unit.cycles_per_step)
     found: list[Solution] = []
     for members, shape in clustered(extents, WASTE, MAX_VALUES):
-        batch = Batch(
-            problem, Lattices(extents[members], shape), spatial[[rows[i][0].unrolling for i in members]], chains
-        )
+        unrolled = spatial[[rows[i][0].unrolling for i in members]]
+        batch = Batch(problem, Lattices(extents[members], shape), unrolled)
         solved = solve(batch, share_limits(problem, [rows[i][1] for i in members]))
         energies = solved.energies + idle * extents[members].prod(axis=1)
         for index, (i, energy) in enumerate(zip(members, energies.tolist(), strict=True)):
@@ -151,23 +148,18 @@ def share_limits(problem: Problem, choices: Sequence[int]) -> dict[tuple[str, Op
 
 def candidates(problem: Problem, effort: Effort) -> Candidates:
     """Mappings to price exactly, cheapest estimate first."""
-    options = unrollings(problem, True, KEEP_PER_AXIS)
+    options = unrollings(problem, True, KEEP_PER_AXIS, KEEP)
     spatial = options.per_array(len(problem.arrays))
     rows = padded(problem, spatial, promising(problem, spatial, effort.per_ranking))
-    covered = 0
-    ranked: list[Solution] = []
-    for w, i, o in itertools.product(*(problem.variants[operand] for operand in OPERANDS)):
-        chains = (w, i, o)
-        relaxed = solve_rows(problem, spatial, [(row, -1) for row in rows], chains)
-        fitting, tight = relaxed, [s for s in relaxed[: effort.shared] if crowded(problem, s)]
-        covered += sum(s.solved.batch.lattices.points for s in relaxed)
-        if tight:
-            again = [(s.row, share) for s in tight for share in range(len(SHARES))]
-            shared = solve_rows(problem, spatial, again, chains)
-            covered += sum(s.solved.batch.lattices.points for s in shared)
-            fitting = [*(s for s in relaxed[: effort.shared] if s not in tight), *shared]
-        ranked.extend(sorted(fitting, key=lambda s: s.energy_pj)[: effort.chains])
-    ranked.sort(key=lambda s: s.energy_pj)
+    relaxed = solve_rows(problem, spatial, [(row, -1) for row in rows])
+    covered = sum(s.solved.batch.lattices.points for s in relaxed)
+    tight = [s for s in relaxed[: effort.shared] if crowded(problem, s)]
+    ranked = [s for s in relaxed[: effort.shared] if s not in tight]
+    if tight:
+        again = [(s.row, share) for s in tight for share in range(len(SHARES))]
+        shared = solve_rows(problem, spatial, again)
+        covered += sum(s.solved.batch.lattices.points for s in shared)
+        ranked = sorted([*ranked, *shared], key=lambda s: s.energy_pj)
     found: dict[Mapping, None] = {}
     for solution in ranked[: effort.chains]:
         chain = trace(solution.solved, solution.index)
@@ -191,8 +183,18 @@ def bound_pj(problem: Problem) -> float:
     unit, macs = problem.unit, problem.layer.macs
     total = unit.fixed_pj + macs * unit.mac_pj
     for operand in OPERANDS:
-        total += min(sum(crossing_bound(problem, c) for c in chain) for chain in problem.variants[operand])
+        total += chain_bound(problem, operand)
     return total + unit.static_pj_per_cycle * bound_cycles(problem)
+
+
+def chain_bound(problem: Problem, operand: Operand) -> float:
+    """Least energy of an operand over all choices of bypassed memories."""
+    last = len(problem.holders[operand]) - 1
+    least = {-1: 0.0}
+    for (child, parent), crossing in sorted(problem.crossings[operand].items()):
+        value = least[child] + crossing_bound(problem, crossing)
+        least[parent] = min(least.get(parent, value), value)
+    return least[last]
 
 
 def crossing_bound(problem: Problem, crossing: Crossing) -> float:

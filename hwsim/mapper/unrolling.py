@@ -84,8 +84,10 @@ def use(problem: Problem, factors: tuple[int, ...]) -> float:
     return result
 
 
-def unrollings(problem: Problem, imperfect: bool, keep_per_axis: int | None = None) -> Unrollings:
-    """All combinations of the axes' choices, without factors beyond a dim's extent."""
+def unrollings(
+    problem: Problem, imperfect: bool, keep_per_axis: int | None = None, keep: int | None = None
+) -> Unrollings:
+    """All combinations of the axes' choices without factors beyond a dim's extent; where limited, the fastest."""
     axes: list[tuple[int, Axis]] = []
     factors = np.ones((1, 0, len(problem.dims)), dtype=np.int64)
     extents = np.array(problem.extents)
@@ -100,4 +102,7 @@ def unrollings(problem: Problem, imperfect: bool, keep_per_axis: int | None = No
             total = factors.prod(axis=1)
             without = total // factors[:, -1]
             factors = factors[((without < extents) | (factors[:, -1] == 1)).all(axis=1)]
+            if keep is not None and len(factors) > keep:
+                cycles = (-(-extents // factors.prod(axis=1))).prod(axis=1)
+                factors = factors[np.argsort(cycles, kind="stable")[:keep]]
     return Unrollings(tuple(axes), factors)
