@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from experiments.jobs import Job, Runner
+from experiments.jobs import Job, Runner, share_of, with_float_jobs
 from experiments.profiles import PROFILES, Profile
 from quant.loop import rank
 
@@ -25,6 +25,9 @@ def parser(name: str, doc: str) -> argparse.ArgumentParser:
     p.add_argument("--profile", default="smoke", choices=list(PROFILES))
     p.add_argument("--only", metavar="KEY", help="train this one run (and its float network): reproduces one row")
     p.add_argument("--seeds", type=int, metavar="N", help="use seeds 0..N-1 instead of the profile's")
+    p.add_argument(
+        "--share", default="0/1", metavar="I/N", help="train only part I of N: several processes side by side"
+    )
     p.add_argument("--minutes", type=float, help="stop, resumable, after so many minutes")
     p.add_argument("--out", type=Path, help="folder of the CSVs (default: results/PROFILE)")
     p.add_argument("--work", type=Path, help="folder of checkpoints (default: runs/PROFILE)")
@@ -48,12 +51,20 @@ def choose_profile(options: argparse.Namespace) -> Profile:
 def choose_jobs(options: argparse.Namespace, jobs: Sequence[Job]) -> list[Job]:
     """All jobs, or the one of --only. ValueError for a key that is none of them."""
     if options.only is None:
-        return list(jobs)
-    everything = [*jobs, *(job.float_job() for job in jobs if not job.is_float)]
-    chosen = [job for job in everything if job.key == options.only]
+        index, count = parse_share(options.share)
+        return share_of(jobs, index, count)
+    chosen = [job for job in with_float_jobs(jobs) if job.key == options.only]
     if not chosen:
         raise ValueError(f"--only: no run has the key {options.only!r}; --list prints all of them")
     return chosen[:1]
+
+
+def parse_share(text: str) -> tuple[int, int]:
+    """'1/2' -> (1, 2). ValueError unless 0 <= I < N."""
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise ValueError(f"--share: expected I/N with I below N, such as 0/2, got {text!r}")
+    return int(index), int(count)
 
 
 def runner(name: str, options: argparse.Namespace) -> Runner:

@@ -108,6 +108,20 @@ class Job:
         )  # fmt: skip
 
 
+def with_float_jobs(jobs: Iterable[Job]) -> list[Job]:
+    """The jobs, each once, and before its first user every float network that must be trained."""
+    return list(dict.fromkeys(
+        each for job in jobs for each in ([job] if job.is_float or job.weights else [job.float_job(), job])
+    ))  # fmt: skip
+
+
+def share_of(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
+    """The jobs of process `index` of `count`: whole (network, seed) groups, so that none waits for another."""
+    groups = list(dict.fromkeys((job.network, job.seed) for job in jobs))
+    mine = set(groups[index::count])
+    return [job for job in jobs if (job.network, job.seed) in mine]
+
+
 def bits_of(text: str) -> tuple[int, int]:
     """'W4A8' -> (4, 8)."""
     weight, _, activation = text.upper().removeprefix("W").partition("A")
@@ -126,13 +140,10 @@ class Runner:
     report: Callable[[str], None] = lambda line: print(line, flush=True)
 
     def run(self, jobs: Sequence[Job], minutes: float | None = None) -> bool:
-        """Train every job that has no row yet, float networks first; False when the time ran out before the end."""
+        """Train every job that has no row yet, each float network before its first user; False when time ran out."""
         deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
-        jobs = list(dict.fromkeys(jobs))
-        needed = [job.float_job() for job in jobs if not job.is_float and not job.weights]
-        todo = list(dict.fromkeys(itertools.chain(needed, jobs)))
         done = {row["key"] for row in table.read(self.table)}
-        todo = [job for job in todo if job.key not in done]
+        todo = [job for job in with_float_jobs(jobs) if job.key not in done]
         for position, job in enumerate(todo, start=1):
             left = (deadline - time.monotonic()) / 60
             if left <= 0:

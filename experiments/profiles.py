@@ -51,9 +51,9 @@ PROFILES = {
     ),
     "cpu": Profile(
         "cpu",
-        Job("silu_se_net", _small(28), "fashion_mnist", float_epochs=3, epochs=0.5),
+        Job("silu_se_net", _small(28), "fashion_mnist", float_epochs=2, epochs=0.25),
         Job("resnet8", (("image_size", 28), ("in_channels", 1), ("width", 0.5)), "fashion_mnist",
-            float_epochs=3, epochs=0.5),
+            float_epochs=2, epochs=0.25),
         ("W2A2", "W4A4"),
         (0, 1, 2),
     ),

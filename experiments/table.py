@@ -7,9 +7,11 @@ numbers back from here, so a figure can always be redrawn without training anyth
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +35,18 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]], *, key: str | None = N
     """Add rows and replace the file atomically; with `key`, a new row takes the place of the old one of equal key."""
     fresh = [{name: text_of(value) for name, value in row.items()} for row in rows]
     taken = {row[key] for row in fresh} if key is not None else set()
-    kept = [row for row in read(path) if key is None or row[key] not in taken]
-    write(path, [*kept, *fresh])
+    with locked(path):
+        kept = [row for row in read(path) if key is None or row[key] not in taken]
+        write(path, [*kept, *fresh])
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock beside a table, so that several processes may add rows to it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
