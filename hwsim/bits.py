@@ -34,7 +34,7 @@ AUTO_CONFIG: Mapping[str, str] = {
 ALWAYS_UNSIGNED = frozenset(("sigmoid", "hsigmoid", "softmax"))
 MAX_BITS = 16
 MAX_OUTPUT_BITS = 32
-WXAY = re.compile(r"[wW](\d{1,3})[aA](\d{1,3})")
+WXAY = re.compile(r"[wW]([0-9]{1,3})[aA]([0-9]{1,3})")
 RESERVED = ("default", "config", "first_last", "padding_policy")
 OPERAND_KEYS = ("weight", "input", "activation", "output")
 NORMS = ("layer_norm", "group_norm", "batch_norm")
@@ -119,7 +119,7 @@ def read_bits(
 def looks_like_path(text: str) -> bool:
     """Whether a --bits argument names a file rather than WxAy."""
     return WXAY.fullmatch(text.strip()) is None and (
-        text.endswith((".yaml", ".yml")) or "/" in text or Path(text).exists()
+        text.endswith((".yaml", ".yml")) or "/" in text or Path(text).is_file()
     )
 
 
@@ -276,7 +276,8 @@ class Widths:
             raise SpecError(problems)
         if self.request.first_last == "8bit":
             for name in self.first_and_last():
-                self.bits.setdefault(name, 8)
+                wanted = self.request.weight if name in self.weights else self.request.activation
+                self.bits.setdefault(name, max(8, wanted or 0))
             for group in groups:
                 self.agree(group, "first and last layer")
         self.apply_default()

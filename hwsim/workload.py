@@ -493,7 +493,7 @@ def build(cls: Any, entry: Any, where: str) -> Any:
             if not isinstance(value, list):
                 raise WorkloadError(f"{place}: expected a list, got {value!r}")
             values[key] = tuple(build(NESTED_LISTS[key], v, f"{place}[{i}]") for i, v in enumerate(value))
-        elif key in NESTED and value is not None:
+        elif key in NESTED and (value is not None or "None" not in str(fields[key].type)):
             values[key] = build(NESTED[key], value, place)
         else:
             values[key] = plain(value, str(fields[key].type), place)
