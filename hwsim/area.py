@@ -39,7 +39,7 @@ AREA_TO_45NM: tuple[tuple[float, float], ...] = (
 # Aladdin's 40 nm multiplier and adder leak 12.6 and 8.6 mW per mm2; 10 is used for logic and SRAM alike.
 LEAKAGE_MW_PER_MM2 = 10.0
 # Aladdin's register, 5.98 um2 per bit at 40 nm; used for memories too small to be an SRAM.
-REGISTER_UM2_PER_BIT, REGISTER_NODE_NM, REGISTER_LIMIT_BITS = 5.98, 40.0, 512
+REGISTER_UM2_PER_BIT, REGISTER_NODE_NM = 5.98, 40.0
 # Extra area of a precision-scalable unit over a plain one: two sub-word levels 18 %, divide-and-conquer bricks up to
 # 4.4x (Camus et al.); a serial unit replaces the multiplier by an AND row and keeps the accumulator.
 SUBWORD_FACTOR, FUSION_FACTOR = 1.18, 4.4
@@ -89,10 +89,16 @@ def area_factor(node_nm: float) -> float:
 
 
 def sram_area_mm2(size_bits: int, node_nm: float) -> float:
-    """Area of one memory: registers up to 512 bits, else CACTI at 45 nm, linear beyond 16 KiB (banks); by node."""
-    if size_bits <= REGISTER_LIMIT_BITS:
-        return size_bits * REGISTER_UM2_PER_BIT * 1e-6 * area_factor(node_nm) / area_factor(REGISTER_NODE_NM)
-    return interpolate(SRAM_MM2_45NM, size_bits / 8) * area_factor(node_nm)
+    """Area of one memory: CACTI at 45 nm, linear beyond 16 KiB (banks), times the node's factor.
+
+    Below the smallest SRAM of the table (128 bytes): registers, where they are smaller.
+    """
+    size_bytes, factor = size_bits / 8, area_factor(node_nm)
+    smallest_bytes, smallest_mm2 = SRAM_MM2_45NM[0]
+    if size_bytes <= smallest_bytes:
+        registers = size_bits * REGISTER_UM2_PER_BIT * 1e-6 / area_factor(REGISTER_NODE_NM)
+        return min(registers, smallest_mm2) * factor
+    return interpolate(SRAM_MM2_45NM, size_bytes) * factor
 
 
 def mac_area_mm2(mac: MacUnit, node_nm: float) -> float:
