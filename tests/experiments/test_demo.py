@@ -1,0 +1,53 @@
+"""The shipped networks are what networks/README.md says, and the demo runs the main job on them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from experiments import demo, ship
+from quant import checkpoint
+
+README = (demo.NETWORKS / "README.md").read_text(encoding="utf-8")
+SHIPPED = sorted(path for path in demo.NETWORKS.iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name)
+def test_shipped_networks_reach_the_accuracy_stated(folder: Path) -> None:
+    stated = re.search(rf"`{folder.name}` \|.*\| ([0-9.]+) % \|", README)
+    assert stated is not None, f"networks/README.md states no accuracy of {folder.name}"
+    percent, _ = demo.measured_accuracy(folder)
+    assert percent == pytest.approx(float(stated[1]), abs=0.005)
+    assert percent == pytest.approx(checkpoint.load_meta(folder).metrics["test_accuracy_percent"])
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name)
+def test_shipped_networks_are_small_and_not_resumable(folder: Path) -> None:
+    assert sum(path.stat().st_size for path in folder.iterdir()) < ship.LARGEST_BYTES
+    assert not list(folder.glob("training-*"))
+
+
+def test_demo_prices_the_quantized_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.main(["--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "real test digits" in printed
+    report = json.loads((tmp_path / "report.json").read_text())
+    depthwise = next(layer for layer in report["layers"] if layer["name"] == "blocks.1.0.conv_dw")
+    assert (depthwise["bits"]["weight"], depthwise["bits"]["input"]) == (4, 4)
+    assert report["totals"]["energy_pj"] > 0
+
+
+def test_demo_names_an_unknown_accelerator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.main(["--out", str(tmp_path), "--accelerator", "no_such_machine"]) == 2
+    assert "no_such_machine" in capsys.readouterr().err
+
+
+def test_shipping_leaves_training_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = demo.NETWORKS / "digits_silu_w4a4"
+    assert ship.main([str(source), str(tmp_path / "copy")]) == 0
+    assert demo.measured_accuracy(tmp_path / "copy") == demo.measured_accuracy(source)
+    assert ship.main([str(tmp_path / "absent"), str(tmp_path / "x")]) == 2
+    assert "no such checkpoint" in capsys.readouterr().err
