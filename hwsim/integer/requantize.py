@@ -15,11 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hwsim.integer.steps import Steps
 
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
 ROUNDINGS = ("half_up", "half_even", "half_away", "floor")
 # Products of an accumulator and a multiplier stay below this, so that a rounding constant still fits into int64.
 _LARGEST_PRODUCT = 2**62
@@ -67,49 +71,72 @@ def channel_steps(
 
     All sequences have one entry per channel; `steps` may have one for all.
     """
-    rows = [
-        _one_channel(a, b, steps[k if len(steps) > 1 else 0], int(low[k]), int(high[k]))
-        for k, (a, b) in enumerate(zip(slopes, intercepts, strict=True))
-    ]
-    most = max(len(t) for t, _ in rows)
-    thresholds = [t + [int(high[k]) + 1] * (most - len(t)) for k, (t, _) in enumerate(rows)]
-    levels = [c + [c[-1]] * (most + 1 - len(c)) for _, c in rows]
-    return ChannelSteps(
-        torch.tensor(thresholds, dtype=torch.int64).view(len(rows), most),
-        torch.tensor(levels, dtype=torch.int64),
-        torch.tensor([int(v) for v in low], dtype=torch.int64),
-        torch.tensor([int(v) for v in high], dtype=torch.int64),
-    )
+    lows, highs = (np.array([int(v) for v in bound], dtype=np.int64) for bound in (low, high))
+    if len(steps) == 1:
+        thresholds, levels = _same_steps(list(slopes), list(intercepts), steps[0], lows, highs)
+    else:
+        parts = [
+            _same_steps([slopes[k]], [intercepts[k]], steps[k], lows[k : k + 1], highs[k : k + 1])
+            for k in range(len(slopes))
+        ]
+        most = max(t.shape[1] for t, _ in parts)
+        thresholds, levels = (np.empty((len(parts), n), dtype=np.int64) for n in (most, most + 1))
+        for k, (t, c) in enumerate(parts):
+            thresholds[k], levels[k] = highs[k] + 1, c[0, -1]
+            thresholds[k, : t.shape[1]], levels[k, : c.shape[1]] = t[0], c[0]
+    return ChannelSteps(*(torch.from_numpy(np.ascontiguousarray(x)) for x in (thresholds, levels, lows, highs)))
 
 
-def _one_channel(
-    slope: Fraction, intercept: Fraction, steps: Steps, low: int, high: int
-) -> tuple[list[int], list[int]]:
-    """(thresholds, codes) of one channel; thresholds outside the reachable range and empty steps dropped."""
-    if slope == 0:
-        return [], [steps(intercept)]
-    # u >= t (closed) is a >= ceil(x) with x = (t - intercept)/slope; u > t is a >= floor(x) + 1. A falling channel is
-    # read backwards: u >= t is a <= floor(x), so its complement starts at floor(x) + 1; that of u > t at ceil(x).
-    pairs = list(zip(steps.thresholds, steps.closed, steps.codes[1:], strict=True))
-    first, rising = steps.codes[0], slope > 0
-    if not rising:
-        pairs = [(t, not closed, steps.codes[j]) for j, (t, closed, _) in enumerate(pairs)][::-1]
-        first = steps.codes[-1]
-    bounds: list[int] = []
-    codes = [first]
-    for t, closed, code in pairs:
-        x = (t - intercept) / slope
-        at = math.ceil(x) if closed else math.floor(x) + 1
-        if at <= low:
-            bounds, codes = [], [code]
-        elif at > high:
-            break
-        elif bounds and bounds[-1] == at:
-            codes[-1] = code
-        else:
-            bounds.append(at)
-            codes.append(code)
-    return bounds, codes
+def _same_steps(
+    slopes: Sequence[Fraction], intercepts: Sequence[Fraction], steps: Steps, low: Integers, high: Integers
+) -> tuple[Integers, Integers]:
+    """(thresholds, levels) of channels that share their steps of u.
+
+    u >= t (closed) is a >= ceil(x) with x = (t - intercept)/slope; u > t is a >= floor(x) + 1. A falling channel is
+    read backwards: u >= t is a <= floor(x), so its complement starts at floor(x) + 1; that of u > t at ceil(x).
+    """
+    count = len(steps.thresholds)
+    closed, codes = np.array(steps.closed, dtype=bool), np.array(steps.codes, dtype=np.int64)
+    flat = np.array([s == 0 for s in slopes])
+    rising = np.array([s > 0 for s in slopes])
+    up = closed[None, :] == rising[:, None]
+    at = _first_integers(slopes, intercepts, steps.thresholds, up, low, high)
+    order = np.where(rising[:, None], np.arange(count)[None], np.arange(count)[::-1][None])
+    at = np.take_along_axis(at, order, 1)
+    all_levels = np.where(rising[:, None], codes[None], codes[::-1][None])
+    for k in np.nonzero(flat)[0]:
+        at[k], all_levels[k] = low[k], steps(intercepts[k])
+    inside = np.nonzero((at > low[:, None]) & (at <= high[:, None]))[1]
+    first, last = (int(inside.min()), int(inside.max()) + 1) if len(inside) else (0, 0)
+    if not len(inside):
+        passed = (at <= low[:, None]).sum(1)
+        return at[:, :0], np.take_along_axis(all_levels, passed[:, None], 1)
+    kept = np.clip(at[:, first:last], low[:, None], high[:, None] + 1)
+    levels = all_levels[:, first : last + 1].copy()
+    # A channel that has not passed everything before `first` never gets further: it stays where it is.
+    before = (at[:, :first] <= low[:, None]).sum(1)
+    levels[:, 0] = np.take_along_axis(all_levels, before[:, None], 1)[:, 0]
+    return kept, levels
+
+
+def _first_integers(
+    slopes: Sequence[Fraction], intercepts: Sequence[Fraction], thresholds: Sequence[Fraction], up: Booleans,
+    low: Integers, high: Integers,
+) -> Integers:  # fmt: skip
+    """ceil(x) where `up`, else floor(x) + 1, of x = (t - b)/a: float64, and rationals where it cannot tell."""
+    a = np.array([float(s) if s else 1.0 for s in slopes])[:, None]
+    b, t = np.array([float(v) for v in intercepts])[:, None], np.array([float(v) for v in thresholds])[None, :]
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        x = np.nan_to_num(np.clip((t - b) / a, -(2.0**61), 2.0**61))
+        doubt = 2.0**-49 * (np.abs(t) + np.abs(b)) / np.abs(a) + 2.0**-49 * np.abs(x) + 2.0**-200
+        doubt = np.where(np.abs(a) < 2.0**-900, np.inf, doubt)
+    found = np.where(up, np.ceil(x), np.floor(x) + 1).astype(np.int64)
+    reachable = (x >= low[:, None] - 2 - doubt) & (x <= high[:, None] + 2 + doubt)
+    for k, j in zip(*np.nonzero((np.abs(x - np.round(x)) <= doubt) & reachable), strict=True):
+        if slopes[k]:
+            exact = (thresholds[j] - intercepts[k]) / slopes[k]
+            found[k, j] = max(-(2**61), min(2**61, math.ceil(exact) if up[k, j] else math.floor(exact) + 1))
+    return found
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 Floats = NDArray[np.float64]
 
@@ -92,6 +95,12 @@ class Clamp:
         first = steps.codes[0] if self.low is None else steps(self.low)
         return _steps(kept, first)
 
+    def torch(self, u: Tensor, axis: int) -> Tensor:
+        """The same on a tensor."""
+        if self.low is None and self.high is None:
+            return u
+        return u.clamp(None if self.low is None else float(self.low), None if self.high is None else float(self.high))
+
     @property
     def name(self) -> str:
         """`relu`, or `clamp`."""
@@ -107,6 +116,10 @@ class Leaky:
 
     def __call__(self, u: Floats) -> Floats:
         return np.where(u < 0, u * float(self.slope), u)
+
+    def torch(self, u: Tensor, axis: int) -> Tensor:
+        """The same on a tensor."""
+        return F.leaky_relu(u, float(self.slope))
 
     def pull_back(self, steps: Steps) -> Steps:
         """Negative thresholds are divided by the slope."""
@@ -131,6 +144,10 @@ class Smooth:
 
     def __call__(self, u: Floats) -> Floats:
         return SMOOTH[self.name][0](u)
+
+    def torch(self, u: Tensor, axis: int) -> Tensor:
+        """The same on a tensor, by torch."""
+        return _TORCH[self.name](u)
 
     @property
     def pieces(self) -> tuple[Piece, ...]:
@@ -249,4 +266,13 @@ SMOOTH: dict[str, tuple[Callable[[Floats], Floats], tuple[Piece, ...]]] = {
             Piece(-1.5, math.inf, (-0.375, math.inf)),
         ),
     ),
+}
+
+_TORCH: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda u: F.gelu(u, approximate="tanh"),
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "hswish": F.hardswish,
 }

@@ -42,7 +42,7 @@ def by_taps(x: torch.Tensor, w: torch.Tensor, window: Window, pad_code: int) -> 
     return total
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     window=windows, size=st.tuples(st.integers(1, 9), st.integers(1, 9)), bits=st.tuples(*[st.integers(1, 8)] * 2),
     pad_code=st.integers(0, 3), seed=st.integers(0, 9999),

@@ -1,0 +1,251 @@
+# pyright: basic
+"""The integer network: a list of nodes, each an integer tensor made from others by integer arithmetic.
+
+Nodes know their shape (batch first, for one image), what their integers may hold (`range`, proven), and for codes the
+quantizer behind them (`code`). Nodes named `Encode` and `FloatOp` are the only places with floating point: the image at
+the entrance, and operators that stay float (softmax, layer norm), which `IntegerModel.float_operators` lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hwsim.integer.forms import Form
+from hwsim.integer.geometry import Window
+from hwsim.integer.rules import CodeSpec, Range
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """An integer tensor. `layer`: the module of the trained network that it belongs to."""
+
+    name: str
+    shape: tuple[int, ...]
+    range: Range
+    layer: str = ""
+    code: CodeSpec | None = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the nodes it reads."""
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode(Node):
+    """Codes of real numbers: of the network's input, or of a float operator. float64, as the reference."""
+
+    source: str
+    quantizer: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return () if self.source == "input" else (self.source,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant(Node):
+    """Integers known beforehand: a quantized parameter that is an activation's partner."""
+
+    values: Tensor
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Padding:
+    """How a convolution meets its border. `policy` as trained; `code` fills the padding; `exact` says what was trained.
+
+    `offset_class` on a machine that can pad with any code: `none`, `folded`, `border_bias`.
+    """
+
+    policy: str
+    code: int
+    naive_code: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convolve(Node):
+    """Accumulators of a convolution, or of a linear layer (`window` None: a product over the last axis)."""
+
+    x: str
+    weight: Tensor
+    window: Window | None
+    padding: Padding
+    bound: int
+    per_channel_scale: bool = False
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.x,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatMul(Node):
+    """Product of two activations, over the last axis of a and the last but one of b."""
+
+    a: str
+    b: str
+    bound: int
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.a, self.b)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumAlong(Node):
+    """Sum over axes, kept as size 1: the row and column corrections of a product of activations, and means."""
+
+    x: str
+    axes: tuple[int, ...]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.x,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumPool(Node):
+    """Sum under a window, zeros around."""
+
+    x: str
+    window: Window
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.x,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxPool(Node):
+    """Largest code under a window; quantizers never decrease, so codes may be compared instead of numbers."""
+
+    x: str
+    window: Window
+    lowest: int
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.x,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move(Node):
+    """Integers moved, not changed: `kind` is reshape, permute, slice, pad or concat; `options` say how."""
+
+    xs: tuple[str, ...]
+    kind: str
+    options: tuple[Any, ...]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.xs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requantize(Node):
+    """Codes of a form: the quantizer `quantizer` on what stands before it."""
+
+    form: Form
+    quantizer: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.form.sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Node):
+    """A form without a quantizer, in fixed point with `shift` fractional bits."""
+
+    form: Form
+    shift: int
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.form.sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatOp(Node):
+    """An operator kept in float64 on decoded numbers; `forms` are its tensor inputs (a name: another float value)."""
+
+    operator: str
+    forms: tuple[Form | str, ...]
+    function: Callable[..., Tensor] = field(compare=False)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        names: list[str] = []
+        for form in self.forms:
+            names.extend([form] if isinstance(form, str) else form.sources)
+        return tuple(dict.fromkeys(names))
+
+
+@dataclass(frozen=True)
+class IntegerModel:
+    """A whole network. `output`: what it returns, as a form of the last integers (or the name of a float value).
+
+    `quantizers`: node of each quantizer call, by its qualified name (a second call of one: `name@1`).
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    output: Form | str
+    quantizers: Mapping[str, str]
+    input_shape: tuple[int, ...]
+
+    def node(self, name: str) -> Node:
+        """The node of that name."""
+        return next(n for n in self.nodes if n.name == name)
+
+    @property
+    def convolutions(self) -> tuple[Convolve, ...]:
+        """Convolutions and linear layers, in order."""
+        return tuple(n for n in self.nodes if isinstance(n, Convolve))
+
+    @property
+    def float_operators(self) -> tuple[str, ...]:
+        """Operators that run in floating point, with their layers; empty: the network is integer from end to end."""
+        return tuple(f"{n.operator} ({n.layer or 'the model itself'})" for n in self.nodes if isinstance(n, FloatOp))
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of all weights, each layer at the width its codes need."""
+        from hwsim.integer.kernels import bits_for
+
+        return sum(n.weight.numel() * bits_for(int(n.weight.min()), int(n.weight.max())) for n in self.convolutions)
+
+
+def last_use(nodes: tuple[Node, ...], kept: tuple[str, ...]) -> dict[str, list[str]]:
+    """Node name -> tensors that nobody reads after it."""
+    last: dict[str, str] = {}
+    for node in nodes:
+        last[node.name] = node.name
+        for name in node.inputs:
+            last[name] = node.name
+    released: dict[str, list[str]] = {}
+    for name, user in last.items():
+        if name not in kept:
+            released.setdefault(user, []).append(name)
+    return released
+
+
+def total_range(ranges: list[Range], count: int) -> Range:
+    """What the sum of `count` integers out of these ranges may hold."""
+    low = min(r.least for r in ranges)
+    high = max(r.largest for r in ranges)
+    return Range((min(0, low * count),), (max(0, high * count),), max(r.error for r in ranges) * count)
+
+
+def as_int64(values: torch.Tensor) -> torch.Tensor:
+    """Rounded floats as int64."""
+    return values.round().to(torch.int64)

@@ -1,0 +1,50 @@
+# pyright: basic
+"""From a quantized torch network to integers: `lower(model, example) -> IntegerModel`.
+
+The network is exported with every quantizer as one marked node, in float64, and walked operator by operator
+(`hwsim.integer.walk`); what each operator does is one handler in `hwsim.integer.operators`.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from hwsim.errors import UnsupportedOp, WorkloadError
+from hwsim.integer.graph import IntegerModel
+from hwsim.integer.operators import HANDLERS
+from hwsim.integer.walk import Lowering
+from quant import export_names, quantizers
+
+
+def reference(model: nn.Module) -> nn.Module:
+    """A float64 copy in eval mode: the network whose codes the integer machine must reproduce."""
+    return copy.deepcopy(model).double().eval()
+
+
+def lower(model: nn.Module, example: Tensor, *, name: str = "", allow_float: bool = True) -> IntegerModel:
+    """The integer network of a quantized model; `example` is one input with its batch axis.
+
+    Raises WorkloadError for a model without (initialised) quantizers, UnsupportedOp for an operator without integer
+    form, naming layer and way out. `allow_float`: softmax, normalisations and the like may stay float (and are listed).
+    """
+    model = reference(model)
+    found = dict(quantizers(model))
+    if not found:
+        raise WorkloadError(
+            f"{name or type(model).__name__}: the network has no quantizers; quantize it first (quant.quantize, "
+            "then quant.initialise or training), or price it as it is with hwsim.evaluate"
+        )
+    unset = [n for n, q in found.items() if not bool(q.initialized)]
+    if unset:
+        raise WorkloadError(f"quantizer {unset[0]} has no step size yet: call quant.initialise(model, batches) first")
+    with export_names(model), torch.no_grad():
+        try:
+            program = torch.export.export(model, (example[:1].double(),), strict=False)
+        except Exception as problem:  # torch.export runs the model's own code, which may fail in any way
+            raise UnsupportedOp(
+                f"{name or type(model).__name__}: torch.export cannot read the network: {problem}"
+            ) from problem
+    return Lowering(model, program, found, HANDLERS, allow_float).run(name or type(model).__name__)

@@ -1,0 +1,266 @@
+# pyright: basic
+"""Running an integer network: `Machine(model, mode).run(images)`.
+
+`Mode` chooses the requantization (`exact` thresholds and proven multipliers, or `fixed` point of a given width), what
+happens at an accumulator of given width (`check`, `wrap`, `saturate`), and whether the border is treated as trained or
+by the naive constant bias. Between nodes tensors are integers of the narrowest dtype that holds their proven range.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hwsim.errors import HwsimError
+from hwsim.integer import graph, kernels
+from hwsim.integer.fixed_values import FixedValue, fixed_value
+from hwsim.integer.forms import Form, along_axis
+from hwsim.integer.graph import IntegerModel, Node
+from hwsim.integer.requantize import ROUNDINGS
+from hwsim.integer.rules import CodeSpec, Rule, exact_rule, fixed_rule, product
+
+OVERFLOWS = ("check", "wrap", "saturate", "saturate_each")
+PADDINGS = ("as_trained", "naive")
+
+
+class AccumulatorOverflow(HwsimError):
+    """A sum beyond the accumulator's width; names the layer, the need and the way out."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How the machine computes.
+
+    `requantization`: exact, or fixed with signed multipliers of `multiplier_bits` and one of ROUNDINGS; smooth
+    functions are then tables of 2^table_bits codes. `accumulator_bits` None: as wide as proven necessary; else
+    `overflow` says what a narrower one does: check (raise), wrap, saturate (at the end), saturate_each (after every
+    input channel). `padding` naive: a constant bias everywhere, code 0 in the padding.
+    `adc_bits`: an in-memory array whose converter keeps that many bits of the sum over `adc_rows` products.
+    """
+
+    requantization: str = "exact"
+    multiplier_bits: int = 32
+    rounding: str = "half_up"
+    table_bits: int = 12
+    accumulator_bits: int | None = None
+    overflow: str = "check"
+    padding: str = "as_trained"
+    adc_bits: int | None = None
+    adc_rows: int = 256
+
+    def __post_init__(self) -> None:
+        for what, value, allowed in (
+            ("requantization", self.requantization, ("exact", "fixed")), ("rounding", self.rounding, ROUNDINGS),
+            ("overflow", self.overflow, OVERFLOWS), ("padding", self.padding, PADDINGS),
+        ):  # fmt: skip
+            if value not in allowed:
+                raise ValueError(f"{what}: expected one of {', '.join(allowed)}, got {value!r}")
+
+
+@dataclass
+class Outcome:
+    """What a run gave. `values`: the network's result as real numbers (decoded from integers), float64.
+
+    `codes`: tensors asked for, by node name. `tally`: elements decided with rationals, undecided, or overflowed.
+    """
+
+    values: Tensor
+    codes: dict[str, Tensor] = field(default_factory=dict)
+    tally: Counter[str] = field(default_factory=Counter)
+
+
+class Machine:
+    """An integer network made ready to run in one mode; rules are compiled once."""
+
+    def __init__(self, model: IntegerModel, mode: Mode = Mode(), device: str | torch.device = "cpu") -> None:
+        self.model, self.mode, self.device = model, mode, torch.device(device)
+        self.ranges = {n.name: n.range for n in model.nodes}
+        self.rules: dict[str, Rule] = {}
+        self.values: dict[str, FixedValue] = {}
+        self.weights = {n.name: n.weight.to(self.device) for n in model.convolutions}
+        self.by_name = {n.name: n for n in model.nodes}
+        for node in model.nodes:
+            if isinstance(node, graph.Requantize):
+                assert node.code is not None
+                self.rules[node.name] = moved(self._rule(node.form, node.code), self.device)
+            elif isinstance(node, graph.Evaluate):
+                naive = mode.padding == "naive"
+                self.values[node.name] = moved(fixed_value(node.form, self.ranges, naive=naive)[0], self.device)
+
+    def _rule(self, form: Form, code: CodeSpec) -> Rule:
+        naive = self.mode.padding == "naive"
+        if self.mode.requantization == "exact":
+            return exact_rule(form, code, self.ranges, naive=naive)
+        return fixed_rule(
+            form, code, self.ranges, width=self.mode.multiplier_bits, rounding=self.mode.rounding,
+            table_bits=self.mode.table_bits, naive=naive,
+        )  # fmt: skip
+
+    def run(self, images: Tensor, keep: Iterable[str] | bool = ()) -> Outcome:
+        """Run real images (N, ...); `keep` names nodes whose integers to return, True keeps all."""
+        names = tuple(self.by_name) if keep is True else tuple(keep or ())
+        output = self.model.output
+        ends = (output,) if isinstance(output, str) else output.sources
+        released = graph.last_use(self.model.nodes, (*names, *ends))
+        store: dict[str, Tensor] = {}
+        tally: Counter[str] = Counter()
+        images = images.to(self.device)
+        for node in self.model.nodes:
+            store[node.name] = self.compute(node, store, images, tally)
+            for name in released.get(node.name, ()):
+                del store[name]
+        values = store[output] if isinstance(output, str) else decode(output, store)
+        return Outcome(values, {n: store[n] for n in names}, tally)
+
+    def compute(self, node: Node, store: Mapping[str, Tensor], images: Tensor, tally: Counter[str]) -> Tensor:
+        """One node's integers from those it reads."""
+        if isinstance(node, graph.Encode):
+            assert node.code is not None
+            real = images if node.source == "input" else store[node.source]
+            return encode(real, node.code).to(self._dtype(node))
+        if isinstance(node, graph.Convolve):
+            return self._accumulate(node, store[node.x], tally)
+        if isinstance(node, graph.Requantize):
+            sources = {s: store[s] for s in node.form.sources}
+            return self.rules[node.name].apply(sources, tally).to(self._dtype(node))
+        if isinstance(node, graph.Evaluate):
+            return self.values[node.name].apply({s: store[s] for s in node.form.sources}, tally)
+        if isinstance(node, graph.Constant):
+            return node.values.to(self.device)
+        if isinstance(node, graph.MatMul):
+            return kernels.multiply_matrices(store[node.a], store[node.b], node.bound)
+        if isinstance(node, graph.SumAlong):
+            return store[node.x].to(torch.int64).sum(node.axes, keepdim=True)
+        if isinstance(node, graph.SumPool):
+            return kernels.sum_windows(store[node.x], node.window)
+        if isinstance(node, graph.MaxPool):
+            return kernels.max_windows(store[node.x], node.window, node.lowest)
+        if isinstance(node, graph.Move):
+            return move(node, [store[x] for x in node.xs], len(images))
+        assert isinstance(node, graph.FloatOp)
+        return node.function(*[store[f] if isinstance(f, str) else decode(f, store) for f in node.forms])
+
+    def _dtype(self, node: Node) -> torch.dtype:
+        return kernels.narrowest(node.range.least, node.range.largest)
+
+    def _accumulate(self, node: graph.Convolve, x: Tensor, tally: Counter[str]) -> Tensor:
+        """A convolution or linear layer, its accumulator checked, wrapped or saturated."""
+        weight, mode = self.weights[node.name], self.mode
+        fill = node.padding.naive_code if mode.padding == "naive" else node.padding.code
+        if node.window is None:
+            flat = x.reshape(-1, x.shape[-1], 1, 1)
+            window, weight = graph.Window((1, 1)), weight[:, :, None, None]
+        else:
+            flat, window = x, node.window
+        bits, needed = mode.accumulator_bits, kernels.bits_for(node.range.least, node.range.largest)
+        if mode.adc_bits is not None:
+            total = convert_lossy(flat, weight, window, fill, mode.adc_bits, mode.adc_rows)
+        elif bits is not None and bits < needed and mode.overflow == "saturate_each":
+            total = kernels.convolve_saturating(flat, weight, window, fill, bits)
+        else:
+            total = kernels.convolve(flat, weight, window, fill, node.bound)
+            if bits is not None and bits < needed:
+                total = self._narrow(node, total, bits, needed, tally)
+        return total.reshape(*x.shape[:-1], total.shape[1]) if node.window is None else total
+
+    def _narrow(self, node: graph.Convolve, total: Tensor, bits: int, needed: int, tally: Counter[str]) -> Tensor:
+        half = 1 << (bits - 1)
+        over = int(((total < -half) | (total >= half)).sum())
+        tally[f"overflow {node.layer}"] += over
+        if self.mode.overflow == "wrap":
+            return kernels.wrap(total, bits)
+        if self.mode.overflow == "saturate":
+            return kernels.saturate(total, bits)
+        if over:
+            raise AccumulatorOverflow(
+                f"layer {node.layer}: {over} sums do not fit an accumulator of {bits} bits; no input can need more "
+                f"than {needed} bits here; widen it, lower the bits, or choose wrap or saturate"
+            )
+        return total
+
+
+def moved(rule: object, device: torch.device) -> object:
+    """A rule with all its tensors on a device."""
+    if isinstance(rule, Tensor):
+        return rule.to(device)
+    if isinstance(rule, tuple):
+        return tuple(moved(r, device) for r in rule)
+    if dataclasses.is_dataclass(rule) and not isinstance(rule, (Form, type)) and device.type != "cpu":
+        values = {f.name: moved(getattr(rule, f.name), device) for f in dataclasses.fields(rule)}
+        return dataclasses.replace(rule, **values)
+    return rule
+
+
+def encode(real: Tensor, code: CodeSpec) -> Tensor:
+    """Codes of real numbers in float64, operation by operation as the quantizer has it: the machine's entrance."""
+    v = (real.double() - float(code.beta)) / float(code.s)
+    return v.clamp(code.n, code.p).round()
+
+
+def decode(form: Form, store: Mapping[str, Tensor]) -> Tensor:
+    """The real numbers of a form, float64: for results and for operators that stay float."""
+    if form.border is not None:
+        raise HwsimError("a convolution with border_bias ends in float; quantize its output")
+    parts = [product(store, t.nodes) for t in form.terms]
+    ndim = max(p.ndim for p in parts)
+    total = along_axis(form.intercepts, ndim, form.axis, parts[0].device)
+    for part, term in zip(parts, form.terms, strict=True):
+        total = total + part.double() * along_axis(term.slopes, ndim, form.axis, part.device)
+    for function in form.functions:
+        total = function.torch(total, form.axis)
+    return total
+
+
+def move(node: graph.Move, xs: list[Tensor], batch: int) -> Tensor:
+    """Integers moved; the first axis is the batch wherever it was one for a single image."""
+    x, options = xs[0], node.options
+    if node.kind == "reshape":
+        shape = list(options[0])
+        return x.reshape(-1 if shape[0] == 1 and x.shape[0] == batch else shape[0], *shape[1:])
+    if node.kind == "permute":
+        return x.permute(options[0])
+    if node.kind == "slice":
+        axis, start, stop, step = options
+        return x[(slice(None),) * axis + (slice(start, stop, step),)]
+    if node.kind == "pad":
+        return F.pad(x, options[0], value=int(options[1]))
+    axis = options[0]
+    most = max(t.shape[0] for t in xs)
+    wide = [t.expand(most, *t.shape[1:]) if axis != 0 else t for t in xs]
+    dtype = kernels.narrowest(node.range.least, node.range.largest)
+    return torch.cat([t.to(dtype) for t in wide], axis)
+
+
+def convert_lossy(x: Tensor, weight: Tensor, window: graph.Window, fill: int, bits: int, rows: int) -> Tensor:
+    """Accumulators of an array with an analogue-to-digital converter of `bits`, for every group of `rows` products.
+
+    The partial sum over `rows` inputs (channels x taps, in that order) is cut to a signed number of `bits`: its lowest
+    bits are dropped (rounded to nearest), as many as its proven range exceeds `bits`. With enough bits nothing is lost.
+    """
+    taps = window.kernel[0] * window.kernel[1]
+    per_group = max(1, rows // taps)
+    channels = weight.shape[1]
+    n, _, height, width = x.shape
+    grouped = x.reshape(n, window.groups, channels, height, width)
+    least, largest = int(min(x.min(), fill)), int(max(x.max(), fill))
+    total: Tensor | None = None
+    for start in range(0, channels, per_group):
+        w = weight[:, start : start + per_group]
+        part = kernels.convolve(
+            grouped[:, :, start : start + per_group].reshape(n, -1, height, width), w, window, fill
+        ).to(torch.int64)
+        low, high = kernels.accumulator_bounds(w, min(least, 0), max(largest, 0))
+        drop = max(0, kernels.bits_for(int(low.min()), int(high.max())) - bits)
+        if drop:
+            part = ((part + (1 << (drop - 1))) >> drop) << drop
+        total = part if total is None else total + part
+    assert total is not None
+    return total
