@@ -185,11 +185,12 @@ class _Run:
     # Start
 
     def prepare(self) -> None:
-        """First values of the quantizers, from unaugmented training images in an order of their own."""
+        """First values of the quantizers, from training images as training will see them, in an order of their own."""
         torch.manual_seed(self.recipe.seed + 1_000_003 * rank())
         if any(not bool(q.initialized) for _, q in quantizers(self.model)):
             size = min(self.recipe.batch_size, len(self.data.train))
-            stream = train_batches(self.data, size, seed=self.recipe.seed, epoch=2**20, augment=False)
+            augment = self.recipe.augment
+            stream = train_batches(self.data, size, seed=self.recipe.seed, epoch=2**20, augment=augment)
             batches = (images.to(self.device) for images, _ in itertools.islice(stream, self.recipe.init_batches))
             initialise(self.model, batches)
         self._make_optimizer()

@@ -38,7 +38,7 @@ class Recipe:
 
     `batch_size` counts one optimizer step over all processes; `accumulate` splits it into so many passes.
     `distill` adds the cross entropy to a float teacher's output (T = 1, weight 1:1, LSQ section 2.3).
-    `init_batches`: unaugmented batches for the quantizers' first values (LSQ+ Eq. 8).
+    `init_batches`: batches for the quantizers' first values (LSQ+ Eq. 8).
     """
 
     epochs: float = 1.0

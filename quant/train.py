@@ -8,7 +8,6 @@ for the narrowest operand. With several GPUs or machines: `torchrun --nproc-per-
 import argparse
 import json
 import os
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,102 +18,23 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from quant import checkpoint, models, weights
+from quant import checkpoint, models
 from quant.checkpoint import Meta
 from quant.convert import quantize
-from quant.data import NAMES, Dataset, load, write_atomically
+from quant.data import load, write_atomically
 from quant.loop import FitResult, TrainingDiverged, fit, processes, rank
 from quant.provenance import provenance
 from quant.recipe import Recipe
-from quant.spec import GRANULARITIES, INIT_NAMES, METHOD_NAMES, PADDING_POLICIES
+from quant.start import (
+    add_quantization_arguments,
+    add_start_arguments,
+    parse_bits,
+    quantize_arguments,
+    starting_point,
+)
 
 # On --resume these may be given anew; everything else comes from the checkpoint.
 _FREE_ON_RESUME = {"out", "resume", "device", "data_dir", "minutes", "checkpoint_minutes", "threads", "json", "workers"}
-
-
-def parse_bits(text: str) -> tuple[int, int] | None:
-    """'W4A8' -> (4, 8); 'float' -> None. ValueError otherwise.
-
-    >>> parse_bits("W2A4"), parse_bits("w8a8"), parse_bits("float")
-    ((2, 4), (8, 8), None)
-    """
-    if text.lower() in ("float", "fp32"):
-        return None
-    match = re.fullmatch(r"[wW](\d+)[aA](\d+)", text)
-    if match is None:
-        raise ValueError(f"bits: expected WxAy such as W4A4, or float, got '{text}'")
-    pair = int(match[1]), int(match[2])
-    for value in pair:
-        if value not in (*range(1, 9), 16):
-            raise ValueError(f"bits: expected 1 to 8 or 16, got {value} in '{text}'")
-    return pair
-
-
-def starting_point(arguments: argparse.Namespace, data: Dataset) -> tuple[nn.Module, Meta]:
-    """The float network to begin with, loaded, and what is known of it."""
-    source = arguments.weights
-    if source is not None and source != "pretrained" and checkpoint.is_checkpoint(source):
-        model, meta = checkpoint.load(source)
-        if meta.quantization is not None:
-            raise ValueError(f"{source}: this network is already quantized; start from a float one")
-        if arguments.model not in (None, meta.model):
-            raise ValueError(f"{source}: holds a {meta.model}, not the {arguments.model} of --model")
-        if meta.num_classes != data.num_classes or meta.input_shape != data.train.shape():
-            raise ValueError(
-                f"{source}: made for {meta.num_classes} classes of {meta.input_shape}, "
-                f"{data.name} has {data.num_classes} of {data.train.shape()}"
-            )
-        return model, replace(meta, metrics={}, training={})
-    if arguments.model is None:
-        raise ValueError(f"--model: expected one of {', '.join(models.names())}")
-    if source == "pretrained":
-        folder = arguments.data_dir or os.environ.get("HWSIM_DATA")
-        if folder is None:
-            raise FileNotFoundError("--weights pretrained: no data folder: pass --data-dir FOLDER or set HWSIM_DATA")
-        entry = weights.trained(arguments.model)
-        model = weights.load_pretrained(arguments.model, folder)
-        return model, Meta(
-            arguments.model, {}, None, data.train.shape(), data.num_classes, data.name, entry.normalisation
-        )
-    chosen = fitting_arguments(arguments.model, data, dict(arguments.model_arg or []))
-    model = models.create(arguments.model, **chosen)
-    if source is not None:
-        weights.load_into(model, weights.read_state_dict(source), where=source)
-    return model, Meta(
-        arguments.model, chosen, None, data.train.shape(), data.num_classes, data.name, data.normalisation
-    )
-
-
-def fitting_arguments(name: str, data: Dataset, given: dict[str, Any]) -> dict[str, Any]:
-    """Zoo arguments that fit the data (classes, channels, image size) where the family takes them; `given` wins."""
-    entry = models.info(name)
-    known = entry.arguments()
-    channels, height, _ = data.train.shape()
-    wanted = {"num_classes": data.num_classes, "in_channels": channels, "image_size": height}
-    chosen = {key: value for key, value in wanted.items() if key in known and value != known[key]}
-    chosen |= given
-    models.create(name, **chosen)
-    return chosen
-
-
-def quantize_arguments(arguments: argparse.Namespace) -> dict[str, Any] | None:
-    """Keyword arguments of `quant.quantize`, or None for float training."""
-    bits = parse_bits(arguments.bits)
-    if bits is None:
-        return None
-    elementwise = arguments.elementwise_bits
-    return {
-        "weight_bits": bits[0],
-        "act_bits": bits[1],
-        "config": arguments.config if arguments.config == "auto" else int(arguments.config),
-        "first_last": arguments.first_last,
-        "elementwise_bits": elementwise if elementwise in ("same", "float") else int(elementwise),
-        "padding_policy": arguments.padding_policy,
-        "weight_granularity": arguments.weight_granularity,
-        "method": arguments.method,
-        "init": arguments.init,
-        "overrides": arguments.overrides,
-    }
 
 
 def recipe_from(arguments: argparse.Namespace) -> Recipe:
@@ -161,7 +81,13 @@ def run(arguments: argparse.Namespace, report: Callable[[str], None]) -> FitResu
         if recipe.distill:
             teacher, _ = checkpoint.load(out / "teacher")
     else:
-        model, meta = starting_point(arguments, data)
+        model, meta = starting_point(
+            arguments.model,
+            arguments.weights,
+            data,
+            data_dir=arguments.data_dir,
+            model_arguments=dict(arguments.model_arg or []),
+        )
         settings = quantize_arguments(arguments)
         if settings is not None and arguments.weights is None:
             report("warning: quantized training from random weights; LSQ starts from trained ones (--weights)")
@@ -255,35 +181,14 @@ class _Bar:
             self._progress.stop()
 
 
-def _model_argument(text: str) -> tuple[str, int | float]:
-    key, _, value = text.partition("=")
-    try:
-        number = float(value)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected NAME=NUMBER such as width=0.5, got '{text}'") from error
-    return key, int(number) if number.is_integer() and "." not in value else number
-
-
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m quant.train", description=(__doc__ or "").split("\n\n")[1])
     what = p.add_argument_group("what to train")
     what.add_argument("--model", help=f"one of {', '.join(models.names())}")
-    what.add_argument("--model-arg", type=_model_argument, action="append", metavar="NAME=NUMBER")
     what.add_argument("--weights", help="'pretrained', a checkpoint folder, or a file of weights")
-    what.add_argument("--data", default="digits", choices=NAMES)
-    what.add_argument("--data-dir", help="folder of the data (default: $HWSIM_DATA)")
     what.add_argument("--limit", type=int, help="use only so many training images")
-    what.add_argument("--validation", type=int, help="training images kept apart (default: a tenth, at most 5,000)")
-    what.add_argument("--data-seed", type=int, default=0, help="seed of the validation split")
-    what.add_argument("--bits", default="float", help="WxAy such as W4A4, or float")
-    what.add_argument("--config", default="auto", choices=["auto", "1", "2", "3", "4"], help="LSQ+ Table 1")
-    what.add_argument("--first-last", default="8bit", choices=["8bit", "same"], help="bits of the first and last layer")
-    what.add_argument("--elementwise-bits", default="8", help="of additions and products: a number, same, or float")
-    what.add_argument("--padding-policy", default="pad_code", choices=PADDING_POLICIES)
-    what.add_argument("--weight-granularity", default="tensor", choices=GRANULARITIES)
-    what.add_argument("--method", default="lsqplus", choices=METHOD_NAMES)
-    what.add_argument("--init", default="lsqplus", choices=INIT_NAMES)
-    what.add_argument("--overrides", help="YAML file: {layer name pattern: {choice: value}}")
+    add_start_arguments(what)
+    add_quantization_arguments(what, "float", "lsqplus")
     how = p.add_argument_group("how")
     how.add_argument("--epochs", type=float, default=1.0)
     how.add_argument("--batch-size", type=int, default=128, help="images per optimizer step, over all processes")

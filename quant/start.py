@@ -1,0 +1,142 @@
+"""Where a run begins: the float network and its weights, the bits, and the command-line arguments that choose them."""
+
+import argparse
+import os
+import re
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from quant import checkpoint, models, weights
+from quant.checkpoint import Meta
+from quant.data import NAMES, Dataset
+from quant.spec import ALLOWED_BITS, GRANULARITIES, INIT_NAMES, METHOD_NAMES, PADDING_POLICIES
+
+
+def parse_bits(text: str) -> tuple[int, int] | None:
+    """'W4A8' -> (4, 8); 'float' -> None. ValueError otherwise.
+
+    >>> parse_bits("W2A4"), parse_bits("w8a8"), parse_bits("float")
+    ((2, 4), (8, 8), None)
+    """
+    if text.lower() in ("float", "fp32"):
+        return None
+    match = re.fullmatch(r"[wW](\d+)[aA](\d+)", text)
+    if match is None:
+        raise ValueError(f"bits: expected WxAy such as W4A4, or float, got '{text}'")
+    pair = int(match[1]), int(match[2])
+    for value in pair:
+        if value not in ALLOWED_BITS:
+            raise ValueError(f"bits: expected 1 to 8 or 16, got {value} in '{text}'")
+    return pair
+
+
+def starting_point(
+    model_name: str | None,
+    source: str | None,
+    data: Dataset,
+    *,
+    data_dir: str | None = None,
+    model_arguments: dict[str, Any] | None = None,
+) -> tuple[nn.Module, Meta]:
+    """The float network to begin with, loaded, and what is known of it.
+
+    `source`: None (random weights), 'pretrained' (public weights below the data folder), a checkpoint folder of a float
+    network, or a file of weights. ValueError when network, weights and data do not fit together.
+    """
+    if source is not None and source != "pretrained" and checkpoint.is_checkpoint(source):
+        model, meta = checkpoint.load(source)
+        if meta.quantization is not None:
+            raise ValueError(f"{source}: this network is already quantized; start from a float one")
+        if model_name not in (None, meta.model):
+            raise ValueError(f"{source}: holds a {meta.model}, not the {model_name} asked for")
+        if meta.num_classes != data.num_classes or meta.input_shape != data.train.shape():
+            raise ValueError(
+                f"{source}: made for {meta.num_classes} classes of {meta.input_shape}, "
+                f"{data.name} has {data.num_classes} of {data.train.shape()}"
+            )
+        return model, replace(meta, metrics={}, training={})
+    if model_name is None:
+        raise ValueError(f"--model: expected one of {', '.join(models.names())}")
+    if source == "pretrained":
+        folder = data_dir or os.environ.get("HWSIM_DATA")
+        if folder is None:
+            raise FileNotFoundError("--weights pretrained: no data folder: pass --data-dir FOLDER or set HWSIM_DATA")
+        entry = weights.trained(model_name)
+        model = weights.load_pretrained(model_name, folder)
+        return model, Meta(model_name, {}, None, data.train.shape(), data.num_classes, data.name, entry.normalisation)
+    chosen = fitting_arguments(model_name, data, dict(model_arguments or {}))
+    model = models.create(model_name, **chosen)
+    if source is not None:
+        weights.load_into(model, weights.read_state_dict(source), where=source)
+    return model, Meta(model_name, chosen, None, data.train.shape(), data.num_classes, data.name, data.normalisation)
+
+
+def fitting_arguments(name: str, data: Dataset, given: dict[str, Any]) -> dict[str, Any]:
+    """Zoo arguments that fit the data (classes, channels, image size) where the family takes them; `given` wins."""
+    entry = models.info(name)
+    known = entry.arguments()
+    channels, height, _ = data.train.shape()
+    wanted = {"num_classes": data.num_classes, "in_channels": channels, "image_size": height}
+    chosen = {key: value for key, value in wanted.items() if key in known and value != known[key]}
+    chosen |= given
+    models.create(name, **chosen)
+    return chosen
+
+
+def add_start_arguments(group: Any) -> None:
+    """--model-arg, --data and the like, common to training and calibration."""
+    group.add_argument("--model-arg", type=_model_argument, action="append", metavar="NAME=NUMBER")
+    group.add_argument("--data", default="digits", choices=NAMES)
+    group.add_argument("--data-dir", help="folder of the data (default: $HWSIM_DATA)")
+    group.add_argument("--validation", type=int, help="training images kept apart (default: a tenth, at most 5,000)")
+    group.add_argument("--data-seed", type=int, default=0, help="seed of the validation split")
+
+
+def add_quantization_arguments(group: Any, bits: str, init: str) -> None:
+    """--bits and what goes with it; `bits` and `init` are the defaults."""
+    group.add_argument("--bits", default=bits, help="WxAy such as W4A4, or float")
+    group.add_argument("--config", default="auto", choices=["auto", "1", "2", "3", "4"], help="LSQ+ Table 1")
+    group.add_argument(
+        "--first-last", default="8bit", choices=["8bit", "same"], help="bits of the first and last layer"
+    )
+    group.add_argument("--elementwise-bits", default="8", help="of additions and products: a number, same, or float")
+    group.add_argument("--padding-policy", default="pad_code", choices=PADDING_POLICIES)
+    group.add_argument("--weight-granularity", default="tensor", choices=GRANULARITIES)
+    group.add_argument("--method", default="lsqplus", choices=METHOD_NAMES)
+    group.add_argument(
+        "--init", default=init, choices=INIT_NAMES, help="first steps and offsets (default: %(default)s)"
+    )
+    group.add_argument("--overrides", help="YAML file: {layer name pattern: {choice: value}}")
+
+
+def _model_argument(text: str) -> tuple[str, int | float]:
+    key, _, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected NAME=NUMBER such as width=0.5, got '{text}'") from error
+    return key, int(number) if number.is_integer() and "." not in value else number
+
+
+def quantize_arguments(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """Keyword arguments of `quant.quantize`, or None for float training."""
+    bits = parse_bits(arguments.bits)
+    if bits is None:
+        return None
+    elementwise = arguments.elementwise_bits
+    if elementwise not in ("same", "float") and not elementwise.isdigit():
+        raise ValueError(f"--elementwise-bits: expected a number, same, or float, got '{elementwise}'")
+    return {
+        "weight_bits": bits[0],
+        "act_bits": bits[1],
+        "config": arguments.config if arguments.config == "auto" else int(arguments.config),
+        "first_last": arguments.first_last,
+        "elementwise_bits": elementwise if elementwise in ("same", "float") else int(elementwise),
+        "padding_policy": arguments.padding_policy,
+        "weight_granularity": arguments.weight_granularity,
+        "method": arguments.method,
+        "init": arguments.init,
+        "overrides": arguments.overrides,
+    }
