@@ -25,6 +25,11 @@ from hwsim.unit_prices import UnitPrices, unit_prices
 from hwsim.vector import requantize_ops
 from hwsim.workload import Layer, Tensor, Workload
 
+CONSTANTS = {
+    "multiplier": f"{MULTIPLIER_BITS} + {SHIFT_BITS} bits per scale",
+    "shift": f"{SHIFT_BITS} bits per scale",
+    "thresholds": f"2^bits - 1 of {BIAS_BITS} bits per scale",
+}
 __all__ = ["LayerCost", "NetworkCost", "Totals", "UnitPrices", "price", "price_network", "unit_prices"]
 
 
@@ -274,7 +279,7 @@ def assumptions(
         "without MACs by the table of vector.py, pooling windows through line buffers (each input read once)",
         f"fused behind a layer, without memory traffic: {fused}; other operators stream their tensors between the "
         "outermost memory and the vector unit",
-        f"biases {BIAS_BITS} bits, requantization {MULTIPLIER_BITS} + {SHIFT_BITS} bits per scale, read once per layer",
+        f"biases of {BIAS_BITS} bits, requantization constants of {CONSTANTS[can.requantization]}, read once per layer",
     ]
     if home is None:
         found.append("no single on-chip memory keeps inputs and outputs: tensors go through the outermost memory")

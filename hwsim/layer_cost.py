@@ -16,7 +16,7 @@ from hwsim.counts import Counts
 from hwsim.latency import compute_cycles, port_cycles, port_loads, port_max, split_loads
 from hwsim.mac import MacCost, mac_cost, require_capable
 from hwsim.machine import Accelerator, Operand
-from hwsim.moves import Moved, layer_moves, operand_bits, stream
+from hwsim.moves import Moved, hop_bits, layer_moves, stream
 from hwsim.offsets import NO_OFFSET, OffsetCost, offset_cost
 from hwsim.stages import Stage
 from hwsim.vector import VectorWork, requantize_ops, vector_work
@@ -140,12 +140,13 @@ def memory_parts(moved: Iterable[Moved], accelerator: Accelerator) -> list[Part]
 
 def network_parts(layer: Layer, counts: Counts, accelerator: Accelerator) -> list[Part]:
     """Bits delivered to and sent up from array elements, times energy per bit."""
-    hop = {array.name: array.hop_energy_pj_per_bit for array in accelerator.arrays}
+    arrays = {array.name: array for array in accelerator.arrays}
     parts: list[Part] = []
     for d in counts.deliveries:
-        if hop[d.array]:
-            bits = (d.down + d.up) * operand_bits(layer, accelerator, d.operand, d.kind)
-            parts.append(Part(d.array, f"{d.operand} hops", on_grid(bits * hop[d.array])))
+        array = arrays[d.array]
+        if array.hop_energy_pj_per_bit:
+            bits = (d.down + d.up) * hop_bits(layer, accelerator, array, d.operand, d.kind)
+            parts.append(Part(d.array, f"{d.operand} hops", on_grid(bits * array.hop_energy_pj_per_bit)))
     return parts
 
 

@@ -72,6 +72,7 @@ class Array:
     multicast: bool = True  # False: every child's fill costs the parent a read of its own
     systolic: bool = False  # fill and drain of rows + columns cycles per tile are charged
     source: str = ""
+    hop_word_bits: int = 1  # wires come in words of so many bits: an operand pays for whole words
 
     @property
     def size(self) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hwsim.counts import Counts, Kind
-from hwsim.machine import Accelerator, Capabilities, Memory, Operand
+from hwsim.machine import Accelerator, Array, Capabilities, Memory, Operand
 from hwsim.offsets import BIAS_BITS, OffsetCost
 from hwsim.packing import words
 from hwsim.workload import Layer, Tensor
@@ -46,6 +46,11 @@ def operand_bits(layer: Layer, accelerator: Accelerator, operand: Operand, kind:
         assert layer.weight is not None
         return layer.weight.bits
     return layer.inputs[0].bits
+
+
+def hop_bits(layer: Layer, accelerator: Accelerator, array: Array, operand: Operand, kind: Kind) -> int:
+    """Wires that one element pays for on its way through an array: whole words of the array's network."""
+    return -(-operand_bits(layer, accelerator, operand, kind) // array.hop_word_bits) * array.hop_word_bits
 
 
 def moved_words(memory: Memory, operand: str, kind: Kind, bits: int, reads: int, writes: int) -> Moved:

@@ -107,6 +107,7 @@ class ArraySpec(Part):
     hop_energy_pj_per_bit: Energy | None = Field(
         None, description="pJ per bit delivered to or sent up from one element"
     )
+    hop_word_bits: Width = Field(1, description="an operand pays for whole words of so many wires")
     reduction: bool = Field(True, description="partial sums are added between elements (needed to unroll C, R, S)")
     multicast: bool = Field(True, description="one parent read serves all elements that need the same point")
     systolic: bool = Field(False, description="fill and drain cycles of rows + columns are charged")

@@ -15,7 +15,7 @@ from hwsim.counts import Counts, Kind
 from hwsim.layer_cost import memory_parts
 from hwsim.mac import mac_cost, require_capable
 from hwsim.machine import Accelerator, Operand
-from hwsim.moves import Direction, moved_bits, operand_bits, parameter_bits
+from hwsim.moves import Direction, hop_bits, moved_bits, operand_bits, parameter_bits
 from hwsim.offsets import offset_cost
 from hwsim.packing import words_per_operand
 from hwsim.vector import requantize_ops, vector_work
@@ -84,9 +84,9 @@ def unit_prices(layer: Layer, accelerator: Accelerator, fused: tuple[Layer, ...]
                 traffic_pj[memory.name, operand, kind, direction] = slope * energy
                 port_bits[memory.name, operand, kind, direction] = slope * memory.word_bits
     hop_pj: dict[tuple[str, Operand, Kind], float] = {
-        (array.name, operand, kind): array.hop_energy_pj_per_bit * width
+        (array.name, o, k): array.hop_energy_pj_per_bit * hop_bits(layer, accelerator, array, o, k)
         for array in accelerator.arrays
-        for (operand, kind), width in bits.items()
+        for (o, k) in bits
     }
     mac = mac_cost(accelerator.mac, layer.weight.bits, layer.inputs[0].bits)
     offset = offset_cost(layer, accelerator.capabilities)

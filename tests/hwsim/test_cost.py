@@ -145,6 +145,16 @@ def test_hops_are_charged_per_bit_delivered() -> None:
     assert sum(p.energy_pj for p in cost.parts if p.detail == "output hops") == outputs * 0.5
 
 
+def test_wires_in_words_make_narrow_operands_pay_for_whole_words() -> None:
+    layer = product(Loops(K=4, C=2), bits=(4, 8, 8))
+    grid = Array("grid", (Axis("rows", 4, ("K",)),), hop_energy_pj_per_bit=0.5, hop_word_bits=16)
+    accelerator = unit_machine(dram(), grid)
+    mapping = Mapping((Hold("dram", OPERANDS), Temporal("C", 2), Spatial("K", 4, "grid", "rows")))
+    found = energies(price(layer, count_accesses(layer, mapping, accelerator), accelerator))
+    assert found["grid", "weight hops"] == 8 * 16 * 0.5
+    assert found["grid", "input hops"] == 2 * 4 * 16 * 0.5
+
+
 def test_static_power_is_power_times_time() -> None:
     layer = product(Loops(K=2, C=8))
     accelerator = dataclasses.replace(machine(dram()), static_power_mw=3.0, clock_mhz=200.0)
