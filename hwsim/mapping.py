@@ -331,8 +331,6 @@ def accumulates_only(accelerator: Accelerator, memory: str) -> bool:
     """
     names = [node.name for node in accelerator.hierarchy]
     place = names.index(memory)
-    if place == 0:
-        return False
     arrays = [i for i, node in enumerate(accelerator.hierarchy) if isinstance(node, Array)]
     local = bool(arrays) and place > arrays[-1]
     node = accelerator.hierarchy[place]

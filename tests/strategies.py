@@ -68,17 +68,21 @@ def machine(
 
 
 def random_layer(rng: random.Random) -> Layer:
-    """A small layer of at most MAX_MACS products."""
-    kind = rng.choice(("conv", "conv", "conv", "linear", "matmul"))
+    """A small layer of at most MAX_MACS products; a third are convolutions of long rows, where tiles overlap most."""
+    kind = rng.choice(("conv", "conv", "rows", "rows", "linear", "matmul"))
     largest = {"N": 2, "G": 3, "K": 7, "C": 7, "P": 7, "Q": 6, "R": 4, "S": 4}
-    dims = DIMS if kind == "conv" else ("N", "G", "K", "C", "P")
+    dims: tuple[str, ...] = DIMS if kind == "conv" else ("N", "G", "K", "C", "P")
+    used = list(rng.sample(dims, k=rng.randint(2, len(dims))))
+    if kind == "rows":
+        largest |= {"P": 14, "R": 7, "K": 3, "Q": 3}
+        used = ["P", "R", *rng.sample(("K", "C", "Q"), k=rng.randint(0, 2))]
     bounds = dict.fromkeys(DIMS, 1)
-    for dim in rng.sample(dims, k=rng.randint(2, len(dims))):
+    for dim in used:
         bounds[dim] = rng.randint(1, largest[dim])
     while Loops(**bounds).macs > MAX_MACS:
-        dim = rng.choice(dims)
+        dim = rng.choice(used)
         bounds[dim] = max(1, bounds[dim] - 1)
-    if kind != "conv":
+    if kind in ("linear", "matmul"):
         return product(Loops(**bounds), kind)
     stride = (rng.choice((1, 1, 2, 3)), rng.choice((1, 1, 2, 3)))
     return conv(Loops(**bounds), stride, (rng.choice((1, 1, 2, 3)), rng.choice((1, 1, 2))))
@@ -169,7 +173,7 @@ def cut(rng: random.Random, bound: int, slots: list[Slot], width: dict[str, int]
         need = -(-bound // step)
         limit = min(need, 12 // width[slot.array]) if slot.array else need
         divisors = [f for f in range(1, limit + 1) if need % f == 0 or f == limit]
-        slot.factor = rng.choice(divisors) if rng.random() < 0.6 else rng.randint(1, max(1, limit))
+        slot.factor = rng.choice(divisors) if rng.random() < 0.4 else rng.randint(1, max(1, limit))
         step *= slot.factor
         if slot.array:
             width[slot.array] *= slot.factor

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Inside hwsim a file may import only from rooms before its own in this order.
 ORDER = (
-    "errors", "workload", "bits", "machine", "packing", "accelerator", "mapping", "counts", "mac", "offsets", "cost",
+    "errors", "workload", "bits", "machine", "packing", "accelerator", "mapping", "reuse", "counts", "count_batch", "mac", "offsets", "cost",
     "mapper", "search_cache", "search", "pareto", "report", "explore", "extraction", "importers", "extract",
     "models_in", "integer", "evaluate",
 )  # fmt: skip

@@ -224,6 +224,25 @@ def test_idle_elements_keep_what_they_had() -> None:
     assert counts.writes("scratch", "weight") == 4 + 1  # element 0: 0, 2, 0, 2; element 1: only 1
 
 
+def test_idle_elements_give_up_sums_when_the_memory_above_moves_on() -> None:
+    # K = 3 on two elements, buffer of one block: element 1 is idle while the buffer holds output 2 alone, so its sum
+    # of output 1 must leave with the buffer's tile, and come back for the second channel.
+    array = Array("pe", (Axis("x", 2, DIMS),))
+    buffer, scratch = Memory("buffer", None, ("output",)), Memory("scratch", None, ("output",))
+    layer = product(Loops(K=3, C=2))
+    inner = (Hold("buffer", ("output",)), *loops("K*2"), Hold("scratch", ("output",)))
+    accelerator = machine(DRAM, buffer, array, scratch, latches=("output",))
+    counts = count_accesses(layer, Mapping((TOP, *loops("C2 K2"), *inner)), accelerator)
+    assert counts.writes("dram", "output", "partial") == counts.writes("dram", "output", "final") == 3
+    assert [d.up for d in counts.deliveries if d.operand == "output"] == [6]
+    assert counts.writes("buffer", "output") == 6 + 3
+    # With both blocks in the buffer it stays: element 0 alternates, element 1 never changes its output.
+    wide = (TOP, inner[0], *loops("C2 K2"), *inner[1:])
+    counts = count_accesses(layer, Mapping(wide), accelerator)
+    assert counts.writes("dram", "output") == 3
+    assert [d.up for d in counts.deliveries if d.operand == "output"] == [4 + 1]
+
+
 def test_groups_and_depthwise_layers_share_nothing_between_groups() -> None:
     layer = conv(Loops(G=6, P=3, Q=3, R=2, S=2))
     buffer = Memory("buffer", None, OPERANDS)
