@@ -8,7 +8,7 @@ Counts are integers summed over all instances; bits, words and energies come lat
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -123,13 +123,6 @@ def count_accesses(
     """
     nest = Nest(layer, mapping)
     tally = tally_accesses(nest, mapping, accelerator, conventions or Conventions())
-    tiles = [
-        Tile(memory.name, operand, tile_elements(layer, operand, mapping.tile(index)), partial)
-        for memory in accelerator.memories
-        for operand in OPERANDS
-        if (index := mapping.hold_index(memory.name, operand)) is not None
-        for partial in (operand == "output" and holds_partials(mapping, accelerator, memory.name),)
-    ]
     traffic = [
         Traffic(*key, int(tally.reads.get(key, 0)), int(tally.writes.get(key, 0)))
         for key in keys([memory.name for memory in accelerator.memories])
@@ -140,7 +133,7 @@ def count_accesses(
     ]
     return Counts(
         traffic=tuple(entry for entry in traffic if entry.reads or entry.writes),
-        tiles=tuple(tiles),
+        tiles=tuple(held_tiles(layer, mapping, accelerator)),
         deliveries=tuple(entry for entry in deliveries if entry.down or entry.up),
         arrays=tuple(use_of_array(nest, mapping, accelerator, array) for array in accelerator.arrays),
         instances=tuple((memory.name, used_instances(nest, mapping, memory)) for memory in accelerator.memories),
@@ -149,6 +142,16 @@ def count_accesses(
         active_macs=nest.visited([loop for loop in nest.loops if loop.array]),
         reduction_adds=int(tally.reduction_adds),
     )
+
+
+def held_tiles(layer: Layer, mapping: Mapping, accelerator: Accelerator) -> Iterator[Tile]:
+    """The tile of every operand in every memory that holds it."""
+    for memory in accelerator.memories:
+        for operand in OPERANDS:
+            place = mapping.hold_index(memory.name, operand)
+            if place is not None:
+                partial = operand == "output" and holds_partials(mapping, accelerator, memory.name)
+                yield Tile(memory.name, operand, tile_elements(layer, operand, mapping.tile(place)), partial)
 
 
 def used_instances(nest: Nest, mapping: Mapping, memory: Memory) -> int:

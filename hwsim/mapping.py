@@ -544,7 +544,9 @@ class MappingReader:
         found: list[Operand] = []
         for item in self.items(node, where):
             text = self.text(item, where)
-            if text in OPERANDS:
+            if text in found:
+                self.problem(item, where, "an operand may stand once", text)
+            elif text in OPERANDS:
                 found.append(text)
             elif text:
                 self.problem(item, where, f"expected one of {', '.join(OPERANDS)}", text)

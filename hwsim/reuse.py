@@ -297,10 +297,13 @@ def overlap(a: int, b: int, mine: tuple[Block, ...], other: tuple[Block, ...]) -
 @lru_cache(maxsize=1 << 14)
 def lattice(a: int, m: int, b: int, n: int) -> int:
     """The set {a*i + b*j : i < m, j < n} as an integer with one bit per point."""
-    if m < n:
-        a, m, b, n = b, n, a, m
-    row = sum(1 << (a * i) for i in range(m))
-    points = 0
-    for j in range(n):
-        points |= row << (b * j)
-    return points
+    return repeated(repeated(1, a, m), b, n)
+
+
+def repeated(points: int, step: int, many: int) -> int:
+    """The union of `many` copies of a set, each `step` further than the one before; by doubling."""
+    if many == 1:
+        return points
+    half = repeated(points, step, many // 2)
+    both = half | half << (many // 2 * step)
+    return both | points << ((many - 1) * step) if many % 2 else both

@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Inside hwsim a file may import only from rooms before its own in this order.
 ORDER = (
-    "errors", "workload", "bits", "machine", "packing", "accelerator", "mapping", "reuse", "counts",
-    "count_batch", "mac", "offsets", "cost", "mapper", "search_cache", "search", "pareto", "report", "explore", "extraction", "importers", "extract",
-    "models_in", "integer", "evaluate",
+    "errors", "workload", "bits", "machine", "packing", "accelerator", "mapping", "reuse", "counts", "count_batch",
+    "mac", "offsets", "cost", "mapper", "search_cache", "search", "pareto", "report", "explore", "extraction",
+    "importers", "extract", "models_in", "integer", "evaluate",
 )  # fmt: skip
 TORCH_EDGE = {"extract", "extraction", "integer", "models_in", "verify", "export_c"}
 

@@ -251,6 +251,7 @@ BAD_YAML = {
     "layers:\n  a:\n  - {memory: dram}": "m.yaml:3: a: expected 'memory' with 'holds', or 'array' with 'axes'",
     "layers:\n  a:\n  - {memory: d, holds: [], array: p}": "m.yaml:3: a: one entry is either a memory",
     "layers:\n  a:\n  - {memory: d, holds: [weights]}": "m.yaml:3: a.holds: expected one of weight, input, output",
+    "layers:\n  a:\n  - {memory: d, holds: [input, input]}": "m.yaml:3: a.holds: an operand may stand once",
     "layers:\n  a:\n  - memory: d\n    holds: [weight]\n    loops: [X4]": "m.yaml:5: a.loops: expected a loop",
     "layers:\n  a:\n  - {memory: d, holds: [weight], loops: [K0]}": "m.yaml:3: a.loops: expected a loop such as K4",
     "layers:\n  a:\n  - {memory: d, holds: [weight], loops: [K-2]}": "got 'K-2'",
