@@ -1,7 +1,9 @@
 """Drafts become layers: which codes each array is stored in, then names, then frozen `Layer`s.
 
-An array read through one quantizer is stored in that quantizer's codes. One read through several, or also read
-unquantized, is stored in the widest form that is read, and each other form costs a `requantize` layer.
+An array is stored in the codes of the quantizer it is read through; of several, in the widest, and each other form
+costs a `requantize` layer. Quantizers are pushed in front of what only moves values; activation functions and average
+pools without a quantizer in front run on the unrounded values as they leave the array. Read bare by anything else, an
+array counts 32 bits.
 """
 
 from __future__ import annotations
@@ -9,27 +11,32 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from hwsim.extraction.ir import Quantization
 from hwsim.extraction.values import Act, Const, Draft, Record
 from hwsim.workload import ACTIVATION_FUNCTIONS, FLOAT_BITS, Layer, Tensor
 
-# An array read only by these takes the codes of what they make: activation functions run on the accumulator before it
-# is rounded, and max pooling commutes with rounding.
-APPLIED_BEFORE_ROUNDING = ACTIVATION_FUNCTIONS | {"max_pool"}
-# Layers that only move or choose codes: what they make has the codes of what they read.
-KEEPS_CODES = frozenset(("max_pool", "pad", "copy", "concat", "relu"))
+MEANS = frozenset(("avg_pool", "reduce_mean"))
+# Layers that run before rounding if nothing is quantized in front of them.
+BEFORE_ROUNDING = ACTIVATION_FUNCTIONS | MEANS
+# Layers that move or choose values: quantizing before or after them is the same.
+MOVES = frozenset(("max_pool", "pad", "copy", "concat"))
+MEANS_NOTE = (
+    "an average pool without a quantizer in front sums unrounded values as they leave the layer before; what that "
+    "layer stores is charged at the width that others read, or of the pool's own result"
+)
 
 
 def finish(drafts: list[Draft]) -> tuple[list[Layer], list[str]]:
     """Layers in execution order, and notes about arrays that no quantizer covers."""
-    drafts = split_versions(drafts)
-    quantized = any(draft.out.stored for draft in drafts)
+    quantized = any(record.versions for record in records_of(drafts))
+    notes = decide_storage(drafts) if quantized else []
+    drafts = with_requantizations(drafts)
     pass_codes_on(drafts)
-    take_codes_back(drafts)
     name_drafts(drafts)
     layers = [freeze(draft) for draft in drafts]
-    return layers, unquantized_note(drafts) if quantized else []
+    return layers, [*notes, *unquantized_note(drafts)] if quantized else []
 
 
 def records_of(drafts: list[Draft]) -> list[Record]:
@@ -42,19 +49,73 @@ def records_of(drafts: list[Draft]) -> list[Record]:
     return list(found.values())
 
 
-def split_versions(drafts: list[Draft]) -> list[Draft]:
-    """Decide what each array is stored as; readers of another form get a `requantize` layer in front of them."""
-    read_as: defaultdict[int, dict[str | None, None]] = defaultdict(dict)
-    for draft in drafts:
-        for act in draft.operands():
-            read_as[id(act.record)][act.version] = None
+@dataclass
+class Readers:
+    """Who reads an array: layers that need one form of it (None: unrounded), and layers that take what there is."""
+
+    forms: set[str | None] = field(default_factory=set[str | None])
+    flexible: list[tuple[Draft, int]] = field(default_factory=list[tuple[Draft, int]])
+    parts: set[tuple[tuple[str, int] | None, str | None]] = field(
+        default_factory=set[tuple[tuple[str, int] | None, str | None]]
+    )
+
+    def add(self, act: Act) -> None:
+        """A reader that needs this form."""
+        self.forms.add(act.version)
+        self.parts.add((act.part, act.version))
+
+    @property
+    def apart(self) -> bool:
+        """Whether each part of one split is read through one quantizer, and nothing reads the whole."""
+        splits = {part[0] if part else "" for part, _ in self.parts}
+        return len(splits) == 1 and "" not in splits and len({part for part, _ in self.parts}) == len(self.parts)
+
+
+def decide_storage(drafts: list[Draft]) -> list[str]:
+    """Fill in `stored` of every array, last reader first; readers without a quantizer are given their form."""
+    readers: defaultdict[int, Readers] = defaultdict(Readers)
+    means = False
+    for draft in reversed(drafts):
+        settle(draft.out, readers[id(draft.out)])
+        pushed = draft.out.stored if draft.kind in MOVES and draft.out.stored else None
+        if pushed is not None and pushed.module not in draft.out.versions:
+            pushed = None  # the codes are those of a later layer: nothing to push through this one
+        for position, act in enumerate(draft.inputs):
+            if act.version is None and pushed is not None:
+                act.record.versions.setdefault(pushed.module, pushed)
+                act = draft.inputs[position] = dataclasses.replace(act, version=pushed.module)
+            if act.version is None and (draft.kind in BEFORE_ROUNDING or (draft.kind in MOVES and draft.out.stored)):
+                readers[id(act.record)].flexible.append((draft, position))
+                means = means or draft.kind in MEANS
+            else:
+                readers[id(act.record)].add(act)
+        if isinstance(draft.weight, Act):
+            readers[id(draft.weight.record)].add(draft.weight)
     for record in records_of(drafts):
-        forms = read_as[id(record)]
-        if not forms and record.versions:  # quantized, then nothing but the network's output
-            forms = dict.fromkeys(record.versions)
-        if None not in forms and forms:
-            candidates = [record.versions[name] for name in forms if name is not None]
-            record.stored = max(candidates, key=lambda quantization: quantization.bits)
+        if record.producer is None:
+            settle(record, readers[id(record)])
+    return [MEANS_NOTE] if means else []
+
+
+def settle(record: Record, readers: Readers) -> None:
+    """Decide an array's codes, and let its flexible readers read them."""
+    forms = [record.versions[name] for name in readers.forms if name is not None]
+    if not readers.forms and not readers.flexible:
+        forms = list(record.versions.values())  # quantized, then nothing but the network's output
+    made = [draft.out.stored for draft, _ in readers.flexible]
+    if None not in readers.forms and forms:
+        record.stored = max(sorted(forms, key=lambda q: q.module), key=lambda q: q.bits)
+        record.parts_apart = readers.apart and all(record.stored.same_codes(other) for other in forms)
+    elif not readers.forms and made and all(made):
+        record.stored = max((q for q in made if q is not None), key=lambda q: q.bits)
+        return
+    if record.stored is not None:
+        for draft, position in readers.flexible:
+            draft.inputs[position] = dataclasses.replace(draft.inputs[position], version=record.stored.module)
+
+
+def with_requantizations(drafts: list[Draft]) -> list[Draft]:
+    """Readers of a form that is not stored get a `requantize` layer in front of the first of them."""
     made: dict[tuple[int, str], Record] = {}
     result: list[Draft] = []
     for draft in drafts:
@@ -72,7 +133,7 @@ def split_versions(drafts: list[Draft]) -> list[Draft]:
 
 def is_stored_form(act: Act) -> bool:
     """Whether the reader sees the array as it is stored."""
-    if act.version is None:
+    if act.version is None or act.record.parts_apart:
         return True
     return act.record.stored is not None and act.record.stored.module == act.version
 
@@ -100,25 +161,11 @@ def pass_codes_on(drafts: list[Draft]) -> None:
         sources = [act.record.stored for act in draft.inputs]
         if isinstance(draft.weight, Const):
             sources.append(draft.weight.quantization)
-        if draft.out.stored is not None or draft.kind not in KEEPS_CODES or not sources:
+        if draft.out.stored is not None or draft.kind not in MOVES | {"relu"} or not sources:
             continue
         first = sources[0]
         if first is not None and all(other is not None and first.same_codes(other) for other in sources):
             draft.out.stored = first
-
-
-def take_codes_back(drafts: list[Draft]) -> None:
-    """An array read only by functions applied before rounding takes the widest codes of what they make."""
-    readers: defaultdict[int, list[Draft]] = defaultdict(list)
-    for draft in drafts:
-        for act in draft.operands():
-            readers[id(act.record)].append(draft)
-    for draft in reversed(drafts):
-        record = draft.out
-        made = [reader.out.stored for reader in readers[id(record)] if reader.kind in APPLIED_BEFORE_ROUNDING]
-        codes = [quantization for quantization in made if quantization is not None]
-        if record.stored is None and codes and len(codes) == len(readers[id(record)]):
-            record.stored = max(codes, key=lambda quantization: quantization.bits)
 
 
 def unquantized_note(drafts: list[Draft]) -> list[str]:

@@ -109,7 +109,7 @@ class Lowering:
         """The activation with its pending zeros written out, which costs a `pad` layer of its own."""
         if act.pad is None:
             return act
-        source = Act(act.record, unpadded(act.shape, act.pad), act.version)
+        source = act.seen_as(unpadded(act.shape, act.pad))
         op = Op("aten.pad", {}, (), self.current.module, self.current.call)
         return self.emit("pad", op, [source], act.shape, source.record.origin)
 
@@ -152,6 +152,11 @@ class Lowering:
         if source is None:
             raise Unhandled("it has no tensor to pass on")
         outputs = [reshaped(source, self.meta(name).shape) for name in op.outputs]
+        if len(outputs) > 1:  # parts of a split never overlap
+            split = [(o, (op.outputs[0], i)) for i, o in enumerate(outputs)]
+            outputs = [
+                dataclasses.replace(o, part=part) if isinstance(o, Act) and o.part is None else o for o, part in split
+            ]
         self.bind(op, *outputs)
         self.count_free(op, why)
 
@@ -243,7 +248,7 @@ def reshaped(value: Single, shape: tuple[int, ...]) -> Single:
     """The same array under another shape."""
     if isinstance(value, Const):
         return Const(value.name, shape, value.quantization)
-    return Act(value.record, shape, value.version)
+    return value.seen_as(shape)
 
 
 def unpadded(shape: tuple[int, ...], pad: tuple[int, int, int, int]) -> tuple[int, ...]:
@@ -256,7 +261,7 @@ def quantize(value: Single, quantization: Quantization) -> Single:
     if isinstance(value, Const):
         return Const(value.name, value.shape, quantization)
     value.record.versions.setdefault(quantization.module, quantization)
-    return Act(value.record, value.shape, quantization.module, value.pad)
+    return dataclasses.replace(value, version=quantization.module)
 
 
 def lower(graph: OpGraph, handlers: dict[str, Handler], allow_uncosted: bool = False) -> Workload:

@@ -45,13 +45,13 @@ def convolution(walk: Lowering, op: Op) -> None:
     groups = op.get("groups", 1)
     groups = groups if isinstance(groups, int) else 1
     loops = Loops(out[0], groups, weight.shape[0] // groups, weight.shape[1], out[2], out[3], R=kernel[0], S=kernel[1])
-    act = Act(source.record, image_shape(source.shape, one_dim), source.version)
+    act = source.seen_as(image_shape(source.shape, one_dim))
     result = walk.emit("conv", op, [act], out, "linear", weight=weight, loops=loops, bias=bias is not None)
     draft = producer(result)
     draft.stride, draft.dilation = stride, dilation
     draft.padding = (own[0] + absorbed[0], own[1] + absorbed[1], own[2] + absorbed[2], own[3] + absorbed[3])
     draft.padding_policy = walk.graph.padding_policies.get(op.module, "") if any(draft.padding) else ""
-    walk.bind(op, Act(result.record, walk.shape(op)))
+    walk.bind(op, result.seen_as(walk.shape(op)))
 
 
 def without_padding(walk: Lowering, act: Act, one_dim: bool) -> tuple[Act, Padding]:
@@ -60,7 +60,7 @@ def without_padding(walk: Lowering, act: Act, one_dim: bool) -> tuple[Act, Paddi
         return walk.settled(act), (0, 0, 0, 0)
     top, bottom, left, right = act.pad
     shape = (*act.shape[:-2], act.shape[-2] - top - bottom, act.shape[-1] - left - right)
-    return Act(act.record, shape, act.version), act.pad
+    return act.seen_as(shape), act.pad
 
 
 def own_padding(value: Arg, kernel: tuple[int, int], dilation: tuple[int, int], one_dim: bool) -> Padding:
@@ -135,7 +135,7 @@ def transposed(value: Single) -> Single:
     shape = (*value.shape[:-2], value.shape[-1], value.shape[-2])
     if isinstance(value, Const):
         return Const(value.name, shape, value.quantization)
-    return Act(value.record, shape, value.version)
+    return value.seen_as(shape)
 
 
 def contract(
@@ -165,7 +165,7 @@ def contract(
         weight = Const(b.name, b_shape if groups > 1 else (columns, inner), b.quantization)
         loops = Loops(N=n, G=groups, K=columns, C=inner, P=rows // n)
         return walk.emit("linear", op, [a], shape, "linear", label=label, weight=weight, loops=loops, bias=bias)
-    second = Act(b.record, b_shape, b.version)
+    second = b.seen_as(b_shape)
     loops = Loops(G=groups, K=columns, C=inner, P=rows)
     return walk.emit("matmul", op, [a], shape, "linear", label=label, weight=second, loops=loops, bias=bias)
 
@@ -213,7 +213,7 @@ def attention(walk: Lowering, op: Op) -> None:
         weight=value,
         loops=Loops(G=groups, K=features, C=sources, P=rows),
     )
-    walk.bind(op, Act(result.record, walk.shape(op)))
+    walk.bind(op, result.seen_as(walk.shape(op)))
 
 
 def einsum(walk: Lowering, op: Op) -> None:
@@ -255,7 +255,7 @@ def batch_norm(walk: Lowering, op: Op) -> None:
     if folds_into:
         for draft in folds_into:
             draft.bias = True
-        walk.bind(op, Act(found.record, walk.shape(op)))
+        walk.bind(op, found.seen_as(walk.shape(op)))
         walk.count_free(op, "folded into the layer before")
         return
     walk.bind(op, walk.emit("batch_norm", op, [found], walk.shape(op), "linear", weight=weight, bias=True))

@@ -6,7 +6,7 @@ share the record, so that a tensor keeps one name, whoever reads whatever part o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hwsim.extraction.ir import Op, Quantization
 from hwsim.workload import Loops
@@ -25,6 +25,7 @@ class Record:
     producer: Draft | None = None
     versions: dict[str, Quantization] = field(default_factory=dict[str, Quantization])
     stored: Quantization | None = None  # decided at the end
+    parts_apart: bool = False  # its parts are stored each in the codes of their own reader
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,19 @@ class Act:
     """An activation as one reader sees it.
 
     `version`: the quantizer it went through, None for the unquantized array. `pad`: zeros still to be put round its
-    last two dimensions; a convolution takes them over, anybody else has them written out first.
+    last two dimensions; a convolution takes them over, anybody else has them written out first. `part`: which of the
+    disjoint parts of which split it lies in.
     """
 
     record: Record
     shape: tuple[int, ...]
     version: str | None = None
     pad: Padding | None = None
+    part: tuple[str, int] | None = None
+
+    def seen_as(self, shape: tuple[int, ...]) -> Act:
+        """The same values under another shape, zeros to pad dropped."""
+        return replace(self, shape=shape, pad=None)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Each makes one vector layer. Its origin (`relu`, `silu`, `add`, ...) decides lat
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -95,7 +96,7 @@ def elementwise(kind: str) -> Handler:
         acts = [item for item in operands if isinstance(item, Act)]
         consts = [item for item in operands if isinstance(item, Const) and math.prod(item.shape) > 1]
         if kind in ("mul", "div") and len(acts) == 1 and not consts and operands[0] is acts[0]:
-            walk.bind(op, Act(acts[0].record, walk.shape(op), acts[0].version))
+            walk.bind(op, acts[0].seen_as(walk.shape(op)))
             walk.count_free(op, SCALE_FOLDS)
             return
         origin = product_origin(acts) if kind == "mul" else "add" if kind in ("add", "sub") else "linear"
@@ -263,7 +264,7 @@ def pad(walk: Lowering, op: Op) -> None:
     if zero and spatial and "pad" in op.op and "reflection" not in op.op and "replication" not in op.op:
         left, right = amounts[:2]
         top, bottom = amounts[2:4] if len(amounts) == 4 else (0, 0)
-        walk.bind(op, Act(source.record, walk.shape(op), source.version, (top, bottom, left, right)))
+        walk.bind(op, dataclasses.replace(source, shape=walk.shape(op), pad=(top, bottom, left, right)))
         return
     walk.bind(op, walk.emit("pad", op, [source], walk.shape(op), source.record.origin))
 

@@ -24,7 +24,7 @@ from hwsim.extraction.lower import lower
 from hwsim.extraction.table import HANDLERS
 from hwsim.workload import Layer, Loops, Workload, load_workload
 from quant import models
-from quant.layers import QAdd, QConv2d, QEmbedding, QLinear, QMatmul
+from quant.layers import QAdd, QConv2d, QEmbedding, QLinear, QMatmul, QMul
 from quant.spec import QuantSpec
 
 REFERENCE = Path(__file__).parent.parent / "reference"
@@ -499,6 +499,61 @@ def test_codes_pass_through_pooling_and_views() -> None:
     )
     net = extract(model, W(1, 3, 8, 8))
     assert [(layer.op, layer.output.bits) for layer in net][:3] == [("conv", 2), ("relu", 2), ("max_pool", 2)]
+
+
+def test_quantizers_go_in_front_of_what_only_moves_values() -> None:
+    def run(self: Any, x: Tensor) -> Tensor:
+        y = F.relu(self.a(x))
+        both = torch.cat([F.pad(y, (0, 0, 0, 0, 1, 1)), F.max_pool2d(y, 3, 1, 1)], 1)
+        return self.b(both)
+
+    parts = {
+        "a": QConv2d(3, 4, 1, weight_spec=W4, input_spec=A3),
+        "b": QConv2d(10, 3, 1, weight_spec=W4, input_spec=A4),
+    }
+    net = extract(Lambda(run, **parts), W(1, 3, 6, 6))
+    assert [(layer.op, layer.output.bits, layer.output.offset) for layer in net] == [
+        ("conv", 4, True), ("relu", 4, True), ("pad", 4, True), ("max_pool", 4, True), ("concat", 4, True),
+        ("conv", 32, False),
+    ]  # fmt: skip
+
+
+def test_average_pools_sum_before_rounding() -> None:
+    def run(self: Any, x: Tensor) -> Tensor:
+        y = F.silu(self.a(x))
+        return self.mul(y, torch.sigmoid(self.b(y.mean((2, 3), keepdim=True))))
+
+    parts = {
+        "a": QConv2d(3, 4, 1, weight_spec=W4, input_spec=A3),
+        "b": QConv2d(4, 4, 1, weight_spec=W4, input_spec=QuantSpec(2, False)),
+        "mul": QMul(QuantSpec(6, False, True), QuantSpec(5, False)),
+    }
+    net = extract(Lambda(run, **parts), W(1, 3, 6, 6))
+    assert [(layer.op, layer.output.bits) for layer in net] == [
+        ("conv", 6), ("silu", 6), ("avg_pool", 2), ("conv", 5), ("sigmoid", 5), ("mul", 32),
+    ]  # fmt: skip
+    assert any("average pool" in note for note in net.notes)
+
+
+def test_disjoint_parts_of_a_tensor_may_have_quantizers_of_their_own() -> None:
+    def run(self: Any, x: Tensor, overlapping: bool = False) -> Tensor:
+        y = self.a(x)
+        left, right = y.split([1, 3], 1)
+        return torch.cat([self.b(left), self.c(y[:, 1:] if overlapping else right)], 1)
+
+    def parts(bits: int) -> dict[str, nn.Module]:
+        return {
+            "a": QConv2d(3, 4, 1, weight_spec=W4, input_spec=A3),
+            "b": QConv2d(1, 2, 1, weight_spec=W4, input_spec=A4),
+            "c": QConv2d(3, 2, 1, weight_spec=W4, input_spec=QuantSpec(bits, False, True)),
+        }
+
+    same = extract(Lambda(run, **parts(4)), W(1, 3, 6, 6))
+    assert [layer.op for layer in same] == ["conv", "conv", "conv", "concat"]
+    wider = extract(Lambda(run, **parts(5)), W(1, 3, 6, 6))
+    assert [layer.op for layer in wider] == ["conv", "requantize", "conv", "conv", "concat"]
+    overlap = extract(Lambda(lambda self, x: run(self, x, True), **parts(4)), W(1, 3, 6, 6))
+    assert [layer.op for layer in overlap] == ["conv", "conv", "requantize", "conv", "concat"]
 
 
 def test_products_and_embeddings_carry_their_quantizers() -> None:
