@@ -121,12 +121,23 @@ def layer_moves(
         if reads or writes:
             bits = operand_bits(layer, accelerator, operand, kind)
             moved.append(moved_words(memories[name], operand, kind, bits, reads, writes))
+    return (*moved, *fixed_moves(layer, accelerator, offset))
+
+
+def fixed_moves(layer: Layer, accelerator: Accelerator, offset: OffsetCost) -> list[Moved]:
+    """What a layer moves at the outermost memory under any mapping: its constants, and what its offset needs."""
+    outer, x = accelerator.outermost, layer.inputs[0]
+    moved: list[Moved] = []
     parameters = parameter_bits(layer, accelerator.capabilities)
     if parameters:
-        moved.append(moved_bits(accelerator.outermost, "parameters", parameters, 0))
-    if offset.extra_read_bits or offset.extra_write_bits:
-        moved.append(moved_bits(accelerator.outermost, "offset", offset.extra_read_bits, offset.extra_write_bits))
-    return tuple(moved)
+        moved.append(moved_bits(outer, "parameters", parameters, 0))
+    if offset.copy_reads:
+        moved.append(moved_words(outer, "offset", "code", x.bits, offset.copy_reads, offset.copy_writes))
+    read_bits = offset.extra_read_bits - offset.copy_reads * x.bits
+    write_bits = offset.extra_write_bits - offset.copy_writes * x.bits
+    if read_bits or write_bits:
+        moved.append(moved_bits(outer, "offset", read_bits, write_bits))
+    return moved
 
 
 def stream(tensor: Tensor, accelerator: Accelerator, operand: Operand, resident: bool) -> list[Moved]:

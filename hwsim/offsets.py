@@ -19,7 +19,10 @@ BIAS_BITS = 32
 
 @dataclass(frozen=True)
 class OffsetCost:
-    """Class and price of a layer's offset: bits stored, additions, bits read and written beyond the layer's own."""
+    """Class and price of a layer's offset: bits stored, additions, bits read and written beyond the layer's own.
+
+    `copy_reads`, `copy_writes`: input codes among them that are copied, packed as the memory packs codes.
+    """
 
     kind: OffsetClass = "none"
     extra_bits: int = 0
@@ -27,6 +30,8 @@ class OffsetCost:
     extra_read_bits: int = 0
     extra_write_bits: int = 0
     why: str = "no operand has an offset"
+    copy_reads: int = 0
+    copy_writes: int = 0
 
     def to_dict(self) -> dict[str, str | int]:
         """As it stands in the report."""
@@ -79,15 +84,17 @@ def padded_copy(layer: Layer) -> OffsetCost:
     x = layer.inputs[0]
     top, bottom, left, right = layer.padding
     rows, columns = x.shape[-2] + top + bottom, x.shape[-1] + left + right
-    copied = x.elements // (x.shape[-2] * x.shape[-1]) * rows * columns * x.bits
+    copied = x.elements // (x.shape[-2] * x.shape[-1]) * rows * columns
     base = folded(layer, "")
     return OffsetCost(
         "padded_copy",
-        copied + base.extra_bits,
+        copied * x.bits + base.extra_bits,
         base.extra_adds,
         x.size_bits + base.extra_read_bits,
-        copied,
+        copied * x.bits,
         "the border needs a code that the machine cannot pad with (pad_value: zero_only): the input is copied with it",
+        x.elements,
+        copied,
     )
 
 

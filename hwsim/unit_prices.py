@@ -15,7 +15,7 @@ from hwsim.counts import Counts, Kind
 from hwsim.layer_cost import memory_parts
 from hwsim.mac import mac_cost, require_capable
 from hwsim.machine import Accelerator, Operand
-from hwsim.moves import Direction, hop_bits, moved_bits, operand_bits, parameter_bits
+from hwsim.moves import Direction, fixed_moves, hop_bits, operand_bits
 from hwsim.offsets import offset_cost
 from hwsim.packing import words_per_operand
 from hwsim.vector import requantize_ops, vector_work
@@ -91,11 +91,8 @@ def unit_prices(layer: Layer, accelerator: Accelerator, fused: tuple[Layer, ...]
     mac = mac_cost(accelerator.mac, layer.weight.bits, layer.inputs[0].bits)
     offset = offset_cost(layer, accelerator.capabilities)
     requantize = layer.output.elements * requantize_ops(accelerator.capabilities, layer.output.bits)
-    outer = accelerator.outermost
-    moves = [moved_bits(outer, "parameters", parameter_bits(layer, accelerator.capabilities), 0)]
-    moves.append(moved_bits(outer, "offset", offset.extra_read_bits, offset.extra_write_bits))
     fixed = (requantize + offset.extra_adds) * accelerator.vector.energy_pj_per_op
-    fixed += sum(part.energy_pj for part in memory_parts(moves, accelerator))
+    fixed += sum(part.energy_pj for part in memory_parts(fixed_moves(layer, accelerator, offset), accelerator))
     slots = requantize + offset.extra_adds + sum(vector_work(f, accelerator.capabilities).slots for f in fused)
     return UnitPrices(
         traffic_pj=traffic_pj,
