@@ -3,6 +3,7 @@
 Parameter names are timm's (`conv_stem`, `blocks.1.0.conv_pw`, `se.conv_reduce`, `conv_pwl`, `conv_head`, `classifier`),
 padding is symmetric as in timm's models without the `tf_` prefix. Batch norms are plain, each activation is a module
 of its own (`act1` after `bn1`), stochastic depth is left out. `width` multiplies channels, rounded to multiples of 8.
+For images of at most 64 pixels (`image_size`) the stem keeps the size, which leaves a 2 x 2 map of a CIFAR image.
 
 MixNet-S: 239.2 M MACs in convolutions and the classifier, where its paper's table says 256 M; why: see `mixnet_s`.
 """
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from quant.models.ops import Add, Concat, Mul, init_weights, make_divisible
+from quant.models.resnet import SMALL_IMAGE
 
 
 class SqueezeExcite(nn.Module):
@@ -185,24 +187,28 @@ def conv_stem(c_in: int, c_out: int, stride: int) -> nn.Conv2d:
     return nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
 
 
-def mobilenet_v1(num_classes: int = 1000, in_channels: int = 3, width: float = 1.0) -> MobileNet:
+def stem_stride(image_size: int) -> int:
+    return 1 if image_size <= SMALL_IMAGE else 2
+
+
+def mobilenet_v1(num_classes: int = 1000, in_channels: int = 3, width: float = 1.0, image_size: int = 224) -> MobileNet:
     """MobileNetV1 (Howard et al. 2017), names of timm's `mobilenetv1_100`: ReLU6, no shortcuts, no 1x1 head."""
     rows = [(1, 64, 1), (2, 128, 2), (2, 256, 2), (6, 512, 2), (2, 1024, 2)]
     stages = [Stage(r, c, s, 1, act=nn.ReLU6, separable=True, act_after=True) for r, c, s in rows]
-    return MobileNet(32, stages, 0, nn.ReLU6, num_classes, in_channels, width)
+    return MobileNet(32, stages, 0, nn.ReLU6, num_classes, in_channels, width, stem_stride(image_size))
 
 
-def mobilenet_v2(num_classes: int = 1000, in_channels: int = 3, width: float = 1.0) -> MobileNet:
+def mobilenet_v2(num_classes: int = 1000, in_channels: int = 3, width: float = 1.0, image_size: int = 224) -> MobileNet:
     """MobileNetV2 (Sandler et al. 2018), names of timm's `mobilenetv2_100`: ReLU6, linear bottlenecks."""
     rows = [(2, 24, 2, 6), (3, 32, 2, 6), (4, 64, 2, 6), (3, 96, 1, 6), (3, 160, 2, 6), (1, 320, 1, 6)]
     stages = [Stage(1, 16, 1, 1, act=nn.ReLU6, separable=True)]
     stages += [Stage(r, c, s, e, act=nn.ReLU6) for r, c, s, e in rows]
     head = max(1280, make_divisible(1280 * width))
-    return MobileNet(32, stages, head, nn.ReLU6, num_classes, in_channels, width)
+    return MobileNet(32, stages, head, nn.ReLU6, num_classes, in_channels, width, stem_stride(image_size))
 
 
 def efficientnet_b0(
-    num_classes: int = 1000, in_channels: int = 3, width: float = 1.0, dropout: float = 0.0
+    num_classes: int = 1000, in_channels: int = 3, width: float = 1.0, dropout: float = 0.0, image_size: int = 224
 ) -> MobileNet:
     """EfficientNet-B0 (Tan and Le 2019a), names of timm's `efficientnet_b0`: SiLU and squeeze-excite in every block."""
     rows = [
@@ -216,10 +222,12 @@ def efficientnet_b0(
     stages = [Stage(1, 16, 1, 1, (3,), 0.25, nn.SiLU, separable=True)]
     stages += [Stage(r, c, s, 6, (k,), 0.25, nn.SiLU) for r, c, s, k in rows]
     head = make_divisible(1280 * width)
-    return MobileNet(32, stages, head, nn.SiLU, num_classes, in_channels, width, dropout=dropout)
+    return MobileNet(32, stages, head, nn.SiLU, num_classes, in_channels, width, stem_stride(image_size), dropout)
 
 
-def mixnet_s(num_classes: int = 1000, in_channels: int = 3, width: float = 1.0, dropout: float = 0.0) -> MobileNet:
+def mixnet_s(
+    num_classes: int = 1000, in_channels: int = 3, width: float = 1.0, dropout: float = 0.0, image_size: int = 224
+) -> MobileNet:
     """MixNet-S (Tan and Le 2019b), names of timm's `mixnet_s`: mixed kernel sizes, split 1x1 convolutions.
 
     239,173,360 MACs at 224 x 224 (parameters 4,134,606, the paper's 4.1 M), against "256 M" in the paper. What was
@@ -244,7 +252,7 @@ def mixnet_s(num_classes: int = 1000, in_channels: int = 3, width: float = 1.0, 
         Stage(1, 200, 2, 6, (3, 5, 7, 9, 11), 0.5, nn.SiLU),
         Stage(2, 200, 1, 6, (3, 5, 7, 9), 0.5, nn.SiLU, project=two),
     ]
-    model = MobileNet(16, stages, 1536, nn.ReLU, num_classes, in_channels, width, dropout=dropout)
+    model = MobileNet(16, stages, 1536, nn.ReLU, num_classes, in_channels, width, stem_stride(image_size), dropout)
     # timm groups the stages (24, 24), (40, 40 x 3), ... into one Sequential each: same names, same order.
     model.blocks = regroup(model.blocks, (1, 2, 2, 2, 2, 2))
     return model

@@ -2,16 +2,26 @@
 
 Standard: parameter names of torchvision and timm (`layer1.0.conv1`, `downsample.0`), stride in the 3x3 convolution.
 Pre-activation: names of timm's `resnetv2_*` (`stem.conv`, `stages.0.blocks.0.norm1`, `head.fc`), batch norm, no
-weight standardisation; LSQ trains these. `width` scales every stage, `in_channels` the input.
+weight standardisation; LSQ trains these. `width` scales every stage, `in_channels` the input. Images of at most 64
+pixels (`image_size`) get a 3x3 stem of stride 1 without max pooling, as is usual on CIFAR.
 """
 
 from torch import Tensor, nn
 
 from quant.models.ops import Add, init_weights
 
+SMALL_IMAGE = 64
+
 
 def conv(c_in: int, c_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
+
+
+def stem(c_in: int, c_out: int, image_size: int) -> tuple[nn.Conv2d, nn.Module]:
+    """The first convolution and what follows it: 7x7 and max pooling, or 3x3 alone for small images."""
+    if image_size <= SMALL_IMAGE:
+        return conv(c_in, c_out, 3), nn.Identity()
+    return conv(c_in, c_out, 7, 2), nn.MaxPool2d(3, 2, 1)
 
 
 class BasicBlock(nn.Module):
@@ -81,13 +91,13 @@ class ResNet(nn.Module):
         num_classes: int = 1000,
         in_channels: int = 3,
         width: float = 1.0,
+        image_size: int = 224,
     ) -> None:
         super().__init__()
         planes = [round(p * width) for p in (64, 128, 256, 512)]
-        self.conv1 = nn.Conv2d(in_channels, planes[0], 7, 2, 3, bias=False)
+        self.conv1, self.maxpool = stem(in_channels, planes[0], image_size)
         self.bn1 = nn.BatchNorm2d(planes[0])
         self.relu = nn.ReLU()
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
         c_in = planes[0]
         for stage, (p, depth) in enumerate(zip(planes, depths, strict=True), start=1):
             blocks: list[nn.Module] = []
@@ -180,10 +190,9 @@ class PreActStage(nn.Module):
 
 
 class PreActStem(nn.Module):
-    def __init__(self, c_in: int, c_out: int) -> None:
+    def __init__(self, c_in: int, c_out: int, image_size: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(c_in, c_out, 7, 2, 3, bias=False)
-        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.conv, self.pool = stem(c_in, c_out, image_size)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pool(self.conv(x))
@@ -210,10 +219,11 @@ class PreActResNet(nn.Module):
         num_classes: int = 1000,
         in_channels: int = 3,
         width: float = 1.0,
+        image_size: int = 224,
     ) -> None:
         super().__init__()
         planes = [round(p * width) for p in (64, 128, 256, 512)]
-        self.stem = PreActStem(in_channels, planes[0])
+        self.stem = PreActStem(in_channels, planes[0], image_size)
         c_in = planes[0]
         stages: list[nn.Module] = []
         for stage, (p, depth) in enumerate(zip(planes, depths, strict=True)):
@@ -232,25 +242,31 @@ class PreActResNet(nn.Module):
         return self.head(self.act(self.norm(self.stages(self.stem(x)))))
 
 
-def resnet18(num_classes: int = 1000, in_channels: int = 3, width: float = 1.0) -> ResNet:
-    return ResNet(BasicBlock, (2, 2, 2, 2), num_classes, in_channels, width)
+def resnet18(num_classes: int = 1000, in_channels: int = 3, width: float = 1.0, image_size: int = 224) -> ResNet:
+    return ResNet(BasicBlock, (2, 2, 2, 2), num_classes, in_channels, width, image_size)
 
 
-def resnet34(num_classes: int = 1000, in_channels: int = 3, width: float = 1.0) -> ResNet:
-    return ResNet(BasicBlock, (3, 4, 6, 3), num_classes, in_channels, width)
+def resnet34(num_classes: int = 1000, in_channels: int = 3, width: float = 1.0, image_size: int = 224) -> ResNet:
+    return ResNet(BasicBlock, (3, 4, 6, 3), num_classes, in_channels, width, image_size)
 
 
-def resnet50(num_classes: int = 1000, in_channels: int = 3, width: float = 1.0) -> ResNet:
-    return ResNet(Bottleneck, (3, 4, 6, 3), num_classes, in_channels, width)
+def resnet50(num_classes: int = 1000, in_channels: int = 3, width: float = 1.0, image_size: int = 224) -> ResNet:
+    return ResNet(Bottleneck, (3, 4, 6, 3), num_classes, in_channels, width, image_size)
 
 
-def preact_resnet18(num_classes: int = 1000, in_channels: int = 3, width: float = 1.0) -> PreActResNet:
-    return PreActResNet(PreActBasic, (2, 2, 2, 2), num_classes, in_channels, width)
+def preact_resnet18(
+    num_classes: int = 1000, in_channels: int = 3, width: float = 1.0, image_size: int = 224
+) -> PreActResNet:
+    return PreActResNet(PreActBasic, (2, 2, 2, 2), num_classes, in_channels, width, image_size)
 
 
-def preact_resnet34(num_classes: int = 1000, in_channels: int = 3, width: float = 1.0) -> PreActResNet:
-    return PreActResNet(PreActBasic, (3, 4, 6, 3), num_classes, in_channels, width)
+def preact_resnet34(
+    num_classes: int = 1000, in_channels: int = 3, width: float = 1.0, image_size: int = 224
+) -> PreActResNet:
+    return PreActResNet(PreActBasic, (3, 4, 6, 3), num_classes, in_channels, width, image_size)
 
 
-def preact_resnet50(num_classes: int = 1000, in_channels: int = 3, width: float = 1.0) -> PreActResNet:
-    return PreActResNet(PreActBottleneck, (3, 4, 6, 3), num_classes, in_channels, width)
+def preact_resnet50(
+    num_classes: int = 1000, in_channels: int = 3, width: float = 1.0, image_size: int = 224
+) -> PreActResNet:
+    return PreActResNet(PreActBottleneck, (3, 4, 6, 3), num_classes, in_channels, width, image_size)

@@ -175,6 +175,17 @@ def test_silu_se_net_fits_the_small_data_sets(channels: int, size: int) -> None:
     assert any(isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1 for m in model.modules())
 
 
+@pytest.mark.parametrize("name", ["resnet18", "preact_resnet50", "mobilenet_v2", "efficientnet_b0", "mixnet_s"])
+def test_small_images_keep_their_size_in_the_stem(name: str) -> None:
+    """Whole ImageNet networks on CIFAR: four halvings instead of five (ResNet: three)."""
+    arguments = {"image_size": 32, "num_classes": 10}
+    layers = layer_macs(on_meta(name, **arguments), models.info(name).input_shape_for(**arguments))
+    first = next(iter(layers.values()))
+    assert first[1][1:] == first[2][1:] == [32, 32]
+    sizes = {out[-1] for _, _, out in layers.values() if len(out) == 3 and out[-1] > 1}
+    assert min(sizes) == (4 if "resnet" in name else 2)
+
+
 def test_every_activation_is_its_own_module_called_once() -> None:
     """A shared ReLU would give one quantizer to several tensors."""
     for name in models.names():
