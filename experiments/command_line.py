@@ -30,7 +30,7 @@ def parser(name: str, doc: str) -> argparse.ArgumentParser:
     )
     p.add_argument("--minutes", type=float, help="stop, resumable, after so many minutes")
     p.add_argument("--out", type=Path, help="folder of the CSVs (default: results/PROFILE)")
-    p.add_argument("--work", type=Path, help="folder of checkpoints (default: runs/PROFILE)")
+    p.add_argument("--work", type=Path, help="folder of checkpoints (default: runs/PROFILE, OUT/checkpoints)")
     p.add_argument("--data-dir", default=os.environ.get("HWSIM_DATA"), help="folder of the data (default: $HWSIM_DATA)")
     p.add_argument("--device", default="auto", help="auto, cpu or cuda")
     p.add_argument("--threads", type=int, help="CPU threads")
@@ -70,7 +70,7 @@ def parse_share(text: str) -> tuple[int, int]:
 def runner(name: str, options: argparse.Namespace) -> Runner:
     """Where the rows and checkpoints go, and the command that reproduces a row."""
     out = options.out or Path("results") / options.profile
-    work = options.work or Path("runs") / options.profile
+    work = options.work or (out / "checkpoints" if options.out else Path("runs") / options.profile)
     seeds = f" --seeds {options.seeds}" if options.seeds is not None else ""
     return Runner(
         out / "runs.csv",
@@ -104,8 +104,13 @@ def train_main(name: str, doc: str, jobs: Jobs, arguments: Sequence[str] | None)
         print(f"experiments.{name}: {problem}", file=sys.stderr)
         return 2
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        leave_group()
+
+
+def leave_group() -> None:
+    """Leave torchrun's process group, when there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def train(name: str, options: argparse.Namespace, jobs: Jobs) -> int:

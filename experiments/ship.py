@@ -16,7 +16,7 @@ LARGEST_BYTES = 1_000_000
 
 
 def ship(source: Path, target: Path) -> int:
-    """Write `target` from the checkpoint `source`; its size in bytes. ValueError above 1 MB: it would not be shipped."""
+    """Write `target` from the checkpoint `source`; its size in bytes. ValueError above 1 MB."""
     model, meta = checkpoint.load(source)
     kept = {key: value for key, value in meta.training.items() if key != "history"}
     checkpoint.save(target, model, replace(meta, training=kept))

@@ -1,0 +1,149 @@
+"""Accuracy against energy, latency, weight memory and peak activation memory, drawn from pareto.csv alone.
+
+One figure per network, a row per accelerator. A staircase joins the points that nobody beats; coloured points may be on
+the front within their 95 % intervals, grey ones are dominated whatever the intervals hold. What a machine refuses is
+written into its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments import table
+from experiments.drawing import save
+from experiments.table import Row
+from hwsim.pareto import non_dominated, possibly_non_dominated
+
+# Column of pareto.csv, its label, and the factor to the label's unit.
+AXES = (
+    ("energy_pj", "energy (µJ)", 1e-6),
+    ("latency_s", "latency (ms)", 1e3),
+    ("weight_bits", "weights (kB)", 1 / 8000),
+    ("peak_activation_bits", "peak activations (kB)", 1 / 8000),
+)
+# Okabe and Ito's palette: told apart by colour-blind readers too.
+COLOURS = {"1": "#0072B2", "2": "#E69F00", "3": "#009E73", "4": "#D55E00", "auto": "#CC79A7"}
+MARKERS = {"W2A2": "o", "W3A3": "^", "W4A4": "s", "W8A8": "D"}
+FILLS = {"pad_code": "full", "pad_beta": "left", "snap_offset": "bottom", "border_bias": "none"}
+GREY = "#b5b5b5"
+
+
+def usual(row: Row) -> bool:
+    """Whether a point differs from the others of its plot by bits, configuration and padding policy alone."""
+    return (row["init"], row["offset_mode"], row["method"], row["distill"]) == (
+        "lsqplus", "learned", "lsqplus", "False"
+    )  # fmt: skip
+
+
+def label_of(row: Row) -> str:
+    """'W4A4 c3', with the padding policy where it is not the default."""
+    policy = "" if row["padding_policy"] == "pad_code" else f" {row['padding_policy']}"
+    return f"{row['bits']} c{row['config']}{policy}"
+
+
+def values_of(rows: Sequence[Row], column: str) -> tuple[Any, Any, Any]:
+    """(cost, accuracy, half-width of its interval) as arrays; no interval counts as 0."""
+    cost = np.array([float(row[column]) for row in rows])
+    accuracy = np.array([float(row["accuracy_percent"]) for row in rows])
+    half = np.array([float(row["accuracy_half_width"] or 0) for row in rows])
+    return cost, accuracy, half
+
+
+def fronts(cost: Any, accuracy: Any, half: Any) -> tuple[Any, Any]:
+    """Masks: on the front of the means, and possibly on the front given the intervals."""
+    flags = (False, True)
+    sure = non_dominated(np.stack([cost, accuracy], 1), flags)
+    best, worst = np.stack([cost, accuracy + half], 1), np.stack([cost, accuracy - half], 1)
+    return sure, possibly_non_dominated(best, worst, flags)
+
+
+def draw_panel(axes: Axes, rows: Sequence[Row], column: str, label: str, factor: float) -> None:
+    """One accelerator, one cost."""
+    cost, accuracy, half = values_of(rows, column)
+    cost = cost * factor
+    front, possible = fronts(cost, accuracy, half)
+    order = np.argsort(cost[front], kind="stable")
+    axes.step(cost[front][order], accuracy[front][order], where="post", color="#555555", linewidth=1, zorder=1)
+    for i, row in enumerate(rows):
+        colour = COLOURS[row["config"]] if possible[i] else GREY
+        axes.errorbar(
+            cost[i], accuracy[i], yerr=half[i] or None, marker=MARKERS.get(row["bits"], "v"), color=colour,
+            fillstyle=FILLS[row["padding_policy"]], markersize=6, elinewidth=0.8, capsize=2,
+            zorder=3 if possible[i] else 2,
+        )  # fmt: skip
+    place_labels(axes, [label_of(row) for row in rows], cost, accuracy, possible)
+    axes.set_xlabel(label)
+    axes.margins(x=0.14, y=0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=7)
+
+
+def place_labels(axes: Axes, labels: Sequence[str], x: Any, y: Any, possible: Any) -> None:
+    """Labels stacked where points of about the same place would write over each other; dominated ones in grey."""
+    span_x, span_y = max(float(np.ptp(x)), 1e-12), max(float(np.ptp(y)), 1e-12)
+    taken: list[tuple[float, float]] = []
+    for i in np.argsort(-y, kind="stable"):
+        place_x, place_y = float(x[i]) / span_x, float(y[i]) / span_y
+        shift = 0
+        while any(abs(place_x - a) < 0.33 and abs(place_y - 0.055 * shift - b) < 0.05 for a, b in taken):
+            shift += 1
+        taken.append((place_x, place_y - 0.055 * shift))
+        axes.annotate(
+            labels[i], (x[i], y[i]), xytext=(5, 2 - 8 * shift), textcoords="offset points", fontsize=6,
+            color="#222222" if possible[i] else GREY,
+        )  # fmt: skip
+
+
+def draw_network(rows: Sequence[Row]) -> Figure:
+    """All accelerators of one network."""
+    machines = table.group(rows, "accelerator")
+    figure = Figure(figsize=(15.0, 3.1 * len(machines) + 0.6), layout="constrained")
+    grid = figure.subplots(len(machines), len(AXES), squeeze=False, sharey="row")
+    for line, ((machine,), members) in zip(grid, machines.items(), strict=True):
+        priced = [row for row in members if row["status"] == "ok" and row.get("accuracy_percent")]
+        for axes, (column, label, factor) in zip(line, AXES, strict=True):
+            if priced:
+                draw_panel(axes, priced, column, label, factor)
+                baseline = priced[0].get("float_accuracy_percent")
+                if baseline:
+                    axes.axhline(float(baseline), color="#999999", linewidth=0.8, linestyle=":")
+        line[0].set_ylabel(f"{machine}\ntest accuracy (%)")
+        note = notes_of(members)
+        if note:
+            line[0].set_title(note, fontsize=7, loc="left", color="#a04000")
+    first = rows[0]
+    seeds = sorted({int(row["seeds"]) for row in rows})
+    figure.suptitle(
+        f"{first['network']} on {first['data']}: mean of {'-'.join(map(str, seeds))} seeds, 95 % intervals; "
+        "c1..c4: configuration (LSQ+ Table 1); dotted: float; grey: dominated",
+        fontsize=10,
+    )
+    return figure
+
+
+def notes_of(members: Sequence[Row]) -> str:
+    """What the machine refused, and runs that diverged."""
+    notes = [f"{label_of(row)} {row['status']}: {row['reason'][:90]}" for row in members if row["status"] != "ok"]
+    notes += [
+        f"{label_of(row)}: {row['diverged_runs']} runs diverged"
+        for row in members
+        if row["diverged_runs"] not in ("", "0")
+    ]
+    return "\n".join(notes[:4] + ([f"and {len(notes) - 4} more, see the CSV"] if len(notes) > 4 else []))
+
+
+def draw(points: Path, folder: Path, name: str) -> list[Path]:
+    """Write NAME-NETWORK.png, .svg and .pdf for every network in `points`; their paths."""
+    rows = [row for row in table.read(points) if usual(row)]
+    if not rows:
+        raise ValueError(f"{points}: holds no points to draw; run python -m experiments.pareto first")
+    written: list[Path] = []
+    for (network,), members in table.group(rows, "network").items():
+        written += save(draw_network(members), folder, f"{name}-{network}")
+    return written

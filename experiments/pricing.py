@@ -1,0 +1,161 @@
+"""What each trained configuration costs on each accelerator: runs.csv -> pareto.csv, one row per point.
+
+A point is a network at given bits, configuration and padding policy on one machine: mean accuracy over the seeds with
+its 95 % interval, and the totals of `hwsim.evaluate`. What a machine refuses is a row too, with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments import table
+from experiments.jobs import Job
+from experiments.table import Interval, Row
+from hwsim.accelerator import load_accelerator, shipped_specs
+from hwsim.errors import CapabilityError, HwsimError
+from hwsim.evaluate import evaluate
+from hwsim.extract import extract
+from hwsim.machine import Accelerator
+from hwsim.report import Report
+from hwsim.workload import Workload
+from quant import models
+from quant.convert import quantize
+from quant.provenance import provenance
+
+# What decides a point's accuracy besides the seed, and what decides its cost.
+SAME_POINT = (
+    "network", "arguments", "data", "limit", "float_epochs", "epochs", "batch_size", "bits", "config",
+    "padding_policy", "init", "offset_mode", "method", "first_last", "learning_rate", "weight_decay", "distill",
+    "gradient_scale",
+)  # fmt: skip
+COSTS = ("energy_pj", "latency_s", "weight_bits", "peak_activation_bits")
+
+
+def job_of(row: Row) -> Job:
+    """The job behind a row of runs.csv."""
+    return Job(
+        row["network"], tuple(sorted(json.loads(row["arguments"]).items())), row["data"], bits=row["bits"],
+        config=row["config"], padding_policy=row["padding_policy"], init=row["init"],
+        offset_mode=row["offset_mode"], method=row["method"], first_last=row["first_last"],
+    )  # fmt: skip
+
+
+def workload_of(job: Job) -> Workload:
+    """Layers and bits of a job's network; costs depend on neither its weights nor its seed."""
+    arguments = dict(job.arguments)
+    entry = models.info(job.network)
+    model = models.create(job.network, **arguments)
+    quantized, _ = quantize(model, **(job.quantization() or {}))
+    shape = (1, *entry.input_shape_for(**arguments))
+    return extract(quantized, torch.zeros(shape), name=f"{job.network} {job.bits} config {job.config}")
+
+
+def bits_per_layer(workload: Workload) -> dict[str, str]:
+    """'4/8' (weight/input) of every layer with MACs."""
+    return {
+        layer.name: f"{layer.weight.bits if layer.weight else '-'}/{layer.inputs[0].bits}"
+        for layer in workload
+        if layer.has_macs
+    }  # fmt: skip
+
+
+def cost_cells(report: Report) -> dict[str, Any]:
+    """A report's totals as cells, its worst proven gap, and the offset classes its layers have."""
+    totals = report.cost.totals
+    classes: dict[str, int] = {}
+    for cost in report.cost.layers:
+        classes[cost.offset.kind] = classes.get(cost.offset.kind, 0) + 1
+    components = {name: round(energy, 1) for name, energy in report.cost.energy_pj_by_component}
+    return {
+        "status": "ok",
+        "energy_pj": totals.energy_pj,
+        "latency_s": totals.latency_s,
+        "latency_cycles": totals.latency_cycles,
+        "weight_bits": totals.weight_bits,
+        "peak_activation_bits": totals.peak_activation_bits,
+        "edp_pj_s": totals.edp_pj_s,
+        "bops": totals.bops,
+        "average_weight_bits": totals.average_weight_bits,
+        "average_activation_bits": totals.average_activation_bits,
+        "area_mm2": totals.area_mm2,
+        "offset_energy_pj": components.get("offset", 0.0),
+        "offset_classes": json.dumps(classes),
+        "energy_pj_by_component": json.dumps(components),
+        "mapping_gap_max": max((found.certificate.gap for found in report.found.values()), default=0.0),
+        "warnings": len(report.warnings),
+    }
+
+
+def price_point(workload: Workload, accelerator: Accelerator) -> dict[str, Any]:
+    """Cost cells of a workload on a machine, or why the machine refuses it."""
+    began = time.perf_counter()
+    try:
+        cells = cost_cells(evaluate(workload, accelerator))
+    except HwsimError as problem:
+        status = "refused" if isinstance(problem, CapabilityError) else "infeasible"
+        cells = {"status": status, "reason": " ".join(str(problem).split())}
+    return {**cells, "pricing_s": round(time.perf_counter() - began, 2)}
+
+
+def accuracy_cells(rows: Sequence[Row]) -> dict[str, Any]:
+    """Test accuracy over the seeds: mean, half-width of the 95 % interval, seeds; runs that diverged are counted."""
+    finished = [row for row in rows if row["diverged"] != "True"]
+    cells: dict[str, Any] = {"seeds": len(finished), "diverged_runs": len(rows) - len(finished)}
+    if finished:
+        interval = Interval.of([float(row["test_accuracy_percent"]) for row in finished])
+        cells |= {"accuracy_percent": interval.mean, "accuracy_half_width": interval.half_width}
+    return cells
+
+
+def float_accuracies(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
+    """Mean test accuracy of the float networks by (network, data)."""
+    floats = [row for row in rows if row["bits"] == "float" and row["diverged"] != "True"]
+    return {
+        (network, data): Interval.of([float(row["test_accuracy_percent"]) for row in members]).mean
+        for (network, data), members in table.group(floats, "network", "data").items()
+    }
+
+
+def price_runs(
+    runs: Path,
+    target: Path,
+    command: str,
+    accelerators: Iterable[str] | None = None,
+    report: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """Price every configuration in `runs` on every machine (default: all shipped) and write `target`."""
+    everything = table.read(runs)
+    rows = [row for row in everything if row["bits"] != "float"]
+    baselines = float_accuracies(everything)
+    machines = [load_accelerator(name) for name in (accelerators or shipped_specs())]
+    known: dict[tuple[Job, str], dict[str, Any]] = {}
+    points: list[dict[str, Any]] = []
+    origin = provenance("cpu")
+    for values, members in table.group(rows, *SAME_POINT).items():
+        job = job_of(members[0])
+        fields = dict(zip(SAME_POINT, values, strict=True))
+        workload: Workload | None = None
+        for machine in machines:
+            # Initialisation and kind of offset training change no cost; the point's own bits and policy do.
+            cost_key = (job, machine.name)
+            if cost_key not in known:
+                workload = workload or workload_of(job)
+                known[cost_key] = {
+                    **price_point(workload, machine),
+                    "bits_per_layer": json.dumps(bits_per_layer(workload)),
+                }
+            points.append({
+                **fields, "accelerator": machine.name, **accuracy_cells(members),
+                "float_accuracy_percent": baselines.get((job.network, job.data)), **known[cost_key],
+                "commit": origin["commit"], "date": origin["date"], "price_command": command,
+                "train_command": members[0]["command"],
+            })  # fmt: skip
+        report(f"priced {job.network} {job.bits} config {job.config} {job.padding_policy} on {len(machines)} machines")
+    table.write(target, points)
+    return points

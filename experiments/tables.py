@@ -1,0 +1,167 @@
+"""`python -m experiments.tables --profile cpu`: the papers' tables from runs.csv, as Markdown, with intervals.
+
+Every cell is the mean of the test accuracies over the seeds and the half-width of its 95 % interval. Differences are
+taken seed by seed (one float network and one order of images per seed). A verdict says no more than its interval:
+higher, lower, tie (the whole interval within one point), else undecided.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from experiments import table
+from experiments.profiles import BASELINES, CONFIGS, INITS, OFFSET_MODES, POLICIES, PROFILES
+from experiments.table import Interval, Row, paired_difference, verdict
+
+TIE_WITHIN = 1.0
+USUAL = {
+    "config": "4", "init": "lsqplus", "offset_mode": "learned", "padding_policy": "pad_code", "method": "lsqplus",
+    "weight_decay": "", "learning_rate": "", "distill": "False", "gradient_scale": "1/sqrt(Np)",
+}  # fmt: skip
+
+
+def matches(row: Row, **wanted: str) -> bool:
+    """Whether a row is the usual run but for these columns."""
+    return all(row[name] == value for name, value in {**USUAL, **wanted}.items())
+
+
+def cell(rows: Sequence[Row]) -> str:
+    """Mean ± half-width (n), runs that diverged counted apart."""
+    values = [float(row["test_accuracy_percent"]) for row in rows if row["diverged"] != "True"]
+    lost = len(rows) - len(values)
+    text = f"{Interval.of(values).text()}, n={len(values)}" if values else ""
+    return "; ".join(part for part in (text, f"{lost} diverged" if lost else "") if part) or "not run"
+
+
+def markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    rows = [heads, ["---"] * len(heads), *lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in rows)
+
+
+def difference_text(rows: Sequence[Row], first: dict[str, str], second: dict[str, str]) -> str:
+    """'+1.20 ± 0.80: higher' of the first over the second, in points."""
+    found = paired_difference(
+        [row for row in rows if row["diverged"] != "True"],
+        lambda row: matches(row, **first),
+        lambda row: matches(row, **second),
+        "test_accuracy_percent",
+    )
+    if found is None:
+        return "not run"
+    half = f" ± {found.half_width:.2f}" if found.half_width is not None else ""
+    return f"{found.mean:+.2f}{half}: {verdict(found, tie_within=TIE_WITHIN)}"
+
+
+def comparison(title: str, rows: Sequence[Row], variants: dict[str, dict[str, str]], reference: str) -> str:
+    """One table: a line per variant, two columns per precision (accuracy, difference to the reference)."""
+    bits = list(dict.fromkeys(row["bits"] for row in rows if any(matches(row, **v) for v in variants.values())))
+    if not bits:
+        return ""
+    heads = ["", *(head for b in bits for head in (b, f"{b}, less {reference}"))]
+    lines = []
+    for name, wanted in variants.items():
+        line = [name]
+        for b in bits:
+            mine = [row for row in rows if row["bits"] == b]
+            line.append(cell([row for row in mine if matches(row, **wanted)]))
+            line.append("" if name == reference else difference_text(mine, wanted, variants[reference]))
+        lines.append(line)
+    return f"### {title}\n\n{markdown(heads, lines)}\n"
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """All tables of one runs.csv."""
+    parts: list[str] = []
+    for (network, arguments, data), members in table.group(rows, "network", "arguments", "data").items():
+        floats = [row for row in members if row["bits"] == "float"]
+        quantized = [row for row in members if row["bits"] != "float"]
+        parts.append(f"## {network} on {data}\n\nArguments {arguments}; float: {cell(floats)}; {extent(quantized)}\n")
+        parts += [text for text in (make(quantized) for make in SECTIONS) if text]
+    return "\n".join(parts)
+
+
+def extent(rows: Sequence[Row]) -> str:
+    """What was trained, in one line."""
+    if not rows:
+        return "no quantized runs"
+    epochs = sorted({f"{row['epochs']} epochs of {row['batch_size']} images a step" for row in rows})
+    spent = sum(float(row["duration_s"] or 0) for row in rows)
+    return f"{len(rows)} quantized runs of {', '.join(epochs)}; {spent / 60:.0f} minutes in all; " + ", ".join(
+        sorted({f"commit {row['commit']} on {row['device']}" for row in rows})
+    )
+
+
+def _by(title: str, column: str, values: Sequence[str], reference: str) -> Callable[[Sequence[Row]], str]:
+    def make(rows: Sequence[Row]) -> str:
+        present = [v for v in values if any(matches(row, **{column: v}) for row in rows)]
+        if len(present) < 2 or reference not in present:
+            return ""
+        return comparison(title, rows, {v: {column: v} for v in present}, reference)
+
+    return make
+
+
+def configurations(rows: Sequence[Row]) -> str:
+    """Tables 2 to 4, differences to configuration 1 (LSQ)."""
+    names = {"1": "1 unsigned", "2": "2 signed", "3": "3 signed, offset", "4": "4 unsigned, offset"}
+    present = {names[c]: {"config": c} for c in CONFIGS if any(matches(row, config=c) for row in rows)}
+    if names["1"] not in present:
+        return ""
+    return comparison("Configurations (LSQ+ Tables 2 to 4)", rows, present, names["1"])
+
+
+def baselines(rows: Sequence[Row]) -> str:
+    """Table 4's other methods, differences to configuration 1."""
+    present = {
+        m: {"config": "1", "method": m} for m in BASELINES if any(matches(r, config="1", method=m) for r in rows)
+    }
+    if not present:
+        return ""
+    return comparison("Other methods (LSQ+ Table 4)", rows, {"LSQ+ c1": {"config": "1"}, **present}, "LSQ+ c1")
+
+
+def lsq_ablations(rows: Sequence[Row]) -> str:
+    """LSQ's own tables: gradient scale, weight decay, distillation."""
+    lsq = {"config": "1", "method": "lsq", "init": "lsq"}
+    variants = {"LSQ": lsq}
+    variants |= {f"g = {g}": {**lsq, "gradient_scale": g} for g in ("1/sqrt(N)", "1", "10/sqrt(Np)", "0.1/sqrt(Np)")}
+    variants["g = 1, lr 1e-4"] = {**lsq, "gradient_scale": "1", "learning_rate": "0.0001"}
+    variants |= {f"weight decay {d}": {**lsq, "weight_decay": d} for d in ("0.0001", "5e-05", "2.5e-05", "1.25e-05")}
+    variants["distilled"] = {**lsq, "distill": "True"}
+    present = {name: wanted for name, wanted in variants.items() if any(matches(row, **wanted) for row in rows)}
+    return comparison("Ablations (LSQ Tables 2 to 4)", rows, present, "LSQ") if len(present) > 1 else ""
+
+
+SECTIONS: tuple[Callable[[Sequence[Row]], str], ...] = (
+    configurations,
+    baselines,
+    _by("Initialisations, configuration 4 (LSQ+ Table 5)", "init", INITS, "lsq"),
+    _by("Offset, configuration 4 (LSQ+ Table 6)", "offset_mode", OFFSET_MODES, "fixed_zero"),
+    _by("Padding policies, configuration 4", "padding_policy", POLICIES, "pad_code"),
+    lsq_ablations,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0, or 2 when there are no rows."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.tables", description=(__doc__ or "").split("\n\n")[1])
+    parser.add_argument("--profile", default="cpu", choices=list(PROFILES))
+    parser.add_argument("--runs", type=Path, help="the runs.csv to read (default: results/PROFILE/runs.csv)")
+    options = parser.parse_args(arguments)
+    path = options.runs or Path("results") / options.profile / "runs.csv"
+    rows = table.read(path)
+    if not rows:
+        print(
+            f"experiments.tables: {path}: no rows: train first, e.g. with experiments.lsqplus_tables", file=sys.stderr
+        )
+        return 2
+    print(tables(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
