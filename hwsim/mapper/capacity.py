@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hwsim.machine import Operand
-from hwsim.mapper.chains import Batch, Chain, Crossing, Event, solve, trace
+from hwsim.mapper.batch import Batch
+from hwsim.mapper.chains import Chain, Event, solve, trace
 from hwsim.mapper.lattice import Lattices
-from hwsim.mapper.problem import Problem
+from hwsim.mapper.problem import Crossing, Problem
 from hwsim.mapping import tile_elements
 
 Key = tuple[str, Operand]  # (memory, operand)
@@ -46,7 +47,7 @@ def overfull(problem: Problem, batch: Batch, row: int, chain: Chain) -> dict[Key
     pools: dict[str, dict[Key, float]] = {}
     sizes: dict[str, float] = {}
     for event in chain.events:
-        crossing = event.crossing
+        crossing = event.hold
         if crossing is not None and crossing.pool and crossing.capacity_bits is not None:
             tiles = pools.setdefault(crossing.pool, {})
             tiles[(crossing.child, crossing.operand)] = tile_bits(problem, batch, row, event, crossing)

@@ -4,42 +4,56 @@ Lattice points are temporal extents (the unrolling divided out), so an array cha
 parent) settles at one point: its tile spans the relevant extents there, everything further out reloads it. Costs are
 sums over settle points on one path; stages say which holder settles next. Below an array everything settles except one
 operand that may stay stationary while only loops it does not see run above the array (`carried`).
-Halo overlaps between neighbouring input tiles are left out here (they only make a nest cheaper): see `nest`.
+With `windows`, input tiles are cut first and settle after a run of one dim that slides them (`halos`).
 """
 
 from __future__ import annotations
 
 import bisect
-import math
 from collections.abc import Iterator
-from collections.abc import Mapping as Map
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from hwsim.machine import OPERANDS, Operand
-from hwsim.mapper.lattice import Costs, Ints, Lattices
+from hwsim.mapper.batch import Batch, Shares
+from hwsim.mapper.halos import Halos
+from hwsim.mapper.lattice import Costs
 from hwsim.mapper.problem import Crossing, Problem
-from hwsim.mapping import Rank
 
+INPUT = OPERANDS.index("input")
+CUT = 1000  # stages of the input from here on: CUT + set of holders (one bit each, the MAC's is 1) cut but not settled
 Point = tuple[int, ...]
 # Per operand the holder that settles next (position in `Problem.holders`, -1 the MAC); index of the carried one or -1.
 Stage = tuple[int, int, int, int]
-Step = tuple[int, int, int]  # operand index, child, parent: a crossing that settles
-Shares = Map[tuple[str, Operand], Costs]  # (memory, operand) -> bits its tile may take there, one per row
+
+
+@dataclass(frozen=True)
+class Step:
+    """One transition: a crossing settles; or the input is `cut` at a holder; or cut ones settle after a `run` of a dim.
+
+    `holders` of operand `x`: settle (child, parent); cut (holder,); run (cut holders..., parent). `run` -1: settle at
+    once, the next loop reloads everything.
+    """
+
+    x: int
+    kind: str  # settle, cut, run
+    holders: tuple[int, ...]
+    run: int = -1
 
 
 @dataclass(frozen=True)
 class Event:
-    """What happens at a point of the chain: a crossing settles, or an array is passed (`crossing` None).
+    """What happens at a point of the chain, `tile` being the temporal extent of every dim there.
 
-    `tile`: temporal extent of every dim at the point.
+    `hold`: (memory, operand) is kept from here inwards, in `segment`; None with `passes`: array `segment` is passed.
     """
 
     tile: tuple[int, ...]
-    crossing: Crossing | None
     segment: int
+    hold: Crossing | None = None
+    passes: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,154 +67,16 @@ class Chain:
 
 
 @dataclass
-class Batch:
-    """Unrollings whose lattices share a shape. `spatial[row, j, e]`: factor of dim e on array j (innermost first)."""
-
-    problem: Problem
-    lattices: Lattices
-    spatial: Ints
-
-    @cached_property
-    def rows(self) -> int:
-        """Number of unrollings."""
-        return len(self.spatial)
-
-    @cached_property
-    def inside(self) -> Ints:
-        """[row, level, e]: product of the factors of the arrays below that level."""
-        ones = np.ones((self.rows, 1, self.spatial.shape[2]), dtype=np.int64)
-        return np.concatenate([ones, np.cumprod(self.spatial, axis=1)], axis=1)
-
-    @cached_property
-    def place(self) -> dict[str, int]:
-        """Axis of every active dim."""
-        return {dim: axis for axis, dim in enumerate(self.problem.dims)}
-
-    def spread(self, values: Costs, dims: tuple[int, ...]) -> Costs:
-        """Broadcastable form of (rows, one axis per dim in ascending order)."""
-        shape = [values.shape[0]] + [1] * len(self.problem.dims)
-        for dim, length in zip(dims, values.shape[1:], strict=True):
-            shape[dim + 1] = length
-        return values.reshape(shape)
-
-    def tiles(self, dim: int, level: int) -> Ints:
-        """(rows, sizes): extent of a dim below `level` for every lattice size."""
-        return self.lattices.sizes[dim] * self.inside[:, level, dim][:, None]
-
-    def window_pair(self, rank: Rank) -> tuple[int, int] | None:
-        """Axes of a rank with two active dims."""
-        active = [self.place[dim] for dim in rank.dims if dim in self.place]
-        return (active[0], active[1]) if len(active) == 2 else None
-
-    def visits(self, operand: Operand, level: int) -> Costs:
-        """V_level for every settle point (broadcastable over the lattices)."""
-        key = (operand, level)
-        if key not in self._visits:
-            self._visits[key] = self._count_visits(operand, level)
-        return self._visits[key]
-
-    @cached_property
-    def _visits(self) -> dict[tuple[str, int], Costs]:
-        return {}
-
-    def _count_visits(self, operand: Operand, level: int) -> Costs:
-        problem = self.problem
-        result = np.ones((self.rows,) + (1,) * len(problem.dims))
-        for dim in problem.irrelevant_axes(operand):
-            blocks = -(-problem.extents[dim] // self.tiles(dim, level))
-            result = result * self.spread(blocks.astype(np.float64), (dim,))
-        for rank in problem.ranks[operand]:
-            pair = self.window_pair(rank)
-            if pair is None:
-                result *= math.prod(problem.extents[self.place[dim]] for dim in rank.dims if dim in self.place)
-            else:
-                result = result * self.spread(self.window_sum(rank, pair, level), pair)
-        return result
-
-    def window_sum(self, rank: Rank, pair: tuple[int, int], level: int) -> Costs:
-        """(rows, sizes, sizes): points of a two-dim rank summed over all blocks of both dims."""
-        total = np.zeros((1, 1, 1))
-        for p, p_count in pieces(self.problem.extents[pair[0]], self.tiles(pair[0], level)):
-            for r, r_count in pieces(self.problem.extents[pair[1]], self.tiles(pair[1], level)):
-                points = window(rank, p[:, :, None], r[:, None, :])
-                total = total + points * (p_count[:, :, None] * r_count[:, None, :])
-        return total.astype(np.float64)
-
-    def energy(self, crossing: Crossing) -> Costs:
-        """pJ of a crossing for every settle point."""
-        total: Costs = np.zeros((1,) * (len(self.problem.dims) + 1))
-        if crossing.first_pj:
-            arrivals = self.visits(crossing.operand, crossing.parent_segment)
-            last = (slice(None), *([slice(-1, None)] * len(self.problem.dims)))
-            total = crossing.first_pj * arrivals[last]
-        for offset, price in enumerate(crossing.prices):
-            if price:
-                total = total + price * self.visits(crossing.operand, crossing.segment + offset)
-        return total
-
-    def elements(self, operand: Operand, level: int) -> Costs:
-        """Elements of the operand's tile below `level` for every point, cut at the layer's bounds."""
-        problem = self.problem
-        result = np.ones((self.rows,) + (1,) * len(problem.dims))
-        for rank in problem.ranks[operand]:
-            active = [self.place[dim] for dim in rank.dims if dim in self.place]
-            cut = [np.minimum(self.tiles(dim, level), problem.extents[dim]) for dim in active]
-            if len(active) == 1:
-                result = result * self.spread(cut[0].astype(np.float64), (active[0],))
-            elif len(active) == 2:
-                points = window(rank, cut[0][:, :, None], cut[1][:, None, :])
-                result = result * self.spread(points.astype(np.float64), (active[0], active[1]))
-        return result
-
-    def settle_costs(self, shares: Shares) -> dict[Step, Costs]:
-        """Energy of every crossing where its tile fits, infinite elsewhere."""
-        return {
-            (x, child, parent): self.settle_cost(crossing, shares)
-            for x, operand in enumerate(OPERANDS)
-            for (child, parent), crossing in self.problem.crossings[operand].items()
-        }
-
-    def settle_cost(self, crossing: Crossing, shares: Shares) -> Costs:
-        """Energy of one crossing where its tile fits, infinite elsewhere."""
-        value = self.energy(crossing)
-        if crossing.child == "mac":
-            if self.problem.latched(crossing.operand):
-                return np.where(self.elements(crossing.operand, 0) <= 1, value, np.inf)
-            return value[(slice(None), *([slice(0, 1)] * len(self.problem.dims)))]  # no tile: every step reads anew
-        if crossing.capacity_bits is None:
-            return value
-        limit: float | Costs = crossing.capacity_bits
-        share = shares.get((crossing.child, crossing.operand))
-        if share is not None:
-            limit = np.minimum(share, limit).reshape(self.rows, *([1] * len(self.problem.dims)))
-        size = self.elements(crossing.operand, crossing.segment) * crossing.bits_per_element
-        return np.where(size <= limit, value, np.inf)
-
-
-def pieces(extent: int, tiles: Ints) -> list[tuple[Ints, Ints]]:
-    """(size, how many) of the blocks of a dim cut every `tiles`: full ones and the remainder."""
-    tiles = np.minimum(tiles, extent)
-    full = extent // tiles
-    rest = extent - full * tiles
-    if not rest.any():
-        return [(tiles, full)]
-    return [(tiles, full), (np.maximum(rest, 1), (rest > 0).astype(np.int64))]
-
-
-def window(rank: Rank, p: Ints, r: Ints) -> Ints:
-    """Points of a two-dim rank for tile extents p and r, holes left out: as `mapping.rank_points`, on arrays."""
-    (_, a), (_, b) = rank.terms
-    g = math.gcd(a, b)
-    return p * r - np.maximum(0, p - b // g) * np.maximum(0, r - a // g)
-
-
-@dataclass
 class Solved:
     """All stages of a batch, `before` and `after` moving, per segment."""
 
-    batch: Batch
-    costs: dict[Step, Costs]
+    programme: Programme
     history: list[tuple[dict[Stage, Costs], dict[Stage, Costs]]]
+
+    @property
+    def batch(self) -> Batch:
+        """The unrollings solved."""
+        return self.programme.batch
 
     @cached_property
     def energies(self) -> Costs:
@@ -212,39 +88,171 @@ class Solved:
         return after[final].reshape(self.batch.rows, -1)[:, -1]
 
 
+class Programme:
+    """Costs of all steps of a batch under given shares of memories."""
+
+    def __init__(self, batch: Batch, shares: Shares, windows: bool) -> None:
+        self.batch, self.shares = batch, shares
+        self.problem = batch.problem
+        self.halos = [Halos(batch, k) for k in range(len(self.problem.arrays) + 1)]
+        self.windows = windows and bool(self.halos[0].windows)
+        self.known: dict[Step, Costs] = {}
+        self.known_steps: dict[tuple[Stage, int], tuple[tuple[Stage, Step], ...]] = {}
+
+    def cost(self, step: Step) -> Costs:
+        """Energy of a step at every point it may end at, infinite where a tile does not fit (not for runs)."""
+        if step not in self.known:
+            operand = OPERANDS[step.x]
+            crossings = self.problem.crossings[operand]
+            if step.kind == "cut":
+                crossing = next(c for (child, _), c in crossings.items() if child == step.holders[0])
+                fits = self.batch.fits(operand, crossing.child, crossing, self.shares)
+                self.known[step] = np.zeros((1,) * (len(self.problem.dims) + 1)) if fits is None else (
+                    np.where(fits, 0.0, np.inf)
+                )  # fmt: skip
+            elif step.kind == "settle":
+                crossing = crossings[step.holders[0], step.holders[1]]
+                self.known[step] = self.batch.settle_cost(crossing, self.shares)
+            else:
+                self.known[step] = sum(
+                    (self.batch.energy(crossings[pair]) for pair in pairwise(step.holders)),
+                    start=np.zeros((1,) * (len(self.problem.dims) + 1)),
+                )
+        return self.known[step]
+
+    def run_costs(self, step: Step, k: int) -> dict[tuple[int, int], Costs]:
+        """Energy of a run by (tile, reached) index of its dim: all cut crossings slide together."""
+        crossings = self.problem.crossings["input"]
+        found: dict[tuple[int, int], Costs] = {}
+        for pair in pairwise(step.holders):
+            for key, value in self.halos[k].energies(crossings[pair], step.run).items():
+                found[key] = found[key] + value if key in found else value
+        return found
+
+    def arrive(self, moved: Costs, step: Step, k: int) -> Costs:
+        """Cost of the target stage at every point, coming from `moved` by a step."""
+        if step.run < 0:
+            return moved + self.cost(step)
+        axis = step.run + 1
+        target = np.full_like(moved, np.inf)
+        for (tile, reached), cost in self.run_costs(step, k).items():
+            value = moved.take([tile], axis=axis) + cost
+            place = [slice(None)] * moved.ndim
+            place[axis] = slice(reached, reached + 1)
+            np.minimum(target[tuple(place)], value, out=target[tuple(place)])
+        return target
+
+    def steps(self, stage: Stage, k: int) -> tuple[tuple[Stage, Step], ...]:
+        """(next stage, step) of everything that may happen now. MACs without a latch settle first, in order."""
+        key = (stage, k)
+        if key not in self.known_steps:
+            self.known_steps[key] = tuple(self.find_steps(stage, k))
+        return self.known_steps[key]
+
+    def find_steps(self, stage: Stage, k: int) -> Iterator[tuple[Stage, Step]]:
+        """`steps`, found anew."""
+        problem = self.problem
+        unlatched = [x for x in range(3) if stage[x] == -1 and not problem.latched(OPERANDS[x])]
+        for x in unlatched[:1] or range(3):
+            if x == INPUT and self.windows and not unlatched:
+                yield from self.input_steps(stage, k)
+                continue
+            if segment_of(problem, x, stage[x]) > k:
+                continue
+            for child, parent in problem.crossings[OPERANDS[x]]:
+                if child == stage[x]:
+                    carried = -1 if stage[3] == x and segment_of(problem, x, parent) >= k else stage[3]
+                    yield replaced(stage, x, parent, carried), Step(x, "settle", (child, parent))
+
+    def input_steps(self, stage: Stage, k: int) -> Iterator[tuple[Stage, Step]]:
+        """Cuts and runs of the input."""
+        problem = self.problem
+        now = stage[INPUT]
+        crossings = problem.crossings["input"]
+        if now < CUT:
+            if segment_of(problem, INPUT, now) == k and any(child == now for child, _ in crossings):
+                yield replaced(stage, INPUT, CUT + (2 << now if now >= 0 else 1), stage[3]), Step(INPUT, "cut", (now,))
+            return
+        cut = cut_holders(now)
+        free = moves(problem, (stage[0], -2, stage[2], stage[3] if stage[3] != INPUT else -1))
+        for child, parent in crossings:
+            if child != cut[-1]:
+                continue
+            place = segment_of(problem, INPUT, parent)
+            if place == k and any(c == parent for c, _ in crossings):
+                yield replaced(stage, INPUT, now + (2 << parent), stage[3]), Step(INPUT, "cut", (parent,))
+            if place >= k:
+                carried = -1 if stage[3] == INPUT else stage[3]
+                settled = replaced(stage, INPUT, parent, carried)
+                yield settled, Step(INPUT, "run", (*cut, parent))
+                for _, pair in self.halos[0].windows:
+                    for dim in pair:
+                        if dim in free:
+                            yield settled, Step(INPUT, "run", (*cut, parent), dim)
+
+
+def replaced(stage: Stage, x: int, value: int, carried: int) -> Stage:
+    """The stage with one operand further on."""
+    found = [stage[0], stage[1], stage[2]]
+    found[x] = value
+    return (found[0], found[1], found[2], carried)
+
+
+def pairwise(holders: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Neighbouring (child, parent)."""
+    return list(zip(holders, holders[1:], strict=False))
+
+
+def cut_holders(code: int) -> tuple[int, ...]:
+    """Holders of a cut stage of the input, innermost first."""
+    bits = code - CUT
+    return tuple(i - 1 for i in range(bits.bit_length()) if bits >> i & 1)
+
+
+def progress(stage: Stage) -> int:
+    """Grows with every step."""
+    inputs = stage[INPUT]
+    done = 2 * inputs if inputs < CUT else 2 * cut_holders(inputs)[-1] + 1
+    return 2 * (stage[0] + stage[2]) + done
+
+
 def final_stage(problem: Problem) -> Stage:
     """Everything settled: only the outermost memory is left."""
     last = [len(problem.holders[operand]) - 1 for operand in OPERANDS]
     return (last[0], last[1], last[2], -1)
 
 
-def solve(batch: Batch, shares: Shares) -> Solved:
+def segment_of(problem: Problem, x: int, holder: int) -> int:
+    """Arrays inside a holder, or inside the innermost one cut; 0 for the MAC."""
+    if holder >= CUT:
+        holder = cut_holders(holder)[0]
+    return 0 if holder < 0 else problem.segments[problem.holders[OPERANDS[x]][holder].name]
+
+
+def solve(batch: Batch, shares: Shares, windows: bool = False) -> Solved:
     """The cheapest chain of every row under `shares`."""
-    problem = batch.problem
-    costs = batch.settle_costs(shares)
+    programme = Programme(batch, shares, windows)
     dims = batch.lattices.dim_lengths
     start: Costs = np.full((batch.rows, *dims), np.inf)
     start[(slice(None), *([0] * len(dims)))] = 0.0
     entering: dict[Stage, Costs] = {(-1, -1, -1, -1): start}
     history: list[tuple[dict[Stage, Costs], dict[Stage, Costs]]] = []
-    for k in range(len(problem.arrays) + 1):
-        before, after = run_segment(batch, costs, entering, k)
+    for k in range(len(batch.problem.arrays) + 1):
+        before, after = run_segment(programme, entering, k)
         history.append((before, after))
-        entering = passing(problem, after, k)
-    return Solved(batch, costs, history)
+        entering = passing(programme, after, k)
+    return Solved(programme, history)
 
 
-def segment_of(problem: Problem, x: int, holder: int) -> int:
-    """Arrays inside a holder; 0 for the MAC."""
-    return 0 if holder < 0 else problem.segments[problem.holders[OPERANDS[x]][holder].name]
-
-
-def passing(problem: Problem, after: dict[Stage, Costs], k: int) -> dict[Stage, Costs]:
+def passing(programme: Programme, after: dict[Stage, Costs], k: int) -> dict[Stage, Costs]:
     """Stages that may pass array k: all below it settled, or all but one operand, carried from here on."""
+    problem = programme.problem
     entering: dict[Stage, Costs] = {}
     for stage, values in after.items():
         lacking = [x for x in range(3) if segment_of(problem, x, stage[x]) <= k]
         if len(lacking) > 1 or (lacking and stage[3] not in (-1, lacking[0])):
+            continue
+        if lacking == [INPUT] and programme.windows and stage[INPUT] < CUT:
             continue
         key = (stage[0], stage[1], stage[2], lacking[0] if lacking else -1)
         entering[key] = np.minimum(entering[key], values) if key in entering else values
@@ -252,58 +260,39 @@ def passing(problem: Problem, after: dict[Stage, Costs], k: int) -> dict[Stage, 
 
 
 def moves(problem: Problem, stage: Stage) -> tuple[int, ...]:
-    """Dims a stage may grow along: all, or those the carried operand does not see. A waiting MAC keeps all at one."""
-    if any(stage[x] < 0 and not problem.latched(OPERANDS[x]) for x in range(3)):
+    """Dims a stage may grow along: those that neither a carried operand nor a cut input sees; none while a MAC waits."""
+    if any(stage[x] == -1 and not problem.latched(OPERANDS[x]) for x in range(3)):
         return ()
-    if stage[3] < 0:
-        return tuple(range(len(problem.dims)))
-    return problem.irrelevant_axes(OPERANDS[stage[3]])
+    stationary = {OPERANDS[stage[3]]} if stage[3] >= 0 else set[Operand]()
+    if stage[INPUT] >= CUT:
+        stationary.add("input")
+    free = set(range(len(problem.dims)))
+    for operand in stationary:
+        free &= set(problem.irrelevant_axes(operand))
+    return tuple(sorted(free))
 
 
 def run_segment(
-    batch: Batch, costs: dict[Step, Costs], entering: dict[Stage, Costs], k: int
+    programme: Programme, entering: dict[Stage, Costs], k: int
 ) -> tuple[dict[Stage, Costs], dict[Stage, Costs]]:
     """Costs per stage before and after moving, within segment k."""
+    batch = programme.batch
     before = dict(entering)
     after: dict[Stage, Costs] = {}
-    waiting = sorted(before, key=lambda s: sum(s[:3]))
+    waiting = sorted(before, key=progress)
     while waiting:
         stage = waiting.pop(0)
         free = moves(batch.problem, stage)
         moved = batch.lattices.below(before[stage], free) if free else before[stage]
         after[stage] = moved
-        for target, step in successors(batch.problem, stage, k):
-            value = moved + costs[step]
+        for target, step in programme.steps(stage, k):
+            value = programme.arrive(moved, step, k)
             if target in before:
                 np.minimum(before[target], value, out=before[target])
             else:
                 before[target] = value
-                bisect.insort(waiting, target, key=lambda s: sum(s[:3]))
+                bisect.insort(waiting, target, key=progress)
     return before, after
-
-
-def successors(problem: Problem, stage: Stage, k: int) -> tuple[tuple[Stage, Step], ...]:
-    """(next stage, crossing) of every crossing that may settle now. MACs without a latch settle first, in order."""
-    key = (stage, k)
-    if key not in problem.known_successors:
-        problem.known_successors[key] = tuple(find_successors(problem, stage, k))
-    return problem.known_successors[key]
-
-
-def find_successors(problem: Problem, stage: Stage, k: int) -> Iterator[tuple[Stage, Step]]:
-    """`successors`, found anew."""
-    unlatched = [x for x in range(3) if stage[x] < 0 and not problem.latched(OPERANDS[x])]
-    for x in unlatched[:1] or range(3):
-        if segment_of(problem, x, stage[x]) > k:
-            continue
-        for child, parent in problem.crossings[OPERANDS[x]]:
-            if child == stage[x]:
-                settled = [stage[0], stage[1], stage[2]]
-                settled[x] = parent
-                carried = stage[3]
-                if carried == x and segment_of(problem, x, parent) >= k:
-                    carried = -1
-                yield (settled[0], settled[1], settled[2], carried), (x, child, parent)
 
 
 def trace(solved: Solved, row: int) -> Chain:
@@ -313,6 +302,10 @@ def trace(solved: Solved, row: int) -> Chain:
     point: Point = tuple(length - 1 for length in batch.lattices.dim_lengths)
     extents = tuple(int(e) for e in batch.lattices.extents[row])
     sizes = [column[row] for column in batch.lattices.sizes]
+
+    def tile() -> tuple[int, ...]:
+        return tuple(int(column[i]) for column, i in zip(sizes, point, strict=True))
+
     events: list[Event] = []
     for k in range(len(solved.history) - 1, -1, -1):
         before, after = solved.history[k]
@@ -321,14 +314,17 @@ def trace(solved: Solved, row: int) -> Chain:
             if free:
                 value = float(after[stage][(row, *point)])
                 point = source_of(batch, before[stage][row], value, point, free)
-            tile = tuple(int(column[i]) for column, i in zip(sizes, point, strict=True))
             origin = origin_of(solved, row, k, stage, point)
             if origin is None:
                 break
-            stage, (x, child, parent) = origin
-            events.append(Event(tile, problem.crossings[OPERANDS[x]][child, parent], k))
+            stage, step, tile_index = origin
+            crossings = problem.crossings[OPERANDS[step.x]]
+            crossing = next(c for (child, _), c in crossings.items() if child == step.holders[0])
+            events.append(Event(tile(), k, crossing if step.kind != "run" and crossing.child != "mac" else None))
+            if tile_index >= 0:
+                point = (*point[: step.run], tile_index, *point[step.run + 1 :])
         if k:
-            events.append(Event(tile, None, k - 1))
+            events.append(Event(tile(), k - 1, passes=True))
             inner = solved.history[k - 1][1]
             cost = before[stage][(row, *point)]
             alike = [s for s in inner if s[:3] == stage[:3] and s[3] in (-1, stage[3])]
@@ -336,18 +332,28 @@ def trace(solved: Solved, row: int) -> Chain:
     return Chain(float(solved.energies[row]), tuple(reversed(events)), extents, row)
 
 
-def origin_of(solved: Solved, row: int, k: int, stage: Stage, point: Point) -> tuple[Stage, Step] | None:
-    """The stage and crossing whose settling at `point` gave this cost; None where the segment began here."""
+def origin_of(solved: Solved, row: int, k: int, stage: Stage, point: Point) -> tuple[Stage, Step, int] | None:
+    """The stage and step that gave this cost, and where a run began; None where the segment began here."""
+    programme = solved.programme
     before, after = solved.history[k]
     goal = before[stage][(row, *point)]
     for previous, values in after.items():
-        for target, step in successors(solved.batch.problem, previous, k):
-            if target == stage and values[(row, *point)] + at(solved.costs[step], row, point) == goal:
-                return previous, step
+        for target, step in programme.steps(previous, k):
+            if target != stage:
+                continue
+            if step.run < 0:
+                if values[(row, *point)] + entry(programme.cost(step), row, point) == goal:
+                    return previous, step, -1
+                continue
+            for (tile, reached), cost in programme.run_costs(step, k).items():
+                if reached == point[step.run]:
+                    start = (*point[: step.run], tile, *point[step.run + 1 :])
+                    if values[(row, *start)] + entry(cost, row, start) == goal:
+                        return previous, step, tile
     return None
 
 
-def at(costs: Costs, row: int, point: Point) -> float:
+def entry(costs: Costs, row: int, point: Point) -> float:
     """Entry of a broadcastable array."""
     full = (row, *point)
     return float(costs[tuple(i if length > 1 else 0 for i, length in zip(full, costs.shape, strict=True))])

@@ -164,6 +164,13 @@ class Lattices:
             running_minimum(result, axis + 1)
         return result.reshape(costs.shape)
 
+    def grows(self, dim: int, inner: int, outer: int) -> bool:
+        """Whether a size of a dim can grow to another one (by index)."""
+        lengths = tuple(e + 1 for e in self.signatures[dim])
+        if not lengths:
+            return inner == outer
+        return all(i <= o for i, o in zip(np.unravel_index(inner, lengths), np.unravel_index(outer, lengths), strict=True))
+
     def predecessors(self, point: Sequence[int], dims: Sequence[int]) -> tuple[NDArray[np.intp], ...]:
         """Open mesh of the indices of all points that can grow to `point` along `dims`."""
         choices: list[list[int]] = []

@@ -64,16 +64,14 @@ def write(problem: Problem, unrollings: Unrollings, index: int, chain: Chain, or
     nest = Nest(problem, order)
     for position, event in enumerate(chain.events):
         nest.grow(event.tile)
-        crossing = event.crossing
-        if crossing is None:
+        if event.passes:
             # holds below this array whose operand stays stationary above it
-            later = [e for e in chain.events[position + 1 :] if e.crossing is not None and e.segment > event.segment]
-            for other in later:
-                if other.crossing and other.crossing.child != "mac" and other.crossing.segment == event.segment:
-                    nest.nodes.append(Hold(other.crossing.child, (other.crossing.operand,)))
+            for later in chain.events[position + 1 :]:
+                if later.hold is not None and later.hold.segment == event.segment < later.segment:
+                    nest.nodes.append(Hold(later.hold.child, (later.hold.operand,)))
             nest.unroll(unrollings, index, event.segment, problem.arrays[event.segment].name)
-        elif crossing.child != "mac" and crossing.segment == event.segment:
-            nest.nodes.append(Hold(crossing.child, (crossing.operand,)))
+        elif event.hold is not None and event.hold.segment == event.segment:
+            nest.nodes.append(Hold(event.hold.child, (event.hold.operand,)))
     nest.grow(chain.extents)
     outermost = problem.accelerator.memories[0]
     nest.nodes.append(Hold(outermost.name, tuple(o for o in OPERANDS if o in outermost.keeps)))

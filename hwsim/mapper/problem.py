@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from hwsim.counts import Kind
 from hwsim.machine import OPERANDS, Accelerator, Array, Memory, Operand
-from hwsim.mapping import Rank, accumulates_only, operand_ranks, relevant_dims
+from hwsim.mapping import Rank, accumulates_only, operand_ranks, relevant_dims, tile_elements
 from hwsim.moves import Direction
 from hwsim.unit_prices import UnitPrices, unit_prices
 from hwsim.workload import DIMS, Layer
@@ -27,8 +26,9 @@ class Crossing:
     """One (parent, child) pair of an operand's chain.
 
     `segment`, `parent_segment`: arrays inside the child and inside the parent. `prices`: pJ per element at level j of
-    segment..parent_segment. For outputs V counts updates; `first_pj` is charged per point that arrives for the first
-    time (its read and return are elided, and where the parent receives finished outputs they are narrower).
+    segment..parent_segment. For outputs V counts updates; `first_pj` is charged once per output (its first visit needs
+    no return, its last may be narrower), `back_pj` is what one return of a partial sum costs, `saved_pj` the returns
+    below the child that every further child saves.
     `capacity`: elements of the child's tile, `pool`: (memory, bits per element, capacity in bits) where it is shared.
     """
 
@@ -39,6 +39,8 @@ class Crossing:
     parent_segment: int
     prices: tuple[float, ...]
     first_pj: float
+    back_pj: float
+    saved_pj: float
     capacity_bits: int | None
     bits_per_element: float
     pool: str
@@ -103,30 +105,36 @@ class Problem:
 
     @cached_property
     def crossings(self) -> dict[Operand, dict[tuple[int, int], Crossing]]:
-        """Per operand every possible (child, parent) by position in `holders`; child -1 is the MAC.
+        """Per operand every possible (child, parent) by position in `holders`; child -1 is the MAC."""
+        return {operand: self.pairs(operand, len(holders)) for operand, holders in self.holders.items()}
 
-        All memories between the two must be ones that the operand may bypass.
-        """
-        found: dict[Operand, dict[tuple[int, int], Crossing]] = {}
-        for operand, holders in self.holders.items():
-            pairs: dict[tuple[int, int], Crossing] = {}
-            for child in range(-1, len(holders) - 1):
-                for parent in range(child + 1, len(holders)):
-                    pairs[child, parent] = self.price(operand, holders[parent], holders[child] if child >= 0 else None)
-                    if operand not in holders[parent].bypass:
-                        break
-            found[operand] = pairs
+    def pairs(self, operand: Operand, count: int) -> dict[tuple[int, int], Crossing]:
+        """Crossings among the innermost `count` holders; all memories between the two must be ones it may bypass."""
+        holders = self.holders[operand]
+        found: dict[tuple[int, int], Crossing] = {}
+        for child in range(-1, count - 1):
+            for parent in range(child + 1, count):
+                key = (operand, child, parent)
+                if key not in self.priced:
+                    self.priced[key] = self.price(operand, holders[parent], holders[child] if child >= 0 else None)
+                found[child, parent] = self.priced[key]
+                if operand not in holders[parent].bypass:
+                    break
         return found
+
+    @cached_property
+    def priced(self) -> dict[tuple[Operand, int, int], Crossing]:
+        """Cache of `pairs`."""
+        return {}
+
+    def elements(self, operand: Operand) -> int:
+        """Points of the operand that the layer touches."""
+        return tile_elements(self.layer, operand, self.layer.loops.as_dict())
 
     def main_chain(self, operand: Operand) -> tuple[Crossing, ...]:
         """The operand's crossings when nothing is bypassed, innermost first."""
         pairs = self.crossings[operand]
         return tuple(pairs[i, i + 1] for i in range(-1, len(self.holders[operand]) - 1))
-
-    @cached_property
-    def known_successors(self) -> dict[Any, Any]:
-        """Cache of `chains.successors`."""
-        return {}
 
     @cached_property
     def unit(self) -> UnitPrices:
@@ -142,45 +150,70 @@ class Problem:
         return self.unit.hop_pj[self.arrays[array].name, operand, kind]
 
     def price(self, operand: Operand, parent: Memory, child: Memory | None) -> Crossing:
-        """Prices per element at every level between child and parent."""
+        """The crossing between two holders, with its prices per element at every level between them."""
         inner = 0 if child is None else self.segments[child.name]
         outer = self.segments[parent.name]
-        prices = [0.0] * (outer - inner + 1)
-        merged = [self.merges(operand, j) for j in range(inner, outer)]
-        # level[j]: the level whose V counts what arrives above array j once multicast or reduction merged it
+        # level[j]: the level whose V counts what passes array inner + j once multicast or reduction merged it
         level = [0]
         for j in range(inner, outer):
-            level.append(j - inner + 1 if merged[j - inner] else level[-1])
+            level.append(j - inner + 1 if self.merges(operand, j) else level[-1])
         kind: Kind = "partial" if operand == "output" else "code"
-        hops = [self.hop(j, operand, kind) for j in range(inner, outer)]
-        first = 0.0
-        if operand != "output":
+        prices = [0.0] * (outer - inner + 1)
+        for j in range(inner, outer):
+            prices[level[j - inner]] += self.hop(j, operand, kind)
+        first = back = saved = 0.0
+        if operand == "output":
+            first, back, saved = self.output_prices(parent, child, prices, range(inner, outer))
+        else:
+            prices[level[-1]] += self.access(parent, operand, kind, "read")
             if child is not None:
                 prices[0] += self.access(child, operand, kind, "write")
-            for j, hop in enumerate(hops):
-                prices[level[j]] += hop
-            prices[level[-1]] += self.access(parent, operand, kind, "read")
-        else:
-            back = sum(hops) + self.access(parent, operand, kind, "read")
-            drain = 0.0
-            if child is not None:
-                drain = self.access(child, operand, kind, "read")
-                back += self.access(child, operand, kind, "write")
-            prices[0] += drain
-            for j, hop in enumerate(hops):
-                prices[level[j]] += hop
-            write = self.access(parent, operand, kind, "write")
-            prices[level[-1]] += write + back
-            first -= back
-            if not accumulates_only(self.accelerator, parent.name):
-                first -= write - self.access(parent, operand, "final", "write")
-                first -= sum(hops) - sum(self.hop(j, operand, "final") for j in range(inner, outer))
-                if child is not None:
-                    first -= drain - self.access(child, operand, "final", "read")
         capacity, pool = self.capacity(operand, child)
         bits = 0.0 if child is None else self.unit.port_bits[child.name, operand, kind, "write"]
         name = "mac" if child is None else child.name
-        return Crossing(operand, name, parent.name, inner, outer, tuple(prices), first, capacity, bits, pool)
+        return Crossing(
+            operand, name, parent.name, inner, outer, tuple(prices), first, back, saved, capacity, bits, pool
+        )
+
+    def output_prices(
+        self, parent: Memory, child: Memory | None, prices: list[float], arrays: range
+    ) -> tuple[float, float, float]:
+        """Adds drains, updates and returns to `prices`; (pJ per output, pJ per return, returns saved).
+
+        Updates cost a write and a return, less the returns of first visits. A point is visited for the first time once
+        in the outermost memory, and again in every further child among which a crossing further out divides it: that
+        crossing saves the returns of all crossings inside its child (`saved_returns`).
+        """
+        back = sum(self.hop(j, "output", "partial") for j in arrays) + self.access(parent, "output", "partial", "read")
+        write = self.access(parent, "output", "partial", "write")
+        drain = saved = 0.0
+        if child is not None:
+            drain = self.access(child, "output", "partial", "read")
+            back += self.access(child, "output", "partial", "write")
+            saved = self.saved_returns(child)
+        prices[0] += drain - saved
+        prices[-1] += write + back + saved
+        first = -back
+        if not accumulates_only(self.accelerator, parent.name):
+            first -= write - self.access(parent, "output", "final", "write")
+            if child is not None and not accumulates_only(self.accelerator, child.name):
+                first -= sum(self.hop(j, "output", "partial") - self.hop(j, "output", "final") for j in arrays)
+                first -= drain - self.access(child, "output", "final", "read")
+        return first, back, saved
+
+    def saved_returns(self, child: Memory) -> float:
+        """pJ of one return through all crossings below `child`; the largest over the choices of bypassed memories."""
+        holders = self.holders["output"]
+        place = next(i for i, memory in enumerate(holders) if memory is child)
+        most = {-1: 0.0}
+        for (inner, parent), crossing in sorted(self.output_crossings_below(place).items()):
+            value = most[inner] + crossing.back_pj
+            most[parent] = max(most.get(parent, value), value)
+        return most[place]
+
+    def output_crossings_below(self, place: int) -> dict[tuple[int, int], Crossing]:
+        """The output's crossings up to one of its holders."""
+        return self.pairs("output", place + 1)
 
     def merges(self, operand: Operand, array: int) -> bool:
         """Whether elements shared by children of an array cross it once (multicast down, reduction up)."""

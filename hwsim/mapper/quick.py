@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.machine import OPERANDS, Operand
+from hwsim.mapper.batch import Batch
 from hwsim.mapper.capacity import overfull
-from hwsim.mapper.chains import Batch, Solved, solve, trace
+from hwsim.mapper.chains import Solved, solve, trace
 from hwsim.mapper.lattice import Costs, Ints, Lattices, clustered, paddings, points_of, signature
 from hwsim.mapper.nest import ORDERS, write
 from hwsim.mapper.problem import Crossing, Problem
@@ -198,33 +199,23 @@ def chain_bound(problem: Problem, operand: Operand) -> float:
 
 
 def crossing_bound(problem: Problem, crossing: Crossing) -> float:
-    """Least energy of one boundary; outputs count their first arrivals as the elided reads they are."""
-    elements = operand_elements(problem, crossing.operand)
+    """Least energy of one boundary. Returns of partial sums are left out where others may save them."""
+    elements = float(problem.elements(crossing.operand))
     every_step = crossing.child == "mac" and not problem.latched(crossing.operand)
-    total = served = 0.0
-    for offset, price in enumerate(crossing.prices):
+    prices, first = list(crossing.prices), crossing.first_pj
+    if crossing.operand == "output" and (crossing.child == "mac" or min(prices) < 0):
+        saved = crossing.saved_pj
+        prices[0] += saved
+        prices[-1] -= crossing.back_pj + saved
+        first += crossing.back_pj
+    total = 0.0
+    for offset, price in enumerate(prices):
         served = elements
         if every_step:
             arrays = range(crossing.segment, crossing.segment + offset)
             served = max(elements, problem.layer.macs / widest_reuse(problem, crossing.operand, arrays))
         total += price * served
-    replicas = widest_reuse(problem, crossing.operand, range(crossing.parent_segment, len(problem.arrays)))
-    # first arrivals at the parent cost less by `first_pj`, and every one is among the served
-    return total + crossing.first_pj * min(served, elements * replicas)
-
-
-def operand_elements(problem: Problem, operand: Operand) -> float:
-    """Points of the operand that the layer touches."""
-    bounds = problem.layer.loops.as_dict()
-    total = 1
-    for rank in problem.ranks[operand]:
-        if len(rank.terms) == 1:
-            total *= bounds[rank.terms[0][0]]
-        else:
-            (first, a), (second, b) = rank.terms
-            m, n, g = bounds[first], bounds[second], math.gcd(a, b)
-            total *= m * n - max(0, m - b // g) * max(0, n - a // g)
-    return float(total)
+    return total + first * elements
 
 
 def widest_reuse(problem: Problem, operand: Operand, arrays: range) -> float:
