@@ -265,6 +265,8 @@ def build(spec: AcceleratorSpec) -> Accelerator:
         static_power_mw=spec.static_power_mw or 0.0,
         other_area_mm2=spec.other_area_mm2 or 0.0,
         sources=(spec.source,),
+        overlap=spec.overlap,
+        layer_overhead_cycles=spec.layer_overhead_cycles or 0,
         notes=tuple(f"{where}: estimated: {text}" for where, text in estimates if text),
     )
 

@@ -268,8 +268,9 @@ def assumptions(
     can = accelerator.capabilities
     home = accelerator.activation_memory
     fused = ", ".join(can.fused) or "nothing"
+    together = "the slowest of" if accelerator.overlap else "the sum (no overlap) of"
     found = [
-        "latency of a layer: the slowest of compute, memory ports and vector unit; layers run one after another",
+        f"latency of a layer: {together} compute, memory ports and vector unit; layers run one after another",
         "port loads spread evenly over the instances in use; first fills of double-buffered levels overlap the layer "
         "before",
         "a MAC unit that does n MACs per cycle at narrow widths is kept busy; operands are still counted per MAC",

@@ -1,7 +1,8 @@
 """How long a layer takes: cycles of the MACs, of every memory port, and what double buffering does not hide.
 
-latency = max(compute, ports, vector unit) + refills of memories that are not double-buffered. Port loads are bits
-after packing, spread evenly over the instances in use.
+latency = max(compute, ports, vector unit) + refills of memories that are not double-buffered + the layer's start; where
+nothing overlaps (a plain processor) the maximum is a sum. Port loads are bits after packing, spread evenly over the
+instances in use.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from fractions import Fraction
 
 from hwsim.counts import Counts, Kind
 from hwsim.mac import MacCost
-from hwsim.machine import Accelerator, Array, Memory, Operand
+from hwsim.machine import Accelerator, Array, Memory, Operand, VectorUnit
 from hwsim.moves import Direction, Moved
 
 Load = dict[tuple[str, Direction], int]  # (memory, direction) -> bits over that port, all instances
@@ -36,6 +37,17 @@ def compute_cycles(counts: Counts, accelerator: Accelerator, mac: MacCost) -> in
             times = 1 if below is None or below.double_buffered else passes.get(array.name, 1)
             cycles += times * math.ceil((rows + columns - 2 + shift_in) * max(mac.cycles, Fraction(1)))
     return cycles
+
+
+def vector_cycles(slots: int, unit: VectorUnit) -> int:
+    """Cycles of the vector unit for `slots` operations and lookups."""
+    return math.ceil(Fraction(slots, unit.lanes) * Fraction(str(unit.cycles_per_op)))
+
+
+def total_cycles(cycles: Mapping[str, int], waiting: Mapping[str, int], accelerator: Accelerator) -> int:
+    """Latency of a layer from what each resource needs and from refills that nothing hides."""
+    together = max(cycles.values()) if accelerator.overlap else sum(cycles.values())
+    return together + sum(waiting.values()) + accelerator.layer_overhead_cycles
 
 
 def stationary_memory(accelerator: Accelerator, array: Array) -> Memory | None:

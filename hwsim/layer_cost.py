@@ -13,7 +13,15 @@ from functools import cached_property
 
 from hwsim.area import static_power_mw
 from hwsim.counts import Counts
-from hwsim.latency import compute_cycles, port_cycles, port_loads, port_max, split_loads
+from hwsim.latency import (
+    compute_cycles,
+    port_cycles,
+    port_loads,
+    port_max,
+    split_loads,
+    total_cycles,
+    vector_cycles,
+)
 from hwsim.mac import MacCost, mac_cost, require_capable
 from hwsim.machine import Accelerator, Operand
 from hwsim.moves import Moved, hop_bits, layer_moves, stream
@@ -107,10 +115,10 @@ def price(
     cycles = {
         "compute": compute_cycles(counts, accelerator, mac),
         **port_cycles(loads, accelerator, dict(counts.instances)),
-        "vector": -(-slots // accelerator.vector.lanes),
+        "vector": vector_cycles(slots, accelerator.vector),
     }
     waiting = {f"{name} refill": port_max(load, accelerator, dict(counts.instances)) for name, load in exposed.items()}
-    latency = max(cycles.values()) + sum(waiting.values())
+    latency = total_cycles(cycles, waiting, accelerator)
     cycles |= {name: n for name, n in waiting.items() if n}
     parts += static_parts(latency, accelerator)
     return LayerCost(
@@ -197,9 +205,9 @@ def vector_cost(
     parts = [*memory_parts(moved, accelerator), Part("vector", layer.op, vector_energy(work, accelerator))]
     if offset.extra_adds:
         parts.append(Part("offset", "additions", on_grid(offset.extra_adds * accelerator.vector.energy_pj_per_op)))
-    cycles = {"vector": -(-(work.slots + offset.extra_adds) // accelerator.vector.lanes)}
+    cycles = {"vector": vector_cycles(work.slots + offset.extra_adds, accelerator.vector)}
     cycles |= port_cycles(port_loads(moved), accelerator, {})
-    latency = 0 if fused_into else max(cycles.values())
+    latency = 0 if fused_into else total_cycles(cycles, {}, accelerator)
     parts += static_parts(latency, accelerator) if latency else []
     return LayerCost(
         name=layer.name,

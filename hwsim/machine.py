@@ -143,6 +143,7 @@ class VectorUnit:
     area_mm2: float = 0.0
     leakage_mw: float = 0.0
     source: str = ""
+    cycles_per_op: float = 1.0  # of one lane
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,8 @@ class Accelerator:
     other_area_mm2: float = 0.0
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    overlap: bool = True  # False: MACs, memory ports and vector work take turns, as on a plain processor
+    layer_overhead_cycles: int = 0  # to start one layer: launch, configuration, call
 
     @property
     def memories(self) -> tuple[Memory, ...]:

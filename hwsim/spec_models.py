@@ -181,6 +181,7 @@ class VectorSpec(Part):
     lanes: Annotated[int, Field(gt=0, le=2**20)] = Field(description="operations per cycle")
     energy_pj_per_op: Energy = Field(description="pJ per operation")
     lookup_energy_pj: Energy = Field(description="pJ per table lookup")
+    cycles_per_op: Positive = Field(1.0, description="cycles one lane needs for an operation")
     bits: Width = Field(32, description="width of the unit")
     area_mm2: Positive | None = Field(None, description="mm2; without it estimated from lanes and bits")
     leakage_mw: Positive | None = Field(None, description="mW; without it estimated from area")
@@ -256,6 +257,10 @@ class AcceleratorSpec(Part):
         None, description="idle power of the whole machine; replaces leakage estimates"
     )
     other_area_mm2: Positive | None = Field(None, description="control, interfaces and whatever is not listed")
+    overlap: bool = Field(True, description="false: MACs, memory ports and vector work take turns (a plain processor)")
+    layer_overhead_cycles: Annotated[int, Field(gt=0, le=10**9)] | None = Field(
+        None, description="cycles to start one layer: launch, configuration, call"
+    )
     hierarchy: list[NodeSpec] = Field(min_length=1, description="memories and arrays, outermost first")
     mac: MacSpec = Field(description="the MAC unit at every innermost element")
     vector: VectorSpec = Field(description="the vector unit")

@@ -12,6 +12,7 @@ from fractions import Fraction
 
 from hwsim.area import static_power_mw
 from hwsim.counts import Counts, Kind
+from hwsim.latency import vector_cycles
 from hwsim.layer_cost import memory_parts
 from hwsim.mac import mac_cost, require_capable
 from hwsim.machine import Accelerator, Operand
@@ -103,7 +104,7 @@ def unit_prices(layer: Layer, accelerator: Accelerator, fused: tuple[Layer, ...]
         mac_pj=mac.energy_pj,
         cycles_per_step=mac.cycles,
         fixed_pj=fixed,
-        fixed_cycles=-(-slots // accelerator.vector.lanes),
+        fixed_cycles=vector_cycles(slots, accelerator.vector),
         static_pj_per_cycle=static_power_mw(accelerator) / accelerator.clock_mhz * 1e3,
         element_bits=bits,
     )

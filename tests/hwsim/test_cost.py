@@ -127,6 +127,18 @@ def test_a_memory_that_is_not_double_buffered_adds_its_refills() -> None:
         assert dict(cost.cycles)["dram read"] == (refill + 3 if double_buffered else 3)  # parameters: 40 bits
 
 
+def test_a_plain_processor_does_one_thing_after_another() -> None:
+    layer = product(Loops(K=2, C=8), bits=(4, 8, 8))
+    fast = unit_machine(dram(read_bandwidth_bits_per_cycle=100.0, write_bandwidth_bits_per_cycle=100.0))
+    counts = count_accesses(layer, everything_from("dram", layer), fast)
+    vector = dataclasses.replace(fast.vector, cycles_per_op=2.5)
+    plain = dataclasses.replace(fast, overlap=False, layer_overhead_cycles=100, vector=vector)
+    assert price(layer, counts, fast).latency_cycles == 16
+    cost = price(layer, counts, plain)
+    assert dict(cost.cycles) == {"compute": 16, "dram read": 5, "dram write": 3, "vector": 10}
+    assert cost.latency_cycles == 16 + 5 + 3 + 10 + 100
+
+
 def test_hops_are_charged_per_bit_delivered() -> None:
     layer = product(Loops(K=4, C=2), bits=(4, 8, 8))
     grid = Array("grid", (Axis("rows", 4, ("K",)),), hop_energy_pj_per_bit=0.5)
