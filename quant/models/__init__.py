@@ -101,8 +101,8 @@ def create(name: str, **arguments: Any) -> nn.Module:
     for key, value in arguments.items():
         if key not in known:
             raise ValueError(f"{name}: unknown argument '{key}' (value {value!r}); it takes {', '.join(known)}")
-        low = 0 if isinstance(known[key], float) and key == "dropout" else None
-        if isinstance(value, bool) or not isinstance(value, int | float) or (low is None and value <= 0):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or value < 0 or (value == 0 and key != "dropout"):
             raise ValueError(f"{name}: {key}: expected a positive number, got {value!r}")
         if isinstance(known[key], int) and value != int(value):
             raise ValueError(f"{name}: {key}: expected a whole number, got {value!r}")

@@ -53,6 +53,26 @@ def test_a_quantized_network_comes_back_bit_for_bit(tmp_path: Path, choices: dic
     }
 
 
+ZOO = {
+    name: {"width": 0.25, "image_size": 32} for name in models.names() if "image_size" in models.info(name).arguments()
+}
+ZOO |= {name: {"width": 0.25} for name in ("resnet20", "resnet32", "resnet44", "resnet56", "ds_cnn")}
+ZOO |= {"vit_b_16": {"dim": 48, "depth": 2, "heads": 4, "image_size": 32}, "anomaly_autoencoder": {"hidden": 16}}
+QUICK = ("vit_b_16", "resnet8", "anomaly_autoencoder")
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in models.names()])
+def test_every_zoo_network_comes_back_quantized(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    arguments = ZOO[name]
+    shape = models.info(name).input_shape_for(**arguments)
+    model, plan = quant.quantize(models.create(name, **arguments), weight_bits=3, act_bits=4)
+    quant.initialise(model, [torch.randn(4, *shape)])
+    checkpoint.save(tmp_path / "c", model.eval(), Meta(name, arguments, dict(plan.settings), shape))
+    x = torch.randn(2, *shape)
+    assert torch.equal(checkpoint.load(tmp_path / "c")[0](x), model(x))
+
+
 def test_nothing_but_json_and_safetensors_is_written(tmp_path: Path) -> None:
     model, meta = small_float()
     checkpoint.save(tmp_path / "c", model, meta, training_state={"momentum/x": torch.ones(3)})
