@@ -26,13 +26,14 @@ from experiments import table
 from quant import checkpoint, models, weights
 from quant.checkpoint import Meta
 from quant.convert import quantize
-from quant.data import Dataset, load, train_batches
+from quant.data import Dataset, load, train_batches, write_atomically
 from quant.loop import TrainingDiverged, fit, processes, rank
 from quant.provenance import provenance
 from quant.quantizer import Quantizer, initialise, quantizers
 from quant.recipe import Recipe
 
 GRADIENT_SCALES = ("1/sqrt(Np)", "1/sqrt(N)", "1", "10/sqrt(Np)", "0.1/sqrt(Np)")
+FIRST_VALUES = "first_values.json"
 _FLOAT_KEEPS = ("network", "arguments", "data", "limit", "seed", "float_epochs", "batch_size", "weights")
 
 
@@ -151,6 +152,8 @@ class Runner:
                     f"time is up: {len(todo) - position + 1} of {len(todo)} runs are left; start again to go on"
                 )
                 return False
+            if any(row["key"] == job.key for row in table.read(self.table)):
+                continue  # another process has done it meanwhile
             if rank() == 0:
                 self.report(f"[{position}/{len(todo)}] {job.key}")
             if not self.train(job, None if math.isinf(left) else left):
@@ -167,7 +170,7 @@ class Runner:
         teacher = self.float_network(job, data)[0] if job.distill else None
         if not resume and not job.is_float:
             first_values(model, data, job)
-        before = quantizer_values(model)
+        before = remembered(folder / FIRST_VALUES, None if resume else quantizer_values(model))
         scale_gradients(model, job.gradient_scale, data)
         try:
             result = fit(
@@ -186,7 +189,7 @@ class Runner:
             "validation_accuracy_percent": result.validation_accuracy_percent,
             "test_accuracy_percent": result.test_accuracy_percent, "duration_s": round(result.seconds, 1),
         })  # fmt: skip
-        if not job.is_float and not resume and rank() == 0:
+        if before and rank() == 0:
             rows = [{"key": job.key, **row} for row in quantizer_rows(model, before)]
             table.append(self.table.with_name("quantizers.csv"), rows)
         return True
@@ -250,6 +253,15 @@ def quantizer_values(model: nn.Module) -> dict[str, tuple[float, float]]:
         for name, q in quantizers(model)
         if q.rows == 1
     }  # fmt: skip
+
+
+def remembered(path: Path, values: dict[str, tuple[float, float]] | None) -> dict[str, tuple[float, float]]:
+    """Write a new run's first values, or read those of the run that is resumed (none when it left none)."""
+    if values is not None:
+        if rank() == 0:
+            write_atomically(path, lambda file: file.write(json.dumps(values).encode()))
+        return values
+    return json.loads(path.read_bytes()) if path.exists() else {}
 
 
 def quantizer_rows(model: nn.Module, before: dict[str, tuple[float, float]]) -> Iterable[dict[str, Any]]:

@@ -23,7 +23,7 @@ from hwsim.pareto import non_dominated, possibly_non_dominated
 # Column of pareto.csv, its label, and the factor to the label's unit.
 AXES = (
     ("energy_pj", "energy (µJ)", 1e-6),
-    ("latency_s", "latency (ms)", 1e3),
+    ("latency_s", "latency (µs)", 1e6),
     ("weight_bits", "weights (kB)", 1 / 8000),
     ("peak_activation_bits", "peak activations (kB)", 1 / 8000),
 )
@@ -80,6 +80,10 @@ def draw_panel(axes: Axes, rows: Sequence[Row], column: str, label: str, factor:
     place_labels(axes, [label_of(row) for row in rows], cost, accuracy, possible)
     axes.set_xlabel(label)
     axes.margins(x=0.14, y=0.12)
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, high + 0.16 * (high - low))  # room for the labels of the dearest points
+    axes.locator_params(axis="x", nbins=5)
+    axes.ticklabel_format(axis="x", useOffset=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=7)
 

@@ -28,7 +28,7 @@ def hover_text(row: Row) -> str:
     layers = [f"{name} {bits}" for name, bits in json.loads(row["bits_per_layer"]).items()]
     return "<br>".join([
         f"<b>{escape(label_of(row))}</b>: {float(row['accuracy_percent']):.2f}{half} % ({row['seeds']} seeds)",
-        f"energy {float(row['energy_pj']) * 1e-6:.4g} µJ, latency {float(row['latency_s']) * 1e3:.4g} ms, "
+        f"energy {float(row['energy_pj']) * 1e-6:.4g} µJ, latency {float(row['latency_s']) * 1e6:.4g} µs, "
         f"worst mapping gap {100 * float(row['mapping_gap_max']):.1f} %",
         "energy by component: " + wrapped(parts, 5),
         "offset classes (layers): " + escape(row["offset_classes"]),
