@@ -1,8 +1,8 @@
 """`python -m experiments.train_gpu --minutes 25 --parallel 4`: EfficientNet-B0 and ResNet-18 for CIFAR-10, quantized.
 
-Trains both (stems for 32 x 32) in float, then configurations 1 to 4 of LSQ+ at W2A2, W3A3 and W4A4, seed after seed, on one CUDA GPU. As
-much is done as fits into the minutes; the same command goes on where it stopped. `--parallel N` trains N groups
-(network, seed) side by side, since one small network leaves a large GPU idle. Rows go to results/gpu/runs.csv.
+Trains both (stems for 32 x 32) in float, then configurations 1 to 4 of LSQ+ at W2A2, W3A3 and W4A4, seed after seed, on
+one CUDA GPU. As much is done as fits into the minutes; the same command goes on where it stopped. `--parallel N` trains
+N groups (network, seed) side by side, since one small network leaves a large GPU idle. Rows: results/gpu/runs.csv.
 """
 
 from __future__ import annotations
