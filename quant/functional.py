@@ -3,17 +3,19 @@
 `lsq_plus(x, s, beta, n, p)` is differentiable in x, s and beta; `codes` gives the integers behind it. One arithmetic
 serves every path (eager, fused, compiled): v = (x - beta) / s, clamp, round half to even, times s, plus beta, each
 operation rounded once, so that all paths return the same bits. Which path runs is decided in `quant.kernels`.
+`lsq_plus_at` is what modules and layers call: with a floor for s, and with the value that padding has taken out.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from quant import kernels
+from quant.kernels import Problem
 from quant.spec import CLIP_RULES, check_choice
 
 
@@ -47,7 +49,20 @@ def lsq_plus(
     if not n <= 0 <= p or n == p:
         raise ValueError(f"code bounds: expected n <= 0 <= p and n < p, got n={n}, p={p}")
     beta = None if beta is None else _as_tensor(beta, x)
-    return _LsqPlus.apply(x, _as_tensor(s, x), beta, n, p, grad_scale, clip_rule == "inclusive")
+    problem = Problem(n, p, grad_scale, clip_rule == "inclusive")
+    return lsq_plus_at(x, _as_tensor(s, x), beta, None, problem)[0]
+
+
+def lsq_plus_at(
+    x: Tensor, s: Tensor, beta: Tensor | None, floor: Tensor | None, problem: Problem
+) -> tuple[Tensor, Tensor | None]:
+    """(x_hat, None), or (x_hat - c, c) where `problem` names a border value c; differentiable in x, s and beta.
+
+    s counts as max(s, floor), and below its floor receives only gradients that raise it.
+    """
+    if problem.border:
+        return cast("tuple[Tensor, Tensor]", _LsqPlus.apply(x, s, beta, floor, problem))
+    return cast(Tensor, _LsqPlus.apply(x, s, beta, floor, problem)), None
 
 
 def _as_tensor(value: Tensor | float, like: Tensor) -> Tensor:
@@ -61,15 +76,16 @@ class _LsqPlus(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, s: Tensor, beta: Tensor | None, n: int, p: int, grad_scale: float, inclusive: bool
-    ) -> Tensor:
-        ctx.save_for_backward(x, s, beta)
-        ctx.n, ctx.p, ctx.grad_scale, ctx.inclusive = n, p, grad_scale, inclusive
-        return kernels.forward(x, s, beta, n, p)
+        ctx: Any, x: Tensor, s: Tensor, beta: Tensor | None, floor: Tensor | None, problem: Problem
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x, s, beta, floor)
+        ctx.problem = problem
+        x_hat, border = kernels.forward(x, s, beta, floor, problem)
+        return x_hat if border is None else (x_hat, border)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, s, beta = ctx.saved_tensors
-        dx, ds, dbeta = kernels.backward(grad, x, s, beta, ctx.n, ctx.p, ctx.grad_scale, ctx.inclusive)
-        return dx, ds, dbeta, None, None, None, None
+    def backward(ctx: Any, grad: Tensor, grad_border: Tensor | None = None) -> tuple[Tensor | None, ...]:
+        x, s, beta, floor = ctx.saved_tensors
+        dx, ds, dbeta = kernels.backward(grad, grad_border, x, s, beta, floor, ctx.problem)
+        return dx, ds, dbeta, None, None

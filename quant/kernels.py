@@ -2,8 +2,8 @@
 
 Three paths, one result, bit for bit in the forward pass: `plain` torch operations (what torch.compile sees and fuses),
 `fused` C for float32 on the CPU (one pass over memory each way; the C file is compiled once, in about 0.1 s, and kept),
-`triton` for CUDA outside torch.compile.
-All compute in the widest dtype of their operands, never below float32, and return x's dtype (`codes`: the wide one).
+`triton` for CUDA outside torch.compile. All compute in the widest dtype of their operands, never below float32, and
+return x's dtype. `Problem` holds what they need besides x; `border` is explained there.
 """
 
 from __future__ import annotations
@@ -30,54 +30,82 @@ PATHS = ("auto", "plain", "fused", "triton")
 # multiply-add. On the CPU inductor does both without being asked.
 EXACT_COMPILE_OPTIONS = {"eager_numerics.division_rounding": True, "emulate_precision_casts": True}
 
+NO_BORDER, BORDER_OF_ZERO, BORDER_OF_CODE_0 = 0, 1, 2
+
 _SOURCE = Path(__file__).with_name("lsq_kernel.c")
 _FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 _chosen = os.environ.get("HWSIM_KERNELS", "auto")
 
 
-def computing_dtype(*operands: Tensor | None) -> torch.dtype:
-    """The widest dtype of the operands, float32 at least."""
-    wanted = torch.float32
-    for operand in operands:
-        if operand is not None:
-            wanted = torch.promote_types(wanted, operand.dtype)
-    return wanted
+@dataclass(frozen=True)
+class Problem:
+    """Constants of one call: code bounds, clip rule, gradient scale, and what the border of a padded map holds.
+
+    With `border`, the result is x_hat - c together with c, the value that the padding would have: quant(0), or beta
+    (code 0). Zeros around x_hat - c then stand for c, and c enters through the bias: no padded copy is made.
+    """
+
+    n: int
+    p: int
+    grad_scale: float = 1.0
+    inclusive: bool = False
+    border: int = NO_BORDER
 
 
 def codes(x: Tensor, s: Tensor, beta: Tensor | None, n: int, p: int) -> Tensor:
-    """round(clamp((x - beta)/s, n, p))."""
+    """round(clamp((x - beta)/s, n, p)) in the computing dtype."""
     v, _, _ = _scaled(x, s, beta)
     return v.clamp(n, p).round()
 
 
-def forward(x: Tensor, s: Tensor, beta: Tensor | None, n: int, p: int) -> Tensor:
-    """s * codes + beta, in x's dtype."""
+def forward(
+    x: Tensor, s: Tensor, beta: Tensor | None, floor: Tensor | None, problem: Problem
+) -> tuple[Tensor, Tensor | None]:
+    """(x_hat, None) in x's dtype, or (x_hat - c, c) with a border; s counts as max(s, floor)."""
     path = choose(x, s, beta)
     if path == "fused":
-        return _fused_forward(x, s, beta, n, p)
+        return _fused_forward(x, s, beta, floor, problem)
+    s = s if floor is None else torch.maximum(s, floor)
     if path == "triton":
         from quant import triton_kernel
 
-        return triton_kernel.forward(x, s, beta, n, p)
-    return _plain_forward(x, s, beta, n, p)
+        code = border_code(s, beta, problem)
+        shifted = triton_kernel.forward(x, s, beta, code, problem.n, problem.p)
+    else:
+        return _plain_forward(x, s, beta, problem)
+    return shifted, None if code is None or beta is None else code * s + beta
 
 
 def backward(
-    grad: Tensor, x: Tensor, s: Tensor, beta: Tensor | None, n: int, p: int, grad_scale: float, inclusive: bool
+    grad: Tensor,
+    grad_border: Tensor | None,
+    x: Tensor,
+    s: Tensor,
+    beta: Tensor | None,
+    floor: Tensor | None,
+    problem: Problem,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(dx, ds, dbeta) of Eq. 3 and 4; those of s and beta times `grad_scale`, summed to their shapes."""
+    """(dx, ds, dbeta) of Eq. 3 and 4; those of s and beta times the gradient scale, summed to their shapes.
+
+    Where s is below its floor, only gradients that raise it pass.
+    """
     path = choose(x, s, beta)
     if path == "fused":
-        dx, ds, dbeta = _fused_backward(grad, x, s, beta, n, p, inclusive)
-    elif path == "triton":
+        return _fused_backward(grad, grad_border, x, s, beta, floor, problem)
+    raw_s, s = s, s if floor is None else torch.maximum(s, floor)
+    if path == "triton":
         from quant import triton_kernel
 
-        bounds = _bounds(n, p, torch.float32, inclusive)
-        dx, ds, dbeta = triton_kernel.backward(grad, x, s, beta, n, p, bounds)
+        bounds = clipping_bounds(problem, torch.float32)
+        dx, ds, dbeta, total = triton_kernel.backward(grad, x, s, beta, problem.n, problem.p, bounds)
     else:
-        dx, ds, dbeta = _plain_backward(grad, x, s, beta, n, p, inclusive)
-    ds = (ds * grad_scale).to(s.dtype)
-    return dx, ds, None if beta is None or dbeta is None else (dbeta * grad_scale).to(beta.dtype)
+        dx, ds, dbeta, total = _plain_backward(grad, x, s, beta, problem)
+    if problem.border and beta is not None and dbeta is not None and grad_border is not None:
+        ds, dbeta = _with_border(ds, dbeta, grad_border - total, s, beta, problem)
+    ds = (ds * problem.grad_scale).to(raw_s.dtype)
+    if floor is not None:
+        ds = torch.where(raw_s < floor, ds.clamp_max(0.0), ds)
+    return dx, ds, None if beta is None or dbeta is None else (dbeta * problem.grad_scale).to(beta.dtype)
 
 
 @contextmanager
@@ -99,12 +127,10 @@ def choose(x: Tensor, s: Tensor, beta: Tensor | None) -> str:
         return "plain"
     if type(x) is not Tensor and type(x) is not torch.nn.Parameter:
         return "plain"
-    if x.device.type == "cuda":
+    if x.is_cuda:
         usable = _chosen in ("auto", "triton") and s.numel() == 1 and _is_dense(x) and _has_triton()
         return "triton" if usable and x.dtype != torch.float64 and s.dtype == torch.float32 else "plain"
-    if x.device.type != "cpu" or x.numel() == 0:
-        return "plain"
-    if _chosen in ("auto", "fused") and _fits_fused(x, s, beta) and library() is not None:
+    if x.is_cpu and _chosen in ("auto", "fused") and _fits_fused(x, s, beta) and library() is not None:
         return "fused"
     return "plain"
 
@@ -114,6 +140,15 @@ def _is_dense(x: Tensor) -> bool:
 
 
 # ---- plain -------------------------------------------------------------------------------------------------------
+
+
+def computing_dtype(*operands: Tensor | None) -> torch.dtype:
+    """The widest dtype of the operands, float32 at least."""
+    wanted = torch.float32
+    for operand in operands:
+        if operand is not None:
+            wanted = torch.promote_types(wanted, operand.dtype)
+    return wanted
 
 
 def _scaled(x: Tensor, s: Tensor, beta: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -126,33 +161,45 @@ def _scaled(x: Tensor, s: Tensor, beta: Tensor | None) -> tuple[Tensor, Tensor, 
     return (x - beta) / s, s, beta
 
 
-def _plain_forward(x: Tensor, s: Tensor, beta: Tensor | None, n: int, p: int) -> Tensor:
+def border_code(s: Tensor, beta: Tensor | None, problem: Problem) -> Tensor | None:
+    """The code around a padded map: that of 0, or code 0; None without a border."""
+    if not problem.border or beta is None:
+        return None
+    if problem.border == BORDER_OF_CODE_0:
+        return torch.zeros_like(s)
+    return ((0.0 - beta) / s).clamp(problem.n, problem.p).round()
+
+
+def _plain_forward(x: Tensor, s: Tensor, beta: Tensor | None, problem: Problem) -> tuple[Tensor, Tensor | None]:
     v, wide_s, wide_beta = _scaled(x, s, beta)
-    x_hat = v.clamp(n, p).round() * wide_s
-    return (x_hat if wide_beta is None else x_hat + wide_beta).to(x.dtype)
+    code = v.clamp(problem.n, problem.p).round()
+    around = border_code(wide_s, wide_beta, problem)
+    if around is not None and wide_beta is not None:
+        return ((code - around) * wide_s).to(x.dtype), around * wide_s + wide_beta
+    x_hat = code * wide_s
+    return (x_hat if wide_beta is None else x_hat + wide_beta).to(x.dtype), None
 
 
 def _plain_backward(
-    grad: Tensor, x: Tensor, s: Tensor, beta: Tensor | None, n: int, p: int, inclusive: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
+    grad: Tensor, x: Tensor, s: Tensor, beta: Tensor | None, problem: Problem
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """dx, the sums that make ds and dbeta of x_hat, and the sum of the gradient."""
     v, _, _ = _scaled(x, s, beta)
-    low, high = _bounds(n, p, v.dtype, inclusive)
+    low, high = clipping_bounds(problem, v.dtype)
     # hardtanh_backward(a, v, low, high) is a where low < v < high, 0 where clipped, and a where v is NaN, in one pass.
     unclipped = torch.ops.aten.hardtanh_backward
-    dx = unclipped(grad.to(v.dtype), v, low, high)
-    ds = (grad * (v.clamp(n, p).round() - unclipped(v, v, low, high))).sum_to_size(s.shape)
-    dbeta = None if beta is None else (grad - dx).sum_to_size(beta.shape)
-    return dx.to(grad.dtype), ds, dbeta
+    wide = grad.to(v.dtype)
+    dx = unclipped(wide, v, low, high)
+    ds = (wide * (v.clamp(problem.n, problem.p).round() - unclipped(v, v, low, high))).sum_to_size(s.shape)
+    dbeta = None if beta is None else (wide - dx).sum_to_size(beta.shape)
+    return dx.to(grad.dtype), ds, dbeta, wide.sum() if problem.border else ds
 
 
-def _bounds(n: int, p: int, dtype: torch.dtype, inclusive: bool) -> tuple[float, float]:
-    """Values are clipped at or beyond these: n and p themselves, or their neighbours outside when they are in range.
-
-    n <= 0 <= p.
-    """
-    if not inclusive:
-        return float(n), float(p)
-    return n - _spacing(n, dtype), p + _spacing(p, dtype)
+def clipping_bounds(problem: Problem, dtype: torch.dtype) -> tuple[float, float]:
+    """Values are clipped at or beyond these: n and p themselves, or their neighbours outside when they are in range."""
+    if not problem.inclusive:
+        return float(problem.n), float(problem.p)
+    return problem.n - _spacing(problem.n, dtype), problem.p + _spacing(problem.p, dtype)
 
 
 def _spacing(value: int, dtype: torch.dtype) -> float:
@@ -162,14 +209,20 @@ def _spacing(value: int, dtype: torch.dtype) -> float:
     return math.ulp(float(value)) * 2.0**29 if value else 2.0**-149
 
 
+def _with_border(
+    ds: Tensor, dbeta: Tensor, rest: Tensor, s: Tensor, beta: Tensor, problem: Problem
+) -> tuple[Tensor, Tensor]:
+    """Sums for x_hat - c and c from those for x_hat; `rest` is the gradient of c less the sum of that of x_hat - c."""
+    if problem.border == BORDER_OF_CODE_0:
+        return ds, dbeta + rest
+    v = (0.0 - beta) / s
+    low, high = clipping_bounds(problem, v.dtype)
+    clipped = (v <= low) | (v >= high)
+    code = v.clamp(problem.n, problem.p).round()
+    return ds + rest * torch.where(clipped, code, code - v), dbeta + torch.where(clipped, rest, 0.0)
+
+
 # ---- fused -------------------------------------------------------------------------------------------------------
-
-
-def _laid_out_like(grad: Tensor, x: Tensor) -> Tensor:
-    """The gradient in x's dtype and strides, so that both can be walked in storage order."""
-    if grad.dtype == x.dtype and grad.stride() == x.stride():
-        return grad
-    return torch.empty_like(x).copy_(grad)
 
 
 @dataclass(frozen=True)
@@ -179,14 +232,13 @@ class Library:
     path: Path
     forward: ctypes._NamedFuncPointer
     backward: ctypes._NamedFuncPointer
-    blocks: ctypes._NamedFuncPointer
 
 
 def _fits_fused(x: Tensor, s: Tensor, beta: Tensor | None) -> bool:
-    """float32 throughout, x dense, one step for all of x or one per entry of its first axis."""
-    if x.dtype != torch.float32 or s.dtype != torch.float32 or (beta is not None and beta.dtype != torch.float32):
+    """float32 throughout, x dense and not empty, one step for all of x or one per entry of its first axis."""
+    if x.dtype != torch.float32 or s.dtype != torch.float32 or x.numel() == 0:
         return False
-    if beta is not None and beta.shape != s.shape:
+    if beta is not None and (beta.dtype != torch.float32 or beta.shape != s.shape or not beta.is_contiguous()):
         return False
     if s.numel() == 1:
         return _is_dense(x)
@@ -201,36 +253,49 @@ def _geometry(x: Tensor, s: Tensor) -> tuple[int, int, int]:
     return rows, x.numel() // rows, threads
 
 
-def _fused_forward(x: Tensor, s: Tensor, beta: Tensor | None, n: int, p: int) -> Tensor:
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _fused_forward(
+    x: Tensor, s: Tensor, beta: Tensor | None, floor: Tensor | None, problem: Problem
+) -> tuple[Tensor, Tensor | None]:
     compiled = library()
     assert compiled is not None
     rows, columns, threads = _geometry(x, s)
     x_hat = torch.empty_like(x)
-    offset = None if beta is None else beta.contiguous()
+    border = torch.empty_like(s) if problem.border else None
     compiled.forward(
-        x.data_ptr(), x_hat.data_ptr(), rows, columns, s.data_ptr(), offset if offset is None else offset.data_ptr(),
-        n, p, threads,
+        x.data_ptr(), x_hat.data_ptr(), rows, columns, s.data_ptr(), _address(floor), _address(beta),
+        problem.n, problem.p, problem.border, _address(border), threads,
     )  # fmt: skip
-    return x_hat
+    return x_hat, border
 
 
 def _fused_backward(
-    grad: Tensor, x: Tensor, s: Tensor, beta: Tensor | None, n: int, p: int, inclusive: bool
+    grad: Tensor,
+    grad_border: Tensor | None,
+    x: Tensor,
+    s: Tensor,
+    beta: Tensor | None,
+    floor: Tensor | None,
+    problem: Problem,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     compiled = library()
     assert compiled is not None
     rows, columns, threads = _geometry(x, s)
-    grad = _laid_out_like(grad, x)
-    dx = torch.empty_like(x)
-    offset = None if beta is None else beta.contiguous()
-    sums = torch.empty((2, rows, compiled.blocks(columns)), dtype=torch.float64)
-    compiled.backward(
-        x.data_ptr(), grad.data_ptr(), dx.data_ptr(), rows, columns, s.data_ptr(),
-        offset if offset is None else offset.data_ptr(), n, p, inclusive, sums[0].data_ptr(), sums[1].data_ptr(),
-        threads,
+    if grad.dtype != x.dtype or grad.stride() != x.stride():
+        grad = torch.empty_like(x).copy_(grad)
+    dx, ds = torch.empty_like(x), torch.empty_like(s)
+    dbeta = None if beta is None else torch.empty_like(beta)
+    missing_memory = compiled.backward(
+        x.data_ptr(), grad.data_ptr(), dx.data_ptr(), rows, columns, s.data_ptr(), _address(floor), _address(beta),
+        problem.n, problem.p, problem.inclusive, problem.border, _address(grad_border), problem.grad_scale,
+        ds.data_ptr(), _address(dbeta), threads,
     )  # fmt: skip
-    ds, dbeta = sums.sum(2).unbind()
-    return dx, ds.view(s.shape), None if beta is None else dbeta.view(beta.shape)
+    if missing_memory:
+        raise MemoryError("the quantizer's backward pass found no memory for its partial sums")
+    return dx, ds, dbeta
 
 
 @functools.cache
@@ -255,7 +320,8 @@ def library() -> Library | None:
 
 def _cache_folders() -> list[Path]:
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return [Path(home) / "hwsim", Path(tempfile.gettempdir()) / f"hwsim-{os.getuid() if hasattr(os, 'getuid') else 0}"]
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    return [Path(home) / "hwsim", Path(tempfile.gettempdir()) / f"hwsim-{user}"]
 
 
 def _processor() -> bytes:
@@ -287,16 +353,19 @@ def _compile(compiler: str, path: Path) -> None:
 
 def _load(path: Path) -> Library:
     loaded = ctypes.CDLL(str(path))
-    pointer, integer, real, flag = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
-    loaded.lsq_forward.argtypes = [pointer, pointer, integer, integer, pointer, pointer, real, real, flag]
+    pointer, integer, real, wide, flag = (
+        ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double, ctypes.c_int,
+    )  # fmt: skip
+    loaded.lsq_forward.argtypes = [
+        pointer, pointer, integer, integer, pointer, pointer, pointer, real, real, flag, pointer, flag,
+    ]  # fmt: skip
     loaded.lsq_forward.restype = None
     loaded.lsq_backward.argtypes = [
-        pointer, pointer, pointer, integer, integer, pointer, pointer, real, real, flag, pointer, pointer, flag,
+        pointer, pointer, pointer, integer, integer, pointer, pointer, pointer, real, real, flag, flag, pointer, wide,
+        pointer, pointer, flag,
     ]  # fmt: skip
-    loaded.lsq_backward.restype = None
-    loaded.lsq_blocks.argtypes = [integer]
-    loaded.lsq_blocks.restype = integer
-    return Library(path, loaded.lsq_forward, loaded.lsq_backward, loaded.lsq_blocks)
+    loaded.lsq_backward.restype = flag
+    return Library(path, loaded.lsq_forward, loaded.lsq_backward)
 
 
 @functools.cache

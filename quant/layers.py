@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quant.baselines import make_quantizer
-from quant.quantizer import BaseQuantizer
+from quant.quantizer import BaseQuantizer, Quantizer
 from quant.spec import PADDING_POLICIES, QuantSpec, check_choice
 
 
@@ -95,19 +95,27 @@ class _QuantizedConvolution(_QuantizedWeight):
             return self._convolve(quantizer(wrapped, quantizer.count_features(x)), weight, [0] * len(padding))
         if quantizer.mode != "quantize" or quantizer.zero_is_exact or self.padding_policy == "border_bias":
             return self._convolve(quantizer(x), weight, padding)
+        if isinstance(quantizer, Quantizer):
+            # w * pad(x_hat, c) = w * pad(x_hat - c, 0) + c * sum(w): nothing is copied into a padded map.
+            shifted, border = quantizer.shifted(x, border_of_zero=self.padding_policy != "pad_beta")
+            around = border * weight.flatten(1).sum(1)
+            return self._convolve(shifted, weight, padding, around)
         if self.padding_policy == "pad_beta":
             x_hat = pad_with(quantizer(x), padding, quantizer.offset())
         else:
             x_hat = quantizer(F.pad(x, padding), quantizer.count_features(x))
         return self._convolve(x_hat, weight, [0] * len(padding))
 
-    def _convolve(self: Any, x_hat: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
-        """The convolution, zeros around x_hat."""
+    def _convolve(self: Any, x_hat: Tensor, weight: Tensor, padding: list[int], around: Tensor | None = None) -> Tensor:
+        """The convolution, zeros around x_hat; `around` is added to the bias."""
         before, after = padding[::2][::-1], padding[1::2][::-1]
         if before != after:
             x_hat, before = F.pad(x_hat, padding), [0] * len(before)
         convolve = F.conv1d if weight.ndim == 3 else F.conv2d
-        return convolve(x_hat, weight, self.bias, self.stride, before, self.dilation, self.groups)
+        bias = self.bias
+        if around is not None:
+            bias = around if bias is None else bias + around
+        return convolve(x_hat, weight, bias, self.stride, before, self.dilation, self.groups)
 
 
 def pad_with(x: Tensor, padding: Sequence[int], value: Tensor) -> Tensor:

@@ -2,33 +2,50 @@
  * gradient and writes dx. Nothing is saved between them. Each operation is rounded once (no contraction to fused
  * multiply-add, true division), so the results have the bits of the plain torch expression.
  *
- * x is (rows, columns), contiguous; s and beta hold one value per row (beta may be null: no offset).
- * Sums are formed per block of BLOCK elements, which do not depend on the number of threads, and the caller adds the
- * blocks in order: the gradients of s and beta are the same for any number of threads. */
+ * x is (rows, columns), contiguous; s, floor and beta hold one value per row. floor and beta may be null: no lower bound
+ * of s, no offset. border: 0 gives x_hat; 1 and 2 give x_hat - c and c, the value around a padded map: c is quant(0) for
+ * 1 and beta (code 0) for 2.
+ * Sums are formed per block of BLOCK elements, which do not depend on the number of threads, and added in order: the
+ * gradients of s and beta are the same for any number of threads. */
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
-enum { BLOCK = 4096 };
+enum { BLOCK = 4096, SUMS = 3 };
 
 static inline float clamp(float v, float n, float p) {
     v = v < n ? n : v; /* comparisons with NaN are false: NaN passes */
     return v > p ? p : v;
 }
 
-int64_t lsq_blocks(int64_t columns) { return (columns + BLOCK - 1) / BLOCK; }
+static inline float step_of(const float *s, const float *floor, int64_t row) {
+    return floor && s[row] < floor[row] ? floor[row] : s[row];
+}
 
-void lsq_forward(const float *x, float *x_hat, int64_t rows, int64_t columns, const float *s, const float *beta,
-                 float n, float p, int threads) {
-    const int64_t per_row = lsq_blocks(columns);
+static inline float border_code(int border, float step, float offset, float n, float p) {
+    return border == 1 ? rintf(clamp((0.0f - offset) / step, n, p)) : 0.0f;
+}
+
+void lsq_forward(const float *x, float *x_hat, int64_t rows, int64_t columns, const float *s, const float *floor,
+                 const float *beta, float n, float p, int border, float *border_value, int threads) {
+    const int64_t per_row = (columns + BLOCK - 1) / BLOCK;
+    if (border) {
+        const float step = step_of(s, floor, 0);
+        *border_value = border_code(border, step, beta[0], n, p) * step + beta[0];
+    }
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t block = 0; block < rows * per_row; block++) {
         const int64_t row = block / per_row, first = block % per_row * BLOCK;
         const int64_t count = columns - first < BLOCK ? columns - first : BLOCK;
         const float *restrict in = x + row * columns + first;
         float *restrict out = x_hat + row * columns + first;
-        const float step = s[row];
-        if (beta) {
-            const float offset = beta[row];
+        const float step = step_of(s, floor, row), offset = beta ? beta[row] : 0.0f;
+        if (border) {
+            const float zero = border_code(border, step, offset, n, p);
+#pragma omp simd
+            for (int64_t i = 0; i < count; i++) out[i] = (rintf(clamp((in[i] - offset) / step, n, p)) - zero) * step;
+        } else if (beta) {
 #pragma omp simd
             for (int64_t i = 0; i < count; i++) out[i] = rintf(clamp((in[i] - offset) / step, n, p)) * step + offset;
         } else {
@@ -38,29 +55,56 @@ void lsq_forward(const float *x, float *x_hat, int64_t rows, int64_t columns, co
     }
 }
 
-void lsq_backward(const float *x, const float *grad, float *dx, int64_t rows, int64_t columns, const float *s,
-                  const float *beta, float n, float p, int inclusive, double *ds, double *dbeta, int threads) {
-    const int64_t per_row = lsq_blocks(columns);
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (int64_t block = 0; block < rows * per_row; block++) {
-        const int64_t row = block / per_row, first = block % per_row * BLOCK;
-        const int64_t count = columns - first < BLOCK ? columns - first : BLOCK;
-        const float *restrict in = x + row * columns + first, *restrict g = grad + row * columns + first;
-        float *restrict out = dx + row * columns + first;
-        const float step = s[row], offset = beta ? beta[row] : 0.0f;
-        /* Clipped means v <= n or v >= p (strict) or v < n or v > p; the same comparison with moved bounds. */
-        const float low = inclusive ? nextafterf(n, -INFINITY) : n, high = inclusive ? nextafterf(p, INFINITY) : p;
-        float sum_s = 0.0f, sum_beta = 0.0f;
-#pragma omp simd reduction(+ : sum_s, sum_beta)
-        for (int64_t i = 0; i < count; i++) {
-            const float v = (in[i] - offset) / step, code = rintf(clamp(v, n, p));
-            const int clipped = v <= low || v >= high;
-            const float passed = clipped ? 0.0f : g[i];
-            out[i] = passed;
-            sum_s += g[i] * (clipped ? code : code - v);
-            sum_beta += g[i] - passed;
-        }
-        ds[block] = sum_s;
-        dbeta[block] = sum_beta;
+/* Clipped means v <= n or v >= p (strict) or v < n or v > p; the latter is the same comparison with moved bounds. */
+static void backward_block(const float *restrict in, const float *restrict g, float *restrict out, int64_t count,
+                           float step, float offset, float n, float p, int inclusive, double *restrict sums) {
+    const float low = inclusive ? nextafterf(n, -INFINITY) : n, high = inclusive ? nextafterf(p, INFINITY) : p;
+    float sum_s = 0.0f, sum_clipped = 0.0f, sum_all = 0.0f;
+#pragma omp simd reduction(+ : sum_s, sum_clipped, sum_all)
+    for (int64_t i = 0; i < count; i++) {
+        const float v = (in[i] - offset) / step, code = rintf(clamp(v, n, p));
+        const int clipped = v <= low || v >= high;
+        const float passed = clipped ? 0.0f : g[i];
+        out[i] = passed;
+        sum_s += g[i] * (clipped ? code : code - v);
+        sum_clipped += g[i] - passed;
+        sum_all += g[i];
     }
+    sums[0] = sum_s, sums[1] = sum_clipped, sums[2] = sum_all;
+}
+
+/* Returns 0, or 1 when memory for the partial sums is missing. dbeta may be null. grad_border: the gradient of c. */
+int lsq_backward(const float *x, const float *grad, float *dx, int64_t rows, int64_t columns, const float *s,
+                 const float *floor, const float *beta, float n, float p, int inclusive, int border,
+                 const float *grad_border, double grad_scale, float *ds, float *dbeta, int threads) {
+    const int64_t per_row = (columns + BLOCK - 1) / BLOCK, blocks = rows * per_row;
+    double *sums = malloc((size_t)blocks * SUMS * sizeof *sums);
+    if (!sums) return 1;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t block = 0; block < blocks; block++) {
+        const int64_t row = block / per_row, first = block % per_row * BLOCK, at = row * columns + first;
+        const int64_t count = columns - first < BLOCK ? columns - first : BLOCK;
+        backward_block(x + at, grad + at, dx + at, count, step_of(s, floor, row), beta ? beta[row] : 0.0f, n, p,
+                       inclusive, sums + block * SUMS);
+    }
+    for (int64_t row = 0; row < rows; row++) {
+        double total[SUMS] = {0.0, 0.0, 0.0};
+        for (int64_t block = row * per_row; block < (row + 1) * per_row; block++)
+            for (int k = 0; k < SUMS; k++) total[k] += sums[block * SUMS + k];
+        if (border) {
+            /* x_hat - c: c takes back what the gradients of x_hat count, and has a gradient of its own. */
+            const float step = step_of(s, floor, row), v = (0.0f - beta[row]) / step;
+            const float code = border_code(border, step, beta[row], n, p);
+            const int clipped = inclusive ? v < n || v > p : v <= n || v >= p;
+            const double rest = (double)*grad_border - total[2];
+            if (border == 1) total[0] += rest * (clipped ? code : code - v);
+            if (border == 2 || clipped) total[1] += rest;
+        }
+        double d = total[0] * grad_scale;
+        if (floor && s[row] < floor[row] && d > 0.0) d = 0.0; /* below the floor only upwards */
+        ds[row] = (float)d;
+        if (dbeta) dbeta[row] = (float)(total[1] * grad_scale);
+    }
+    free(sums);
+    return 0;
 }

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
-from quant.functional import codes, lsq_plus
+from quant.functional import codes, lsq_plus_at
 from quant.init import initial
+from quant.kernels import BORDER_OF_CODE_0, BORDER_OF_ZERO, NO_BORDER, Problem
 from quant.spec import QuantSpec
 
 # Values kept of one observed batch, and of all of them: enough for 0.2 % on a mean, little enough for many layers.
@@ -204,7 +205,7 @@ class Quantizer(BaseQuantizer):
 
     N counts the weights of the layer (per step), or the features of one sample, so neither the batch size nor gradient
     accumulation nor the number of processes changes training. p is 1 for signed 1-bit codes, where it would be 0.
-    s stays positive by projection: after every torch optimizer step it is raised to a floor, its initial value / 2^14,
+    s stays positive by projection: every step of a torch optimizer raises it to a floor, its initial value / 2^14,
     and what the forward pass uses is never below it either. `beta` is a parameter only where the spec has an offset;
     with `fixed_min` it holds the minimum, and the offset used is beta - n*s, so that code n stays at the minimum.
     """
@@ -223,13 +224,34 @@ class Quantizer(BaseQuantizer):
         self.zero_is_exact = not spec.offset or spec.offset_mode == "fixed_zero"
 
     def quantize(self, x: Tensor, features: int) -> Tensor:
+        return self._run(x, features, NO_BORDER)[0]
+
+    def shifted(self, x: Tensor, *, border_of_zero: bool) -> tuple[Tensor, Tensor]:
+        """(x_hat - c, c), c being quant(0) or beta (code 0): with zeros around, x_hat - c is a map padded with c.
+
+        For quantizers with an offset and one step.
+        """
+        if not self._ready:
+            self._require_ready()
+        border = BORDER_OF_ZERO if border_of_zero else BORDER_OF_CODE_0
+        shifted, value = self._run(x, self.count_features(x), border)
+        assert value is not None
+        return shifted, value
+
+    def _run(self, x: Tensor, features: int, border: int) -> tuple[Tensor, Tensor | None]:
         spec = self.spec
         grad_scale = 1.0 / math.sqrt(features * spec.magnitude)
-        s, beta = self._operands(x)
-        return lsq_plus(x, s, beta, spec.n, spec.p, grad_scale=grad_scale, clip_rule=spec.clip_rule)
+        problem = Problem(spec.n, spec.p, grad_scale, spec.clip_rule == "inclusive", border)
+        if spec.power_of_two or spec.snap_offset or spec.offset_mode == "fixed_min":
+            s, beta = self._operands(x, self.step())
+            return lsq_plus_at(x, s, beta, None, problem)
+        if spec.granularity == "tensor":
+            return lsq_plus_at(x, self.s, self.beta, self.s_floor, problem)
+        s, beta = self._operands(x, self.s)
+        return lsq_plus_at(x, s, beta, self.s_floor.view(s.shape), problem)
 
     def codes(self, x: Tensor) -> Tensor:
-        s, beta = self._operands(x)
+        s, beta = self._operands(x, self.step())
         return codes(x, s, beta, self.spec.n, self.spec.p)
 
     def step(self) -> Tensor:
@@ -251,9 +273,8 @@ class Quantizer(BaseQuantizer):
             beta = s * (ratio + (ratio.round() - ratio).detach())
         return beta
 
-    def _operands(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Effective s and beta, shaped to broadcast against x."""
-        s = self.step()
+    def _operands(self, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor | None]:
+        """s and the offset for it, shaped to broadcast against x."""
         beta = None if self.beta is None else self._offset(s)
         if self.spec.granularity == "tensor":
             return s, beta

@@ -24,16 +24,21 @@ def _code_of(v, n, p):
 
 
 @triton.jit
-def _forward_kernel(x, x_hat, s, beta, count, n, p, HAS_BETA: tl.constexpr, BLOCK: tl.constexpr):
+def _forward_kernel(
+    x, x_hat, s, beta, around, count, n, p, HAS_BETA: tl.constexpr, SHIFTED: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
     step = tl.load(s)
     value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
     if HAS_BETA:
-        offset = tl.load(beta)
-        out = _code_of(tl.div_rn(value - offset, step), n, p) * step + offset
-    else:
-        out = _code_of(tl.div_rn(value, step), n, p) * step
+        value = value - tl.load(beta)
+    code = _code_of(tl.div_rn(value, step), n, p)
+    if SHIFTED:
+        code = code - tl.load(around)
+    out = code * step
+    if HAS_BETA and not SHIFTED:
+        out = out + tl.load(beta)
     tl.store(x_hat + at, out.to(x_hat.dtype.element_ty), mask=inside)
 
 
@@ -56,32 +61,33 @@ def _backward_kernel(
     # Lanes past the end have a zero gradient, which a NaN or infinite v would not survive: mask the product.
     tl.store(sums + block, tl.sum(tl.where(inside, g * tl.where(clipped, code, code - v), 0.0)))
     tl.store(sums + blocks + block, tl.sum(g - passed))
+    tl.store(sums + 2 * blocks + block, tl.sum(g))
 
 
-def forward(x: Tensor, s: Tensor, beta: Tensor | None, n: int, p: int) -> Tensor:
-    """x_hat in x's dtype and memory layout; x is dense, s and beta are float32 scalars."""
+def forward(x: Tensor, s: Tensor, beta: Tensor | None, around: Tensor | None, n: int, p: int) -> Tensor:
+    """x_hat, or (codes - around) * s, in x's dtype and memory layout; x is dense, the others are float32 scalars."""
     x_hat = torch.empty_like(x)
     count = x.numel()
     _forward_kernel[(triton.cdiv(count, _BLOCK),)](
-        x, x_hat, s, s if beta is None else beta, count, float(n), float(p),
-        HAS_BETA=beta is not None, BLOCK=_BLOCK, num_warps=8, enable_fp_fusion=False,
+        x, x_hat, s, s if beta is None else beta, s if around is None else around, count, float(n), float(p),
+        HAS_BETA=beta is not None, SHIFTED=around is not None, BLOCK=_BLOCK, num_warps=8, enable_fp_fusion=False,
     )  # fmt: skip
     return x_hat
 
 
 def backward(
     grad: Tensor, x: Tensor, s: Tensor, beta: Tensor | None, n: int, p: int, bounds: tuple[float, float]
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(dx, ds, dbeta); v <= bounds[0] and v >= bounds[1] are clipped."""
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """dx, the sums for ds and dbeta, and the sum of the gradient; v <= bounds[0] and v >= bounds[1] are clipped."""
     if grad.stride() != x.stride():
         grad = torch.empty_like(x, dtype=grad.dtype).copy_(grad)
     dx = torch.empty_like(grad)
     count = x.numel()
     blocks = triton.cdiv(count, _BLOCK)
-    sums = torch.empty((2, blocks), dtype=torch.float32, device=x.device)
+    sums = torch.empty((3, blocks), dtype=torch.float32, device=x.device)
     _backward_kernel[(blocks,)](
         x, grad, dx, s, s if beta is None else beta, sums, blocks, count, float(n), float(p), *bounds,
         HAS_BETA=beta is not None, BLOCK=_BLOCK, num_warps=8, enable_fp_fusion=False,
     )  # fmt: skip
-    ds, dbeta = sums.sum(1).unbind()
-    return dx, ds.view(s.shape), None if beta is None else dbeta.view(beta.shape)
+    ds, dbeta, total = sums.sum(1).unbind()
+    return dx, ds.view(s.shape), None if beta is None else dbeta.view(beta.shape), total

@@ -231,13 +231,16 @@ def test_training_leaves_the_initialisation_alone() -> None:
     assert torch.equal(quantizer.s, before)
 
 
+def float_network() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.SiLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(8 * 4 * 4, 5),
+    )  # fmt: skip
+
+
 def small_network(**choices: object) -> nn.Module:
     torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.SiLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(),
-        nn.Linear(8 * 4 * 4, 5),
-    )  # fmt: skip
-    model, _ = quant.quantize(model, **{"weight_bits": 3, "act_bits": 3, **choices})
+    model, _ = quant.quantize(float_network(), **{"weight_bits": 3, "act_bits": 3, **choices})
     return quant.initialise(model, [torch.randn(16, 3, 8, 8)])
 
 
@@ -277,12 +280,7 @@ def test_a_checkpoint_in_mid_training_continues_to_the_same_bits() -> None:
 
 def test_a_checkpoint_initialises_a_fresh_model() -> None:
     model = small_network()
-    fresh, _ = quant.quantize(
-        nn.Sequential(
-            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.SiLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(),
-            nn.Linear(8 * 4 * 4, 5),
-        ), weight_bits=3, act_bits=3,
-    )  # fmt: skip
+    fresh, _ = quant.quantize(float_network(), weight_bits=3, act_bits=3)
     fresh.load_state_dict(model.state_dict())
     x = torch.randn(4, 3, 8, 8)
     assert torch.equal(fresh.eval()(x), model.eval()(x))
