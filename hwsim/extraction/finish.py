@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hwsim.extraction.ir import Quantization
-from hwsim.extraction.values import Act, Const, Draft, Record
+from hwsim.extraction.values import Act, Const, Draft, Part, Record
 from hwsim.workload import ACTIVATION_FUNCTIONS, FLOAT_BITS, Layer, Tensor
 
 MEANS = frozenset(("avg_pool", "reduce_mean"))
@@ -55,20 +55,23 @@ class Readers:
 
     forms: set[str | None] = field(default_factory=set[str | None])
     flexible: list[tuple[Draft, int]] = field(default_factory=list[tuple[Draft, int]])
-    parts: set[tuple[tuple[str, int] | None, str | None]] = field(
-        default_factory=set[tuple[tuple[str, int] | None, str | None]]
-    )
+    parts: dict[Part | None, set[str | None]] = field(default_factory=dict[Part | None, set[str | None]])
 
     def add(self, act: Act) -> None:
         """A reader that needs this form."""
         self.forms.add(act.version)
-        self.parts.add((act.part, act.version))
+        self.parts.setdefault(act.part, set()).add(act.version)
 
     @property
     def apart(self) -> bool:
-        """Whether each part of one split is read through one quantizer, and nothing reads the whole."""
-        splits = {part[0] if part else "" for part, _ in self.parts}
-        return len(splits) == 1 and "" not in splits and len({part for part, _ in self.parts}) == len(self.parts)
+        """Whether all read parts that do not overlap, each through one quantizer."""
+        parts = list(self.parts)
+        return all(
+            part is not None
+            and len(self.parts[part]) == 1
+            and not any(other is None or part.overlaps(other) for other in parts[:i])
+            for i, part in enumerate(parts)
+        )
 
 
 def decide_storage(drafts: list[Draft]) -> list[str]:

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from hwsim.errors import UnsupportedOp
 from hwsim.extraction.finish import finish
 from hwsim.extraction.ir import Arg, Meta, Op, OpGraph, Quantization, Ref
-from hwsim.extraction.values import Act, Const, Draft, Record, Single, Value
+from hwsim.extraction.values import Act, Const, Draft, Part, Record, Single, Value
 from hwsim.workload import Coverage, FreeOp, Loops, Uncosted, Workload
 
 QUANTIZER = "hwsim_quant.quantizer"
+SPLITS = ("split", "split_with_sizes", "chunk", "tensor_split", "unbind", "unsafe_split", "unsafe_chunk")
 
 Handler = Callable[["Lowering", Op], None]
 
@@ -152,11 +153,11 @@ class Lowering:
         if source is None:
             raise Unhandled("it has no tensor to pass on")
         outputs = [reshaped(source, self.meta(name).shape) for name in op.outputs]
-        if len(outputs) > 1:  # parts of a split never overlap
-            split = [(o, (op.outputs[0], i)) for i, o in enumerate(outputs)]
-            outputs = [
-                dataclasses.replace(o, part=part) if isinstance(o, Act) and o.part is None else o for o, part in split
-            ]
+        parts = parts_of(op, source.shape, [self.meta(name).shape for name in op.outputs])
+        outputs = [
+            dataclasses.replace(made, part=part) if isinstance(made, Act) and made.part is None else made
+            for made, part in zip(outputs, parts, strict=True)
+        ]
         self.bind(op, *outputs)
         self.count_free(op, why)
 
@@ -249,6 +250,26 @@ def reshaped(value: Single, shape: tuple[int, ...]) -> Single:
     if isinstance(value, Const):
         return Const(value.name, shape, value.quantization)
     return value.seen_as(shape)
+
+
+def parts_of(op: Op, shape: tuple[int, ...], made: list[tuple[int, ...]]) -> list[Part | None]:
+    """The range of its input that each output of a split, slice or selection is; None where that is not plain."""
+    source, dim = next(op.refs(), None), op.get("dim", 0)
+    nothing: list[Part | None] = [None] * len(made)
+    if source is None or not isinstance(dim, int) or not shape:
+        return nothing
+    dim %= len(shape)
+    name = op.op.removeprefix("aten.")
+    if name in ("select", "slice"):
+        start = op.get("index" if name == "select" else "start", 0) or 0
+        if not isinstance(start, int) or op.get("step", 1) != 1:
+            return nothing
+        start = start + shape[dim] if start < 0 else start
+        return [Part(source.name, dim, start, start + (1 if name == "select" else made[0][dim]))]
+    if name not in SPLITS:
+        return nothing
+    sizes = [1 if name == "unbind" else out[dim] for out in made]
+    return [Part(source.name, dim, sum(sizes[:i]), sum(sizes[: i + 1])) for i in range(len(made))]
 
 
 def unpadded(shape: tuple[int, ...], pad: tuple[int, int, int, int]) -> tuple[int, ...]:

@@ -29,19 +29,34 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Indices `start` to `stop` of dimension `dim` of the value called `source`."""
+
+    source: str
+    dim: int
+    start: int
+    stop: int
+
+    def overlaps(self, other: Part) -> bool:
+        """Whether an element may lie in both; ranges of different values are not compared."""
+        same = (self.source, self.dim) == (other.source, other.dim)
+        return not same or (self.start < other.stop and other.start < self.stop)
+
+
+@dataclass(frozen=True)
 class Act:
     """An activation as one reader sees it.
 
     `version`: the quantizer it went through, None for the unquantized array. `pad`: zeros still to be put round its
-    last two dimensions; a convolution takes them over, anybody else has them written out first. `part`: which of the
-    disjoint parts of which split it lies in.
+    last two dimensions; a convolution takes them over, anybody else has them written out first. `part`: the range that
+    a split, slice or selection cut out of the array, if one did.
     """
 
     record: Record
     shape: tuple[int, ...]
     version: str | None = None
     pad: Padding | None = None
-    part: tuple[str, int] | None = None
+    part: Part | None = None
 
     def seen_as(self, shape: tuple[int, ...]) -> Act:
         """The same values under another shape, zeros to pad dropped."""

@@ -539,7 +539,7 @@ def test_disjoint_parts_of_a_tensor_may_have_quantizers_of_their_own() -> None:
     def run(self: Any, x: Tensor, overlapping: bool = False) -> Tensor:
         y = self.a(x)
         left, right = y.split([1, 3], 1)
-        return torch.cat([self.b(left), self.c(y[:, 1:] if overlapping else right)], 1)
+        return torch.cat([self.b(left), self.c(y[:, :3] if overlapping else right)], 1)
 
     def parts(bits: int) -> dict[str, nn.Module]:
         return {
@@ -552,7 +552,7 @@ def test_disjoint_parts_of_a_tensor_may_have_quantizers_of_their_own() -> None:
     assert [layer.op for layer in same] == ["conv", "conv", "conv", "concat"]
     wider = extract(Lambda(run, **parts(5)), W(1, 3, 6, 6))
     assert [layer.op for layer in wider] == ["conv", "requantize", "conv", "conv", "concat"]
-    overlap = extract(Lambda(lambda self, x: run(self, x, True), **parts(4)), W(1, 3, 6, 6))
+    overlap = extract(Lambda(lambda self, x: run(self, x, overlapping=True), **parts(4)), W(1, 3, 6, 6))
     assert [layer.op for layer in overlap] == ["conv", "conv", "requantize", "conv", "concat"]
 
 
