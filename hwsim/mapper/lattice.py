@@ -42,6 +42,12 @@ def factorised(number: int) -> tuple[tuple[int, int], ...]:
 
 
 @lru_cache(maxsize=65536)
+def divisors(number: int) -> tuple[int, ...]:
+    """All divisors, ascending."""
+    return tuple(sorted(divisor_table(number)))
+
+
+@lru_cache(maxsize=65536)
 def signature(number: int) -> tuple[int, ...]:
     """Exponents of the number's primes, descending."""
     return tuple(exponent for _, exponent in factorised(number))
@@ -169,7 +175,8 @@ class Lattices:
         lengths = tuple(e + 1 for e in self.signatures[dim])
         if not lengths:
             return inner == outer
-        return all(i <= o for i, o in zip(np.unravel_index(inner, lengths), np.unravel_index(outer, lengths), strict=True))
+        pairs = zip(np.unravel_index(inner, lengths), np.unravel_index(outer, lengths), strict=True)
+        return all(i <= o for i, o in pairs)
 
     def predecessors(self, point: Sequence[int], dims: Sequence[int]) -> tuple[NDArray[np.intp], ...]:
         """Open mesh of the indices of all points that can grow to `point` along `dims`."""
