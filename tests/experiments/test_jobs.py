@@ -1,0 +1,162 @@
+"""Jobs name themselves by everything that decides their result, start from their own float network, and resume."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments import command_line, lsq_tables, lsqplus_tables, padding, pareto, profiles, table
+from experiments.jobs import (
+    Job,
+    Runner,
+    dataset,
+    feature_counts,
+    first_values,
+    scale_gradients,
+    share_of,
+    with_float_jobs,
+)
+from experiments.profiles import PROFILES
+from quant import checkpoint
+from quant.data import train_batches
+from quant.loop import loss_of
+from quant.quantizer import Quantizer, quantizers
+
+TINY = Job(
+    "silu_se_net", PROFILES["smoke"].silu.arguments, "digits", limit=128, float_epochs=1, epochs=1, batch_size=32
+)
+QUANTIZED = replace(TINY, bits="W4A4", config="4")
+
+
+def runner(folder: Path) -> Runner:
+    return Runner(
+        folder / "runs.csv", folder / "work", lambda key: f"again {key}", torch.device("cpu"), None, lambda _: None
+    )
+
+
+def test_every_field_changes_the_key() -> None:
+    words = {
+        "network": "resnet8",
+        "data": "cifar10",
+        "weights": "pretrained",
+        "bits": "W2A2",
+        "config": "1",
+        "padding_policy": "pad_beta",
+        "init": "lsq",
+        "offset_mode": "fixed_min",
+        "method": "lsq",
+        "first_last": "same",
+        "gradient_scale": "1",
+        "distill": True,
+        "arguments": (),
+    }
+    changed = [replace(QUANTIZED, **{field.name: words.get(field.name, 7)}).key for field in fields(Job)]
+    assert len({QUANTIZED.key, *changed}) == len(fields(Job)) + 1
+
+
+def test_runs_of_one_seed_share_their_float_network() -> None:
+    for profile in PROFILES.values():
+        for jobs in (lsqplus_tables.jobs, lsq_tables.jobs, padding.jobs, pareto.jobs):
+            chosen = jobs(profile)
+            assert len(set(chosen)) == len(chosen)
+            starts = {job.float_job().key for job in chosen if not job.weights}
+            assert len(starts) == len({(job.network, job.seed) for job in chosen})
+
+
+def test_floats_come_before_their_users_and_shares_keep_them_together() -> None:
+    everything = lsqplus_tables.jobs(PROFILES["cpu"])
+    ordered = with_float_jobs(everything)
+    for job in everything:
+        assert ordered.index(job.float_job()) < ordered.index(job)
+    parts = [with_float_jobs(share_of(everything, i, 3)) for i in range(3)]
+    assert sorted(job.key for part in parts for job in part) == sorted(job.key for job in ordered)
+
+
+def test_the_papers_tables_are_complete() -> None:
+    imagenet = PROFILES["imagenet"]
+    rows = {(j.network, j.bits, j.config) for j in profiles.config_jobs(imagenet)}
+    networks = ("efficientnet_b0", "mixnet_s", "resnet18")
+    assert rows == {(n, b, c) for n in networks for b in ("W2A2", "W3A3", "W4A4") for c in "1234"}
+    assert {j.method for j in profiles.baseline_jobs(imagenet)} == {"pact", "dsq", "qil"}
+    assert {j.init for j in profiles.init_jobs(imagenet)} == {"minmax", "lsq", "lsqplus"}
+    assert {j.offset_mode for j in profiles.offset_jobs(imagenet)} == {"fixed_zero", "fixed_min", "learned"}
+
+
+def test_stopped_runs_go_on_and_finished_ones_are_left_alone(tmp_path: Path) -> None:
+    whole, parts = runner(tmp_path / "whole"), runner(tmp_path / "parts")
+    assert whole.run([QUANTIZED])
+    assert not parts.train(QUANTIZED.float_job(), minutes=1e-9)  # stops after its first step
+    assert checkpoint.is_checkpoint(parts.work / QUANTIZED.float_job().key)
+    assert table.read(parts.table) == []
+    assert parts.run([QUANTIZED])
+    for name in ("test_accuracy_percent", "train_loss", "steps", "command"):
+        assert [r[name] for r in table.read(whole.table)] == [r[name] for r in table.read(parts.table)]
+    before = parts.table.read_bytes()
+    assert parts.run([QUANTIZED])
+    assert parts.table.read_bytes() == before
+    row = table.read(whole.table)[1]
+    assert (row["seed"], row["commit"] != "", row["device"] != "", float(row["duration_s"]) > 0) == (
+        "0",
+        True,
+        True,
+        True,
+    )
+    offsets = [r for r in table.read(whole.table.with_name("quantizers.csv")) if r["config"] == "4"]
+    assert offsets
+    assert any(r["beta_initial"] != r["beta_final"] for r in offsets)
+
+
+def test_a_diverged_run_is_a_row_and_the_next_one_starts(tmp_path: Path) -> None:
+    hopeless = replace(QUANTIZED, learning_rate=1e30)
+    there = runner(tmp_path)
+    assert there.run([hopeless, QUANTIZED])
+    rows = {row["key"]: row["diverged"] for row in table.read(there.table)}
+    assert (rows[hopeless.key], rows[QUANTIZED.key]) == ("True", "False")
+
+
+def scale_factor(rule: str, n: int, p: int) -> float:
+    """g of LSQ's Table 3, written out."""
+    return {"1/sqrt(Np)": 1 / math.sqrt(n * p), "1/sqrt(N)": 1 / math.sqrt(n), "1": 1.0}[rule]
+
+
+def test_gradient_scales_are_those_of_the_paper(tmp_path: Path) -> None:
+    there = runner(tmp_path)
+    data = dataset("digits", 128, None)
+    images, labels = next(train_batches(data, 16, seed=0, epoch=0, augment=False))
+    job = replace(TINY, bits="W4A4", config="1")
+    assert there.run([job.float_job()])
+    seen: dict[str, dict[str, float]] = {}
+    for rule in ("1", "1/sqrt(N)", "1/sqrt(Np)"):
+        model, _ = there.start(job, data, resume=False)
+        first_values(model, data, job)
+        counts = feature_counts(model, data)
+        scale_gradients(model, rule, data)
+        loss_of(model.eval()(images), labels, None).backward()
+        named = [(n, q) for n, q in quantizers(model) if isinstance(q, Quantizer)]
+        seen[rule] = {n: float(q.s.grad) for n, q in named if q.s.grad is not None}
+        for name, q in named:
+            expected = seen["1"][name] * scale_factor(rule, counts[name], q.spec.p)
+            assert seen[rule][name] == pytest.approx(expected, rel=1e-3, abs=1e-9)
+    assert any(abs(g) > 1e-6 for g in seen["1/sqrt(Np)"].values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--only", "nothing"], "no run has the key"),
+        (["--seeds", "0"], "expected at least 1"),
+        (["--share", "2/2"], "expected I/N"),
+        (["--device", "abacus"], "expected auto, cpu or cuda"),
+        (["--profile", "cpu", "--data-dir", "/no/such/folder"], "expected a folder"),
+    ],
+)
+def test_bad_input_is_named(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = command_line.train_main("padding", "doc", padding.jobs, [*arguments, "--out", str(tmp_path)])
+    assert code == 2
+    assert words in capsys.readouterr().err

@@ -1,0 +1,122 @@
+"""The whole pipeline at tiny scale: train, price, draw, write the page; then redraw everything from the CSVs alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import (
+    figures,
+    lsq_tables,
+    lsqplus_tables,
+    pareto,
+    pareto_figures,
+    pareto_page,
+    profiles,
+    table,
+    tables,
+)
+from experiments.pricing import job_of, price_point, workload_of
+from hwsim.accelerator import load_accelerator
+from hwsim.evaluate import evaluate
+
+MACHINES = ("bit_fusion", "tpu_v1")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A results folder of the smoke profile, shrunk to one precision and a few steps."""
+    out = tmp_path_factory.mktemp("results") / "smoke"
+    smoke = profiles.PROFILES["smoke"]
+    silu = replace(smoke.silu, limit=256, float_epochs=3, epochs=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(profiles.PROFILES, "smoke", replace(smoke, silu=silu, bits=("W4A4",)))
+        assert pareto.main(["--out", str(out), "--accelerators", *MACHINES]) == 0
+        yield out
+
+
+def test_every_configuration_is_priced_on_every_machine(results: Path) -> None:
+    points = table.read(results / "pareto.csv")
+    found = {(row["config"], row["accelerator"]) for row in points if row["status"] == "ok"}
+    assert found == {(config, machine) for config in "1234" for machine in MACHINES}
+    for row in points:
+        assert sum(json.loads(row["energy_pj_by_component"]).values()) == pytest.approx(
+            float(row["energy_pj"]), rel=1e-3
+        )
+        assert "--only silu_se_net-digits-W4A4" in row["train_command"]
+
+
+def test_prices_are_those_of_evaluate(results: Path) -> None:
+    row = next(r for r in table.read(results / "pareto.csv") if r["config"] == "4" and r["accelerator"] == "tpu_v1")
+    totals = evaluate(workload_of(job_of(row)), load_accelerator("tpu_v1")).cost.totals
+    assert float(row["energy_pj"]) == pytest.approx(totals.energy_pj, rel=1e-7)
+    assert int(row["peak_activation_bits"]) == totals.peak_activation_bits
+
+
+def test_the_files_are_there_and_the_page_needs_no_network(results: Path) -> None:
+    for kind, magic in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
+        assert (results / f"pareto-silu_se_net.{kind}").read_bytes().startswith(magic)
+    pytest.importorskip("plotly")
+    page = (results / "pareto.html").read_text(encoding="utf-8")
+    body = re.sub(r"<script.*?</script>", "", page, flags=re.S)
+    assert not re.search(r"(src|href)\s*=\s*[\"']https?:", body)
+    for words in ("energy by component", "bits weight", "experiments.pareto --profile smoke --only", "W4A4 c4"):
+        assert words in page
+
+
+def test_figures_are_redrawn_from_the_csvs_to_the_same_bytes(results: Path, tmp_path: Path) -> None:
+    for folder in ("first", "second"):
+        assert figures.main(["--results", str(results.parent), "--out", str(tmp_path / folder)]) == 0
+    first = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
+    second = {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()}
+    assert first == second
+    assert {"pareto-smoke-silu_se_net.svg", "configurations-smoke.png", "offsets-smoke.pdf"} <= set(first)
+
+
+def test_tables_show_every_configuration(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tables.main(["--runs", str(results / "runs.csv")]) == 0
+    printed = capsys.readouterr().out
+    for words in ("1 unsigned", "2 signed", "3 signed, offset", "4 unsigned, offset", "undecided"):
+        assert words in printed
+
+
+def test_other_experiments_reuse_the_runs(results: Path) -> None:
+    """Tables 5 and 6 share their usual run with the Pareto plot, and LSQ's ablations measure R without training."""
+    keys = {row["key"] for row in table.read(results / "runs.csv")}
+    smoke = profiles.PROFILES["smoke"]
+    shared = [job for job in lsqplus_tables.jobs(smoke) if job.key in keys]
+    assert {job.config for job in shared} == {"1", "2", "3", "4"}
+    base = lsq_tables.base_job(smoke)
+    assert base.float_job().key in keys
+
+
+def test_a_refusal_is_a_row_with_its_reason(tmp_path: Path) -> None:
+    spec = tmp_path / "two_bits_only.yaml"
+    text = (Path(__file__).parents[2] / "accel_specs" / "t4.yaml").read_text(encoding="utf-8")
+    assert "weight_bits: 1..8" in text
+    spec.write_text(text.replace("weight_bits: 1..8", "weight_bits: 1..2").replace("name: t4", "name: two_bits_only"))
+    job = replace(profiles.PROFILES["smoke"].silu, bits="W4A4", config="1")
+    cells = price_point(workload_of(job), load_accelerator(spec))
+    assert cells["status"] == "refused"
+    assert "weight" in cells["reason"]
+    row = {"bits": "W4A4", "config": "1", "padding_policy": "pad_code", "diverged_runs": "0", **cells}
+    assert "W4A4 c1 refused" in pareto_figures.notes_of([row])
+
+
+def test_grey_points_are_those_that_intervals_cannot_save() -> None:
+    cost, accuracy = np.array([1.0, 2.0, 2.0, 3.0]), np.array([50.0, 60.0, 40.0, 59.0])
+    sure, possible = pareto_figures.fronts(cost, accuracy, np.array([1.0, 1.0, 1.0, 1.5]))
+    assert sure.tolist() == [True, True, False, False]
+    assert possible.tolist() == [True, True, False, True]
+
+
+def test_page_without_points_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    with pytest.raises(ValueError, match="no points to draw"):
+        pareto_page.write_page(tmp_path / "absent.csv", tmp_path / "page.html")
