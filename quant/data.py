@@ -204,13 +204,15 @@ def load(
     seed: int = 0,
     limit: int | None = None,
     test_only: bool = False,
+    workers: int | None = None,
 ) -> Dataset:
     """A data set by name.
 
     `folder`: where its files lie (default: $HWSIM_DATA); digits needs none. `validation`: images taken from the
     training part by `seed` (default a tenth, at most 5,000; 0 is allowed). `limit`: keep the first so many training
-    images, after the split. `test_only`: leave the training part empty and its files unread. ValueError for a wrong
-    name or bad content, FileNotFoundError for absent files.
+    images, after the split. `test_only`: leave the training part empty and its files unread. `workers`: processes that
+    decode a folder of images (default: all processors but one). ValueError for a wrong name or bad content,
+    FileNotFoundError for absent files.
     """
     if name == "digits":
         data = _digits()
@@ -219,7 +221,7 @@ def load(
     elif name == "fashion_mnist":
         data = _fashion_mnist(_folder(name, folder), test_only)
     elif name == "imagenet":
-        data = _image_folder(_folder(name, folder))
+        data = _image_folder(_folder(name, folder), workers)
     else:
         raise ValueError(f"unknown data set '{name}': known are {', '.join(NAMES)}")
     for split in (data.train, data.test):
@@ -435,9 +437,9 @@ def _fashion_mnist(folder: Path, test_only: bool) -> Dataset:
     return Dataset("fashion_mnist", trained, empty, parts[0], 10, FASHION, Augment(2, True), note)
 
 
-def _image_folder(folder: Path) -> Dataset:
+def _image_folder(folder: Path, workers: int | None) -> Dataset:
     """ImageNet or any folder laid out like it; its val/ is the test part, the validation part comes out of train/."""
-    train, test, classes = scan(folder)
+    train, test, classes = scan(folder, workers)
     empty = train.subset(torch.arange(0))
     return Dataset("imagenet", train, empty, test, len(classes), IMAGENET, Augment(0, True), "test = the folder val/")
 

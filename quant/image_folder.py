@@ -47,20 +47,32 @@ class FolderSplit:
         self, batches: Sequence[Tensor], draws: Tensor | None, augment: object | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """uint8 (N, 3, crop, crop) and labels; `draws` (len(self), 3) place the crop and decide the flip."""
-        keys: list[list[Item]] = []
-        for batch in batches:
-            rows = draws[batch].tolist() if draws is not None and augment is not None else [None] * len(batch)
-            keys.append([(i, tuple(row) if row else None) for i, row in zip(batch.tolist(), rows, strict=True)])
         parallel = {"multiprocessing_context": "forkserver", "prefetch_factor": 4} if self.workers else {}
         loader = DataLoader(
             _Decoder(self.root, self.names, self.resize, self.crop),
-            batch_sampler=keys,  # type: ignore[arg-type]  # any sequence of lists of keys will do
+            batch_sampler=_Keys(batches, draws if augment is not None else None),  # type: ignore[arg-type]
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
             **parallel,  # type: ignore[arg-type]
         )
         for batch, images in zip(batches, loader, strict=True):
             yield images, self.labels[batch]
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """What the workers are asked for, batch by batch: image numbers with their draws; made when needed."""
+
+    batches: Sequence[Tensor]
+    draws: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        for batch in self.batches:
+            rows = [None] * len(batch) if self.draws is None else self.draws[batch].tolist()
+            yield [(i, tuple(row) if row else None) for i, row in zip(batch.tolist(), rows, strict=True)]
 
 
 class _Decoder(Dataset[Tensor]):

@@ -73,6 +73,7 @@ def run(arguments: argparse.Namespace, report: Callable[[str], None]) -> FitResu
         validation=arguments.validation,
         seed=arguments.data_seed,
         limit=arguments.limit,
+        workers=arguments.workers,
     )
     torch.manual_seed(arguments.seed)
     teacher = None
@@ -202,6 +203,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--compile", action="store_true")
     how.add_argument("--seed", type=int, default=0)
     how.add_argument("--device", default="auto")
+    how.add_argument("--workers", type=int, help="processes that decode images (default: all processors but one)")
     how.add_argument("--threads", type=int, help="CPU threads")
     where = p.add_argument_group("where to and how long")
     where.add_argument("--out", required=True, help="folder of the checkpoint and log.csv")

@@ -473,6 +473,37 @@ def test_resume_refuses_arguments_that_differ(tmp_path: Path, capsys: pytest.Cap
     assert "--resume: epochs was 1.0" in capsys.readouterr().err
 
 
+def test_command_line_trains_on_a_folder_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """ImageNet's layout, two classes that differ in brightness; stopped and resumed as well."""
+    image = pytest.importorskip("PIL.Image")
+    for part in ("train", "val"):
+        for name, level in (("dark", 30), ("light", 220)):
+            (tmp_path / "data" / part / name).mkdir(parents=True)
+            for i in range(4):
+                picture = image.new("RGB", (240 + 8 * i, 250), (level, level + i, level))
+                picture.save(tmp_path / "data" / part / name / f"{i}.JPEG")
+    out = str(tmp_path / "c")
+    line = ["--model", "mobilenet_v1", "--model-arg", "width=0.25", "--data", "imagenet", "--workers", "0"]
+    line += ["--data-dir", str(tmp_path / "data"), "--validation", "2", "--batch-size", "3", "--epochs", "2"]
+    assert command(*line, "--device", "cpu", "--minutes", "1e-9", "--out", out) == 0
+    assert "stopped (time limit) at step 1 of 4" in capsys.readouterr().out
+    assert command("--resume", "--data-dir", str(tmp_path / "data"), "--workers", "0", "--out", out, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["test_accuracy_percent"] in (0, 12.5, 25, 37.5, 50, 62.5, 75, 87.5, 100)
+    meta = checkpoint.load_meta(out)
+    assert (meta.num_classes, meta.input_shape, meta.normalisation) == (2, (3, 224, 224), data.IMAGENET)
+
+
+@pytest.mark.slow
+def test_a_compiled_step_computes_what_the_eager_one_does() -> None:
+    ends = []
+    for compiled in (False, True):
+        model = plain()
+        fit(model, digits(), Recipe(epochs=1, batch_size=64, learning_rate=0.01, compile=compiled), test=False)
+        ends.append(state_of(model))
+    for key, value in ends[0].items():
+        torch.testing.assert_close(ends[1][key], value, rtol=1e-3, atol=1e-4, equal_nan=True)
+
+
 def test_divergence_is_exit_code_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = [*SMALL, "--bits", "W4A4", "--lr", "1e30", "--limit", "256", "--batch-size", "64", "--epochs", "9"]
     assert command(*line, "--out", str(tmp_path / "c")) == 1
