@@ -20,7 +20,8 @@ from hwsim.errors import CapabilityError, InfeasibleMapping
 from hwsim.layer_cost import LayerCost, on_grid, price_vector
 from hwsim.machine import OPERANDS, Accelerator, Array, Axis, MacMode, MacUnit, Memory, Packing
 from hwsim.mapping import Hold, Mapping, Spatial, Temporal, validate
-from hwsim.workload import Layer, Loops, Tensor, Workload
+from hwsim.vector import VECTOR_OPS_PER_ELEMENT, vector_work
+from hwsim.workload import VECTOR_OPS, Layer, Loops, Tensor, Workload
 from tests.strategies import conv, machine, product, triple
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -458,3 +459,26 @@ def test_convolutions_and_products_share_one_formula() -> None:
     a, b = conv(Loops(K=4, C=6, P=5)), product(Loops(K=4, C=6, P=5))
     costs = [price(x, count_accesses(x, everything_from("dram", x), accelerator), accelerator) for x in (a, b)]
     assert energies(costs[0]) == energies(costs[1])
+
+
+def test_every_operator_of_a_workload_has_a_price() -> None:
+    accelerator = unit_machine(dram())
+    assert set(VECTOR_OPS_PER_ELEMENT) == set(VECTOR_OPS)
+    for op in VECTOR_OPS:
+        for bits in (8, 16):
+            layer = Layer(
+                op, op, (Tensor("x", (1, 4, 4), bits), Tensor("z", (1, 4, 4), bits)), Tensor("y", (1, 4, 4), bits)
+            )
+            cost = price_vector(layer, accelerator)
+            assert cost.total_energy_pj > 0
+            assert cost.latency_cycles > 0 or op in ("embedding", "pad", "upsample", "copy")
+
+
+def test_vector_work_never_grows_when_bits_fall() -> None:
+    for kind, op in itertools.product(("multiplier", "shift", "thresholds"), VECTOR_OPS):
+        can = dataclasses.replace(machine().capabilities, requantization=kind)
+        slots = []
+        for bits in (16, 8, 4, 2, 1):
+            layer = Layer(op, op, (Tensor("x", (1, 4, 4), bits),), Tensor("y", (1, 4, 4), bits), window=3)
+            slots.append(vector_work(layer, can).slots)
+        assert slots == sorted(slots, reverse=True)
