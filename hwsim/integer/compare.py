@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hwsim.integer import graph
+from hwsim.integer import graph, kernels
 from hwsim.integer.graph import IntegerModel, Node
 from hwsim.integer.run import Machine
 from quant import BaseQuantizer, quantizers
@@ -20,12 +23,47 @@ from quant import BaseQuantizer, quantizers
 
 @dataclass(frozen=True)
 class Difference:
-    """Codes of one quantizer call that are not the reference's. `inside`: those away from a convolution's border."""
+    """Codes of one quantizer call that are not the reference's."""
 
     quantizer: str
     elements: int
     differing: int
     largest: int
+
+
+def reference(model: nn.Module) -> nn.Module:
+    """A float64 copy in eval mode whose convolutions do to the letter what their padding policy says.
+
+    `pad_code`, `snap_offset`: zeros around the input, then the quantizer; `pad_beta`: code 0 around the codes;
+    `border_bias`: zeros around x_hat. Then one convolution of real numbers, without padding, whatever shortcut the
+    layers themselves take.
+    """
+    twin = copy.deepcopy(model).double().eval()
+    for module in twin.modules():
+        if hasattr(module, "padding_policy") and getattr(module, "padding_mode", "") == "zeros":
+            module.forward = functools.partial(_literal, module)  # type: ignore[method-assign]
+    return twin
+
+
+def _literal(layer: Any, x: Tensor) -> Tensor:
+    """One quantized convolution by its definition."""
+    made: BaseQuantizer = layer.input_quantizer
+    padding, weight = layer.total_padding(), layer.weight_quantizer(layer.weight)
+    if made.mode != "quantize":
+        x_hat = F.pad(made(x), padding)
+    elif layer.padding_policy in ("pad_code", "snap_offset"):
+        x_hat = made(F.pad(x, padding))
+    elif layer.padding_policy == "pad_beta":
+        made(x)
+        x_hat = F.pad(made.codes(x), padding) * made.step() + made.offset()
+    else:
+        x_hat = F.pad(made(x), padding)
+    convolve = F.conv1d if weight.ndim == 3 else F.conv2d
+    y = convolve(x_hat, weight, None, layer.stride, 0, layer.dilation, layer.groups)
+    channels = (1, -1, *[1] * (y.ndim - 2))
+    if layer.output_scale is not None:
+        y = y * layer.output_scale.view(channels)
+    return y if layer.bias is None else y + layer.bias.view(channels)
 
 
 @contextmanager
@@ -54,7 +92,7 @@ def watching(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 def reference_codes(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """(result, codes by quantizer call) of a float64 network as `lower.reference` gives it."""
+    """(result, codes by quantizer call) of a float64 network made by `reference`."""
     with torch.no_grad(), watching(model) as seen:
         result = model(images.double())
     return result, dict(seen)
@@ -71,29 +109,37 @@ def compare(model: IntegerModel, codes: dict[str, Tensor], expected: dict[str, T
     return tuple(found)
 
 
+def readers(model: IntegerModel, node: Node) -> list[graph.Convolve]:
+    """Convolutions and linear layers that read a node, directly or moved."""
+    names = {node.name, *(m.name for m in model.nodes if isinstance(m, graph.Move) and node.name in m.xs)}
+    return [n for n in model.convolutions if n.x in names]
+
+
+def unframed(model: IntegerModel, node: Node, codes: Tensor) -> Tensor:
+    """The reference's codes as our node holds them: without the frame of a padded copy, in the node's dtype."""
+    codes = codes.round().to(kernels.narrowest(node.range.least, node.range.largest))
+    shape = node.shape
+    for axis in range(2, len(shape)):
+        extra = codes.shape[axis] - shape[axis]
+        if extra:
+            window = readers(model, node)[0].window
+            assert window is not None
+            sides = window.padding[::2] if len(shape) == 4 else window.padding[2:3]
+            codes = codes.narrow(axis, sides[axis - 2], shape[axis])
+    return codes
+
+
 def framed(model: IntegerModel, node: Node, ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
     """Our codes, inside the padding of the convolution that reads them where the reference quantized a padded copy."""
-    if theirs.ndim == 3 and ours.ndim == 4:
-        theirs = theirs.unsqueeze(2)
     if ours.shape == theirs.shape:
         return ours, theirs
     if ours.shape[0] == 1:  # a constant: the same for every image
         return ours.expand_as(theirs), theirs
-    readers = [n for n in model.convolutions if n.x == node.name and n.window is not None]
-    readers += [
-        n
-        for m in model.nodes
-        if isinstance(m, graph.Move) and node.name in m.xs
-        for n in model.convolutions
-        if n.x == m.name
-    ]
-    top, bottom, left, right = readers[0].window.padding  # type: ignore[union-attr]
-    padded = torch.nn.functional.pad(
-        ours.to(torch.int32),
-        (left, right, top, bottom) if theirs.ndim == 4 else (left, right),
-        value=readers[0].padding.code,
-    )
-    return padded, theirs
+    reader = readers(model, node)[0]
+    assert reader.window is not None
+    top, bottom, left, right = reader.window.padding
+    sides = (left, right, top, bottom) if theirs.ndim == 4 else (left, right)
+    return F.pad(ours.to(torch.int32), sides, value=reader.padding.code), theirs
 
 
 def run_and_compare(

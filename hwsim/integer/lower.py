@@ -19,18 +19,13 @@ from hwsim.integer.walk import Lowering
 from quant import export_names, quantizers
 
 
-def reference(model: nn.Module) -> nn.Module:
-    """A float64 copy in eval mode: the network whose codes the integer machine must reproduce."""
-    return copy.deepcopy(model).double().eval()
-
-
 def lower(model: nn.Module, example: Tensor, *, name: str = "", allow_float: bool = True) -> IntegerModel:
     """The integer network of a quantized model; `example` is one input with its batch axis.
 
     Raises WorkloadError for a model without (initialised) quantizers, UnsupportedOp for an operator without integer
     form, naming layer and way out. `allow_float`: softmax, normalisations and the like may stay float (and are listed).
     """
-    model = reference(model)
+    model = copy.deepcopy(model).double().eval()
     found = dict(quantizers(model))
     if not found:
         raise WorkloadError(

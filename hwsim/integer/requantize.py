@@ -24,6 +24,7 @@ from hwsim.integer.steps import Steps
 
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
+BIAS_UNITS = ("accumulator", "product")
 ROUNDINGS = ("half_up", "half_even", "half_away", "floor")
 # Products of an accumulator and a multiplier stay below this, so that a rounding constant still fits into int64.
 _LARGEST_PRODUCT = 2**62
@@ -46,7 +47,7 @@ class ChannelSteps:
         """Codes of the integers a, whose channels lie along `axis`; int64."""
         rows = self.thresholds.shape[0]
         if rows == 1:
-            return self.levels[0][torch.searchsorted(self.thresholds[0], a.to(torch.int64), right=True)]
+            return self.levels[0][torch.searchsorted(self.thresholds[0], a.to(torch.int64).contiguous(), right=True)]
         moved = a.movedim(axis, 0)
         flat = moved.reshape(rows, -1).to(torch.int64).contiguous()
         codes = torch.gather(self.levels, 1, torch.searchsorted(self.thresholds, flat, right=True))
@@ -116,6 +117,10 @@ def _same_steps(
     # A channel that has not passed everything before `first` never gets further: it stays where it is.
     before = (at[:, :first] <= low[:, None]).sum(1)
     levels[:, 0] = np.take_along_axis(all_levels, before[:, None], 1)[:, 0]
+    # One that passes columns beyond `last` at its lowest value has passed all: it is at its end from the start.
+    passed = (at <= low[:, None]).sum(1)
+    beyond = passed > last
+    levels[beyond, -1] = np.take_along_axis(all_levels, passed[:, None], 1)[beyond, 0]
     return kept, levels
 
 
@@ -180,15 +185,17 @@ class AffineShift:
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """clamp(round((a + bias) * M / 2^shift) + after, low, high): the usual hardware form, right or not.
+    """clamp(round(((a + bias) * M + product_bias) / 2^shift) + after, low, high): hardware forms, right or not.
 
-    `bias` is an integer in units of the accumulator (the folded offset lives there), M a signed integer of a given
-    width, `rounding` one of ROUNDINGS. `after` is 0 except for channels whose slope is 0.
+    M is a signed integer of a given width, `rounding` one of ROUNDINGS. The folded bias is an integer in units of the
+    accumulator (`bias`, the usual form) or of the product (`product_bias`), never both; `after` is 0 except for
+    channels whose slope is 0.
     """
 
     multiplier: Tensor
     shift: Tensor
     bias: Tensor
+    product_bias: Tensor
     after: Tensor
     low: Tensor
     high: Tensor
@@ -196,15 +203,15 @@ class FixedPoint:
 
     def apply(self, a: Tensor, axis: int) -> Tensor:
         """Codes of the integers a, whose channels lie along `axis`; int64."""
-        m, shift, bias, after, low, high = along(
-            (self.multiplier, self.shift, self.bias, self.after, self.low, self.high), a.ndim, axis
+        m, shift, bias, offset, after, low, high = along(
+            (self.multiplier, self.shift, self.bias, self.product_bias, self.after, self.low, self.high), a.ndim, axis
         )
-        codes = shift_right((a.to(torch.int64) + bias) * m, shift, self.rounding) + after
+        codes = shift_right((a.to(torch.int64) + bias) * m + offset, shift, self.rounding) + after
         return torch.minimum(torch.maximum(codes, low), high)
 
     def to(self, device: torch.device) -> FixedPoint:
         """The same on another device."""
-        tensors = (self.multiplier, self.shift, self.bias, self.after, self.low, self.high)
+        tensors = (self.multiplier, self.shift, self.bias, self.product_bias, self.after, self.low, self.high)
         return FixedPoint(*(t.to(device) for t in tensors), rounding=self.rounding)
 
 
@@ -304,35 +311,36 @@ def narrowest_multiplier(line: Line, exact: ChannelSteps, widest: int = 47) -> i
     return None
 
 
-def fixed_multiplier(line: Line, width: int, rounding: str = "half_up", bias_bits: int = 32) -> FixedPoint:
-    """The hardware form of a given multiplier width: M in 2^(width-2) .. 2^(width-1), the bias rounded to an integer.
+def fixed_multiplier(
+    line: Line, width: int, rounding: str = "half_up", *, bias_unit: str = "accumulator", bias_bits: int = 32
+) -> FixedPoint:
+    """The hardware form of a given multiplier width: M in 2^(width-2) .. 2^(width-1).
 
-    Width 2 is a power of two: a shift alone. The bias saturates at `bias_bits`.
+    `bias_unit`: the bias is rounded to an integer of the accumulator's unit (coarse where few bits make few
+    accumulator steps per code) and saturates at `bias_bits`, or to one of the product's unit, 2^-shift of a code.
+    Width 2 is a power of two: a shift alone.
     """
     if rounding not in ROUNDINGS:
         raise ValueError(f"rounding: expected one of {', '.join(ROUNDINGS)}, got {rounding!r}")
+    if bias_unit not in BIAS_UNITS:
+        raise ValueError(f"bias_unit: expected one of {', '.join(BIAS_UNITS)}, got {bias_unit!r}")
     if not 2 <= width <= 32:
         raise ValueError(f"multiplier width: expected 2 to 32 bits, got {width}")
-    multipliers, shifts, biases, afters = [], [], [], []
     most = 2 ** (bias_bits - 1) - 1
+    rows: list[tuple[int, int, int, int, int]] = []
     for slope, intercept in zip(line.slopes, line.intercepts, strict=True):
         if slope == 0:
-            multipliers.append(0)
-            shifts.append(0)
-            biases.append(0)
-            afters.append(round(intercept))
+            rows.append((0, 0, 0, 0, round(intercept)))
             continue
         multiplier, shift = mantissa(slope, width)
         if width == 2:
-            multiplier = 1 if slope > 0 else -1
-            shift = -round(math.log2(abs(slope)))
+            multiplier, shift = (1 if slope > 0 else -1), -round(math.log2(abs(slope)))
         if shift > 61:  # the product is below one half of a code anyway
             multiplier, shift = multiplier >> (shift - 61), 61
-        multipliers.append(multiplier)
-        shifts.append(shift)
-        biases.append(max(-most, min(most, round(intercept / slope))))
-        afters.append(0)
-    return FixedPoint(
-        column(multipliers), column(shifts), column(biases), column(afters), column(line.low), column(line.high),
-        rounding,
-    )  # fmt: skip
+        if bias_unit == "accumulator":
+            rows.append((multiplier, shift, max(-most, min(most, round(intercept / slope))), 0, 0))
+        else:
+            limit = 2**60
+            rows.append((multiplier, shift, 0, max(-limit, min(limit, round(intercept * Fraction(2) ** shift))), 0))
+    columns = [column(values) for values in zip(*rows, strict=True)]
+    return FixedPoint(*columns, column(line.low), column(line.high), rounding)

@@ -423,21 +423,25 @@ class LookUp:
 
 def fixed_rule(
     form: Form, code: CodeSpec, ranges: Mapping[str, Range], *, width: int, rounding: str, table_bits: int,
-    naive: bool = False,
+    bias_unit: str = "accumulator", naive: bool = False,
 ) -> Rule:  # fmt: skip
     """The hardware form: `width`-bit multipliers, 32-bit biases, smooth functions as tables of 2^table_bits codes."""
 
     def again(plain: Form) -> Rule:
-        return fixed_rule(plain, code, ranges, width=width, rounding=rounding, table_bits=table_bits)
+        return fixed_rule(
+            plain, code, ranges, width=width, rounding=rounding, table_bits=table_bits, bias_unit=bias_unit
+        )
 
     if form.border is not None:
         return _with_border(form, naive, again)
     if not all(isinstance(f, Clamp) for f in form.functions):
-        return _look_up(form, code, ranges, width, rounding, table_bits)
+        return _look_up(form, code, ranges, width, rounding, table_bits, bias_unit)
     if len(form.terms) == 1 and len(form.terms[0].nodes) == 1 and ranges[form.terms[0].nodes[0]].reach < 2**31:
         line = line_of(form, code, form.intercepts)
         assert line is not None
-        return FixedSingle(form.terms[0].nodes[0], form.axis, fixed_multiplier(line, width, rounding))
+        return FixedSingle(
+            form.terms[0].nodes[0], form.axis, fixed_multiplier(line, width, rounding, bias_unit=bias_unit)
+        )
     low, high = code_limits(form, code)
     return _fixed_sum(form, code.s, code.beta, low, high, width, rounding, ranges)
 
@@ -459,7 +463,7 @@ def _fixed_sum(
 
 
 def _look_up(
-    form: Form, code: CodeSpec, ranges: Mapping[str, Range], width: int, rounding: str, table_bits: int
+    form: Form, code: CodeSpec, ranges: Mapping[str, Range], width: int, rounding: str, table_bits: int, bias_unit: str
 ) -> LookUp:
     """Index step: the range of u in which the codes change (and half of it again), cut into 2^table_bits."""
     steps = pulled_steps(form, code)
@@ -471,7 +475,11 @@ def _look_up(
     entries = 2**table_bits
     step = (high - low) / (entries - 1)
     bare = form.bare()
-    table = torch.tensor([steps[0](low + step * i) for i in range(entries)])
+    places = float(low) + float(step) * np.arange(entries)
+    passed = np.searchsorted(np.array([float(t) for t in steps[0].thresholds]), places, side="right")
+    table = torch.tensor(np.array(steps[0].codes)[passed])
     index_code = CodeSpec(step, low, 0, entries - 1)
-    index = fixed_rule(bare, index_code, ranges, width=width, rounding=rounding, table_bits=table_bits)
+    index = fixed_rule(
+        bare, index_code, ranges, width=width, rounding=rounding, table_bits=table_bits, bias_unit=bias_unit
+    )
     return LookUp(index, table, 0)

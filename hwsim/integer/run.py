@@ -9,6 +9,7 @@ by the naive constant bias. Between nodes tensors are integers of the narrowest 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from hwsim.integer import graph, kernels
 from hwsim.integer.fixed_values import FixedValue, fixed_value
 from hwsim.integer.forms import Form, along_axis
 from hwsim.integer.graph import IntegerModel, Node
-from hwsim.integer.requantize import ROUNDINGS
+from hwsim.integer.requantize import BIAS_UNITS, ROUNDINGS
 from hwsim.integer.rules import CodeSpec, Rule, exact_rule, fixed_rule, product
 
 OVERFLOWS = ("check", "wrap", "saturate", "saturate_each")
@@ -40,7 +41,8 @@ class Mode:
     """How the machine computes.
 
     `requantization`: exact, or fixed with signed multipliers of `multiplier_bits` and one of ROUNDINGS; smooth
-    functions are then tables of 2^table_bits codes. `accumulator_bits` None: as wide as proven necessary; else
+    functions are then tables of 2^table_bits codes, and the folded bias is an integer of the accumulator's or of the
+    product's unit (`bias_unit`). `accumulator_bits` None: as wide as proven necessary; else
     `overflow` says what a narrower one does: check (raise), wrap, saturate (at the end), saturate_each (after every
     input channel). `padding` naive: a constant bias everywhere, code 0 in the padding.
     `adc_bits`: an in-memory array whose converter keeps that many bits of the sum over `adc_rows` products.
@@ -50,6 +52,7 @@ class Mode:
     multiplier_bits: int = 32
     rounding: str = "half_up"
     table_bits: int = 12
+    bias_unit: str = "accumulator"
     accumulator_bits: int | None = None
     overflow: str = "check"
     padding: str = "as_trained"
@@ -57,10 +60,12 @@ class Mode:
     adc_rows: int = 256
 
     def __post_init__(self) -> None:
-        for what, value, allowed in (
-            ("requantization", self.requantization, ("exact", "fixed")), ("rounding", self.rounding, ROUNDINGS),
-            ("overflow", self.overflow, OVERFLOWS), ("padding", self.padding, PADDINGS),
-        ):  # fmt: skip
+        choices = {
+            "requantization": ("exact", "fixed"), "rounding": ROUNDINGS, "bias_unit": BIAS_UNITS,
+            "overflow": OVERFLOWS, "padding": PADDINGS,
+        }  # fmt: skip
+        for what, allowed in choices.items():
+            value = getattr(self, what)
             if value not in allowed:
                 raise ValueError(f"{what}: expected one of {', '.join(allowed)}, got {value!r}")
 
@@ -101,24 +106,34 @@ class Machine:
             return exact_rule(form, code, self.ranges, naive=naive)
         return fixed_rule(
             form, code, self.ranges, width=self.mode.multiplier_bits, rounding=self.mode.rounding,
-            table_bits=self.mode.table_bits, naive=naive,
+            table_bits=self.mode.table_bits, bias_unit=self.mode.bias_unit, naive=naive,
         )  # fmt: skip
 
-    def run(self, images: Tensor, keep: Iterable[str] | bool = ()) -> Outcome:
-        """Run real images (N, ...); `keep` names nodes whose integers to return, True keeps all."""
+    def run(
+        self, images: Tensor, keep: Iterable[str] | bool = (), force: Mapping[str, Tensor] | None = None
+    ) -> Outcome:
+        """Run real images (N, ...); `keep` names nodes whose integers to return, True keeps all.
+
+        `force`: integers that nodes hand on instead of their own; what is kept is still their own.
+        """
         names = tuple(self.by_name) if keep is True else tuple(keep or ())
         output = self.model.output
         ends = (output,) if isinstance(output, str) else output.sources
-        released = graph.last_use(self.model.nodes, (*names, *ends))
+        released = graph.last_use(self.model.nodes, ends)
         store: dict[str, Tensor] = {}
+        kept: dict[str, Tensor] = {}
         tally: Counter[str] = Counter()
         images = images.to(self.device)
         for node in self.model.nodes:
             store[node.name] = self.compute(node, store, images, tally)
+            if node.name in names:
+                kept[node.name] = store[node.name]
+            if force is not None and node.name in force:
+                store[node.name] = force[node.name]
             for name in released.get(node.name, ()):
                 del store[name]
         values = store[output] if isinstance(output, str) else decode(output, store)
-        return Outcome(values, {n: store[n] for n in names}, tally)
+        return Outcome(values, kept, tally)
 
     def compute(self, node: Node, store: Mapping[str, Tensor], images: Tensor, tally: Counter[str]) -> Tensor:
         """One node's integers from those it reads."""
@@ -224,7 +239,9 @@ def move(node: graph.Move, xs: list[Tensor], batch: int) -> Tensor:
     x, options = xs[0], node.options
     if node.kind == "reshape":
         shape = list(options[0])
-        return x.reshape(-1 if shape[0] == 1 and x.shape[0] == batch else shape[0], *shape[1:])
+        if batch != 1 and x.numel() != math.prod(shape):
+            shape[shape.index(1)] = batch
+        return x.reshape(shape)
     if node.kind == "permute":
         return x.permute(options[0])
     if node.kind == "slice":

@@ -79,6 +79,26 @@ def test_ties_go_to_the_even_code_exactly(seed: int) -> None:
         assert int(v.clamp(n, p).round()) == expected
 
 
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_channels_of_all_kinds_share_one_table(seed: int) -> None:
+    # Rising, falling, constant, and channels whose range lies beyond every threshold or reaches only some of them.
+    rng = random.Random(seed)
+    rows, (n, p) = 5, rng.choice([(0, 1), (0, 15), (-4, 3)])
+    slopes = [Fraction(rng.choice([0, 1e-5, -1e-5, 0.02, -0.02, 1.5, -1.5]) * rng.random()) for _ in range(rows)]
+    intercepts = [Fraction(rng.uniform(-20, 20)) for _ in range(rows)]
+    lows = [-rng.randint(0, 100) for _ in range(rows)]
+    highs = [rng.randint(0, 100) for _ in range(rows)]
+    steps = quantizer_steps(Fraction(1), Fraction(0), n, p)
+    if rng.random() < 0.5:
+        steps = Smooth("silu").pull_back(steps)
+    table = channel_steps(slopes, intercepts, [steps], lows, highs)
+    for k in range(rows):
+        a = torch.arange(lows[k], highs[k] + 1)
+        inputs = a.clamp(min(lows), max(highs)).expand(rows, -1)
+        assert table.apply(inputs, 0)[k].tolist() == [steps(slopes[k] * v + intercepts[k]) for v in a.tolist()]
+
+
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_a_proven_multiplier_is_right_everywhere(seed: int) -> None:

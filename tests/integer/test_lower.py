@@ -1,0 +1,242 @@
+"""Integer networks give the codes of the float64 fake-quantized ones: every family, policy, configuration, bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from hwsim.errors import UnsupportedOp, WorkloadError
+from hwsim.integer.certificate import certify
+from hwsim.integer.compare import reference, run_and_compare
+from hwsim.integer.lower import lower
+from hwsim.integer.run import AccumulatorOverflow, Machine, Mode
+from quant import initialise
+from quant.convert import quantize
+from quant.layers import QConv2d
+from quant.models.ops import Add, Concat
+from quant.spec import PADDING_POLICIES, QuantSpec
+from tests.integer.nets import enliven, quantized, zoo
+
+SILU_SMALL: dict[str, Any] = {"image_size": 8, "in_channels": 3, "depth": 1}
+
+
+def differing(model: nn.Module, images: Tensor) -> tuple[int, int]:
+    """(elements, differing codes) end to end."""
+    found, _ = run_and_compare(Machine(lower(model, images)), reference(model), images)
+    assert found
+    return sum(d.elements for d in found), sum(d.differing for d in found)
+
+
+@pytest.mark.parametrize(("bits", "policy"), [(2, "border_bias"), (8, "pad_beta"), (4, "pad_code"), (8, "snap_offset")])
+def test_silu_depthwise_squeeze_excite_is_exact_under_every_policy(bits: int, policy: str) -> None:
+    model, images = zoo("silu_se_net", bits, arguments=SILU_SMALL, padding_policy=policy)
+    assert differing(model, images)[1] == 0
+
+
+@pytest.mark.parametrize("config", [1, 2, 3, 4])
+def test_every_configuration_is_exact(config: int) -> None:
+    model, images = zoo("silu_se_net", 4, arguments=SILU_SMALL, config=config, padding_policy="border_bias")
+    assert differing(model, images)[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "choices"),
+    [
+        ("resnet20", {"width": 0.5}, {"config": 4, "padding_policy": "border_bias"}),
+        ("resnet8", {"image_size": 16}, {"first_last": "8bit", "weight_granularity": "channel"}),
+        pytest.param("mixnet_s", {"width": 0.25}, {"padding_policy": "border_bias"}, marks=pytest.mark.slow),
+        ("vit_b_16", {"image_size": 32, "dim": 24, "depth": 1, "heads": 2}, {"config": 4}),
+        ("anomaly_autoencoder", {"features": 32}, {"config": 4}),
+        pytest.param(
+            "preact_resnet18", {"width": 0.1}, {"config": 3, "padding_policy": "border_bias"}, marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_families_are_exact(name: str, arguments: dict[str, Any], choices: dict[str, Any]) -> None:
+    batch = 2
+    if "image_size" not in arguments and name in ("mixnet_s", "preact_resnet18"):
+        torch.manual_seed(0)
+        from quant import models
+
+        model = enliven(models.create(name, **arguments))
+        images = torch.randn(batch, 3, 48, 48)
+        model = quantized(model, images, 4, **choices)
+    else:
+        model, images = zoo(name, 4, batch=batch, arguments=arguments, **choices)
+    assert differing(model, images)[1] == 0
+
+
+class OneConvolution(nn.Module):
+    """A convolution whose output is quantized again: all of LSQ+ Eq. 5 in two layers."""
+
+    def __init__(self, first: QConv2d, channels: int, spec: QuantSpec) -> None:
+        super().__init__()
+        self.first = first
+        self.last = QConv2d(channels, 2, 1, weight_spec=QuantSpec(4, True), input_spec=spec)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)), stride=st.integers(1, 3), dilation=st.integers(1, 3),
+    sides=st.tuples(*[st.integers(0, 5)] * 4), groups=st.sampled_from([1, 2, 3]), size=st.integers(3, 12),
+    weight_bits=st.integers(1, 8), act_bits=st.integers(1, 8), config=st.integers(1, 4),
+    policy=st.sampled_from(PADDING_POLICIES), seed=st.integers(0, 10**6),
+)  # fmt: skip
+def test_any_geometry_is_exact(
+    kernel: tuple[int, int], stride: int, dilation: int, sides: tuple[int, int, int, int], groups: int, size: int,
+    weight_bits: int, act_bits: int, config: int, policy: str, seed: int,
+) -> None:  # fmt: skip
+    reach = [dilation * (k - 1) + 1 for k in kernel]
+    if size + sides[2] + sides[3] < reach[0] or size + sides[0] + sides[1] < reach[1]:
+        return
+    torch.manual_seed(seed)
+    offset = config in (3, 4)
+    spec = QuantSpec.for_config(act_bits, config, snap_offset=offset and policy == "snap_offset")
+    first = QConv2d(
+        2 * groups, 3 * groups, kernel, stride, 0, dilation, groups, bias=bool(seed % 2), extra_padding=sides,
+        weight_spec=QuantSpec(weight_bits, True), input_spec=spec, padding_policy=policy,
+    )  # fmt: skip
+    model = OneConvolution(first, 3 * groups, QuantSpec(act_bits, False, offset=True))
+    images = torch.nn.functional.silu(torch.randn(3, 2 * groups, size, size) * 2)
+    model = initialise(model, [images]).eval()
+    elements, off = differing(model, images)
+    assert elements > 0
+    assert off == 0
+
+
+class Mixture(nn.Module):
+    """1-D convolutions, concatenation, max and average pools, shifts, slices: operators the zoo does not combine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv1d(2, 4, 3, padding=2, dilation=2)
+        self.two = nn.Conv1d(4, 4, 5, padding=2, stride=2, groups=2)
+        self.concat, self.add = Concat(1), Add()
+        self.last = nn.Conv1d(8, 3, 3, padding="same")
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.nn.functional.leaky_relu(self.one(x), 0.1)
+        a, b = self.two(y), torch.nn.functional.hardswish(self.two(y)) * 0.5 + 0.25
+        z = self.concat([self.add(a, b), torch.nn.functional.gelu(a[:, :, :])])
+        return self.last(z).mean(2)
+
+
+@pytest.mark.parametrize("bits", [2, 8])
+def test_one_dimensional_networks_are_exact(bits: int) -> None:
+    torch.manual_seed(1)
+    images = torch.randn(4, 2, 24)
+    model = quantized(Mixture().eval(), images, bits, padding_policy="border_bias")
+    assert differing(model, images)[1] == 0
+
+
+def test_a_max_pool_compares_codes() -> None:
+    torch.manual_seed(2)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.SiLU(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(4, 4, 3, padding=1),
+                        nn.AvgPool2d(2), nn.ReLU(), nn.Conv2d(4, 2, 1))  # fmt: skip
+    images = torch.randn(4, 3, 15, 15)
+    assert differing(quantized(net.eval(), images, 3, padding_policy="border_bias"), images)[1] == 0
+
+
+def test_the_naive_constant_bias_is_wrong_at_the_border_and_only_there() -> None:
+    model, images = zoo("silu_se_net", 4, arguments=SILU_SMALL, padding_policy="border_bias")
+    found = certify(model, images)
+    assert found.equal
+    naive = [layer.naive for layer in found.layers if layer.naive is not None]
+    assert naive
+    assert all(n.inside_differing == 0 for n in naive)
+    assert sum(n.border_differing for n in naive) > 0
+    assert max(n.border_relative_rms for n in naive) > 0.02
+
+
+def test_the_class_follows_the_policy_and_the_machine() -> None:
+    from hwsim.machine import Capabilities
+
+    plain = Capabilities((8,), (8,), (8,), pad_value="zero_only", border_bias=False)
+    classes = {}
+    for policy in ("pad_code", "pad_beta", "border_bias"):
+        model, images = zoo("silu_se_net", 4, batch=1, arguments=SILU_SMALL, padding_policy=policy)
+        found = certify(model, images, capabilities=plain, machine="zero only")
+        layer = next(x for x in found.layers if x.name == "blocks.1.0.conv_dw")
+        classes[policy] = layer.offset.kind
+        mul = next(x for x in found.layers if x.op == "mul")
+        assert mul.offset.kind == "dynamic"
+        assert mul.offset.extra_adds > 0
+        assert {p: c.kind for p, c in layer.policies.items()} == {
+            "pad_code": "padded_copy", "snap_offset": "padded_copy", "pad_beta": "folded", "border_bias": "border_bias",
+        }  # fmt: skip
+    assert classes["pad_beta"] == "folded"
+    assert classes["border_bias"] == "border_bias"
+    assert classes["pad_code"] == "padded_copy"
+
+
+def test_fixed_point_comes_close_and_wider_comes_closer() -> None:
+    model, images = zoo("silu_se_net", 4, arguments=SILU_SMALL, padding_policy="border_bias")
+    lowered = lower(model, images)
+    off = []
+    for mode in (
+        Mode("fixed", 8, bias_unit="product", table_bits=8),
+        Mode("fixed", 32, bias_unit="product", table_bits=16),
+    ):
+        found, _ = run_and_compare(Machine(lowered, mode), reference(model), images)
+        off.append(sum(d.differing for d in found) / sum(d.elements for d in found))
+    assert off[1] < off[0]
+    assert 0 < off[0] < 0.6
+    assert off[1] < 0.03
+
+
+def test_accumulators_are_checked_wrapped_or_saturated() -> None:
+    model, images = zoo("resnet8", 8, batch=2, arguments={"image_size": 16}, first_last="same")
+    lowered = lower(model, images)
+    needed = max(n.range.reach for n in lowered.convolutions).bit_length() + 1
+    exact = Machine(lowered).run(images).values
+    assert torch.equal(Machine(lowered, Mode(accumulator_bits=needed)).run(images).values, exact)
+    with pytest.raises(AccumulatorOverflow, match=r"layer .* sums do not fit an accumulator of 10 bits"):
+        Machine(lowered, Mode(accumulator_bits=10)).run(images)
+    wrapped = Machine(lowered, Mode(accumulator_bits=10, overflow="wrap")).run(images)
+    assert any(name.startswith("overflow") and count for name, count in wrapped.tally.items())
+    saturated = Machine(lowered, Mode(accumulator_bits=10, overflow="saturate")).run(images).values
+    each = Machine(lowered, Mode(accumulator_bits=10, overflow="saturate_each")).run(images).values
+    assert not torch.equal(wrapped.values, saturated)
+    assert not torch.equal(saturated, each)
+
+
+def test_an_adc_loses_nothing_with_enough_bits() -> None:
+    model, images = zoo("resnet8", 4, batch=2, arguments={"image_size": 16})
+    lowered = lower(model, images)
+    exact = Machine(lowered).run(images).values
+    assert torch.equal(Machine(lowered, Mode(adc_bits=24, adc_rows=64)).run(images).values, exact)
+    assert not torch.equal(Machine(lowered, Mode(adc_bits=4, adc_rows=64)).run(images).values, exact)
+
+
+def test_a_float_network_and_an_untrained_quantizer_are_refused() -> None:
+    with pytest.raises(WorkloadError, match="has no quantizers"):
+        lower(nn.Sequential(nn.Conv2d(3, 4, 3)), torch.zeros(1, 3, 8, 8))
+    made, _ = quantize(nn.Sequential(nn.Conv2d(3, 4, 3)), weight_bits=4, act_bits=4)
+    with pytest.raises(WorkloadError, match="no step size yet"):
+        lower(made, torch.zeros(1, 3, 8, 8))
+
+
+def test_a_layer_left_in_float_is_named() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    images = torch.randn(2, 3, 12, 12)
+    model = quantized(net, images, 4, overrides={"2": {"skip": True}})
+    with pytest.raises(UnsupportedOp, match=r"layer 2: .*quantize"):
+        lower(model, images, allow_float=False)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_codes() -> None:
+    model, images = zoo("silu_se_net", 4, arguments=SILU_SMALL, padding_policy="border_bias")
+    lowered = lower(model, images)
+    keep = set(lowered.quantizers.values())
+    here = Machine(lowered).run(images, keep=keep).codes
+    there = Machine(lowered, device="cuda").run(images, keep=keep).codes
+    assert all(torch.equal(here[n], there[n].cpu()) for n in keep)
