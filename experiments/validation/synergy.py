@@ -1,0 +1,203 @@
+"""The closest published system: its 84 recorded mappings on an Eyeriss-like machine, re-priced with our counts.
+
+Its conventions, named and kept apart from ours: partial sums as wide as outputs (8 bits), 16-bit words that no operand
+straddles, a MAC that costs the same at every width, depthwise layers as dense ones; draining sums is not charged, a
+returning sum goes to every PE, entering a fresh sum counts as a fill, and only identical tiles share a read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from experiments.validation.rows import DATA, read_table
+from hwsim.accelerator import load_accelerator
+from hwsim.counts import Conventions, Counts, count_accesses
+from hwsim.layer_cost import price
+from hwsim.machine import OPERANDS, Accelerator, Operand
+from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal, validate
+from hwsim.packing import words
+from hwsim.workload import Layer, Loops, Tensor
+
+SPEC = DATA / "synergy_eyeriss.yaml"
+THEIRS = Conventions(drain_reads=False, broadcast_partials=True)
+HOLDS: dict[str, tuple[str, tuple[Operand, ...]]] = {
+    "DRAM": ("dram", OPERANDS),
+    "shared_glb": ("shared_glb", ("input", "output")),
+    "DummyBuffer": ("ifmap_spad", ("input",)),  # stores nothing itself; the PEs and their input spad come below it
+    "weights_spad": ("weights_spad", ("weight",)),
+    "psum_spad": ("psum_spad", ("output",)),
+}
+LEVELS = {"DRAM": "dram", "shared_glb": "shared_glb"}
+NAMES: dict[str, Operand] = {"Weights": "weight", "Inputs": "input", "Outputs": "output"}
+DIMS = {"C": "C", "M": "K", "P": "P", "Q": "Q", "R": "R", "S": "S", "N": "N"}
+
+
+@lru_cache(maxsize=1)
+def machine() -> Accelerator:
+    """The study's machine."""
+    return load_accelerator(SPEC)
+
+
+def recorded_layer(row: dict[str, str], accumulator_bits: int | None = 8) -> Layer:
+    """The layer as the study shaped it: dense, unpadded, outputs and sums of the input's bits."""
+    n = {key: int(row[key]) for key in "CMRSPQ"}
+    stride = int(row["stride"])
+    high, wide = (n["P"] - 1) * stride + n["R"], (n["Q"] - 1) * stride + n["S"]
+    activation_bits = int(row["a_bits"])
+    return Layer(
+        name=f"layer{row['layer']}",
+        op="conv",
+        inputs=(Tensor("x", (1, n["C"], high, wide), activation_bits),),
+        output=Tensor("y", (1, n["M"], n["P"], n["Q"]), activation_bits),
+        weight=Tensor("w", (n["M"], n["C"], n["R"], n["S"]), int(row["w_bits"])),
+        loops=Loops(K=n["M"], C=n["C"], P=n["P"], Q=n["Q"], R=n["R"], S=n["S"]),
+        stride=(stride, stride),
+        accumulator_bits=accumulator_bits,
+    )
+
+
+def recorded_mapping(text: str) -> Mapping:
+    """Their notation as ours: levels outermost first, `/t(...)` temporal loops, `/s(...)` spatial ones (X, Y)."""
+    temporal: dict[str, list[Node]] = {level: [] for level in HOLDS}
+    spatial: dict[str, list[Node]] = {level: [] for level in HOLDS}
+    for part in text.split(" > "):
+        match = re.fullmatch(r"(\w+)/([ts])\(([^)]*)\)", part.strip())
+        if match is None or match[1] not in HOLDS:
+            raise ValueError(f"expected LEVEL/t(...) or LEVEL/s(...) of {', '.join(HOLDS)}, got {part!r}")
+        level, kind, loops = match.groups()
+        for loop in loops.split():
+            if kind == "t":
+                temporal[level].append(Temporal(DIMS[loop[0]], int(loop[1:])))
+            else:
+                axis, _, factor = loop.partition(":")
+                where = {"X": "columns", "Y": "rows"}[axis]
+                spatial[level].append(Spatial(DIMS[factor[0]], int(factor[1:]), "pe", where))
+    nodes: list[Node] = []
+    for level, (memory, operands) in HOLDS.items():
+        if level == "DummyBuffer":  # its spatial loops are the rows; the input spad sits inside them
+            nodes += [*spatial[level], Hold(memory, operands), *temporal[level]]
+        else:
+            nodes += [Hold(memory, operands), *temporal[level], *spatial[level]]
+    return Mapping(tuple(nodes))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of their report: elements read, updated from below, filled from above, and the largest tile."""
+
+    level: str
+    operand: Operand
+    reads: int
+    updates: int
+    fills: int
+    tile: int
+
+    def in_words(self, layer: Layer) -> tuple[int, int, int, int]:
+        """Words read, updated, filled and held: floor(16 / bits) operands each."""
+        bits = {"weight": layer.bits_key()[0], "input": layer.bits_key()[1], "output": layer.bits_key()[2]}
+        memory = next(m for m in machine().memories if m.name == self.level)
+        return tuple(  # type: ignore[return-value]
+            words(n, bits[self.operand], memory.word_bits, memory.packing)
+            for n in (self.reads, self.updates, self.fills, self.tile)
+        )
+
+
+def entries(layer: Layer, mapping: Mapping) -> list[Entry]:
+    """Our exact counts, told in their conventions."""
+    accelerator = machine()
+    counts = count_accesses(layer, mapping, accelerator, THEIRS)
+    drained = count_accesses(layer, mapping, accelerator, dataclasses.replace(THEIRS, drain_reads=True))
+    tiles = {(tile.memory, tile.operand): tile.elements for tile in counts.tiles}
+    returned = {
+        "psum_spad": sum(d.down for d in counts.deliveries if d.operand == "output"),
+        "shared_glb": counts.reads("dram", "output"),
+        "dram": 0,
+    }
+    found: list[Entry] = []
+    for (level, operand), tile in tiles.items():
+        reads, writes = counts.reads(level, operand), counts.writes(level, operand)
+        if operand == "output":
+            entered = drained.reads(level, operand) - reads  # what leaves had entered, fresh or not
+            found.append(Entry(level, operand, reads, writes - returned[level], entered, tile))
+        else:
+            if (level, operand) == ("shared_glb", "input"):
+                reads = counts.writes("ifmap_spad", "input") // sharing_elements(mapping)
+            found.append(Entry(level, operand, reads, 0, writes, tile))
+    return found
+
+
+def sharing_elements(mapping: Mapping) -> int:
+    """PEs whose input tiles are identical: those unrolled over output channels. Overlapping tiles share nothing."""
+    shared = 1
+    for node in mapping.loops:
+        if isinstance(node, Spatial) and node.dim == "K":
+            shared *= node.factor
+    return shared
+
+
+def their_energy_pj(layer: Layer, found: list[Entry]) -> dict[str, float]:
+    """Energy by component: words times pJ per word, fills and updates at the price of a write; MACs."""
+    energy = {"mac": layer.macs * machine().mac.energy_pj}
+    for entry in found:
+        memory = next(m for m in machine().memories if m.name == entry.level)
+        reads, updates, fills, _ = entry.in_words(layer)
+        spent = reads * memory.read_energy_pj + (updates + fills) * memory.write_energy_pj
+        energy[entry.level] = energy.get(entry.level, 0.0) + spent
+    return energy
+
+
+@dataclass(frozen=True)
+class Repriced:
+    """One recorded mapping under both accountings."""
+
+    recorded: dict[str, str]
+    layer: Layer
+    mapping: Mapping
+    entries: tuple[Entry, ...]
+    energy_uj: float
+    cycles: int
+
+    @property
+    def key(self) -> str:
+        """`W2 layer 14`."""
+        return f"W{self.recorded['w_bits']} layer {self.recorded['layer']}"
+
+    def problems(self, accumulator_bits: int) -> list[str]:
+        """Why the mapping is illegal with accumulators of that width."""
+        return validate(self.mapping, dataclasses.replace(self.layer, accumulator_bits=accumulator_bits), machine())
+
+
+def reprice(row: dict[str, str]) -> Repriced:
+    """Counts, energy and cycles of a recorded mapping under the study's conventions."""
+    layer, mapping = recorded_layer(row), recorded_mapping(row["mapping"])
+    problems = validate(mapping, layer, machine())
+    if problems:
+        raise ValueError(f"layer {row['layer']} at W{row['w_bits']}: recorded mapping is illegal: {problems[0]}")
+    found = entries(layer, mapping)
+    cost = price(layer, counted(layer, mapping), machine())
+    energy = sum(their_energy_pj(layer, found).values()) / 1e6
+    return Repriced(row, layer, mapping, tuple(found), energy, cost.latency_cycles)
+
+
+def counted(layer: Layer, mapping: Mapping) -> Counts:
+    """Our own counts."""
+    return count_accesses(layer, mapping, machine())
+
+
+@lru_cache(maxsize=1)
+def all_repriced() -> tuple[Repriced, ...]:
+    """The 84 recorded mappings: 28 layers at weights of 2, 4 and 8 bits."""
+    return tuple(reprice(row) for row in read_table("mapping_quantization_eyeriss.csv"))
+
+
+def recorded_entries() -> dict[tuple[str, str, str, Operand], tuple[int, int, int, int, int]]:
+    """(weight bits, layer, level, operand) -> words read, updated, filled, held, and instances."""
+    found: dict[tuple[str, str, str, Operand], tuple[int, int, int, int, int]] = {}
+    for row in read_table("mapping_quantization_eyeriss_counts.csv"):
+        key = (row["w_bits"], row["layer"], LEVELS.get(row["level"], row["level"]), NAMES[row["operand"]])
+        numbers = (int(row[k]) for k in ("reads", "updates", "fills", "words_held", "instances"))
+        found[key] = tuple(numbers)  # type: ignore[assignment]
+    return found
