@@ -26,11 +26,15 @@ def provenance(device: str | torch.device = "cpu") -> dict[str, Any]:
 
 
 def command() -> str:
-    """The command line as it can be typed again: `python -m package.module arguments`."""
+    """The command line as it can be typed again: `python -m package.module arguments`, or torchrun's."""
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     name = f"-m {spec.name.removesuffix('.__main__')}" if spec is not None else os.path.basename(sys.argv[0])
-    return " ".join(["python", name, *map(shlex.quote, sys.argv[1:])])
+    starter = "python"
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        starter = f"torchrun --nnodes {os.environ.get('GROUP_WORLD_SIZE', 1)}"
+        starter += f" --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', 1)}"
+    return " ".join([starter, name, *map(shlex.quote, sys.argv[1:])])
 
 
 def commit() -> str:

@@ -234,12 +234,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0, 2 bad input, 1 the training diverged, 130 interrupted."""
-    quiet = False
+    first = True
     try:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        first = rank() == 0
         arguments = parse(argv)
-        quiet = arguments.json or rank() != 0
+        quiet = arguments.json or not first
         result = run(arguments, (lambda line: None) if quiet else (lambda line: print(line, flush=True)))
     except (ValueError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -250,7 +251,7 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-    if rank() == 0:
+    if first:
         print(json.dumps(result.to_dict(), indent=2) if arguments.json else summary(result, arguments.out))
     return 0 if result.finished or result.reason != "interrupted" else 130
 
