@@ -8,23 +8,27 @@ cost more: a search at narrow widths also considers what the next wider ones fou
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterable
 from collections.abc import Mapping as Map
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hwsim import search_cache
 from hwsim.counts import Counts, count_accesses
 from hwsim.errors import HwsimError, InfeasibleMapping, SpecError
 from hwsim.layer_cost import LayerCost, price
 from hwsim.machine import Accelerator
+from hwsim.mapper.certify import TOLERANCE, Search
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.quick import Effort, bound_cycles, bound_pj, candidates
-from hwsim.mapping import Hold, Mapping, Node, Temporal, check, validate
+from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal, check, validate
 from hwsim.stages import effective_workload
 from hwsim.workload import Layer, Tensor, Workload
 
 Objective = Literal["energy", "latency", "edp"]
+Effortful = Literal["quick", "proven"]
 RUNGS: tuple[int, ...] = (1, 2, 4, 8)  # widths whose searches hand their mapping down to narrower ones
 
 
@@ -32,8 +36,8 @@ RUNGS: tuple[int, ...] = (1, 2, 4, 8)  # widths whose searches hand their mappin
 class Certificate:
     """How good a mapping is proven to be: `value` and `lower_bound` in the objective's unit (pJ, cycles, pJ*cycles).
 
-    No legal mapping has an objective below `lower_bound`; gap = value/lower_bound - 1. `covered`: tilings the search
-    accounted for; `priced`: mappings priced exactly. `exhaustive`: nothing in the declared space is better.
+    No mapping of `space` has an objective below `lower_bound`; gap = value/lower_bound - 1. `covered`: lattice points the
+    search accounted for; `priced`: mappings priced exactly. `exhaustive`: the search ended by itself.
     """
 
     objective: Objective
@@ -49,6 +53,10 @@ class Certificate:
     def gap(self) -> float:
         """Relative distance to the bound."""
         return max(0.0, self.value / self.lower_bound - 1.0) if self.lower_bound > 0 else 0.0
+
+    def revalued(self, cost: LayerCost) -> Certificate:
+        """The same bound beside another mapping's cost."""
+        return dataclasses.replace(self, value=value_of(cost, self.objective), exhaustive=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the report."""
@@ -69,8 +77,12 @@ class Found:
 
 SPACE = (
     "declared subset: spatial unrollings that head a ranking by traffic or cycles, for each the cheapest chain of tiles "
-    "over divisors of the (padded) extents with uneven cuts and allowed bypasses, a few loop orders; the bound holds for "
-    "all legal mappings"
+    "over divisors of the (padded) extents, uneven cuts and allowed bypasses, a few loop orders; the bound holds for all "
+    "legal mappings"
+)
+PROVEN = (
+    "perfect factors: every spatial unrolling, every order of temporal loops, every place of every hold, every allowed "
+    "bypass; mappings with remainders are tried but not covered by the bound"
 )
 GIVEN = "given mapping, not searched; the bound holds for all legal mappings"
 
@@ -104,33 +116,112 @@ def search(
     *,
     gap: float = 0.0,
     time_limit_s: float | None = None,
+    effort: Effortful = "quick",
     seeds: Iterable[Mapping] = (),
 ) -> Found:
     """The best mapping found of a layer with MACs, for the objective.
 
+    `quick`: a good mapping in milliseconds and a simple bound. `proven`: best-first until nothing better exists among
+    perfect factors, until the proven gap is at most `gap`, or for `time_limit_s` (the certificate says which).
     `seeds`: further mappings to consider, where they are legal. Raises InfeasibleMapping when no tile fits, naming the
     smallest need; CapabilityError when the machine cannot run the layer.
     """
     began = time.perf_counter()
+    seeds = tuple(seeds)
+    question = {"objective": objective, "effort": effort, "seeds": [str(mapping) for mapping in seeds]}
+    if effort == "proven":
+        question |= {"gap": gap, "time_limit_s": time_limit_s}
+    key = search_cache.content_hash(layer, accelerator, question)
+    known = recalled(key, layer, accelerator)
+    if known is not None:
+        return known
     problem = Problem(layer, accelerator)
-    effort = Effort() if objective == "energy" else Effort(chains=4)
-    proposed = candidates(problem, effort)
-    best: Found | None = None
-    priced = 0
-    bound = lower_bound(problem, objective)
+    proposed = candidates(problem, Effort() if objective == "energy" else Effort(chains=4))
+    pricing = Pricing(layer, accelerator, objective)
     for mapping in dict.fromkeys((*proposed.mappings, *seeds)):
-        if validate(mapping, layer, accelerator):
-            continue
-        counts = count_accesses(layer, mapping, accelerator)
-        cost = price(layer, counts, accelerator)
-        priced += 1
-        if best is None or rank_of(cost, objective) < rank_of(best.cost, objective):
-            certificate = Certificate(objective, value_of(cost, objective), bound, proposed.covered, priced, SPACE)
-            best = Found(mapping, counts, cost, certificate)
-    if best is None:
+        pricing.value(mapping)
+    bound, space, exhaustive, covered = lower_bound(problem, objective), SPACE, False, proposed.covered
+    if effort == "proven":
+        start = pricing.best_value * (1 + 2 * TOLERANCE)
+        hunt = Search(problem, objective, pricing.value, start)
+        proof = hunt.run(gap, math.inf if time_limit_s is None else began + time_limit_s)
+        bound = max(bound, min(proof.lower_bound, pricing.best_value))
+        space, exhaustive, covered = PROVEN, proof.finished, covered + proof.covered
+    if pricing.best is None:
         raise InfeasibleMapping(why_infeasible(layer, accelerator))
-    seconds = time.perf_counter() - began
-    return dataclasses.replace(best, certificate=dataclasses.replace(best.certificate, priced=priced, seconds=seconds))
+    mapping, counts, cost = pricing.best
+    certificate = Certificate(
+        objective, value_of(cost, objective), bound, covered, pricing.priced, space, exhaustive,
+        time.perf_counter() - began,
+    )  # fmt: skip
+    found = Found(mapping, counts, cost, certificate)
+    if effort == "quick" or exhaustive:
+        search_cache.store(key, remembered(found))
+    return found
+
+
+class Pricing:
+    """Exact prices of mappings under an objective, and the best of them."""
+
+    def __init__(self, layer: Layer, accelerator: Accelerator, objective: Objective) -> None:
+        self.layer, self.accelerator, self.objective = layer, accelerator, objective
+        self.best: tuple[Mapping, Counts, LayerCost] | None = None
+        self.priced = 0
+
+    @property
+    def best_value(self) -> float:
+        """The objective of the best mapping; infinite before there is one."""
+        return value_of(self.best[2], self.objective) if self.best else math.inf
+
+    def value(self, mapping: Mapping) -> float | None:
+        """The objective of a mapping, None where it is illegal; the best one is kept, ties broken by the others."""
+        if validate(mapping, self.layer, self.accelerator):
+            return None
+        counts = count_accesses(self.layer, mapping, self.accelerator)
+        cost = price(self.layer, counts, self.accelerator)
+        self.priced += 1
+        if self.best is None or rank_of(cost, self.objective) < rank_of(self.best[2], self.objective):
+            self.best = (mapping, counts, cost)
+        return value_of(cost, self.objective)
+
+
+def remembered(found: Found) -> dict[str, Any]:
+    """A result as a cache entry: the mapping and what its certificate says."""
+    nodes: list[list[Any]] = []
+    for node in found.mapping.nodes:
+        if isinstance(node, Hold):
+            nodes.append([node.memory, list(node.operands)])
+        elif isinstance(node, Temporal):
+            nodes.append([node.dim, node.factor])
+        else:
+            nodes.append([node.dim, node.factor, node.array, node.axis])
+    return {"nodes": nodes, "certificate": dataclasses.asdict(found.certificate)}
+
+
+def recalled(key: str, layer: Layer, accelerator: Accelerator) -> Found | None:
+    """A cache entry counted and priced anew; None where there is none or it is not what it claims to be."""
+    entry = search_cache.load(key)
+    if entry is None:
+        return None
+    try:
+        nodes: list[Node] = []
+        for node in entry["nodes"]:
+            if len(node) == 4:
+                nodes.append(Spatial(node[0], node[1], node[2], node[3]))
+            elif isinstance(node[1], list):
+                nodes.append(Hold(node[0], tuple(node[1])))
+            else:
+                nodes.append(Temporal(node[0], node[1]))
+        mapping = Mapping(tuple(nodes))
+        certificate = Certificate(**entry["certificate"])
+        if validate(mapping, layer, accelerator):
+            return None
+    except (KeyError, TypeError, IndexError, AttributeError):
+        return None
+    counts = count_accesses(layer, mapping, accelerator)
+    cost = price(layer, counts, accelerator)
+    same = math.isclose(value_of(cost, certificate.objective), certificate.value, rel_tol=1e-9)
+    return Found(mapping, counts, cost, certificate) if same else None
 
 
 def why_infeasible(layer: Layer, accelerator: Accelerator) -> str:
@@ -143,7 +234,8 @@ def why_infeasible(layer: Layer, accelerator: Accelerator) -> str:
 
 def smallest_mapping(layer: Layer, accelerator: Accelerator) -> Mapping:
     """All loops at the outermost memory: every memory below holds one point of each operand it must keep."""
-    nodes: list[Node] = [Hold(accelerator.memories[0].name, accelerator.memories[0].keeps)]
+    outermost = accelerator.memories[0]
+    nodes: list[Node] = [Hold(outermost.name, outermost.keeps)]
     nodes.extend(Temporal(dim, n) for dim, n in layer.loops.as_dict().items() if n > 1)
     for memory in accelerator.memories[1:]:
         kept = tuple(operand for operand in memory.keeps if operand not in memory.bypass)
@@ -198,12 +290,17 @@ def search_network(
     *,
     gap: float = 0.0,
     time_limit_s: float | None = None,
+    effort: Effortful = "quick",
+    known: dict[tuple[object, ...], Found] | None = None,
 ) -> dict[str, Found]:
-    """A mapping for every layer with MACs, by name; identical layers are searched once."""
-    known: dict[tuple[object, ...], Found] = {}
+    """A mapping for every layer with MACs, by name; identical layers are searched once.
+
+    `known` carries results from one call to the next (same accelerator, objective and limits).
+    """
+    known = {} if known is None else known
     found: dict[str, Found] = {}
     for name, layer in effective_workload(workload, accelerator.capabilities).items():
-        result = search_ladder(layer, accelerator, objective, known, gap=gap, time_limit_s=time_limit_s)
+        result = search_ladder(layer, accelerator, objective, known, gap=gap, time_limit_s=time_limit_s, effort=effort)
         found[name] = dataclasses.replace(result, cost=dataclasses.replace(result.cost, name=name))
     return found
 

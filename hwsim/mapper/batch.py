@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwsim.machine import Operand
 from hwsim.mapper.lattice import Costs, Ints, Lattices
@@ -117,7 +118,7 @@ class Batch:
                 result = result * self.spread(points.astype(np.float64), (active[0], active[1]))
         return result
 
-    def fits(self, operand: Operand, child: str, crossing: Crossing, shares: Shares) -> Costs | None:
+    def fits(self, operand: Operand, child: str, crossing: Crossing, shares: Shares) -> NDArray[np.bool_] | None:
         """Where the operand's tile fits into its holder; None where it always does."""
         if child == "mac":
             return self.elements(operand, 0) <= 1 if self.problem.latched(operand) else None
@@ -153,5 +154,3 @@ def window(rank: Rank, p: Ints, r: Ints) -> Ints:
     (_, a), (_, b) = rank.terms
     g = math.gcd(a, b)
     return p * r - np.maximum(0, p - b // g) * np.maximum(0, r - a // g)
-
-

@@ -30,12 +30,13 @@ from hwsim.mapping import Mapping
 
 Key = tuple[str, Operand]
 WASTE = 3.0
-MAX_VALUES = {"bound": 1_000_000, "exact": 120_000}
-BATCH = 64
+MAX_VALUES = {"bound": 1_000_000, "slide": 400_000, "exact": 120_000}
+BATCH = 16
+WARM = 16
 # Rounding of partial words and of floats: bounds closer than this to the best price count as reached.
 TOLERANCE = 1e-9
 
-Value = Callable[[Mapping], tuple[float, float] | None]  # (objective, energy) of a legal mapping; None if it is illegal
+Value = Callable[[Mapping], float | None]  # the objective of a legal mapping; None if it is illegal
 
 
 @dataclass(order=True)
@@ -91,6 +92,8 @@ class Search:
     def run(self, gap: float, deadline: float) -> Proof:
         """Best first until the least bound reaches the best value, within `gap`, or until the deadline."""
         heap = self.roots()
+        if self.windows:
+            self.warm(heapq.nsmallest(WARM, heap), deadline)
         while heap and heap[0].bound * (1.0 + max(gap, TOLERANCE)) < self.best:
             if time.perf_counter() > deadline:
                 return Proof(heap[0].bound, False, self.covered, self.priced)
@@ -102,6 +105,18 @@ class Search:
                     heapq.heappush(heap, part)
         left = min((part.bound for part in heap), default=self.best)
         return Proof(min(left, self.best), True, self.covered, self.priced)
+
+    def warm(self, parts: Sequence[Part], deadline: float) -> None:
+        """Better mappings early: the same descent on the most promising parts with sliding windows only."""
+        heap = self.solve(parts, "slide")
+        heapq.heapify(heap)
+        for _ in range(WARM):
+            if not heap or self.priced >= 2 * len(ORDERS) or time.perf_counter() > deadline:
+                return
+            part = heapq.heappop(heap)
+            if part.bound < self.best:
+                for branch in self.follow([part], "slide"):
+                    heapq.heappush(heap, branch)
 
     def open(self, part: Part, gap: float) -> bool:
         """Whether a part may hold something better than the best known by more than the gap."""
@@ -115,11 +130,11 @@ class Search:
         heapq.heapify(found)
         return found
 
-    def follow(self, chosen: Sequence[Part]) -> list[Part]:
+    def follow(self, chosen: Sequence[Part], windows: Windows = "exact") -> list[Part]:
         """What comes after these parts: exact bounds, then nests, then branches of shared memories."""
         part = chosen[0]
         if part.level == 1:
-            return self.solve(chosen, "exact")
+            return self.solve(chosen, windows)
         assert part.chain is not None
         if part.tiles is None:
             self.price(part)
@@ -129,7 +144,7 @@ class Search:
             Part(part.bound, next(self.serial), part.row, 1, most, least)
             for most, least in split(part.tiles, part.most, part.least, capacity)
         ]
-        return self.solve(branches, "exact")
+        return self.solve(branches, windows)
 
     def price(self, part: Part) -> None:
         """Exact prices of the nests of a chain whose tiles fit."""
@@ -140,8 +155,8 @@ class Search:
                 self.tried.add(mapping)
                 found = self.value(mapping)
                 self.priced += 1
-                if found is not None and found[0] < self.best:
-                    self.best = found[0]
+                if found is not None and found < self.best:
+                    self.best = found
 
     def solve(self, parts: Sequence[Part], windows: Windows) -> list[Part]:
         """The parts with bounds from their chains; parts where nothing fits are dropped."""

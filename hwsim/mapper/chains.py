@@ -158,9 +158,7 @@ class Programme:
             halos = self.halos[k]
             ratio = self.ratios[step.ratio]
             found: list[Run] = []
-            for begin, end, growth, steps, left in halos.run_energy(
-                self.slid(step), ratio, step.run, self.optimistic
-            ):
+            for begin, end, growth, steps, left in halos.run_energy(self.slid(step), ratio, step.run, self.optimistic):
                 for factor in np.unique(growth).tolist():
                     if factor == 1:
                         continue
@@ -325,7 +323,7 @@ def moves(problem: Problem, stage: Stage) -> tuple[int, ...]:
     """Dims a stage may grow along: those that neither a carried operand nor a cut input sees; none while a MAC waits."""
     if any(stage[x] == -1 and not problem.latched(OPERANDS[x]) for x in range(3)):
         return ()
-    stationary = {OPERANDS[stage[3]]} if stage[3] >= 0 else set[Operand]()
+    stationary: set[Operand] = {OPERANDS[stage[3]]} if stage[3] >= 0 else set()
     if stage[INPUT] >= RATIO:
         return ()
     if stage[INPUT] >= CUT:
@@ -426,9 +424,7 @@ def trace(solved: Solved, row: int) -> Chain:
     return Chain(float(solved.energies[row]), tuple(reversed(events)), extents, row)
 
 
-def own_origin(
-    programme: Programme, after: Costs, row: int, point: Point, runs: list[tuple[int, Run]]
-) -> Point:
+def own_origin(programme: Programme, after: Costs, row: int, point: Point, runs: list[tuple[int, Run]]) -> Point:
     """Where the run within a stage began that ended at `point`."""
     for dim, run in runs:
         if run.end == point[dim]:

@@ -113,9 +113,7 @@ class Halos:
         divisor = ratio[self.dims.index(dim)]
         return [v // divisor * own if v % divisor == 0 else 0 for v in self.batch.lattices.sizes[dim][row].tolist()]
 
-    def rank_new(
-        self, crossing: Crossing, which: int, level: int, ratio: Ratio, runner: int
-    ) -> tuple[Costs, Costs]:
+    def rank_new(self, crossing: Crossing, which: int, level: int, ratio: Ratio, runner: int) -> tuple[Costs, Costs]:
         """(rows, sizes x, sizes y): points of the united tile of a rank, and those new when `runner` advances."""
         batch = self.batch
         rank, (x, y) = self.ranks[which]
@@ -164,12 +162,10 @@ class Halos:
                     found.append((level, price * self.known[key]))
         return found
 
-    def new_times_visits(
-        self, crossing: Crossing, level: int, ratio: Ratio, runner: int, everything: bool
-    ) -> Costs:
+    def new_times_visits(self, crossing: Crossing, level: int, ratio: Ratio, runner: int, everything: bool) -> Costs:
         """New points at `level`, times blocks of all dims but the runner's."""
-        batch, problem = self.batch, self.problem
-        whole: Costs = np.ones((1,) * (len(problem.dims) + 1))
+        batch = self.batch
+        whole: Costs = np.ones((1,) * (len(self.problem.dims) + 1))
         kept: Costs = whole
         for which, (_, pair) in enumerate(self.ranks):
             full, new = self.rank_new(crossing, which, level, ratio, runner)

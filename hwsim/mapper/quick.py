@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from hwsim.machine import OPERANDS, Operand
 from hwsim.mapper.batch import Batch
 from hwsim.mapper.capacity import overfull
-from hwsim.mapper.chains import Solved, solve, trace
+from hwsim.mapper.chains import Solved, Windows, solve, trace
+from hwsim.mapper.halos import window_ranks
 from hwsim.mapper.lattice import Costs, Ints, Lattices, clustered, paddings, points_of, signature
 from hwsim.mapper.nest import ORDERS, write
 from hwsim.mapper.problem import Crossing, Problem
@@ -41,7 +42,7 @@ class Effort:
     """How far to look: unrollings per ranking, rows tried with shared memories, chains priced, orders per chain."""
 
     per_ranking: int = 2
-    shared: int = 3
+    shared: int = 2
     chains: int = 2
     orders: int = 3
 
@@ -116,7 +117,7 @@ class Solution:
     shares: int  # which of SHARES it was solved under; -1: every operand as if it had the shared memory alone
 
 
-def solve_rows(problem: Problem, spatial: Ints, rows: Sequence[tuple[Row, int]]) -> list[Solution]:
+def solve_rows(problem: Problem, spatial: Ints, rows: Sequence[tuple[Row, int]], windows: Windows) -> list[Solution]:
     """All rows under their shares, in batches of like shape; rows where nothing fits are left out."""
     extents = np.array([row.extents for row, _ in rows], dtype=np.int64)
     idle = problem.unit.static_pj_per_cycle * float(problem.unit.cycles_per_step)
@@ -124,7 +125,7 @@ def solve_rows(problem: Problem, spatial: Ints, rows: Sequence[tuple[Row, int]])
     for members, shape in clustered(extents, WASTE, MAX_VALUES):
         unrolled = spatial[[rows[i][0].unrolling for i in members]]
         batch = Batch(problem, Lattices(extents[members], shape), unrolled)
-        solved = solve(batch, share_limits(problem, [rows[i][1] for i in members]))
+        solved = solve(batch, share_limits(problem, [rows[i][1] for i in members]), windows)
         energies = solved.energies + idle * extents[members].prod(axis=1)
         for index, (i, energy) in enumerate(zip(members, energies.tolist(), strict=True)):
             if math.isfinite(energy):
@@ -138,7 +139,7 @@ def share_limits(problem: Problem, choices: Sequence[int]) -> dict[tuple[str, Op
     if all(choice < 0 for choice in choices):
         return limits
     for memory in problem.accelerator.memories[1:]:
-        pool = [operand for operand in memory.keeps if operand not in dict(memory.partitions)]
+        pool: list[Operand] = [operand for operand in memory.keeps if operand not in dict(memory.partitions)]
         if len(pool) < 2 or memory.size_bits is None:
             continue
         for operand in pool:
@@ -152,13 +153,16 @@ def candidates(problem: Problem, effort: Effort) -> Candidates:
     options = unrollings(problem, True, KEEP_PER_AXIS, KEEP)
     spatial = options.per_array(len(problem.arrays))
     rows = padded(problem, spatial, promising(problem, spatial, effort.per_ranking))
-    relaxed = solve_rows(problem, spatial, [(row, -1) for row in rows])
+    relaxed = solve_rows(problem, spatial, [(row, -1) for row in rows], "none")
     covered = sum(s.solved.batch.lattices.points for s in relaxed)
-    tight = [s for s in relaxed[: effort.shared] if crowded(problem, s)]
-    ranked = [s for s in relaxed[: effort.shared] if s not in tight]
+    best = relaxed[: effort.shared]
+    if window_ranks(problem):
+        best = solve_rows(problem, spatial, [(s.row, -1) for s in best], "slide")
+    tight = [s for s in best if crowded(problem, s)]
+    ranked = [s for s in best if s not in tight]
     if tight:
         again = [(s.row, share) for s in tight for share in range(len(SHARES))]
-        shared = solve_rows(problem, spatial, again)
+        shared = solve_rows(problem, spatial, again, "slide")
         covered += sum(s.solved.batch.lattices.points for s in shared)
         ranked = sorted([*ranked, *shared], key=lambda s: s.energy_pj)
     found: dict[Mapping, None] = {}
@@ -189,25 +193,45 @@ def bound_pj(problem: Problem) -> float:
 
 
 def chain_bound(problem: Problem, operand: Operand) -> float:
-    """Least energy of an operand over all choices of bypassed memories."""
-    last = len(problem.holders[operand]) - 1
+    """Least energy of an operand over all choices of bypassed memories.
+
+    Returns of partial sums: the MAC reads back every sum but the first ones, and first ones beyond one per output are
+    drained once more from a memory (`Problem.output_prices`). Where draining costs at least as much as the MAC's read,
+    the reads count as if there were only one first sum per output; else they are left out.
+    """
+    crossings = problem.crossings[operand]
+    if operand != "output":
+        return least_path(
+            problem, operand, {key: crossing_bound(problem, c, 0.0, False) for key, c in crossings.items()}
+        )
+    read_back = max(c.back_pj for c in crossings.values() if c.child == "mac")
+    bounds = [0.0]
+    for saved in (0.0, read_back):
+        if all(c.child == "mac" or c.prices[0] + c.saved_pj >= saved for c in crossings.values()):
+            values = {key: crossing_bound(problem, c, saved, saved > 0) for key, c in crossings.items()}
+            bounds.append(least_path(problem, operand, values))
+    return max(bounds)
+
+
+def least_path(problem: Problem, operand: Operand, values: dict[tuple[int, int], float]) -> float:
+    """Least sum over the chains from the MAC to the outermost memory."""
     least = {-1: 0.0}
-    for (child, parent), crossing in sorted(problem.crossings[operand].items()):
-        value = least[child] + crossing_bound(problem, crossing)
-        least[parent] = min(least.get(parent, value), value)
-    return least[last]
+    for (child, parent), value in sorted(values.items()):
+        least[parent] = min(least.get(parent, math.inf), least[child] + value)
+    return least[len(problem.holders[operand]) - 1]
 
 
-def crossing_bound(problem: Problem, crossing: Crossing) -> float:
-    """Least energy of one boundary. Returns of partial sums are left out where others may save them."""
+def crossing_bound(problem: Problem, crossing: Crossing, saved: float, returns: bool) -> float:
+    """Least energy of one boundary. Outputs: `saved` per drain from a memory; `returns`: those to the MAC count."""
     elements = float(problem.elements(crossing.operand))
     every_step = crossing.child == "mac" and not problem.latched(crossing.operand)
     prices, first = list(crossing.prices), crossing.first_pj
-    if crossing.operand == "output" and (crossing.child == "mac" or min(prices) < 0):
-        saved = crossing.saved_pj
-        prices[0] += saved
-        prices[-1] -= crossing.back_pj + saved
-        first += crossing.back_pj
+    if crossing.operand == "output":
+        prices[0] += crossing.saved_pj - (saved if crossing.child != "mac" else 0.0)
+        prices[-1] -= crossing.saved_pj
+        if crossing.child != "mac" or not returns:
+            prices[-1] -= crossing.back_pj
+            first += crossing.back_pj
     total = 0.0
     for offset, price in enumerate(prices):
         served = elements
