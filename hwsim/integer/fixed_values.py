@@ -142,11 +142,11 @@ def _range_after(function: object, low: int, high: int, error: int, shift: int) 
         return -reach, reach, math.ceil(error * slope) + 3 + math.ceil(reach / 2**25)
     assert isinstance(function, Smooth)
     # Slopes of these functions never exceed 1.13 (GELU); hence 2 for the error carried through.
-    return -scale, max(high, scale) + 1, 2 * error + _table(function.name, shift)[1]
+    return -scale, max(high, scale) + 1, 2 * error + smooth_table(function.name, shift)[1]
 
 
 def _smooth(function: Smooth, total: Tensor, shift: int) -> Tensor:
-    coefficients, _ = _table(function.name, shift)
+    coefficients, _ = smooth_table(function.name, shift)
     coefficients = coefficients.to(total.device)
     edge, fraction = _EDGE << shift, shift - 8
     inside = total.clamp(-edge, edge - 1) + edge
@@ -160,7 +160,7 @@ def _smooth(function: Smooth, total: Tensor, shift: int) -> Tensor:
 
 
 @cache
-def _table(name: str, shift: int) -> tuple[Tensor, int]:
+def smooth_table(name: str, shift: int) -> tuple[Tensor, int]:
     """(3, intervals) int64 coefficients in powers of the position within an interval, and a bound of the error.
 
     The error is measured on 64 points of every interval and doubled; rounding of the coefficients is included.

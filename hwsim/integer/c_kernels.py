@@ -1,0 +1,134 @@
+"""The C text that every exported network shares: arithmetic helpers, the convolution, the optional main program."""
+
+from __future__ import annotations
+
+HEADER = """/* {name}: an integer neural network in C99, written by hwsim. No dependencies, no floating point.
+ *
+ * Input: {inputs} codes in {n}..{p}, channels first; a code c stands for s*c + beta with s = {s}, beta = {beta}.
+ * Result: {results} numbers with {bits} fractional bits. Weights: {weights} bytes when packed. Memory: {arena} bytes.
+ * gcc -std=c99 -O2 -DHWSIM_MAIN FILE -o PROGRAM; ./PROGRAM [TRACE] < codes > results
+ */
+#include <stdint.h>
+#include <string.h>
+
+#define {upper}_INPUTS {inputs}
+#define {upper}_RESULTS {results}
+#define {upper}_FRACTION_BITS {bits}
+
+static int64_t arena64[{arena} / 8 + 1];
+static uint8_t *const arena = (uint8_t *)arena64;
+
+#ifdef HWSIM_MAIN
+#include <stdio.h>
+static FILE *trace_file;
+static void trace(const void *data, long bytes) {{ if (trace_file) fwrite(data, 1, (size_t)bytes, trace_file); }}
+#define TRACE(name, data, count) trace(data, (long)(count) * (long)sizeof(*(data)))
+#else
+#define TRACE(name, data, count)
+#endif"""
+
+FUNCTIONS = """/* Shift right, rounding down, whatever the compiler does with negative numbers. */
+static int64_t asr(int64_t v, int s) { return v >= 0 ? v >> s : ~(~v >> s); }
+
+static int64_t clamp(int64_t v, int64_t low, int64_t high) { return v < low ? low : v > high ? high : v; }
+
+/* clamp((a*M + N) >> F): equal to the exact requantization for every accumulator this layer can reach. */
+static inline int64_t affine(int64_t a, int64_t m, int64_t n, int f, int64_t low, int64_t high)
+{
+    return clamp(asr(a * m + n, f), low, high);
+}
+
+/* The level behind the last threshold not above a. */
+static inline int64_t steps(int64_t a, const int64_t *marks, int count, const int16_t *levels)
+{
+    int low = 0, high = count;
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if (a >= marks[middle]) low = middle + 1; else high = middle;
+    }
+    return levels[low];
+}
+
+/* u * m / 2^24 without overflow. */
+static inline int64_t scaled(int64_t u, int64_t m)
+{
+    return asr(u, 24) * m + asr((u & 0xffffff) * m + 0x800000, 24);
+}"""
+
+_CONVOLUTION = """/* Sums over the window. g: groups, C, H, W, K per group, P, Q, R, S, stride,
+ * dilation (2 each), top, left, pad code. */
+static void NAME(const X *x, const W *w, A *y, const int *g)
+{
+    const int c_in = g[1], h = g[2], wd = g[3], k_out = g[4], rows = g[5], columns = g[6], kr = g[7], ks = g[8];
+    for (int k = 0; k < g[0] * k_out; k++) {
+        const X *plane = x + (long)(k / k_out) * c_in * h * wd;
+        for (int p = 0; p < rows; p++) for (int q = 0; q < columns; q++) {
+            A sum = 0;
+            for (int c = 0; c < c_in; c++) {
+                const W *wk = w + ((long)k * c_in + c) * kr * ks;
+                for (int r = 0; r < kr; r++) {
+                    const int i = p * g[9] - g[13] + r * g[11];
+                    for (int s = 0; s < ks; s++) {
+                        const int j = q * g[10] - g[14] + s * g[12];
+                        const int inside = i >= 0 && j >= 0 && i < h && j < wd;
+                        sum += (A)wk[r * ks + s] * (A)(inside ? plane[((long)c * h + i) * wd + j] : g[15]);
+                    }
+                }
+            }
+            y[((long)k * rows + p) * columns + q] = sum;
+        }
+    }
+}"""
+
+_SMOOTH = """/* NAME in fixed point: polynomials of degree 2 on intervals of 1/256, u, 0 or 1 beyond 32. */
+static int64_t FUNCTION(int64_t u)
+{
+    const int64_t edge = INT64_C(32) << SHIFT;
+    if (u >= edge) return BEYOND;
+    if (u < -edge) return BEFORE;
+    const int64_t *c = TABLE + 3 * ((u + edge) >> FRACTION);
+    const int64_t d = (u + edge) & ((INT64_C(1) << FRACTION) - 1), half = INT64_C(1) << (FRACTION - 1);
+    return c[0] + asr((c[1] + asr(c[2] * d + half, FRACTION)) * d + half, FRACTION);
+}"""
+
+MAIN = """#ifdef HWSIM_MAIN
+#include <time.h>
+int main(int argc, char **argv)
+{{
+    static {type} input[{upper}_INPUTS];
+    static int64_t result[{upper}_RESULTS];
+    long images = 0;
+    clock_t used = 0;
+    if (argc > 1 && !(trace_file = fopen(argv[1], "wb"))) return 1;
+    while (fread(input, sizeof *input, {upper}_INPUTS, stdin) == {upper}_INPUTS) {{
+        clock_t start = clock();
+        {name}_run(input, result);
+        used += clock() - start;
+        fwrite(result, sizeof *result, {upper}_RESULTS, stdout);
+        images++;
+    }}
+    if (trace_file) fclose(trace_file);
+    fprintf(stderr, "%ld images, %.3f ms each\\n", images, images ? 1e3 * used / CLOCKS_PER_SEC / images : 0.0);
+    return 0;
+}}
+#endif"""
+
+
+def convolution(name: str, x: str, w: str, accumulator: str) -> str:
+    """The convolution for one combination of types."""
+    text = _CONVOLUTION.replace("NAME", name)
+    for letter, type_ in (("X", x), ("W", w), ("A", accumulator)):
+        for before, after in ((f"const {letter} *", f"const {type_} *"), (f"({letter})", f"({type_})"),
+                              (f"{letter} *y", f"{type_} *y"), (f"{letter} sum", f"{type_} sum")):  # fmt: skip
+            text = text.replace(before, after)
+    return text
+
+
+def smooth_function(function: str, name: str, table: str, shift: int) -> str:
+    """A smooth function with `shift` fractional bits on its table of coefficients."""
+    one = f"(INT64_C(1) << {shift})"
+    beyond = one if name in ("sigmoid", "tanh") else "u"
+    before = f"-{one}" if name == "tanh" else "0"
+    text = _SMOOTH.replace("FUNCTION", function).replace("NAME", name).replace("TABLE", table)
+    text = text.replace("FRACTION", str(shift - 8)).replace("SHIFT", str(shift))
+    return text.replace("BEYOND", beyond).replace("BEFORE", before)
