@@ -19,6 +19,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+figures: $(STAMP)
+	$(BIN)/python -m experiments.figures
+
 pareto: $(STAMP)
 	$(BIN)/python -m experiments.pareto --profile smoke --out demo_out/pareto
 

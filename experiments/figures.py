@@ -22,6 +22,8 @@ from experiments.table import Interval, Row
 from experiments.tables import matches
 
 SILU_MINIMUM = -0.2784645
+# The machines of the committed Pareto figures: one of each kind; pareto.csv has all of them.
+MACHINES = ("eyeriss_v1", "gemmini_16x16", "ethos_u55_256", "bit_fusion", "stripes", "t4")
 
 
 def configurations(rows: Sequence[Row]) -> Figure | None:
@@ -116,7 +118,7 @@ def draw_profile(results: Path, folder: Path) -> list[Path]:
     rows, quantizers = table.read(results / "runs.csv"), table.read(results / "quantizers.csv")
     written: list[Path] = []
     if (results / "pareto.csv").exists():
-        written += pareto_figures.draw(results / "pareto.csv", folder, f"pareto-{results.name}")
+        written += pareto_figures.draw(results / "pareto.csv", folder, f"pareto-{results.name}", MACHINES)
     drawn = {
         "configurations": configurations(rows),
         "offsets": offsets(rows, quantizers),

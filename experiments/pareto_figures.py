@@ -32,6 +32,7 @@ COLOURS = {"1": "#0072B2", "2": "#E69F00", "3": "#009E73", "4": "#D55E00", "auto
 MARKERS = {"W2A2": "o", "W3A3": "^", "W4A4": "s", "W8A8": "D"}
 FILLS = {"pad_code": "full", "pad_beta": "left", "snap_offset": "bottom", "border_bias": "none"}
 GREY = "#b5b5b5"
+PER_PAGE = 6
 
 
 def usual(row: Row) -> bool:
@@ -142,12 +143,17 @@ def notes_of(members: Sequence[Row]) -> str:
     return "\n".join(notes[:4] + ([f"and {len(notes) - 4} more, see the CSV"] if len(notes) > 4 else []))
 
 
-def draw(points: Path, folder: Path, name: str) -> list[Path]:
-    """Write NAME-NETWORK.png, .svg and .pdf for every network in `points`; their paths."""
-    rows = [row for row in table.read(points) if usual(row)]
+def draw(points: Path, folder: Path, name: str, machines: Sequence[str] | None = None) -> list[Path]:
+    """Write NAME-NETWORK.png, .svg and .pdf for every network in `points`, PER_PAGE machines each; their paths."""
+    rows = [row for row in table.read(points) if usual(row) and (machines is None or row["accelerator"] in machines)]
     if not rows:
         raise ValueError(f"{points}: holds no points to draw; run python -m experiments.pareto first")
     written: list[Path] = []
     for (network,), members in table.group(rows, "network").items():
-        written += save(draw_network(members), folder, f"{name}-{network}")
+        found = list(table.group(members, "accelerator"))
+        pages = [found[i : i + PER_PAGE] for i in range(0, len(found), PER_PAGE)]
+        for number, page in enumerate(pages, start=1):
+            shown = [row for row in members if (row["accelerator"],) in page]
+            suffix = f"-{number}" if len(pages) > 1 else ""
+            written += save(draw_network(shown), folder, f"{name}-{network}{suffix}")
     return written

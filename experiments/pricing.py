@@ -7,8 +7,11 @@ its 95 % interval, and the totals of `hwsim.evaluate`. What a machine refuses is
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -122,40 +125,53 @@ def float_accuracies(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
     }
 
 
+def price_all(workloads: Sequence[Workload], machines: Sequence[Accelerator], workers: int) -> list[dict[str, Any]]:
+    """Cost cells of every workload on every machine, machines varying fastest; in several processes where it pays."""
+    pairs = [(workload, machine) for workload in workloads for machine in machines]
+    if workers < 2 or len(pairs) < 20:
+        return [price_point(*pair) for pair in pairs]
+    # spawn: forking a process that has torch's threads is not safe.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(price_point, *zip(*pairs, strict=True), chunksize=4))
+
+
 def price_runs(
     runs: Path,
     target: Path,
     command: str,
     accelerators: Iterable[str] | None = None,
     report: Callable[[str], None] = print,
+    workers: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Price every configuration in `runs` on every machine (default: all shipped) and write `target`."""
+    """Price every configuration in `runs` on every machine (default: all shipped) and write `target`.
+
+    Workloads that differ in nothing that costs (initialisation, how the offset is trained) are priced once.
+    """
     everything = table.read(runs)
-    rows = [row for row in everything if row["bits"] != "float"]
-    baselines = float_accuracies(everything)
+    points = table.group([row for row in everything if row["bits"] != "float"], *SAME_POINT)
     machines = [load_accelerator(name) for name in (accelerators or shipped_specs())]
-    known: dict[tuple[Job, str], dict[str, Any]] = {}
-    points: list[dict[str, Any]] = []
-    origin = provenance("cpu")
-    for values, members in table.group(rows, *SAME_POINT).items():
-        job = job_of(members[0])
-        fields = dict(zip(SAME_POINT, values, strict=True))
-        workload: Workload | None = None
-        for machine in machines:
-            # Initialisation and kind of offset training change no cost; the point's own bits and policy do.
-            cost_key = (job, machine.name)
-            if cost_key not in known:
-                workload = workload or workload_of(job)
-                known[cost_key] = {
-                    **price_point(workload, machine),
-                    "bits_per_layer": json.dumps(bits_per_layer(workload)),
-                }
-            points.append({
-                **fields, "accelerator": machine.name, **accuracy_cells(members),
-                "float_accuracy_percent": baselines.get((job.network, job.data)), **known[cost_key],
-                "commit": origin["commit"], "date": origin["date"], "price_command": command,
-                "train_command": members[0]["command"],
-            })  # fmt: skip
-        report(f"priced {job.network} {job.bits} config {job.config} {job.padding_policy} on {len(machines)} machines")
-    table.write(target, points)
-    return points
+    jobs = {values: job_of(members[0]) for values, members in points.items()}
+    workloads = {job: workload_of(job) for job in dict.fromkeys(jobs.values())}
+    report(f"pricing {len(workloads)} workloads on {len(machines)} machines")
+    cells = price_all(list(workloads.values()), machines, os.cpu_count() or 1 if workers is None else workers)
+    pairs = ((job, machine.name) for job in workloads for machine in machines)
+    prices = dict(zip(pairs, cells, strict=True))
+    baselines, origin = float_accuracies(everything), provenance("cpu")
+    rows = [
+        {
+            **dict(zip(SAME_POINT, values, strict=True)),
+            "accelerator": machine.name,
+            **accuracy_cells(members),
+            "float_accuracy_percent": baselines.get((jobs[values].network, jobs[values].data)),
+            **prices[jobs[values], machine.name],
+            "bits_per_layer": json.dumps(bits_per_layer(workloads[jobs[values]])),
+            "commit": origin["commit"],
+            "date": origin["date"],
+            "price_command": command,
+            "train_command": members[0]["command"],
+        }
+        for values, members in points.items()
+        for machine in machines
+    ]
+    table.write(target, rows)
+    return rows

@@ -26,7 +26,7 @@ from experiments.pricing import job_of, price_point, workload_of
 from hwsim.accelerator import load_accelerator
 from hwsim.evaluate import evaluate
 
-MACHINES = ("bit_fusion", "tpu_v1")
+MACHINES = ("bit_fusion", "gemmini_16x16")
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,10 @@ def test_every_configuration_is_priced_on_every_machine(results: Path) -> None:
 
 
 def test_prices_are_those_of_evaluate(results: Path) -> None:
-    row = next(r for r in table.read(results / "pareto.csv") if r["config"] == "4" and r["accelerator"] == "tpu_v1")
-    totals = evaluate(workload_of(job_of(row)), load_accelerator("tpu_v1")).cost.totals
+    row = next(
+        r for r in table.read(results / "pareto.csv") if r["config"] == "4" and r["accelerator"] == "gemmini_16x16"
+    )
+    totals = evaluate(workload_of(job_of(row)), load_accelerator("gemmini_16x16")).cost.totals
     assert float(row["energy_pj"]) == pytest.approx(totals.energy_pj, rel=1e-7)
     assert int(row["peak_activation_bits"]) == totals.peak_activation_bits
 
