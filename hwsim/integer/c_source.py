@@ -177,40 +177,6 @@ class Writer:
             self._loops(x.shape, [f"{self.at(node.name)}[{target}] += {self.at(x.name)}[{source}];"])
             return
         w = node.window
-        geometry = [w.groups, c, *x.shape[2:], k // w.groups, *node.shape[2:], *w.kernel, *w.stride, *w.dilation,
-                    w.padding[0], w.padding[2], node.padding.code]  # fmt: skip
-        self.body.append(
-            f"{function}({self.at(x.name)}, {weight}, {self.at(node.name)}, (const int[]){{{_list(geometry)}}});"
-        )
-
-    def matmul(self, node: graph.MatMul) -> None:
-        a, b = self.model.node(node.a), self.model.node(node.b)
-        rows, inner, columns = a.shape[-2], a.shape[-1], b.shape[-1]
-        batch = _count(node) // (rows * columns)
-        self.body += [
-            f"for (int g = 0; g < {batch}; g++) for (int i = 0; i < {rows}; i++)",
-            f"    for (int j = 0; j < {columns}; j++) {{",
-            "    int64_t sum = 0;",
-            f"    for (int c = 0; c < {inner}; c++)",
-            f"        sum += (int64_t){self.at(a.name)}[(g * {rows} + i) * {inner} + c] * "
-            f"{self.at(b.name)}[(g * {inner} + c) * {columns} + j];",
-            f"    {self.at(node.name)}[(g * {rows} + i) * {columns} + j] = ({self.buffers[node.name].type})sum;",
-            "}",
-        ]
-
-    def pool(self, node: graph.SumAlong | graph.SumPool | graph.MaxPool) -> None:
-        x = self.model.node(node.x)
-        if isinstance(node, graph.SumAlong):
-            source = ", ".join(map(str, _dims(x.shape)))
-            target = _strides(node.shape, x.shape)
-            self.body.append(f"memset({self.at(node.name)}, 0, {8 * _count(node)});")
-            self._loops(
-                x.shape,
-                [f"{self.at(node.name)}[{_index(target)}] += {self.at(x.name)}[{_index(_strides(x.shape, x.shape))}];"],
-            )
-            self.body[-1] += f" /* over {source} */"
-            return
-        w = node.window
         largest = isinstance(node, graph.MaxPool)
         start = str(node.lowest) if largest else "0"
         step = "if (v > best) best = v;" if largest else "best += v;"
