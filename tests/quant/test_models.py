@@ -135,7 +135,13 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", models.names())
+# One of each kind in the plain run; their larger relatives with the slow tests.
+RELATIVES = ("resnet34", "resnet50", "preact_resnet34", "preact_resnet50", "mobilenet_v1", "mobilenet_v2")
+RELATIVES += ("resnet32", "resnet44", "resnet56", "mobilenet_v1_025")
+EXPORTED = [pytest.param(n, marks=pytest.mark.slow) if n in RELATIVES else n for n in models.names()]
+
+
+@pytest.mark.parametrize("name", EXPORTED)
 def test_every_model_exports_with_batch_one(name: str) -> None:
     """torch.export (non-strict), then the exported program computes what the module computes."""
     arguments = SMALL.get(name, {})

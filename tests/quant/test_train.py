@@ -112,16 +112,15 @@ def test_distillation_adds_the_cross_entropy_to_the_teacher() -> None:
 
 def test_a_small_network_learns_the_digits_in_float_and_at_two_bits() -> None:
     torch.manual_seed(0)
-    model = models.create("silu_se_net", in_channels=1, image_size=8, depth=1, width=0.5)
-    whole = data.load("digits")
-    result = fit(model, whole, Recipe(epochs=5, batch_size=32))
+    model, whole = Plain(), data.load("digits")
+    result = fit(model, whole, Recipe(epochs=12, batch_size=32))
     assert result.finished
     assert result.test_accuracy_percent is not None
     assert result.test_accuracy_percent > 90
     quantized, _ = quant.quantize(model, weight_bits=2, act_bits=2)
     tuned = fit(quantized, whole, Recipe.for_bits(2, epochs=3, batch_size=32))
     assert tuned.test_accuracy_percent is not None
-    assert 40 < tuned.test_accuracy_percent < result.test_accuracy_percent + 1
+    assert 60 < tuned.test_accuracy_percent < result.test_accuracy_percent + 1
     assert [round(r.epoch) for r in tuned.history] == [1, 2, 3]
     with torch.no_grad():
         images = whole.normalisation.apply(whole.test.images)  # type: ignore[attr-defined]
