@@ -37,11 +37,9 @@ mark("extract" if not source.endswith(".json") else "read workload")
 from hwsim.bits import assign_bits
 workload = assign_bits(workload, "W8A8")
 mark("assign bits")
-found = command.search_network(workload, accelerator, "energy")
-mark("search")
-cost = command.price_network(workload, accelerator, {n: f.counts for n, f in found.items()})
-mark("price")
-report = command.Report(workload, accelerator, cost, found, "energy")
+plan = command.plan_network(workload, accelerator, "energy")
+mark("search and price")
+report = command.Report(workload, accelerator, plan.cost, plan.found, "energy")
 command.render(report)
 report.to_json()
 mark("report")
@@ -88,7 +86,7 @@ def main() -> None:
             runs = [one_run(source, options.spec) for _ in range(options.runs)]
             print(f"{options.model} on {options.spec}, {title}: median of {options.runs} cold runs, seconds")
             for part in runs[0]:
-                print(f"  {part:14} {statistics.median(run[part] for run in runs):7.3f}")
+                print(f"  {part:17} {statistics.median(run[part] for run in runs):7.3f}")
             totals[title] = statistics.median(run["total CPU"] for run in runs)
         first, second = totals.values()
         print(f"model / workload, CPU: {second / first:.1f}x")

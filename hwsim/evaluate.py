@@ -14,12 +14,12 @@ from pathlib import Path
 
 from hwsim.accelerator import load_accelerator
 from hwsim.bits import assign_bits
-from hwsim.cost import price_network
 from hwsim.errors import HwsimError, WorkloadError
 from hwsim.machine import Accelerator
 from hwsim.mapping import load_mappings
+from hwsim.plan import plan_network, planned
 from hwsim.report import Report, render, write_report
-from hwsim.search import Objective, given_mappings, search_network
+from hwsim.search import Effortful, Objective, given_mappings
 from hwsim.workload import FORMAT, Workload, load_workload
 
 OBJECTIVES = ("energy", "latency", "edp")
@@ -37,6 +37,7 @@ class Request:
     config: str = "auto"
     first_last: str = "same"
     mapping: Path | None = None
+    effort: Effortful = "quick"
     gap: float = 0.0
     time_limit_s: float | None = None
 
@@ -50,13 +51,17 @@ def evaluate(workload: Workload, accelerator: Accelerator, request: Request | No
     if request.bits is not None or not workload.quantized:
         workload = assign_bits(workload, request.bits or "W8A8", config=request.config, first_last=request.first_last)
     if request.mapping is not None:
-        found = given_mappings(workload, accelerator, load_mappings(request.mapping))
+        plan = planned(workload, accelerator, given_mappings(workload, accelerator, load_mappings(request.mapping)))
     else:
-        found = search_network(
-            workload, accelerator, request.objective, gap=request.gap, time_limit_s=request.time_limit_s
+        plan = plan_network(
+            workload,
+            accelerator,
+            request.objective,
+            effort=request.effort,
+            gap=request.gap,
+            time_limit_s=request.time_limit_s,
         )
-    cost = price_network(workload, accelerator, {name: layer.counts for name, layer in found.items()})
-    return Report(workload, accelerator, cost, found, request.objective)
+    return Report(workload, accelerator, plan.cost, plan.found, request.objective)
 
 
 def load_model(text: str, input_shape: tuple[int, ...] | None, allow_uncosted: bool) -> Workload:
@@ -131,8 +136,9 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--input", type=parse_shape, metavar="N,C,H,W", help="input shape, where the model has none")
     parse.add_argument("--objective", default="energy", choices=OBJECTIVES)
     parse.add_argument("--mapping", type=Path, metavar="FILE", help="price this mapping instead of searching")
-    parse.add_argument("--gap", type=parse_fraction, default=0.0, help="stop a search at this relative gap (0)")
-    parse.add_argument("--time-limit", type=parse_seconds, metavar="S", help="seconds of search per layer at most")
+    parse.add_argument("--proven", action="store_true", help="search each layer until nothing better can exist")
+    parse.add_argument("--gap", type=parse_fraction, default=0.0, help="with --proven: stop at this relative gap (0)")
+    parse.add_argument("--time-limit", type=parse_seconds, metavar="S", help="with --proven: seconds per layer at most")
     parse.add_argument("--out", type=Path, metavar="DIR", help="write report.json, layers.csv, figures, report.html")
     parse.add_argument("--json", action="store_true", help="print the report as JSON and nothing else")
     parse.add_argument("--allow-uncosted", action="store_true", help="list unknown operators instead of refusing")
@@ -153,6 +159,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         config=options.config,
         first_last=options.first_last,
         mapping=options.mapping,
+        effort="proven" if options.proven else "quick",
         gap=options.gap,
         time_limit_s=options.time_limit,
     )
