@@ -34,6 +34,7 @@ def test_demo_prices_the_quantized_network(tmp_path: Path, capsys: pytest.Captur
     assert demo.main(["--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "real test digits" in printed
+    assert "integer machine: 0 of " in printed
     report = json.loads((tmp_path / "report.json").read_text())
     depthwise = next(layer for layer in report["layers"] if layer["name"] == "blocks.1.0.conv_dw")
     assert (depthwise["bits"]["weight"], depthwise["bits"]["input"]) == (4, 4)
