@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quant.baselines import make_quantizer
+from quant.kernels import BORDER_OF_CODE_0, BORDER_OF_ZERO
 from quant.quantizer import BaseQuantizer, Quantizer
 from quant.spec import PADDING_POLICIES, QuantSpec, check_choice
 
@@ -97,7 +98,8 @@ class _QuantizedConvolution(_QuantizedWeight):
             return self._convolve(quantizer(x), weight, padding)
         if isinstance(quantizer, Quantizer):
             # w * pad(x_hat, c) = w * pad(x_hat - c, 0) + c * sum(w): nothing is copied into a padded map.
-            shifted, border = quantizer.shifted(x, border_of_zero=self.padding_policy != "pad_beta")
+            kind = BORDER_OF_CODE_0 if self.padding_policy == "pad_beta" else BORDER_OF_ZERO
+            shifted, border = quantizer(x, border=kind)
             around = border * weight.flatten(1).sum(1)
             return self._convolve(shifted, weight, padding, around)
         if self.padding_policy == "pad_beta":

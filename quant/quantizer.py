@@ -19,7 +19,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from quant.functional import codes, lsq_plus_at
 from quant.init import initial
-from quant.kernels import BORDER_OF_CODE_0, BORDER_OF_ZERO, NO_BORDER, Problem
+from quant.kernels import NO_BORDER, Problem
 from quant.spec import QuantSpec
 
 # Values kept of one observed batch, and of all of them: enough for 0.2 % on a mean, little enough for many layers.
@@ -76,6 +76,10 @@ class BaseQuantizer(nn.Module):
         """x_hat; `features` is N of the gradient scale."""
         raise TypeError(f"{type(self).__name__} defines no quantize()")
 
+    def quantize_within(self, x: Tensor, features: int, border: int) -> tuple[Tensor, Tensor]:
+        """(x_hat - c, c) for a map with c around it."""
+        raise TypeError(f"{type(self).__name__} defines no quantize_within()")
+
     def codes(self, x: Tensor) -> Tensor:
         """The integers n..p behind `forward(x)`, in a float tensor: x_hat = step * codes + offset."""
         raise TypeError(f"{type(self).__name__} defines no codes()")
@@ -102,13 +106,17 @@ class BaseQuantizer(nn.Module):
 
     # ---- forward -------------------------------------------------------------------------------------------------
 
-    def forward(self, x: Tensor, features: int | None = None) -> Tensor:
-        """x_hat of x. `features` overrides N of the gradient scale: the features of one sample, never of the batch."""
+    def forward(self, x: Tensor, features: int | None = None, border: int = NO_BORDER) -> Any:
+        """x_hat of x. `features` overrides N of the gradient scale: the features of one sample, never of the batch.
+
+        With a `border` (`Quantizer` with an offset and one step): (x_hat - c, c), see `quant.kernels.Problem`.
+        """
         if self.mode != "quantize":
             return self._aside(x)
         if not self._ready:
             self._require_ready()
-        return self.quantize(x, self.count_features(x) if features is None else features)
+        features = self.count_features(x) if features is None else features
+        return self.quantize_within(x, features, border) if border else self.quantize(x, features)
 
     def count_features(self, x: Tensor) -> int:
         """N: elements that share one step; for activations in one sample (the first axis is the batch)."""
@@ -226,16 +234,10 @@ class Quantizer(BaseQuantizer):
     def quantize(self, x: Tensor, features: int) -> Tensor:
         return self._run(x, features, NO_BORDER)[0]
 
-    def shifted(self, x: Tensor, *, border_of_zero: bool) -> tuple[Tensor, Tensor]:
-        """(x_hat - c, c), c being quant(0) or beta (code 0): with zeros around, x_hat - c is a map padded with c.
-
-        For quantizers with an offset and one step.
-        """
-        if not self._ready:
-            self._require_ready()
-        border = BORDER_OF_ZERO if border_of_zero else BORDER_OF_CODE_0
-        shifted, value = self._run(x, self.count_features(x), border)
-        assert value is not None
+    def quantize_within(self, x: Tensor, features: int, border: int) -> tuple[Tensor, Tensor]:
+        shifted, value = self._run(x, features, border)
+        if value is None:
+            raise ValueError("a border needs a quantizer with an offset: elsewhere 0 is quantized to 0")
         return shifted, value
 
     def _run(self, x: Tensor, features: int, border: int) -> tuple[Tensor, Tensor | None]:

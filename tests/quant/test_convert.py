@@ -16,7 +16,6 @@ from quant.convert import Plan
 from quant.layers import QAdd, QConcat, QConv2d, QEmbedding, QLinear, QMatmul, QMul
 from quant.models import create, info, names
 
-
 # Deeper sisters of networks that are tested, with the same blocks.
 MORE_OF_THE_SAME = {"resnet34", "resnet32", "resnet44", "resnet56", "preact_resnet34"}
 
