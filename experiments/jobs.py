@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from experiments import table
@@ -162,6 +163,8 @@ class Runner:
 
     def train(self, job: Job, minutes: float | None) -> bool:
         """Train one job and add its row; False when it was stopped, resumable."""
+        if processes() > 1:
+            dist.barrier()  # the first process has written the float network that the others read
         data = dataset(job.data, job.limit, self.data_dir)
         folder = self.work / job.key
         resume = checkpoint.is_checkpoint(folder)
