@@ -6,6 +6,7 @@ counts in the tests. Padding is written into the input's size.
 
 from __future__ import annotations
 
+from hwsim.machine import Operand
 from hwsim.workload import Layer, Loops, Tensor
 
 Bits = tuple[int, int, int]  # weight, input, output
@@ -50,6 +51,11 @@ def linear(name: str, c: int, k: int, *, batch: int = 1, bits: Bits = W8A8) -> L
         loops=Loops(N=batch, K=k, C=c),
         bias=True,
     )
+
+
+def kept_on_chip(layer: Layer) -> dict[Operand, str]:
+    """For `price(resident=...)`: activations stay in the on-chip memory, as between the layers of a small network."""
+    return {"input": layer.inputs[0].name, "output": layer.output.name}
 
 
 def pair(value: int | tuple[int, int]) -> tuple[int, int]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from scipy.stats import rankdata
+
 Role = Literal["check", "calibration", "context"]
 DATA = Path(__file__).resolve().parents[1] / "data"
 
@@ -79,7 +81,7 @@ def read_table(name: str) -> list[dict[str, str]]:
 def rank_correlation(pairs: Iterable[tuple[float, float]]) -> float:
     """Spearman's rank correlation; ties get their mean rank."""
     left, right = zip(*pairs, strict=True)
-    return statistics.correlation(left, right, method="ranked")
+    return statistics.correlation(list(rankdata(left)), list(rankdata(right)))
 
 
 def signed_percent(error: float) -> str:

@@ -1,0 +1,58 @@
+"""TPU v1 (28 nm silicon): throughput and array activity of the six applications of its paper, as far as they are known.
+
+The paper gives weights, batch and operations per weight byte, not the layers. Four applications are bound by weight
+bandwidth, where layers hardly matter: they are priced as equal square layers whose sides fill the array. The two
+convolutional ones are compute-bound and only their ceiling follows from what is known: context.
+"""
+
+from __future__ import annotations
+
+from experiments.validation.networks import kept_on_chip, linear
+from experiments.validation.rows import Row, Study, read_table
+from hwsim.accelerator import load_accelerator
+from hwsim.layer_cost import LayerCost, price
+from hwsim.search import search
+
+SIDE = 1024  # of a square layer: four tiles of the array
+WEIGHT_BOUND = ("MLP0", "MLP1", "LSTM0", "LSTM1")
+COMPUTE_BOUND = ("CNN0", "CNN1")
+
+
+def square_layer(batch: int) -> LayerCost:
+    """A layer of SIDE x SIDE weights at a batch, fastest mapping; activations stay in the unified buffer."""
+    machine, layer = load_accelerator("tpu_v1"), linear("square", SIDE, SIDE, batch=batch)
+    return price(layer, search(layer, machine, "latency").counts, machine, resident=kept_on_chip(layer))
+
+
+def study() -> Study:
+    """Throughput and active cycles."""
+    table = {row["metric"]: row for row in read_table("tpu_v1.csv")}
+    machine = load_accelerator("tpu_v1")
+    peak = 2 * machine.mac_units * machine.clock_mhz / 1e6
+    rows: list[Row] = []
+    for name in WEIGHT_BOUND:
+        cost = square_layer(int(table["batch"][name]))
+        operations = 2 * SIDE**2 * int(table["batch"][name])
+        ours = operations / cost.latency_cycles * machine.clock_mhz / 1e6
+        streaming = int(table["batch"][name]) * (SIDE // 256) ** 2
+        active = 100 * streaming / cost.latency_cycles
+        rows += [
+            Row(name, "throughput", "TOPS", float(table["teraops_per_s"][name]), ours),
+            Row(name, "active array cycles", "%", float(table["array_active_cycles_pct"][name]), active),
+        ]
+    for name in COMPUTE_BOUND:
+        rows.append(Row(name, "throughput ceiling", "TOPS", float(table["teraops_per_s"][name]), peak, "context"))
+    return Study(
+        name="tpu_v1",
+        title="TPU v1, fully connected and recurrent networks",
+        source="Jouppi et al., ISCA 2017, Tables 1 and 3 (silicon, performance counters)",
+        machine="tpu_v1",
+        rows=tuple(rows),
+        calibrated=(),
+        explanation=(
+            "All four are bound by the 34 GB/s of weight memory, as the paper says. LSTM1 is worst: its matrices do not "
+            "fill whole 256 x 256 tiles, its vector work waits for results (the paper counts 10.6 % RAW stalls and 10.3 % "
+            "non-matrix cycles), and neither follows from the published table. The designers' own model, which knew the "
+            "layers, was off by 5 to 11 %."
+        ),
+    )
