@@ -19,7 +19,7 @@ from hwsim import search_cache
 from hwsim.counts import Counts, count_accesses
 from hwsim.errors import HwsimError, InfeasibleMapping, SpecError
 from hwsim.layer_cost import LayerCost, price
-from hwsim.machine import Accelerator
+from hwsim.machine import OPERANDS, Accelerator, Operand
 from hwsim.mapper.certify import TOLERANCE, Search
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.quick import Effort, bound_cycles, bound_pj, candidates
@@ -36,8 +36,8 @@ RUNGS: tuple[int, ...] = (1, 2, 4, 8)  # widths whose searches hand their mappin
 class Certificate:
     """How good a mapping is proven to be: `value` and `lower_bound` in the objective's unit (pJ, cycles, pJ*cycles).
 
-    No mapping of `space` has an objective below `lower_bound`; gap = value/lower_bound - 1. `covered`: lattice points the
-    search accounted for; `priced`: mappings priced exactly. `exhaustive`: the search ended by itself.
+    No mapping of `space` has an objective below `lower_bound`; gap = value/lower_bound - 1. `covered`: lattice points
+    the search accounted for; `priced`: mappings priced exactly. `exhaustive`: the search ended by itself.
     """
 
     objective: Objective
@@ -76,9 +76,9 @@ class Found:
 
 
 SPACE = (
-    "declared subset: spatial unrollings that head a ranking by traffic or cycles, for each the cheapest chain of tiles "
-    "over divisors of the (padded) extents, uneven cuts and allowed bypasses, a few loop orders; the bound holds for all "
-    "legal mappings"
+    "declared subset: unrollings that head a ranking by traffic or cycles, for each the cheapest chain of tiles over "
+    "divisors of the (padded) extents, uneven cuts and allowed bypasses, a few loop orders; the bound holds for "
+    "all legal mappings"
 )
 PROVEN = (
     "perfect factors: every spatial unrolling, every order of temporal loops, every place of every hold, every allowed "
@@ -164,7 +164,8 @@ class Pricing:
     """Exact prices of mappings under an objective, and the best of them."""
 
     def __init__(self, layer: Layer, accelerator: Accelerator, objective: Objective) -> None:
-        self.layer, self.accelerator, self.objective = layer, accelerator, objective
+        self.layer, self.accelerator = layer, accelerator
+        self.objective: Objective = objective
         self.best: tuple[Mapping, Counts, LayerCost] | None = None
         self.priced = 0
 
@@ -235,16 +236,16 @@ def why_infeasible(layer: Layer, accelerator: Accelerator) -> str:
 def smallest_mapping(layer: Layer, accelerator: Accelerator) -> Mapping:
     """All loops at the outermost memory: every memory below holds one point of each operand it must keep."""
     outermost = accelerator.memories[0]
-    nodes: list[Node] = [Hold(outermost.name, outermost.keeps)]
+    nodes: list[Node] = [Hold(outermost.name, tuple(o for o in OPERANDS if o in outermost.keeps))]
     nodes.extend(Temporal(dim, n) for dim, n in layer.loops.as_dict().items() if n > 1)
     for memory in accelerator.memories[1:]:
-        kept = tuple(operand for operand in memory.keeps if operand not in memory.bypass)
+        kept: tuple[Operand, ...] = tuple(o for o in OPERANDS if o in memory.keeps and o not in memory.bypass)
         if kept:
             nodes.append(Hold(memory.name, kept))
     return Mapping(tuple(nodes))
 
 
-# --- whole networks -----------------------------------------------------------------------------------------------------
+# --- whole networks ---------------------------------------------------------------------------------------------------
 
 
 def search_key(layer: Layer) -> tuple[object, ...]:
@@ -306,7 +307,7 @@ def search_network(
 
 
 def given_mappings(workload: Workload, accelerator: Accelerator, mappings: Map[str, Mapping]) -> dict[str, Found]:
-    """Exact counts and prices of given mappings, one per layer with MACs. Raises InfeasibleMapping where one is illegal."""
+    """Exact counts and prices of given mappings, one per layer with MACs; InfeasibleMapping where one is illegal."""
     found: dict[str, Found] = {}
     layers = effective_workload(workload, accelerator.capabilities)
     missing = [name for name in layers if name not in mappings]

@@ -1,7 +1,8 @@
 """Mappings found before, on disk by content hash: safe with several processes, harmless when lost.
 
-An entry is one small JSON file named by the hash of everything a search depends on (layer, machine, objective, version
-of the search). Files are replaced in one step, so readers see a whole entry or none; a damaged or foreign file is a miss.
+An entry is one small JSON file named by the hash of everything a search depends on (layer, machine, objective,
+version of the search). Files are replaced in one step, so readers see a whole
+entry or none; a damaged or foreign file is a miss.
 Entries hold the mapping and its certificate; counts and prices are always computed anew.
 """
 

@@ -1,37 +1,21 @@
-"""Operands that share one memory: branch and bound on who gets how much of it.
+"""Operands that share one memory: how a search splits in two where their tiles do not fit together.
 
-A chain is found as if every operand had the whole memory; where the tiles do not fit together, the problem splits in two:
-one operand's tile is smaller than it was, or it is at least as large and the others get what is left. Every branch is a
-relaxation of what it covers, so the first chain that fits, best first, is the cheapest that fits.
+A chain is found as if every operand had the whole memory. Where the tiles do not fit together, either one operand's tile
+is smaller than a cut, or it is at least as large and the others get what is left. Both parts are relaxations of what
+they cover, so the first chain that fits, best first, is the cheapest that fits.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections.abc import Mapping as Map
-from dataclasses import dataclass, field
-
-import numpy as np
 
 from hwsim.machine import Operand
 from hwsim.mapper.batch import Batch
-from hwsim.mapper.chains import Chain, Event, solve, trace
-from hwsim.mapper.lattice import Lattices
+from hwsim.mapper.chains import Chain, Event
 from hwsim.mapper.problem import Crossing, Problem
 from hwsim.mapping import tile_elements
 
 Key = tuple[str, Operand]  # (memory, operand)
-
-
-@dataclass(order=True)
-class Branch:
-    """A part of the space: the most and the least bits that tiles may take. Ordered by its lower bound."""
-
-    bound_pj: float
-    serial: int
-    most: dict[Key, float] = field(compare=False)
-    least: dict[Key, float] = field(compare=False)
 
 
 def tile_bits(problem: Problem, batch: Batch, row: int, event: Event, crossing: Crossing) -> float:
@@ -56,45 +40,6 @@ def overfull(problem: Problem, batch: Batch, row: int, chain: Chain) -> dict[Key
         if sum(tiles.values()) > sizes[pool]:
             return tiles
     return None
-
-
-def one_row(batch: Batch, row: int) -> Batch:
-    """A batch of a single unrolling."""
-    lattices = Lattices(batch.lattices.extents[row : row + 1], batch.lattices.signatures)
-    return Batch(batch.problem, lattices, batch.spatial[row : row + 1])
-
-
-def cheapest_fitting(batch: Batch, row: int, max_branches: int) -> tuple[Chain | None, float]:
-    """(cheapest chain whose tiles fit together, lower bound on any such chain) for one unrolling.
-
-    With too many branches the bound is that of the best one left and the chain may be missing.
-    """
-    problem = batch.problem
-    single = one_row(batch, row)
-    capacity = {m.name: float(m.size_bits or 0) for m in problem.accelerator.memories}
-    serial = itertools.count()
-    heap = [Branch(0.0, next(serial), {}, {})]
-    chains: dict[int, Chain] = {}
-    for _ in range(max_branches):
-        if not heap:
-            return None, float("inf")
-        branch = heapq.heappop(heap)
-        known = chains.pop(branch.serial, None)
-        if known is None:
-            solved = solve(single, {key: np.array([bits]) for key, bits in branch.most.items()})
-            energy = float(solved.energies[0])
-            if not np.isfinite(energy):
-                continue
-            known = trace(solved, 0)
-            chains[branch.serial] = known
-            heapq.heappush(heap, Branch(energy, branch.serial, branch.most, branch.least))
-            continue
-        tiles = overfull(problem, single, 0, known)
-        if tiles is None:
-            return known, known.energy_pj
-        for most, least in split(tiles, branch.most, branch.least, capacity):
-            heapq.heappush(heap, Branch(known.energy_pj, next(serial), most, least))
-    return None, min((branch.bound_pj for branch in heap), default=float("inf"))
 
 
 def split(

@@ -22,7 +22,7 @@ from hwsim.mapper.batch import Batch
 from hwsim.mapper.capacity import overfull, split
 from hwsim.mapper.chains import Chain, Solved, Windows, solve, trace
 from hwsim.mapper.halos import window_ranks
-from hwsim.mapper.lattice import Costs, Ints, Lattices, clustered
+from hwsim.mapper.lattice import Costs, Ints, Lattices, clustered, divisors
 from hwsim.mapper.nest import ORDERS, write
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.unrolling import Unrollings, unrollings
@@ -70,7 +70,11 @@ class Search:
         self.problem, self.objective, self.value, self.best = problem, objective, value, best
         self.options: Unrollings = unrollings(problem, imperfect=False)
         per_array = self.options.per_array(len(problem.arrays))
-        self.spatial, self.owner = np.unique(per_array, axis=0, return_index=True)
+        distinct, owner = np.unique(per_array, axis=0, return_index=True)
+        rows = [(row, spacing) for row in range(len(distinct)) for spacing in spacings(problem, distinct[row])]
+        self.spatial: Ints = distinct[[row for row, _ in rows]]
+        self.owner = owner[[row for row, _ in rows]]
+        self.spacing: Ints = np.array([spacing for _, spacing in rows], dtype=np.int64).reshape(self.spatial.shape)
         self.extents: Ints = np.array(problem.extents) // self.spatial.prod(axis=1)
         unit = problem.unit
         steps = self.extents.prod(axis=1).astype(np.float64)
@@ -168,7 +172,9 @@ class Search:
             for start in range(0, len(members), BATCH):
                 mine = [parts[i] for i in members[start : start + BATCH]]
                 batch_rows = [part.row for part in mine]
-                batch = Batch(self.problem, Lattices(self.extents[batch_rows], shape), self.spatial[batch_rows])
+                spacing = self.spacing[batch_rows] if self.spacing.any() else None
+                lattices = Lattices(self.extents[batch_rows], shape)
+                batch = Batch(self.problem, lattices, self.spatial[batch_rows], spacing)
                 solved = solve(batch, limits(mine), windows)
                 self.covered += batch.lattices.points * len(mine)
                 found.extend(self.renewed(part, solved, i, windows) for i, part in enumerate(mine))
@@ -184,6 +190,28 @@ class Search:
             chain = trace(solved, index)
             tiles = overfull(self.problem, solved.batch, index, chain)
         return Part(bound, part.serial, part.row, 2, part.most, part.least, chain, tiles)
+
+
+def spacings(problem: Problem, spatial: Ints) -> list[list[list[int]]]:
+    """Distances of array elements that must be told apart, per array and dim; all zero where side by side is best.
+
+    Elements that share windows need fewest points when their tiles stand side by side, except where the window's other
+    variable has a coefficient above one: {0, 1} + {0, 2, 4} are six points, {0, 2} + {0, 2, 4} only four.
+    """
+    left = np.array(problem.extents) // spatial.prod(axis=0)
+    matters: list[tuple[int, int]] = []
+    for rank, (x, y) in window_ranks(problem):
+        (_, a), (_, b) = rank.terms
+        for dim, other in ((x, b), (y, a)):
+            if other > 1 and left[dim] > 1:
+                matters.extend((array, dim) for array in range(len(spatial)) if spatial[array, dim] > 1)
+    found: list[list[list[int]]] = []
+    for choice in itertools.product(*(divisors(int(left[dim])) for _, dim in matters)):
+        spacing = np.zeros_like(spatial)
+        for (array, dim), distance in zip(matters, choice, strict=True):
+            spacing[array, dim] = distance
+        found.append(spacing.tolist())
+    return found
 
 
 def limits(parts: Sequence[Part]) -> dict[Key, Costs]:

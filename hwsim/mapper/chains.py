@@ -38,8 +38,8 @@ Stage = tuple[int, int, int, int]
 class Step:
     """One transition: a crossing settles; or the input is `cut` at a holder; or cut ones `run` along a dim or `leave`.
 
-    `holders` of operand `x`: settle (child, parent); cut (holder,); run and leave (cut holders..., parent). After leaving
-    every step reloads. `ratio`: index of the ratio where a run begins or the input leaves.
+    `holders` of operand `x`: settle (child, parent); cut (holder,); run and leave (cut holders..., parent). After
+    leaving every step reloads. `ratio`: index of the ratio where a run begins or the input leaves.
     """
 
     x: int
@@ -188,7 +188,7 @@ class Programme:
         return found
 
     def after_run(self, target: Stage, step: Step, run: Run) -> Stage:
-        """`target` (the input settled) where nothing can be held any more, else the unsettled stage of the new ratio."""
+        """`target`, the input settled, where nothing can be held any more; else unsettled at the new ratio."""
         if run.ratio is None:
             return target
         mask = sum(2 << holder if holder >= 0 else 1 for holder in step.holders[:-1])
@@ -315,12 +315,24 @@ def passing(programme: Programme, after: dict[Stage, Costs], k: int) -> dict[Sta
         if lacking == [INPUT] and programme.windows and stage[INPUT] < CUT:
             continue
         key = (stage[0], stage[1], stage[2], lacking[0] if lacking else -1)
+        values = spaced(programme.batch, values, k)
         entering[key] = np.minimum(entering[key], values) if key in entering else values
     return entering
 
 
+def spaced(batch: Batch, values: Costs, k: int) -> Costs:
+    """Infinite where a row that fixes the distance of array k's elements passes it elsewhere."""
+    if batch.spacing is None or not batch.spacing[:, k].any():
+        return values
+    for dim in range(len(batch.problem.dims)):
+        wanted = batch.spacing[:, k, dim][:, None]
+        allowed = (wanted == 0) | (batch.lattices.sizes[dim] == wanted)
+        values = np.where(batch.spread(allowed, (dim,)), values, np.inf)
+    return values
+
+
 def moves(problem: Problem, stage: Stage) -> tuple[int, ...]:
-    """Dims a stage may grow along: those that neither a carried operand nor a cut input sees; none while a MAC waits."""
+    """Dims a stage may grow along: those that neither a carried operand nor a cut input sees; none while MACs wait."""
     if any(stage[x] == -1 and not problem.latched(OPERANDS[x]) for x in range(3)):
         return ()
     stationary: set[Operand] = {OPERANDS[stage[3]]} if stage[3] >= 0 else set()

@@ -16,44 +16,11 @@ import numpy as np
 
 from hwsim.mapper.batch import Batch
 from hwsim.mapper.lattice import Costs, Ints, divisors
+from hwsim.mapper.pointsets import new_points, points, united_new
 from hwsim.mapper.problem import Crossing, Problem
 from hwsim.mapping import Rank
 
 Ratio = tuple[int, ...]  # v/t per window dim, in the order of `Halos.dims`
-
-
-@lru_cache(maxsize=1 << 16)
-def points(a: int, m: int, b: int, n: int) -> int:
-    """{a*i + b*j : i < m, j < n} as an integer with one bit per point."""
-    row = sum(1 << (a * i) for i in range(m))
-    found = 0
-    for j in range(n):
-        found |= row << (b * j)
-    return found
-
-
-def spread(found: int, a: int, m: int, b: int, n: int) -> int:
-    """Every point moved by every a*i + b*j, i < m, j < n."""
-    moved = 0
-    for i in range(m):
-        moved |= found << (a * i)
-    result = 0
-    for j in range(n):
-        result |= moved << (b * j)
-    return result
-
-
-def new_points(tile: int, shift: int) -> int:
-    """Points of the tile that were not in it before it moved by `shift`, in the tile's own coordinates."""
-    return tile & ~(tile >> shift if shift >= 0 else tile << -shift)
-
-
-@lru_cache(maxsize=1 << 18)
-def united_new(a: int, x: int, b: int, y: int, united_x: int, united_y: int, shift: int | None) -> int:
-    """Points new to any of the array elements side by side when the tile moves by `shift`; all of them for None."""
-    tile = points(a, x, b, y)
-    found = tile if shift is None else new_points(tile, shift)
-    return spread(found, a * x, united_x, b * y, united_y).bit_count()
 
 
 def window_ranks(problem: Problem) -> list[tuple[Rank, tuple[int, int]]]:
@@ -125,10 +92,9 @@ class Halos:
             own = batch.inside[row, crossing.segment]
             united = batch.inside[row, level] // own
             unit = batch.inside[row, self.segment] // own
-            key = (
-                int(batch.lattices.extents[row, x]), int(batch.lattices.extents[row, y]), int(own[x]), int(own[y]),
-                int(united[x]), int(united[y]), int(unit[x]), int(unit[y]),
-            )  # fmt: skip
+            apart = [batch.distance(row, dim, crossing.segment, level, 0) for dim in (x, y)]
+            numbers = [*batch.lattices.extents[row, [x, y]], *own[[x, y]], *united[[x, y]], *unit[[x, y]], *apart]
+            key = tuple(int(n) for n in numbers)
             if key not in cache:
                 tiles_x, tiles_y = (self.tile_sizes(dim, row, ratio, int(own[dim])) for dim in (x, y))
                 steps = (runner == x, runner == y)
@@ -181,11 +147,11 @@ class Halos:
         return total
 
     def fewest_later(self, crossings: Sequence[Crossing], runner: int, growth: Ints) -> list[Costs]:
-        """Per priced level pJ per point: the least that any step after a run of `runner` can cost, in other dims' blocks.
+        """Per priced level pJ per point: the least any step after a run of `runner` can cost, in other dims' blocks.
 
         A lower bound: the other window keeps everything, this one as much as any later displacement can keep.
         """
-        batch, problem = self.batch, self.problem
+        batch = self.batch
         which = next(i for i, (_, pair) in enumerate(self.ranks) if runner in pair)
         rank, (x, y) = self.ranks[which]
         (_, a), (_, b) = rank.terms
@@ -203,6 +169,7 @@ class Halos:
                     own = batch.inside[row, crossing.segment]
                     united, unit = batch.inside[row, level] // own, batch.inside[row, self.segment] // own
                     numbers = [*batch.lattices.extents[row, [x, y]], *own[[x, y]], *united[[x, y]], *unit[[x, y]]]
+                    numbers += [batch.distance(row, dim, crossing.segment, level, 0) for dim in (x, y)]
                     key = (*(int(n) for n in numbers), int(growth[row]))
                     if key not in cache:
                         tiles = [self.tile_sizes(dim, row, ones, int(own[dim])) for dim in (x, y)]
@@ -269,7 +236,7 @@ def table(
     steps: tuple[bool, bool],
 ) -> tuple[Costs, Costs]:
     """(sizes x, sizes y): points of the united tile, and those new when x steps, y steps, or both wrap around."""
-    united_x, united_y, unit_x, unit_y = united_and_unit
+    united_x, united_y, unit_x, unit_y, apart_x, apart_y = united_and_unit
     whole = np.zeros((len(tiles_x), len(tiles_y)))
     new = np.zeros((len(tiles_x), len(tiles_y)))
     for i, tx in enumerate(tiles_x):
@@ -277,8 +244,9 @@ def table(
             if tx and ty:
                 x = a * tx * (unit_x if steps[0] else 1 - ratio[0])
                 y = b * ty * (unit_y if steps[1] else 1 - ratio[1])
-                whole[i, j] = united_new(a, tx, b, ty, united_x, united_y, None)
-                new[i, j] = united_new(a, tx, b, ty, united_x, united_y, x + y)
+                apart = (apart_x or tx, apart_y or ty)
+                whole[i, j] = united_new(a, tx, b, ty, united_x, united_y, None, apart)
+                new[i, j] = united_new(a, tx, b, ty, united_x, united_y, x + y, apart)
     return whole, new
 
 
@@ -286,7 +254,7 @@ def later_table(
     a: int, b: int, tiles_x: Sequence[int], tiles_y: Sequence[int], key: tuple[int, ...], x_ran: bool
 ) -> Costs:
     """(sizes x, sizes y): fewest points new to the united tile at any step after x (or y) ran by the key's growth."""
-    extent_x, extent_y, own_x, own_y, united_x, united_y, unit_x, unit_y, growth = key
+    extent_x, extent_y, own_x, own_y, united_x, united_y, unit_x, unit_y, apart_x, apart_y, growth = key
     new = np.zeros((len(tiles_x), len(tiles_y)))
     for i, tx in enumerate(tiles_x):
         for j, ty in enumerate(tiles_y):
@@ -295,5 +263,7 @@ def later_table(
             wraps_y = [-b * ty * (g - 1) for g in divisors(most_y) if x_ran or g % growth == 0]
             shifts = {x + y for x in (*wraps_x, a * tx * unit_x) for y in wraps_y}
             shifts |= {x + b * ty * unit_y for x in wraps_x}
-            new[i, j] = min(united_new(a, tx, b, ty, united_x, united_y, shift) for shift in shifts)
+            new[i, j] = min(
+                united_new(a, tx, b, ty, united_x, united_y, shift, (apart_x or tx, apart_y or ty)) for shift in shifts
+            )
     return new

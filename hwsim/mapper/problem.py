@@ -1,8 +1,8 @@
 """One layer on one accelerator as the search sees it: who holds what, and the price of an element that moves.
 
 Every operand has a chain of holders from the outermost memory down to the MAC, some of which it may bypass. A
-`Crossing` is one possible neighbouring pair (parent, child) of that chain. Its energy is linear in the visits V_j: elements that
-pass level j between child and parent (j counts the arrays inside it), summed over instances and time:
+`Crossing` is one possible neighbouring pair (parent, child) of that chain. Its energy is linear in the visits V_j:
+elements that pass level j between child and parent (j counts the arrays inside it), summed over instances and time:
 energy = sum_j price_j * V_j + constant. V_j = |operand| * product over irrelevant dims of the blocks they are cut into.
 """
 

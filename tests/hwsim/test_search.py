@@ -1,0 +1,272 @@
+"""The quick search: legal, honest, monotone in bits; its cache; the certified optima of a known machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from hwsim import search_cache
+from hwsim.accelerator import load_accelerator
+from hwsim.counts import count_accesses
+from hwsim.errors import InfeasibleMapping
+from hwsim.layer_cost import price
+from hwsim.machine import OPERANDS, Accelerator, Array, Axis, Capabilities, MacUnit, Memory, Operand, VectorUnit
+from hwsim.mapper.certify import Search
+from hwsim.mapper.problem import Problem
+from hwsim.mapper.quick import bound_pj
+from hwsim.mapping import Mapping, validate
+from hwsim.search import search, search_network
+from hwsim.workload import DIMS, Layer, Loops, Tensor, Workload
+from tests.strategies import random_mapping
+
+SPECS = ("eyeriss_v1", "tpu_v1", "bit_fusion", "t4")
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(search_cache.ENVIRONMENT, "")
+
+
+def conv(k: int, c: int, p: int, r: int, stride: int = 1, bits: int = 8, groups: int = 1, name: str = "conv") -> Layer:
+    """A square convolution with padding as usual, K and C per group."""
+    padding = r // 2
+    height = (p - 1) * stride + r - 2 * padding
+    return Layer(
+        name=name,
+        op="conv",
+        inputs=(Tensor("x", (1, c * groups, height, height), bits, signed=False),),
+        output=Tensor("y", (1, k * groups, p, p), bits),
+        weight=Tensor("w", (k * groups, c, r, r), bits),
+        loops=Loops(G=groups, K=k, C=c, P=p, Q=p, R=r, S=r),
+        stride=(stride, stride),
+        padding=(padding,) * 4,
+    )
+
+
+LAYERS = (conv(64, 3, 112, 7, 2), conv(128, 128, 28, 3), conv(512, 256, 7, 1, 2), conv(1, 1, 28, 3, groups=96))
+
+
+def with_bits(layer: Layer, bits: int) -> Layer:
+    """The layer with all operands at one width."""
+    weight = layer.weight
+    assert weight is not None
+    return dataclasses.replace(
+        layer,
+        weight=dataclasses.replace(weight, bits=bits),
+        inputs=tuple(dataclasses.replace(t, bits=bits) for t in layer.inputs),
+        output=dataclasses.replace(layer.output, bits=bits),
+    )
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("objective", ["energy", "latency", "edp"])
+def test_found_mappings_are_legal_and_never_below_the_bound(spec: str, objective: str) -> None:
+    machine = load_accelerator(spec)
+    for layer in LAYERS[1:]:
+        found = search(layer, machine, objective)  # type: ignore[arg-type]
+        assert validate(found.mapping, layer, machine) == []
+        assert found.counts == count_accesses(layer, found.mapping, machine)
+        assert 0 < found.certificate.lower_bound <= found.certificate.value
+        assert found.certificate.gap == pytest.approx(found.certificate.value / found.certificate.lower_bound - 1)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_fewer_bits_never_cost_more(spec: str) -> None:
+    machine = load_accelerator(spec)
+    layers = list(LAYERS[1:3])
+    energies = []
+    for bits in (8, 4, 2):
+        network = Workload("n", [renamed(with_bits(layer, bits), f"l{i}") for i, layer in enumerate(layers)])
+        found = search_network(network, machine)
+        energies.append([f.cost.total_energy_pj for f in found.values()])
+    for wide, narrow in itertools.pairwise(energies):
+        assert all(n <= w for n, w in zip(narrow, wide, strict=True))
+
+
+def renamed(layer: Layer, name: str) -> Layer:
+    """The layer under another name, with tensors of its own."""
+    assert layer.weight is not None
+    return dataclasses.replace(
+        layer,
+        name=name,
+        inputs=tuple(dataclasses.replace(t, name=f"{name}.x") for t in layer.inputs),
+        output=dataclasses.replace(layer.output, name=f"{name}.y"),
+        weight=dataclasses.replace(layer.weight, name=f"{name}.w"),
+    )
+
+
+def test_identical_layers_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import hwsim.search as module
+
+    asked: list[str] = []
+    original = module.candidates
+    monkeypatch.setattr(module, "candidates", lambda problem, effort: (asked.append("x"), original(problem, effort))[1])
+    network = Workload("twins", [renamed(LAYERS[2], "a"), renamed(LAYERS[2], "b")])
+    found = search_network(network, load_accelerator("bit_fusion"))
+    assert len(asked) == 1
+    assert found["a"].mapping == found["b"].mapping
+    assert (found["a"].cost.name, found["b"].cost.name) == ("a", "b")
+
+
+def test_the_simple_bound_holds_for_random_legal_mappings() -> None:
+    rng = random.Random(7)
+    for spec in SPECS:
+        machine = unlimited(load_accelerator(spec))
+        for layer in (conv(6, 4, 5, 3), conv(8, 6, 4, 1), conv(1, 1, 6, 3, groups=4)):
+            bound = bound_pj(Problem(layer, machine))
+            for _ in range(12):
+                mapping = legal_mapping(rng, layer, machine)
+                cost = price(layer, count_accesses(layer, mapping, machine), machine)
+                assert cost.total_energy_pj >= bound * (1 - 1e-12)
+
+
+def unlimited(machine: Accelerator) -> Accelerator:
+    """The machine with room for everything, all dims allowed on its axes, its outermost memory called dram."""
+    nodes = []
+    for place, node in enumerate(machine.hierarchy):
+        if isinstance(node, Array):
+            axes = tuple(dataclasses.replace(axis, size=64, dims=DIMS, max_dims=None) for axis in node.axes)
+            nodes.append(dataclasses.replace(node, axes=axes, reduction=True))
+        else:
+            name = "dram" if place == 0 else node.name
+            nodes.append(dataclasses.replace(node, name=name, size_bits=None, partitions=()))
+    return dataclasses.replace(machine, hierarchy=tuple(nodes))
+
+
+def legal_mapping(rng: random.Random, layer: Layer, machine: Accelerator) -> Mapping:
+    """A random mapping that keeps every rule."""
+    while True:
+        mapping = random_mapping(rng, layer, machine)
+        if not validate(mapping, layer, machine):
+            return mapping
+
+
+def test_a_layer_that_fits_nowhere_names_the_need_and_the_memory() -> None:
+    machine = study_machine(scratch_words=0.5)
+    with pytest.raises(InfeasibleMapping, match=r"does not fit study.*(isp|wsp|osp) holds 8 bits, its tiles need 16"):
+        search(study_layer(8, 8, 7, 1), machine)
+
+
+# --- cache ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_search_comes_from_the_cache_and_is_equal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(search_cache.ENVIRONMENT, str(tmp_path))
+    machine = load_accelerator("bit_fusion")
+    first = search(LAYERS[2], machine)
+    monkeypatch.setattr("hwsim.search.candidates", None)  # a search would fail now
+    assert search(dataclasses.replace(LAYERS[2], name="other"), machine).mapping == first.mapping
+    assert search(LAYERS[2], machine).certificate == first.certificate
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"version": 1}', '{"version": 1, "nodes": [["dram"]]}', "null"])
+def test_a_damaged_cache_entry_is_a_miss(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: str) -> None:
+    monkeypatch.setenv(search_cache.ENVIRONMENT, str(tmp_path))
+    machine = load_accelerator("bit_fusion")
+    first = search(LAYERS[2], machine)
+    (entry,) = (tmp_path / "mappings").glob("*.json")
+    entry.write_text(damage)
+    assert search(LAYERS[2], machine).mapping == first.mapping
+    assert json.loads(entry.read_text())["version"] == search_cache.VERSION
+
+
+def test_another_width_or_machine_is_another_question() -> None:
+    machine = load_accelerator("bit_fusion")
+    keys = {
+        search_cache.content_hash(layer, accelerator, {"objective": objective})
+        for layer in (LAYERS[1], with_bits(LAYERS[1], 4))
+        for accelerator in (machine, dataclasses.replace(machine, clock_mhz=1.0))
+        for objective in ("energy", "edp")
+    }
+    assert len(keys) == 8
+
+
+# --- the machine of the study: 12 x 14 PEs, scratchpads of 12, 192 and 16 words, prices 1 / 6 / 200 --------------------
+
+
+def study_machine(scratch_words: float = 1.0) -> Accelerator:
+    """Everything in words of 16 bits, no static power."""
+
+    def memory(name: str, words: float | None, keeps: tuple[Operand, ...], energy: float) -> Memory:
+        size = None if words is None else int(words * 16)
+        return Memory(name, size, keeps, word_bits=16, packing="padded", read_energy_pj=energy, write_energy_pj=energy)
+
+    every = tuple(range(1, 65))
+    pads = (12, 192, 16) if scratch_words == 1.0 else (scratch_words,) * 3
+    return Accelerator(
+        name="study",
+        clock_mhz=200.0,
+        node_nm=65.0,
+        hierarchy=(
+            memory("dram", None, OPERANDS, 200.0),
+            memory("glb", 128 * 1024, ("input", "output"), 6.0),
+            Array("pe", (Axis("rows", 12, DIMS), Axis("columns", 14, DIMS))),
+            memory("isp", pads[0], ("input",), 1.0),
+            memory("wsp", pads[1], ("weight",), 1.0),
+            memory("osp", pads[2], ("output",), 1.0),
+        ),
+        mac=MacUnit("fixed", 16, 16, 16, 1.0),
+        vector=VectorUnit(1, 0.0, 0.0),
+        capabilities=Capabilities(every, every, every),
+    )
+
+
+def study_layer(k: int, c: int, p: int, r: int, stride: int = 1) -> Layer:
+    """A layer in words: 16 bits everywhere, accumulators included."""
+    return dataclasses.replace(conv(k, c, p, r, stride, bits=16), accumulator_bits=16)
+
+
+STUDY = (
+    ((128, 64, 28, 1, 2), 10.23294),
+    ((256, 128, 14, 1, 2), 8.5958),
+    ((512, 256, 7, 1, 2), 10.4966),
+    ((1000, 512, 1, 1, 1), 206.6271),
+    ((512, 512, 7, 3, 1), 9.3144),
+)
+STUDY_LONG = (
+    ((64, 3, 112, 7, 2), 6.7688),
+    ((64, 64, 56, 3, 1), 5.9338),
+    ((128, 64, 28, 3, 2), 6.4729),
+    ((128, 128, 28, 3, 1), 5.7045),
+    ((256, 128, 14, 3, 2), 6.6944),
+    ((256, 256, 14, 3, 1), 6.3066),
+    ((512, 256, 7, 3, 2), 9.5200),
+)
+
+
+def certified_pj_per_mac(shape: tuple[int, int, int, int, int]) -> tuple[float, float]:
+    """(best, lower bound) of crossings and MACs, static power and parameters left out as in the study."""
+    layer, machine = study_layer(*shape), study_machine()
+    problem = Problem(layer, machine)
+    dynamic = dataclasses.replace(problem.unit, static_pj_per_cycle=0.0)
+    problem.__dict__["unit"] = dynamic
+
+    def value(mapping: Mapping) -> float | None:
+        if validate(mapping, layer, machine):
+            return None
+        return dynamic.dynamic_pj(count_accesses(layer, mapping, machine))
+
+    hunt = Search(problem, "energy", value, float("inf"))
+    proof = hunt.run(0.0, float("inf"))
+    assert proof.finished
+    return (hunt.best - dynamic.fixed_pj) / layer.macs, (proof.lower_bound - dynamic.fixed_pj) / layer.macs
+
+
+@pytest.mark.parametrize(("shape", "expected"), STUDY)
+def test_certified_optima_of_the_study(shape: tuple[int, int, int, int, int], expected: float) -> None:
+    best, bound = certified_pj_per_mac(shape)
+    assert best == pytest.approx(expected, abs=6e-5)
+    assert bound == pytest.approx(best, rel=1e-8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shape", "expected"), STUDY_LONG)
+def test_certified_optima_of_the_study_large_layers(shape: tuple[int, int, int, int, int], expected: float) -> None:
+    best, bound = certified_pj_per_mac(shape)
+    assert best == pytest.approx(expected, abs=6e-5)
+    assert bound == pytest.approx(best, rel=1e-8)
