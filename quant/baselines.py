@@ -136,12 +136,12 @@ class DoReFa(_PerTensor):
             raise ValueError("method 'dorefa': weights are signed with offset=True (s/2), activations without offset")
         if not is_weight and spec.p == 0:
             raise ValueError("method 'dorefa' has no signed 1-bit activations; use bits >= 2")
-        self.register_buffer("s", torch.tensor(2.0 / (2**spec.bits - 1) if is_weight else 1.0 / spec.p))
+        self.register_buffer("one", torch.ones(()))
         self.zero_is_exact = not is_weight
 
     def in_wide(self, x: Tensor, features: int) -> Tensor:
         v = self._soft_codes(x)
-        return rounded_through(v, v) * self.s + self.offset()
+        return rounded_through(v, v) * self.step() + self.offset()
 
     def codes(self, x: Tensor) -> Tensor:
         return self._soft_codes(x.to(torch.promote_types(x.dtype, torch.float32))).round()
@@ -149,15 +149,16 @@ class DoReFa(_PerTensor):
     def _soft_codes(self, x: Tensor) -> Tensor:
         n, p = self.spec.n, self.spec.p
         if not self.is_weight:
-            return (x / self.s).clamp(n, p)
+            return (x / self.step()).clamp(n, p)
         t = x.tanh()
         return (t / t.abs().max().clamp_min(torch.finfo(t.dtype).tiny) + 1) / 2 * (p - n) + n
 
     def step(self) -> Tensor:
-        return cast(Tensor, self.s)
+        # A quotient of the computing dtype: a stored float32 would stay one after model.double().
+        return self.one * 2 / (2**self.spec.bits - 1) if self.is_weight else self.one / self.spec.p
 
     def offset(self) -> Tensor:
-        return self.s / 2 if self.is_weight else torch.zeros_like(self.s)
+        return self.step() / 2 if self.is_weight else torch.zeros_like(self.one)
 
     def initialise_parameters(self, values: Tensor) -> None:
         """Nothing depends on data."""
@@ -261,12 +262,12 @@ class Qil(_PerTensor):
         self.centre = nn.Parameter(torch.tensor(math.nan))
         self.distance = nn.Parameter(torch.tensor(math.nan))
         self.register_buffer("distance_floor", torch.tensor(torch.finfo(torch.float32).tiny))
-        self.register_buffer("s", torch.tensor(1.0 / spec.p))
+        self.register_buffer("one", torch.ones(()))
         self.zero_is_exact = spec.signed
 
     def in_wide(self, x: Tensor, features: int) -> Tensor:
         v = self._soft_codes(x, 1.0 / math.sqrt(features * self.spec.p))
-        return rounded_through(v, v) * self.s
+        return rounded_through(v, v) * self.step()
 
     def codes(self, x: Tensor) -> Tensor:
         return self._soft_codes(x.to(torch.promote_types(x.dtype, torch.float32)), 1.0).round()
@@ -280,7 +281,7 @@ class Qil(_PerTensor):
         return ((x.abs() - centre) / (2 * distance) + 0.5).clamp(0, 1) * x.sign() * self.spec.p
 
     def step(self) -> Tensor:
-        return cast(Tensor, self.s)
+        return self.one / self.spec.p
 
     @torch.no_grad()
     def initialise_parameters(self, values: Tensor) -> None:
