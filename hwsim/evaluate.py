@@ -15,6 +15,7 @@ from pathlib import Path
 from hwsim.accelerator import load_accelerator
 from hwsim.bits import assign_bits
 from hwsim.errors import HwsimError, WorkloadError
+from hwsim.explain import explain, explained_json, explanation_lines, write_explanations
 from hwsim.machine import Accelerator
 from hwsim.mapping import load_mappings
 from hwsim.plan import plan_network, planned
@@ -142,6 +143,9 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--out", type=Path, metavar="DIR", help="write report.json, layers.csv, figures, report.html")
     parse.add_argument("--json", action="store_true", help="print the report as JSON and nothing else")
     parse.add_argument("--allow-uncosted", action="store_true", help="list unknown operators instead of refusing")
+    parse.add_argument(
+        "--explain", action="store_true", help="what one bit fewer or more changes in each layer, and why"
+    )
     parse.add_argument("--save-workload", type=Path, metavar="FILE", help="save the extracted workload as JSON")
     return parse
 
@@ -165,10 +169,15 @@ def run(arguments: Sequence[str] | None = None) -> None:
     )
     report = evaluate(workload, accelerator, request)
     written = write_report(report, options.out) if options.out else []
+    explanations = explain(report) if options.explain else ()
+    if explanations and options.out:
+        written.append(write_explanations(explanations, options.out))
     if options.json:
-        print(report.to_json())
+        print(explained_json(report, explanations))
     else:
         render(report)
+        for line in explanation_lines(explanations):
+            print(line)
         for path in written:
             print(f"wrote {path}")
 
