@@ -220,7 +220,7 @@ def assign_bits(
         if width is None:
             return tensor
         signed, offset = (True, False) if tensor.name in widths.weights else codes.of(tensor)
-        return dataclasses.replace(tensor, bits=width, signed=signed, offset=offset)
+        return dataclasses.replace(tensor, bits=width, signed=signed, offset=offset, zero_point=None)
 
     changed = workload.map_tensors(change)
     layers = [with_padding_policy(layer, request.padding_policy) for layer in changed.layers]

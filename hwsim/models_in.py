@@ -21,14 +21,17 @@ from hwsim.errors import WorkloadError
 from hwsim.extract import extract, first_line
 from hwsim.extraction.lower import lower
 from hwsim.extraction.table import HANDLERS
+from hwsim.importers.onnx_graph import read_onnx
 from hwsim.importers.pt2 import read_pt2
+from hwsim.importers.tflite import read_tflite_graph
+from hwsim.importers.tflite_file import IDENTIFIER
 from hwsim.workload import FORMAT, Workload, load_workload
 from quant import checkpoint, models
 
 Shape = tuple[int, ...]
 FORMS = (
-    "a zoo name (resnet18), a checkpoint folder, a saved workload (.json), a .pt2 file, package.module:factory, "
-    "timm:NAME, torchvision:NAME or hf:CONFIG"
+    "a zoo name (resnet18), a checkpoint folder, a saved workload (.json), a .pt2, .onnx or .tflite file, "
+    "package.module:factory, timm:NAME, torchvision:NAME or hf:CONFIG"
 )
 FILE_SUFFIXES = (
     ".json",
@@ -93,6 +96,10 @@ def from_path(path: Path, input_shape: Shape | None, allow_uncosted: bool) -> Wo
     if start[:4] == b"PK\x03\x04":
         return lower(read_pt2(path, input_shape), HANDLERS, allow_uncosted)
     suffix = path.suffix.lower()
+    if start[4:8] == IDENTIFIER or suffix == ".tflite":
+        return lower(read_tflite_graph(path, input_shape), HANDLERS, allow_uncosted)
+    if suffix in (".onnx", ".qonnx"):
+        return lower(read_onnx(path, input_shape), HANDLERS, allow_uncosted)
     if suffix == ".json" or FORMAT.encode() in start:
         return load_workload(path)
     if suffix == ".pt2":

@@ -77,6 +77,7 @@ class Tensor:
     `name` is shared by everybody who touches the same tensor (so bits are assigned per tensor, not per layer).
     `origin` says what produced an activation (`image`, `relu`, `silu`, `sigmoid`, `linear`, `softmax`, ...): it
     decides the quantizer's configuration. `offset`: a real-valued beta belongs to it. `scales`: step sizes stored.
+    `zero_point`: the code that means 0.0, in files whose offsets are integers (beta = -s * zero_point).
     """
 
     name: str
@@ -86,6 +87,7 @@ class Tensor:
     offset: bool = False
     origin: str = ""
     scales: int = 1
+    zero_point: int | None = None
 
     @property
     def elements(self) -> int:

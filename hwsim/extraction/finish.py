@@ -246,11 +246,13 @@ def tensor_of(act: Act) -> Tensor:
     if codes is None:
         width = FLOAT_BITS if record.index_bits is None else record.index_bits
         return Tensor(record.name, shape, width, signed=record.index_bits is None, origin=record.origin)
-    return Tensor(record.name, shape, codes.bits, codes.signed, codes.offset, record.origin, codes.scales)
+    named = (record.name, shape, codes.bits, codes.signed, codes.offset, record.origin, codes.scales)
+    return Tensor(*named, zero_point=codes.zero_point)
 
 
 def weight_tensor(const: Const) -> Tensor:
     """A parameter operand."""
     codes = const.quantization or Quantization("", FLOAT_BITS, True, False)
     shape = tuple(const.shape) or (1,)
-    return Tensor(const.name, shape, codes.bits, codes.signed, codes.offset, "weight", codes.scales)
+    named = (const.name, shape, codes.bits, codes.signed, codes.offset, "weight", codes.scales)
+    return Tensor(*named, zero_point=codes.zero_point)

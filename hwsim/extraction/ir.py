@@ -68,7 +68,10 @@ def refs_in(value: Arg) -> Iterator[Ref]:
 
 @dataclass(frozen=True)
 class Quantization:
-    """What a quantizer module says about the codes it makes; `module` is its qualified name."""
+    """What a quantizer module says about the codes it makes; `module` is its qualified name.
+
+    `zero_point`: the integer that means 0.0, where the offset is snapped to one and there is one for the tensor.
+    """
 
     module: str
     bits: int
@@ -76,6 +79,7 @@ class Quantization:
     offset: bool
     scales: int = 1
     of_weight: bool = False
+    zero_point: int | None = None
 
     def same_codes(self, other: Quantization) -> bool:
         """Equal in everything that the codes' storage shows."""

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 
-from hwsim.errors import UnsupportedOp
+from hwsim.errors import UnsupportedOp, WorkloadError
 from hwsim.extraction.finish import finish
 from hwsim.extraction.ir import Arg, Meta, Op, OpGraph, Quantization, Ref
 from hwsim.extraction.values import Act, Const, Draft, Part, Record, Single, Value
@@ -188,6 +188,10 @@ class Lowering:
                     raise Unhandled("no handler")
             except Unhandled as problem:
                 self.give_up(op, str(problem))
+            except (ArithmeticError, IndexError, KeyError, TypeError, ValueError) as problem:
+                raise WorkloadError(
+                    f"model {self.graph.name}: {op.op} at {place(op)} has operands it cannot have: {problem!r}"
+                ) from problem
 
     def is_constant(self, op: Op) -> bool:
         """Whether nothing it reads depends on the input; its outputs become constants."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from hwsim.extraction.ir import Arg, Op
+from hwsim.extraction.ir import Arg, Op, Ref
 from hwsim.extraction.lower import Handler, Lowering, Unhandled
 from hwsim.extraction.values import Act, Const, Draft, Padding, Single
 from hwsim.workload import Loops
@@ -251,7 +251,7 @@ def batch_norm(walk: Lowering, op: Op) -> None:
         raise Unhandled("in training mode; call model.eval()")
     found = walk.act(op, "input")
     weight = walk.const(op, "weight") or walk.const(op, "running_mean")
-    folds_into = foldable(walk, found)
+    folds_into = foldable(walk, op.get("input"))
     if folds_into:
         for draft in folds_into:
             draft.bias = True
@@ -261,19 +261,22 @@ def batch_norm(walk: Lowering, op: Op) -> None:
     walk.bind(op, walk.emit("batch_norm", op, [found], walk.shape(op), "linear", weight=weight, bias=True))
 
 
-def foldable(walk: Lowering, act: Act) -> list[Draft]:
-    """The layers that can absorb a factor per channel of `act`: its producer, or all producers of a concatenation of
-    channels, provided that nobody else reads what they make and nothing stands between."""
-    draft = act.record.producer
-    if draft is None or act.version is not None or act.shape != walk.meta(draft.op.outputs[0]).shape:
+def foldable(walk: Lowering, ref: Arg) -> list[Draft]:
+    """The layers that can absorb a factor and a summand per channel of a value: its producer, or all producers of a
+    concatenation of channels, provided that nobody else reads what they make and nothing stands between."""
+    act = walk.values.get(ref.name) if isinstance(ref, Ref) else None
+    if not isinstance(ref, Ref) or not isinstance(act, Act) or act.version is not None or act.pad is not None:
         return []
-    if walk.uses.get(draft.op.outputs[0], 0) != 1:
+    draft = act.record.producer
+    if draft is None or not draft.op.outputs or act.shape != walk.shape(draft.op):
+        return []
+    if walk.uses.get(ref.name, 0) != 1 or walk.uses.get(draft.op.outputs[0], 0) != 1:
         return []
     if draft.kind in ("conv", "linear"):
         return [draft]
     if draft.kind != "concat" or draft.weight is not None or draft.op.get("dim", 0) != 1:
         return []
-    parts = [foldable(walk, part) for part in draft.inputs]
+    parts = [foldable(walk, part) for part in draft.op.refs()]
     return [maker for part in parts for maker in part] if all(parts) else []
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from hwsim.extraction.ir import Arg, Op
 from hwsim.extraction.lower import QUANTIZER, Handler, Lowering, Unhandled, quantize
-from hwsim.extraction.mac_handlers import pair
+from hwsim.extraction.mac_handlers import foldable, pair
 from hwsim.extraction.values import Act, Const, Single
 
 SCALE_FOLDS = "a constant factor folds into the step size"
@@ -99,11 +99,28 @@ def elementwise(kind: str) -> Handler:
             walk.bind(op, acts[0].seen_as(walk.shape(op)))
             walk.count_free(op, SCALE_FOLDS)
             return
+        source = op.get(names[0] if operands[0] is acts[0] else names[1]) if acts else None
+        if len(acts) == 1 and len(consts) == 1 and folds_per_channel(walk, source, acts[0], consts[0]):
+            walk.bind(op, acts[0])
+            walk.count_free(op, "a constant per channel folds into the layer before")
+            return
         origin = product_origin(acts) if kind == "mul" else "add" if kind in ("add", "sub") else "linear"
         weight = consts[0] if consts else None
         walk.bind(op, walk.emit(kind, op, acts, walk.shape(op), origin, weight=weight))
 
     return handle
+
+
+def folds_per_channel(walk: Lowering, source: Arg, act: Act, const: Const) -> bool:
+    """Whether a constant has one value per output channel of the layer right before, which then absorbs it."""
+    makers = foldable(walk, source)
+    channel = len(act.shape) - 1 if all(maker.kind == "linear" for maker in makers) else 1
+    aligned = (1,) * (len(act.shape) - len(const.shape)) + const.shape
+    if not makers or any(n not in (1, act.shape[channel] if i == channel else 1) for i, n in enumerate(aligned)):
+        return False
+    for maker in makers:
+        maker.bias = True
+    return True
 
 
 def negation(walk: Lowering, op: Op) -> None:
@@ -222,6 +239,13 @@ def normalisation(kind: str) -> Handler:
         walk.bind(op, result)
 
     return handle
+
+
+def local_response(walk: Lowering, op: Op) -> None:
+    """Local response normalisation over `size` channels (AlexNet, GoogLeNet)."""
+    source, size = walk.act(op, "self"), op.get("size", 1)
+    window = size if isinstance(size, int) else 1
+    walk.bind(op, walk.emit("lrn", op, [source], walk.shape(op), source.record.origin, window=window))
 
 
 def concat(walk: Lowering, op: Op) -> None:
@@ -347,6 +371,7 @@ HANDLERS: dict[str, Handler] = {
     **each({"linalg_vector_norm": "reduce_sum", "norm": "reduce_sum"}, reduction),
     **named(("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm"), normalisation("layer_norm")),
     **named(("group_norm", "native_group_norm", "instance_norm"), normalisation("group_norm")),
+    "onnx.LRN": local_response,
     **named(("cat", "concat", "concatenate", "stack"), concat),
     **named(("embedding",), embedding),
     **named(("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d"), pad),

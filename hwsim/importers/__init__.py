@@ -1,4 +1,5 @@
 """Network files read as data, never executed: `.pt2` archives of torch.export, ONNX and QONNX, quantized TFLite.
 
-Each module has `read(path) -> Workload`-like entry points of its own; none of them imports torch or unpickles anything.
+`pt2.read_pt2`, `onnx_graph.read_onnx` and `tflite.read_tflite_graph` return the `OpGraph` that the handlers of
+`hwsim.extraction` lower; none of them imports torch or unpickles anything.
 """

@@ -8,7 +8,9 @@ torch.export.load itself is not used: it unpickles weights and constants (torch 
 from __future__ import annotations
 
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,8 +48,17 @@ def graph_json(path: Path) -> Mapping[str, Any]:
             raw = archive.read(info)
     except zipfile.BadZipFile:
         raise WorkloadError(f"{path}: not a complete .pt2 archive: truncated, or another kind of file") from None
-    except (OSError, RuntimeError, NotImplementedError) as problem:
-        raise WorkloadError(f"{path}: cannot be read: {problem}") from None
+    except (
+        OSError,
+        RuntimeError,
+        NotImplementedError,
+        ValueError,
+        EOFError,
+        KeyError,
+        struct.error,
+        zlib.error,
+    ) as problem:
+        raise WorkloadError(f"{path}: not a complete .pt2 archive: {problem}") from None
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError) as problem:
@@ -105,7 +116,9 @@ class GraphReader:
                 raise WorkloadError(
                     f"{self.path}: {name} has a symbolic size ({symbol}): export again without dynamic_shapes"
                 )
-            sizes.append(int(size["as_int"]))
+            if not isinstance(size["as_int"], int):
+                raise TypeError(f"size {size['as_int']!r} of {name}")
+            sizes.append(size["as_int"])
         return Meta(tuple(sizes), DTYPES.get(value["dtype"], "float32"))
 
     def inputs(self) -> tuple[list[str], dict[str, str]]:
@@ -119,7 +132,7 @@ class GraphReader:
                 if kind == "user_input" and name in self.values:
                     inputs.append(name)
                 elif isinstance(name, str) and stored is not None:
-                    constants[name] = stored
+                    constants[name] = text(stored)
         return inputs, constants
 
     def op(self, node: Mapping[str, Any]) -> Op:
@@ -136,11 +149,11 @@ def argument(value: Mapping[str, Any]) -> Arg:
     """A serialized argument; devices, layouts and graphs become text."""
     ((kind, body),) = value.items()
     if kind == "as_tensor":
-        return Ref(body["name"])
+        return Ref(text(body["name"]))
     if kind in ("as_tensors", "as_optional_tensors"):
-        return tuple(Ref(name) if (name := item_name(item)) else None for item in body)
+        return tuple(Ref(text(name)) if (name := item_name(item)) else None for item in body)
     if kind == "as_optional_tensor":
-        return Ref(body["as_tensor"]["name"]) if "as_tensor" in body else None
+        return Ref(text(body["as_tensor"]["name"])) if "as_tensor" in body else None
     if kind in SCALARS:
         return body
     if kind in LISTS:
@@ -154,7 +167,14 @@ def argument(value: Mapping[str, Any]) -> Arg:
     return str(body)
 
 
-def item_name(item: Mapping[str, Any]) -> str | None:
+def text(value: Any) -> str:
+    """A name. Raises TypeError for anything else."""
+    if not isinstance(value, str):
+        raise TypeError(f"expected a name, got {value!r}")
+    return value
+
+
+def item_name(item: Mapping[str, Any]) -> Any:
     """Name of a tensor in a list, whose entries may be absent."""
     found = item.get("as_tensor", item)
     return found.get("name") if isinstance(found, dict) else None

@@ -311,6 +311,27 @@ def test_batch_norm_behind_a_concatenation_folds_into_all_parts() -> None:
     assert [(f.op, f.count) for f in net.coverage.free] == [("batch_norm", 1)]
 
 
+def test_a_constant_per_channel_folds_into_the_layer_before() -> None:
+    class Scaled(nn.Module):
+        def __init__(self, shape: tuple[int, ...], twice: bool = False) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1, bias=False)
+            self.gamma, self.twice = nn.Parameter(torch.ones(shape)), twice
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            z = y * self.gamma + 0.5 * self.gamma
+            return z + y if self.twice else z
+
+    def ops(*arguments: Any) -> list[str]:
+        return [layer.op for layer in extract(Scaled(*arguments), W(1, 3, 4, 4))]
+
+    assert ops((4, 1, 1)) == ["conv"]
+    assert ops((1,)) == ["conv", "add"]  # the factor folds into the step size, the summand is not per channel
+    assert ops((4,)) == ["conv", "mul", "add"]  # per column, not per channel
+    assert ops((4, 1, 1), True) == ["conv", "mul", "add", "add"]  # the unscaled output is read as well
+
+
 def test_zero_padding_is_taken_over_by_the_convolution() -> None:
     net = extract(Chain(nn.ZeroPad2d((1, 2, 3, 4)), nn.Conv2d(3, 4, 3, padding=1)), W(1, 3, 8, 8))
     layer = only(net, "conv")
