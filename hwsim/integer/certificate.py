@@ -349,7 +349,8 @@ def workload_layer(model: IntegerModel, node: graph.Convolve) -> Layer:
         op, padding, stride, dilation = "linear", (0, 0, 0, 0), (1, 1), (1, 1)
     else:
         w, g = node.window, node.window.groups
-        loops = Loops(1, g, node.weight.shape[0] // g, node.weight.shape[1], *node.shape[2:], *w.kernel)
+        rows, columns = node.shape[2:]
+        loops = Loops(1, g, node.weight.shape[0] // g, node.weight.shape[1], rows, columns, w.kernel[0], w.kernel[1])
         op, padding, stride, dilation = "conv", w.padding, w.stride, w.dilation
     return Layer(
         node.layer or node.name, op, (source,), Operand(f"{node.name}.out", node.shape, 32),

@@ -169,8 +169,8 @@ def smooth_table(name: str, shift: int) -> tuple[Tensor, int]:
         raise ValueError(f"{name}: its argument needs more than {shift} fractional bits; its range is too wide")
     function = Smooth(name)
     h = 1 / _INTERVALS_PER_UNIT
-    starts = np.arange(-_EDGE * _INTERVALS_PER_UNIT, _EDGE * _INTERVALS_PER_UNIT) * h
-    y0, y1, y2 = function(starts), function(starts + h / 2), function(starts + h)
+    starts = np.arange(-_EDGE * _INTERVALS_PER_UNIT, _EDGE * _INTERVALS_PER_UNIT).astype(np.float64) * h
+    y0, y1, y2 = (function(np.asarray(starts + d, dtype=np.float64)) for d in (0, h / 2, h))
     scale = 2.0**shift
     c = np.stack([y0, -3 * y0 + 4 * y1 - y2, 2 * y0 - 4 * y1 + 2 * y2]) * scale
     c = np.round(c)

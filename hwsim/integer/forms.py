@@ -29,13 +29,13 @@ def rationals(values: Tensor | Sequence[float] | float) -> Rationals:
     if isinstance(values, Tensor):
         values = values.detach().double().reshape(-1).tolist()
     if isinstance(values, (int, float)):
-        values = [float(values)]
-    return tuple(Fraction(v) for v in values)
+        return (Fraction(float(values)),)
+    return tuple(Fraction(float(v)) for v in values)
 
 
 def at(values: Rationals, k: int) -> Fraction:
     """Entry of channel k."""
-    return values[k] if len(values) > 1 else values[0]
+    return values[0] if len(values) == 1 else values[k]
 
 
 def rows_of(*many: Rationals) -> int:

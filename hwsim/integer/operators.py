@@ -26,6 +26,7 @@ from hwsim.integer.steps import Clamp, Leaky, Smooth, rational_sqrt
 from hwsim.integer.walk import Const, FloatValue, Lowering, Moved, NotAffine, Value, Weight
 
 Pair = Sequence[int] | int
+Bias = Value | None
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:
@@ -43,7 +44,7 @@ def pair(value: Pair) -> tuple[int, int]:
 
 
 def convolution(
-    low: Lowering, node: fx.Node, x: Value, weight: Value, bias: Value = None, stride: Pair = 1, padding: Any = 0,
+    low: Lowering, node: fx.Node, x: Value, weight: Value, bias: Bias = None, stride: Pair = 1, padding: Any = 0,
     dilation: Pair = 1, groups: int = 1,
 ) -> Value:  # fmt: skip
     """Accumulators, and the folded bias of LSQ+ Eq. 5 with whatever its padding policy asks for."""
@@ -57,7 +58,7 @@ def convolution(
     own = padding if isinstance(padding, tuple) and len(padding) == 4 else _four(padding, one_d)
     window = Window(
         (1, int(kernel[0])) if one_d else (int(kernel[0]), int(kernel[1])), stride, dilation,
-        tuple(a + b for a, b in zip(own, around, strict=True)), groups,
+        (own[0] + around[0], own[1] + around[1], own[2] + around[2], own[3] + around[3]), groups,
     )  # fmt: skip
     codes = weight.codes.unsqueeze(2) if one_d else weight.codes
     shape = shape_of(node)
@@ -71,7 +72,7 @@ def convolution(
 
 
 def accumulators(
-    low: Lowering, source: str, code: CodeSpec, codes: Tensor, steps: Rationals, bias: Value, window: Window,
+    low: Lowering, source: str, code: CodeSpec, codes: Tensor, steps: Rationals, bias: Bias, window: Window,
     shape: tuple[int, ...],
 ) -> Form:  # fmt: skip
     """The node of a convolution and its form: slope s_x*s_w, intercept bias + beta*s_w*sum(w), border where needed."""
@@ -105,7 +106,7 @@ def padding_policy(low: Lowering, window: Window, code: CodeSpec) -> str:
     return str(getattr(owner, "padding_policy", "border_bias"))
 
 
-def linear(low: Lowering, node: fx.Node, x: Value, weight: Value, bias: Value = None) -> Value:
+def linear(low: Lowering, node: fx.Node, x: Value, weight: Value, bias: Bias = None) -> Value:
     """Accumulators over the last axis, the offset folded into the bias."""
     weight = need_weight(low, weight)
     source, code, _ = low.as_codes(x, "a linear layer")
@@ -139,7 +140,7 @@ def need_weight(low: Lowering, weight: Value) -> Weight:
     return weight
 
 
-def biases(bias: Value) -> Rationals:
+def biases(bias: Bias) -> Rationals:
     """A bias as rationals; zero where there is none."""
     return rationals(bias.values) if isinstance(bias, Const) else (Fraction(0),)
 

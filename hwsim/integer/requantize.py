@@ -105,7 +105,7 @@ def _same_steps(
     order = np.where(rising[:, None], np.arange(count)[None], np.arange(count)[::-1][None])
     at = np.take_along_axis(at, order, 1)
     all_levels = np.where(rising[:, None], codes[None], codes[::-1][None])
-    for k in np.nonzero(flat)[0]:
+    for k in (int(v) for v in np.nonzero(flat)[0]):
         at[k], all_levels[k] = low[k], steps(intercepts[k])
     inside = np.nonzero((at > low[:, None]) & (at <= high[:, None]))[1]
     first, last = (int(inside.min()), int(inside.max()) + 1) if len(inside) else (0, 0)
@@ -342,5 +342,5 @@ def fixed_multiplier(
         else:
             limit = 2**60
             rows.append((multiplier, shift, 0, max(-limit, min(limit, round(intercept * Fraction(2) ** shift))), 0))
-    columns = [column(values) for values in zip(*rows, strict=True)]
-    return FixedPoint(*columns, column(line.low), column(line.high), rounding)
+    m, shifts, biases, products, afters = (column(values) for values in zip(*rows, strict=True))
+    return FixedPoint(m, shifts, biases, products, afters, column(line.low), column(line.high), rounding)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
@@ -280,24 +280,24 @@ def exact_rule(form: Form, code: CodeSpec, ranges: Mapping[str, Range], *, naive
     return _sum_rule(form, code, steps, ranges)
 
 
-def _with_border(form: Form, naive: bool, build: object) -> Rule:
+def _with_border(form: Form, naive: bool, build: Callable[[Form], Rule]) -> Rule:
     border = form.border
     assert border is not None
-    assert callable(build)
     plain = dataclasses.replace(form, border=None)
     if naive:
         return build(dataclasses.replace(plain, intercepts=plus(plain.intercepts, border.naive())))
     built: dict[tuple[int, ...], Rule] = {}
     rules = []
     for row in range(len(border.rows)):
-        rules.append([])
+        line: list[Rule] = []
         for c in range(len(border.columns)):
             key = tuple(border.table[row, c].tolist())
             if key not in built:
                 intercepts = plus(plain.intercepts, border.intercepts(row, c))
                 built[key] = build(dataclasses.replace(plain, intercepts=intercepts))
-            rules[-1].append(built[key])
-    return BorderRule(border, tuple(tuple(r) for r in rules))
+            line.append(built[key])
+        rules.append(tuple(line))
+    return BorderRule(border, tuple(rules))
 
 
 def _single_rule(form: Form, code: CodeSpec, steps: list[Steps], range_: Range) -> SingleRule:

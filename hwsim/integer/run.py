@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -85,7 +86,15 @@ class Outcome:
 class Machine:
     """An integer network made ready to run in one mode; rules are compiled once."""
 
-    def __init__(self, model: IntegerModel, mode: Mode = Mode(), device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        model: IntegerModel,
+        mode: Mode | None = None,
+        device: str | torch.device = "cpu",
+        rules: Mapping[str, Rule] | None = None,
+    ) -> None:
+        """`rules`: requantizations of one's own by node, instead of the mode's (another runtime's arithmetic)."""
+        mode, given = mode or Mode(), rules or {}
         self.model, self.mode, self.device = model, mode, torch.device(device)
         self.ranges = {n.name: n.range for n in model.nodes}
         self.rules: dict[str, Rule] = {}
@@ -95,7 +104,8 @@ class Machine:
         for node in model.nodes:
             if isinstance(node, graph.Requantize):
                 assert node.code is not None
-                self.rules[node.name] = moved(self._rule(node.form, node.code), self.device)
+                rule = given[node.name] if node.name in given else self._rule(node.form, node.code)
+                self.rules[node.name] = moved(rule, self.device)
             elif isinstance(node, graph.Evaluate):
                 naive = mode.padding == "naive"
                 self.values[node.name] = moved(fixed_value(node.form, self.ranges, naive=naive)[0], self.device)
@@ -202,7 +212,7 @@ class Machine:
         return total
 
 
-def moved(rule: object, device: torch.device) -> object:
+def moved(rule: Any, device: torch.device) -> Any:
     """A rule with all its tensors on a device."""
     if isinstance(rule, Tensor):
         return rule.to(device)
