@@ -1,0 +1,201 @@
+"""`python -m hwsim.table MODEL ACCEL --bits W8A8,W4A4 --out FILE`: a look-up table of layer costs for other tools.
+
+One row per layer and pair of widths: energy, cycles, bottleneck, with the loops that identify the layer. All layers
+have the pair's widths at once (a layer's output the activation bits), so the rows of one pair add up to what `evaluate`
+reports. `--alone` prices every layer with its tensors in the outermost memory, so no row depends on its neighbours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hwsim.accelerator import load_accelerator
+from hwsim.bits import assign_bits, parse_wxay
+from hwsim.cost import price_stage
+from hwsim.errors import CapabilityError, HwsimError, InfeasibleMapping, SpecError
+from hwsim.evaluate import OBJECTIVES, load_model, parse_shape
+from hwsim.layer_cost import LayerCost, price_fused
+from hwsim.machine import Accelerator
+from hwsim.plan import Plan, plan_network
+from hwsim.report import rows_to_csv
+from hwsim.search import Objective
+from hwsim.stages import fuse
+from hwsim.workload import Layer, Workload, write_atomically
+
+FORMAT = "hwsim-table"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer at one pair of widths. `bits` is the pair asked for; the layer's own widths stand beside it.
+
+    A fused operator has no cycles of its own. Energies by component sum to `energy_pj`.
+    """
+
+    bits: str
+    layer: Layer
+    cost: LayerCost
+
+    def to_dict(self) -> dict[str, Any]:
+        """Flat columns; loops and stride identify the shape."""
+        weight, activation, output, accumulator = self.layer.bits_key()
+        return {
+            "layer": self.layer.name,
+            "op": self.layer.op,
+            **self.layer.loops.as_dict(),
+            "stride_rows": self.layer.stride[0],
+            "stride_columns": self.layer.stride[1],
+            "bits": self.bits,
+            "weight_bits": weight,
+            "input_bits": activation,
+            "output_bits": output,
+            "accumulator_bits": accumulator,
+            "macs": self.layer.macs,
+            "energy_pj": self.cost.total_energy_pj,
+            "cycles": self.cost.latency_cycles,
+            "bottleneck": self.cost.bottleneck,
+        }
+
+
+@dataclass(frozen=True)
+class LookUpTable:
+    """Costs by layer and pair of widths. `refused`: pairs that the machine cannot run, with the reason."""
+
+    model: str
+    accelerator: Accelerator
+    objective: str
+    alone: bool
+    rows: tuple[Row, ...]
+    refused: tuple[tuple[str, str], ...] = ()
+
+    @cached_property
+    def by_key(self) -> dict[tuple[str, str], LayerCost]:
+        """Cost by (layer name, pair)."""
+        return {(row.layer.name, row.bits): row.cost for row in self.rows}
+
+    def to_csv(self) -> str:
+        """Rows as CSV text with a header."""
+        return rows_to_csv([row.to_dict() for row in self.rows])
+
+    def to_json(self) -> str:
+        """Rows with energies by component, and what they rest on."""
+        rows = [{**row.to_dict(), "energy_pj_by_component": row.cost.energy_pj} for row in self.rows]
+        found = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "model": self.model,
+            "accelerator": self.accelerator.name,
+            "clock_mhz": self.accelerator.clock_mhz,
+            "objective": self.objective,
+            "alone": self.alone,
+            "refused": [{"bits": bits, "why": why} for bits, why in self.refused],
+            "rows": rows,
+        }
+        return json.dumps(found, indent=1, allow_nan=False) + "\n"
+
+
+def look_up_table(
+    workload: Workload,
+    accelerator: Accelerator,
+    pairs: Sequence[str],
+    objective: Objective = "energy",
+    *,
+    alone: bool = False,
+) -> LookUpTable:
+    """Every layer at every pair (`W4A4`). Pairs that the machine refuses are listed; raises when it refuses all."""
+    rows: list[Row] = []
+    refused: list[tuple[str, str]] = []
+    for pair in dict.fromkeys(pairs):
+        narrowed = assign_bits(workload, pair)
+        try:
+            plan = plan_network(narrowed, accelerator, objective)
+        except (CapabilityError, InfeasibleMapping) as problem:
+            if len(pairs) == 1:
+                raise
+            refused.append((pair, str(problem).splitlines()[0]))
+            continue
+        costs = priced_alone(narrowed, accelerator, plan) if alone else plan.cost.layers
+        rows += [Row(pair, layer, cost) for layer, cost in zip(narrowed, costs, strict=True)]
+    if not rows:
+        raise CapabilityError("\n".join(f"{pair}: {why}" for pair, why in refused))
+    return LookUpTable(workload.name, accelerator, objective, alone, tuple(rows), tuple(refused))
+
+
+def priced_alone(workload: Workload, accelerator: Accelerator, plan: Plan) -> list[LayerCost]:
+    """The layers under the plan's mappings, no tensor staying on chip between them."""
+    nothing: frozenset[str] = frozenset()
+    found: dict[str, LayerCost] = {}
+    for stage in fuse(workload, accelerator.capabilities):
+        name = stage.layer.name
+        counts = plan.found[name].counts if name in plan.found else None
+        found[name] = price_stage(stage, accelerator, counts, nothing)
+        for follower in stage.fused:
+            found[follower.name] = price_fused(follower, accelerator, stage, nothing)
+    return [found[layer.name] for layer in workload]
+
+
+def parse_pairs(text: str) -> tuple[str, ...]:
+    """`W8A8,W4A4` as its pairs, spelt alike. Raises SpecError."""
+    pairs = [parse_wxay(part, "--bits") for part in text.split(",")]
+    return tuple(f"W{weight}A{activation}" for weight, activation in pairs)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parse = argparse.ArgumentParser(
+        prog="python -m hwsim.table",
+        description="A look-up table of layer costs: energy, cycles and bottleneck per layer and pair of widths.",
+        epilog="Exit codes: 0 done; 2 bad input; 3 infeasible on this accelerator.",
+    )
+    parse.add_argument("model", help="as for hwsim.evaluate: zoo name, checkpoint, saved workload, module:factory")
+    parse.add_argument("accelerator", help="YAML file or the bare name of a shipped spec (eyeriss_v1)")
+    parse.add_argument("--bits", required=True, metavar="W8A8,W4A4", help="pairs of widths, separated by commas")
+    parse.add_argument("--out", type=Path, metavar="FILE", help="table.csv or table.json; default: CSV on the terminal")
+    parse.add_argument("--alone", action="store_true", help="no tensor stays on chip: no row depends on another layer")
+    parse.add_argument("--input", type=parse_shape, metavar="N,C,H,W", help="input shape, where the model has none")
+    parse.add_argument("--objective", default="energy", choices=OBJECTIVES)
+    parse.add_argument("--allow-uncosted", action="store_true", help="leave unknown operators out")
+    return parse
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Parse, price, write. Raises HwsimError where `main` prints it."""
+    options = parser().parse_args(arguments)
+    pairs = parse_pairs(options.bits)
+    if options.out is not None and options.out.suffix not in (".csv", ".json"):
+        raise SpecError(f"--out: expected a file that ends in .csv or .json, got {options.out}")
+    accelerator = load_accelerator(options.accelerator)
+    workload = load_model(options.model, options.input, options.allow_uncosted)
+    table = look_up_table(workload, accelerator, pairs, options.objective, alone=options.alone)
+    for pair, why in table.refused:
+        print(f"warning: {pair} left out: {why}", file=sys.stderr)
+    if options.out is None:
+        sys.stdout.write(table.to_csv())
+        return
+    write_atomically(options.out, table.to_json() if options.out.suffix == ".json" else table.to_csv())
+    print(f"wrote {options.out}: {len(table.rows)} rows")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code of the command: one clear message on stderr for every error that is the input's."""
+    try:
+        run(arguments)
+    except HwsimError as problem:
+        print(f"hwsim: {problem}", file=sys.stderr)
+        return problem.exit_code
+    except OSError as problem:
+        print(f"hwsim: {problem.filename or 'file'}: {problem.strerror or problem}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
