@@ -60,8 +60,8 @@ def study() -> Study:
         rows=tuple(rows),
         calibrated=("one energy per array, at 8 x 8 bits",),
         explanation=(
-            "Energy follows the product of the widths within the spread of the designs. Where an array falls behind the "
-            "product (sub-word unrolled ones at 2 x 2: eight times less energy, not sixteen), registers and adder "
+            "Energy follows the product of the widths within the spread of the designs. Where an array falls behind "
+            "the product (sub-word unrolled ones at 2 x 2: nine times less energy, not sixteen), registers and adder "
             "trees that do not shrink with the operands are what the proportional rule leaves out."
         ),
     )

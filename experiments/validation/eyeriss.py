@@ -115,8 +115,8 @@ def study() -> Study:
         machine="eyeriss_v1, its array wired per layer as the paper states (sets over channels and filters)",
         rows=tuple(rows),
         calibrated=(
-            f"`power with PE overhead` alone: everything in the PEs times {overhead:.2f}, from CONV1's power; it stands "
-            "for the clock network and control, which the spec does not have (CONV1 and the total do not count)",
+            f"`power with PE overhead` alone: everything in the PEs times {overhead:.2f}, from CONV1's power; it "
+            "stands for the clock network and control, which the spec does not have (CONV1 and the total do not count)",
         ),
         explanation=(
             "Power: the spec prices arithmetic, memories and wires; the paper names the clock network as a large part "

@@ -99,8 +99,8 @@ def study() -> Study:
         machine="t4 at a sustained share of its peak, mapping with the least latency",
         rows=tuple(rows),
         calibrated=(
-            f"{100 * share:.1f} % of the peak rate and {start:,} cycles ({start / t4.clock_mhz:.1f} us) to start a layer, "
-            "from the int8 latency of layers 0 and 6",
+            f"{100 * share:.1f} % of the peak rate and {start:,} cycles ({start / t4.clock_mhz:.1f} us) to start a "
+            "layer, from the int8 latency of layers 0 and 6",
         ),
         explanation=(
             "The measured kernels reach a few per cent of the tensor cores' peak, which no roofline explains; with the "

@@ -6,6 +6,8 @@ counts in the tests. Padding is written into the input's size.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hwsim.machine import Operand
 from hwsim.workload import Layer, Loops, Tensor
 
@@ -145,7 +147,7 @@ def mobilenet_v1_quarter() -> tuple[Layer, ...]:
 def autoencoder() -> tuple[Layer, ...]:
     """Anomaly detection of MLPerf Tiny: fully connected 640-128x4-8-128x4-640; one inference, one window."""
     widths = (640, 128, 128, 128, 128, 8, 128, 128, 128, 128, 640)
-    return tuple(linear(f"fc{i}", a, b) for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)))
+    return tuple(linear(f"fc{i}", a, b) for i, (a, b) in enumerate(pairwise(widths)))
 
 
 TINY = {"ic": resnet8, "kws": ds_cnn, "vww": mobilenet_v1_quarter, "ad": autoencoder}

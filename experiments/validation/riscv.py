@@ -129,12 +129,12 @@ def study() -> Study:
         machine="mico_riscv with three rates fitted on half the shapes",
         rows=tuple(rows),
         calibrated=(
-            f"{rates[0]:.3f} cycles per MAC at 8 bits, {rates[1]:.1f} per output, {rates[2]:.1f} per input code copied, "
-            "on every other shape at 8/8 and 2/2 bits",
+            f"{rates[0]:.3f} cycles per MAC at 8 bits, {rates[1]:.1f} per output, {rates[2]:.1f} per input code "
+            "copied, on every other shape at 8/8 and 2/2 bits",
         ),
         explanation=(
-            f"Rank correlation {rank_correlation(checks):.3f} over the {len(checks)} kernels not fitted. In the model a "
-            "mixed pair runs at the wider operand's width; on the core the narrow operand also saves loads and "
+            f"Rank correlation {rank_correlation(checks):.3f} over the {len(checks)} kernels not fitted. In the model "
+            "a mixed pair runs at the wider operand's width; on the core the narrow operand also saves loads and "
             "unpacking differs, so mixed pairs are off in both directions. Worst are the smallest kernels, whose loop "
             "and call overheads three rates cannot express."
         ),
