@@ -1,6 +1,6 @@
 """Operands that share one memory: how a search splits in two where their tiles do not fit together.
 
-A chain is found as if every operand had the whole memory. Where the tiles do not fit together, either one operand's tile
+A chain is found as if every operand had the whole memory. Where tiles do not fit together, either one operand's tile
 is smaller than a cut, or it is at least as large and the others get what is left. Both parts are relaxations of what
 they cover, so the first chain that fits, best first, is the cheapest that fits.
 """

@@ -75,10 +75,11 @@ class Halos:
         """Dims whose runs matter while unsettled: those of windows, and those that reuse the input."""
         return (*self.dims, *self.problem.irrelevant_axes("input"))
 
-    def tile_sizes(self, dim: int, row: int, ratio: Ratio, own: int) -> list[int]:
+    def tile_sizes(self, dim: int, row: int, ratio: Ratio, own: int) -> tuple[int, ...]:
         """Extent of the tile in a dim for every lattice size v, v/ratio; 0 where that is no tile."""
         divisor = ratio[self.dims.index(dim)]
-        return [v // divisor * own if v % divisor == 0 else 0 for v in self.batch.lattices.sizes[dim][row].tolist()]
+        sizes = self.batch.lattices.sizes[dim][row].tolist()
+        return tuple(v // divisor * own if v % divisor == 0 else 0 for v in sizes)
 
     def rank_new(self, crossing: Crossing, which: int, level: int, ratio: Ratio, runner: int) -> tuple[Costs, Costs]:
         """(rows, sizes x, sizes y): points of the united tile of a rank, and those new when `runner` advances."""
@@ -226,11 +227,12 @@ class Halos:
             yield begin, end, growth, total, total + left
 
 
+@lru_cache(maxsize=1 << 13)
 def table(
     a: int,
     b: int,
-    tiles_x: Sequence[int],
-    tiles_y: Sequence[int],
+    tiles_x: tuple[int, ...],
+    tiles_y: tuple[int, ...],
     ratio: tuple[int, int],
     united_and_unit: tuple[int, ...],
     steps: tuple[bool, bool],

@@ -80,10 +80,18 @@ class Problem:
         """Ranks of every operand."""
         return {operand: operand_ranks(self.layer, operand) for operand in OPERANDS}
 
+    @cached_property
+    def reuse_axes(self) -> dict[Operand, tuple[int, ...]]:
+        """Per operand the axes (positions in `dims`) of the loops that reuse it."""
+        found: dict[Operand, tuple[int, ...]] = {}
+        for operand in OPERANDS:
+            relevant = relevant_dims(operand)
+            found[operand] = tuple(axis for axis, dim in enumerate(self.dims) if dim not in relevant)
+        return found
+
     def irrelevant_axes(self, operand: Operand) -> tuple[int, ...]:
-        """Axes (positions in `dims`) of the loops that reuse the operand."""
-        relevant = relevant_dims(operand)
-        return tuple(axis for axis, dim in enumerate(self.dims) if dim not in relevant)
+        """Axes of the loops that reuse the operand."""
+        return self.reuse_axes[operand]
 
     @cached_property
     def segments(self) -> dict[str, int]:
@@ -127,9 +135,15 @@ class Problem:
         """Cache of `pairs`."""
         return {}
 
+    @cached_property
+    def sizes(self) -> dict[Operand, int]:
+        """Points of every operand that the layer touches."""
+        bounds = self.layer.loops.as_dict()
+        return {operand: tile_elements(self.layer, operand, bounds) for operand in OPERANDS}
+
     def elements(self, operand: Operand) -> int:
         """Points of the operand that the layer touches."""
-        return tile_elements(self.layer, operand, self.layer.loops.as_dict())
+        return self.sizes[operand]
 
     def main_chain(self, operand: Operand) -> tuple[Crossing, ...]:
         """The operand's crossings when nothing is bypassed, innermost first."""

@@ -30,11 +30,11 @@ KEEP = 3000
 WASTE = 4.0
 # Weights by which operands share a memory, tried in turn where their tiles do not fit together.
 SHARES: tuple[dict[Operand, float], ...] = tuple(
-    {"weight": w, "input": i, "output": o}
-    for w, i, o in ((1, 1, 1), (4, 1, 1), (1, 4, 1), (1, 1, 4), (3, 3, 1), (3, 1, 3), (1, 3, 3))
+    {"weight": w, "input": i, "output": o} for w, i, o in ((1, 1, 1), (4, 1, 1), (1, 4, 1), (1, 1, 4))
 )
 MAX_VALUES = 2_000_000
 MAX_POINTS = 2_000
+MAX_SLIDING = 4
 
 
 @dataclass(frozen=True)
@@ -133,18 +133,36 @@ def solve_rows(problem: Problem, spatial: Ints, rows: Sequence[tuple[Row, int]],
     return sorted(found, key=lambda solution: solution.energy_pj)
 
 
+def distinct_shares(problem: Problem) -> list[int]:
+    """Indices of SHARES that part some shared memory in different ways."""
+    found: dict[tuple[tuple[float, ...], ...], int] = {}
+    pools = list(shared_pools(problem).values())
+    for index, weights in enumerate(SHARES):
+        parts = tuple(tuple(weights[o] / sum(weights[x] for x in pool) for o in pool) for pool in pools)
+        found.setdefault(parts, index)
+    return list(found.values()) if pools else []
+
+
+def shared_pools(problem: Problem) -> dict[str, list[Operand]]:
+    """Operands that share a memory of limited size."""
+    found: dict[str, list[Operand]] = {}
+    for memory in problem.accelerator.memories[1:]:
+        pool: list[Operand] = [o for o in OPERANDS if o in memory.keeps and o not in dict(memory.partitions)]
+        if len(pool) > 1 and memory.size_bits is not None:
+            found[memory.name] = pool
+    return found
+
+
 def share_limits(problem: Problem, choices: Sequence[int]) -> dict[tuple[str, Operand], Costs]:
     """Bits per row that every operand may take of a shared memory under SHARES[choice]; no limit for -1."""
     limits: dict[tuple[str, Operand], Costs] = {}
     if all(choice < 0 for choice in choices):
         return limits
-    for memory in problem.accelerator.memories[1:]:
-        pool: list[Operand] = [operand for operand in memory.keeps if operand not in dict(memory.partitions)]
-        if len(pool) < 2 or memory.size_bits is None:
-            continue
+    sizes = {memory.name: memory.size_bits or 0 for memory in problem.accelerator.memories}
+    for name, pool in shared_pools(problem).items():
         for operand in pool:
             parts = [1.0 if c < 0 else SHARES[c][operand] / sum(SHARES[c][other] for other in pool) for c in choices]
-            limits[memory.name, operand] = np.array(parts) * memory.size_bits
+            limits[name, operand] = np.array(parts) * sizes[name]
     return limits
 
 
@@ -156,15 +174,15 @@ def candidates(problem: Problem, effort: Effort) -> Candidates:
     relaxed = solve_rows(problem, spatial, [(row, -1) for row in rows], "none")
     covered = sum(s.solved.batch.lattices.points for s in relaxed)
     best = relaxed[: effort.shared]
-    if window_ranks(problem):
-        best = solve_rows(problem, spatial, [(s.row, -1) for s in best], "slide")
-    tight = [s for s in best if crowded(problem, s)]
-    ranked = [s for s in best if s not in tight]
-    if tight:
-        again = [(s.row, share) for s in tight for share in range(len(SHARES))]
-        shared = solve_rows(problem, spatial, again, "slide")
-        covered += sum(s.solved.batch.lattices.points for s in shared)
-        ranked = sorted([*ranked, *shared], key=lambda s: s.energy_pj)
+    again = [(s.row, share) for s in best for share in (-1, *distinct_shares(problem))]
+    # sliding windows multiply the stages of many bypass choices; the nests' orders slide all the same
+    slides = window_ranks(problem) and len(problem.crossings["input"]) <= MAX_SLIDING
+    if slides or len(again) > len(best):
+        ranked = solve_rows(problem, spatial, again, "slide" if slides else "none")
+    else:
+        ranked = best
+    covered += sum(s.solved.batch.lattices.points for s in ranked)
+    ranked = [s for s in ranked if s.shares >= 0 or not crowded(problem, s)]
     found: dict[Mapping, None] = {}
     for solution in ranked[: effort.chains]:
         chain = trace(solution.solved, solution.index)

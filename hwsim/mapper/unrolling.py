@@ -95,6 +95,8 @@ def unrollings(
         for axis in array.axes:
             choices = np.array(axis_choices(problem, index, axis, imperfect, keep_per_axis), dtype=np.int64)
             axes.append((index, axis))
+            if keep is not None and len(factors) * len(choices) > 4 * keep:
+                factors = fastest(factors, extents, keep // 8)
             left = np.repeat(factors, len(choices), axis=0)
             right = np.tile(choices, (len(factors), 1))[:, None, :]
             factors = np.concatenate([left, right], axis=1)
@@ -102,7 +104,14 @@ def unrollings(
             total = factors.prod(axis=1)
             without = total // factors[:, -1]
             factors = factors[((without < extents) | (factors[:, -1] == 1)).all(axis=1)]
-            if keep is not None and len(factors) > keep:
-                cycles = (-(-extents // factors.prod(axis=1))).prod(axis=1)
-                factors = factors[np.argsort(cycles, kind="stable")[:keep]]
+            if keep is not None:
+                factors = fastest(factors, extents, keep)
     return Unrollings(tuple(axes), factors)
+
+
+def fastest(factors: Factors, extents: Factors, keep: int) -> Factors:
+    """The `keep` unrollings of fewest steps."""
+    if len(factors) <= keep:
+        return factors
+    cycles = (-(-extents // factors.prod(axis=1))).prod(axis=1)
+    return factors[np.argsort(cycles, kind="stable")[:keep]]

@@ -186,7 +186,7 @@ def test_another_width_or_machine_is_another_question() -> None:
     assert len(keys) == 8
 
 
-# --- the machine of the study: 12 x 14 PEs, scratchpads of 12, 192 and 16 words, prices 1 / 6 / 200 --------------------
+# --- the machine of the study: 12 x 14 PEs, scratchpads of 12, 192 and 16 words, prices 1 / 6 / 200 ------------------
 
 
 def study_machine(scratch_words: float = 1.0) -> Accelerator:
