@@ -28,10 +28,12 @@ def jobs(profile: Profile) -> list[Job]:
     return list(dict.fromkeys(chain(profiles.config_jobs(profile), padding)))
 
 
-def price_and_draw(out: Path, figures: Path, name: str, accelerators: Sequence[str] | None) -> list[Path]:
+def price_and_draw(
+    out: Path, figures: Path, name: str, accelerators: Sequence[str] | None, keep: bool = False
+) -> list[Path]:
     """OUT/pareto.csv from OUT/runs.csv, and everything that is drawn from it."""
     points = out / "pareto.csv"
-    price_runs(out / "runs.csv", points, command(), accelerators)
+    price_runs(out / "runs.csv", points, command(), accelerators, keep=keep)
     written = [points, *pareto_figures.draw(points, figures, name)]
     try:
         written.append(write_page(points, out / "pareto.html"))
@@ -45,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     p = command_line.parser("pareto", __doc__ or "")
     p.add_argument("--accelerators", nargs="+", metavar="ACCEL", help="YAML files or names (default: all shipped)")
     p.add_argument("--figures", type=Path, help="folder of the figures (default: OUT)")
+    p.add_argument("--keep-prices", action="store_true", help="only bring the accuracies in OUT/pareto.csv up to date")
     p.add_argument("--no-training", action="store_true", help="price and draw the runs there are")
     return p
 
@@ -59,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out = options.out or Path("results") / options.profile
         if not any(row["bits"] != "float" for row in table.read(out / "runs.csv")):
             return code or 2
-        for path in price_and_draw(out, options.figures or out, "pareto", options.accelerators):
+        for path in price_and_draw(out, options.figures or out, "pareto", options.accelerators, options.keep_prices):
             print(f"wrote {path}")
     except HwsimError as problem:
         print(f"experiments.pareto: {problem}", file=sys.stderr)

@@ -125,6 +125,30 @@ def float_accuracies(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
     }
 
 
+def refresh_accuracies(runs: Path, target: Path) -> list[dict[str, Any]]:
+    """The points of `target` with the accuracies of `runs` as they are now. ValueError for a point without a price."""
+    everything = table.read(runs)
+    points = table.group([row for row in everything if row["bits"] != "float"], *SAME_POINT)
+    priced = table.group(table.read(target), *SAME_POINT)
+    missing = [values for values in points if values not in priced]
+    if missing:
+        raise ValueError(
+            f"{target}: has no price of {' '.join(missing[0][7:10])} and {len(missing) - 1} more: price anew"
+        )
+    baselines = float_accuracies(everything)
+    rows: list[dict[str, Any]] = [
+        {
+            **row,
+            **accuracy_cells(members),
+            "float_accuracy_percent": baselines[members[0]["network"], members[0]["data"]],
+        }
+        for values, members in points.items()
+        for row in priced[values]
+    ]
+    table.write(target, rows)
+    return rows
+
+
 def price_all(workloads: Sequence[Workload], machines: Sequence[Accelerator], workers: int) -> list[dict[str, Any]]:
     """Cost cells of every workload on every machine, machines varying fastest; in several processes where it pays."""
     pairs = [(workload, machine) for workload in workloads for machine in machines]
@@ -142,11 +166,15 @@ def price_runs(
     accelerators: Iterable[str] | None = None,
     report: Callable[[str], None] = print,
     workers: int | None = None,
+    keep: bool = False,
 ) -> list[dict[str, Any]]:
     """Price every configuration in `runs` on every machine (default: all shipped) and write `target`.
 
-    Workloads that differ in nothing that costs (initialisation, how the offset is trained) are priced once.
+    Workloads that differ in nothing that costs (initialisation, how the offset is trained) are priced once. `keep`
+    takes the costs that `target` has already (with the commit that priced them) and brings accuracies up to date.
     """
+    if keep:
+        return refresh_accuracies(runs, target)
     everything = table.read(runs)
     points = table.group([row for row in everything if row["bits"] != "float"], *SAME_POINT)
     machines = [load_accelerator(name) for name in (accelerators or shipped_specs())]

@@ -22,7 +22,7 @@ from experiments import (
     table,
     tables,
 )
-from experiments.pricing import job_of, price_point, workload_of
+from experiments.pricing import job_of, price_point, price_runs, workload_of
 from hwsim.accelerator import load_accelerator
 from hwsim.evaluate import evaluate
 
@@ -50,6 +50,22 @@ def test_every_configuration_is_priced_on_every_machine(results: Path) -> None:
             float(row["energy_pj"]), rel=1e-3
         )
         assert "--only silu_se_net-digits-W4A4" in row["train_command"]
+
+
+def test_accuracies_can_be_brought_up_to_date_without_pricing(results: Path, tmp_path: Path) -> None:
+    points, runs = tmp_path / "pareto.csv", tmp_path / "runs.csv"
+    points.write_bytes((results / "pareto.csv").read_bytes())
+    rows = table.read(results / "runs.csv")
+    second = [{**row, "seed": "1", "test_accuracy_percent": "50"} for row in rows]
+    table.write(runs, [*rows, *second])
+    price_runs(runs, points, "", keep=True)
+    first = {(r["config"], r["accelerator"]): float(r["accuracy_percent"]) for r in table.read(results / "pareto.csv")}
+    for row in table.read(points):
+        assert float(row["accuracy_percent"]) == pytest.approx((first[row["config"], row["accelerator"]] + 50) / 2)
+        assert row["seeds"] == "2"
+    table.write(runs, [*rows, {**rows[-1], "bits": "W3A3"}])
+    with pytest.raises(ValueError, match="no price of"):
+        price_runs(runs, points, "", keep=True)
 
 
 def test_prices_are_those_of_evaluate(results: Path) -> None:
