@@ -9,7 +9,7 @@ demo: $(STAMP)
 	$(BIN)/python -m experiments.demo --out demo_out
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
