@@ -281,7 +281,7 @@ def quantizer_rows(model: nn.Module, before: dict[str, tuple[float, float]]) -> 
 
 
 def scale_gradients(model: nn.Module, rule: str, data: Dataset) -> None:
-    """Multiply the gradients of every s so that LSQ's 1/sqrt(N*p) becomes `rule` (LSQ Table 3)."""
+    """Multiply the gradients of every s and beta so that LSQ's 1/sqrt(N*p) becomes `rule` (LSQ Table 3)."""
     if rule == "1/sqrt(Np)":
         return
     if rule not in GRADIENT_SCALES:
@@ -295,7 +295,9 @@ def scale_gradients(model: nn.Module, rule: str, data: Dataset) -> None:
                 "10/sqrt(Np)": 10.0,
                 "0.1/sqrt(Np)": 0.1,
             }[rule]
-            q.s.register_hook(lambda gradient, factor=factor: gradient * factor)
+            for parameter in (q.s, q.beta):
+                if parameter is not None and parameter.requires_grad:
+                    parameter.register_hook(lambda gradient, factor=factor: gradient * factor)
 
 
 @torch.no_grad()

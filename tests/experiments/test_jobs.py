@@ -24,7 +24,7 @@ from experiments.profiles import PROFILES
 from quant import checkpoint
 from quant.data import train_batches
 from quant.loop import loss_of
-from quant.quantizer import Quantizer, quantizers
+from quant.quantizer import quantizers
 
 TINY = Job(
     "silu_se_net", PROFILES["smoke"].silu.arguments, "digits", limit=128, float_epochs=1, epochs=1, batch_size=32
@@ -127,7 +127,7 @@ def test_gradient_scales_are_those_of_the_paper(tmp_path: Path) -> None:
     there = runner(tmp_path)
     data = dataset("digits", 128, None)
     images, labels = next(train_batches(data, 16, seed=0, epoch=0, augment=False))
-    job = replace(TINY, bits="W4A4", config="1")
+    job = replace(TINY, bits="W4A4", config="4")
     assert there.run([job.float_job()])
     seen: dict[str, dict[str, float]] = {}
     for rule in ("1", "1/sqrt(N)", "1/sqrt(Np)"):
@@ -136,12 +136,12 @@ def test_gradient_scales_are_those_of_the_paper(tmp_path: Path) -> None:
         counts = feature_counts(model, data)
         scale_gradients(model, rule, data)
         loss_of(model.eval()(images), labels, None).backward()
-        named = [(n, q) for n, q in quantizers(model) if isinstance(q, Quantizer)]
-        seen[rule] = {n: float(q.s.grad) for n, q in named if q.s.grad is not None}
-        for name, q in named:
-            expected = seen["1"][name] * scale_factor(rule, counts[name], q.spec.p)
-            assert seen[rule][name] == pytest.approx(expected, rel=1e-3, abs=1e-9)
-    assert any(abs(g) > 1e-6 for g in seen["1/sqrt(Np)"].values())
+        named = [(f"{n}.{m}", n, q, p) for n, q in quantizers(model) for m, p in q.named_parameters()]
+        seen[rule] = {name: float(p.grad) for name, _, _, p in named if p.grad is not None}
+        for name, owner, q, _ in named:
+            expected = seen["1"][name] * scale_factor(rule, counts[owner], q.spec.p)
+            assert seen[rule][name] == pytest.approx(expected, rel=1e-3, abs=1e-8)
+    assert any(abs(g) > 1e-6 for name, g in seen["1/sqrt(Np)"].items() if name.endswith("beta"))
 
 
 @pytest.mark.parametrize(
