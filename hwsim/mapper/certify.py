@@ -25,6 +25,7 @@ from hwsim.mapper.halos import window_ranks
 from hwsim.mapper.lattice import Costs, Ints, Lattices, clustered, divisors
 from hwsim.mapper.nest import ORDERS, write
 from hwsim.mapper.problem import Problem
+from hwsim.mapper.quick import crossings_bound_pj
 from hwsim.mapper.unrolling import Unrollings, unrollings
 from hwsim.mapping import Mapping
 
@@ -84,6 +85,7 @@ class Search:
         self.windows = bool(window_ranks(problem))
         self.covered = self.priced = 0
         self.tried: set[Mapping] = set()
+        self.deadline = math.inf
 
     def bound_of(self, row: int, energy_pj: float) -> float:
         """Bound on the objective from a bound on the energy of crossings."""
@@ -95,11 +97,12 @@ class Search:
 
     def run(self, gap: float, deadline: float) -> Proof:
         """Best first until the least bound reaches the best value, within `gap`, or until the deadline."""
+        self.deadline = deadline
         heap = self.roots()
         if self.windows:
-            self.warm(heapq.nsmallest(WARM, heap), deadline)
+            self.warm(heapq.nsmallest(WARM, heap))
         while heap and heap[0].bound * (1.0 + max(gap, TOLERANCE)) < self.best:
-            if time.perf_counter() > deadline:
+            if self.late():
                 return Proof(heap[0].bound, False, self.covered, self.priced)
             chosen = [heapq.heappop(heap)]
             while heap and len(chosen) < BATCH and heap[0].level == chosen[0].level == 1 and self.open(heap[0], gap):
@@ -110,12 +113,16 @@ class Search:
         left = min((part.bound for part in heap), default=self.best)
         return Proof(min(left, self.best), True, self.covered, self.priced)
 
-    def warm(self, parts: Sequence[Part], deadline: float) -> None:
+    def late(self) -> bool:
+        """Whether the time is up."""
+        return time.perf_counter() > self.deadline
+
+    def warm(self, parts: Sequence[Part]) -> None:
         """Better mappings early: the same descent on the most promising parts with sliding windows only."""
         heap = self.solve(parts, "slide")
         heapq.heapify(heap)
         for _ in range(WARM):
-            if not heap or self.priced >= 2 * len(ORDERS) or time.perf_counter() > deadline:
+            if not heap or self.priced >= 2 * len(ORDERS) or self.late():
                 return
             part = heapq.heappop(heap)
             if part.bound < self.best:
@@ -128,8 +135,11 @@ class Search:
 
     def roots(self) -> list[Part]:
         """A part per unrolling with its first bound; without windows that is exact already."""
-        parts = [Part(0.0, next(self.serial), row, 0, {}, {}) for row in range(len(self.spatial))]
-        parts = [part for part in parts if self.bound_of(part.row, 0.0) < self.best]
+        crossings = crossings_bound_pj(self.problem)
+        parts = [
+            Part(self.bound_of(row, crossings), next(self.serial), row, 0, {}, {}) for row in range(len(self.spatial))
+        ]
+        parts = [part for part in parts if part.bound < self.best]
         found = self.solve(parts, "bound" if self.windows else "exact")
         heapq.heapify(found)
         return found
@@ -137,9 +147,8 @@ class Search:
     def follow(self, chosen: Sequence[Part], windows: Windows = "exact") -> list[Part]:
         """What comes after these parts: exact bounds, then nests, then branches of shared memories."""
         part = chosen[0]
-        if part.level == 1:
+        if part.chain is None:
             return self.solve(chosen, windows)
-        assert part.chain is not None
         if part.tiles is None:
             self.price(part)
             return []
@@ -163,7 +172,7 @@ class Search:
                     self.best = found
 
     def solve(self, parts: Sequence[Part], windows: Windows) -> list[Part]:
-        """The parts with bounds from their chains; parts where nothing fits are dropped."""
+        """The parts with bounds from their chains; where nothing fits they are dropped, when time is up left alone."""
         if not parts:
             return []
         rows = [part.row for part in parts]
@@ -171,6 +180,9 @@ class Search:
         for members, shape in clustered(self.extents[rows], WASTE, MAX_VALUES[windows]):
             for start in range(0, len(members), BATCH):
                 mine = [parts[i] for i in members[start : start + BATCH]]
+                if self.late():
+                    found.extend(mine)
+                    continue
                 batch_rows = [part.row for part in mine]
                 spacing = self.spacing[batch_rows] if self.spacing.any() else None
                 lattices = Lattices(self.extents[batch_rows], shape)

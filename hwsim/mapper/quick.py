@@ -203,11 +203,14 @@ def bound_pj(problem: Problem) -> float:
     Per boundary every point crosses once, and a MAC without a latch is served at every step, shared by at most as many
     MACs as the arrays between can hold side by side along the loops that reuse the operand.
     """
-    unit, macs = problem.unit, problem.layer.macs
-    total = unit.fixed_pj + macs * unit.mac_pj
-    for operand in OPERANDS:
-        total += chain_bound(problem, operand)
-    return total + unit.static_pj_per_cycle * bound_cycles(problem)
+    unit = problem.unit
+    fixed = unit.fixed_pj + problem.layer.macs * unit.mac_pj
+    return fixed + crossings_bound_pj(problem) + unit.static_pj_per_cycle * bound_cycles(problem)
+
+
+def crossings_bound_pj(problem: Problem) -> float:
+    """The part of `bound_pj` that moves operands."""
+    return sum(chain_bound(problem, operand) for operand in OPERANDS)
 
 
 def chain_bound(problem: Problem, operand: Operand) -> float:
