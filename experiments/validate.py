@@ -1,7 +1,7 @@
 """`python -m experiments.validate`: published and simulated results next to what the cost model says.
 
 Prints a summary and, with --rows, every row; --out writes validation.csv and validation_studies.csv, --page a
-markdown page. --only NAME runs some studies; --search adds the one that searches 60 layers (half a minute). Nothing is
+markdown page. --only NAME runs some studies; --search adds the two that search some 150 layers (a minute). Nothing is
 fitted per layer; rows that calibrated anything never count as checks.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.drawing import write_bytes
-from experiments.validation import arithmetic, ethos, eyeriss, gpu, nvdla, riscv, synergy, tiny, tpu
+from experiments.validation import arithmetic, ethos, eyeriss, gpu, nvdla, riscv, synergy, synergy_right, tiny, tpu
 from experiments.validation.rows import Row, Study, signed_percent, summary_lines
 
 STUDIES: dict[str, Callable[[], Study]] = {
@@ -29,7 +29,10 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "mico_riscv": riscv.study,
     "psma_28nm": arithmetic.study,
 }
-SEARCHES: dict[str, Callable[[], Study]] = {"synergy_search": synergy.search_study}
+SEARCHES: dict[str, Callable[[], Study]] = {
+    "synergy_search": synergy.search_study,
+    "synergy_right": synergy_right.study,
+}
 MANY = 60  # rows beyond which the page shows the worst only
 ROW_FIELDS = ("study", "item", "quantity", "unit", "published", "ours", "error", "role")
 STUDY_FIELDS = ("study", "quantity", "checks", "mean_error", "worst_item", "worst_error", "machine", "source")
@@ -132,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m experiments.validate", description="Published results beside ours."
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of {', '.join((*STUDIES, *SEARCHES))}")
-    parser.add_argument("--search", action="store_true", help="also search on the closest system's machine")
+    parser.add_argument("--search", action="store_true", help="also search on the closest system's machine (a minute)")
     parser.add_argument("--rows", action="store_true", help="print every row")
     parser.add_argument("--out", type=Path, help="folder of validation.csv and validation_studies.csv")
     parser.add_argument("--page", type=Path, help="markdown page to write")

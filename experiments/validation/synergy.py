@@ -111,7 +111,7 @@ def entries(layer: Layer, mapping: Mapping) -> list[Entry]:
     accelerator = machine()
     counts = count_accesses(layer, mapping, accelerator, THEIRS)
     drained = count_accesses(layer, mapping, accelerator, dataclasses.replace(THEIRS, drain_reads=True))
-    tiles = {(tile.memory, tile.operand): tile.elements for tile in counts.tiles}
+    tiles: dict[tuple[str, Operand], int] = {(tile.memory, tile.operand): tile.elements for tile in counts.tiles}
     returned = {
         "psum_spad": sum(d.down for d in counts.deliveries if d.operand == "output"),
         "shared_glb": counts.reads("dram", "output"),
