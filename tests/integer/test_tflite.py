@@ -11,7 +11,7 @@ from hwsim.errors import WorkloadError
 from hwsim.integer.accuracy import top1_percent
 from hwsim.integer.run import Machine, Mode
 from hwsim.integer.tflite import lower_tflite
-from hwsim.integer.tflite_kernels import reference_rules
+from hwsim.integer.tflite_kernels import tflite_rules
 from quant import data
 
 
@@ -21,7 +21,7 @@ def test_resnet8_classifies_and_its_codes_hardly_depend_on_the_rounding(mlperf_t
     images, labels = test.images[:64].float(), test.labels[:64]  # type: ignore[attr-defined]
     keep = set(model.quantizers.values())
     exact = Machine(model).run(images, keep=keep)
-    theirs = Machine(model, rules=reference_rules(model)).run(images, keep=keep)
+    theirs = Machine(model, rules=tflite_rules(model)).run(images, keep=keep)
     assert int((exact.values.argmax(1) == labels).sum()) >= 50
     assert int((exact.values.argmax(1) != theirs.values.argmax(1)).sum()) <= 2
     share = sum(int((exact.codes[n] != theirs.codes[n]).sum()) for n in keep) / sum(
@@ -35,7 +35,7 @@ def test_resnet8_reaches_its_known_accuracy(mlperf_tiny_dir: Path, data_dir: Pat
     model = lower_tflite(mlperf_tiny_dir / "pretrainedResnet_quant.tflite")
     test = data.load("cifar10", data_dir, test_only=True).test
     images, labels = test.images.float(), test.labels  # type: ignore[attr-defined]
-    machine = Machine(model, rules=reference_rules(model))
+    machine = Machine(model, rules=tflite_rules(model))
     assert top1_percent(lambda x: machine.run(x).values, images, labels) == pytest.approx(86.98, abs=0.005)
     exact = Machine(model)
     assert top1_percent(lambda x: exact.run(x).values, images, labels) == pytest.approx(86.98, abs=0.1)
@@ -49,7 +49,7 @@ def test_depthwise_autoencoder_and_uint8_networks_run(mlperf_tiny_dir: Path, tfl
         model = lower_tflite(path)
         images = torch.randn(2, *model.input_shape[1:], generator=torch.Generator().manual_seed(0)) * 20
         exact = Machine(model).run(images).values
-        theirs = Machine(model, rules=reference_rules(model)).run(images).values
+        theirs = Machine(model, rules=tflite_rules(model)).run(images).values
         assert exact.shape == (2, results)
         assert float((exact - theirs).abs().max()) <= 0.1 * float(exact.abs().max())
 
