@@ -110,7 +110,7 @@ def draw(rows: Sequence[Point]) -> Figure:
 def to_csv(rows: Sequence[Point]) -> bytes:
     """All points as a CSV."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer: csv.DictWriter[str] = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(dataclasses.asdict(row) for row in rows)
     return text.getvalue().encode()

@@ -88,9 +88,7 @@ def study() -> Study:
     pes, rest = power_split_mw(runs()[0][0], clock)
     overhead = (float(published["CONV1"]["power_mW"]) - rest) / (pes * (1 - GATED * zeros["CONV1"]))
     rows: list[Row] = []
-    sums = dict.fromkeys(
-        ("processing latency", "total latency", "power", "power with PE overhead", "DRAM traffic"), 0.0
-    )
+    sums: dict[str, float] = dict.fromkeys(COLUMNS, 0.0)
     for best, cost in runs():
         given, name = published[cost.name], cost.name
         pes, rest = power_split_mw(best, clock)

@@ -10,7 +10,7 @@ import dataclasses
 from experiments.validation.networks import resnet50
 from experiments.validation.rows import Row, Study, read_table
 from hwsim.accelerator import load_accelerator
-from hwsim.machine import Accelerator, Array, Axis, Memory, Node
+from hwsim.machine import Accelerator, Array, Axis, Node
 from hwsim.search import search
 
 # Atomic C x atomic K: 8 x 8 and 64 x 32 are the published small and large ones, the others keep C >= K.
@@ -37,7 +37,7 @@ def configuration(row: dict[str, str]) -> Accelerator:
                 read_bandwidth_bits_per_cycle=port,
                 write_bandwidth_bits_per_cycle=port,
             )
-        elif isinstance(node, Memory):
+        else:
             node = dataclasses.replace(node, size_bits=128 * k * node.word_bits)
         nodes.append(node)
     vector = dataclasses.replace(large.vector, lanes=max(1, k // 2))
