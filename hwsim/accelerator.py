@@ -31,7 +31,8 @@ from hwsim.machine import (
     Operand,
     VectorUnit,
 )
-from hwsim.spec_checks import contradictions, did_you_mean
+from hwsim.measured import Measurements, read_measurements
+from hwsim.spec_checks import contradictions, did_you_mean, measured_contradictions
 from hwsim.spec_models import (
     MAC_MODELS,
     AcceleratorSpec,
@@ -39,6 +40,7 @@ from hwsim.spec_models import (
     AxisSpec,
     CapabilitySpec,
     MacSpec,
+    MeasuredMac,
     MemorySpec,
     ModesMac,
     ModeSpec,
@@ -81,7 +83,21 @@ def load_accelerator(name_or_path: str | Path) -> Accelerator:
     problems = contradictions(document, spec)
     if problems:
         raise SpecError(sorted_by_line(problems))
-    return build(spec)
+    return build(spec, measured_table(document, spec))
+
+
+def measured_table(document: Document, spec: AcceleratorSpec) -> Measurements | None:
+    """The table that a measured machine points to, beside its spec. Raises SpecError."""
+    if not isinstance(spec.mac, MeasuredMac):
+        return None
+    path = Path(document.path).parent / spec.mac.table
+    if not path.is_file():
+        raise SpecError(f"{document.place(('mac', 'table'))}: no such file beside the spec: {spec.mac.table!r}")
+    measurements = read_measurements(path, spec.mac.energy_pj_per_cycle or 0.0)
+    problems = measured_contradictions(document, spec, measurements)
+    if problems:
+        raise SpecError(sorted_by_line(problems))
+    return measurements
 
 
 def find_spec(name_or_path: str | Path) -> Path:
@@ -249,7 +265,7 @@ def describe(document: Document, keys: KeyPath) -> str:
 # --- into the machine -------------------------------------------------------------------------------------------------
 
 
-def build(spec: AcceleratorSpec) -> Accelerator:
+def build(spec: AcceleratorSpec, measurements: Measurements | None = None) -> Accelerator:
     """The frozen machine of a checked spec; estimates become notes."""
     estimates: list[tuple[str, str | None]] = [(spec.name, spec.estimated)]
     estimates += [(n.memory if isinstance(n, MemorySpec) else n.array, n.estimated) for n in spec.hierarchy]
@@ -259,7 +275,7 @@ def build(spec: AcceleratorSpec) -> Accelerator:
         clock_mhz=spec.clock_mhz,
         node_nm=spec.node_nm,
         hierarchy=tuple(build_memory(n) if isinstance(n, MemorySpec) else build_array(n) for n in spec.hierarchy),
-        mac=build_mac(spec.mac),
+        mac=build_mac(spec.mac, measurements),
         vector=VectorUnit(**given(spec.vector)),
         capabilities=Capabilities(**given(spec.capabilities, "source")),
         static_power_mw=spec.static_power_mw or 0.0,
@@ -292,8 +308,14 @@ def build_array(spec: ArraySpec) -> Array:
     return Array(name=spec.array, axes=axes, **given(spec, "array", "axes"))
 
 
-def build_mac(spec: MacSpec) -> MacUnit:
+def build_mac(spec: MacSpec, measurements: Measurements | None = None) -> MacUnit:
     """The MAC unit of any style; fields a style lacks keep their defaults."""
+    if measurements is not None:
+        weight_bits, input_bits = (max(pair[i] for pair in measurements.by_pair) for i in (0, 1))
+        fields = given(spec, "table", "energy_pj_per_cycle")
+        return MacUnit(
+            weight_bits=weight_bits, input_bits=input_bits, energy_pj=0.0, measurements=measurements, **fields
+        )
     modes = tuple(MacMode(**dict(mode)) for mode in spec.modes) if isinstance(spec, ModesMac) else ()
     return MacUnit(modes=modes, **given(spec, "modes"))
 

@@ -106,6 +106,8 @@ def mac_area_mm2(mac: MacUnit, node_nm: float) -> float:
 
     Converters of an in-memory array are not estimated: a spec should give `area_mm2`.
     """
+    if mac.style == "measured":
+        return 0.0  # a table of cycles says nothing about area
     if mac.style == "in_memory":
         return mac.weight_bits * SRAM_MM2_45NM[-1][1] / (8 * SRAM_MM2_45NM[-1][0]) * area_factor(node_nm)
     weight_bits, input_bits = mac.weight_bits, mac.input_bits
@@ -156,7 +158,8 @@ def component_areas(accelerator: Accelerator) -> tuple[ComponentArea, ...]:
     mac = accelerator.mac
     add("mac", accelerator.mac_units, mac.area_mm2, mac_area_mm2(mac, node), mac.leakage_mw)
     unit = accelerator.vector
-    add("vector", 1, unit.area_mm2, vector_area_mm2(unit.lanes, unit.bits, node), unit.leakage_mw)
+    lanes_mm2 = 0.0 if mac.style == "measured" else vector_area_mm2(unit.lanes, unit.bits, node)
+    add("vector", 1, unit.area_mm2, lanes_mm2, unit.leakage_mw)
     add("other", 1, accelerator.other_area_mm2, 0.0, 0.0)
     return tuple(found)
 

@@ -271,11 +271,7 @@ def assumptions(
     together = "the slowest of" if accelerator.overlap else "the sum (no overlap) of"
     found = [
         f"latency of a layer: {together} compute, memory ports and vector unit; layers run one after another",
-        "port loads spread evenly over the instances in use; first fills of double-buffered levels overlap the layer "
-        "before",
-        "a MAC unit that does n MACs per cycle at narrow widths is kept busy; operands are still counted per MAC",
-        f"partial sums have the width the layer needs, at most the machine's {accelerator.mac.accumulator_bits} bits",
-        "adding partial sums between array elements is part of the MAC energy",
+        *(measured_assumptions(accelerator) or modelled_assumptions(accelerator)),
         f"requantization by {can.requantization}: {requantize_ops(can, 8)} vector operations per output; operators "
         "without MACs by the table of vector.py, pooling windows through line buffers (each input read once)",
         f"fused behind a layer, without memory traffic: {fused}; other operators stream their tensors between the "
@@ -295,6 +291,28 @@ def assumptions(
     return tuple(found)
 
 
+def modelled_assumptions(accelerator: Accelerator) -> list[str]:
+    """What stands behind layers whose accesses are counted."""
+    return [
+        "port loads spread evenly over the instances in use; first fills of double-buffered levels overlap the layer "
+        "before",
+        "a MAC unit that does n MACs per cycle at narrow widths is kept busy; operands are still counted per MAC",
+        f"partial sums have the width the layer needs, at most the machine's {accelerator.mac.accumulator_bits} bits",
+        "adding partial sums between array elements is part of the MAC energy",
+    ]
+
+
+def measured_assumptions(accelerator: Accelerator) -> list[str]:
+    """What stands behind measured layers; empty for a machine that is modelled."""
+    table = accelerator.mac.measurements
+    if table is None:
+        return []
+    return [
+        f"layers with MACs are measured, not modelled: {table.describe()}",
+        "a measured layer contains its memory traffic (not reported), its biases and its requantization",
+    ]
+
+
 def warnings(stages: tuple[Stage, ...], accelerator: Accelerator) -> tuple[str, ...]:
     """What a reader must not overlook."""
     mac = accelerator.mac
@@ -307,6 +325,14 @@ def warnings(stages: tuple[Stage, ...], accelerator: Accelerator) -> tuple[str, 
             f"{accelerator.name} accumulates in {mac.accumulator_bits} bits; worst-case sums of {len(narrow)} layers "
             f"need more ({', '.join(narrow[:3])}{', ...' if len(narrow) > 3 else ''}): they may overflow or be rounded"
         )
+    if mac.measurements is not None:
+        known = [(s.layer.name, mac.measurements.predict(s.layer).how) for s in stages if s.layer.has_macs]
+        beyond = [name for name, how in known if how == "extrapolated"]
+        if beyond:
+            found.append(
+                f"{len(beyond)} of {len(known)} layers lie outside the shapes that {mac.measurements.name} measured "
+                f"({', '.join(beyond[:3])}{', ...' if len(beyond) > 3 else ''}): they are extrapolated"
+            )
     if mac.style == "in_memory" and adc_bits(mac) < lossless_adc_bits(mac):
         found.append(
             f"{accelerator.name} converts with {adc_bits(mac)} of {lossless_adc_bits(mac)} bits: results are not "

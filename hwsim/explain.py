@@ -319,6 +319,8 @@ def reasons(now: Study, then: Study, side: Side) -> tuple[str, ...]:
 def mac_reason(now: Study, then: Study) -> str:
     """What the MAC unit makes of the other width."""
     mac = now.accelerator.mac
+    if mac.measurements is not None:
+        return f"kernel: {then.cost.mac_mode} instead of {now.cost.mac_mode}"
     before, after = (mac_cost(mac, s.tensor("weight").bits, s.tensor("input").bits) for s in (now, then))
     if (before.energy_pj, before.cycles) == (after.energy_pj, after.cycles):
         return f"MAC: as before ({after.mode})"

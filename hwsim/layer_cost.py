@@ -24,6 +24,7 @@ from hwsim.latency import (
 )
 from hwsim.mac import MacCost, mac_cost, require_capable
 from hwsim.machine import Accelerator, Operand
+from hwsim.measured import Measurements
 from hwsim.moves import Moved, hop_bits, layer_moves, stream
 from hwsim.offsets import NO_OFFSET, OffsetCost, offset_cost
 from hwsim.stages import Stage
@@ -98,6 +99,8 @@ def price(
     """
     require_capable(layer, accelerator)
     assert layer.weight is not None
+    if accelerator.mac.measurements is not None:
+        return price_measured(layer, accelerator, accelerator.mac.measurements, fused)
     names = dict(resident or {})
     mac = mac_cost(accelerator.mac, layer.weight.bits, layer.inputs[0].bits)
     offset = offset_cost(layer, accelerator.capabilities)
@@ -131,6 +134,32 @@ def price(
         offset=offset,
         mac_mode=mac.mode,
         resident=tuple(sorted(set(names.values()))),
+    )
+
+
+def price_measured(
+    layer: Layer, accelerator: Accelerator, measurements: Measurements, fused: tuple[Layer, ...] = ()
+) -> LayerCost:
+    """A layer of a measured machine: the table's cycles and energy, memory traffic and requantization inside them.
+
+    Operators fused behind it and additions that its offset needs come on top.
+    """
+    found, offset = measurements.predict(layer), offset_cost(layer, accelerator.capabilities)
+    parts = [Part("mac", found.describe(), on_grid(found.energy_pj))]
+    if offset.extra_adds:
+        parts.append(Part("offset", "additions", on_grid(offset.extra_adds * accelerator.vector.energy_pj_per_op)))
+    slots = offset.extra_adds + sum(vector_work(f, accelerator.capabilities).slots for f in fused)
+    cycles = {"measured": found.cycles, "vector": vector_cycles(slots, accelerator.vector)}
+    latency = total_cycles(cycles, {}, accelerator)
+    return LayerCost(
+        name=layer.name,
+        parts=(*parts, *static_parts(latency, accelerator)),
+        latency_cycles=latency,
+        cycles=tuple(cycles.items()),
+        bottleneck=max(cycles, key=lambda name: cycles[name]),
+        moved=(),
+        offset=offset,
+        mac_mode=found.describe(),
     )
 
 

@@ -39,6 +39,8 @@ def mac_cost(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
             return fusion(mac, weight_bits, input_bits)
         case "in_memory":
             return in_memory(mac, weight_bits, input_bits)
+        case "measured":
+            return measured(mac, weight_bits, input_bits)
 
 
 def native_cycles(mac: MacUnit) -> Fraction:
@@ -128,6 +130,15 @@ def in_memory(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
     lossy = f", {adc}-bit converter loses bits" if adc < lossless_adc_bits(mac) else ""
     cycles = Fraction(slices * phases, native) * native_cycles(mac)
     return MacCost(energy, cycles, f"{slices} slices x {phases} phases{lossy}")
+
+
+def measured(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
+    """Nothing per MAC: whole layers are measured (layer_cost.py); only widths beyond the table are refused here."""
+    assert mac.measurements is not None
+    pairs = mac.measurements.pairs_for(weight_bits, input_bits)
+    exact = (weight_bits, input_bits) in pairs
+    mode = f"{weight_bits}x{input_bits}" if exact else f"a wider pair than {weight_bits}x{input_bits}"
+    return MacCost(0.0, Fraction(0), f"measured at {mode}")
 
 
 def lossless_adc_bits(mac: MacUnit) -> int:

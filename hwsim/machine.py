@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hwsim.measured import Measurements
+
 Operand = Literal["weight", "input", "output"]
 OPERANDS: tuple[Operand, ...] = ("weight", "input", "output")
 
 Packing = Literal["dense", "floor", "padded"]
-MacStyle = Literal["fixed", "subword", "bit_serial", "fusion", "table", "in_memory"]
-MAC_STYLES: tuple[MacStyle, ...] = ("fixed", "subword", "bit_serial", "fusion", "table", "in_memory")
+MacStyle = Literal["fixed", "subword", "bit_serial", "fusion", "table", "in_memory", "measured"]
+MAC_STYLES: tuple[MacStyle, ...] = ("fixed", "subword", "bit_serial", "fusion", "table", "in_memory", "measured")
 Serial = Literal["weight", "input", "both"]
 
 
@@ -123,6 +125,7 @@ class MacUnit:
     rows: int = 1  # in_memory: cells summed on one column
     adc_bits: int | None = None  # in_memory: None means lossless
     adc_energy_pj: float = 0.0  # in_memory: per conversion
+    measurements: Measurements | None = None  # measured: the whole machine, in place of all other figures
     area_mm2: float = 0.0
     leakage_mw: float = 0.0
     source: str = ""

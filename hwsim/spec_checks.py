@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 
 from hwsim.machine import OPERANDS
-from hwsim.spec_models import AcceleratorSpec, ArraySpec, BitSerialMac, MemorySpec, ModesMac
+from hwsim.measured import Measurements
+from hwsim.spec_models import AcceleratorSpec, ArraySpec, BitSerialMac, MeasuredMac, MemorySpec, ModesMac
 from hwsim.strict_yaml import Document, KeyPath
 from hwsim.workload import MAC_OPS, VECTOR_OPS
 
@@ -119,6 +120,37 @@ def mac_contradictions(document: Document, spec: AcceleratorSpec) -> list[str]:
             problems.append(
                 f"{document.place(('capabilities', key))}: expected at most the {possible} bits that the {mac.style} "
                 f"MAC can take, got {promised}"
+            )
+    return problems
+
+
+def measured_contradictions(document: Document, spec: AcceleratorSpec, table: Measurements) -> list[str]:
+    """What a measured machine may not say: an energy twice or never, levels inside it, widths beyond its table."""
+    problems: list[str] = []
+    if len(spec.hierarchy) > 1:
+        problems.append(
+            f"{document.place(('hierarchy', 1))}: a measured machine has the outermost memory alone: what lies inside "
+            "is in its table"
+        )
+    mac = spec.mac
+    assert isinstance(mac, MeasuredMac)
+    tabulated = table.rows[0].energy_pj is not None
+    if tabulated and mac.energy_pj_per_cycle is not None:
+        message = "expected no such key: the table has energies of its own"
+        problems.append(f"{document.place(('mac', 'energy_pj_per_cycle'))}: {message}")
+    if not tabulated and mac.energy_pj_per_cycle is None:
+        message = "missing key: the table has no column energy_pj, so energy needs pJ per cycle"
+        problems.append(f"{document.place(('mac', 'energy_pj_per_cycle'))}: {message}")
+    widths = (
+        ("weight_bits", spec.capabilities.weight_bits, 0),
+        ("activation_bits", spec.capabilities.activation_bits, 1),
+    )
+    for key, promised, side in widths:
+        possible = max(pair[side] for pair in table.by_pair)
+        if max(promised) > possible:
+            problems.append(
+                f"{document.place(('capabilities', key))}: expected at most the {possible} bits that {table.name} "
+                f"measured, got {max(promised)}"
             )
     return problems
 

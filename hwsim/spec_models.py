@@ -175,6 +175,17 @@ class InMemoryMac(MacBase):
     adc_energy_pj: Energy = Field(description="pJ per conversion")
 
 
+class MeasuredMac(Part):
+    """A machine known by measurements of whole layers; its hierarchy is the outermost memory alone."""
+
+    style: Literal["measured"] = Field(description="whole layers from a table, interpolated")
+    table: Text = Field(description="CSV beside the spec: loops, strides, weight_bits, input_bits, cycles, energy_pj")
+    accumulator_bits: Width = Field(description="widest partial sum kept")
+    energy_pj_per_cycle: Energy | None = Field(None, description="pJ per cycle where the table has no energy_pj")
+    area_mm2: Positive | None = Field(None, description="mm2 of the machine; never estimated")
+    leakage_mw: Positive | None = Field(None, description="mW on top of the measured energy")
+
+
 class VectorSpec(Part):
     """Elementwise work beside the array."""
 
@@ -233,7 +244,8 @@ MacSpec = Annotated[
     | Annotated[ModesMac, Tag("<modes>")]
     | Annotated[BitSerialMac, Tag("<bit_serial>")]
     | Annotated[FusionMac, Tag("<fusion>")]
-    | Annotated[InMemoryMac, Tag("<in_memory>")],
+    | Annotated[InMemoryMac, Tag("<in_memory>")]
+    | Annotated[MeasuredMac, Tag("<measured>")],
     Discriminator(mac_kind),
 ]
 
@@ -244,6 +256,7 @@ MAC_MODELS: dict[str, type[BaseModel]] = {
     "<bit_serial>": BitSerialMac,
     "<fusion>": FusionMac,
     "<in_memory>": InMemoryMac,
+    "<measured>": MeasuredMac,
 }
 
 
@@ -281,12 +294,13 @@ def key_table() -> str:
         ("`hierarchy` entry: a memory", MemorySpec),
         ("`hierarchy` entry: an array", ArraySpec),
         ("an axis", AxisSpec),
-        ("`mac`, every style", MacBase),
+        ("`mac`, every style but `measured`", MacBase),
         ("`mac`, style `subword` or `table`", ModesMac),
         ("a mode", ModeSpec),
         ("`mac`, style `bit_serial`", BitSerialMac),
         ("`mac`, style `fusion`", FusionMac),
         ("`mac`, style `in_memory`", InMemoryMac),
+        ("`mac`, style `measured`", MeasuredMac),
         ("`vector`", VectorSpec),
         ("`capabilities`", CapabilitySpec),
     ]

@@ -13,9 +13,10 @@ from fractions import Fraction
 from hwsim.area import static_power_mw
 from hwsim.counts import Counts, Kind
 from hwsim.latency import vector_cycles
-from hwsim.layer_cost import memory_parts
+from hwsim.layer_cost import memory_parts, price_measured
 from hwsim.mac import mac_cost, require_capable
 from hwsim.machine import Accelerator, Operand
+from hwsim.measured import Measurements
 from hwsim.moves import Direction, fixed_moves, hop_bits, operand_bits
 from hwsim.offsets import offset_cost
 from hwsim.packing import words_per_operand
@@ -61,6 +62,8 @@ def unit_prices(layer: Layer, accelerator: Accelerator, fused: tuple[Layer, ...]
     """Prices per count of a layer with MACs at its bits, for vectorised searches."""
     require_capable(layer, accelerator)
     assert layer.weight is not None
+    if accelerator.mac.measurements is not None:
+        return measured_prices(layer, accelerator, accelerator.mac.measurements, fused)
     kinds: dict[Operand, tuple[Kind, ...]] = {
         "weight": ("code",),
         "input": ("code",),
@@ -107,4 +110,34 @@ def unit_prices(layer: Layer, accelerator: Accelerator, fused: tuple[Layer, ...]
         fixed_cycles=vector_cycles(slots, accelerator.vector),
         static_pj_per_cycle=static_power_mw(accelerator) / accelerator.clock_mhz * 1e3,
         element_bits=bits,
+    )
+
+
+def measured_prices(
+    layer: Layer, accelerator: Accelerator, measurements: Measurements, fused: tuple[Layer, ...]
+) -> UnitPrices:
+    """A measured layer costs the same under every mapping: all of it is fixed."""
+    cost = price_measured(layer, accelerator, measurements, fused)
+    operands: tuple[tuple[Operand, Kind], ...] = (
+        ("weight", "code"),
+        ("input", "code"),
+        ("output", "partial"),
+        ("output", "final"),
+    )
+    directions: tuple[Direction, ...] = ("read", "write")
+    free: dict[tuple[str, Operand, Kind, Direction], float] = {
+        (m.name, o, k, d): 0.0 for m in accelerator.memories for o, k in operands for d in directions
+    }
+    return UnitPrices(
+        traffic_pj=free,
+        port_bits=free,
+        bandwidth={},
+        shared_ports=frozenset(),
+        hop_pj={},
+        mac_pj=0.0,
+        cycles_per_step=Fraction(0),
+        fixed_pj=cost.total_energy_pj,
+        fixed_cycles=cost.latency_cycles,
+        static_pj_per_cycle=0.0,
+        element_bits={(o, k): operand_bits(layer, accelerator, o, k) for o, k in operands},
     )

@@ -177,7 +177,7 @@ def test_every_width_that_a_shipped_spec_promises_has_a_price(name: str) -> None
     machine = load_accelerator(name)
     can = machine.capabilities
     for w, a in itertools.product(can.weight_bits, can.activation_bits):
-        assert mac_cost(machine.mac, w, a).energy_pj > 0
+        assert mac_cost(machine.mac, w, a).energy_pj > 0 or machine.mac.style == "measured"  # per layer, not per MAC
     for bits in (8, 4, 2):
         assert bits in can.weight_bits
         assert bits in can.activation_bits
