@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DIMS: tuple[str, ...] = ("N", "G", "K", "C", "P", "Q", "R", "S")
 MAC_OPS: tuple[str, ...] = ("conv", "linear", "matmul")
-# Operators without MACs, priced on the vector unit or as data movement; see cost.VECTOR_OPS_PER_ELEMENT.
+# Operators without MACs, priced on the vector unit or as data movement; see vector.VECTOR_OPS_PER_ELEMENT.
 VECTOR_OPS: tuple[str, ...] = (
     "add", "mul", "sub", "div", "relu", "relu6", "leaky_relu", "silu", "hswish", "hsigmoid", "sigmoid", "gelu",
     "tanh", "exp", "sqrt", "pow", "softmax", "layer_norm", "batch_norm", "group_norm", "lrn", "max_pool", "avg_pool",
