@@ -136,7 +136,8 @@ def study() -> Study:
         explanation=(
             f"The network costs {recorded[8] / known[STEPS[2]][8]:.1f} times less than recorded at W8, above all "
             f"because 13 depthwise layers were priced as dense ones; they take {share:.0f} % of the energy, not 85 %. "
-            f"Two-bit weights save {savings[STEPS[0]]:.0f} % as recorded, {savings[STEPS[1]]:.0f} % with the right layers, "
+            f"Two-bit weights save {savings[STEPS[0]]:.0f} % as recorded, {savings[STEPS[1]]:.0f} % with the right "
+            f"layers, "
             f"{savings[STEPS[2]]:.0f} % with 16-bit sums, {savings[STEPS[3]]:.0f} % once the MAC's energy follows the "
             f"widths. Of those last {saved:.0f} uJ the MACs save {saved_by_macs:.0f}: the share rises chiefly because "
             "an 8-bit MAC no longer costs what a 16-bit one does, and memory weighs more in what is left."
