@@ -1,0 +1,71 @@
+"""A trained CIFAR-10 network, calibrated at W2A2 to W8A8 in every configuration: all codes equal, on test images."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hwsim.integer.compare import reference, run_and_compare
+from hwsim.integer.lower import lower
+from hwsim.integer.run import Machine
+from quant import data, initialise
+from quant.convert import quantize
+from quant.weights import load_pretrained
+
+SCALE = data.Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@cache
+def all_test_images(folder: Path) -> tuple[Tensor, Tensor]:
+    found = data.load("cifar10", folder, test_only=True)
+    batches = list(data.eval_batches(found.test, SCALE))
+    return torch.cat([b[0] for b in batches]), torch.cat([b[1] for b in batches])
+
+
+def calibrated(folder: Path, images: Tensor, bits: int, config: int, policy: str) -> nn.Module:
+    """ResNet-20's trained weights; quantizers initialised on images (no labels, and accuracy is not the point)."""
+    model, _ = quantize(
+        load_pretrained("resnet20", folder), weight_bits=bits, act_bits=bits, config=config, padding_policy=policy,
+        init="minmax",
+    )  # fmt: skip
+    return initialise(model, [images]).eval()
+
+
+def check(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Every code of every batch equal; returns the machine's accuracy in percent."""
+    machine, twin = Machine(lower(model, images[:1])), reference(model)
+    right = 0
+    for batch, wanted in zip(images.split(50), labels.split(50), strict=True):
+        found, tally = run_and_compare(machine, twin, batch)
+        assert sum(d.differing for d in found) == 0
+        assert tally["undecided"] == 0
+        right += int((machine.run(batch).values.argmax(1) == wanted).sum())
+    return 100 * right / len(labels)
+
+
+def test_trained_resnet20_is_exact_on_test_images(pretrained_dir: Path, data_dir: Path) -> None:
+    images, labels = all_test_images(data_dir)
+    model = calibrated(data_dir, images[9000:9032], 8, 4, "border_bias")
+    assert check(model, images[:50], labels[:50]) >= 80
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("config", [1, 2, 3, 4])
+def test_every_configuration_is_exact_on_a_thousand_images(
+    pretrained_dir: Path, data_dir: Path, bits: int, config: int
+) -> None:
+    images, labels = all_test_images(data_dir)
+    policy = ("pad_code", "border_bias", "pad_beta", "snap_offset")[(bits + config) % 4]
+    check(calibrated(data_dir, images[9000:9064], bits, config, policy), images[:1000], labels[:1000])
+
+
+@pytest.mark.slow
+def test_all_ten_thousand_images_are_exact(pretrained_dir: Path, data_dir: Path) -> None:
+    images, labels = all_test_images(data_dir)
+    model = calibrated(data_dir, images[9000:9064], 8, 4, "border_bias")
+    assert check(model, images, labels) >= 85
