@@ -2,8 +2,8 @@
 
 `read_measurements` reads the table, `Measurements.predict` prices a layer: rows of the table come back exactly; other
 shapes from a fit per pair of widths (MACs, outputs, gathered inputs, weights, a constant, none negative), corrected by
-the nearest rows. `leave_one_out` states the error when each shape is left out. Widths that nobody measured run in the
-cheapest wider pair.
+the nearest rows. `leave_one_out` states the error when each shape is left out. What has no row runs in the cheapest
+pair of widths that holds its operands.
 """
 
 from __future__ import annotations
@@ -116,30 +116,39 @@ class Measurements:
 
     @cached_property
     def leave_one_out(self) -> LeaveOneOut:
-        """Every shape predicted, at every pair of widths, from the other shapes alone."""
+        """Every shape predicted, at every pair of widths, from the other shapes alone, by the rule of `predict`."""
         errors: list[float] = []
-        for rows in self.by_pair.values():
-            for left_out in rows if len(rows) > 1 else ():
-                others = [row for row in rows if row is not left_out]
-                guess = fit(others, [float(row.cycles) for row in others]).at(left_out.shape)
-                errors.append(abs(guess / left_out.cycles - 1.0))
+        for shape in dict.fromkeys(row.shape for row in self.rows):
+            guesses: dict[tuple[int, int], float] = {}
+            for pair, rows in self.by_pair.items():
+                others = [row for row in rows if row.shape != shape]
+                if others:
+                    guesses[pair] = fit(others, [float(row.cycles) for row in others]).at(shape)
+            for pair in guesses:
+                if (shape, pair) in self.exact:
+                    guess = min(value for other, value in guesses.items() if holds(other, pair))
+                    errors.append(abs(guess / self.exact[shape, pair].cycles - 1.0))
         return LeaveOneOut(sum(errors) / len(errors), max(errors), len(errors)) if errors else LeaveOneOut(0.0, 0.0, 0)
 
     def pairs_for(self, weight_bits: int, input_bits: int) -> tuple[tuple[int, int], ...]:
-        """The pair itself where it was measured, else all wider ones. Raises CapabilityError when there is none."""
-        if (weight_bits, input_bits) in self.by_pair:
-            return ((weight_bits, input_bits),)
-        wider = tuple(pair for pair in self.by_pair if pair[0] >= weight_bits and pair[1] >= input_bits)
+        """Measured pairs that hold such operands. Raises CapabilityError when there is none."""
+        wider = tuple(pair for pair in self.by_pair if holds(pair, (weight_bits, input_bits)))
         if not wider:
             known = ", ".join(f"{w}x{a}" for w, a in sorted(self.by_pair, reverse=True)[:8])
             raise CapabilityError(f"no measurement holds {weight_bits}x{input_bits} operands; {self.name} has {known}")
         return wider
 
     def predict(self, layer: Layer) -> Prediction:
-        """Cycles and energy of a layer with MACs. Raises CapabilityError beyond the measured widths."""
+        """Cycles and energy of a layer with MACs: its row, else the cheapest pair that holds its operands.
+
+        So fewer bits never cost more, except where both were measured and they did. Raises CapabilityError beyond the
+        measured widths.
+        """
         assert layer.weight is not None
-        shape = (*layer.loops.as_tuple(), *layer.stride)
-        pairs = self.pairs_for(layer.weight.bits, layer.inputs[0].bits)
+        shape, own = (*layer.loops.as_tuple(), *layer.stride), (layer.weight.bits, layer.inputs[0].bits)
+        if (shape, own) in self.exact:
+            return self.at(shape, own)
+        pairs = self.pairs_for(*own)
         return min((self.at(shape, pair) for pair in pairs), key=lambda p: (p.cycles, p.energy_pj, p.pair))
 
     def at(self, shape: Shape, pair: tuple[int, int]) -> Prediction:
@@ -159,9 +168,14 @@ class Measurements:
         return (
             f"{self.name}: {len(self.rows)} measured layers ({shapes} shapes, {len(self.by_pair)} pairs of widths) are "
             f"reproduced exactly; other shapes are interpolated, with {100 * error.mean:.1f} % mean and "
-            f"{100 * error.worst:.0f} % worst error of cycles when each shape is left out in turn; other widths run "
-            "in the cheapest wider pair"
+            f"{100 * error.worst:.0f} % worst error of cycles when each shape is left out in turn, and run "
+            "in the cheapest pair of widths that holds their operands"
         )
+
+
+def holds(pair: tuple[int, int], operands: tuple[int, int]) -> bool:
+    """Whether a kernel for `pair` takes operands of these widths."""
+    return pair[0] >= operands[0] and pair[1] >= operands[1]
 
 
 def quantities(shape: Shape) -> tuple[float, ...]:
