@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from experiments import table
 from experiments.drawing import save
-from experiments.table import Row
+from experiments.table import Row, usual
 from hwsim.pareto import non_dominated, possibly_non_dominated
 
 # Column of pareto.csv, its label, and the factor to the label's unit.
@@ -33,13 +33,6 @@ MARKERS = {"W2A2": "o", "W3A3": "^", "W4A4": "s", "W8A8": "D"}
 FILLS = {"pad_code": "full", "pad_beta": "left", "snap_offset": "bottom", "border_bias": "none"}
 GREY = "#b5b5b5"
 PER_PAGE = 6
-
-
-def usual(row: Row) -> bool:
-    """Whether a point differs from the others of its plot by bits, configuration and padding policy alone."""
-    return (row["init"], row["offset_mode"], row["method"], row["distill"]) == (
-        "lsqplus", "learned", "lsqplus", "False"
-    )  # fmt: skip
 
 
 def label_of(row: Row) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import table
-from experiments.pareto_figures import AXES, COLOURS, GREY, fronts, label_of, notes_of, usual, values_of
-from experiments.table import Row
+from experiments.pareto_figures import AXES, COLOURS, GREY, fronts, label_of, notes_of, values_of
+from experiments.table import Row, usual
 from quant.data import write_atomically
 
 SYMBOLS = {"W2A2": "circle", "W3A3": "triangle-up", "W4A4": "square", "W8A8": "diamond"}

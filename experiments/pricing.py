@@ -128,7 +128,7 @@ def float_accuracies(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
 def refresh_accuracies(runs: Path, target: Path) -> list[dict[str, Any]]:
     """The points of `target` with the accuracies of `runs` as they are now. ValueError for a point without a price."""
     everything = table.read(runs)
-    points = table.group([row for row in everything if row["bits"] != "float"], *SAME_POINT)
+    points = table.group([row for row in everything if row["bits"] != "float" and table.usual(row)], *SAME_POINT)
     priced = table.group(table.read(target), *SAME_POINT)
     missing = [values for values in points if values not in priced]
     if missing:
@@ -170,13 +170,13 @@ def price_runs(
 ) -> list[dict[str, Any]]:
     """Price every configuration in `runs` on every machine (default: all shipped) and write `target`.
 
-    Workloads that differ in nothing that costs (initialisation, how the offset is trained) are priced once. `keep`
-    takes the costs that `target` has already (with the commit that priced them) and brings accuracies up to date.
+    Runs that differ in what costs nothing (initialisation, how the offset is trained) are left out. `keep` takes the
+    costs that `target` has already (with the commit that priced them) and brings accuracies up to date.
     """
     if keep:
         return refresh_accuracies(runs, target)
     everything = table.read(runs)
-    points = table.group([row for row in everything if row["bits"] != "float"], *SAME_POINT)
+    points = table.group([row for row in everything if row["bits"] != "float" and table.usual(row)], *SAME_POINT)
     machines = [load_accelerator(name) for name in (accelerators or shipped_specs())]
     jobs = {values: job_of(members[0]) for values, members in points.items()}
     workloads = {job: workload_of(job) for job in dict.fromkeys(jobs.values())}

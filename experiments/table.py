@@ -66,6 +66,17 @@ def text_of(value: Any) -> str:
     return f"{value:.8g}" if isinstance(value, float) else str(value)
 
 
+USUAL = {
+    "init": "lsqplus", "offset_mode": "learned", "method": "lsqplus", "weight_decay": "", "learning_rate": "",
+    "distill": "False", "gradient_scale": "1/sqrt(Np)",
+}  # fmt: skip
+
+
+def usual(row: Mapping[str, str]) -> bool:
+    """Whether a run or point differs from others of its network by bits, configuration and padding policy alone."""
+    return all(row[name] == value for name, value in USUAL.items())
+
+
 def group(rows: Iterable[Row], *names: str) -> dict[tuple[str, ...], list[Row]]:
     """Rows by the values of these columns, in order of appearance."""
     found: dict[tuple[str, ...], list[Row]] = {}

@@ -17,10 +17,7 @@ from experiments.profiles import BASELINES, CONFIGS, INITS, OFFSET_MODES, POLICI
 from experiments.table import Interval, Row, paired_difference, verdict
 
 TIE_WITHIN = 1.0
-USUAL = {
-    "config": "4", "init": "lsqplus", "offset_mode": "learned", "padding_policy": "pad_code", "method": "lsqplus",
-    "weight_decay": "", "learning_rate": "", "distill": "False", "gradient_scale": "1/sqrt(Np)",
-}  # fmt: skip
+USUAL = {"config": "4", "padding_policy": "pad_code", **table.USUAL}
 
 
 def matches(row: Row, **wanted: str) -> bool:
@@ -29,11 +26,18 @@ def matches(row: Row, **wanted: str) -> bool:
 
 
 def cell(rows: Sequence[Row]) -> str:
-    """Mean ± half-width (n), runs that diverged counted apart."""
+    """Mean ± half-width (n), with the number of runs that ended at chance; runs that diverged are counted apart."""
     values = [float(row["test_accuracy_percent"]) for row in rows if row["diverged"] != "True"]
-    lost = len(rows) - len(values)
+    lost, stuck = len(rows) - len(values), sum(at_chance(row) for row in rows)
     text = f"{Interval.of(values).text()}, n={len(values)}" if values else ""
-    return "; ".join(part for part in (text, f"{lost} diverged" if lost else "") if part) or "not run"
+    notes = (text, f"{stuck} at chance" if stuck else "", f"{lost} diverged" if lost else "")
+    return "; ".join(part for part in notes if part) or "not run"
+
+
+def at_chance(row: Row) -> bool:
+    """Whether a run's network ended up guessing: below 1.5 times the accuracy of a constant answer."""
+    classes = 1000 if row["data"] == "imagenet" else 10
+    return row["diverged"] != "True" and float(row["test_accuracy_percent"]) < 150 / classes
 
 
 def markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -136,6 +140,24 @@ def lsq_ablations(rows: Sequence[Row]) -> str:
     return comparison("Ablations (LSQ Tables 2 to 4)", rows, present, "LSQ") if len(present) > 1 else ""
 
 
+def stability(rows: Sequence[Row]) -> str:
+    """Each configuration with LSQ's gradient scale and a tenth of it, at the bits that have both."""
+    tenth = "0.1/sqrt(Np)"
+    both = [{"config": c} for c in CONFIGS if any(matches(row, config=c, gradient_scale=tenth) for row in rows)]
+    bits = {row["bits"] for row in rows if any(matches(row, **v, gradient_scale=tenth) for v in both)}
+    lines = []
+    for b in sorted(bits):
+        mine = [row for row in rows if row["bits"] == b]
+        for wanted in both:
+            with_tenth = {**wanted, "gradient_scale": tenth}
+            cells = [cell([row for row in mine if matches(row, **w)]) for w in (wanted, with_tenth)]
+            lines.append([f"{b} c{wanted['config']}", *cells, difference_text(mine, with_tenth, wanted)])
+    if not lines:
+        return ""
+    heads = ("", "g = 1/sqrt(Np)", "g/10", "difference")
+    return f"### A tenth of the gradient scale of s and beta\n\n{markdown(heads, lines)}\n"
+
+
 SECTIONS: tuple[Callable[[Sequence[Row]], str], ...] = (
     configurations,
     baselines,
@@ -143,6 +165,7 @@ SECTIONS: tuple[Callable[[Sequence[Row]], str], ...] = (
     _by("Offset, configuration 4 (LSQ+ Table 6)", "offset_mode", OFFSET_MODES, "fixed_zero"),
     _by("Padding policies, configuration 4", "padding_policy", POLICIES, "pad_code"),
     lsq_ablations,
+    stability,
 )
 
 
