@@ -76,6 +76,8 @@ def draw_panel(axes: Axes, rows: Sequence[Row], column: str, label: str, factor:
     axes.margins(x=0.14, y=0.12)
     low, high = axes.get_xlim()
     axes.set_xlim(low, high + 0.16 * (high - low))  # room for the labels of the dearest points
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(max(bottom, -2.0), min(top, 104.0))  # intervals may leave the range of accuracies
     axes.locator_params(axis="x", nbins=5)
     axes.ticklabel_format(axis="x", useOffset=False)
     axes.spines[["top", "right"]].set_visible(False)
