@@ -36,9 +36,10 @@ def test_resnet8_reaches_its_known_accuracy(mlperf_tiny_dir: Path, data_dir: Pat
     test = data.load("cifar10", data_dir, test_only=True).test
     images, labels = test.images.float(), test.labels  # type: ignore[attr-defined]
     machine = Machine(model, rules=tflite_rules(model))
-    assert top1_percent(lambda x: machine.run(x).values, images, labels) == pytest.approx(86.98, abs=0.005)
+    # The runtime's reference kernels give 8,708 of 10,000, its default path 8,698 (86.98 %), its optimised one 8,703.
+    assert top1_percent(lambda x: machine.run(x).values, images, labels) == pytest.approx(87.08, abs=0.005)
     exact = Machine(model)
-    assert top1_percent(lambda x: exact.run(x).values, images, labels) == pytest.approx(86.98, abs=0.1)
+    assert top1_percent(lambda x: exact.run(x).values, images, labels) == pytest.approx(86.98, abs=0.05)
 
 
 def test_depthwise_autoencoder_and_uint8_networks_run(mlperf_tiny_dir: Path, tflite_dir: Path) -> None:
