@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import lsqplus_tables, profiles, table
+from experiments import figures, lsqplus_tables, profiles, table
 from experiments.jobs import Job
 
 ROOT = Path(__file__).parents[2]
@@ -63,3 +63,11 @@ def test_torchrun_trains_the_same_list(tmp_path: Path) -> None:
     rows = table.read(tmp_path / "runs.csv")
     assert [row["processes"] for row in rows] == ["2", "2"]
     assert float(rows[0]["test_accuracy_percent"]) > 90
+
+
+def test_committed_figures_are_drawn_from_committed_rows(tmp_path: Path) -> None:
+    assert figures.main(["--results", str(ROOT / "results"), "--out", str(tmp_path)]) == 0
+    drawn = {path.name for path in tmp_path.iterdir()}
+    kinds = ("pareto-", "configurations-", "offsets-", "weight-scales-")
+    committed = {path.name for path in (ROOT / "docs" / "figures").iterdir() if path.name.startswith(kinds)}
+    assert drawn == committed
