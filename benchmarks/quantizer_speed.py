@@ -60,7 +60,9 @@ def straight_through(x: Tensor, s: Tensor, beta: Tensor, n: int, p: int, grad_sc
 
 def torch_learnable(x: Tensor, s: Tensor, beta: Tensor, n: int, p: int, grad_scale: float) -> Tensor:
     """torch's own operator (MQBench's too): integer zero point, rounds before it clips, so other gradients."""
-    return torch._fake_quantize_learnable_per_tensor_affine(x, s.view(1), (-beta / s).view(1), n, p, grad_scale)
+    return torch._fake_quantize_learnable_per_tensor_affine(
+        x, s.view(1), (-beta / s).clamp(n, p).view(1), n, p, grad_scale
+    )
 
 
 def ours(x: Tensor, s: Tensor, beta: Tensor, n: int, p: int, grad_scale: float) -> Tensor:
@@ -166,7 +168,8 @@ def network_part(name: str, device: str, compile_too: bool) -> dict[str, Callabl
         model = model.to(device).train()
         if device == "cuda":
             model = model.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.SGD(quant.parameter_groups(model, 1e-4), lr=1e-3, momentum=0.9)
+        # Rate 0 is the same work: untrained networks would run away under some of the gradients compared.
+        optimizer = torch.optim.SGD(quant.parameter_groups(model, 1e-4), lr=0.0, momentum=0.9)
         run = torch.compile(model) if compiled else model
 
         def once() -> None:
