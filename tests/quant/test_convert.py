@@ -316,6 +316,13 @@ def test_the_plan_prints_every_layer_with_its_reason() -> None:
     assert json.loads(json.dumps(plan.to_dict()))["settings"]["weight_bits"] == 4
 
 
+def test_the_settings_of_a_plan_rebuild_it() -> None:
+    overrides = {"blocks.*": {"weight_bits": 3, "config": 3}}
+    plan = plan_of(create("resnet8"), overrides=overrides, padding_policy="pad_beta", weight_granularity="channel")
+    settings = json.loads(json.dumps(plan.to_dict()["settings"]))
+    assert quant.quantize(create("resnet8"), **settings)[1] == plan
+
+
 def test_absorbed_zero_padding_follows_the_policy() -> None:
     model, _ = quant.quantize(create("resnet8"), weight_bits=4, act_bits=4, config=4, padding_policy="pad_beta")
     layer = model.blocks[1].first

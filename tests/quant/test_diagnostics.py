@@ -41,6 +41,18 @@ def test_numbers_are_those_of_the_quantizers() -> None:
     assert d.effective_bits < 4
 
 
+@pytest.mark.parametrize("policy", ["pad_code", "pad_beta", "border_bias"])
+def test_padded_convolutions_are_seen(policy: str) -> None:
+    """Their quantizers return more than x_hat; what they read is still the activation, without its padding."""
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.SiLU(), nn.Conv2d(4, 4, 3, padding=1))
+    model, _ = quant.quantize(model, weight_bits=4, act_bits=4, first_last="same", padding_policy=policy)
+    x = torch.randn(8, 2, 6, 6)
+    quant.initialise(model, [x])
+    found = {d.name: d for d in inspect(model, [x])}
+    assert len(found) == 4
+    assert sum(found["2.input_quantizer"].histogram) == 8 * 4 * 6 * 6
+
+
 def test_a_step_away_from_the_optimum_shows() -> None:
     model = network()
     x = torch.randn(256, 6)

@@ -165,6 +165,34 @@ def test_snapped_offsets_are_integer_multiples_of_the_step() -> None:
     assert quantizer.s.grad.item() == pytest.approx(round(-0.7 / 0.3) - -0.7 / 0.3, abs=1e-5)
 
 
+@pytest.mark.parametrize("granularity", ["tensor", "channel"])
+def test_ternary_weights_have_three_values_of_one_size(granularity: str) -> None:
+    w = torch.randn(6, 40)
+    spec = QuantSpec(2, True, ternary=True, granularity=granularity)
+    rows = 6 if granularity == "channel" else 1
+    quantizer = ready(spec, w, is_weight=True, rows=rows)
+    assert quantizer.codes(w).unique().tolist() == [-1, 0, 1]
+    for row, s in zip(quantizer(w), quantizer.step().expand(6), strict=True):
+        assert set(row.unique().tolist()) <= {-s.item(), 0.0, s.item()}
+    with pytest.raises(ValueError, match="ternary: needs bits=2"):
+        QuantSpec(3, True, ternary=True)
+
+
+def test_autocast_leaves_the_quantizer_in_float32() -> None:
+    quantizer = ready(QuantSpec.for_config(8, 4), torch.randn(64, 30))
+    x = torch.randn(16, 30).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = quantizer(x)
+    assert y.dtype == torch.bfloat16
+    assert torch.equal(y, quantizer(x.float()).bfloat16())
+    y.float().sum().backward()
+    assert quantizer.s.grad.dtype == quantizer.beta.grad.dtype == torch.float32
+    model = small_network()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(torch.randn(4, 3, 8, 8)).float().square().mean().backward()
+    assert all(q.s.grad.isfinite().all() for _, q in quant.quantizers(model))
+
+
 @pytest.mark.parametrize("config", [3, 4])
 def test_table_6_offsets_stay_where_they_are_fixed(config: int) -> None:
     x = F.silu(torch.randn(4000, 3))
