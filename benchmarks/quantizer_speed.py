@@ -84,20 +84,36 @@ class StandIn(nn.Module):
         return self.formula(x, self.s, self.beta, self.spec.n, self.spec.p, (features * self.spec.magnitude) ** -0.5)
 
 
-def with_stand_ins(model: nn.Module, formula: Callable[..., Tensor]) -> nn.Module:
+def with_stand_ins(model: nn.Module, make: Callable[[BaseQuantizer], nn.Module]) -> nn.Module:
     for name, quantizer in list(quant.quantizers(model)):
-        model.set_submodule(name, StandIn(quantizer, formula))
+        model.set_submodule(name, make(quantizer))
     return model
 
 
-def brevitas_activation() -> nn.Module | None:
-    """Brevitas' learned scale and integer zero point for unsigned activations, where it is installed."""
+def brevitas_quantizer(signed: bool) -> nn.Module | None:
+    """Brevitas' learned scale (and integer zero point where unsigned), where it is installed."""
     try:
         from brevitas.nn import QuantIdentity
-        from brevitas.quant import ShiftedUint8ActPerTensorFloat
+        from brevitas.quant import Int8ActPerTensorFloat, ShiftedUint8ActPerTensorFloat
     except ImportError:
         return None
-    return QuantIdentity(act_quant=ShiftedUint8ActPerTensorFloat, bit_width=BITS)
+    kind = Int8ActPerTensorFloat if signed else ShiftedUint8ActPerTensorFloat
+    # Learned from the second batch on: by default 300 batches of (slow) percentiles come first.
+    return QuantIdentity(act_quant=kind, bit_width=BITS, collect_stats_steps=1)
+
+
+class BrevitasStandIn(nn.Module):
+    """Brevitas in the place of a quantizer; for weights too, whose learned scale runs the same operations there."""
+
+    def __init__(self, source: BaseQuantizer) -> None:
+        super().__init__()
+        self.spec, self.mode, self.zero_is_exact = source.spec, "quantize", True
+        inner = brevitas_quantizer(source.spec.signed)
+        assert inner is not None
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)
 
 
 # ---- parts -------------------------------------------------------------------------------------------------------
@@ -134,10 +150,11 @@ def quantizer_part(device: str, compile_too: bool) -> dict[str, Callable[[], obj
         compiled_ours, compiled_naive = torch.compile(ours), torch.compile(straight_through)
         contenders["ours, compiled"] = run(lambda: compiled_ours(x, s, beta, 0, p, scale))
         contenders["straight-through detach, compiled"] = run(lambda: compiled_naive(x, s, beta, 0, p, scale))
-    peer = brevitas_activation()
+    peer = brevitas_quantizer(signed=False)
     if peer is not None:
         peer = peer.to(device).train()
-        peer(x.detach().float())
+        for _ in range(2):
+            peer(x.detach().float())
         contenders["brevitas"] = run(lambda: peer(x.float()).to(dtype))
     return contenders
 
@@ -185,14 +202,16 @@ def network_part(name: str, device: str, compile_too: bool) -> dict[str, Callabl
         "float": step(float_model()),
         "ours": step(quantized()),
         "ours, additions and gates at 8 bits too": step(quantized(elementwise_bits=8)),
-        "straight-through detach": step(with_stand_ins(quantized(), straight_through)),
-        "torch learnable fake-quantize": step(with_stand_ins(quantized(), torch_learnable)),
+        "straight-through detach": step(with_stand_ins(quantized(), lambda q: StandIn(q, straight_through))),
+        "torch learnable fake-quantize": step(with_stand_ins(quantized(), lambda q: StandIn(q, torch_learnable))),
     }
+    if brevitas_quantizer(signed=True) is not None:
+        contenders["brevitas"] = step(with_stand_ins(quantized(), BrevitasStandIn))
     if compile_too:
         contenders["float, compiled"] = step(float_model(), compiled=True)
         contenders["ours, compiled"] = step(quantized(), compiled=True)
         contenders["straight-through detach, compiled"] = step(
-            with_stand_ins(quantized(), straight_through), compiled=True
+            with_stand_ins(quantized(), lambda q: StandIn(q, straight_through)), compiled=True
         )
     return contenders
 
