@@ -297,6 +297,8 @@ class _Run:
                 (loss / len(parts)).backward()
             self._count(loss.detach(), logits.detach(), y)
             total += loss.detach() / len(parts)
+        if recipe.clip_norm > 0:
+            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         self.optimizer.step()
         return total
 

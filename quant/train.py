@@ -47,6 +47,7 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
         "augment": not arguments.no_augment,
         "distill": arguments.distill,
         "seed": arguments.seed,
+        "clip_norm": arguments.clip_norm,
         "bf16": arguments.bf16,
         "channels_last": arguments.channels_last,
         "compile": arguments.compile,
@@ -195,6 +196,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--batch-size", type=int, default=128, help="images per optimizer step, over all processes")
     how.add_argument("--lr", type=float, help="learning rate (default: the paper's for the bits)")
     how.add_argument("--weight-decay", type=float, help="(default: the paper's for the bits)")
+    how.add_argument("--clip-norm", type=float, default=0.0, help="largest norm of the gradients (default: 0, none)")
     how.add_argument("--accumulate", type=int, default=1, help="passes per optimizer step")
     how.add_argument("--distill", action="store_true", help="learn from the float network too")
     how.add_argument("--no-augment", action="store_true")

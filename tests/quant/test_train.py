@@ -97,6 +97,22 @@ def test_steps_and_offsets_are_not_decayed() -> None:
     assert moved == {"conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias", "fc.weight", "fc.bias"}
 
 
+def test_a_clipped_gradient_keeps_its_direction() -> None:
+    """The first step moves all parameters by learning rate x norm, along the unclipped direction."""
+    source, moves = digits(64), []
+    for clip in (0.0, 1e-3):
+        model = plain()
+        quant.initialise(model, [source.normalisation.apply(source.train.images[:32])])  # type: ignore[attr-defined]
+        before = [p.detach().double().clone() for p in model.parameters()]
+        recipe = Recipe(batch_size=64, learning_rate=0.5, weight_decay=0, clip_norm=clip, augment=False)
+        fit(model, source, recipe, max_steps=1, test=False)
+        moved = [(a.detach().double() - b).flatten() for a, b in zip(model.parameters(), before, strict=True)]
+        moves.append(torch.cat(moved))
+    assert float(moves[1].norm()) == pytest.approx(0.5 * 1e-3, rel=1e-2)
+    assert float(F.cosine_similarity(moves[0], moves[1], dim=0)) == pytest.approx(1, abs=1e-3)
+    assert float(moves[0].norm()) > 100 * float(moves[1].norm())
+
+
 def test_distillation_adds_the_cross_entropy_to_the_teacher() -> None:
     """At T = 1, weights 1:1: against the sum over classes written out."""
     torch.manual_seed(0)
