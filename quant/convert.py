@@ -33,6 +33,9 @@ from quant.spec import (
 )
 
 _MATRIX = ("conv1d", "conv2d", "linear", "embedding")
+_WEIGHTED = (
+    nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.RNNBase,
+)  # fmt: skip
 _OF_ACTIVATIONS = ("add", "mul", "matmul", "concat", "attention", "multiheadattention")
 # Methods that quantize weights and activations differently, and those that know no offset.
 _WEIGHT_METHOD = {"pact": "dorefa"}
@@ -300,7 +303,20 @@ class _Planner:
                 site.ops.append(op)
             elif kind.startswith(("conv", "bilinear", "lstm", "gru", "rnn", "einsum", "embeddingbag")):
                 self.left.append(Left(op.name, kind, "no quantized counterpart"))
+        self.left += self._unseen(sites)
         return list(sites.values())
+
+    def _unseen(self, sites: dict[str, _Site]) -> list[Left]:
+        """Layers with weights that the graph shows no call of: never called, or inside a module it does not open."""
+        listed = {left.name for left in self.left}
+        opened = tuple(f"{name}." for name, site in sites.items() if site.kind == "multiheadattention")
+        found = []
+        for name, module in self.model.named_modules():
+            known = name in sites or name in listed or name.startswith(opened)
+            if isinstance(module, _WEIGHTED) and not known:
+                kind = context.plain_name(type(module))
+                found.append(Left(name, kind, "not called, or inside a module whose code the graph does not show"))
+        return found
 
     def choices_for(self, site: _Site) -> tuple[Choices, str]:
         """The choices for a site, and a note where a rule other than the arguments decided."""

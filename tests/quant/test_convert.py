@@ -196,6 +196,24 @@ def test_models_that_cannot_be_traced_need_an_example() -> None:
     assert configs(plan) == {"conv1": (2,), "conv2": (4,), "conv3": (4,), "conv4": (1,)}
 
 
+def test_layers_that_the_graph_does_not_show_are_listed() -> None:
+    class Hidden(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(8, 8)
+            self.encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+            self.unused = nn.Conv2d(3, 3, 3)
+            self.up = nn.ConvTranspose1d(5, 5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.up(self.encoder(self.first(x)))
+
+    left = {entry.name: entry.why for entry in plan_of(Hidden()).left}
+    assert left["up"] == "no quantized counterpart"
+    assert "inside a module" in left["encoder.linear1"]
+    assert "not called" in left["unused"]
+
+
 def test_code_that_depends_on_training_mode_is_not_frozen() -> None:
     class Fickle(nn.Module):
         def __init__(self) -> None:
