@@ -509,6 +509,7 @@ def test_command_line_trains_on_a_folder_of_images(tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
 def test_a_compiled_step_computes_what_the_eager_one_does() -> None:
     ends = []
     for compiled in (False, True):
