@@ -123,7 +123,10 @@ def using(path: str) -> Iterator[None]:
 
 def choose(x: Tensor, s: Tensor, beta: Tensor | None) -> str:
     """The path for these operands: `plain` while anything traces, and where the others do not apply."""
-    if torch.compiler.is_compiling() or _chosen == "plain" or torch._C._len_torch_dispatch_stack() > 0:
+    if torch.compiler.is_compiling() or _chosen == "plain":
+        return "plain"
+    # Tracers and dispatch modes must see torch operations; a C call would leave a constant behind.
+    if torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0:
         return "plain"
     if type(x) is not Tensor and type(x) is not torch.nn.Parameter:
         return "plain"

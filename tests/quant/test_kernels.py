@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+import quant
 from quant import kernels
 from quant.functional import lsq_plus
 
@@ -118,6 +120,21 @@ def test_without_a_compiler_the_plain_path_runs(tmp_path: Path) -> None:
     assert done.stdout.strip() == str(lsq_plus(torch.arange(5.0), 0.7, -0.1, 0, 3).tolist())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_tracers_see_operations_not_constants() -> None:
+    """torch.export outside `export_names`, torch.jit.trace and dispatch modes all meet the plain path."""
+    model, _ = quant.quantize(nn.Sequential(nn.Conv2d(2, 3, 3, padding=1)), weight_bits=4, act_bits=4, config=4)
+    seen, other = torch.randn(2, 2, 6, 6), torch.randn(2, 2, 6, 6) * 2
+    quant.initialise(model, [seen]).eval()
+    exported = torch.export.export(model, (seen,), strict=False).module()
+    traced = torch.jit.trace(model, seen)
+    for run in (exported, traced):
+        torch.testing.assert_close(run(other), model(other))
+    with FlopCounterMode(display=False):
+        torch.testing.assert_close(model(other), exported(other))
+
+
 def test_unknown_paths_are_refused() -> None:
     with pytest.raises(ValueError, match="kernel path: expected one of"), kernels.using("cuda"):
         pass
@@ -187,6 +204,42 @@ def test_compiled_equals_eager(rule: str) -> None:
         assert torch.equal(x_hat, expected[0])
         assert torch.equal(inputs[0].grad, expected[1])
         torch.testing.assert_close([t.grad for t in inputs[1:]], expected[2:], rtol=1e-4, atol=1e-3)
+
+
+CHOICES = [
+    {"power_of_two": True},
+    {"weight_granularity": "channel", "padding_policy": "pad_beta", "config": 3},
+    {"padding_policy": "snap_offset", "config": 4},
+    {"offset_mode": "fixed_min", "config": 3},
+    {"method": "pact"},
+    {"method": "dsq"},
+    {"method": "qil"},
+]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.slow
+@pytest.mark.parametrize("choices", CHOICES, ids=str)
+def test_networks_of_every_kind_compile_without_a_break(choices: dict) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.SiLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(8 * 64, 5),
+    )  # fmt: skip
+    model, _ = quant.quantize(model, weight_bits=3, act_bits=3, first_last="same", **choices)
+    x = torch.randn(16, 3, 8, 8)
+    quant.initialise(model, [x]).eval()
+    found = []
+    for run in (model, torch.compile(model, fullgraph=True)):
+        model.zero_grad()
+        y = run(x)
+        y.square().mean().backward()
+        found.append((y.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    (eager, wanted), (compiled, gradients) = found
+    torch.testing.assert_close(compiled, eager)
+    for a, b in zip(gradients, wanted, strict=True):
+        assert (a - b).norm() <= 1e-3 * b.norm() + 1e-9
 
 
 @pytest.mark.gpu
