@@ -35,6 +35,8 @@ from quant.recipe import Recipe
 
 GRADIENT_SCALES = ("1/sqrt(Np)", "1/sqrt(N)", "1", "10/sqrt(Np)", "0.1/sqrt(Np)")
 FIRST_VALUES = "first_values.json"
+# Fields younger than the committed rows: at None a key is what it was without them.
+_NOT_NAMED_WHEN_NONE = ("float_seed",)
 _FLOAT_KEEPS = ("network", "arguments", "data", "limit", "seed", "float_epochs", "batch_size", "weights")
 
 
@@ -44,6 +46,8 @@ class Job:
 
     `weights`: '' trains the float network for `float_epochs`, 'pretrained' takes the published one.
     `gradient_scale`: LSQ's 1/sqrt(N*p), or one of the alternatives of its Table 3.
+    `float_seed`: seeds of one quantized job share the float network of this seed (as the papers' runs share one
+    published network); None gives each seed a float network of its own.
     """
 
     network: str
@@ -66,6 +70,7 @@ class Job:
     weight_decay: float | None = None
     distill: bool = False
     gradient_scale: str = "1/sqrt(Np)"
+    float_seed: int | None = None
 
     @property
     def is_float(self) -> bool:
@@ -74,14 +79,19 @@ class Job:
     @property
     def key(self) -> str:
         """A name for folders and rows: readable, and unique through a hash of all fields."""
-        digest = hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+        fields = dataclasses.asdict(self)
+        for name in _NOT_NAMED_WHEN_NONE:
+            if fields[name] is None:
+                del fields[name]
+        digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
         middle = "float" if self.is_float else f"{self.bits}-c{self.config}"
         return f"{self.network}-{self.data}-{middle}-s{self.seed}-{digest}"
 
     def float_job(self) -> Job:
         """The run whose network this one starts from."""
         kept = {name: getattr(self, name) for name in _FLOAT_KEEPS}
-        return Job(**kept, epochs=self.float_epochs)
+        seed = self.seed if self.float_seed is None else self.float_seed
+        return Job(**{**kept, "seed": seed}, epochs=self.float_epochs)
 
     def quantization(self) -> dict[str, Any] | None:
         """Keyword arguments of `quant.quantize`."""
@@ -118,10 +128,13 @@ def with_float_jobs(jobs: Iterable[Job]) -> list[Job]:
 
 
 def share_of(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
-    """The jobs of process `index` of `count`: whole (network, seed) groups, so that none waits for another."""
-    groups = list(dict.fromkeys((job.network, job.seed) for job in jobs))
-    mine = set(groups[index::count])
-    return [job for job in jobs if (job.network, job.seed) in mine]
+    """The jobs of process `index` of `count`: all that start from one float network together, so that none waits."""
+
+    def group(job: Job) -> tuple[str, int]:
+        return job.network, job.seed if job.weights or job.is_float else job.float_job().seed
+
+    mine = set(list(dict.fromkeys(map(group, jobs)))[index::count])
+    return [job for job in jobs if group(job) in mine]
 
 
 def bits_of(text: str) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 smoke: seconds on the embedded digits, to see that everything works; its accuracies mean little.
 digits: ten minutes on them, three seeds, no download.
-cpu: two cores, Fashion-MNIST, three seeds. gpu: one CUDA device, CIFAR-10, five seeds. imagenet: the papers' settings.
+fashion: an hour on two cores, Fashion-MNIST, three seeds. cpu: two cores for some hours, CIFAR-10, three seeds from
+one float network each. gpu: one CUDA device, CIFAR-10, five seeds. imagenet: the papers' settings.
 """
 
 from __future__ import annotations
@@ -57,11 +58,18 @@ PROFILES = {
         ("W2A2", "W4A4"),
         (0, 1, 2),
     ),
-    "cpu": Profile(
-        "cpu",
+    "fashion": Profile(
+        "fashion",
         Job("silu_se_net", _small(28), "fashion_mnist", float_epochs=2, epochs=0.25),
         Job("resnet8", (("image_size", 28), ("in_channels", 1), ("width", 0.5)), "fashion_mnist",
             float_epochs=2, epochs=0.25),
+        ("W2A2", "W4A4"),
+        (0, 1, 2),
+    ),
+    "cpu": Profile(
+        "cpu",
+        Job("silu_se_net", (), "cifar10", float_epochs=20, epochs=1, float_seed=0),
+        Job("resnet8", (), "cifar10", weights="pretrained", epochs=1),
         ("W2A2", "W4A4"),
         (0, 1, 2),
     ),

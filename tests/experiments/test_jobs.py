@@ -63,12 +63,22 @@ def test_runs_of_one_seed_share_their_float_network() -> None:
         for jobs in (lsqplus_tables.jobs, lsq_tables.jobs, padding.jobs, pareto.jobs):
             chosen = jobs(profile)
             assert len(set(chosen)) == len(chosen)
-            starts = {job.float_job().key for job in chosen if not job.weights}
-            assert len(starts) == len({(job.network, job.seed) for job in chosen})
+            trained = [job for job in chosen if not job.weights]
+            starts = {job.float_job().key for job in trained}
+            assert len(starts) == len({(j.network, j.seed if j.float_seed is None else j.float_seed) for j in trained})
+
+
+def test_seeds_may_share_one_float_network_and_younger_fields_do_not_rename_runs() -> None:
+    shared = [replace(QUANTIZED, seed=seed, float_seed=4) for seed in (0, 1)]
+    assert len({job.key for job in shared}) == 2
+    assert {job.float_job() for job in shared} == {replace(QUANTIZED, seed=4).float_job()}
+    assert share_of(shared, 0, 2) == shared
+    for row in table.read(Path(__file__).parents[2] / "results" / "fashion" / "runs.csv")[:3]:
+        assert row["key"] in {job.key for job in with_float_jobs(lsqplus_tables.jobs(PROFILES["fashion"]))}
 
 
 def test_floats_come_before_their_users_and_shares_keep_them_together() -> None:
-    everything = lsqplus_tables.jobs(PROFILES["cpu"])
+    everything = lsqplus_tables.jobs(PROFILES["fashion"])
     ordered = with_float_jobs(everything)
     for job in everything:
         assert ordered.index(job.float_job()) < ordered.index(job)
