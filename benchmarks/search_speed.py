@@ -19,8 +19,8 @@ import time
 
 from hwsim.accelerator import load_accelerator
 from hwsim.machine import Accelerator
+from hwsim.mapper.cache import ENVIRONMENT
 from hwsim.search import search
-from hwsim.search_cache import ENVIRONMENT
 from hwsim.workload import Layer, Loops, Tensor
 
 # (name, K, C per group, P = Q, R = S, stride, groups): the distinct MAC layers at 224 x 224, batch 1.

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from experiments.drawing import save, write_bytes
 from experiments.validation.networks import conv
 from hwsim.accelerator import load_accelerator
-from hwsim.layer_cost import price
+from hwsim.pricing.layer_cost import price
 from hwsim.search import search
 
 # One machine per style; two bit-serial ones because it matters which operand is serial.

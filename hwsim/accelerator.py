@@ -32,8 +32,8 @@ from hwsim.machine import (
     VectorUnit,
 )
 from hwsim.measured import Measurements, read_measurements
-from hwsim.spec_checks import contradictions, did_you_mean, measured_contradictions
-from hwsim.spec_models import (
+from hwsim.spec.checks import contradictions, did_you_mean, measured_contradictions
+from hwsim.spec.models import (
     MAC_MODELS,
     AcceleratorSpec,
     ArraySpec,
@@ -51,7 +51,7 @@ from hwsim.spec_models import (
     mac_kind,
     node_kind,
 )
-from hwsim.strict_yaml import Document, KeyPath, number_hint, read_document
+from hwsim.spec.strict_yaml import Document, KeyPath, number_hint, read_document
 
 # --- loading --------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import cast
 
 from hwsim.errors import SpecError
-from hwsim.strict_yaml import Document, read_document
+from hwsim.spec.strict_yaml import Document, read_document
 from hwsim.workload import ACTIVATION_FUNCTIONS, FLOAT_BITS, Layer, Tensor, Workload, activation_inputs
 
 CONFIGS = ("auto", "1", "2", "3", "4")

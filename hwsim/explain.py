@@ -19,17 +19,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hwsim.bits import sharing_groups
-from hwsim.cost import price_stage
 from hwsim.errors import HwsimError
-from hwsim.layer_cost import LayerCost
-from hwsim.mac import mac_cost, refusals
 from hwsim.machine import Accelerator, Memory
 from hwsim.mapping import validate
-from hwsim.moves import operand_bits
 from hwsim.packing import operands_per_word, words_per_operand
+from hwsim.pricing.cost import price_stage
+from hwsim.pricing.layer_cost import LayerCost
+from hwsim.pricing.mac import mac_cost, refusals
+from hwsim.pricing.moves import operand_bits
+from hwsim.pricing.stages import Stage, effective_layer, fuse
 from hwsim.report import Report, rows_to_csv
 from hwsim.search import GIVEN, Found, Objective, search
-from hwsim.stages import Stage, effective_layer, fuse
 from hwsim.workload import Layer, Tensor, activation_inputs, write_atomically
 
 Side = Literal["weight", "input"]

@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping as Map
 
-from hwsim.cost import NetworkCost, price_network
 from hwsim.errors import HwsimError
-from hwsim.layer_cost import price
 from hwsim.machine import Accelerator
 from hwsim.mapping import validate
+from hwsim.pricing.cost import NetworkCost, price_network
+from hwsim.pricing.layer_cost import price
+from hwsim.pricing.stages import effective_workload
 from hwsim.search import RUNGS, Effortful, Found, Objective, search_network
-from hwsim.stages import effective_workload
 from hwsim.workload import Tensor, Workload
 
 

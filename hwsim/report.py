@@ -20,9 +20,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hwsim.cost import LayerCost, NetworkCost
 from hwsim.machine import Accelerator
 from hwsim.mapping import dump_mappings, entries
+from hwsim.pricing.cost import LayerCost, NetworkCost
 from hwsim.search import Found
 from hwsim.workload import Layer, Workload, write_atomically
 

@@ -15,16 +15,16 @@ from collections.abc import Mapping as Map
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hwsim import search_cache
 from hwsim.counts import Counts, count_accesses
 from hwsim.errors import HwsimError, InfeasibleMapping, SpecError
-from hwsim.layer_cost import LayerCost, price
 from hwsim.machine import OPERANDS, Accelerator, Operand
+from hwsim.mapper import cache as search_cache
 from hwsim.mapper.certify import TOLERANCE, Search
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.quick import Effort, bound_cycles, bound_pj, candidates
 from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal, check, validate
-from hwsim.stages import effective_workload
+from hwsim.pricing.layer_cost import LayerCost, price
+from hwsim.pricing.stages import effective_workload
 from hwsim.workload import Layer, Tensor, Workload
 
 Objective = Literal["energy", "latency", "edp"]

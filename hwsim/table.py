@@ -18,15 +18,15 @@ from typing import Any
 
 from hwsim.accelerator import load_accelerator
 from hwsim.bits import assign_bits, parse_wxay
-from hwsim.cost import price_stage
 from hwsim.errors import CapabilityError, HwsimError, InfeasibleMapping, SpecError
 from hwsim.evaluate import OBJECTIVES, load_model, parse_shape
-from hwsim.layer_cost import LayerCost, price_fused
 from hwsim.machine import Accelerator
 from hwsim.plan import Plan, plan_network
+from hwsim.pricing.cost import price_stage
+from hwsim.pricing.layer_cost import LayerCost, price_fused
+from hwsim.pricing.stages import fuse
 from hwsim.report import rows_to_csv
 from hwsim.search import Objective
-from hwsim.stages import fuse
 from hwsim.workload import Layer, Workload, write_atomically
 
 FORMAT = "hwsim-table"

@@ -12,11 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Inside hwsim a file may import only from rooms before its own in this order.
 ORDER = (
-    "errors", "strict_yaml", "workload", "bits", "measured", "machine", "packing", "spec_models", "spec_checks",
-    "accelerator", "mapping", "reuse", "counts", "count_batch", "offsets", "mac", "vector", "stages", "moves",
-    "latency", "area", "layer_cost", "unit_prices", "cost", "mapper", "search_cache", "search", "plan", "pareto",
-    "report", "explain", "explore", "extraction", "importers", "extract", "models_in", "integer", "evaluate", "table",
-    "verify", "export_c", "export_onnx",
+    "errors", "workload", "measured", "machine", "packing", "spec", "bits", "accelerator", "mapping", "reuse",
+    "counts", "count_batch", "pricing", "mapper", "search", "plan", "pareto", "report", "explain", "explore",
+    "extraction", "importers", "extract", "models_in", "integer", "evaluate", "table", "verify", "export_c",
+    "export_onnx",
 )  # fmt: skip
 TORCH_EDGE = {"extract", "extraction", "integer", "models_in", "verify", "export_c"}
 

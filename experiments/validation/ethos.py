@@ -9,7 +9,7 @@ from __future__ import annotations
 from experiments.validation.networks import TINY, kept_on_chip
 from experiments.validation.rows import Row, Study, read_table
 from hwsim.accelerator import load_accelerator
-from hwsim.layer_cost import price
+from hwsim.pricing.layer_cost import price
 from hwsim.search import search
 from hwsim.workload import Layer
 

@@ -12,8 +12,8 @@ from functools import lru_cache
 from experiments.validation.networks import eyeriss_alexnet
 from experiments.validation.rows import Role, Row, Study, read_table
 from hwsim.accelerator import load_accelerator
-from hwsim.layer_cost import LayerCost, price
 from hwsim.machine import Accelerator, Array, Axis
+from hwsim.pricing.layer_cost import LayerCost, price
 from hwsim.search import Found, search
 
 # (filter rows, output rows side by side, sets over input channels, sets over filters)

@@ -16,8 +16,8 @@ from experiments.validation.networks import Bits, conv
 from experiments.validation.rows import Role, Row, Study, rank_correlation, read_table
 from hwsim.accelerator import load_accelerator
 from hwsim.counts import Counts
-from hwsim.layer_cost import price
 from hwsim.machine import Accelerator
+from hwsim.pricing.layer_cost import price
 from hwsim.search import search
 from hwsim.workload import Layer
 

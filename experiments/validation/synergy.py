@@ -15,10 +15,10 @@ from functools import lru_cache
 from experiments.validation.rows import DATA, Role, Row, Study, read_table
 from hwsim.accelerator import load_accelerator
 from hwsim.counts import Conventions, Counts, count_accesses
-from hwsim.layer_cost import price
 from hwsim.machine import OPERANDS, Accelerator, Operand
 from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal, validate
 from hwsim.packing import words
+from hwsim.pricing.layer_cost import price
 from hwsim.search import search
 from hwsim.workload import Layer, Loops, Tensor
 

@@ -12,8 +12,8 @@ from functools import lru_cache
 from experiments.validation.networks import conv, linear
 from experiments.validation.rows import Row, Study, read_table
 from experiments.validation.synergy import machine
-from hwsim.layer_cost import LayerCost, price
 from hwsim.machine import Accelerator, Array, MacUnit
+from hwsim.pricing.layer_cost import LayerCost, price
 from hwsim.search import Found, search
 from hwsim.workload import Layer
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from experiments.validation.networks import TINY, kept_on_chip
 from experiments.validation.rows import Role, Row, Study, read_table
 from hwsim.accelerator import load_accelerator
-from hwsim.layer_cost import price
+from hwsim.pricing.layer_cost import price
 from hwsim.search import search
 
 NETWORKS = {"ic": "ResNet-8", "kws": "DS-CNN", "vww": "MobileNetV1 x 0.25", "ad": "autoencoder"}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from experiments.validation.networks import kept_on_chip, linear
 from experiments.validation.rows import Row, Study, read_table
 from hwsim.accelerator import load_accelerator
-from hwsim.layer_cost import LayerCost, price
+from hwsim.pricing.layer_cost import LayerCost, price
 from hwsim.search import search
 
 SIDE = 1024  # of a square layer: four tiles of the array

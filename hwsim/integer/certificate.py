@@ -26,7 +26,7 @@ from hwsim.integer.requantize import channel_steps, narrowest_multiplier
 from hwsim.integer.rules import line_of, pulled_steps
 from hwsim.integer.run import Machine, Mode
 from hwsim.machine import Capabilities
-from hwsim.offsets import OffsetCost, offset_cost
+from hwsim.pricing.offsets import OffsetCost, offset_cost
 from hwsim.workload import Layer, Loops, Workload
 from hwsim.workload import Tensor as Operand
 

@@ -14,8 +14,8 @@ from functools import cached_property
 from hwsim.counts import Kind
 from hwsim.machine import OPERANDS, Accelerator, Array, Memory, Operand
 from hwsim.mapping import Rank, accumulates_only, operand_ranks, relevant_dims, tile_elements
-from hwsim.moves import Direction
-from hwsim.unit_prices import UnitPrices, unit_prices
+from hwsim.pricing.moves import Direction
+from hwsim.pricing.unit_prices import UnitPrices, unit_prices
 from hwsim.workload import DIMS, Layer
 
 REDUCTION = ("C", "R", "S")

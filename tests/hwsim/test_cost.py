@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from hwsim.accelerator import load_accelerator
-from hwsim.area import area_factor, component_areas, mac_area_mm2, sram_area_mm2, static_power_mw
-from hwsim.cost import price, price_network, unit_prices
 from hwsim.counts import Counts, count_accesses
 from hwsim.errors import CapabilityError, InfeasibleMapping
-from hwsim.layer_cost import LayerCost, on_grid, price_vector
 from hwsim.machine import OPERANDS, Accelerator, Array, Axis, MacMode, MacUnit, Memory, Packing
 from hwsim.mapping import Hold, Mapping, Spatial, Temporal, validate
-from hwsim.vector import VECTOR_OPS_PER_ELEMENT, vector_work
+from hwsim.pricing.area import area_factor, component_areas, mac_area_mm2, sram_area_mm2, static_power_mw
+from hwsim.pricing.cost import price, price_network, unit_prices
+from hwsim.pricing.layer_cost import LayerCost, on_grid, price_vector
+from hwsim.pricing.vector import VECTOR_OPS_PER_ELEMENT, vector_work
 from hwsim.workload import VECTOR_OPS, Layer, Loops, Tensor, Workload
 from tests.strategies import conv, machine, product, triple
 

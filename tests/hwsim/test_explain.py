@@ -14,10 +14,10 @@ from hwsim.accelerator import load_accelerator
 from hwsim.counts import count_accesses
 from hwsim.evaluate import Request, evaluate, main
 from hwsim.explain import Explanation, explain, explanation_lines
-from hwsim.layer_cost import price
 from hwsim.machine import OPERANDS, Accelerator, Capabilities, MacUnit, Memory
 from hwsim.mapping import Hold, Mapping, Temporal
 from hwsim.plan import planned
+from hwsim.pricing.layer_cost import price
 from hwsim.report import SCHEMA_FILE, Report
 from hwsim.search import given_mappings
 from hwsim.workload import Layer, Loops, Workload

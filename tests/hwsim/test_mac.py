@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from hwsim.accelerator import load_accelerator, shipped_specs
 from hwsim.errors import CapabilityError
-from hwsim.mac import adc_bits, lossless_adc_bits, mac_cost, refusals, require_capable
 from hwsim.machine import MacMode, MacUnit
+from hwsim.pricing.mac import adc_bits, lossless_adc_bits, mac_cost, refusals, require_capable
 from hwsim.workload import Layer, Loops, Tensor
 
 FIXED = MacUnit("fixed", 8, 8, 32, 0.3)

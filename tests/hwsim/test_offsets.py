@@ -9,11 +9,11 @@ import random
 import numpy as np
 import pytest
 
-from hwsim.cost import price
 from hwsim.counts import count_accesses
 from hwsim.machine import OPERANDS, Capabilities, Memory
 from hwsim.mapping import Hold, Mapping, Temporal
-from hwsim.offsets import NO_OFFSET, offset_cost, tap_sets
+from hwsim.pricing.cost import price
+from hwsim.pricing.offsets import NO_OFFSET, offset_cost, tap_sets
 from hwsim.workload import Layer, Loops, Tensor
 from tests.strategies import machine, product
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from hwsim import search_cache
 from hwsim.accelerator import load_accelerator
 from hwsim.counts import count_accesses
 from hwsim.errors import InfeasibleMapping
-from hwsim.layer_cost import price
 from hwsim.machine import OPERANDS, Accelerator, Array, Axis, Capabilities, MacUnit, Memory, Operand, VectorUnit
+from hwsim.mapper import cache as search_cache
 from hwsim.mapper.certify import Search
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.quick import bound_pj
 from hwsim.mapping import Mapping, validate
+from hwsim.pricing.layer_cost import price
 from hwsim.search import search, search_network
 from hwsim.workload import DIMS, Layer, Loops, Tensor, Workload
 from tests.strategies import random_mapping

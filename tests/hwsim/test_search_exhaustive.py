@@ -14,12 +14,12 @@ from collections.abc import Iterator
 import pytest
 
 from hwsim.counts import count_accesses
-from hwsim.layer_cost import price
 from hwsim.machine import OPERANDS, Accelerator, Array, Axis, Capabilities, MacUnit, Memory, Operand, VectorUnit
 from hwsim.mapper.certify import Search
 from hwsim.mapper.problem import Problem
 from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal, tile_bits, validate
-from hwsim.unit_prices import unit_prices
+from hwsim.pricing.layer_cost import price
+from hwsim.pricing.unit_prices import unit_prices
 from hwsim.workload import DIMS, Layer, Loops, Tensor
 
 BITS = 8

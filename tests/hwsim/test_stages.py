@@ -8,11 +8,11 @@ import random
 
 import pytest
 
-from hwsim.cost import price_network
 from hwsim.counts import count_accesses
 from hwsim.machine import OPERANDS, Accelerator, Memory
 from hwsim.mapping import Hold, Mapping, Temporal
-from hwsim.stages import Stay, choose_resident, effective_workload, fuse, lifetimes, peak_activation_bits
+from hwsim.pricing.cost import price_network
+from hwsim.pricing.stages import Stay, choose_resident, effective_workload, fuse, lifetimes, peak_activation_bits
 from hwsim.workload import Layer, Loops, Tensor, Workload, activation_inputs
 from tests.strategies import machine
 

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hwsim.cost import price
 from hwsim.counts import count_accesses
 from hwsim.machine import OPERANDS, Accelerator, Array, Axis, Memory, Operand
 from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal, validate
+from hwsim.pricing.cost import price
 from hwsim.workload import Layer, Loops
 from tests.strategies import conv, machine, product
 

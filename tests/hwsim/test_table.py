@@ -14,7 +14,7 @@ from hwsim.accelerator import load_accelerator
 from hwsim.counts import count_accesses
 from hwsim.errors import CapabilityError
 from hwsim.evaluate import Request, evaluate
-from hwsim.layer_cost import price
+from hwsim.pricing.layer_cost import price
 from hwsim.table import look_up_table, main
 from hwsim.workload import Layer, Loops, Workload
 from tests.strategies import conv

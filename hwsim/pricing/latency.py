@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 from hwsim.counts import Counts, Kind
-from hwsim.mac import MacCost
 from hwsim.machine import Accelerator, Array, Memory, Operand, VectorUnit
-from hwsim.moves import Direction, Moved
+from hwsim.pricing.mac import MacCost
+from hwsim.pricing.moves import Direction, Moved
 
 Load = dict[tuple[str, Direction], int]  # (memory, direction) -> bits over that port, all instances
 

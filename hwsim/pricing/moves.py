@@ -11,8 +11,8 @@ from typing import Literal
 
 from hwsim.counts import Counts, Kind
 from hwsim.machine import Accelerator, Array, Capabilities, Memory, Operand
-from hwsim.offsets import BIAS_BITS, OffsetCost
 from hwsim.packing import words
+from hwsim.pricing.offsets import BIAS_BITS, OffsetCost
 from hwsim.workload import Layer, Tensor
 
 Direction = Literal["read", "write"]

@@ -10,8 +10,8 @@ import difflib
 
 from hwsim.machine import OPERANDS
 from hwsim.measured import Measurements
-from hwsim.spec_models import AcceleratorSpec, ArraySpec, BitSerialMac, MeasuredMac, MemorySpec, ModesMac
-from hwsim.strict_yaml import Document, KeyPath
+from hwsim.spec.models import AcceleratorSpec, ArraySpec, BitSerialMac, MeasuredMac, MemorySpec, ModesMac
+from hwsim.spec.strict_yaml import Document, KeyPath
 from hwsim.workload import MAC_OPS, VECTOR_OPS
 
 REDUCTION_DIMS = ("C", "R", "S")

@@ -11,18 +11,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 
-from hwsim.area import ComponentArea, component_areas, static_power_mw
 from hwsim.counts import Counts, Kind
 from hwsim.errors import InfeasibleMapping
-from hwsim.layer_cost import LayerCost, price, price_fused, price_vector
-from hwsim.mac import adc_bits, lossless_adc_bits, require_capable
 from hwsim.machine import Accelerator, Memory, Operand
-from hwsim.moves import MULTIPLIER_BITS, SHIFT_BITS, operand_bits, parameter_bits
-from hwsim.offsets import BIAS_BITS, offset_cost
 from hwsim.packing import words
-from hwsim.stages import Stage, Stay, choose_resident, effective_layer, fuse, lifetimes, peak_activation_bits
-from hwsim.unit_prices import UnitPrices, unit_prices
-from hwsim.vector import requantize_ops
+from hwsim.pricing.area import ComponentArea, component_areas, static_power_mw
+from hwsim.pricing.layer_cost import LayerCost, price, price_fused, price_vector
+from hwsim.pricing.mac import adc_bits, lossless_adc_bits, require_capable
+from hwsim.pricing.moves import MULTIPLIER_BITS, SHIFT_BITS, operand_bits, parameter_bits
+from hwsim.pricing.offsets import BIAS_BITS, offset_cost
+from hwsim.pricing.stages import Stage, Stay, choose_resident, effective_layer, fuse, lifetimes, peak_activation_bits
+from hwsim.pricing.unit_prices import UnitPrices, unit_prices
+from hwsim.pricing.vector import requantize_ops
 from hwsim.workload import Layer, Tensor, Workload
 
 CONSTANTS = {

@@ -10,17 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from hwsim.area import static_power_mw
 from hwsim.counts import Counts, Kind
-from hwsim.latency import vector_cycles
-from hwsim.layer_cost import memory_parts, price_measured
-from hwsim.mac import mac_cost, require_capable
 from hwsim.machine import Accelerator, Operand
 from hwsim.measured import Measurements
-from hwsim.moves import Direction, fixed_moves, hop_bits, operand_bits
-from hwsim.offsets import offset_cost
 from hwsim.packing import words_per_operand
-from hwsim.vector import requantize_ops, vector_work
+from hwsim.pricing.area import static_power_mw
+from hwsim.pricing.latency import vector_cycles
+from hwsim.pricing.layer_cost import memory_parts, price_measured
+from hwsim.pricing.mac import mac_cost, require_capable
+from hwsim.pricing.moves import Direction, fixed_moves, hop_bits, operand_bits
+from hwsim.pricing.offsets import offset_cost
+from hwsim.pricing.vector import requantize_ops, vector_work
 from hwsim.workload import Layer
 
 

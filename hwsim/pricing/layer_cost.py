@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from hwsim.area import static_power_mw
 from hwsim.counts import Counts
-from hwsim.latency import (
+from hwsim.machine import Accelerator, Operand
+from hwsim.measured import Measurements
+from hwsim.pricing.area import static_power_mw
+from hwsim.pricing.latency import (
     compute_cycles,
     port_cycles,
     port_loads,
@@ -22,13 +24,11 @@ from hwsim.latency import (
     total_cycles,
     vector_cycles,
 )
-from hwsim.mac import MacCost, mac_cost, require_capable
-from hwsim.machine import Accelerator, Operand
-from hwsim.measured import Measurements
-from hwsim.moves import Moved, hop_bits, layer_moves, stream
-from hwsim.offsets import NO_OFFSET, OffsetCost, offset_cost
-from hwsim.stages import Stage
-from hwsim.vector import VectorWork, requantize_ops, vector_work
+from hwsim.pricing.mac import MacCost, mac_cost, require_capable
+from hwsim.pricing.moves import Moved, hop_bits, layer_moves, stream
+from hwsim.pricing.offsets import NO_OFFSET, OffsetCost, offset_cost
+from hwsim.pricing.stages import Stage
+from hwsim.pricing.vector import VectorWork, requantize_ops, vector_work
 from hwsim.workload import Layer, Tensor
 
 GRID = 1024.0
