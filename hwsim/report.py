@@ -231,11 +231,25 @@ def total_rows(report: Report) -> dict[str, str]:
         "MACs": si(totals.macs, "MAC"),
         "bit operations": si(totals.bops, "BOP"),
         "average bits": f"weights {totals.average_weight_bits:.2f}, activations {totals.average_activation_bits:.2f}",
-        "weight memory": f"{si(totals.weight_bits / 8, 'B')}  (packed weights, scales, offsets and biases)",
+        "weight memory": f"{si(totals.weight_bits / 8, 'B')}  ({stored_width(report)}; with scales, offsets and biases)",
         "peak activations": si(totals.peak_activation_bits / 8, "B"),
         "area": f"{totals.area_mm2:.3g} mm²" if totals.area_mm2 else "not stated by the spec",
         "mapping": certificate_line(report),
     }
+
+
+def stored_width(report: Report) -> str:
+    """How many bits a weight takes where the machine stores it, next to what it has."""
+    totals = report.cost.totals
+    weights = {
+        layer.weight.name: layer.weight.elements
+        for layer in report.workload
+        if layer.weight is not None and not layer.weight_is_activation
+    }
+    if not weights:
+        return "no weights"
+    stored = totals.packed_weight_bits / sum(weights.values())
+    return f"{totals.average_weight_bits:.2f}-bit weights, {stored:.2f} bits each in {report.accelerator.outermost.name}"
 
 
 def certificate_line(report: Report) -> str:
@@ -344,7 +358,7 @@ def energy_figure(report: Report) -> Any:
     axes.set_xlabel("energy (µJ)")
     axes.set_title(f"{report.workload.name} on {report.accelerator.name}: {si(total * 1e-12, 'J')}", loc="left")
     axes.tick_params(axis="y", labelsize=7)
-    axes.legend(fontsize=7, frameon=False, loc="lower right")
+    figure.legend(fontsize=7, frameon=False, loc="outside lower center", ncols=5)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
