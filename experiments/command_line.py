@@ -49,11 +49,12 @@ def choose_profile(options: argparse.Namespace) -> Profile:
 
 
 def choose_jobs(options: argparse.Namespace, jobs: Sequence[Job]) -> list[Job]:
-    """All jobs, or the one of --only. ValueError for a key that is none of them."""
+    """All jobs, or the one of --only, with its change limit or without. ValueError for a key that is none of them."""
     if options.only is None:
         index, count = parse_share(options.share)
         return share_of(jobs, index, count)
-    chosen = [job for job in with_float_jobs(jobs) if job.key == options.only]
+    unlimited = [replace(job, change_limit=None) for job in jobs]
+    chosen = [job for job in with_float_jobs([*jobs, *unlimited]) if job.key == options.only]
     if not chosen:
         raise ValueError(f"--only: no run has the key {options.only!r}; --list prints all of them")
     return chosen[:1]

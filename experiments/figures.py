@@ -115,7 +115,7 @@ def weight_scales(rows: Sequence[Row], quantizers: Sequence[Row]) -> Figure | No
 
 def draw_profile(results: Path, folder: Path) -> list[Path]:
     """All figures that one profile's CSVs allow."""
-    rows, quantizers = table.read(results / "runs.csv"), table.read(results / "quantizers.csv")
+    rows, quantizers = table.current(table.read(results / "runs.csv")), table.read(results / "quantizers.csv")
     written: list[Path] = []
     if (results / "pareto.csv").exists():
         written += pareto_figures.draw(results / "pareto.csv", folder, f"pareto-{results.name}", MACHINES)

@@ -36,7 +36,7 @@ from quant.recipe import Recipe
 GRADIENT_SCALES = ("1/sqrt(Np)", "1/sqrt(N)", "1", "10/sqrt(Np)", "0.1/sqrt(Np)")
 FIRST_VALUES = "first_values.json"
 # Fields younger than the committed rows: at None a key is what it was without them.
-_NOT_NAMED_WHEN_NONE = ("float_seed",)
+_NOT_NAMED_WHEN_NONE = ("float_seed", "change_limit")
 _FLOAT_KEEPS = ("network", "arguments", "data", "limit", "seed", "float_epochs", "batch_size", "weights")
 
 
@@ -48,6 +48,7 @@ class Job:
     `gradient_scale`: LSQ's 1/sqrt(N*p), or one of the alternatives of its Table 3.
     `float_seed`: seeds of one quantized job share the float network of this seed (as the papers' runs share one
     published network); None gives each seed a float network of its own.
+    `change_limit`: the recipe's; None, no limit, is the papers' way and what runs were before there was one.
     """
 
     network: str
@@ -71,6 +72,7 @@ class Job:
     distill: bool = False
     gradient_scale: str = "1/sqrt(Np)"
     float_seed: int | None = None
+    change_limit: float | None = Recipe.change_limit
 
     @property
     def is_float(self) -> bool:
@@ -91,7 +93,7 @@ class Job:
         """The run whose network this one starts from."""
         kept = {name: getattr(self, name) for name in _FLOAT_KEEPS}
         seed = self.seed if self.float_seed is None else self.float_seed
-        return Job(**{**kept, "seed": seed}, epochs=self.float_epochs)
+        return Job(**{**kept, "seed": seed}, epochs=self.float_epochs, change_limit=None)
 
     def quantization(self) -> dict[str, Any] | None:
         """Keyword arguments of `quant.quantize`."""
@@ -115,7 +117,7 @@ class Job:
         return Recipe.for_bits(
             None if self.is_float else min(bits_of(self.bits)),
             epochs=self.epochs, batch_size=self.batch_size, seed=self.seed, distill=self.distill,
-            channels_last=True, bf16=device.type == "cuda",
+            channels_last=True, bf16=device.type == "cuda", change_limit=self.change_limit or 0.0,
             **{name: value for name, value in chosen.items() if value is not None},
         )  # fmt: skip
 

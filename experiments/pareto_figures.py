@@ -140,7 +140,8 @@ def notes_of(members: Sequence[Row]) -> str:
 
 def draw(points: Path, folder: Path, name: str, machines: Sequence[str] | None = None) -> list[Path]:
     """Write NAME-NETWORK.png, .svg and .pdf for every network in `points`, PER_PAGE machines each; their paths."""
-    rows = [row for row in table.read(points) if usual(row) and (machines is None or row["accelerator"] in machines)]
+    found = table.current(table.read(points))
+    rows = [row for row in found if usual(row) and (machines is None or row["accelerator"] in machines)]
     if not rows:
         raise ValueError(f"{points}: holds no points to draw; run python -m experiments.pareto first")
     written: list[Path] = []

@@ -81,7 +81,7 @@ def write_page(points: Path, target: Path) -> Path:
         from plotly.offline import get_plotlyjs
     except ImportError:
         raise ValueError("the interactive page needs plotly: pip install 'hwsim[report]'") from None
-    rows = [row for row in table.read(points) if usual(row)]
+    rows = [row for row in table.current(table.read(points)) if usual(row)]
     if not rows:
         raise ValueError(f"{points}: holds no points to draw; run python -m experiments.pareto first")
     parts = [f'<script type="text/javascript">{get_plotlyjs()}</script>']

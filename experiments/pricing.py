@@ -35,8 +35,9 @@ from quant.provenance import provenance
 SAME_POINT = (
     "network", "arguments", "data", "limit", "float_epochs", "epochs", "batch_size", "bits", "config",
     "padding_policy", "init", "offset_mode", "method", "first_last", "learning_rate", "weight_decay", "distill",
-    "gradient_scale",
+    "gradient_scale", "change_limit",
 )  # fmt: skip
+SAME_PRICE = tuple(name for name in SAME_POINT if name != "change_limit")
 COSTS = ("energy_pj", "latency_s", "weight_bits", "peak_activation_bits")
 
 
@@ -127,10 +128,11 @@ def float_accuracies(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
 
 def refresh_accuracies(runs: Path, target: Path) -> list[dict[str, Any]]:
     """The points of `target` with the accuracies of `runs` as they are now. ValueError for a point without a price."""
-    everything = table.read(runs)
+    everything = table.current(table.read(runs))
     points = table.group([row for row in everything if row["bits"] != "float" and table.usual(row)], *SAME_POINT)
-    priced = table.group(table.read(target), *SAME_POINT)
-    missing = [values for values in points if values not in priced]
+    old = table.group(table.read(target), *SAME_PRICE, "accelerator")
+    priced = table.group([members[0] for members in old.values()], *SAME_PRICE)
+    missing = [values for values in points if values[: len(SAME_PRICE)] not in priced]
     if missing:
         raise ValueError(
             f"{target}: has no price of {' '.join(missing[0][7:10])} and {len(missing) - 1} more: price anew"
@@ -139,11 +141,13 @@ def refresh_accuracies(runs: Path, target: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [
         {
             **row,
+            **dict(zip(SAME_POINT, values, strict=True)),
             **accuracy_cells(members),
             "float_accuracy_percent": baselines[members[0]["network"], members[0]["data"]],
+            "train_command": members[0]["command"],
         }
         for values, members in points.items()
-        for row in priced[values]
+        for row in priced[values[: len(SAME_PRICE)]]
     ]
     table.write(target, rows)
     return rows
@@ -175,7 +179,7 @@ def price_runs(
     """
     if keep:
         return refresh_accuracies(runs, target)
-    everything = table.read(runs)
+    everything = table.current(table.read(runs))
     points = table.group([row for row in everything if row["bits"] != "float" and table.usual(row)], *SAME_POINT)
     machines = [load_accelerator(name) for name in (accelerators or shipped_specs())]
     jobs = {values: job_of(members[0]) for values, members in points.items()}

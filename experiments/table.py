@@ -19,6 +19,7 @@ from typing import Any
 from scipy import stats
 
 from quant.data import write_atomically
+from quant.recipe import Recipe
 
 Row = dict[str, str]
 
@@ -75,6 +76,20 @@ USUAL = {
 def usual(row: Mapping[str, str]) -> bool:
     """Whether a run or point differs from others of its network by bits, configuration and padding policy alone."""
     return all(row[name] == value for name, value in USUAL.items())
+
+
+def current(rows: Iterable[Row]) -> list[Row]:
+    """Float rows, and of the quantized rows of each network and data those that one `change_limit` made: the default,
+    or none (older rows) where there are no others. So nothing averages runs with and without it.
+    """
+    rows, default = list(rows), text_of(Recipe.change_limit)
+    has_default = {(row["network"], row["data"]) for row in rows if row.get("change_limit", "") == default}
+    return [
+        row
+        for row in rows
+        if row["bits"] == "float"
+        or row.get("change_limit", "") == (default if (row["network"], row["data"]) in has_default else "")
+    ]
 
 
 def group(rows: Iterable[Row], *names: str) -> dict[tuple[str, ...], list[Row]]:

@@ -17,6 +17,11 @@ from experiments.profiles import BASELINES, CONFIGS, INITS, OFFSET_MODES, POLICI
 from experiments.table import Interval, Row, paired_difference, verdict
 
 TIE_WITHIN = 1.0
+# What makes two runs the same but for the change limit.
+SAME_RUN = (
+    "bits", "config", "seed", "padding_policy", "init", "offset_mode", "method", "gradient_scale", "weight_decay",
+    "learning_rate", "distill", "first_last", "epochs",
+)  # fmt: skip
 USUAL = {"config": "4", "padding_policy": "pad_code", **table.USUAL}
 
 
@@ -83,8 +88,14 @@ def tables(rows: Sequence[Row]) -> str:
     for (network, arguments, data), members in table.group(rows, "network", "arguments", "data").items():
         floats = [row for row in members if row["bits"] == "float"]
         quantized = [row for row in members if row["bits"] != "float"]
-        parts.append(f"## {network} on {data}\n\nArguments {arguments}; float: {cell(floats)}; {extent(quantized)}\n")
-        parts += [text for text in (make(quantized) for make in SECTIONS) if text]
+        limits = table.group(quantized, "change_limit") or {("",): []}
+        for (limit,), mine in limits.items():
+            guard = f"change limit {limit}" if limit else "no change limit (the papers' way)"
+            parts.append(
+                f"## {network} on {data}, {guard}\n\nArguments {arguments}; float: {cell(floats)}; {extent(mine)}\n"
+            )
+            parts += [text for text in (make(mine) for make in SECTIONS) if text]
+        parts += [text for text in [change_limits(quantized)] if text]
     return "\n".join(parts)
 
 
@@ -156,6 +167,27 @@ def stability(rows: Sequence[Row]) -> str:
         return ""
     heads = ("", "g = 1/sqrt(Np)", "g/10", "difference")
     return f"### A tenth of the gradient scale of s and beta\n\n{markdown(heads, lines)}\n"
+
+
+def change_limits(rows: Sequence[Row]) -> str:
+    """Runs at chance and accuracy at each change limit, over the runs that every limit has."""
+
+    def identity(row: Row) -> tuple[str, ...]:
+        return tuple(row[name] for name in SAME_RUN)
+
+    limits = table.group(rows, "change_limit")
+    if len(limits) < 2:
+        return ""
+    common = set.intersection(*({identity(row) for row in members} for members in limits.values()))
+    lines = []
+    for bits in sorted({row["bits"] for row in rows}):
+        for (limit,), members in limits.items():
+            mine = [row for row in members if row["bits"] == bits and identity(row) in common]
+            if mine:
+                bad = sum(at_chance(row) or row["diverged"] == "True" for row in mine)
+                lines.append([bits, limit or "none", str(len(mine)), str(bad), cell(mine)])
+    heads = ("bits", "change limit", "runs", "at chance or diverged", "accuracy, all of them")
+    return f"### With and without a change limit, the same runs\n\n{markdown(heads, lines)}\n"
 
 
 SECTIONS: tuple[Callable[[Sequence[Row]], str], ...] = (

@@ -293,6 +293,10 @@ class Qil(_PerTensor):
     def steps_and_floors(self) -> list[tuple[nn.Parameter, Tensor]]:
         return [(self.distance, self.distance_floor)]
 
+    def reaches(self) -> list[tuple[nn.Parameter, nn.Parameter, Tensor, float]]:
+        """Half the interval's width is the measure of both its width and its centre."""
+        return [*super().reaches(), (self.centre, self.distance, self.distance_floor, 1.0)]
+
     def faults(self, state: dict[str, Tensor]) -> list[str]:
         return not_positive(state, ("distance", "distance_floor"))
 

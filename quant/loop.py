@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from quant import checkpoint
+from quant.change_limit import ChangeLimit
 from quant.checkpoint import Meta
 from quant.data import Arrays, Dataset, Normalisation, Split, eval_batches, train_batches, write_atomically
 from quant.quantizer import initialise, parameter_groups, quantizers
@@ -201,7 +202,7 @@ class _Run:
             raise ValueError("fit: resume needs `out`, the folder of the checkpoint")
         meta = checkpoint.load_meta(self.out)
         state = checkpoint.load_training_state(self.out)
-        earlier = Recipe(**meta.training["recipe"])
+        earlier = Recipe.from_dict(meta.training["recipe"])
         if differences := earlier.differences(self.recipe):
             raise ValueError(
                 f"{self.out}: resume: the checkpoint's recipe differs from this one: {'; '.join(differences)}"
@@ -226,6 +227,7 @@ class _Run:
     def _make_optimizer(self) -> None:
         groups = parameter_groups(self.model, self.recipe.weight_decay)
         self.optimizer = torch.optim.SGD(groups, lr=self.recipe.learning_rate, momentum=self.recipe.momentum)
+        self.change_limit = ChangeLimit(self.model, self.recipe.change_limit, self.recipe.momentum)
 
     def start(self, report: Report, tick: Any, tensorboard: bool, checkpoint_minutes: float) -> None:
         self.report = report if rank() == 0 else lambda line: None
@@ -297,6 +299,7 @@ class _Run:
                 (loss / len(parts)).backward()
             self._count(loss.detach(), logits.detach(), y)
             total += loss.detach() / len(parts)
+        self.change_limit.clip_gradients(recipe.learning_rate_at(self.step, self.total_steps))
         if recipe.clip_norm > 0:
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         self.optimizer.step()

@@ -100,6 +100,10 @@ class BaseQuantizer(nn.Module):
         """Parameters that must stay positive with their lower bounds; enforced after every optimizer step."""
         return []
 
+    def reaches(self) -> list[tuple[nn.Parameter, nn.Parameter, Tensor, float]]:
+        """(parameter, step, floor, factor): changes of the parameter are measured by factor * max(step, floor)."""
+        return [(parameter, parameter, floor, 1.0) for parameter, floor in self.steps_and_floors()]
+
     def faults(self, state: dict[str, Tensor]) -> list[str]:
         """What is wrong with the values of an initialised checkpoint, by parameter name without prefix."""
         return []
@@ -306,6 +310,13 @@ class Quantizer(BaseQuantizer):
 
     def steps_and_floors(self) -> list[tuple[nn.Parameter, Tensor]]:
         return [(self.s, self.s_floor)]
+
+    def reaches(self) -> list[tuple[nn.Parameter, nn.Parameter, Tensor, float]]:
+        """s is measured by itself, beta by the width of its range, (p - n) s."""
+        found = super().reaches()
+        if self.beta is not None:
+            found.append((self.beta, self.s, self.s_floor, float(self.spec.p - self.spec.n)))
+        return found
 
     def faults(self, state: dict[str, Tensor]) -> list[str]:
         found = not_positive(state, ("s", "s_floor"))

@@ -38,9 +38,9 @@ class Recipe:
 
     `batch_size` counts one optimizer step over all processes; `accumulate` splits it into so many passes.
     `distill` adds the cross entropy to a float teacher's output (T = 1, weight 1:1, LSQ section 2.3).
-    `clip_norm`: gradients are scaled down to this norm over all parameters; 0, the papers' way, leaves them alone. Few
-    bits can leave channels constant, whose batch norms then amplify gradients a thousandfold: 5 is out of the way of
-    healthy steps (norms of 0.5 to 3 on the networks here) and stops that.
+    `change_limit`: how much one step may change an s, as a share of itself, and a beta, as a share of its range (see
+    `quant.change_limit`); 0, the papers' way, sets no limit.
+    `clip_norm`: gradients are scaled down to this norm over all parameters; 0, the papers' way, leaves them alone.
     `init_batches`: batches for the quantizers' first values (LSQ+ Eq. 8).
     """
 
@@ -58,15 +58,18 @@ class Recipe:
     compile: bool = False
     init_batches: int = 4
     clip_norm: float = 0.0
+    change_limit: float = 0.02
 
     def __post_init__(self) -> None:
         positive = ("epochs", "batch_size", "learning_rate", "accumulate", "init_batches")
-        for name in (*positive, "weight_decay", "momentum", "clip_norm"):
+        for name in (*positive, "weight_decay", "momentum", "clip_norm", "change_limit"):
             value = getattr(self, name)
             low = name in positive
             if isinstance(value, bool) or not math.isfinite(value) or value < 0 or (low and value == 0):
                 kind = "a positive number" if low else "a number not below 0"
                 raise ValueError(f"recipe: {name}: expected {kind}, got {value!r}")
+        if self.momentum >= 1:
+            raise ValueError(f"recipe: momentum: expected a number below 1, got {self.momentum!r}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"recipe: batch_size {self.batch_size} must divide by accumulate, {self.accumulate}")
 
@@ -74,6 +77,11 @@ class Recipe:
     def for_bits(cls, bits: int | None, **choices: Any) -> "Recipe":
         """The papers' learning rate and weight decay for the narrowest operand; None is float."""
         return cls(**{"learning_rate": paper_learning_rate(bits), "weight_decay": paper_weight_decay(bits), **choices})
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> "Recipe":
+        """The recipe of a checkpoint; those from before `change_limit` had none."""
+        return cls(**{"change_limit": 0.0, **raw})
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

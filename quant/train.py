@@ -48,6 +48,7 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
         "distill": arguments.distill,
         "seed": arguments.seed,
         "clip_norm": arguments.clip_norm,
+        "change_limit": arguments.change_limit,
         "bf16": arguments.bf16,
         "channels_last": arguments.channels_last,
         "compile": arguments.compile,
@@ -197,6 +198,10 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--lr", type=float, help="learning rate (default: the paper's for the bits)")
     how.add_argument("--weight-decay", type=float, help="(default: the paper's for the bits)")
     how.add_argument("--clip-norm", type=float, default=0.0, help="largest norm of the gradients (default: 0, none)")
+    how.add_argument(
+        "--change-limit", type=float, default=Recipe.change_limit,
+        help="largest share of itself that a step changes a step size by (default: %(default)s; 0, the papers': none)",
+    )  # fmt: skip
     how.add_argument("--accumulate", type=int, default=1, help="passes per optimizer step")
     how.add_argument("--distill", action="store_true", help="learn from the float network too")
     how.add_argument("--no-augment", action="store_true")

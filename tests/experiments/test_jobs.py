@@ -73,8 +73,18 @@ def test_seeds_may_share_one_float_network_and_younger_fields_do_not_rename_runs
     assert len({job.key for job in shared}) == 2
     assert {job.float_job() for job in shared} == {replace(QUANTIZED, seed=4).float_job()}
     assert share_of(shared, 0, 2) == shared
+    listed = [replace(job, change_limit=None) for job in lsqplus_tables.jobs(PROFILES["fashion"])]
     for row in table.read(Path(__file__).parents[2] / "results" / "fashion" / "runs.csv")[:3]:
-        assert row["key"] in {job.key for job in with_float_jobs(lsqplus_tables.jobs(PROFILES["fashion"]))}
+        assert row["key"] in {job.key for job in with_float_jobs(listed)}
+
+
+def test_a_run_without_change_limit_can_still_be_asked_for_by_its_key() -> None:
+    """Rows from before there was a limit say `--only KEY`, which must not mean another run."""
+    job = replace(lsqplus_tables.jobs(PROFILES["digits"])[0], change_limit=None)
+    options = command_line.parser("lsqplus_tables", "").parse_args(["--profile", "digits", "--only", job.key])
+    assert command_line.choose_jobs(options, lsqplus_tables.jobs(PROFILES["digits"])) == [job]
+    assert job.recipe(torch.device("cpu")).change_limit == 0
+    assert replace(job, change_limit=0.02).recipe(torch.device("cpu")).change_limit == 0.02
 
 
 def test_floats_come_before_their_users_and_shares_keep_them_together() -> None:
