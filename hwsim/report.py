@@ -231,7 +231,7 @@ def total_rows(report: Report) -> dict[str, str]:
         "MACs": si(totals.macs, "MAC"),
         "bit operations": si(totals.bops, "BOP"),
         "average bits": f"weights {totals.average_weight_bits:.2f}, activations {totals.average_activation_bits:.2f}",
-        "weight memory": f"{si(totals.weight_bits / 8, 'B')}  ({stored_width(report)}; with scales, offsets and biases)",
+        "weight memory": f"{si(totals.weight_bits / 8, 'B')}  ({stored_width(report)}; with scales, offsets, biases)",
         "peak activations": si(totals.peak_activation_bits / 8, "B"),
         "area": f"{totals.area_mm2:.3g} mm²" if totals.area_mm2 else "not stated by the spec",
         "mapping": certificate_line(report),
@@ -248,8 +248,8 @@ def stored_width(report: Report) -> str:
     }
     if not weights:
         return "no weights"
-    stored = totals.packed_weight_bits / sum(weights.values())
-    return f"{totals.average_weight_bits:.2f}-bit weights, {stored:.2f} bits each in {report.accelerator.outermost.name}"
+    stored, memory = totals.packed_weight_bits / sum(weights.values()), report.accelerator.outermost.name
+    return f"{totals.average_weight_bits:.2f}-bit weights, {stored:.2f} bits each in {memory}"
 
 
 def certificate_line(report: Report) -> str:
