@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -535,3 +536,27 @@ def test_tensorboard_is_asked_for_by_name(tmp_path: Path, capsys: pytest.Capture
         assert "tensorboard is not installed: pip install" in capsys.readouterr().err
     else:
         pytest.skip("tensorboard is installed; the message for its absence cannot be seen")
+
+
+def test_tensorboard_gets_every_number_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: dict[tuple[str, int], float] = {}
+    folders: list[str] = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            folders.append(folder)
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written[name, step] = value
+
+        def close(self) -> None:
+            folders.append("closed")
+
+    stand_in = types.ModuleType("torch.utils.tensorboard")
+    stand_in.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", stand_in)
+    _, result = run(tmp_path / "c", recipe=Recipe(epochs=2, batch_size=64), tensorboard=True)
+    assert folders == [str(tmp_path / "c" / "tensorboard"), "closed"]
+    expected = {(n, r.step): v for r in result.history for n, v in vars(r).items() if v is not None}
+    assert written == expected
+    assert len(result.history) == 2
