@@ -69,8 +69,8 @@ PROFILES = {
     ),
     "cpu": Profile(
         "cpu",
-        Job("silu_se_net", (), "cifar10", float_epochs=20, epochs=1, float_seed=0),
-        Job("resnet8", (), "cifar10", weights="pretrained", epochs=1),
+        Job("silu_se_net", (), "cifar10", float_epochs=20, epochs=0.5, float_seed=0),
+        Job("resnet8", (), "cifar10", weights="pretrained", epochs=0.5),
         ("W2A2", "W4A4"),
         (0, 1, 2),
     ),
