@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Inside hwsim a file may import only from rooms before its own in this order.
 ORDER = (
     "errors", "workload", "measured", "machine", "packing", "spec", "bits", "accelerator", "mapping", "reuse",
-    "counts", "count_batch", "pricing", "mapper", "search", "plan", "pareto", "report", "explain", "explore",
+    "counts", "count_batch", "pricing", "mapper", "search", "plan", "reprice", "pareto", "report", "explain", "explore",
     "extraction", "importers", "extract", "models_in", "integer", "evaluate", "table", "verify", "export_c",
     "export_onnx",
 )  # fmt: skip

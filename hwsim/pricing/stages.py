@@ -158,7 +158,7 @@ def choose_resident(stays: Iterable[Stay], tiles: Sequence[Mapping[str, int]], c
 
     At a stage the memory holds each kept live tensor whole, and a tile for every other operand: `tiles[stage]` gives
     the bits of a tile by tensor name (tiles that no tensor replaces under any other name). Exact as long as no more
-    than MAX_STATES sets of live tensors compete; beyond that the best are followed.
+    than MAX_STATES sets of live tensors compete; beyond that the best are followed. Ties: see `preferred`.
     """
     by_birth: dict[int, list[Stay]] = defaultdict(list)
     for stay in stays:
@@ -180,9 +180,16 @@ def choose_resident(stays: Iterable[Stay], tiles: Sequence[Mapping[str, int]], c
             if live and held > capacity_bits:
                 continue
             later = frozenset(stay for stay in live if stay.last > index)
-            if later not in following or saved > following[later][0]:
+            if later not in following or preferred((saved, kept), following[later]):
                 following[later] = (saved, kept)
         ranked = sorted(following.items(), key=lambda item: (-item[1][0], sorted(item[1][1])))
         states = dict(ranked[:MAX_STATES])
         states.setdefault(frozenset(), following.get(frozenset(), (0.0, frozenset())))
     return max(states.values(), key=lambda state: state[0])[1]
+
+
+def preferred(one: tuple[float, frozenset[str]], other: tuple[float, frozenset[str]]) -> bool:
+    """Whether a choice saves more; of two that save equally much, whether it keeps the first name they differ in."""
+    if one[0] != other[0] or one[1] == other[1]:
+        return one[0] > other[0]
+    return min(one[1] ^ other[1]) in one[1]
