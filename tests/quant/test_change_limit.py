@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
-from quant import QuantSpec, Recipe, make_quantizer
+import quant
+from quant import QuantSpec, Recipe, data, make_quantizer
 from quant.change_limit import ChangeLimit
 from quant.layers import QMul
+from quant.loop import fit
 from quant.quantizer import BaseQuantizer, quantizers
 
 CONFIG_4 = QuantSpec.for_config(4, 4)
@@ -87,6 +91,36 @@ def test_beyond_that_limit_it_can() -> None:
 
 def test_the_default_is_within_it() -> None:
     assert 0 < Recipe.change_limit <= largest_safe_limit(Recipe.momentum)
+
+
+def test_checkpoints_from_before_the_limit_go_on_without_one() -> None:
+    old = {name: value for name, value in Recipe(epochs=3).to_dict().items() if name != "change_limit"}
+    assert Recipe.from_dict(old) == Recipe(epochs=3, change_limit=0)
+    assert Recipe.from_dict(Recipe(epochs=3).to_dict()) == Recipe(epochs=3)
+
+
+@pytest.mark.parametrize("momentum", [1.0, 1.5])
+def test_a_momentum_that_never_forgets_is_refused(momentum: float) -> None:
+    with pytest.raises(ValueError, match="momentum: expected a number below 1"):
+        Recipe(momentum=momentum)
+
+
+def test_training_keeps_to_the_limit_and_without_one_does_not() -> None:
+    """Three steps at a rate fifty times LSQ's."""
+    digits = data.load("digits", validation=64, limit=192)
+    moved = {}
+    for limit in (0.0, 0.02):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.SiLU(), nn.Conv2d(8, 8, 3), nn.SiLU(), nn.Flatten())
+        model, _ = quant.quantize(nn.Sequential(*network, nn.Linear(128, 10)), weight_bits=2, act_bits=2)
+        first_values = torch.linspace(-1, 3, 64 * 64).view(64, 1, 8, 8)
+        quant.initialise(model, [first_values])
+        before = {name: float(q.s.detach()) for name, q in quantizers(model)}
+        recipe = Recipe(batch_size=64, learning_rate=0.5, change_limit=limit, augment=False)
+        fit(model, digits, replace(recipe, epochs=3), max_steps=3, test=False)
+        moved[limit] = max(abs(float(q.s.detach()) / before[name] - 1) for name, q in quantizers(model))
+    assert 0 < moved[0.02] < 1.02**3 - 1
+    assert moved[0.0] > 0.1
 
 
 @pytest.mark.parametrize("spec", [
