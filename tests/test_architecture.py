@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # Inside hwsim a file may import only from rooms before its own in this order.
 ORDER = (
     "errors", "workload", "measured", "machine", "packing", "spec", "bits", "accelerator", "mapping", "reuse",
-    "counts", "count_batch", "pricing", "mapper", "search", "plan", "reprice", "pareto", "report", "explain", "explore",
-    "extraction", "importers", "extract", "models_in", "integer", "evaluate", "table", "verify", "export_c",
+    "counts", "count_batch", "pricing", "mapper", "search", "plan", "reprice", "pareto", "report", "explain",
+    "extraction", "importers", "extract", "models_in", "integer", "evaluate", "table", "explore", "verify", "export_c",
     "export_onnx",
 )  # fmt: skip
 TORCH_EDGE = {"extract", "extraction", "integer", "models_in", "verify", "export_c"}
