@@ -1,0 +1,194 @@
+"""`python -m hwsim.explore bits MODEL ACCEL`: which bits each layer should have, under budgets.
+
+Exit codes: 0 done; 2 bad input; 3 budgets that nothing meets, or a machine that cannot run the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hwsim.accelerator import load_accelerator
+from hwsim.errors import HwsimError, SpecError
+from hwsim.evaluate import OBJECTIVES, load_model, parse_shape
+from hwsim.explore.allocate import Solver, front
+from hwsim.explore.bill import LOSS, BitProblem, bit_problem
+from hwsim.explore.budgets import NAMES, parse_budgets
+from hwsim.explore.choices import FIRST_LAST, Freedom, parse_limit, parse_widths
+from hwsim.explore.figures import DrawingError, as_png, front_figure, front_page
+from hwsim.explore.output import Point, write_points
+from hwsim.explore.problem import Solution
+from hwsim.explore.sensitivities import read_sensitivities
+from hwsim.workload import write_atomically
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parse = argparse.ArgumentParser(
+        prog="python -m hwsim.explore",
+        description="Design-space exploration: bits per layer under budgets, exact.",
+        epilog="Exit codes: 0 done; 2 bad input; 3 infeasible.",
+    )
+    commands = parse.add_subparsers(dest="command", required=True)
+    add_bits(commands)
+    return parse
+
+
+def add_bits(commands: Any) -> None:
+    """The `bits` command."""
+    bits = commands.add_parser("bits", help="bits per layer on one machine, by an exact integer programme")
+    bits.add_argument("model", help="as for hwsim.evaluate: zoo name, checkpoint, saved workload, module:factory")
+    bits.add_argument("accelerator", help="YAML file or the bare name of a shipped spec (bit_fusion)")
+    add_freedom(bits)
+    bits.add_argument("--budget", action="append", default=[], metavar="NAME=VALUE",
+                      help=f"{', '.join(NAMES)}; such as energy=2mJ, latency=5ms, weights=120KiB")  # fmt: skip
+    bits.add_argument("--minimise", choices=list(NAMES), help="default: loss where there are sensitivities, or energy")
+    bits.add_argument("--front", choices=list(NAMES), metavar="NAME", help="the front against this instead of a point")
+    bits.add_argument("--points", type=int, help="that many points of the front (default: all of it)")
+    bits.add_argument("--objective", default="energy", choices=OBJECTIVES, help="what mappings are chosen for")
+    bits.add_argument("--time-limit", type=float, metavar="S", help="seconds per question to the solver")
+    bits.add_argument("--input", type=parse_shape, metavar="N,C,H,W", help="input shape, where the model has none")
+    bits.add_argument("--allow-uncosted", action="store_true", help="leave unknown operators out")
+    bits.add_argument("--out", type=Path, metavar="DIR", help="write points.csv, points.json, figures, files per point")
+    bits.set_defaults(run=run_bits)
+
+
+def add_freedom(parse: Any) -> None:
+    """What may vary in the network."""
+    parse.add_argument("--sensitivities", type=Path, metavar="FILE", help="what python -m quant.sensitivity wrote")
+    parse.add_argument("--weights", default="2..8", metavar="WIDTHS", help="weight widths allowed (2..8)")
+    parse.add_argument("--activations", default="2..8", metavar="WIDTHS", help="activation widths allowed (2..8)")
+    parse.add_argument("--first-last", default="8bit", choices=FIRST_LAST, help="first and last layer with weights")
+    parse.add_argument("--limit", action="append", default=[], metavar="LAYERS.weight=WIDTHS",
+                       help="widths of some layers, by name pattern; also LAYERS.input=WIDTHS")  # fmt: skip
+
+
+def freedom_of(options: argparse.Namespace) -> Freedom:
+    """The options as what may vary."""
+    return Freedom(
+        parse_widths(options.weights, "--weights"),
+        parse_widths(options.activations, "--activations"),
+        options.first_last,
+        tuple(parse_limit(text) for text in options.limit),
+    )
+
+
+def run_bits(options: argparse.Namespace) -> None:
+    """Allocate and report. Raises HwsimError."""
+    freedom = freedom_of(options)
+    machine = load_accelerator(options.accelerator)
+    budgets = parse_budgets(options.budget, machine.clock_mhz)
+    if options.points is not None and options.front is None:
+        raise SpecError("--points: needs --front NAME, the measure to trade against")
+    sensitivities = read_sensitivities(options.sensitivities) if options.sensitivities else None
+    workload = load_model(options.model, options.input, options.allow_uncosted)
+    losses = sensitivities.for_network(workload) if sensitivities else None
+    made = bit_problem(workload, machine, freedom, losses, options.objective)
+    minimised = NAMES[options.minimise or ("loss" if losses else "energy")]
+    if minimised == LOSS and losses is None:
+        raise SpecError("--minimise loss: needs --sensitivities FILE (python -m quant.sensitivity writes one)")
+    if options.front is None:
+        solutions = [Solver(made.problem, options.time_limit).best(minimised, budgets)]
+    else:
+        against = NAMES[options.front]
+        if against == minimised:
+            raise SpecError(f"--front {options.front}: is what is minimised already: name another")
+        solutions = list(front(made.problem, minimised, against, budgets, points=options.points,
+                               time_limit_s=options.time_limit))  # fmt: skip
+    points = [Point(f"point_{i:02d}", made, s, made.exact(s)) for i, s in enumerate(solutions)]
+    uniform = [Point(name, made, s, made.exact(s), "uniform") for name, s in uniform_solutions(made)]
+    show([*points, *uniform])
+    if options.out is not None:
+        about = {
+            "model": workload.name,
+            "accelerator": machine.name,
+            "minimised": minimised,
+            "budgets": budgets,
+            "sensitivities": sensitivities.method if sensitivities else None,
+            "assumptions": assumptions(made),
+        }
+        written = write_points(points, uniform, options.out, about, options.model, options.accelerator)
+        written += draw(points, uniform, options, minimised)
+        print(f"wrote {len(written)} files to {options.out}")
+
+
+def assumptions(made: BitProblem) -> list[str]:
+    """What the choice rests on."""
+    kept = [e.choice.tensors[0] for e in made.freed if len(e.choice.widths) == 1]
+    return [
+        "losses of single places add up (python -m quant.sensitivity --check N measures how well)",
+        "the choice counts tensors in the outermost memory; the costs reported are of the whole network, "
+        "tensors kept on chip where that saves energy",
+        f"one width is all that policy, limits, machine or missing sensitivities leave to {len(kept)} of "
+        f"{len(made.freed)} choices",
+    ]
+
+
+def uniform_solutions(made: BitProblem) -> list[tuple[str, Solution]]:
+    """One width for all that may vary, where every choice has it: `W4A4`, ... by width."""
+    widths = sorted({w for entry in made.freed if len(entry.choice.widths) > 1 for w in entry.choice.widths})
+    found: list[tuple[str, Solution]] = []
+    for width in widths:
+        picks: list[int] = []
+        for entry in made.freed:
+            available = entry.choice.widths
+            if len(available) > 1 and width not in available:
+                break
+            picks.append(available.index(width) if width in available and len(available) > 1 else 0)
+        if len(picks) == len(made.freed) and bool(made.problem.allowed([picks])[0]):
+            found.append((f"W{width}A{width}", made.problem.solution(picks)))
+    return found
+
+
+def show(points: Sequence[Point]) -> None:
+    """A table on the terminal."""
+    head = ("point", "loss", "energy µJ", "latency", "weights kB", "peak kB", "bits w/a")
+    rows: list[tuple[str, ...]] = [head]
+    for point in points:
+        row = point.to_row()
+        rows.append((
+            point.name,
+            f"{row['loss']:.4g}" if "loss" in row else "-",
+            f"{row['energy_pj'] * 1e-6:.4g}",
+            f"{row['latency_s'] * 1e6:.4g} µs",
+            f"{row['weight_bits'] / 8000:.4g}",
+            f"{row['peak_activation_bits'] / 8000:.4g}",
+            f"{row['average_weight_bits']:.2f}/{row['average_activation_bits']:.2f}",
+        ))  # fmt: skip
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    for row in rows:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+def draw(points: Sequence[Point], uniform: Sequence[Point], options: argparse.Namespace, minimised: str) -> list[Path]:
+    """The front's figure and page; nothing for a single point."""
+    if options.front is None:
+        return []
+    x, y = NAMES[options.front], minimised
+    written = [options.out / "front.png"]
+    write_atomically(written[0], as_png(front_figure(points, uniform, x, y)))
+    try:
+        title = f"{options.model} on {options.accelerator}: {y} against {x}"
+        write_atomically(options.out / "front.html", front_page(points, uniform, x, y, title))
+        written.append(options.out / "front.html")
+    except DrawingError as problem:
+        print(f"no interactive page: {problem}", file=sys.stderr)
+    return written
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code of the command: one clear message on stderr for every error that is the input's."""
+    options = parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], None] = options.run
+    try:
+        run(options)
+    except HwsimError as problem:
+        print(f"hwsim: {problem}", file=sys.stderr)
+        return problem.exit_code
+    except OSError as problem:
+        print(f"hwsim: {problem.filename or 'file'}: {problem.strerror or problem}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,103 @@
+"""The front as a figure and as one self-contained interactive page: every point with its bits and its commands.
+
+matplotlib and plotly are imported only here and only when something is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from io import BytesIO
+from typing import Any
+
+from hwsim.errors import HwsimError
+from hwsim.explore.bill import BOPS, CYCLES, ENERGY, LOSS, PEAK, WEIGHTS
+from hwsim.explore.output import Point
+
+AXES = {
+    ENERGY: ("energy (µJ)", 1e-6),
+    CYCLES: ("latency (cycles)", 1.0),
+    WEIGHTS: ("weights (kB)", 1 / 8000),
+    PEAK: ("peak activations (kB)", 1 / 8000),
+    BOPS: ("bit operations (10⁹)", 1e-9),
+    LOSS: ("predicted loss", 1.0),
+}
+
+
+class DrawingError(HwsimError):
+    """What drawing needs is not installed."""
+
+
+def coordinates(points: Sequence[Point], measure: str) -> list[float]:
+    """A measure of every point, in the axis's unit; the whole network's price where it has one."""
+    scale = AXES[measure][1]
+    return [float(point.to_row()[measure]) * scale for point in points]
+
+
+def front_figure(front: Sequence[Point], uniform: Sequence[Point], x: str, y: str) -> Any:
+    """A matplotlib Figure: the front as steps, uniform widths as labelled crosses."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes: Any = figure.subplots()
+    axes.step(coordinates(front, x), coordinates(front, y), "o-", where="post", markersize=4, label="exact front")
+    if uniform:
+        across, up = coordinates(uniform, x), coordinates(uniform, y)
+        axes.plot(across, up, "x", color="0.35", label="one width for all")
+        for point, a, b in zip(uniform, across, up, strict=True):
+            axes.annotate(point.name, (a, b), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    axes.set_xlabel(AXES[x][0])
+    axes.set_ylabel(AXES[y][0])
+    if y == LOSS and min([*coordinates(front, y), *coordinates(uniform, y)], default=0.0) > 0:
+        axes.set_yscale("log")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def as_png(figure: Any) -> bytes:
+    """The figure's bytes."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=140)
+    return buffer.getvalue()
+
+
+def front_page(front: Sequence[Point], uniform: Sequence[Point], x: str, y: str, title: str) -> str:
+    """One HTML page that opens without a network. Raises DrawingError without plotly."""
+    try:
+        from plotly import graph_objects
+        from plotly.io import to_html
+    except ImportError:
+        raise DrawingError("the interactive page needs plotly: pip install 'hwsim[report]'") from None
+    figure: Any = graph_objects.Figure()
+    for points, name, mode in ((front, "exact front", "lines+markers"), (uniform, "one width for all", "markers")):
+        figure.add_trace(
+            graph_objects.Scatter(
+                x=coordinates(points, x), y=coordinates(points, y), mode=mode, name=name, line={"shape": "hv"},
+                hovertext=[hover(point) for point in points], hoverinfo="text",
+            )
+        )  # fmt: skip
+    figure.update_layout(template="simple_white", height=620, hoverlabel={"align": "left"})
+    figure.update_xaxes(title_text=AXES[x][0])
+    figure.update_yaxes(title_text=AXES[y][0])
+    body = to_html(figure, include_plotlyjs=True, full_html=False, div_id="front")
+    return PAGE.format(title=escape(title), body=body)
+
+
+def hover(point: Point) -> str:
+    """What a point says: its costs, its bits by layer."""
+    row = point.to_row()
+    costs = [f"{AXES[name][0]} {float(row[name]) * AXES[name][1]:.5g}" for name in AXES if name in row]
+    bits = [f"{name} {entry}" for name, entry in point.widths_by_layer().items()]
+    lines = [", ".join(bits[i : i + 4]) for i in range(0, len(bits), 4)]
+    return "<br>".join([f"<b>{escape(point.name)}</b>", *map(escape, costs), "weight/input bits:", *map(escape, lines)])
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<style>body {{ font: 15px/1.5 system-ui, sans-serif; margin: 1rem 2rem; color: #222 }}</style></head>
+<body><h1>{title}</h1>
+<p>Costs are of the whole network at each point's widths. Hover for the bits of every layer.</p>
+{body}
+</body></html>
+"""
