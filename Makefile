@@ -23,7 +23,7 @@ figures: $(STAMP)
 	$(BIN)/python -m experiments.figures
 
 pareto: $(STAMP)
-	$(BIN)/python -m experiments.pareto --profile smoke --out demo_out/pareto
+	$(BIN)/python -m experiments.pareto --profile smoke --threads 1 --out demo_out/pareto
 
 # torch is pinned by constraints.txt to a build without CUDA packages where such a build is on offer.
 $(STAMP): pyproject.toml constraints.txt

@@ -16,14 +16,12 @@ from matplotlib.figure import Figure
 
 from experiments import pareto_figures, table
 from experiments.drawing import save
-from experiments.pareto_figures import COLOURS
+from experiments.pareto_figures import COLOURS, MACHINES
 from experiments.profiles import CONFIGS, INITS
 from experiments.table import Interval, Row
 from experiments.tables import matches
 
 SILU_MINIMUM = -0.2784645
-# The machines of the committed Pareto figures: one of each kind; pareto.csv has all of them.
-MACHINES = ("eyeriss_v1", "gemmini_16x16", "ethos_u55_256", "bit_fusion", "stripes", "t4")
 
 
 def configurations(rows: Sequence[Row]) -> Figure | None:

@@ -1,12 +1,14 @@
 """`python -m experiments.pareto --profile smoke`: train, price on every shipped accelerator, draw the Pareto fronts.
 
 Trains what is missing (configurations 1 to 4 at the profile's precisions, the padding policies of configuration 4),
-prices each configuration with `hwsim.evaluate`, writes OUT/runs.csv, OUT/pareto.csv, figures and pareto.html.
+prices each configuration with `hwsim.evaluate` (in other processes, meanwhile), writes OUT/runs.csv, OUT/pareto.csv,
+figures and pareto.html. The figures show one machine of each kind unless --accelerators chooses; the page shows all.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from itertools import chain
@@ -15,8 +17,9 @@ from pathlib import Path
 from experiments import command_line, pareto_figures, profiles, table
 from experiments.jobs import Job
 from experiments.pareto_page import write_page
-from experiments.pricing import price_runs
+from experiments.pricing import Prices, price_runs, refresh_accuracies
 from experiments.profiles import Profile
+from hwsim.accelerator import load_accelerator, shipped_specs
 from hwsim.errors import HwsimError
 from quant.loop import rank
 from quant.provenance import command
@@ -28,15 +31,11 @@ def jobs(profile: Profile) -> list[Job]:
     return list(dict.fromkeys(chain(profiles.config_jobs(profile), padding)))
 
 
-def price_and_draw(
-    out: Path, figures: Path, name: str, accelerators: Sequence[str] | None, keep: bool = False
-) -> list[Path]:
-    """OUT/pareto.csv from OUT/runs.csv, and everything that is drawn from it."""
-    points = out / "pareto.csv"
-    price_runs(out / "runs.csv", points, command(), accelerators, keep=keep)
-    written = [points, *pareto_figures.draw(points, figures, name)]
+def draw(points: Path, figures: Path, name: str, machines: Sequence[str] | None) -> list[Path]:
+    """Everything that is drawn from pareto.csv: figures of `machines`, and the page of all of them."""
+    written = [points, *pareto_figures.draw(points, figures, name, machines)]
     try:
-        written.append(write_page(points, out / "pareto.html"))
+        written.append(write_page(points, points.with_name("pareto.html")))
     except ValueError as problem:
         print(f"no interactive page: {problem}", file=sys.stderr)
     return written
@@ -56,13 +55,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 2 bad input, 3 stopped early (start again to go on; what is there is drawn)."""
     options = parser().parse_args(arguments)
     try:
-        code = 0 if options.no_training else command_line.train("pareto", options, jobs)
-        if options.list or rank() != 0:
-            return code
         out = options.out or Path("results") / options.profile
-        if not any(row["bits"] != "float" for row in table.read(out / "runs.csv")):
-            return code or 2
-        for path in price_and_draw(out, options.figures or out, "pareto", options.accelerators, options.keep_prices):
+        accelerators = [load_accelerator(name) and name for name in options.accelerators or shipped_specs()]
+        # Under torchrun the processors are taken; a few prices are not worth a process.
+        alone = "RANK" not in os.environ and len(accelerators) > 4 and not (options.list or options.keep_prices)
+        with Prices(accelerators, os.cpu_count() or 1 if alone else 0) as prices:
+            code = 0
+            if not options.no_training:
+                if not options.list:
+                    prices.ask(jobs(command_line.choose_profile(options)))
+                code = command_line.train("pareto", options, jobs)
+            if options.list or rank() != 0:
+                return code
+            if not any(row["bits"] != "float" for row in table.read(out / "runs.csv")):
+                return code or 2
+            if options.keep_prices:
+                refresh_accuracies(out / "runs.csv", out / "pareto.csv")
+            else:
+                price_runs(out / "runs.csv", out / "pareto.csv", command(), prices)
+        shown = None if options.accelerators else pareto_figures.MACHINES
+        for path in draw(out / "pareto.csv", options.figures or out, "pareto", shown):
             print(f"wrote {path}")
     except HwsimError as problem:
         print(f"experiments.pareto: {problem}", file=sys.stderr)

@@ -7,6 +7,7 @@ written into its row.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ MARKERS = {"W2A2": "o", "W3A3": "^", "W4A4": "s", "W8A8": "D"}
 FILLS = {"pad_code": "full", "pad_beta": "left", "snap_offset": "bottom", "border_bias": "none"}
 GREY = "#b5b5b5"
 PER_PAGE = 6
+# The machines of a figure unless others are asked for, one of each kind; pareto.csv has all of them.
+MACHINES = ("eyeriss_v1", "gemmini_16x16", "ethos_u55_256", "bit_fusion", "stripes", "t4")
 
 
 def label_of(row: Row) -> str:
@@ -57,8 +60,8 @@ def fronts(cost: Any, accuracy: Any, half: Any) -> tuple[Any, Any]:
     return sure, possibly_non_dominated(best, worst, flags)
 
 
-def draw_panel(axes: Axes, rows: Sequence[Row], column: str, label: str, factor: float) -> None:
-    """One accelerator, one cost."""
+def draw_panel(axes: Axes, rows: Sequence[Row], column: str, label: str, factor: float) -> Any:
+    """One accelerator, one cost; returns the mask of the points that may be on the front."""
     cost, accuracy, half = values_of(rows, column)
     cost = cost * factor
     front, possible = fronts(cost, accuracy, half)
@@ -71,32 +74,54 @@ def draw_panel(axes: Axes, rows: Sequence[Row], column: str, label: str, factor:
             fillstyle=FILLS[row["padding_policy"]], markersize=6, elinewidth=0.8, capsize=2,
             zorder=3 if possible[i] else 2,
         )  # fmt: skip
-    place_labels(axes, [label_of(row) for row in rows], cost, accuracy, possible)
     axes.set_xlabel(label)
-    axes.margins(x=0.14, y=0.12)
-    low, high = axes.get_xlim()
-    axes.set_xlim(low, high + 0.16 * (high - low))  # room for the labels of the dearest points
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(max(bottom, -2.0), min(top, 104.0))  # intervals may leave the range of accuracies
+    axes.margins(x=0.14)
     axes.locator_params(axis="x", nbins=5)
     axes.ticklabel_format(axis="x", useOffset=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=7)
+    return possible
+
+
+# Where a label may stand around its mark, in points: rings of sixteen places.
+RINGS = np.array(
+    [
+        (radius * math.cos(turn * math.pi / 8), radius * math.sin(turn * math.pi / 8), radius)
+        for radius in (9, 16, 24, 34, 46, 60, 76)
+        for turn in range(16)
+    ]
+)
+LABEL_SIZE = 6.0
 
 
 def place_labels(axes: Axes, labels: Sequence[str], x: Any, y: Any, possible: Any) -> None:
-    """Labels stacked where points of about the same place would write over each other; dominated ones in grey."""
-    span_x, span_y = max(float(np.ptp(x)), 1e-12), max(float(np.ptp(y)), 1e-12)
-    taken: list[tuple[float, float]] = []
-    for i in np.argsort(-y, kind="stable"):
-        place_x, place_y = float(x[i]) / span_x, float(y[i]) / span_y
-        shift = 0
-        while any(abs(place_x - a) < 0.33 and abs(place_y - 0.055 * shift - b) < 0.05 for a, b in taken):
-            shift += 1
-        taken.append((place_x, place_y - 0.055 * shift))
+    """Labels that cover neither each other nor a mark, each joined to its own; dominated ones in grey.
+
+    Greedy: of the places around each mark the nearest one that covers least. Call it when the axes have their final
+    place in the figure.
+    """
+    points = axes.transData.transform(np.stack([x, y], 1)) * 72 / axes.figure.dpi
+    box = axes.bbox.extents * 72 / axes.figure.dpi
+    taken = [np.array([px - 4, py - 4, px + 4, py + 4]) for px, py in points]
+    for i in np.argsort(-np.asarray(y), kind="stable"):
+        width, height = 0.56 * LABEL_SIZE * len(labels[i]) + 2, LABEL_SIZE + 2
+        side = np.sign(np.where(np.abs(RINGS[:, 0]) > 1, RINGS[:, 0], 0))
+        middle = points[i] + np.stack([RINGS[:, 0] + side * width / 2, RINGS[:, 1]], 1)
+        half = np.array([width / 2, height / 2])
+        low, high = middle - half, middle + half
+        others = np.array(taken)
+        covered = np.clip(
+            np.minimum(high[:, None], others[None, :, 2:]) - np.maximum(low[:, None], others[None, :, :2]), 0, None
+        ).prod(2).sum(1)  # fmt: skip
+        outside = (low < box[:2]).any(1) | (high > box[2:]).any(1)
+        best = int(np.argmin(RINGS[:, 2] + 6 * covered + 1e4 * outside))
+        taken.append(np.concatenate([low[best], high[best]]))
+        colour = "#222222" if possible[i] else GREY
         axes.annotate(
-            labels[i], (x[i], y[i]), xytext=(5, 2 - 8 * shift), textcoords="offset points", fontsize=6,
-            color="#222222" if possible[i] else GREY,
+            labels[i], (x[i], y[i]), xytext=middle[best] - points[i], textcoords="offset points", color=colour,
+            fontsize=LABEL_SIZE, ha="center", va="center", annotation_clip=False, zorder=4,
+            bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.3},
+            arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3},
         )  # fmt: skip
 
 
@@ -105,33 +130,48 @@ def draw_network(rows: Sequence[Row]) -> Figure:
     machines = table.group(rows, "accelerator")
     figure = Figure(figsize=(15.0, 3.1 * len(machines) + 0.6), layout="constrained")
     grid = figure.subplots(len(machines), len(AXES), squeeze=False, sharey="row")
+    to_label: list[tuple[Axes, Sequence[Row], str, float, Any]] = []
     for line, ((machine,), members) in zip(grid, machines.items(), strict=True):
         priced = [row for row in members if row["status"] == "ok" and row.get("accuracy_percent")]
-        for axes, (column, label, factor) in zip(line, AXES, strict=True):
-            if priced:
-                draw_panel(axes, priced, column, label, factor)
-                baseline = priced[0].get("float_accuracy_percent")
-                if baseline:
-                    axes.axhline(float(baseline), color="#999999", linewidth=0.8, linestyle=":")
         line[0].set_ylabel(f"{machine}\ntest accuracy (%)")
         note = notes_of(members)
         if note:
             line[0].set_title(note, fontsize=7, loc="left", color="#a04000")
+        if not priced:
+            continue
+        for axes, (column, label, factor) in zip(line, AXES, strict=True):
+            to_label.append((axes, priced, column, factor, draw_panel(axes, priced, column, label, factor)))
+            if priced[0].get("float_accuracy_percent"):
+                axes.axhline(float(priced[0]["float_accuracy_percent"]), color="#999999", linewidth=0.8, linestyle=":")
+        line[0].set_ylim(*accuracy_range(priced))
     first = rows[0]
     seeds = sorted({int(row["seeds"]) for row in rows})
     figure.suptitle(
         f"{first['network']} on {first['data']}: mean of {'-'.join(map(str, seeds))} seeds, 95 % intervals; "
-        "c1..c4: configuration (LSQ+ Table 1); dotted: float; grey: dominated",
+        "c1..c4: configuration (LSQ+ Table 1); dotted: float; grey: dominated whatever the intervals hold",
         fontsize=10,
     )
+    figure.draw_without_rendering()  # settles where the axes are
+    figure.set_layout_engine("none")
+    for axes, priced, column, factor, possible in to_label:
+        cost, accuracy, _ = values_of(priced, column)
+        place_labels(axes, [label_of(row) for row in priced], cost * factor, accuracy, possible)
     return figure
+
+
+def accuracy_range(rows: Sequence[Row]) -> tuple[float, float]:
+    """What of the accuracies is shown: all means and the float network; intervals may leave it."""
+    shown = [float(row["accuracy_percent"]) for row in rows]
+    shown += [float(row["float_accuracy_percent"]) for row in rows if row.get("float_accuracy_percent")]
+    room = 0.1 * (max(shown) - min(shown)) + 0.5
+    return min(shown) - room, max(shown) + room
 
 
 def notes_of(members: Sequence[Row]) -> str:
     """What the machine refused, and runs that diverged."""
     notes = [f"{label_of(row)} {row['status']}: {row['reason'][:90]}" for row in members if row["status"] != "ok"]
     notes += [
-        f"{label_of(row)}: {row['diverged_runs']} runs diverged"
+        f"{label_of(row)}: {row['diverged_runs']} run{'s' * (row['diverged_runs'] != '1')} diverged"
         for row in members
         if row["diverged_runs"] not in ("", "0")
     ]

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import torch
 from experiments import table
 from experiments.jobs import Job
 from experiments.table import Interval, Row
-from hwsim.accelerator import load_accelerator, shipped_specs
+from hwsim.accelerator import load_accelerator
 from hwsim.errors import CapabilityError, HwsimError
 from hwsim.evaluate import evaluate
 from hwsim.extract import extract
@@ -153,57 +155,105 @@ def refresh_accuracies(runs: Path, target: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def price_all(workloads: Sequence[Workload], machines: Sequence[Accelerator], workers: int) -> list[dict[str, Any]]:
-    """Cost cells of every workload on every machine, machines varying fastest; in several processes where it pays."""
-    pairs = [(workload, machine) for workload in workloads for machine in machines]
-    if workers < 2 or len(pairs) < 20:
-        return [price_point(*pair) for pair in pairs]
-    # spawn: forking a process that has torch's threads is not safe.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(price_point, *zip(*pairs, strict=True), chunksize=4))
+@dataclass(frozen=True)
+class Priced:
+    """A job's bits per layer, and its cost cells on every machine."""
+
+    bits: dict[str, str]
+    cells: list[dict[str, Any]]
+
+
+def as_priced(job: Job) -> Job:
+    """A job without what costs nothing: jobs of equal result have equal prices."""
+    return Job(
+        job.network, job.arguments, job.data, bits=job.bits, config=job.config, padding_policy=job.padding_policy,
+        first_last=job.first_last, method=job.method,
+    )  # fmt: skip
+
+
+def price_job(job: Job, accelerators: Sequence[str]) -> Priced:
+    """Extract a job's network and price it on every machine (names or files)."""
+    workload = workload_of(job)
+    return Priced(bits_per_layer(workload), [price_point(workload, load_accelerator(name)) for name in accelerators])
+
+
+def stand_back() -> None:
+    """A pricing process leaves the processor to training, and Ctrl-C to the process that asked."""
+    os.nice(10)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+class Prices:
+    """Prices of jobs on machines, each found once; by `workers` other processes, which work while this one trains.
+
+    `ask` starts, `of` waits. Without workers `of` does the work itself.
+    """
+
+    def __init__(self, accelerators: Sequence[str], workers: int) -> None:
+        self.accelerators, self.found = tuple(accelerators), dict[Job, Future[Priced]]()
+        # spawn: forking a process that has torch's threads is not safe.
+        context = multiprocessing.get_context("spawn")
+        self.pool = ProcessPoolExecutor(workers, context, initializer=stand_back) if workers else None
+
+    def __enter__(self) -> Prices:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+    def ask(self, jobs: Iterable[Job]) -> None:
+        """Start pricing these jobs, float ones excepted."""
+        for job in dict.fromkeys(as_priced(job) for job in jobs if not job.is_float):
+            if self.pool is not None and job not in self.found:
+                self.found[job] = self.pool.submit(price_job, job, self.accelerators)
+
+    def of(self, job: Job) -> Priced:
+        """A job's prices."""
+        job = as_priced(job)
+        if job not in self.found:
+            self.found[job] = Future()
+            self.found[job].set_result(price_job(job, self.accelerators))
+        return self.found[job].result()
 
 
 def price_runs(
     runs: Path,
     target: Path,
     command: str,
-    accelerators: Iterable[str] | None = None,
+    prices: Prices,
     report: Callable[[str], None] = print,
-    workers: int | None = None,
-    keep: bool = False,
 ) -> list[dict[str, Any]]:
-    """Price every configuration in `runs` on every machine (default: all shipped) and write `target`.
+    """Price every configuration in `runs` on every machine of `prices` and write `target`.
 
-    Runs that differ in what costs nothing (initialisation, how the offset is trained) are left out. `keep` takes the
-    costs that `target` has already (with the commit that priced them) and brings accuracies up to date.
+    Runs that differ in what costs nothing (initialisation, how the offset is trained) are left out.
     """
-    if keep:
-        return refresh_accuracies(runs, target)
     everything = table.current(table.read(runs))
     points = table.group([row for row in everything if row["bits"] != "float" and table.usual(row)], *SAME_POINT)
-    machines = [load_accelerator(name) for name in (accelerators or shipped_specs())]
+    machines = [load_accelerator(name).name for name in prices.accelerators]
     jobs = {values: job_of(members[0]) for values, members in points.items()}
-    workloads = {job: workload_of(job) for job in dict.fromkeys(jobs.values())}
-    report(f"pricing {len(workloads)} workloads on {len(machines)} machines")
-    cells = price_all(list(workloads.values()), machines, os.cpu_count() or 1 if workers is None else workers)
-    pairs = ((job, machine.name) for job in workloads for machine in machines)
-    prices = dict(zip(pairs, cells, strict=True))
+    prices.ask(jobs.values())
+    report(f"pricing {len(set(map(as_priced, jobs.values())))} networks on {len(machines)} machines")
     baselines, origin = float_accuracies(everything), provenance("cpu")
-    rows = [
-        {
-            **dict(zip(SAME_POINT, values, strict=True)),
-            "accelerator": machine.name,
-            **accuracy_cells(members),
-            "float_accuracy_percent": baselines.get((jobs[values].network, jobs[values].data)),
-            **prices[jobs[values], machine.name],
-            "bits_per_layer": json.dumps(bits_per_layer(workloads[jobs[values]])),
-            "commit": origin["commit"],
-            "date": origin["date"],
-            "price_command": command,
-            "train_command": members[0]["command"],
-        }
-        for values, members in points.items()
-        for machine in machines
-    ]
+    rows: list[dict[str, Any]] = []
+    for values, members in points.items():
+        job = jobs[values]
+        priced = prices.of(job)
+        rows += [
+            {
+                **dict(zip(SAME_POINT, values, strict=True)),
+                "accelerator": machine,
+                **accuracy_cells(members),
+                "float_accuracy_percent": baselines.get((job.network, job.data)),
+                **cells,
+                "bits_per_layer": json.dumps(priced.bits),
+                "commit": origin["commit"],
+                "date": origin["date"],
+                "price_command": command,
+                "train_command": members[0]["command"],
+            }
+            for machine, cells in zip(machines, priced.cells, strict=True)
+        ]
     table.write(target, rows)
     return rows

@@ -51,8 +51,8 @@ def markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in rows)
 
 
-def difference_text(rows: Sequence[Row], first: dict[str, str], second: dict[str, str]) -> str:
-    """'+1.20 ± 0.80: higher' of the first over the second, in points."""
+def difference_of(rows: Sequence[Row], first: dict[str, str], second: dict[str, str]) -> tuple[str, str, str] | None:
+    """('+1.20 ± 0.80', seeds, 'higher') of the first over the second, in points; None without a common seed."""
     found = paired_difference(
         [row for row in rows if row["diverged"] != "True"],
         lambda row: matches(row, **first),
@@ -60,9 +60,15 @@ def difference_text(rows: Sequence[Row], first: dict[str, str], second: dict[str
         "test_accuracy_percent",
     )
     if found is None:
-        return "not run"
+        return None
     half = f" ± {found.half_width:.2f}" if found.half_width is not None else ""
-    return f"{found.mean:+.2f}{half}: {verdict(found, tie_within=TIE_WITHIN)}"
+    return f"{found.mean:+.2f}{half}", str(found.count), verdict(found, tie_within=TIE_WITHIN)
+
+
+def difference_text(rows: Sequence[Row], first: dict[str, str], second: dict[str, str]) -> str:
+    """'+1.20 ± 0.80: higher' of the first over the second, in points."""
+    found = difference_of(rows, first, second)
+    return "not run" if found is None else f"{found[0]}: {found[2]}"
 
 
 def comparison(title: str, rows: Sequence[Row], variants: dict[str, dict[str, str]], reference: str) -> str:
@@ -94,7 +100,7 @@ def tables(rows: Sequence[Row]) -> str:
             parts.append(
                 f"## {network} on {data}, {guard}\n\nArguments {arguments}; float: {cell(floats)}; {extent(mine)}\n"
             )
-            parts += [text for text in (make(mine) for make in SECTIONS) if text]
+            parts += [text for text in (make(mine) for make in SECTIONS.values()) if text]
         parts += [text for text in [change_limits(quantized)] if text]
     return "\n".join(parts)
 
@@ -190,15 +196,15 @@ def change_limits(rows: Sequence[Row]) -> str:
     return f"### With and without a change limit, the same runs\n\n{markdown(heads, lines)}\n"
 
 
-SECTIONS: tuple[Callable[[Sequence[Row]], str], ...] = (
-    configurations,
-    baselines,
-    _by("Initialisations, configuration 4 (LSQ+ Table 5)", "init", INITS, "lsq"),
-    _by("Offset, configuration 4 (LSQ+ Table 6)", "offset_mode", OFFSET_MODES, "fixed_zero"),
-    _by("Padding policies, configuration 4", "padding_policy", POLICIES, "pad_code"),
-    lsq_ablations,
-    stability,
-)
+SECTIONS: dict[str, Callable[[Sequence[Row]], str]] = {
+    "configurations": configurations,
+    "baselines": baselines,
+    "initialisations": _by("Initialisations, configuration 4 (LSQ+ Table 5)", "init", INITS, "lsq"),
+    "offsets": _by("Offset, configuration 4 (LSQ+ Table 6)", "offset_mode", OFFSET_MODES, "fixed_zero"),
+    "padding": _by("Padding policies, configuration 4", "padding_policy", POLICIES, "pad_code"),
+    "ablations": lsq_ablations,
+    "stability": stability,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,6 +15,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync")  # fmt: skip
 
+PATIENCE_MS = 240_000  # the machine may be busy
+
 
 def chromium() -> str:
     """Path of a Chromium; without one the test is skipped, or fails where HWSIM_NEEDS_BROWSER is set (as in CI)."""
@@ -34,8 +36,9 @@ def opened(page_file: Path, profile: Path) -> Iterator[tuple[Any, list[str]]]:
     with playwright.sync_playwright() as driver:
         context = driver.chromium.launch_persistent_context(
             profile, executable_path=path, headless=True, args=FLAGS, offline=True,
-            viewport={"width": 1500, "height": 1000},
+            viewport={"width": 1500, "height": 1000}, timeout=PATIENCE_MS,
         )  # fmt: skip
+        context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()
         page.on("console", lambda message: complaints.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))

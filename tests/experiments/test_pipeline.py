@@ -21,7 +21,7 @@ from experiments import (
     table,
     tables,
 )
-from experiments.pricing import job_of, price_point, price_runs, workload_of
+from experiments.pricing import Prices, job_of, price_job, price_point, refresh_accuracies, workload_of
 from hwsim import verify
 from hwsim.accelerator import load_accelerator
 from hwsim.evaluate import evaluate
@@ -60,14 +60,14 @@ def test_accuracies_can_be_brought_up_to_date_without_pricing(results: Path, tmp
     rows = table.read(results / "runs.csv")
     second = [{**row, "seed": "1", "test_accuracy_percent": "50"} for row in rows]
     table.write(runs, [*rows, *second])
-    price_runs(runs, points, "", keep=True)
+    refresh_accuracies(runs, points)
     first = {(r["config"], r["accelerator"]): float(r["accuracy_percent"]) for r in table.read(results / "pareto.csv")}
     for row in table.read(points):
         assert float(row["accuracy_percent"]) == pytest.approx((first[row["config"], row["accelerator"]] + 50) / 2)
         assert row["seeds"] == "2"
     table.write(runs, [*rows, {**rows[-1], "bits": "W3A3"}])
     with pytest.raises(ValueError, match="no price of"):
-        price_runs(runs, points, "", keep=True)
+        refresh_accuracies(runs, points)
 
 
 def test_prices_are_those_of_evaluate(results: Path) -> None:
@@ -133,6 +133,19 @@ def test_other_experiments_reuse_the_runs(results: Path) -> None:
     assert {job.config for job in shared} == {"1", "2", "3", "4"}
     base = lsq_tables.base_job(smoke)
     assert base.float_job().key in keys
+
+
+def test_prices_found_meanwhile_are_the_same() -> None:
+    """Another process prices what this one would; jobs that differ in what costs nothing are priced once."""
+    job = replace(profiles.PROFILES["smoke"].silu, bits="W4A4", config="3")
+    with Prices(["bit_fusion"], workers=1) as prices:
+        prices.ask([job, replace(job, seed=3, epochs=9), job.float_job()])
+        assert len(prices.found) == 1
+        found, here = prices.of(job), price_job(job, ["bit_fusion"])
+    assert found.bits == here.bits
+    for cells in (*found.cells, *here.cells):
+        del cells["pricing_s"]
+    assert found.cells == here.cells
 
 
 def test_a_refusal_is_a_row_with_its_reason(tmp_path: Path) -> None:
