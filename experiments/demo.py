@@ -2,7 +2,8 @@
 
 Loads the shipped SiLU network at W4A4 (LSQ+, networks/README.md says how it was trained), measures its accuracy on the
 handwritten digits kept for testing beside the float network it came from, runs it with integer arithmetic alone and
-compares every code, and prices it with `hwsim.evaluate`.
+compares every code, prices it with `hwsim.evaluate`, and says where it stands among the digits networks that were
+trained and priced before (results/digits/pareto.csv).
 """
 
 from __future__ import annotations
@@ -12,17 +13,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from experiments import table
+from experiments.pareto_figures import label_of
 from hwsim.accelerator import load_accelerator
 from hwsim.errors import HwsimError
 from hwsim.evaluate import evaluate
 from hwsim.integer.certificate import certify
 from hwsim.machine import Accelerator
 from hwsim.models_in import load_model_argument
-from hwsim.report import render, write_report
+from hwsim.pareto import non_dominated
+from hwsim.report import Report, render, write_report
 from quant import checkpoint, data
 from quant.loop import evaluate as accuracy_of
 
-NETWORKS = Path(__file__).resolve().parent.parent / "networks"
+ROOT = Path(__file__).resolve().parent.parent
+NETWORKS, POINTS = ROOT / "networks", ROOT / "results" / "digits" / "pareto.csv"
 FLOAT, QUANTIZED = "digits_silu_float", "digits_silu_w4a4"
 
 
@@ -46,8 +53,33 @@ def integer_line(folder: Path, images: int, accelerator: Accelerator) -> str:
     return f"integer machine: {differing} of {compared:,} codes differ from the float64 network's ({images} images)"
 
 
+def pareto_lines(report: Report, percent: float, points: Path = POINTS) -> list[str]:
+    """The front of accuracy against energy on the report's machine: this network among those of `points`.
+
+    Seeds of the older points are averaged, this network is one run: within a point of accuracy nothing is decided.
+    """
+    rows = [
+        row
+        for row in table.current(table.read(points))
+        if row["accelerator"] == report.accelerator.name and row["status"] == "ok" and table.usual(row)
+    ]
+    if not rows:
+        return [f"no points of other networks on {report.accelerator.name}: python -m experiments.pareto makes them"]
+    named = [(label_of(row), float(row["energy_pj"]), float(row["accuracy_percent"])) for row in rows]
+    named.append(("this network", report.cost.totals.energy_pj, percent))
+    front = non_dominated(np.array([point[1:] for point in named]), (False, True))
+    shown = sorted((point for point, on in zip(named, front, strict=True) if on), key=lambda point: point[1])
+    mine = "on it" if front[-1] else "dominated"
+    return [
+        f"accuracy against energy on {report.accelerator.name}, {len(named)} points; the front (this network: {mine}):",
+        *(f"  {name:24} {energy * 1e-6:8.2f} µJ  {accuracy:6.2f} %" for name, energy, accuracy in shown),
+        *([] if front[-1] else [f"  this network: {named[-1][1] * 1e-6:.2f} µJ, {percent:.2f} %"]),
+    ]
+
+
 def run(out: Path, accelerator: str, networks: Path = NETWORKS) -> None:
     """Print accuracies and costs, leave report files in `out`."""
+    percent = 0.0
     for name, words in ((FLOAT, "float"), (QUANTIZED, "W4A4, LSQ+")):
         percent, images = measured_accuracy(networks / name)
         print(f"{name} ({words}): {percent:.2f} % of {images} real test digits")
@@ -55,6 +87,7 @@ def run(out: Path, accelerator: str, networks: Path = NETWORKS) -> None:
     print(integer_line(networks / QUANTIZED, 64, machine))
     report = evaluate(load_model_argument(str(networks / QUANTIZED)), machine)
     render(report)
+    print("\n".join(pareto_lines(report, percent)))
     for path in write_report(report, out):
         print(f"wrote {path}")
 

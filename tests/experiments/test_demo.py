@@ -35,6 +35,9 @@ def test_demo_prices_the_quantized_network(tmp_path: Path, capsys: pytest.Captur
     printed = capsys.readouterr().out
     assert "real test digits" in printed
     assert "integer machine: 0 of " in printed
+    front = printed[printed.index("accuracy against energy on eyeriss_v1") :].splitlines()
+    assert any(line.lstrip().startswith("this network") for line in front)
+    assert re.search(r"W[24]A[24] c[1-4]", "\n".join(front))
     report = json.loads((tmp_path / "report.json").read_text())
     depthwise = next(layer for layer in report["layers"] if layer["name"] == "blocks.1.0.conv_dw")
     assert (depthwise["bits"]["weight"], depthwise["bits"]["input"]) == (4, 4)
