@@ -36,7 +36,7 @@ from quant.recipe import Recipe
 GRADIENT_SCALES = ("1/sqrt(Np)", "1/sqrt(N)", "1", "10/sqrt(Np)", "0.1/sqrt(Np)")
 FIRST_VALUES = "first_values.json"
 # Fields younger than the committed rows: at None a key is what it was without them.
-_NOT_NAMED_WHEN_NONE = ("float_seed", "change_limit")
+_NOT_NAMED_WHEN_NONE = ("float_seed", "change_limit", "float_weight_decay")
 _FLOAT_KEEPS = ("network", "arguments", "data", "limit", "seed", "float_epochs", "batch_size", "weights")
 
 
@@ -48,6 +48,7 @@ class Job:
     `gradient_scale`: LSQ's 1/sqrt(N*p), or one of the alternatives of its Table 3.
     `float_seed`: seeds of one quantized job share the float network of this seed (as the papers' runs share one
     published network); None gives each seed a float network of its own.
+    `float_weight_decay`: of the float network; None is the recipe's.
     `change_limit`: the recipe's; None, no limit, is the papers' way and what runs were before there was one.
     """
 
@@ -73,6 +74,7 @@ class Job:
     gradient_scale: str = "1/sqrt(Np)"
     float_seed: int | None = None
     change_limit: float | None = Recipe.change_limit
+    float_weight_decay: float | None = None
 
     @property
     def is_float(self) -> bool:
@@ -93,7 +95,9 @@ class Job:
         """The run whose network this one starts from."""
         kept = {name: getattr(self, name) for name in _FLOAT_KEEPS}
         seed = self.seed if self.float_seed is None else self.float_seed
-        return Job(**{**kept, "seed": seed}, epochs=self.float_epochs, change_limit=None)
+        return Job(
+            **{**kept, "seed": seed}, epochs=self.float_epochs, change_limit=None, weight_decay=self.float_weight_decay
+        )
 
     def quantization(self) -> dict[str, Any] | None:
         """Keyword arguments of `quant.quantize`."""

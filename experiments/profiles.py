@@ -46,7 +46,7 @@ def _small(image: int) -> tuple[tuple[str, float], ...]:
 PROFILES = {
     "smoke": Profile(
         "smoke",
-        Job("silu_se_net", _small(8), "digits", float_epochs=30, epochs=3, batch_size=64),
+        Job("silu_se_net", _small(8), "digits", float_epochs=15, epochs=3, batch_size=64),
         None,
         ("W2A2", "W4A4", "W8A8"),
         (0,),
@@ -76,8 +76,9 @@ PROFILES = {
     ),
     "gpu": Profile(
         "gpu",
-        Job("silu_se_net", (("depth", 3), ("width", 2.0)), "cifar10", float_epochs=100, epochs=30),
-        Job("resnet20", (), "cifar10", float_epochs=100, epochs=30),
+        Job("silu_se_net", (("depth", 3), ("width", 2.0)), "cifar10", float_epochs=100, epochs=30,
+            float_weight_decay=5e-4),
+        Job("resnet18", (("image_size", 32),), "cifar10", float_epochs=100, epochs=30, float_weight_decay=5e-4),
         ("W2A2", "W3A3", "W4A4"),
         (0, 1, 2, 3, 4),
     ),

@@ -24,8 +24,8 @@ from experiments.profiles import CONFIGS, Profile
 
 # ImageNet networks with the stem that keeps a small image's size (`quant.models`, image_size).
 NETWORKS = (
-    Job("efficientnet_b0", (("image_size", 32),), "cifar10", float_epochs=60, epochs=15),
-    Job("resnet18", (("image_size", 32),), "cifar10", float_epochs=60, epochs=15),
+    Job("efficientnet_b0", (("image_size", 32),), "cifar10", float_epochs=60, epochs=15, float_weight_decay=5e-4),
+    Job("resnet18", (("image_size", 32),), "cifar10", float_epochs=60, epochs=15, float_weight_decay=5e-4),
 )
 BITS = ("W2A2", "W3A3", "W4A4")
 
