@@ -19,7 +19,7 @@ from hwsim.counts import Counts, count_accesses
 from hwsim.errors import HwsimError, InfeasibleMapping, SpecError
 from hwsim.machine import OPERANDS, Accelerator, Operand
 from hwsim.mapper import cache as search_cache
-from hwsim.mapper.certify import TOLERANCE, Search
+from hwsim.mapper.certify import TOLERANCE, certified_search
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.quick import Effort, bound_cycles, bound_pj, candidates
 from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal, check, validate
@@ -143,7 +143,7 @@ def search(
     bound, space, exhaustive, covered = lower_bound(problem, objective), SPACE, False, proposed.covered
     if effort == "proven":
         start = pricing.best_value * (1 + 2 * TOLERANCE)
-        hunt = Search(problem, objective, pricing.value, start)
+        hunt = certified_search(problem, objective, pricing.value, start)
         proof = hunt.run(gap, math.inf if time_limit_s is None else began + time_limit_s)
         bound = max(bound, min(proof.lower_bound, pricing.best_value))
         space, exhaustive, covered = PROVEN, proof.finished, covered + proof.covered

@@ -1,9 +1,9 @@
 """The proven optimum over the declared space: best-first over unrollings, cheap bounds first.
 
-Every unrolling starts with a lower bound on its energy (`chains.solve`, windows "bound"); those that may still beat the
-best mapping known are solved with every overlap ("exact"), and split where tiles do not fit a shared memory together
-(`capacity.split`). A node's bound never exceeds what any mapping in it costs, so when the least bound left reaches the
-best exact price, nothing better exists. Latency bounds are compute cycles; the bound on an EDP is the product.
+Every unrolling starts with a lower bound on its energy (kernel.c: the cheapest path if the input were alone with its
+windows). The least bound is followed: distances between array elements are fixed where windows make them matter, then
+the cheapest path is found exactly and its nest priced. A part of the space is closed only by its bound: where a price
+stays above it, the bound remains in the certificate. Latency bounds are compute cycles; an EDP's is the product.
 """
 
 from __future__ import annotations
@@ -12,221 +12,186 @@ import heapq
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from hwsim.machine import Operand
-from hwsim.mapper.batch import Batch
-from hwsim.mapper.capacity import overfull, split
-from hwsim.mapper.chains import Chain, Solved, Windows, solve, trace
+from hwsim.mapper import certify_numpy
+from hwsim.mapper.certify_numpy import TOLERANCE, Proof, Value, rounding_pj
 from hwsim.mapper.halos import window_ranks
-from hwsim.mapper.lattice import Costs, Ints, Lattices, clustered, divisors
-from hwsim.mapper.nest import ORDERS, write
+from hwsim.mapper.lattice import Ints, divisors
+from hwsim.mapper.native import Kernel, open_kernel
+from hwsim.mapper.nest import write_path
 from hwsim.mapper.problem import Problem
-from hwsim.mapper.quick import crossings_bound_pj
 from hwsim.mapper.unrolling import Unrollings, unrollings
-from hwsim.mapping import Mapping
 
-Key = tuple[str, Operand]
-WASTE = 3.0
-MAX_VALUES = {"bound": 1_000_000, "slide": 400_000, "exact": 120_000}
-BATCH = 16
-WARM = 16
-# Rounding of partial words and of floats: bounds closer than this to the best price count as reached.
-TOLERANCE = 1e-9
-
-Value = Callable[[Mapping], float | None]  # the objective of a legal mapping; None if it is illegal
+CHUNK = 64
+NODES = 2_000_000
 
 
 @dataclass(order=True)
 class Part:
-    """A part of the space: one unrolling under limits on tiles. `bound` in the objective's unit."""
+    """A part of the space: one unrolling, perhaps with the distances of its array elements."""
 
     bound: float
     serial: int
     row: int = field(compare=False)
-    level: int = field(compare=False)  # how its bound was found: 0 not at all, 1 "bound", 2 "exact"
-    most: dict[Key, float] = field(compare=False)
-    least: dict[Key, float] = field(compare=False)
-    chain: Chain | None = field(compare=False, default=None)
-    tiles: dict[Key, float] | None = field(compare=False, default=None)
+    spacing: Ints = field(compare=False)
+    exact: bool = field(compare=False)  # every distance that matters is fixed
 
 
-@dataclass(frozen=True)
-class Proof:
-    """Outcome: least bound left, whether the search ended by itself, unrollings and lattice points covered, priced."""
-
-    lower_bound: float
-    finished: bool
-    covered: int
-    priced: int
+def certified_search(problem: Problem, objective: str, value: Value, best: float) -> Search | certify_numpy.Search:
+    """The search in C, or in numpy without a compiler."""
+    kernel = open_kernel(problem)
+    if kernel is None:
+        return certify_numpy.Search(problem, objective, value, best)
+    return Search(problem, objective, value, best, kernel)
 
 
 class Search:
     """One certified search; `value` prices a mapping exactly, `objective` energies and cycles alike."""
 
-    def __init__(self, problem: Problem, objective: str, value: Value, best: float) -> None:
-        self.problem, self.objective, self.value, self.best = problem, objective, value, best
+    def __init__(self, problem: Problem, objective: str, value: Value, best: float, kernel: Kernel) -> None:
+        self.problem, self.objective, self.value, self.best, self.kernel = problem, objective, value, best, kernel
         self.options: Unrollings = unrollings(problem, imperfect=False)
         per_array = self.options.per_array(len(problem.arrays))
-        distinct, owner = np.unique(per_array, axis=0, return_index=True)
-        rows = [(row, spacing) for row in range(len(distinct)) for spacing in spacings(problem, distinct[row])]
-        self.spatial: Ints = distinct[[row for row, _ in rows]]
-        self.owner = owner[[row for row, _ in rows]]
-        self.spacing: Ints = np.array([spacing for _, spacing in rows], dtype=np.int64).reshape(self.spatial.shape)
-        self.extents: Ints = np.array(problem.extents) // self.spatial.prod(axis=1)
+        self.spatial, self.owner = np.unique(per_array, axis=0, return_index=True)
+        kept = (np.array(problem.extents) % self.spatial.prod(axis=1) == 0).all(axis=1)
+        self.spatial, self.owner = self.spatial[kept], self.owner[kept]
+        kept = without_mirrors(problem, self.spatial)
+        self.spatial, self.owner = self.spatial[kept], self.owner[kept]
+        self.left: Ints = np.array(problem.extents) // self.spatial.prod(axis=1)
         unit = problem.unit
-        steps = self.extents.prod(axis=1).astype(np.float64)
+        steps = self.left.prod(axis=1).astype(np.float64)
         self.cycles = np.maximum(np.ceil(steps * float(unit.cycles_per_step)), unit.fixed_cycles)
         self.constant_pj = unit.fixed_pj + problem.layer.macs * unit.mac_pj
+        self.static_pj = unit.static_pj_per_cycle * self.cycles
         self.serial = itertools.count()
-        self.windows = bool(window_ranks(problem))
         self.covered = self.priced = 0
-        self.tried: set[Mapping] = set()
-        self.deadline = math.inf
+        self.closed = math.inf  # least bound of a part whose price stayed above it
+        self.attained = math.inf  # least bound that a price reached, but for rounding
+        self.rounding_pj = rounding_pj(problem)
 
     def bound_of(self, row: int, energy_pj: float) -> float:
         """Bound on the objective from a bound on the energy of crossings."""
         cycles = float(self.cycles[row])
         if self.objective == "latency":
             return cycles if math.isfinite(energy_pj) else math.inf
-        energy = energy_pj + self.constant_pj + self.problem.unit.static_pj_per_cycle * cycles
+        energy = energy_pj + self.constant_pj + float(self.static_pj[row])
         return energy if self.objective == "energy" else energy * cycles
+
+    def cutoff_pj(self, row: int) -> float:
+        """Energy of crossings from which on a row cannot beat the best."""
+        if self.objective == "latency" or not math.isfinite(self.best):
+            return math.inf
+        best = self.best if self.objective == "energy" else self.best / float(self.cycles[row])
+        return best - self.constant_pj - float(self.static_pj[row])
 
     def run(self, gap: float, deadline: float) -> Proof:
         """Best first until the least bound reaches the best value, within `gap`, or until the deadline."""
-        self.deadline = deadline
-        heap = self.roots()
-        if self.windows:
-            self.warm(heapq.nsmallest(WARM, heap))
-        while heap and heap[0].bound * (1.0 + max(gap, TOLERANCE)) < self.best:
-            if self.late():
-                return Proof(heap[0].bound, False, self.covered, self.priced)
-            chosen = [heapq.heappop(heap)]
-            while heap and len(chosen) < BATCH and heap[0].level == chosen[0].level == 1 and self.open(heap[0], gap):
-                chosen.append(heapq.heappop(heap))
-            for part in self.follow(chosen):
-                if self.open(part, gap):
-                    heapq.heappush(heap, part)
-        left = min((part.bound for part in heap), default=self.best)
-        return Proof(min(left, self.best), True, self.covered, self.priced)
-
-    def late(self) -> bool:
-        """Whether the time is up."""
-        return time.perf_counter() > self.deadline
-
-    def warm(self, parts: Sequence[Part]) -> None:
-        """Better mappings early: the same descent on the most promising parts with sliding windows only."""
-        heap = self.solve(parts, "slide")
+        rows = np.argsort(self.cycles, kind="stable") if self.objective != "energy" else np.arange(len(self.spatial))
+        none = np.zeros_like(self.spatial[:1])
+        heap, waiting = self.bounded([(int(row), none[0]) for row in rows], deadline, gap)
         heapq.heapify(heap)
-        for _ in range(WARM):
-            if not heap or self.priced >= 2 * len(ORDERS) or self.late():
-                return
+        while heap and self.open(heap[0].bound, gap):
+            if waiting < math.inf or time.perf_counter() > deadline:
+                bound = min(heap[0].bound, self.closed, self.attained, waiting)
+                return Proof(bound, False, self.covered, self.priced)
             part = heapq.heappop(heap)
-            if part.bound < self.best:
-                for branch in self.follow([part], "slide"):
-                    heapq.heappush(heap, branch)
+            if part.exact:
+                self.solve(part)
+                continue
+            choices = [(part.row, spacing) for spacing in spacings(self.problem, self.spatial[part.row])]
+            found, waiting = self.bounded(choices, deadline, gap)
+            for child in found:
+                child.exact, child.bound = True, max(child.bound, part.bound)
+                heapq.heappush(heap, child)
+        left = min((part.bound for part in heap), default=math.inf)
+        bound = min(left, self.closed, waiting, self.best)
+        return Proof(min(bound, self.attained), not self.open(bound, gap), self.covered, self.priced)
 
-    def open(self, part: Part, gap: float) -> bool:
-        """Whether a part may hold something better than the best known by more than the gap."""
-        return part.bound * (1.0 + max(gap, TOLERANCE)) < self.best
+    def open(self, bound: float, gap: float) -> bool:
+        """Whether something of this bound may beat the best by more than the gap."""
+        return bound * (1.0 + max(gap, TOLERANCE)) < self.best
 
-    def roots(self) -> list[Part]:
-        """A part per unrolling with its first bound; without windows that is exact already."""
-        crossings = crossings_bound_pj(self.problem)
-        parts = [
-            Part(self.bound_of(row, crossings), next(self.serial), row, 0, {}, {}) for row in range(len(self.spatial))
-        ]
-        parts = [part for part in parts if part.bound < self.best]
-        found = self.solve(parts, "bound" if self.windows else "exact")
-        heapq.heapify(found)
-        return found
-
-    def follow(self, chosen: Sequence[Part], windows: Windows = "exact") -> list[Part]:
-        """What comes after these parts: exact bounds, then nests, then branches of shared memories."""
-        part = chosen[0]
-        if part.chain is None:
-            return self.solve(chosen, windows)
-        if part.tiles is None:
-            self.price(part)
-            return []
-        capacity = {m.name: float(m.size_bits or 0) for m in self.problem.accelerator.memories}
-        branches = [
-            Part(part.bound, next(self.serial), part.row, 1, most, least)
-            for most, least in split(part.tiles, part.most, part.least, capacity)
-        ]
-        return self.solve(branches, windows)
-
-    def price(self, part: Part) -> None:
-        """Exact prices of the nests of a chain whose tiles fit."""
-        assert part.chain is not None
-        for order in ORDERS:
-            mapping = write(self.problem, self.options, int(self.owner[part.row]), part.chain, order)
-            if mapping not in self.tried:
-                self.tried.add(mapping)
-                found = self.value(mapping)
-                self.priced += 1
-                if found is not None and found < self.best:
-                    self.best = found
-
-    def solve(self, parts: Sequence[Part], windows: Windows) -> list[Part]:
-        """The parts with bounds from their chains; where nothing fits they are dropped, when time is up left alone."""
-        if not parts:
-            return []
-        rows = [part.row for part in parts]
+    def bounded(self, choices: list[tuple[int, Ints]], deadline: float, gap: float) -> tuple[list[Part], float]:
+        """Parts that may still hold something better, and the least bound of those that time did not allow for."""
         found: list[Part] = []
-        for members, shape in clustered(self.extents[rows], WASTE, MAX_VALUES[windows]):
-            for start in range(0, len(members), BATCH):
-                mine = [parts[i] for i in members[start : start + BATCH]]
-                if self.late():
-                    found.extend(mine)
-                    continue
-                batch_rows = [part.row for part in mine]
-                spacing = self.spacing[batch_rows] if self.spacing.any() else None
-                lattices = Lattices(self.extents[batch_rows], shape)
-                batch = Batch(self.problem, lattices, self.spatial[batch_rows], spacing)
-                solved = solve(batch, limits(mine), windows)
-                self.covered += batch.lattices.points * len(mine)
-                found.extend(self.renewed(part, solved, i, windows) for i, part in enumerate(mine))
-        return [part for part in found if math.isfinite(part.bound)]
+        for start in range(0, len(choices), CHUNK):
+            mine = choices[start : start + CHUNK]
+            if time.perf_counter() > deadline:
+                return found, min(self.bound_of(row, 0.0) for row, _ in choices[start:])
+            rows = [row for row, _ in mine]
+            energies, covered = self.kernel.bounds(self.spatial[rows], np.array([spacing for _, spacing in mine]))
+            self.covered += covered
+            for (row, spacing), energy in zip(mine, energies.tolist(), strict=True):
+                bound = self.bound_of(row, energy)
+                if math.isfinite(bound) and self.open(bound, gap):
+                    exact = bool(spacing.any()) or not needs_spacing(self.problem, self.spatial[row])
+                    found.append(Part(bound, next(self.serial), row, spacing, exact))
+        return found, math.inf
 
-    def renewed(self, part: Part, solved: Solved, index: int, windows: Windows) -> Part:
-        """A part with the bound that a solution gives, its chain and the tiles that do not fit together."""
-        bound = max(part.bound, self.bound_of(part.row, float(solved.energies[index])))
-        if windows == "bound":
-            return Part(bound, part.serial, part.row, 1, part.most, part.least)
-        chain, tiles = None, None
-        if bound < self.best:
-            chain = trace(solved, index)
-            tiles = overfull(self.problem, solved.batch, index, chain)
-        return Part(bound, part.serial, part.row, 2, part.most, part.least, chain, tiles)
+    def solve(self, part: Part) -> None:
+        """The cheapest path of a part, priced."""
+        cutoff = self.cutoff_pj(part.row)
+        path = self.kernel.path(self.spatial[part.row], part.spacing, cutoff, NODES)
+        self.covered += path.nodes
+        if not path.steps:
+            if math.isfinite(path.energy_pj):
+                self.closed = min(self.closed, max(part.bound, self.bound_of(part.row, path.energy_pj)))
+            return
+        mapping = write_path(self.problem, self.options, int(self.owner[part.row]), path.steps)
+        self.priced += 1
+        value = self.value(mapping)
+        bound = self.bound_of(part.row, path.energy_pj)
+        if value is None or value > self.bound_of(part.row, path.energy_pj + self.rounding_pj) * (1 + TOLERANCE):
+            self.closed = min(self.closed, bound)
+        else:
+            self.attained = min(self.attained, bound)
+        if value is not None:
+            self.best = min(self.best, value)
 
 
-def spacings(problem: Problem, spatial: Ints) -> list[list[list[int]]]:
-    """Distances of array elements that must be told apart, per array and dim; all zero where side by side is best.
-
-    Elements that share windows need fewest points when their tiles stand side by side, except where the window's other
-    variable has a coefficient above one: {0, 1} + {0, 2, 4} are six points, {0, 2} + {0, 2, 4} only four.
-    """
+def window_places(problem: Problem, spatial: Ints) -> list[tuple[int, int]]:
+    """(array, dim) where windows are spread over an array's elements and go on in time."""
     left = np.array(problem.extents) // spatial.prod(axis=0)
-    matters: list[tuple[int, int]] = []
-    for rank, (x, y) in window_ranks(problem):
-        (_, a), (_, b) = rank.terms
-        for dim, other in ((x, b), (y, a)):
-            if other > 1 and left[dim] > 1:
-                matters.extend((array, dim) for array in range(len(spatial)) if spatial[array, dim] > 1)
-    found: list[list[list[int]]] = []
-    for choice in itertools.product(*(divisors(int(left[dim])) for _, dim in matters)):
+    dims = [dim for _, pair in window_ranks(problem) for dim in pair]
+    return [(j, dim) for j in range(len(spatial)) for dim in dims if spatial[j, dim] > 1 and left[dim] > 1]
+
+
+def needs_spacing(problem: Problem, spatial: Ints) -> bool:
+    """Whether distances between array elements matter to the windows of an unrolling."""
+    return bool(window_places(problem, spatial))
+
+
+def spacings(problem: Problem, spatial: Ints) -> list[Ints]:
+    """Every choice of temporal extents with which windows may be spread over arrays: distances of their elements."""
+    left = np.array(problem.extents) // spatial.prod(axis=0)
+    places = window_places(problem, spatial)
+    found: list[Ints] = []
+    for choice in itertools.product(*(divisors(int(left[dim])) for _, dim in places)):
         spacing = np.zeros_like(spatial)
-        for (array, dim), distance in zip(matters, choice, strict=True):
+        for (array, dim), distance in zip(places, choice, strict=True):
             spacing[array, dim] = distance
-        found.append(spacing.tolist())
+        nested = all(
+            spacing[outer, dim] % spacing[inner, dim] == 0
+            for inner, dim in places
+            for outer, other in places
+            if dim == other and outer > inner
+        )
+        if nested:
+            found.append(spacing)
     return found
 
 
-def limits(parts: Sequence[Part]) -> dict[Key, Costs]:
-    """Bits per part that every operand may take of a shared memory."""
-    keys = {key for part in parts for key in part.most}
-    return {key: np.array([part.most.get(key, math.inf) for part in parts]) for key in keys}
+def without_mirrors(problem: Problem, spatial: Ints) -> Ints:
+    """Rows of unrollings, one of each pair that only swaps rows and columns of a square layer."""
+    layer, dims = problem.layer, problem.dims
+    loops = layer.loops
+    square = loops.P == loops.Q and loops.R == loops.S and layer.stride[0] == layer.stride[1]
+    if not (square and layer.dilation[0] == layer.dilation[1]):
+        return np.arange(len(spatial))
+    swap = [dims.index(dict(zip("PQRS", "QPSR", strict=True)).get(dim, dim)) for dim in dims]
+    known = {row.tobytes(): i for i, row in enumerate(spatial)}
+    mirror = [known.get(np.ascontiguousarray(row[:, swap]).tobytes(), i) for i, row in enumerate(spatial)]
+    return np.array([i for i, other in enumerate(mirror) if i <= other])

@@ -6,8 +6,11 @@ tiles overlap, so a few orders are written and the exact counts choose.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hwsim.machine import OPERANDS
 from hwsim.mapper.chains import Chain
+from hwsim.mapper.native import Step
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.unrolling import Unrollings
 from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal
@@ -33,6 +36,7 @@ class Nest:
         self.covered = dict.fromkeys(problem.dims, 1)  # product of all factors so far, spatial ones included
         self.tile = [1] * len(problem.dims)  # product of the temporal ones
         self.nodes: list[Node] = []
+        self.passed = 0  # arrays
 
     def factor(self, dim: str, wanted: int) -> int:
         """The factor of a new loop: as wanted, but no more than the rest of the dim needs."""
@@ -89,3 +93,40 @@ def merged(nodes: list[Node]) -> list[Node]:
         else:
             result.append(node)
     return result
+
+
+def write_path(problem: Problem, unrollings: Unrollings, index: int, steps: Sequence[Step]) -> Mapping:
+    """The mapping of a path, innermost first: every loop where the path puts it, holds where they settle.
+
+    A hold inside an array that settles further out, its operand stationary meanwhile, stands just inside the array.
+    """
+    nest = Nest(problem, ())
+    for position, step in enumerate(steps):
+        if step.crossing is not None:
+            crossing = step.crossing
+            if crossing.child != "mac" and crossing.segment == nest.passed:
+                nest.nodes.append(Hold(crossing.child, (crossing.operand,)))
+        elif step.array >= 0:
+            for later in steps[position + 1 :]:
+                if (
+                    later.crossing is not None
+                    and later.crossing.segment == step.array
+                    and later.crossing.child != "mac"
+                ):
+                    nest.nodes.append(Hold(later.crossing.child, (later.crossing.operand,)))
+            nest.unroll(unrollings, index, step.array, problem.arrays[step.array].name)
+            nest.passed += 1
+        else:
+            last = nest.nodes[-1] if nest.nodes else None
+            dim = problem.dims[step.dim]
+            if isinstance(last, Temporal) and last.dim == dim:
+                nest.nodes[-1] = Temporal(dim, last.factor * step.factor)
+            else:
+                nest.nodes.append(Temporal(dim, step.factor))
+            nest.covered[dim] *= step.factor
+    for dim, bound in nest.bounds.items():  # nothing settles further out: their order is free
+        if nest.covered[dim] < bound:
+            nest.nodes.append(Temporal(dim, bound // nest.covered[dim]))
+    outermost = problem.accelerator.memories[0]
+    nest.nodes.append(Hold(outermost.name, tuple(o for o in OPERANDS if o in outermost.keeps)))
+    return Mapping(tuple(merged(nest.nodes)))

@@ -15,7 +15,7 @@ from hwsim.counts import count_accesses
 from hwsim.errors import InfeasibleMapping
 from hwsim.machine import OPERANDS, Accelerator, Array, Axis, Capabilities, MacUnit, Memory, Operand, VectorUnit
 from hwsim.mapper import cache as search_cache
-from hwsim.mapper.certify import Search
+from hwsim.mapper.certify import certified_search
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.quick import bound_pj
 from hwsim.mapping import Mapping, validate
@@ -222,17 +222,18 @@ def study_layer(k: int, c: int, p: int, r: int, stride: int = 1) -> Layer:
 
 
 STUDY = (
+    ((64, 3, 112, 7, 2), 6.7688),
+    ((64, 64, 56, 3, 1), 5.9338),
+    ((128, 64, 28, 3, 2), 6.4729),
+    ((128, 128, 28, 3, 1), 5.7045),
     ((128, 64, 28, 1, 2), 10.23294),
-    ((256, 128, 14, 1, 2), 8.5958),
-    ((512, 256, 7, 1, 2), 10.4966),
-    ((1000, 512, 1, 1, 1), 206.6271),
-    ((512, 512, 7, 3, 1), 9.3144),
-)
-# The study's four largest layers are missing: their proofs do not end in minutes yet (docs/search.md).
-STUDY_LONG = (
     ((256, 128, 14, 3, 2), 6.6944),
     ((256, 256, 14, 3, 1), 6.3066),
+    ((256, 128, 14, 1, 2), 8.5958),
     ((512, 256, 7, 3, 2), 9.5200),
+    ((512, 512, 7, 3, 1), 9.3144),
+    ((512, 256, 7, 1, 2), 10.4966),
+    ((1000, 512, 1, 1, 1), 206.6271),
 )
 
 
@@ -248,7 +249,7 @@ def certified_pj_per_mac(shape: tuple[int, int, int, int, int]) -> tuple[float, 
             return None
         return dynamic.dynamic_pj(count_accesses(layer, mapping, machine))
 
-    hunt = Search(problem, "energy", value, float("inf"))
+    hunt = certified_search(problem, "energy", value, float("inf"))
     proof = hunt.run(0.0, float("inf"))
     assert proof.finished
     return (hunt.best - dynamic.fixed_pj) / layer.macs, (proof.lower_bound - dynamic.fixed_pj) / layer.macs
@@ -261,9 +262,10 @@ def test_certified_optima_of_the_study(shape: tuple[int, int, int, int, int], ex
     assert bound == pytest.approx(best, rel=1e-8)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("shape", "expected"), STUDY_LONG)
-def test_certified_optima_of_the_study_large_layers(shape: tuple[int, int, int, int, int], expected: float) -> None:
-    best, bound = certified_pj_per_mac(shape)
-    assert best == pytest.approx(expected, abs=6e-5)
-    assert bound == pytest.approx(best, rel=1e-8)
+@pytest.mark.parametrize("shape", [(1000, 512, 1, 1, 1), (512, 256, 7, 1, 2)])
+def test_the_search_in_numpy_proves_the_same_optimum(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int, int, int]
+) -> None:
+    with_kernel = certified_pj_per_mac(shape)
+    monkeypatch.setattr("hwsim.mapper.certify.open_kernel", lambda problem: None)
+    assert certified_pj_per_mac(shape) == pytest.approx(with_kernel, rel=1e-9)

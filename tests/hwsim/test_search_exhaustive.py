@@ -15,7 +15,7 @@ import pytest
 
 from hwsim.counts import count_accesses
 from hwsim.machine import OPERANDS, Accelerator, Array, Axis, Capabilities, MacUnit, Memory, Operand, VectorUnit
-from hwsim.mapper.certify import Search
+from hwsim.mapper.certify import certified_search
 from hwsim.mapper.problem import Problem
 from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal, tile_bits, validate
 from hwsim.pricing.layer_cost import price
@@ -196,7 +196,7 @@ def certified(layer: Layer, machine: Accelerator, objective: str) -> tuple[float
         energy, cycles = cost.total_energy_pj, float(cost.latency_cycles)
         return {"energy": energy, "latency": cycles, "edp": energy * cycles}[objective]
 
-    search = Search(Problem(layer, machine), objective, value, math.inf)
+    search = certified_search(Problem(layer, machine), objective, value, math.inf)
     proof = search.run(0.0, math.inf)
     return search.best, proof.lower_bound, proof.finished
 

@@ -1,0 +1,272 @@
+"""The C kernel of the certified search: compiled once with the system's compiler, kept in the cache folder.
+
+Without a working compiler `open_kernel` gives None and the search runs in numpy (`certify_numpy`), slower but equal.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import math
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsim.machine import OPERANDS
+from hwsim.mapper.halos import window_ranks
+from hwsim.mapper.lattice import Ints
+from hwsim.mapper.problem import Crossing, Problem
+
+SOURCE = Path(__file__).with_name("kernel.c")
+FLAGS = ("-O3", "-shared", "-fPIC", "-std=gnu11")
+# As in kernel.c; a problem beyond these is left to numpy.
+DIMS, ARRAYS, CROSSINGS, HOLDERS, POOLS, SLOTS, POINTS = 8, 6, 64, 8, 6, 4, 32 * 64
+INPUT = OPERANDS.index("input")
+PATH = 4096
+SETTLE, PASS = 1000, 2000  # codes of a path's actions; smaller ones are steps
+
+
+class CrossingC(ctypes.Structure):
+    """`Crossing` of kernel.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("operand", "child", "parent", "inner", "outer")),
+        *((name, ctypes.c_int32) for name in ("forgets", "latch", "pool")),
+        ("price", ctypes.c_double * (ARRAYS + 1)),
+        *((name, ctypes.c_double) for name in ("constant", "capacity", "bits", "word")),
+    )  # fmt: skip
+
+
+class ProblemC(ctypes.Structure):
+    """`Problem` of kernel.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("dims", "arrays", "crossings", "pools", "ranks", "unused")),
+        ("extent", ctypes.c_int32 * DIMS),
+        ("relevant", ctypes.c_int32 * 3),
+        ("latched", ctypes.c_int32 * 3),
+        ("holders", ctypes.c_int32 * 3),
+        ("segment", (ctypes.c_int32 * HOLDERS) * 3),
+        ("rank_dim", (ctypes.c_int32 * 2) * 2),
+        ("coefficient", (ctypes.c_int32 * 2) * 2),
+        ("pool_bits", ctypes.c_double * POOLS),
+        ("crossing", CrossingC * CROSSINGS),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """One action of a path, innermost first: a loop over `dim`, or a `crossing` settles, or `array` is passed."""
+
+    dim: int = -1
+    factor: int = 1
+    crossing: Crossing | None = None
+    array: int = -1
+
+
+@dataclass(frozen=True)
+class CheapestPath:
+    """The cheapest path of one unrolling, its energy by the linear prices; without steps that is only a bound."""
+
+    energy_pj: float
+    steps: tuple[Step, ...]
+    nodes: int
+
+
+class Kernel:
+    """A problem handed to the C kernel."""
+
+    def __init__(self, problem: Problem, library: ctypes.CDLL) -> None:
+        self.problem, self.library = problem, library
+        self.crossings, described = described_problem(problem)
+        self.handle = ctypes.c_void_p(library.mapper_open(ctypes.byref(described)))
+        if not self.handle:
+            raise MemoryError("the search kernel found no room for the stages of this machine")
+
+    def __del__(self) -> None:
+        if getattr(self, "handle", None):
+            self.library.mapper_close(self.handle)
+
+    def bounds(self, spatial: Ints, spacing: Ints) -> tuple[NDArray[np.float64], int]:
+        """(least energy per unrolling, windows of each input alone; points covered). -1: lattice too large."""
+        found = np.empty(len(spatial))
+        left, right = (np.ascontiguousarray(a, dtype=np.int32) for a in (spatial, spacing))
+        covered = self.library.mapper_bounds(
+            self.handle, len(found), left.ctypes.data, right.ctypes.data, found.ctypes.data
+        )
+        return found, int(covered)
+
+    def path(self, spatial: Ints, spacing: Ints, cutoff_pj: float, nodes: int) -> CheapestPath:
+        """The cheapest path of one unrolling below a cutoff; windows, distances and shared memories exact."""
+        left, right = (np.ascontiguousarray(a, dtype=np.int32) for a in (spatial, spacing))
+        energy, length, visited = ctypes.c_double(), ctypes.c_int32(PATH), ctypes.c_int64()
+        actions, loops = (ctypes.c_int32 * PATH)(), (ctypes.c_int32 * 80)()
+        status = self.library.mapper_path(
+            self.handle, left.ctypes.data, right.ctypes.data, None, cutoff_pj, nodes, ctypes.byref(energy), actions,
+            ctypes.byref(length), loops, ctypes.byref(visited),
+        )  # fmt: skip
+        if status == 1:
+            return CheapestPath(math.inf, (), visited.value)
+        if status:
+            return CheapestPath(energy.value if status == 2 else 0.0, (), visited.value)
+        steps = tuple(self.step(actions[i], loops) for i in range(length.value))
+        return CheapestPath(energy.value, steps, visited.value)
+
+    def step(self, action: int, loops: ctypes.Array[ctypes.c_int32]) -> Step:
+        """An action of the kernel."""
+        if action >= PASS:
+            return Step(array=action - PASS)
+        if action >= SETTLE:
+            return Step(crossing=self.crossings[action - SETTLE])
+        return Step(int(loops[2 * action]), int(loops[2 * action + 1]))
+
+
+def open_kernel(problem: Problem) -> Kernel | None:
+    """The kernel for a problem; None without a compiler, or where the problem is larger than its tables."""
+    library = compiled()
+    return Kernel(problem, library) if library is not None and fits(problem) else None
+
+
+def fits(problem: Problem) -> bool:
+    """Whether the kernel's fixed tables hold the problem."""
+    reach = 0
+    for rank, _ in window_ranks(problem):
+        bounds = problem.layer.loops.as_dict()
+        reach = max(reach, sum(coefficient * bounds[dim] for dim, coefficient in rank.terms))
+    crossings = sum(len(pairs) for pairs in problem.crossings.values())
+    return (
+        len(problem.dims) <= DIMS
+        and len(problem.arrays) <= ARRAYS
+        and crossings <= CROSSINGS
+        and max(len(holders) for holders in problem.holders.values()) < HOLDERS
+        and len(problem.holders["input"]) <= SLOTS
+        and len(pools(problem)) <= POOLS
+        and reach < POINTS
+    )
+
+
+def pools(problem: Problem) -> list[str]:
+    """Shared memories that could be too small for all their operands together."""
+    found = {c.pool for pairs in problem.crossings.values() for c in pairs.values() if c.pool and c.capacity_bits}
+    return sorted(found)
+
+
+def described_problem(problem: Problem) -> tuple[list[Crossing], ProblemC]:
+    """The crossings in the kernel's order, and the problem as it reads it."""
+    shared = pools(problem)
+    p = ProblemC(dims=len(problem.dims), arrays=len(problem.arrays), pools=len(shared))
+    memories = {memory.name: memory for memory in problem.accelerator.memories}
+    for e, extent in enumerate(problem.extents):
+        p.extent[e] = extent
+    for i, name in enumerate(shared):
+        memory = memories[name]
+        p.pool_bits[i] = (memory.size_bits or 0) - sum(size for _, size in memory.partitions)
+    for i, (rank, pair) in enumerate(window_ranks(problem)):
+        p.ranks = i + 1
+        for t in range(2):
+            p.rank_dim[i][t], p.coefficient[i][t] = pair[t], rank.terms[t][1]
+    known: list[Crossing] = []
+    for x, operand in enumerate(OPERANDS):
+        reuse = problem.irrelevant_axes(operand)
+        p.relevant[x] = sum(1 << e for e in range(len(problem.dims)) if e not in reuse)
+        p.latched[x] = problem.latched(operand)
+        p.holders[x] = len(problem.holders[operand])
+        for place, memory in enumerate(problem.holders[operand]):
+            p.segment[x][place + 1] = problem.segments[memory.name]
+        for (child, parent), crossing in problem.crossings[operand].items():
+            q = p.crossing[len(known)]
+            known.append(crossing)
+            q.operand, q.child, q.parent = x, child + 1, parent + 1
+            q.inner, q.outer = crossing.segment, crossing.parent_segment
+            q.forgets = child < 0 and not problem.latched(operand)
+            q.latch = child < 0 and problem.latched(operand)
+            q.pool = shared.index(crossing.pool) if crossing.pool in shared else -1
+            for level, price in enumerate(crossing.prices):
+                q.price[level] = price
+            q.constant = crossing.first_pj * problem.elements(operand)
+            q.capacity = math.inf if crossing.capacity_bits is None else crossing.capacity_bits
+            if q.pool >= 0:
+                q.capacity = p.pool_bits[q.pool]
+            q.bits = crossing.bits_per_element
+            q.word = memories[crossing.child].word_bits if child >= 0 else 1.0
+    p.crossings = len(known)
+    return known, p
+
+
+# --- compiling --------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def compiled() -> ctypes.CDLL | None:
+    """kernel.c compiled for this machine and kept in the cache folder, or None without a working compiler."""
+    if os.environ.get("HWSIM_KERNEL") == "numpy":
+        return None
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None or not SOURCE.is_file():
+        return None
+    key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), compiler.encode(), " ".join(FLAGS).encode(), processor()]))
+    for folder in cache_folders():
+        path = folder / f"mapper_{key.hexdigest()[:20]}.so"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not path.is_file():
+                compile_to(compiler, path)
+            return declared(ctypes.CDLL(str(path)))
+        except (OSError, subprocess.SubprocessError):
+            continue
+    return None
+
+
+def cache_folders() -> list[Path]:
+    """Where the compiled kernel may lie: the user's cache folder, else a temporary one of the user's own."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    return [Path(home) / "hwsim", Path(tempfile.gettempdir()) / f"hwsim-{user}"]
+
+
+def processor() -> bytes:
+    """What tells processors apart for -march=native: a home folder may be shared by several kinds."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor().encode()
+    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})).encode()
+
+
+def compile_to(compiler: str, path: Path) -> None:
+    """Compile beside `path` and move into place, so that processes starting together do not read half a file."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        made = Path(scratch) / path.name
+        for extra in ((), None):
+            native = [] if extra is None else ["-march=native"]
+            command = [compiler, *FLAGS, *native, str(SOURCE), "-o", str(made), "-lm"]
+            done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+            if done.returncode == 0:
+                os.replace(made, path)
+                return
+        raise subprocess.SubprocessError(f"{compiler} could not compile {SOURCE.name}")
+
+
+def declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    """The library with the types of its functions."""
+    pointer, whole, wide, real = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double
+    library.mapper_sizes.argtypes, library.mapper_sizes.restype = [whole], wide
+    if library.mapper_sizes(0) != ctypes.sizeof(ProblemC) or library.mapper_sizes(1) != ctypes.sizeof(CrossingC):
+        raise OSError("the compiled kernel and this file disagree on its structures")
+    library.mapper_open.argtypes, library.mapper_open.restype = [pointer], pointer
+    library.mapper_close.argtypes, library.mapper_close.restype = [pointer], None
+    library.mapper_bounds.argtypes = [pointer, wide, pointer, pointer, pointer]
+    library.mapper_bounds.restype = wide
+    library.mapper_path.argtypes = [
+        pointer, pointer, pointer, pointer, real, wide, pointer, pointer, pointer, pointer, pointer,
+    ]  # fmt: skip
+    library.mapper_path.restype = whole
+    return library
