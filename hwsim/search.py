@@ -143,7 +143,8 @@ def search(
     bound, space, exhaustive, covered = lower_bound(problem, objective), SPACE, False, proposed.covered
     if effort == "proven":
         start = pricing.best_value * (1 + 2 * TOLERANCE)
-        hunt = certified_search(problem, objective, pricing.value, start)
+        incumbent = pricing.best[0] if pricing.best else None
+        hunt = certified_search(problem, objective, pricing.value, start, incumbent)
         proof = hunt.run(gap, math.inf if time_limit_s is None else began + time_limit_s)
         bound = max(bound, min(proof.lower_bound, pricing.best_value))
         space, exhaustive, covered = PROVEN, proof.finished, covered + proof.covered

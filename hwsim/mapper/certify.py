@@ -1,9 +1,10 @@
 """The proven optimum over the declared space: best-first over unrollings, cheap bounds first.
 
-Every unrolling starts with a lower bound on its energy (kernel.c: the cheapest path if the input were alone with its
-windows). The least bound is followed: distances between array elements are fixed where windows make them matter, then
-the cheapest path is found exactly and its nest priced. A part of the space is closed only by its bound: where a price
-stays above it, the bound remains in the certificate. Latency bounds are compute cycles; an EDP's is the product.
+Every unrolling starts with a lower bound (kernel.c: the cheapest path if the input were alone with its windows). The
+least bound is followed: distances between array elements are fixed where windows make them matter, then the cheapest
+path is found exactly and its nest priced. Time enters by regimes (`timing`): where a price lies above its bound because
+another resource is the slowest, that regime joins the bound and the part is solved again. A part of the space is closed
+only by its bound: where a price stays above it, the bound stays in the certificate.
 """
 
 from __future__ import annotations
@@ -15,18 +16,22 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
+from hwsim.counts import count_accesses
 from hwsim.mapper import certify_numpy
-from hwsim.mapper.certify_numpy import TOLERANCE, Proof, Value, rounding_pj
+from hwsim.mapper.certify_numpy import TOLERANCE, Proof, Value, partial_words, rounding_pj
 from hwsim.mapper.halos import window_ranks
 from hwsim.mapper.lattice import Ints, divisors
-from hwsim.mapper.native import Kernel, open_kernel
+from hwsim.mapper.native import COST, ENERGY, MIXED, TABLES, TIME, Kernel, Prices, open_kernel
 from hwsim.mapper.nest import write_path
 from hwsim.mapper.problem import Problem
+from hwsim.mapper.timing import COMPUTE, VECTOR, Regime, Timing
 from hwsim.mapper.unrolling import Unrollings, unrollings
+from hwsim.mapping import Mapping
 
-CHUNK = 64
-NODES = 2_000_000
+CHUNK = 256
+NODES = 1_000_000
 
 
 @dataclass(order=True)
@@ -40,18 +45,22 @@ class Part:
     exact: bool = field(compare=False)  # every distance that matters is fixed
 
 
-def certified_search(problem: Problem, objective: str, value: Value, best: float) -> Search | certify_numpy.Search:
-    """The search in C, or in numpy without a compiler."""
+def certified_search(
+    problem: Problem, objective: str, value: Value, best: float, incumbent: Mapping | None = None
+) -> Search | certify_numpy.Search:
+    """The search in C, or in numpy without a compiler. `incumbent`: a good mapping, tells which resource is slow."""
     kernel = open_kernel(problem)
     if kernel is None:
         return certify_numpy.Search(problem, objective, value, best)
-    return Search(problem, objective, value, best, kernel)
+    return Search(problem, objective, value, best, kernel, incumbent)
 
 
 class Search:
     """One certified search; `value` prices a mapping exactly, `objective` energies and cycles alike."""
 
-    def __init__(self, problem: Problem, objective: str, value: Value, best: float, kernel: Kernel) -> None:
+    def __init__(
+        self, problem: Problem, objective: str, value: Value, best: float, kernel: Kernel, incumbent: Mapping | None
+    ) -> None:
         self.problem, self.objective, self.value, self.best, self.kernel = problem, objective, value, best, kernel
         self.options: Unrollings = unrollings(problem, imperfect=False)
         per_array = self.options.per_array(len(problem.arrays))
@@ -60,38 +69,87 @@ class Search:
         self.spatial, self.owner = self.spatial[kept], self.owner[kept]
         kept = without_mirrors(problem, self.spatial)
         self.spatial, self.owner = self.spatial[kept], self.owner[kept]
-        self.left: Ints = np.array(problem.extents) // self.spatial.prod(axis=1)
-        unit = problem.unit
-        steps = self.left.prod(axis=1).astype(np.float64)
-        self.cycles = np.maximum(np.ceil(steps * float(unit.cycles_per_step)), unit.fixed_cycles)
-        self.constant_pj = unit.fixed_pj + problem.layer.macs * unit.mac_pj
-        self.static_pj = unit.static_pj_per_cycle * self.cycles
+        self.timing = Timing(problem)
+        self.constant_pj = problem.unit.fixed_pj + problem.layer.macs * problem.unit.mac_pj
+        self.idle_pj = problem.unit.static_pj_per_cycle
+        self.timed = objective != "energy" or self.idle_pj > 0
+        self.tables: list[Prices] = []
+        self.offsets: NDArray[np.float64] = np.zeros((0, len(self.spatial)))
+        self.regimes: list[Regime] = []
         self.serial = itertools.count()
         self.covered = self.priced = 0
         self.closed = math.inf  # least bound of a part whose price stayed above it
         self.attained = math.inf  # least bound that a price reached, but for rounding
-        self.rounding_pj = rounding_pj(problem)
+        self.rounding_pj, self.rounding_cycles = rounding_pj(problem), rounding_cycles(self.timing)
+        self.start(incumbent)
 
-    def bound_of(self, row: int, energy_pj: float) -> float:
-        """Bound on the objective from a bound on the energy of crossings."""
-        cycles = float(self.cycles[row])
-        if self.objective == "latency":
-            return cycles if math.isfinite(energy_pj) else math.inf
-        energy = energy_pj + self.constant_pj + float(self.static_pj[row])
-        return energy if self.objective == "energy" else energy * cycles
+    # --- what is bounded ---------------------------------------------------------------------------------------------
 
-    def cutoff_pj(self, row: int) -> float:
-        """Energy of crossings from which on a row cannot beat the best."""
-        if self.objective == "latency" or not math.isfinite(self.best):
-            return math.inf
-        best = self.best if self.objective == "energy" else self.best / float(self.cycles[row])
-        return best - self.constant_pj - float(self.static_pj[row])
+    def start(self, incumbent: Mapping | None) -> None:
+        """The first tables of prices."""
+        if self.objective == "edp":
+            self.add(Prices(ENERGY, 1.0, 0.0, None))
+        elif not self.timed:
+            self.add(Prices(COST, 1.0, 0.0, None))
+        if self.timed:
+            regimes = [self.timing.default()]
+            if incumbent is not None:
+                problem = self.problem
+                regimes.append(self.timing.regime_of(count_accesses(problem.layer, incumbent, problem.accelerator)))
+            for regime in dict.fromkeys(regimes):
+                self.learn(regime)
+        self.kernel.set_tables(self.tables)
+
+    def learn(self, regime: Regime) -> bool:
+        """Another regime for the bound; False where it is known or no table is left."""
+        room = TABLES - len(self.tables)
+        if not self.timed or regime in self.regimes or room < 1:
+            return False
+        self.regimes.append(regime)
+        if self.objective != "edp":
+            weights = (1.0, self.idle_pj) if self.objective == "energy" else (0.0, 1.0)
+            self.add(Prices(COST, *weights, regime))
+            return True
+        self.add(Prices(TIME, 0.0, 1.0, regime))
+        if room > 1 and not set(regime.busy) <= {COMPUTE, VECTOR}:
+            cycles = float(self.offsets[-1].min()) or 1.0
+            energy = float(self.best / cycles) if math.isfinite(self.best) else self.constant_pj
+            self.add(Prices(MIXED, cycles, cycles * self.idle_pj + energy, regime, energy))
+        return True
+
+    def add(self, prices: Prices) -> None:
+        """A table and what it adds to the sums of every unrolling."""
+        self.tables.append(prices)
+        offset = np.full(len(self.spatial), prices.energy * self.constant_pj)
+        if prices.regime is not None:
+            offset += prices.time * self.timing.constant_cycles(prices.regime, self.spatial)
+        self.offsets = np.concatenate([self.offsets, offset[None]])
+
+    def objectives(self, rows: list[int], sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Bounds on the objective from those on the sums of all tables, [row, table]: as `objective_of` in kernel.c."""
+        values = sums + self.offsets[:, rows].T
+        kinds = np.array([table.kind for table in self.tables])
+        if self.objective != "edp":
+            bounds = values.max(axis=1)
+            return np.ceil(bounds - 1e-6) if self.objective == "latency" else bounds
+        cycles = values[:, kinds == TIME].max(axis=1)
+        energy = values[:, kinds == ENERGY][:, 0] + self.idle_pj * cycles
+        bounds = energy * cycles
+        for t, table in enumerate(self.tables):
+            if table.kind == MIXED:
+                a, b = table.weights
+                more = values[:, t] > a * energy + b * cycles
+                least = np.minimum(energy * (values[:, t] - a * energy) / b, cycles * (values[:, t] - b * cycles) / a)
+                bounds = np.where(more, np.maximum(bounds, least), bounds)
+        return bounds
+
+    # --- the search --------------------------------------------------------------------------------------------------
 
     def run(self, gap: float, deadline: float) -> Proof:
         """Best first until the least bound reaches the best value, within `gap`, or until the deadline."""
-        rows = np.argsort(self.cycles, kind="stable") if self.objective != "energy" else np.arange(len(self.spatial))
+        order = np.argsort(self.spatial.prod(axis=(1, 2)), kind="stable")[::-1]
         none = np.zeros_like(self.spatial[:1])
-        heap, waiting = self.bounded([(int(row), none[0]) for row in rows], deadline, gap)
+        heap, waiting = self.bounded([(int(row), none[0]) for row in order], deadline, gap)
         heapq.heapify(heap)
         while heap and self.open(heap[0].bound, gap):
             if waiting < math.inf or time.perf_counter() > deadline:
@@ -99,7 +157,9 @@ class Search:
                 return Proof(bound, False, self.covered, self.priced)
             part = heapq.heappop(heap)
             if part.exact:
-                self.solve(part)
+                again = self.solve(part)
+                if again is not None:
+                    heapq.heappush(heap, again)
                 continue
             choices = [(part.row, spacing) for spacing in spacings(self.problem, self.spatial[part.row])]
             found, waiting = self.bounded(choices, deadline, gap)
@@ -119,37 +179,65 @@ class Search:
         found: list[Part] = []
         for start in range(0, len(choices), CHUNK):
             mine = choices[start : start + CHUNK]
-            if time.perf_counter() > deadline:
-                return found, min(self.bound_of(row, 0.0) for row, _ in choices[start:])
             rows = [row for row, _ in mine]
-            energies, covered = self.kernel.bounds(self.spatial[rows], np.array([spacing for _, spacing in mine]))
+            if time.perf_counter() > deadline:
+                rest = [row for row, _ in choices[start:]]
+                return found, float(self.objectives(rest, np.zeros((len(rest), len(self.tables)))).min())
+            sums, covered = self.kernel.bounds(self.spatial[rows], np.array([spacing for _, spacing in mine]))
             self.covered += covered
-            for (row, spacing), energy in zip(mine, energies.tolist(), strict=True):
-                bound = self.bound_of(row, energy)
-                if math.isfinite(bound) and self.open(bound, gap):
+            for (row, spacing), bound in zip(mine, self.objectives(rows, sums).tolist(), strict=True):
+                if self.open(bound, gap):
                     exact = bool(spacing.any()) or not needs_spacing(self.problem, self.spatial[row])
                     found.append(Part(bound, next(self.serial), row, spacing, exact))
         return found, math.inf
 
-    def solve(self, part: Part) -> None:
-        """The cheapest path of a part, priced."""
-        cutoff = self.cutoff_pj(part.row)
-        path = self.kernel.path(self.spatial[part.row], part.spacing, cutoff, NODES)
+    def solve(self, part: Part) -> Part | None:
+        """The cheapest path of a part, priced; the part again where its price taught another regime."""
+        cutoff = self.best - 1 + 1e-6 if self.objective == "latency" else self.best
+        offsets = np.ascontiguousarray(self.offsets[:, part.row])
+        path = self.kernel.path(self.spatial[part.row], part.spacing, offsets, self.idle_pj, cutoff, NODES)
         self.covered += path.nodes
+        bound = max(part.bound, path.value)
         if not path.steps:
-            if math.isfinite(path.energy_pj):
-                self.closed = min(self.closed, max(part.bound, self.bound_of(part.row, path.energy_pj)))
-            return
+            if math.isfinite(path.value):
+                self.closed = min(self.closed, bound)
+            return None
         mapping = write_path(self.problem, self.options, int(self.owner[part.row]), path.steps)
         self.priced += 1
         value = self.value(mapping)
-        bound = self.bound_of(part.row, path.energy_pj)
-        if value is None or value > self.bound_of(part.row, path.energy_pj + self.rounding_pj) * (1 + TOLERANCE):
-            self.closed = min(self.closed, bound)
-        else:
-            self.attained = min(self.attained, bound)
         if value is not None:
             self.best = min(self.best, value)
+            problem = self.problem
+            if value > bound * (1 + TOLERANCE) and self.learn(
+                self.timing.regime_of(count_accesses(problem.layer, mapping, problem.accelerator))
+            ):
+                self.kernel.set_tables(self.tables)
+                part.bound = bound
+                return part
+            if value <= self.rounded(part.row, bound):
+                self.attained = min(self.attained, bound)
+                return None
+        self.closed = min(self.closed, bound)
+        return None
+
+    def rounded(self, row: int, bound: float) -> float:
+        """The highest price that counts as reaching a bound: words and cycles are rounded up once per entry."""
+        more_pj = self.rounding_pj + self.idle_pj * self.rounding_cycles
+        if self.objective == "energy":
+            return bound * (1 + TOLERANCE) + more_pj
+        if self.objective == "latency":
+            return bound + self.rounding_cycles
+        cycles = float(self.timing.compute_cycles(self.spatial[[row]])[0])
+        return bound * (1 + TOLERANCE + self.rounding_cycles / cycles + more_pj * cycles / bound)
+
+
+def rounding_cycles(timing: Timing) -> float:
+    """Cycles that a latency may lie above its regime's sum: rounding per resource, a part of a word per entry."""
+    memories = {memory.name: memory for memory in timing.problem.accelerator.memories}
+    total = 1.0 + len(timing.waiting)
+    for (name, _), limit in timing.bandwidths.items():
+        total += 2 * len(partial_words(timing.problem, memories[name])) * memories[name].word_bits / limit
+    return total
 
 
 def window_places(problem: Problem, spatial: Ints) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hwsim.machine import Operand
+from hwsim.machine import Memory, Operand
 from hwsim.mapper.batch import Batch
 from hwsim.mapper.capacity import overfull, split
 from hwsim.mapper.chains import Chain, Solved, Windows, solve, trace
@@ -215,9 +215,17 @@ class Search:
 
 def rounding_pj(problem: Problem) -> float:
     """How far a price may lie above the linear one: a part of a word per entry, and the grid of the bill's entries."""
-    memories = problem.accelerator.memories
-    entries = 8 * (len(memories) + len(problem.arrays)) + 8
-    return entries / 1024.0 + 8 * sum(memory.read_energy_pj + memory.write_energy_pj for memory in memories)
+    machine = problem.accelerator
+    total = (8 * (len(machine.memories) + len(machine.arrays)) + 8) / 2048.0
+    for memory in machine.memories:
+        total += len(partial_words(problem, memory)) * (memory.read_energy_pj + memory.write_energy_pj)
+    return total
+
+
+def partial_words(problem: Problem, memory: Memory) -> list[float]:
+    """Bits per element of the operands and kinds that need not fill whole words of a memory."""
+    each = [bits for (name, _, _, d), bits in problem.unit.port_bits.items() if name == memory.name and d == "read"]
+    return [bits for bits in each if bits % memory.word_bits]
 
 
 def spacings(problem: Problem, spatial: Ints) -> list[list[list[int]]]:

@@ -14,13 +14,22 @@
 #include <string.h>
 
 enum { DIMS = 8, ARRAYS = 6, LEVELS = ARRAYS + 1, CROSSINGS = 64, HOLDERS = 8, POOLS = 6, SLOTS = 4, AXES = 40 };
-enum { WORDS = 32, INPUT = 1, MAX_LENGTH = 128, STAGES = 4096, EDGES = 16384, WINDOWS = 4 };
+enum { WORDS = 32, INPUT = 1, MAX_LENGTH = 128, STAGES = 4096, EDGES = 16384, WINDOWS = 4, TABLES = 6, LANES = 8 };
+enum { COST, ENERGY, TIME, MIXED }; /* what a table of prices adds up to */
 
 typedef struct {
     int32_t operand, child, parent, inner, outer; /* holders counted from 1, the MAC is 0; arrays inside both */
     int32_t forgets, latch, pool;                 /* a MAC without a latch; one with; shared memory or -1 */
-    double price[LEVELS], constant, capacity, bits, word;
+    double capacity, bits, word;
 } Crossing;
+
+/* Linear prices of crossings: per element at a level, part of it divided by the instances inside which a memory works
+ * (`shared[g]`: g arrays are inside them; LEVELS: not divided). */
+typedef struct {
+    int32_t kind, unused;
+    double energy, time; /* MIXED: weights with which energy and time are added up */
+    double price[CROSSINGS][LEVELS + 1][LEVELS], constant[CROSSINGS][LEVELS + 1];
+} Table;
 
 typedef struct {
     int32_t dims, arrays, crossings, pools, ranks, unused;
@@ -49,8 +58,8 @@ typedef struct {
 } Axis;
 
 typedef struct {
-    double energy; /* since the start */
-    int32_t stage, point, parent, action, slot[SLOTS];
+    double spent[TABLES]; /* since the start */
+    int32_t stage, point, parent, action, next, done, slot[SLOTS];
     double used[POOLS];
 } Node;
 
@@ -73,10 +82,15 @@ typedef struct {
     Axis axis[AXES];
     int32_t axes;
     uint8_t *coord; /* [point][dim] */
-    double *cost[CROSSINGS];
-    double *bound; /* [stage][point] */
+    int32_t tables; /* in use */
+    Table table[TABLES];
+    /* Several unrollings of one lattice shape, or several tables, are solved side by side: one lane each. */
+    int32_t lanes, pinned[ARRAYS];
+    double *cost[CROSSINGS], *blocked[ARRAYS]; /* [point][lane]; blocked: infinite where an array may not be passed */
+    double *bound; /* [stage][point][lane] */
     int64_t bound_room;
-    double weight[CROSSINGS][LEVELS];
+    double weight[TABLES][CROSSINGS][LEVELS], constant[TABLES][CROSSINGS];
+    double *fills; /* [level][point]: fewest points of a window crossing */
     /* the exact path */
     Node *node;
     int64_t nodes, node_room;
@@ -221,7 +235,8 @@ Context *mapper_open(const Problem *p) {
 
 void mapper_close(Context *c) {
     for (int r = 0; r < CROSSINGS; r++) free(c->cost[r]);
-    free(c->memo), free(c->coord), free(c->bound), free(c->node), free(c->heap), free(c->hash), free(c);
+    for (int k = 0; k < ARRAYS; k++) free(c->blocked[k]);
+    free(c->bound), free(c->memo), free(c->coord), free(c->fills), free(c->node), free(c->heap), free(c->hash), free(c);
 }
 
 /* ---- the lattice of one unrolling --------------------------------------------------------------------------------- */
@@ -261,7 +276,10 @@ static int set_row(Context *c, const int32_t *spatial, const int32_t *spacing) {
     if (c->points > c->point_room) {
         c->point_room = c->points;
         c->coord = room(c->coord, (size_t)c->points * DIMS);
-        for (int r = 0; r < p->crossings; r++) c->cost[r] = room(c->cost[r], (size_t)c->points * sizeof(double));
+        const size_t bytes = (size_t)c->points * LANES * sizeof(double);
+        for (int r = 0; r < p->crossings; r++) c->cost[r] = room(c->cost[r], bytes);
+        for (int k = 0; k < p->arrays; k++) c->blocked[k] = room(c->blocked[k], bytes);
+        c->fills = room(c->fills, (size_t)c->points * LEVELS * sizeof(double));
     }
     uint8_t now[DIMS] = {0};
     for (int v = 0; v < c->points; v++) {
@@ -552,6 +570,12 @@ static int is_window(const Context *c, const Crossing *q) { return q->operand ==
 
 static void set_weights(Context *c) {
     const Problem *p = &c->p;
+    double instances[LEVELS + 1];
+    instances[p->arrays] = instances[LEVELS] = 1;
+    for (int g = p->arrays - 1; g >= 0; g--) {
+        instances[g] = instances[g + 1];
+        for (int e = 0; e < p->dims; e++) instances[g] *= c->spatial[g][e];
+    }
     for (int r = 0; r < p->crossings; r++) {
         const Crossing *q = &p->crossing[r];
         double plain = 1, outside = 1;
@@ -562,9 +586,24 @@ static void set_weights(Context *c) {
                 for (int e = 0; e < p->dims; e++)
                     if (!(p->relevant[q->operand] >> e & 1) || (q->operand == INPUT && c->in_rank[e]))
                         outside *= c->spatial[l][e];
-            c->weight[r][l] = l <= q->outer ? q->price[l - q->inner] * plain * outside : 0;
+            for (int t = 0; t < c->tables; t++) {
+                const Table *table = &c->table[t];
+                double price = table->price[r][LEVELS][l];
+                for (int g = 0; g <= p->arrays; g++) price += table->price[r][g][l] / instances[g];
+                c->weight[t][r][l] = l <= q->outer ? price * plain * outside : 0;
+            }
+        }
+        for (int t = 0; t < c->tables; t++) {
+            c->constant[t][r] = c->table[t].constant[r][LEVELS];
+            for (int g = 0; g <= p->arrays; g++) c->constant[t][r] += c->table[t].constant[r][g] / instances[g];
         }
     }
+}
+
+static int counted(const Context *c, int r, int level) {
+    for (int t = 0; t < c->tables; t++)
+        if (c->weight[t][r][level] != 0) return 1;
+    return 0;
 }
 
 static double reuse_at(const Context *c, int x, int point) {
@@ -581,14 +620,15 @@ static void tile_of(const Context *c, const Crossing *q, int point, int *tile) {
     }
 }
 
-static double window_cost(Context *c, int r, int point) {
+/* Fewest points of a window crossing at every level, the input being alone. */
+static void set_fills(Context *c, int r, int point) {
     const Crossing *q = &c->p.crossing[r];
     int tile[WINDOWS] = {0};
     tile_of(c, q, point, tile);
     const int reuse = (int)reuse_at(c, INPUT, point);
-    double total = 0;
-    for (int l = q->inner; l <= q->outer; l++)
-        if (c->weight[r][l] > 0) {
+    for (int l = q->inner; l <= q->outer; l++) {
+        double value = 0;
+        if (counted(c, r, l)) {
             Geometry g;
             set_geometry(c, q, l, &g);
             seal(c, &g);
@@ -596,46 +636,12 @@ static double window_cost(Context *c, int r, int point) {
             for (int i = 0; i < c->windows; i++) feed(&h, tile[i]);
             feed(&h, reuse);
             const double *known = memo_get(c, &h);
-            double value = known ? *known : 0;
-            if (!known) {
-                value = fewest(c, q, &g, tile, reuse, 0);
-                memo_put(c, h, value);
-            }
-            total += c->weight[r][l] * value;
+            value = known ? *known : fewest(c, q, &g, tile, reuse, 0);
+            if (!known) memo_put(c, h, value);
         }
-    return total;
-}
-
-static void set_costs(Context *c, const double *limit) {
-    const Problem *p = &c->p;
-    set_weights(c);
-    for (int r = 0; r < p->crossings; r++) {
-        const Crossing *q = &p->crossing[r];
-        double *cost = c->cost[r];
-        const double capacity = limit && limit[r] < q->capacity ? limit[r] : q->capacity;
-        double sum = 0;
-        for (int l = q->inner; l <= q->outer; l++) sum += c->weight[r][l];
-        int32_t others = 0; /* dims that decide the price of a window: all others may repeat it */
-        for (int e = 0; e < p->dims; e++)
-            if (p->relevant[INPUT] >> e & 1 && !c->in_rank[e]) others |= 1 << e;
-        for (int v = 0; v < c->points; v++) {
-            cost[v] = INFINITY;
-            if (q->forgets && v) continue;
-            if (q->latch && elements_at(c, q, v) > 1) continue;
-            if (capacity < INFINITY && bits_at(c, q, v) > capacity) continue;
-            if (is_window(c, q)) {
-                int same = v; /* the same point with plain dims at one */
-                for (int e = 0; e < p->dims; e++)
-                    if (others >> e & 1) same -= c->coord[(size_t)v * DIMS + e] * c->stride[e];
-                cost[v] = same != v && cost[same] < INFINITY ? cost[same] : window_cost(c, r, v);
-            } else {
-                cost[v] = sum * reuse_at(c, q->operand, v) + q->constant;
-            }
-        }
+        c->fills[(size_t)point * LEVELS + l] = value;
     }
 }
-
-/* ---- the bound: cheapest path when every input is alone with its windows -------------------------------------------- */
 
 static int may_pass(const Context *c, int k, int point) {
     for (int e = 0; e < c->p.dims; e++)
@@ -643,70 +649,180 @@ static int may_pass(const Context *c, int k, int point) {
     return 1;
 }
 
-static int pins(const Context *c, int k) {
-    for (int e = 0; e < c->p.dims; e++)
-        if (c->spacing[k][e] && c->spatial[k][e] > 1) return 1;
-    return 0;
+/* Prices of the row at hand, in lanes from `first` on. */
+static void set_costs(Context *c, int first) {
+    const Problem *p = &c->p;
+    const int lanes = c->lanes;
+    set_weights(c);
+    for (int k = 0; k < p->arrays; k++) {
+        for (int e = 0; e < p->dims; e++)
+            if (c->spacing[k][e] && c->spatial[k][e] > 1) c->pinned[k] = 1;
+        for (int v = 0; v < c->points; v++) {
+            const double blocked = may_pass(c, k, v) ? 0 : INFINITY;
+            for (int t = 0; t < c->tables; t++) c->blocked[k][(size_t)v * lanes + first + t] = blocked;
+        }
+    }
+    int32_t others = 0; /* dims of the input in no window: they do not decide how its windows are filled */
+    for (int e = 0; e < p->dims; e++)
+        if (p->relevant[INPUT] >> e & 1 && !c->in_rank[e]) others |= 1 << e;
+    for (int r = 0; r < p->crossings; r++) {
+        const Crossing *q = &p->crossing[r];
+        double sum[TABLES];
+        for (int t = 0; t < c->tables; t++) {
+            sum[t] = 0;
+            for (int l = q->inner; l <= q->outer; l++) sum[t] += c->weight[t][r][l];
+        }
+        for (int v = 0; v < c->points; v++) {
+            double *cost = c->cost[r] + (size_t)v * lanes + first;
+            for (int t = 0; t < c->tables; t++) cost[t] = INFINITY;
+            if (q->forgets && v) continue;
+            if (q->latch && elements_at(c, q, v) > 1) continue;
+            if (q->capacity < INFINITY && bits_at(c, q, v) > q->capacity) continue;
+            if (is_window(c, q)) {
+                int same = v; /* the same point with other dims at one: it fits too */
+                for (int e = 0; e < p->dims; e++)
+                    if (others >> e & 1) same -= c->coord[(size_t)v * DIMS + e] * c->stride[e];
+                if (same == v) set_fills(c, r, v);
+                const double *fills = c->fills + (size_t)same * LEVELS;
+                for (int t = 0; t < c->tables; t++) {
+                    double total = c->constant[t][r];
+                    for (int l = q->inner; l <= q->outer; l++)
+                        if (c->weight[t][r][l] != 0) total += c->weight[t][r][l] * fills[l];
+                    cost[t] = total;
+                }
+            } else {
+                const double reuse = reuse_at(c, q->operand, v);
+                for (int t = 0; t < c->tables; t++) cost[t] = sum[t] * reuse + c->constant[t][r];
+            }
+        }
+    }
 }
 
-static void least_above(const Context *c, double *values, int moves) {
+/* ---- the bound: cheapest path when every input is alone with its windows -------------------------------------------- */
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE void least_above(const Context *c, double *values, int moves, const int lanes) {
     for (int i = 0; i < c->axes; i++) {
         const Axis *a = &c->axis[i];
         if (!(moves >> a->dim & 1)) continue;
         const int block = a->stride * a->length;
         for (int start = 0; start < c->points; start += block)
             for (int step = a->length - 2; step >= 0; step--) {
-                double *restrict low = values + start + step * a->stride;
-                const double *restrict high = low + a->stride;
-                for (int j = 0; j < a->stride; j++) low[j] = high[j] < low[j] ? high[j] : low[j];
+                double *restrict low = values + (int64_t)(start + step * a->stride) * lanes;
+                const double *restrict high = low + a->stride * lanes;
+                for (int j = 0; j < a->stride; j++)
+                    for (int l = 0; l < lanes; l++) {
+                        const double x = low[j * lanes + l], y = high[j * lanes + l];
+                        low[j * lanes + l] = y < x ? y : x;
+                    }
             }
     }
 }
 
-static double bound_row(Context *c) {
-    const int64_t n = c->points, need = n * c->stages;
-    if (need > c->bound_room) {
-        c->bound_room = need;
-        c->bound = room(c->bound, (size_t)need * sizeof(double));
+/* An unused lane. */
+static void fill_lane(Context *c, int lane) {
+    for (int v = 0; v < c->points; v++) {
+        for (int r = 0; r < c->p.crossings; r++) c->cost[r][(size_t)v * c->lanes + lane] = INFINITY;
+        for (int k = 0; k < c->p.arrays; k++) c->blocked[k][(size_t)v * c->lanes + lane] = 0;
     }
+}
+
+INLINE void bound_lanes(Context *c, const int lanes) {
+    const int64_t n = (int64_t)c->points * lanes;
     for (int i = 0; i < c->stages; i++) {
         const int s = c->order[i];
         const Stage *stage = &c->stage[s];
-        double *values = c->bound + s * n;
+        double *restrict values = c->bound + s * n;
         for (int64_t v = 0; v < n; v++) values[v] = stage->final ? 0 : INFINITY;
         if (stage->final) continue;
         for (int j = stage->first; j < stage->first + stage->edges; j++) {
-            const double *from = c->bound + c->edge[j].target * n;
+            const double *restrict from = c->bound + c->edge[j].target * n;
             const int r = c->edge[j].crossing;
-            if (r >= 0) {
-                const double *cost = c->cost[r];
+            const double *restrict cost = r >= 0 ? c->cost[r] : c->pinned[stage->k] ? c->blocked[stage->k] : 0;
+            if (cost)
                 for (int64_t v = 0; v < n; v++) {
                     const double total = cost[v] + from[v];
                     values[v] = total < values[v] ? total : values[v];
                 }
-            } else {
-                const int pinned = pins(c, stage->k);
-                for (int64_t v = 0; v < n; v++)
-                    if (from[v] < values[v] && (!pinned || may_pass(c, stage->k, (int)v))) values[v] = from[v];
-            }
+            else
+                for (int64_t v = 0; v < n; v++) values[v] = from[v] < values[v] ? from[v] : values[v];
         }
-        if (stage->moves) least_above(c, values, stage->moves);
+        if (stage->moves) least_above(c, values, stage->moves, lanes);
     }
-    return c->bound[0]; /* stage 0 at point 0 */
 }
 
-/* Least energies of many unrollings (infinite where nothing fits, -1 where a lattice is too large); points covered. */
+/* Cheapest sums from every stage and point on, in all lanes; stage 0 at point 0 is the whole path's. */
+static void set_bounds(Context *c) {
+    const int64_t need = (int64_t)c->points * c->stages * c->lanes;
+    if (need > c->bound_room) {
+        c->bound_room = need;
+        c->bound = room(c->bound, (size_t)need * sizeof(double));
+    }
+    if (c->lanes == 1) bound_lanes(c, 1);
+    else if (c->lanes == 2) bound_lanes(c, 2);
+    else if (c->lanes == 4) bound_lanes(c, 4);
+    else bound_lanes(c, 8);
+}
+
+static int lanes_for(int many) { return many <= 1 ? 1 : many <= 2 ? 2 : many <= 4 ? 4 : 8; }
+
+static int too_large(const Context *c) { return (int64_t)c->points * c->stages * LANES > 80000000; }
+
+typedef struct {
+    uint64_t shape;
+    int64_t row;
+} Shaped;
+
+static int by_shape(const void *a, const void *b) {
+    const Shaped *x = a, *y = b;
+    if (x->shape != y->shape) return x->shape < y->shape ? -1 : 1;
+    return x->row < y->row ? -1 : 1;
+}
+
+/* Least sums of many unrollings under the tables set (infinite where nothing fits, -infinity where a lattice is too
+ * large): found[row * tables + table]. Unrollings of one lattice shape are solved side by side. Returns the points
+ * covered. */
 int64_t mapper_bounds(Context *c, int64_t rows, const int32_t *spatial, const int32_t *spacing, double *found) {
     int64_t covered = 0;
-    const int each = c->p.arrays * c->p.dims;
+    const int each = c->p.arrays * c->p.dims, most = LANES / c->tables > 4 ? 4 : LANES / c->tables;
+    Shaped *order = room(0, (size_t)(rows + 1) * sizeof(Shaped));
     for (int64_t i = 0; i < rows; i++) {
-        found[i] = -1;
-        if (!set_row(c, spatial + i * each, spacing + i * each) || (int64_t)c->points * c->stages > 60000000) continue;
-        set_costs(c, 0);
-        found[i] = bound_row(c);
-        covered += c->points;
+        Hash h = {1, 2};
+        const int fits = set_row(c, spatial + i * each, spacing + i * each) && !too_large(c);
+        for (int a = 0; a < c->axes; a++) feed(&h, c->axis[a].dim), feed(&h, c->axis[a].length);
+        order[i] = (Shaped){fits ? h.a | 1 : 0, i};
+        for (int t = 0; t < c->tables; t++) found[i * c->tables + t] = -INFINITY;
     }
+    qsort(order, (size_t)rows, sizeof(Shaped), by_shape);
+    for (int64_t i = 0; i < rows;) {
+        int64_t end = i + 1;
+        while (end < rows && end < i + most && order[end].shape == order[i].shape) end++;
+        if (order[i].shape) {
+            c->lanes = lanes_for((int)(end - i) * c->tables);
+            memset(c->pinned, 0, sizeof c->pinned);
+            for (int64_t j = i; j < i + c->lanes / c->tables; j++) { /* lanes left over repeat the last row */
+                const int64_t row = order[j < end ? j : end - 1].row;
+                set_row(c, spatial + row * each, spacing + row * each);
+                set_costs(c, (int)(j - i) * c->tables);
+            }
+            for (int l = c->lanes / c->tables * c->tables; l < c->lanes; l++) fill_lane(c, l);
+            set_bounds(c);
+            for (int64_t j = i; j < end; j++)
+                for (int t = 0; t < c->tables; t++)
+                    found[order[j].row * c->tables + t] = c->bound[(j - i) * c->tables + t];
+            covered += c->points * (end - i);
+        }
+        i = end;
+    }
+    free(order);
     return covered;
+}
+
+/* The prices that bounds and paths add up from now on. */
+void mapper_tables(Context *c, int32_t tables, const Table *table) {
+    c->tables = tables;
+    memcpy(c->table, table, (size_t)tables * sizeof(Table));
 }
 
 /* ---- the exact path -------------------------------------------------------------------------------------------------- */
@@ -760,43 +876,45 @@ static int same_place(const Node *a, const Node *b) {
 }
 
 /* Cut tiles of the input that may still save something: slot = (crossing + 1) * 2^24 + point of the cut. */
-static double savings_left(Context *c, int32_t slot, int stage, int point) {
+static double savings_left(Context *c, int32_t slot, int stage, int point, double *left) {
     const int r = (slot >> 24) - 1, cut = slot & 0xFFFFFF;
     const Crossing *q = &c->p.crossing[r];
     int tile[WINDOWS] = {0}, now[WINDOWS] = {0};
     tile_of(c, q, cut, tile), tile_of(c, q, point, now);
     const int reuse = (int)reuse_at(c, INPUT, point);
-    double total = 0;
+    double any = 0;
     for (int l = q->inner; l <= q->outer; l++)
-        if (c->weight[r][l] > 0) {
+        if (counted(c, r, l)) {
             Geometry g;
             set_geometry(c, q, l, &g);
             seal(c, &g);
-            total += c->weight[r][l] * most_saved(c, &g, c->stage[stage].k, tile, now, reuse);
+            const double most = most_saved(c, &g, c->stage[stage].k, tile, now, reuse);
+            any += most;
+            for (int t = 0; t < c->tables; t++) left[t] += c->weight[t][r][l] * most;
         }
-    return total;
+    return any;
 }
 
-/* pJ that a cut tile saves when dim e advances `prime` times, coming from `point`. */
-static double step_saving(Context *c, int32_t slot, int k, int point, int e, int prime) {
+/* What a cut tile saves when dim e advances `prime` times, coming from `point`: taken off what the node spent. */
+static void take_saving(Context *c, Node *n, int32_t slot, int k, int point, int e, int prime) {
     const int r = (slot >> 24) - 1, cut = slot & 0xFFFFFF;
     const Crossing *q = &c->p.crossing[r];
     int tile[WINDOWS] = {0}, now[WINDOWS] = {0}, runner = -1, fresh = 1;
     tile_of(c, q, cut, tile), tile_of(c, q, point, now);
-    double blocks = reuse_at(c, INPUT, point), total = 0;
+    double blocks = reuse_at(c, INPUT, point);
     for (int i = 0; i < c->windows; i++) {
         if (c->window[i] == e) runner = i;
         fresh &= tile[i] == now[i];
         blocks *= (double)(c->temporal[c->window[i]] / extent_at(c, point, c->window[i]));
     }
-    if (runner < 0 && fresh) return 0; /* an input that its loops reuse settles after them */
+    if (runner < 0 && fresh) return; /* an input that its loops reuse settles after them */
     for (int l = q->inner; l <= q->outer; l++)
-        if (c->weight[r][l] > 0) {
+        if (counted(c, r, l)) {
             Geometry g;
             set_geometry(c, q, l, &g);
-            total += c->weight[r][l] * kept_points(c, &g, k, tile, now, runner);
+            const double saved = (prime - 1) * (blocks / prime) * kept_points(c, &g, k, tile, now, runner);
+            for (int t = 0; t < c->tables; t++) n->spent[t] -= c->weight[t][r][l] * saved;
         }
-    return total * (prime - 1) * blocks / prime;
 }
 
 static int window_point(const Context *c, int point) {
@@ -809,61 +927,102 @@ static int window_point(const Context *c, int point) {
 }
 
 /* The whole tile at every step. */
-static double full_cost(Context *c, int r, int point) {
+static void spend_full(Context *c, Node *n, int r) {
     const Crossing *q = &c->p.crossing[r];
     int tile[WINDOWS] = {0};
-    tile_of(c, q, point, tile);
-    double blocks = reuse_at(c, INPUT, point), total = 0;
-    for (int i = 0; i < c->windows; i++) blocks *= (double)(c->temporal[c->window[i]] / extent_at(c, point, c->window[i]));
+    tile_of(c, q, n->point, tile);
+    double blocks = reuse_at(c, INPUT, n->point);
+    for (int i = 0; i < c->windows; i++)
+        blocks *= (double)(c->temporal[c->window[i]] / extent_at(c, n->point, c->window[i]));
+    for (int t = 0; t < c->tables; t++) n->spent[t] += c->constant[t][r];
     for (int l = q->inner; l <= q->outer; l++)
-        if (c->weight[r][l] > 0) {
+        if (counted(c, r, l)) {
             Geometry g;
             set_geometry(c, q, l, &g);
-            total += c->weight[r][l] * blocks * whole_points(c, &g, tile);
+            const double points = blocks * whole_points(c, &g, tile);
+            for (int t = 0; t < c->tables; t++) n->spent[t] += c->weight[t][r][l] * points;
         }
-    return total;
 }
 
 typedef struct {
-    double cutoff, scale;
-    int64_t most;
+    double cutoff, scale, idle; /* idle: pJ per cycle, for products */
+    const double *offset;       /* per table */
 } Hunt;
 
+/* The objective from bounds on the sums of all tables: the largest COST, or energy times time. MIXED tables bound a
+ * weighted sum of energy and time: their product is least at one end of the line that this leaves. */
+static double objective_of(const Context *c, const Hunt *h, const double *value) {
+    double cost = -INFINITY, energy = 0, time = 0;
+    int product = 0;
+    for (int t = 0; t < c->tables; t++) {
+        const double v = value[t] + h->offset[t];
+        if (c->table[t].kind == COST && v > cost) cost = v;
+        if (c->table[t].kind == ENERGY) energy = v, product = 1;
+        if (c->table[t].kind == TIME && v > time) time = v;
+    }
+    if (!product) return cost;
+    energy += h->idle * time;
+    cost = energy * time;
+    for (int t = 0; t < c->tables; t++)
+        if (c->table[t].kind == MIXED) {
+            const double a = c->table[t].energy, b = c->table[t].time, sum = value[t] + h->offset[t];
+            if (sum > a * energy + b * time) {
+                const double first = energy * (sum - a * energy) / b, second = time * (sum - b * time) / a;
+                const double least = first < second ? first : second;
+                if (least > cost) cost = least;
+            }
+        }
+    return cost;
+}
+
+static int dominates(const Context *c, const Node *a, const Node *b) {
+    for (int t = 0; t < c->tables; t++)
+        if (c->table[t].kind != MIXED && a->spent[t] > b->spent[t] + 1e-12 * fabs(b->spent[t])) return 0;
+    return 1;
+}
+
 static void visit(Context *c, Node n, const Hunt *h, int depth) {
-    double bound = n.energy + c->bound[(int64_t)n.stage * c->points + n.point];
-    if (!(bound < INFINITY)) return;
+    double value[TABLES];
+    for (int t = 0; t < c->tables; t++) {
+        value[t] = n.spent[t] + c->bound[((int64_t)n.stage * c->points + n.point) * c->lanes + t];
+        if (!(value[t] < INFINITY)) return;
+    }
     for (int i = 0; i < SLOTS; i++)
         if (n.slot[i]) {
-            const double left = savings_left(c, n.slot[i], n.stage, n.point);
-            if (left <= 0) n.slot[i] = 0;
-            bound -= left;
+            double left[TABLES] = {0};
+            if (savings_left(c, n.slot[i], n.stage, n.point, left) <= 0) n.slot[i] = 0;
+            for (int t = 0; t < c->tables; t++) value[t] -= left[t];
         }
+    const double bound = objective_of(c, h, value);
     if (bound >= h->cutoff) return;
     if (2 * (c->nodes + 1) > c->hash_size) {
         c->hash_size = c->hash_size ? 4 * c->hash_size : 1 << 14;
         c->hash = room(c->hash, (size_t)c->hash_size * sizeof(int32_t));
         memset(c->hash, -1, (size_t)c->hash_size * sizeof(int32_t));
         for (int64_t i = 0; i < c->nodes; i++) {
-            uint64_t at = node_hash(&c->node[i]) & (uint64_t)(c->hash_size - 1);
-            while (c->hash[at] >= 0) at = (at + 1) & (uint64_t)(c->hash_size - 1);
+            Node *o = &c->node[i];
+            uint64_t at = node_hash(o) & (uint64_t)(c->hash_size - 1);
+            while (c->hash[at] >= 0 && !same_place(&c->node[c->hash[at]], o)) at = (at + 1) & (uint64_t)(c->hash_size - 1);
+            o->next = c->hash[at];
             c->hash[at] = (int32_t)i;
         }
     }
     uint64_t at = node_hash(&n) & (uint64_t)(c->hash_size - 1);
     while (c->hash[at] >= 0 && !same_place(&c->node[c->hash[at]], &n)) at = (at + 1) & (uint64_t)(c->hash_size - 1);
-    int64_t index = c->hash[at];
-    if (index >= 0) {
-        if (c->node[index].energy <= n.energy) return;
-    } else {
-        if (c->nodes == c->node_room) {
-            c->node_room = c->node_room ? 2 * c->node_room : 4096;
-            c->node = room(c->node, (size_t)c->node_room * sizeof(Node));
-        }
-        index = c->nodes++;
-        c->hash[at] = (int32_t)index;
+    for (int i = c->hash[at]; i >= 0; i = c->node[i].next) {
+        Node *o = &c->node[i];
+        if (dominates(c, o, &n)) return;
+        if (dominates(c, &n, o)) o->done = 1;
     }
-    c->node[index] = n;
-    heap_push(c, (Entry){(int64_t)(bound * h->scale), depth, (int32_t)index});
+    if (c->nodes == c->node_room) {
+        c->node_room = c->node_room ? 2 * c->node_room : 4096;
+        c->node = room(c->node, (size_t)c->node_room * sizeof(Node));
+    }
+    n.next = c->hash[at];
+    n.done = 0;
+    c->hash[at] = (int32_t)c->nodes;
+    c->node[c->nodes] = n;
+    heap_push(c, (Entry){(int64_t)(bound * h->scale), depth, (int32_t)c->nodes++});
 }
 
 static int depth_of(const Context *c, const Node *n) {
@@ -894,47 +1053,59 @@ static int take_room(const Context *c, Node *n, const Crossing *q, int point) {
     return 1;
 }
 
-/* The cheapest path of one unrolling. Returns 0: found; 1: none below the cutoff; 2: too many nodes, *energy is a bound;
- * 3: the lattice is too large. `path`, innermost first: axis of a step (its dim and prime in `steps`), 1000 + crossing
- * that settles, 2000 + array passed; `length` entries at most, then how many there are. */
-int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, const double *limit, double cutoff, int64_t most,
-                double *energy, int32_t *path, int32_t *length, int32_t *steps, int64_t *visited) {
+/* The cheapest path of one unrolling under the tables set. `offset` per table is added to its sum; `idle`: pJ per cycle.
+ * Returns 0: found; 1: none below the cutoff; 2: too many nodes, *found is a bound; 3: the lattice is too large. `path`,
+ * innermost first: axis of a step (its dim and prime in `steps`), 1000 + crossing that settles, 2000 + array passed;
+ * `length` entries at most, then how many there are. */
+int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, const double *offset, double idle,
+                double cutoff, int64_t most, double *found, int32_t *path, int32_t *length, int32_t *steps,
+                int64_t *visited) {
     const Problem *p = &c->p;
     *visited = 0;
-    if (!set_row(c, spatial, spacing) || c->points >= 1 << 24 || (int64_t)c->points * c->stages > 60000000) return 3;
-    set_costs(c, limit);
-    const double root = bound_row(c);
-    *energy = root;
+    if (!set_row(c, spatial, spacing) || c->points >= 1 << 24 || too_large(c)) return 3;
+    c->lanes = lanes_for(c->tables);
+    memset(c->pinned, 0, sizeof c->pinned);
+    set_costs(c, 0);
+    for (int l = c->tables; l < c->lanes; l++) fill_lane(c, l);
+    set_bounds(c);
+    double roots[TABLES];
+    for (int t = 0; t < c->tables; t++) {
+        roots[t] = c->bound[t];
+        if (!(roots[t] < INFINITY)) return 1;
+    }
+    Hunt h = {cutoff, 1, idle, offset};
+    const double root = objective_of(c, &h, roots);
+    *found = root;
     if (!(root < cutoff)) return 1;
+    h.scale = 1e11 / (root > 1 ? root : 1);
     c->nodes = c->heaped = 0;
     if (c->hash_size) memset(c->hash, -1, (size_t)c->hash_size * sizeof(int32_t));
-    const Hunt h = {cutoff, 1e11 / (root > 1 ? root : 1), most};
     Node start = {0};
     start.parent = -1;
     visit(c, start, &h, 0);
     while (c->heaped) {
         const Entry e = heap_pop(c);
+        if (c->node[e.node].done) continue; /* something at its place is nowhere worse */
         const Node n = c->node[e.node];
-        if (n.action & 1 << 30) continue; /* expanded at this energy already */
         const Stage *s = &c->stage[n.stage];
-        if (s->final) {
-            *energy = n.energy;
+        int alive = 0;
+        for (int i = 0; i < SLOTS; i++) alive |= n.slot[i];
+        if (s->final && !alive) {
+            *found = objective_of(c, &h, n.spent);
             int many = 0;
             for (int i = e.node; c->node[i].parent >= 0; i = c->node[i].parent) many++;
             if (many > *length) return 3;
             *length = many;
-            for (int i = e.node; c->node[i].parent >= 0; i = c->node[i].parent)
-                path[--many] = c->node[i].action & ~(1 << 30);
+            for (int i = e.node; c->node[i].parent >= 0; i = c->node[i].parent) path[--many] = c->node[i].action;
             for (int i = 0; i < c->axes; i++) steps[2 * i] = c->axis[i].dim, steps[2 * i + 1] = c->axis[i].prime;
             *visited = c->nodes;
             return 0;
         }
         if (c->nodes > most) {
-            *energy = (double)e.rank / h.scale;
+            *found = (double)e.rank / h.scale;
             *visited = c->nodes;
             return 2;
         }
-        c->node[e.node].action |= 1 << 30;
         for (int j = s->first; j < s->first + s->edges; j++) {
             const int r = c->edge[j].crossing;
             Node next = n;
@@ -945,13 +1116,13 @@ int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, cons
                 next.action = 2000 + s->k;
             } else {
                 const Crossing *q = &p->crossing[r];
-                if (!(c->cost[r][n.point] < INFINITY)) continue;
+                if (!(c->cost[r][(size_t)n.point * c->lanes] < INFINITY)) continue;
                 next.action = 1000 + r;
                 if (is_window(c, q) && !q->forgets) {
-                    next.energy += full_cost(c, r, n.point);
-                    if (q->child < SLOTS) next.slot[q->child] = (r + 1) << 24 | window_point(c, n.point);
+                    spend_full(c, &next, r);
+                    next.slot[q->child] = (r + 1) << 24 | window_point(c, n.point);
                 } else {
-                    next.energy += c->cost[r][n.point];
+                    for (int t = 0; t < c->tables; t++) next.spent[t] += c->cost[r][(size_t)n.point * c->lanes + t];
                 }
                 if (!take_room(c, &next, q, n.point)) continue;
             }
@@ -969,14 +1140,16 @@ int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, cons
                     if (p->relevant[INPUT] >> a->dim & 1 && !c->in_rank[a->dim])
                         next.slot[slot] = 0;
                     else
-                        next.energy -= step_saving(c, n.slot[slot], s->k, n.point, a->dim, a->prime);
+                        take_saving(c, &next, n.slot[slot], s->k, n.point, a->dim, a->prime);
                 }
             visit(c, next, &h, depth_of(c, &next));
         }
     }
-    *energy = cutoff;
+    *found = cutoff;
     *visited = c->nodes;
     return 1;
 }
 
-int64_t mapper_sizes(int which) { return which == 0 ? (int64_t)sizeof(Problem) : (int64_t)sizeof(Crossing); }
+int64_t mapper_sizes(int which) {
+    return which == 0 ? (int64_t)sizeof(Problem) : which == 1 ? (int64_t)sizeof(Crossing) : (int64_t)sizeof(Table);
+}

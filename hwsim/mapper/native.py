@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +25,14 @@ from hwsim.machine import OPERANDS
 from hwsim.mapper.halos import window_ranks
 from hwsim.mapper.lattice import Ints
 from hwsim.mapper.problem import Crossing, Problem
+from hwsim.mapper.timing import Regime, Timing
 
 SOURCE = Path(__file__).with_name("kernel.c")
 FLAGS = ("-O3", "-shared", "-fPIC", "-std=gnu11")
 # As in kernel.c; a problem beyond these is left to numpy.
-DIMS, ARRAYS, CROSSINGS, HOLDERS, POOLS, SLOTS, POINTS = 8, 6, 64, 8, 6, 4, 32 * 64
-INPUT = OPERANDS.index("input")
+DIMS, ARRAYS, CROSSINGS, HOLDERS, POOLS, SLOTS, POINTS, TABLES = 8, 6, 64, 8, 6, 4, 32 * 64, 6
+LEVELS = ARRAYS + 1
+COST, ENERGY, TIME, MIXED = range(4)  # kinds of tables
 PATH = 4096
 SETTLE, PASS = 1000, 2000  # codes of a path's actions; smaller ones are steps
 
@@ -40,8 +43,7 @@ class CrossingC(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("operand", "child", "parent", "inner", "outer")),
         *((name, ctypes.c_int32) for name in ("forgets", "latch", "pool")),
-        ("price", ctypes.c_double * (ARRAYS + 1)),
-        *((name, ctypes.c_double) for name in ("constant", "capacity", "bits", "word")),
+        *((name, ctypes.c_double) for name in ("capacity", "bits", "word")),
     )  # fmt: skip
 
 
@@ -62,6 +64,39 @@ class ProblemC(ctypes.Structure):
     )  # fmt: skip
 
 
+class TableC(ctypes.Structure):
+    """`Table` of kernel.c."""
+
+    _fields_ = (
+        ("kind", ctypes.c_int32),
+        ("unused", ctypes.c_int32),
+        ("energy", ctypes.c_double),
+        ("time", ctypes.c_double),
+        ("price", ((ctypes.c_double * LEVELS) * (LEVELS + 1)) * CROSSINGS),
+        ("constant", (ctypes.c_double * (LEVELS + 1)) * CROSSINGS),
+    )
+
+
+@dataclass(frozen=True)
+class Prices:
+    """A sum that is bounded: `energy` times the energy of crossings plus `time` times the cycles of a regime.
+
+    COST: the objective is at least this sum; ENERGY and TIME: factors of a product; MIXED: energy in all (idle energy
+    included) times `energy` plus cycles times `idle_free`: as part of a product.
+    """
+
+    kind: int
+    energy: float
+    time: float
+    regime: Regime | None
+    idle_free: float = 0.0
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """Weights of energy in all and of time in a MIXED sum."""
+        return self.energy, self.idle_free
+
+
 @dataclass(frozen=True)
 class Step:
     """One action of a path, innermost first: a loop over `dim`, or a `crossing` settles, or `array` is passed."""
@@ -74,9 +109,9 @@ class Step:
 
 @dataclass(frozen=True)
 class CheapestPath:
-    """The cheapest path of one unrolling, its energy by the linear prices; without steps that is only a bound."""
+    """The cheapest path of one unrolling, its objective by the linear prices; without steps that is only a bound."""
 
-    energy_pj: float
+    value: float
     steps: tuple[Step, ...]
     nodes: int
 
@@ -90,35 +125,71 @@ class Kernel:
         self.handle = ctypes.c_void_p(library.mapper_open(ctypes.byref(described)))
         if not self.handle:
             raise MemoryError("the search kernel found no room for the stages of this machine")
+        self.tables = 0
+        self.known: dict[Prices, TableC] = {}
 
     def __del__(self) -> None:
         if getattr(self, "handle", None):
             self.library.mapper_close(self.handle)
 
     def bounds(self, spatial: Ints, spacing: Ints) -> tuple[NDArray[np.float64], int]:
-        """(least energy per unrolling, windows of each input alone; points covered). -1: lattice too large."""
-        found = np.empty(len(spatial))
+        """([unrolling, table]: least sums with the windows of each input alone, points covered).
+
+        Infinite where nothing fits, -infinity where the lattice is too large.
+        """
+        found = np.empty((len(spatial), self.tables))
         left, right = (np.ascontiguousarray(a, dtype=np.int32) for a in (spatial, spacing))
         covered = self.library.mapper_bounds(
             self.handle, len(found), left.ctypes.data, right.ctypes.data, found.ctypes.data
         )
         return found, int(covered)
 
-    def path(self, spatial: Ints, spacing: Ints, cutoff_pj: float, nodes: int) -> CheapestPath:
-        """The cheapest path of one unrolling below a cutoff; windows, distances and shared memories exact."""
+    def set_tables(self, tables: Sequence[Prices]) -> None:
+        """The sums that `bounds` and `path` use from now on."""
+        for prices in tables:
+            if prices not in self.known:
+                self.known[prices] = self.table(prices)
+        self.tables = len(tables)
+        together = (TableC * len(tables))(*(self.known[prices] for prices in tables))
+        self.library.mapper_tables(self.handle, len(tables), together)
+
+    def table(self, prices: Prices) -> TableC:
+        """Prices per crossing and level: energy undivided, cycles by the instances of each segment's memories."""
+        found = TableC(kind=prices.kind, energy=prices.weights[0], time=prices.weights[1])
+        parts = [(LEVELS, prices.energy, self.problem)]
+        if prices.regime is not None:
+            timing = Timing(self.problem)
+            for segment in range(len(self.problem.arrays) + 1):
+                parts.append((segment, prices.time, timing.prices(prices.regime, segment)))
+        for group, weight, priced in parts:
+            if weight:
+                crossings = [c for pairs in priced.crossings.values() for c in pairs.values()]
+                for r, crossing in enumerate(crossings):
+                    for offset, price in enumerate(crossing.prices):
+                        found.price[r][group][crossing.segment + offset] = weight * price
+                    found.constant[r][group] = weight * crossing.first_pj * priced.elements(crossing.operand)
+        return found
+
+    def path(
+        self, spatial: Ints, spacing: Ints, offsets: NDArray[np.float64], idle_pj: float, cutoff: float, nodes: int
+    ) -> CheapestPath:
+        """The cheapest path of one unrolling below a cutoff; windows, distances and shared memories exact.
+
+        `offsets` are added to the sums of the tables; `idle_pj` per cycle counts in products.
+        """
         left, right = (np.ascontiguousarray(a, dtype=np.int32) for a in (spatial, spacing))
-        energy, length, visited = ctypes.c_double(), ctypes.c_int32(PATH), ctypes.c_int64()
+        value, length, visited = ctypes.c_double(), ctypes.c_int32(PATH), ctypes.c_int64()
         actions, loops = (ctypes.c_int32 * PATH)(), (ctypes.c_int32 * 80)()
         status = self.library.mapper_path(
-            self.handle, left.ctypes.data, right.ctypes.data, None, cutoff_pj, nodes, ctypes.byref(energy), actions,
-            ctypes.byref(length), loops, ctypes.byref(visited),
+            self.handle, left.ctypes.data, right.ctypes.data, offsets.ctypes.data, idle_pj, cutoff, nodes,
+            ctypes.byref(value), actions, ctypes.byref(length), loops, ctypes.byref(visited),
         )  # fmt: skip
         if status == 1:
             return CheapestPath(math.inf, (), visited.value)
         if status:
-            return CheapestPath(energy.value if status == 2 else 0.0, (), visited.value)
+            return CheapestPath(value.value if status == 2 else 0.0, (), visited.value)
         steps = tuple(self.step(actions[i], loops) for i in range(length.value))
-        return CheapestPath(energy.value, steps, visited.value)
+        return CheapestPath(value.value, steps, visited.value)
 
     def step(self, action: int, loops: ctypes.Array[ctypes.c_int32]) -> Step:
         """An action of the kernel."""
@@ -189,9 +260,6 @@ def described_problem(problem: Problem) -> tuple[list[Crossing], ProblemC]:
             q.forgets = child < 0 and not problem.latched(operand)
             q.latch = child < 0 and problem.latched(operand)
             q.pool = shared.index(crossing.pool) if crossing.pool in shared else -1
-            for level, price in enumerate(crossing.prices):
-                q.price[level] = price
-            q.constant = crossing.first_pj * problem.elements(operand)
             q.capacity = math.inf if crossing.capacity_bits is None else crossing.capacity_bits
             if q.pool >= 0:
                 q.capacity = p.pool_bits[q.pool]
@@ -259,14 +327,15 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
     """The library with the types of its functions."""
     pointer, whole, wide, real = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double
     library.mapper_sizes.argtypes, library.mapper_sizes.restype = [whole], wide
-    if library.mapper_sizes(0) != ctypes.sizeof(ProblemC) or library.mapper_sizes(1) != ctypes.sizeof(CrossingC):
+    if [library.mapper_sizes(i) for i in range(3)] != [ctypes.sizeof(c) for c in (ProblemC, CrossingC, TableC)]:
         raise OSError("the compiled kernel and this file disagree on its structures")
     library.mapper_open.argtypes, library.mapper_open.restype = [pointer], pointer
     library.mapper_close.argtypes, library.mapper_close.restype = [pointer], None
+    library.mapper_tables.argtypes, library.mapper_tables.restype = [pointer, whole, pointer], None
     library.mapper_bounds.argtypes = [pointer, wide, pointer, pointer, pointer]
     library.mapper_bounds.restype = wide
     library.mapper_path.argtypes = [
-        pointer, pointer, pointer, pointer, real, wide, pointer, pointer, pointer, pointer, pointer,
+        pointer, pointer, pointer, pointer, real, real, wide, pointer, pointer, pointer, pointer, pointer,
     ]  # fmt: skip
     library.mapper_path.restype = whole
     return library
