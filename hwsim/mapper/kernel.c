@@ -14,7 +14,7 @@
 #include <string.h>
 
 enum { DIMS = 8, ARRAYS = 6, LEVELS = ARRAYS + 1, CROSSINGS = 64, HOLDERS = 8, POOLS = 6, SLOTS = 4, AXES = 40 };
-enum { WORDS = 32, INPUT = 1, MAX_LENGTH = 128, STAGES = 4096, EDGES = 16384, WINDOWS = 4, TABLES = 6, LANES = 8 };
+enum { WORDS = 32, INPUT = 1, MAX_LENGTH = 128, STAGES = 4096, EDGES = 16384, WINDOWS = 4, TABLES = 6, LANES = 8, REUSES = 64 };
 enum { COST, ENERGY, TIME, MIXED }; /* what a table of prices adds up to */
 
 typedef struct {
@@ -68,6 +68,16 @@ typedef struct {
     int32_t depth, node;
 } Entry;
 
+/* How the loops outside a cut tile move it. All extents are in units of the child (times what is inside it), so that
+ * equal geometries are met again under other unrollings. */
+typedef struct {
+    int first, arrays, level; /* arrays inside the child; all arrays; the level counted */
+    int step[WINDOWS], between[LEVELS][WINDOWS], count[ARRAYS][WINDOWS], apart[ARRAYS][WINDOWS], whole[WINDOWS];
+    /* between[k]: product of the arrays first..k-1; count and apart of array j; whole: all temporal iterations */
+    int pinned[ARRAYS][WINDOWS];
+    uint64_t a, b; /* hash of all this */
+} Geometry;
+
 typedef struct {
     Problem p;
     Stage stage[STAGES];
@@ -76,6 +86,10 @@ typedef struct {
     int32_t window[WINDOWS], windows, in_rank[DIMS]; /* window dims; 1 + 2 * rank + term of a dim, 0: none */
     Memo *memo;
     uint64_t memo_size, memo_used;
+    /* iterations that loops may leave which do not see the input, ascending; vectors over them */
+    int32_t reuses, reuse[REUSES];
+    double *vector;
+    int64_t vectors, vector_room;
     /* the row at hand */
     int32_t spatial[ARRAYS][DIMS], spacing[ARRAYS][DIMS], inside[LEVELS][DIMS], temporal[DIMS];
     int32_t length[DIMS], size[DIMS][MAX_LENGTH], stride[DIMS], points, point_room;
@@ -89,6 +103,7 @@ typedef struct {
     double *cost[CROSSINGS], *blocked[ARRAYS]; /* [point][lane]; blocked: infinite where an array may not be passed */
     double *bound; /* [stage][point][lane] */
     int64_t bound_room;
+    Geometry geometry[CROSSINGS][LEVELS];
     double weight[TABLES][CROSSINGS][LEVELS], constant[TABLES][CROSSINGS];
     double *fills; /* [level][point]: fewest points of a window crossing */
     /* the exact path */
@@ -223,6 +238,17 @@ Context *mapper_open(const Problem *p) {
             c->in_rank[p->rank_dim[r][t]] = 1 + 2 * r + t;
             c->window[c->windows++] = p->rank_dim[r][t];
         }
+    int64_t reused = 1;
+    for (int e = 0; e < p->dims; e++)
+        if (!(p->relevant[INPUT] >> e & 1)) reused *= p->extent[e];
+    for (int64_t i = 1; i <= reused; i++)
+        if (reused % i == 0) {
+            if (c->reuses == REUSES) {
+                free(c);
+                return 0;
+            }
+            c->reuse[c->reuses++] = (int32_t)i;
+        }
     c->memo_size = 1 << 14;
     c->memo = calloc(c->memo_size, sizeof(Memo));
     if (!c->memo || !find_stages(c)) {
@@ -236,7 +262,7 @@ Context *mapper_open(const Problem *p) {
 void mapper_close(Context *c) {
     for (int r = 0; r < CROSSINGS; r++) free(c->cost[r]);
     for (int k = 0; k < ARRAYS; k++) free(c->blocked[k]);
-    free(c->bound), free(c->memo), free(c->coord), free(c->fills), free(c->node), free(c->heap), free(c->hash), free(c);
+    free(c->bound), free(c->vector), free(c->memo), free(c->coord), free(c->fills), free(c->node), free(c->heap), free(c->hash), free(c);
 }
 
 /* ---- the lattice of one unrolling --------------------------------------------------------------------------------- */
@@ -375,16 +401,6 @@ static int rank_points(Context *c, int a, int x, int b, int y, const Copies *cop
     return found;
 }
 
-/* How the loops outside a cut tile move it. All extents are in units of the child (times what is inside it), so that
- * equal geometries are met again under other unrollings. */
-typedef struct {
-    int first, arrays, level; /* arrays inside the child; all arrays; the level counted */
-    int step[WINDOWS], between[LEVELS][WINDOWS], count[ARRAYS][WINDOWS], apart[ARRAYS][WINDOWS], whole[WINDOWS];
-    /* between[k]: product of the arrays first..k-1; count and apart of array j; whole: all temporal iterations */
-    int pinned[ARRAYS][WINDOWS];
-    uint64_t a, b; /* hash of all this */
-} Geometry;
-
 static int wrap_of(const Geometry *g, int i, int k, int tile, int now) {
     int at = tile, total = 0;
     for (int j = g->first; j < k; j++)
@@ -456,29 +472,46 @@ static int may_save(const Context *c, const Geometry *g, int k, const int *tile,
     return (wraps[0] && (wraps[1] || steps[1])) || (wraps[1] && steps[0]);
 }
 
-/* The most points that steps from here on can save, per block of all other dims, `reuse` iterations of loops that do not
- * see the input being left. Loops that reuse it run all at once or not at all: savings are linear in where they part. */
-static double most_saved(Context *c, const Geometry *g, int k, const int *tile, const int *now, int reuse) {
-    if (!may_save(c, g, k, tile, now)) return 0;
+static double *new_vector(Context *c, int64_t *index) {
+    if (c->vectors == c->vector_room) {
+        c->vector_room = c->vector_room ? 2 * c->vector_room : 1024;
+        c->vector = room(c->vector, (size_t)(c->vector_room * c->reuses) * sizeof(double));
+    }
+    *index = c->vectors++;
+    return c->vector + *index * c->reuses;
+}
+
+static int reuse_index(const Context *c, int reuse) {
+    int low = 0, high = c->reuses - 1;
+    while (low < high) {
+        const int middle = (low + high) / 2;
+        if (c->reuse[middle] < reuse) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+/* The most points that steps from here on can save, per block of all other dims, for every number of iterations left of
+ * loops that do not see the input. Those run all at once or not at all: savings are linear in where they part. Returns
+ * the number of a vector, -1: nothing. */
+static int64_t most_saved(Context *c, const Geometry *g, int k, const int *tile, const int *now) {
+    if (!may_save(c, g, k, tile, now)) return -1;
     Hash h = {g->a, g->b};
-    feed(&h, k), feed(&h, reuse);
+    feed(&h, k);
     for (int i = 0; i < c->windows; i++) feed(&h, tile[i]), feed(&h, now[i]);
     const double *known = memo_get(c, &h);
-    if (known) return *known;
-    double best = 0, blocks = 1;
-    int fresh = 1, may_pass = k < g->arrays;
+    if (known) return (int64_t)*known;
+    double best[REUSES] = {0}, blocks = 1;
+    const int n = c->reuses;
+    int fresh = 1, passes = k < g->arrays;
     for (int i = 0; i < c->windows; i++) {
         blocks *= (double)g->whole[i] / now[i];
         fresh &= now[i] == tile[i];
-        if (k < g->arrays && g->pinned[k][i] && g->apart[k][i] != now[i]) may_pass = 0;
+        if (k < g->arrays && g->pinned[k][i] && g->apart[k][i] != now[i]) passes = 0;
     }
-    if (may_pass) best = most_saved(c, g, k + 1, tile, now, reuse);
-    if (reuse > 1 && !fresh) {
-        const double saved = (reuse - 1) * blocks * kept_points(c, g, k, tile, now, -1);
-        if (saved > 0) {
-            const double total = saved + most_saved(c, g, k, tile, now, 1);
-            if (total > best) best = total;
-        }
+    if (passes) {
+        const int64_t later = most_saved(c, g, k + 1, tile, now);
+        if (later >= 0) memcpy(best, c->vector + later * n, (size_t)n * sizeof(double));
     }
     for (int i = 0; i < c->windows; i++) {
         int limit = g->whole[i];
@@ -498,13 +531,25 @@ static double most_saved(Context *c, const Geometry *g, int k, const int *tile, 
             int next[WINDOWS];
             memcpy(next, now, sizeof next);
             next[i] *= prime;
-            const double total =
-                (prime - 1) * (blocks / prime) * reuse * kept + most_saved(c, g, k, tile, next, reuse);
-            if (total > best) best = total;
+            const int64_t later = most_saved(c, g, k, tile, next);
+            const double each = (prime - 1) * (blocks / prime) * kept;
+            for (int x = 0; x < n; x++) {
+                const double total = each * c->reuse[x] + (later >= 0 ? c->vector[later * n + x] : 0);
+                if (total > best[x]) best[x] = total;
+            }
         }
     }
-    memo_put(c, h, best);
-    return best;
+    if (!fresh && n > 1) {
+        const double each = blocks * kept_points(c, g, k, tile, now, -1);
+        for (int x = 1; x < n && each > 0; x++)
+            if (each * (c->reuse[x] - 1) + best[0] > best[x]) best[x] = each * (c->reuse[x] - 1) + best[0];
+    }
+    int64_t index = -1;
+    int any = 0;
+    for (int x = 0; x < n; x++) any |= best[x] > 0;
+    if (any) memcpy(new_vector(c, &index), best, (size_t)n * sizeof(double));
+    memo_put(c, h, (double)index);
+    return index;
 }
 
 /* The geometry of a crossing at a level; pins where the row fixes them. */
@@ -535,33 +580,40 @@ static void seal(const Context *c, Geometry *g) {
     g->a = h.a, g->b = h.b;
 }
 
-/* Fewest points over all orders outside, the input being alone; least over the distances that the row leaves open. */
-static double fewest(Context *c, const Crossing *q, Geometry *g, const int *tile, int reuse, int from) {
+/* Fewest points over all orders outside, the input being alone, for every number of iterations left of loops that do not
+ * see it; least over the distances that the row leaves open. */
+static void fewest(Context *c, const Crossing *q, Geometry *g, const int *tile, int from, double *found) {
     for (int at = from; at < c->p.arrays * c->windows; at++) {
         const int j = at / c->windows, i = at % c->windows;
         if (j < q->inner || g->pinned[j][i] || g->count[j][i] <= 1 || g->whole[i] == tile[i]) continue;
         int low = tile[i];
         for (int b = q->inner; b < j; b++)
             if (g->pinned[b][i]) low = g->apart[b][i];
-        double best = INFINITY;
+        for (int x = 0; x < c->reuses; x++) found[x] = INFINITY;
         for (int f = 1; f <= g->whole[i] / low; f++)
             if ((g->whole[i] / low) % f == 0) {
                 Geometry fixed = *g;
+                double with[REUSES];
                 fixed.pinned[j][i] = 1, fixed.apart[j][i] = low * f;
-                const double found = fewest(c, q, &fixed, tile, reuse, at + 1);
-                if (found < best) best = found;
+                fewest(c, q, &fixed, tile, at + 1, with);
+                for (int x = 0; x < c->reuses; x++)
+                    if (with[x] < found[x]) found[x] = with[x];
             }
-        return best;
+        return;
     }
-    for (int i = 0; i < c->windows; i++) { /* a tile that no pinned distance can have */
+    for (int i = 0; i < c->windows; i++) /* a tile that no pinned distance can have */
         for (int j = q->inner; j < c->p.arrays; j++)
-            if (g->pinned[j][i] && g->apart[j][i] % tile[i]) return INFINITY;
-    }
+            if (g->pinned[j][i] && g->apart[j][i] % tile[i]) {
+                for (int x = 0; x < c->reuses; x++) found[x] = INFINITY;
+                return;
+            }
     seal(c, g);
-    double blocks = reuse;
+    double blocks = 1;
     for (int i = 0; i < c->windows; i++) blocks *= (double)g->whole[i] / tile[i];
     const double all = blocks * whole_points(c, g, tile);
-    return q->forgets ? all : all - most_saved(c, g, q->inner, tile, tile, reuse);
+    const int64_t saved = q->forgets ? -1 : most_saved(c, g, q->inner, tile, tile);
+    for (int x = 0; x < c->reuses; x++)
+        found[x] = all * c->reuse[x] - (saved >= 0 ? c->vector[saved * c->reuses + x] : 0);
 }
 
 /* ---- prices of settling at every point ------------------------------------------------------------------------------ */
@@ -625,19 +677,23 @@ static void set_fills(Context *c, int r, int point) {
     const Crossing *q = &c->p.crossing[r];
     int tile[WINDOWS] = {0};
     tile_of(c, q, point, tile);
-    const int reuse = (int)reuse_at(c, INPUT, point);
+    const int x = reuse_index(c, (int)reuse_at(c, INPUT, point));
     for (int l = q->inner; l <= q->outer; l++) {
         double value = 0;
         if (counted(c, r, l)) {
-            Geometry g;
-            set_geometry(c, q, l, &g);
-            seal(c, &g);
-            Hash h = {g.a ^ 0xF111ull, g.b + q->forgets};
+            Geometry *g = &c->geometry[r][l];
+            Hash h = {g->a ^ 0xF111ull, g->b + q->forgets};
             for (int i = 0; i < c->windows; i++) feed(&h, tile[i]);
-            feed(&h, reuse);
             const double *known = memo_get(c, &h);
-            value = known ? *known : fewest(c, q, &g, tile, reuse, 0);
-            if (!known) memo_put(c, h, value);
+            int64_t index = known ? (int64_t)*known : 0;
+            if (!known) {
+                double found[REUSES];
+                Geometry open = *g;
+                fewest(c, q, &open, tile, 0, found);
+                memcpy(new_vector(c, &index), found, (size_t)c->reuses * sizeof(double));
+                memo_put(c, h, (double)index);
+            }
+            value = c->vector[index * c->reuses + x];
         }
         c->fills[(size_t)point * LEVELS + l] = value;
     }
@@ -667,6 +723,9 @@ static void set_costs(Context *c, int first) {
         if (p->relevant[INPUT] >> e & 1 && !c->in_rank[e]) others |= 1 << e;
     for (int r = 0; r < p->crossings; r++) {
         const Crossing *q = &p->crossing[r];
+        if (is_window(c, q))
+            for (int l = q->inner; l <= q->outer; l++)
+                set_geometry(c, q, l, &c->geometry[r][l]), seal(c, &c->geometry[r][l]);
         double sum[TABLES];
         for (int t = 0; t < c->tables; t++) {
             sum[t] = 0;
@@ -881,14 +940,12 @@ static double savings_left(Context *c, int32_t slot, int stage, int point, doubl
     const Crossing *q = &c->p.crossing[r];
     int tile[WINDOWS] = {0}, now[WINDOWS] = {0};
     tile_of(c, q, cut, tile), tile_of(c, q, point, now);
-    const int reuse = (int)reuse_at(c, INPUT, point);
+    const int x = reuse_index(c, (int)reuse_at(c, INPUT, point));
     double any = 0;
     for (int l = q->inner; l <= q->outer; l++)
         if (counted(c, r, l)) {
-            Geometry g;
-            set_geometry(c, q, l, &g);
-            seal(c, &g);
-            const double most = most_saved(c, &g, c->stage[stage].k, tile, now, reuse);
+            const int64_t saved = most_saved(c, &c->geometry[r][l], c->stage[stage].k, tile, now);
+            const double most = saved >= 0 ? c->vector[saved * c->reuses + x] : 0;
             any += most;
             for (int t = 0; t < c->tables; t++) left[t] += c->weight[t][r][l] * most;
         }
@@ -910,9 +967,7 @@ static void take_saving(Context *c, Node *n, int32_t slot, int k, int point, int
     if (runner < 0 && fresh) return; /* an input that its loops reuse settles after them */
     for (int l = q->inner; l <= q->outer; l++)
         if (counted(c, r, l)) {
-            Geometry g;
-            set_geometry(c, q, l, &g);
-            const double saved = (prime - 1) * (blocks / prime) * kept_points(c, &g, k, tile, now, runner);
+            const double saved = (prime - 1) * (blocks / prime) * kept_points(c, &c->geometry[r][l], k, tile, now, runner);
             for (int t = 0; t < c->tables; t++) n->spent[t] -= c->weight[t][r][l] * saved;
         }
 }
@@ -937,9 +992,7 @@ static void spend_full(Context *c, Node *n, int r) {
     for (int t = 0; t < c->tables; t++) n->spent[t] += c->constant[t][r];
     for (int l = q->inner; l <= q->outer; l++)
         if (counted(c, r, l)) {
-            Geometry g;
-            set_geometry(c, q, l, &g);
-            const double points = blocks * whole_points(c, &g, tile);
+            const double points = blocks * whole_points(c, &c->geometry[r][l], tile);
             for (int t = 0; t < c->tables; t++) n->spent[t] += c->weight[t][r][l] * points;
         }
 }
