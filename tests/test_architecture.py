@@ -17,7 +17,7 @@ ORDER = (
     "extraction", "importers", "extract", "models_in", "integer", "evaluate", "table", "explore", "verify", "export_c",
     "export_onnx",
 )  # fmt: skip
-TORCH_EDGE = {"extract", "extraction", "integer", "models_in", "verify", "export_c"}
+TORCH_EDGE = {"extract", "extraction", "integer", "models_in", "verify", "export_c", "export_onnx"}
 
 
 def modules(package: str) -> list[tuple[str, Path]]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hwsim.errors import WorkloadError
 from hwsim.extraction.ir import Arg, Meta, Op, OpGraph, Quantization, Ref
 from hwsim.extraction.lower import QUANTIZER
+from hwsim.importers.onnx_patterns import Patterns, find_patterns
 
 QUANT_OPS = ("Quant", "BipolarQuant", "Trunc", "IntQuant")
 # (bits, signed) of an element type that holds codes.
@@ -123,6 +124,7 @@ class OnnxReader:
         self.coded: dict[str, str] = {}  # values that are codes -> their quantizer
         self.ops: list[Op] = []
         self.layer = ""
+        self.patterns = Patterns()
 
     def read(self, input_shape: tuple[int, ...] | None) -> OpGraph:
         """The whole graph."""
@@ -141,7 +143,8 @@ class OnnxReader:
         for entry in inputs:
             if entry.name not in self.metas:
                 raise WorkloadError(f"{self.path}: {self.open_size(entry)}")
-        for number, node in enumerate(self.graph.node):
+        self.patterns = find_patterns(self)
+        for number, node in enumerate(self.patterns.nodes):
             self.layer = layer_name(node, number)
             self.translate(node)
         names = tuple(entry.name for entry in inputs)
@@ -340,7 +343,11 @@ class OnnxReader:
         flat = np.unique(zeros.reshape(-1))
         whole = flat.size == 1 and float(flat[0]).is_integer()
         zero = int(flat[0]) if whole else None
-        self.quantizers[name] = Quantization(name, bits, signed, bool(np.any(flat)), scales, of_weight, zero)
+        offset = bool(np.any(flat))
+        bits, signed = self.patterns.narrowed.get(output, (bits, signed))
+        if output in self.patterns.offsets:
+            offset, zero = True, None
+        self.quantizers[name] = Quantization(name, bits, signed, offset, scales, of_weight, zero)
         self.coded[output] = name
         self.ops.append(Op(QUANTIZER, {"x": source, "name": name}, (output,), self.layer, self.layer))
 
@@ -375,7 +382,8 @@ def convolve(read: OnnxReader, node: Any, x: str, weight: Arg, shape: tuple[int,
         source = Ref(padded)
         codes = read.quantizers.get(read.coded.get(x, ""))
         if codes is not None and codes.offset:  # zeros are put round the numbers: a code if 0.0 has one
-            read.policies[read.layer] = "border_bias" if codes.zero_point is None else "snap_offset"
+            literal = "border_bias" if codes.zero_point is None else "snap_offset"
+            read.policies[read.layer] = read.patterns.policies.get(output, literal)
     read.op(
         "aten.convolution", output, input=source, weight=weight, bias=bias, stride=tuple(strides),
         padding=(0,) * axes, dilation=tuple(dilations), groups=int(options.get("group", 1)),

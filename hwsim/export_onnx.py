@@ -1,0 +1,91 @@
+# pyright: basic
+"""`python -m hwsim.export_onnx CHECKPOINT OUT.onnx [--format qdq|qonnx] [--offset keep|snap]`: the network as ONNX.
+
+`qdq`: QuantizeLinear and DequantizeLinear with int2, int4 and int8 codes; `qonnx`: Quant nodes. `keep` writes the real
+beta as arithmetic beside each quantizer, `snap` moves it to a zero point, and the difference is printed. With --images
+the file is run in onnxruntime (qdq) or qonnx and compared with the integer machine, code for code.
+Exit codes: 0; 2 for bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from hwsim.errors import HwsimError, WorkloadError
+from hwsim.integer.lower import lower
+from hwsim.integer.onnx_check import ENGINES, agreement, engine_for
+from hwsim.integer.onnx_source import FORMS, OFFSETS, Exported, onnx_network
+from hwsim.verify import test_images
+from quant import checkpoint
+from quant.data import write_atomically
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m hwsim.export_onnx", description=__doc__)
+    p.add_argument("checkpoint", type=Path, help="folder of a trained, quantized network")
+    p.add_argument("out", type=Path, help="the ONNX file to write")
+    p.add_argument("--format", choices=FORMS, default="qdq")
+    p.add_argument("--offset", choices=OFFSETS, default="keep", help="real-valued beta as arithmetic, or zero points")
+    p.add_argument("--images", type=int, default=0, help="test images to run the file on (default 0: none)")
+    p.add_argument("--random", action="store_true", help="use noise instead of images")
+    p.add_argument("--engine", choices=ENGINES, help="what runs it (default: onnxruntime for qdq, qonnx for qonnx)")
+    p.add_argument("--data-dir", type=Path, help="folder of the checkpoint's data set (default: $HWSIM_DATA)")
+    return p
+
+
+def export(arguments: argparse.Namespace) -> list[str]:
+    """Write the file and compare; the lines to print."""
+    model, meta = checkpoint.load(arguments.checkpoint)
+    if meta.quantization is None:
+        raise WorkloadError(
+            f"{arguments.checkpoint}: a float network, it has no quantizers; quantize it with python -m "
+            "quant.calibrate or python -m quant.train --bits W4A4"
+        )
+    if not meta.input_shape:
+        raise WorkloadError(f"{arguments.checkpoint}: settings.json has no input_shape")
+    example = torch.zeros(1, *meta.input_shape)
+    made = onnx_network(model, example, form=arguments.format, offset=arguments.offset, name=meta.model)
+    content = made.proto.SerializeToString()
+    write_atomically(arguments.out, lambda file: file.write(content))
+    lines = [f"{arguments.out}: {len(content)} bytes, {describe(made)}"]
+    if arguments.images > 0:
+        images, labels = test_images(arguments.checkpoint, arguments.data_dir, arguments.images, arguments.random)
+        lowered = lower(model, images[:1], name=meta.model)
+        engine = arguments.engine or engine_for(arguments.format)
+        lines.append(agreement(made, lowered, images, labels, engine=engine).text())
+    return lines
+
+
+def describe(made: Exported) -> str:
+    """Quantizers by type, and what became of their offsets."""
+    types = Counter(a.type for a in made.activations.values())
+    lines = ", ".join(f"{count} of {kind}" for kind, count in sorted(types.items()))
+    exact = sum(a.grid.offset == "exact" for a in made.activations.values())
+    text = f"{len(made.activations)} activation quantizers ({lines}); offsets: {len(made.kept)} kept as arithmetic, "
+    text += f"{len(made.snapped)} snapped, {exact} were integers already"
+    if made.snapped:
+        text += f"; beta moved by at most {made.largest_shift:.3f} steps"
+    return text
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; the exit code."""
+    arguments = parser().parse_args(argv)
+    try:
+        lines = export(arguments)
+    except (HwsimError, ValueError, OSError) as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return getattr(problem, "exit_code", 2)
+    print("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
