@@ -3,7 +3,8 @@
 
 The model runs through torch.export (non-strict, on fake tensors: no arithmetic, no copies of weights), each quantizer
 appearing as one node with its module's name; what does not export is recorded while it runs once. The graph then goes
-through the handlers of `hwsim.extraction`. Only shapes, names and the quantizers' integers are read, never a value.
+through the handlers of `hwsim.extraction`. Shapes, names and the quantizers' integers are read; of a trained network
+also which offsets are exactly 0, and the code that 0.0 has in front of a padded convolution.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from hwsim.extraction.lower import lower
 from hwsim.extraction.record import record
 from hwsim.extraction.table import HANDLERS
 from hwsim.workload import Workload
-from quant.quantizer import export_names, quantizers
+from quant.quantizer import BaseQuantizer, export_names, quantizers
 
 
 def extract(model: nn.Module, example: Any, *, name: str | None = None, allow_uncosted: bool = False) -> Workload:
@@ -93,7 +94,7 @@ def recorded(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], na
             "Give the shape it expects with --input"
         ) from None
     note = f"torch.export refused the model ({first_line(problem)}); its operators were recorded from one run instead"
-    return OpGraph(**{**graph.__dict__, "notes": (*graph.notes, note)})
+    return OpGraph(**{**graph.__dict__, "notes": (*graph.notes, note), "pad_codes": pad_codes(model)})
 
 
 def first_line(problem: Exception) -> str:
@@ -108,11 +109,35 @@ def describe(value: Any) -> str:
 
 
 def quantizations(model: nn.Module) -> dict[str, Quantization]:
-    """Plain integers out of every quantizer, by qualified name."""
+    """Plain integers out of every quantizer, by qualified name. An offset that training left at 0 is none."""
     return {
-        name: Quantization(name, q.spec.bits, q.spec.signed, q.spec.offset, q.rows, q.is_weight)
+        name: Quantization(
+            name, q.spec.bits, q.spec.signed, q.spec.offset and not has_no_offset(q), q.rows, q.is_weight
+        )
         for name, q in quantizers(model)
     }
+
+
+def is_trained(q: BaseQuantizer) -> bool:
+    """Whether a quantizer's numbers are known: neither on the meta device nor waiting for initialisation."""
+    return not q.initialized.is_meta and bool(q.initialized)
+
+
+def has_no_offset(q: BaseQuantizer) -> bool:
+    """Whether a trained quantizer's offset is exactly 0."""
+    return is_trained(q) and not bool(q.offset().detach().any())
+
+
+def pad_codes(model: nn.Module) -> dict[str, int]:
+    """The code of 0.0 at the input of every convolution with a trained quantizer, by qualified name."""
+    found: dict[str, int] = {}
+    for name, module in model.named_modules():
+        q = getattr(module, "input_quantizer", None)
+        if isinstance(q, BaseQuantizer) and hasattr(module, "padding_policy") and q.rows == 1 and is_trained(q):
+            with torch.no_grad():
+                zero = torch.zeros(1, dtype=q.step().dtype, device=q.step().device)
+                found[name] = int(q.codes(zero).round())
+    return found
 
 
 def padding_policies(model: nn.Module) -> dict[str, str]:
@@ -159,6 +184,7 @@ class ProgramReader:
             tuple(outputs),
             quantizations(self.model),
             padding_policies(self.model),
+            pad_codes=pad_codes(self.model),
         )
 
     def walk(self, module: torch.fx.GraphModule, prefix: str) -> list[Arg]:

@@ -108,6 +108,7 @@ class Layer:
     activation (`weight_is_activation`). Other operators list their inputs and count `elements` of work.
     `padding` is (top, bottom, left, right) in input pixels. `padding_policy`: how zero padding meets the offset
     (`pad_code`, `snap_offset`, `pad_beta`, `border_bias`; empty where there is nothing to pad).
+    `pad_code`: the code that 0.0 has at the layer's input, where the trained offset is known; None: not known.
     `window`: elements read per output element (pooling); 1 elsewhere.
     """
 
@@ -126,6 +127,7 @@ class Layer:
     weight_is_activation: bool = False
     window: int = 1
     source: str = ""  # what it was in the model, for messages
+    pad_code: int | None = None
 
     @property
     def has_macs(self) -> bool:

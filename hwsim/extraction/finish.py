@@ -232,6 +232,7 @@ def freeze(draft: Draft) -> Layer:
         dilation=draft.dilation,
         padding=draft.padding,
         padding_policy=draft.padding_policy,
+        pad_code=draft.pad_code,
         bias=draft.bias,
         weight_is_activation=isinstance(draft.weight, Act),
         window=draft.window,

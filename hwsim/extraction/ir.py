@@ -92,6 +92,7 @@ class OpGraph:
     """A whole network. `inputs`: values the user supplies; `constants`: value -> qualified parameter name.
 
     `quantizers` and `padding_policies` go by module name: what the graph itself does not say about a quantized model.
+    `pad_codes`: the code of 0.0 at a module's input, for modules whose trained offset is known.
     """
 
     name: str
@@ -103,6 +104,7 @@ class OpGraph:
     quantizers: Mapping[str, Quantization] = field(default_factory=dict[str, Quantization])
     padding_policies: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: tuple[str, ...] = field(default=())
+    pad_codes: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def uses(self) -> dict[str, int]:
         """How often each value is read; being an output of the network counts as a read."""

@@ -50,7 +50,9 @@ def convolution(walk: Lowering, op: Op) -> None:
     draft = producer(result)
     draft.stride, draft.dilation = stride, dilation
     draft.padding = (own[0] + absorbed[0], own[1] + absorbed[1], own[2] + absorbed[2], own[3] + absorbed[3])
-    draft.padding_policy = walk.graph.padding_policies.get(op.module, "") if any(draft.padding) else ""
+    if any(draft.padding):
+        draft.padding_policy = walk.graph.padding_policies.get(op.module, "")
+        draft.pad_code = walk.graph.pad_codes.get(op.module)
     walk.bind(op, result.seen_as(walk.shape(op)))
 
 

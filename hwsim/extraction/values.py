@@ -91,6 +91,7 @@ class Draft:
     dilation: tuple[int, int] = (1, 1)
     padding: Padding = (0, 0, 0, 0)
     padding_policy: str = ""
+    pad_code: int | None = None
     bias: bool = False
     window: int = 1
     name: str = ""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from hwsim.integer import graph, kernels
 from hwsim.integer.compare import readers, reference, reference_codes, unframed
+from hwsim.integer.forms import Form, at
 from hwsim.integer.geometry import border_share
 from hwsim.integer.graph import IntegerModel, Node
 from hwsim.integer.lower import lower
@@ -338,8 +339,9 @@ def workload_layer(model: IntegerModel, node: graph.Convolve) -> Layer:
     """The layer as the cost model sees it, with what the integer network knows better: bits, offset, accumulator."""
     x = model.node(node.x)
     assert x.code is not None
-    bias = any(any(n.form.intercepts) for n in model.nodes
-               if isinstance(n, graph.Requantize) and node.name in n.form.sources)  # fmt: skip
+    forms = [n.form for n in model.nodes if isinstance(n, (graph.Requantize, graph.Evaluate))]
+    forms += [model.output] if isinstance(model.output, Form) else []
+    bias = any(has_bias(model, node, form) for form in forms if node.name in form.sources)
     least, largest = int(node.weight.min()), int(node.weight.max())
     weight_bits = max(1, kernels.bits_for(least, largest))
     source = Operand(node.x, x.shape, _bits(x), x.code.n < 0, x.code.beta != 0)
@@ -356,29 +358,46 @@ def workload_layer(model: IntegerModel, node: graph.Convolve) -> Layer:
         node.layer or node.name, op, (source,), Operand(f"{node.name}.out", node.shape, 32),
         Operand(f"{node.name}.weight", tuple(node.weight.shape), weight_bits), loops, stride, dilation, padding,
         node.padding.policy if node.padding.policy != "none" else "", bias,
-        kernels.bits_for(node.range.least, node.range.largest),
+        kernels.bits_for(node.range.least, node.range.largest), pad_code=x.code.zero_code if any(padding) else None,
     )  # fmt: skip
+
+
+def has_bias(model: IntegerModel, node: graph.Convolve, form: Form) -> bool:
+    """Whether a constant is added to these sums anyway (a bias, a batch norm), beside what Eq. 5 folds into it."""
+    code = model.node(node.x).code
+    slopes = next(t.slopes for t in form.terms if node.name in t.nodes)
+    if code is None or form.border is not None or len(slopes) not in (1, len(node.weight)):
+        return any(form.intercepts)
+    sums = node.weight.to(torch.int64).flatten(1).sum(1).tolist()
+    folded = [at(slopes, k) * code.beta / code.s * total for k, total in enumerate(sums)]
+    return any(at(form.intercepts, k) != value for k, value in enumerate(folded))
+
+
+def offset_classes(model: IntegerModel, capabilities: Capabilities = UNLIMITED) -> dict[str, OffsetCost]:
+    """What the offset of each convolution and linear layer needs on a machine, by layer: no image is run.
+
+    The rule is the cost model's own (`hwsim.pricing.offsets`), its facts are those of the integer network.
+    """
+    return {n.layer: offset_cost(workload_layer(model, n), capabilities) for n in model.convolutions}
 
 
 def annotate(workload: Workload, model: IntegerModel) -> Workload:
     """The workload with what the integer network proves, for layers of equal name: accumulator bits, real offsets.
 
-    An offset that training left at exactly 0 costs nothing: such inputs lose their offset here.
+    An offset that training left at exactly 0 costs nothing: such tensors lose their offset here.
     """
     known = {n.layer: n for n in model.convolutions}
+    codes = {layer.inputs[0].name: model.node(known[layer.name].x).code for layer in workload if layer.name in known}
+    without = {name for name, code in codes.items() if code is not None and code.beta == 0}
 
-    def better(layer: Layer) -> Layer:
+    def proven(layer: Layer) -> Layer:
         node = known.get(layer.name)
         if node is None:
             return layer
-        code = model.node(node.x).code
-        inputs = layer.inputs
-        if code is not None and code.beta == 0:
-            inputs = (dataclasses.replace(inputs[0], offset=False), *inputs[1:])
-        bits = kernels.bits_for(node.range.least, node.range.largest)
-        return dataclasses.replace(layer, inputs=inputs, accumulator_bits=bits)
+        return dataclasses.replace(layer, accumulator_bits=kernels.bits_for(node.range.least, node.range.largest))
 
-    return Workload(workload.name, (better(layer) for layer in workload.layers), workload.coverage, workload.notes)
+    found = Workload(workload.name, map(proven, workload.layers), workload.coverage, workload.notes)
+    return found.map_tensors(lambda t: dataclasses.replace(t, offset=False) if t.name in without else t)
 
 
 def _bits(node: Node) -> int:

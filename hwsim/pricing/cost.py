@@ -110,7 +110,11 @@ def price_network(
         totals=totals(workload, accelerator, layers, stages, areas),
         areas=areas,
         resident=tuple(sorted(resident)),
-        assumptions=assumptions(accelerator, areas, resident),
+        assumptions=(
+            *assumptions(accelerator, areas, resident),
+            *border_assumptions(layers),
+            *gating_assumptions(accelerator, shares),
+        ),
         warnings=warnings(stages, accelerator),
     )
 
@@ -142,9 +146,9 @@ def operand_tensors(layer: Layer) -> dict[Operand, str]:
 def residents(stages: tuple[Stage, ...], accelerator: Accelerator, counts: Mapping[str, Counts]) -> frozenset[str]:
     """Tensors that stay in the activation memory between the stage that makes them and the last that reads them.
 
-    A tensor qualifies when every stage that touches it takes it through that memory, its maker spills no partial sums
-    to the outermost memory, and no reader needs a padded copy. At every stage the kept tensors, whole, and the tiles
-    of all other operands must fit together.
+    A tensor qualifies when every stage that touches it takes it through that memory and its maker spills no partial
+    sums to the outermost memory. At every stage the kept tensors, whole and with the border of codes that a reader may
+    need around them, and the tiles of all other operands must fit together.
     """
     home = accelerator.activation_memory
     if home is None or home.size_bits is None:
@@ -158,10 +162,21 @@ def residents(stages: tuple[Stage, ...], accelerator: Accelerator, counts: Mappi
             continue
         touched = [stages[index] for index in (life.born, *users)]
         if all(goes_through(stage, name, accelerator, home, counts) for stage in touched):
-            size = words(life.tensor.elements, life.tensor.bits, home.word_bits, home.packing) * home.word_bits
+            held = held_elements(life.tensor, [stages[index] for index in users], accelerator)
+            size = words(held, life.tensor.bits, home.word_bits, home.packing) * home.word_bits
             saving = sum(saving_pj(stage, name, accelerator, counts) for stage in touched)
             stays.append(Stay(name, life.born, life.last, size, saving))
     return choose_resident(stays, tiles, home.size_bits)
+
+
+def held_elements(tensor: Tensor, readers: Iterable[Stage], accelerator: Accelerator) -> int:
+    """Codes to keep for a tensor: its own, and the widest border that a reader needs around it (`padded_copy`)."""
+    borders = [
+        offset_cost(stage.layer, accelerator.capabilities).border_codes
+        for stage in readers
+        if stage.layer.has_macs and stage.layer.inputs[0].name == tensor.name
+    ]
+    return tensor.elements + max(borders, default=0)
 
 
 def stage_tiles(stage: Stage, accelerator: Accelerator, home: Memory, counts: Mapping[str, Counts]) -> dict[str, int]:
@@ -191,8 +206,6 @@ def goes_through(
         return True
     layer = effective_layer(stage)
     mine = [operand for operand, name in operand_tensors(layer).items() if name == tensor]
-    if "input" in mine and offset_cost(layer, accelerator.capabilities).kind == "padded_copy":
-        return False
     found = counts[stage.layer.name]
     if "output" in mine and found.reads(accelerator.outermost.name, "output"):
         return False
@@ -289,6 +302,29 @@ def assumptions(
     if guessed:
         found.append(f"area or leakage estimated (CACTI, Horowitz, Stillmaker; 10 mW/mm2) for: {', '.join(guessed)}")
     return tuple(found)
+
+
+def border_assumptions(layers: Iterable[LayerCost]) -> tuple[str, ...]:
+    """How inputs that need a border of codes come to have one."""
+    needed = sum(layer.offset.kind == "padded_copy" for layer in layers)
+    if not needed:
+        return ()
+    return (
+        f"inputs that need a border of codes other than 0 ({needed} layers, class padded_copy) are stored inside it by "
+        "their maker: the border is written to the outermost memory once per layer, the input is not copied again",
+    )
+
+
+def gating_assumptions(accelerator: Accelerator, shares: Mapping[str, float]) -> tuple[str, ...]:
+    """What zero codes save here."""
+    if not shares:
+        return ()
+    if "input" not in accelerator.capabilities.zero_gating:
+        return (f"shares of zero codes were given; {accelerator.name} gates no multiplier, so they save nothing",)
+    return (
+        f"zero input codes gate {100 * accelerator.capabilities.zero_gating_saving:g} % of a MAC's energy, by the "
+        f"shares given for {len(shares)} layers",
+    )
 
 
 def modelled_assumptions(accelerator: Accelerator) -> list[str]:

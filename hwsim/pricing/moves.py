@@ -131,10 +131,11 @@ def fixed_moves(layer: Layer, accelerator: Accelerator, offset: OffsetCost) -> l
     parameters = parameter_bits(layer, accelerator.capabilities)
     if parameters:
         moved.append(moved_bits(outer, "parameters", parameters, 0))
-    if offset.copy_reads:
-        moved.append(moved_words(outer, "offset", "code", x.bits, offset.copy_reads, offset.copy_writes))
-    read_bits = offset.extra_read_bits - offset.copy_reads * x.bits
-    write_bits = offset.extra_write_bits - offset.copy_writes * x.bits
+    around = offset.border_codes
+    if around:
+        moved.append(moved_words(outer, "offset", "code", x.bits, 0, around))
+    read_bits = offset.extra_read_bits
+    write_bits = offset.extra_write_bits - around * x.bits
     if read_bits or write_bits:
         moved.append(moved_bits(outer, "offset", read_bits, write_bits))
     return moved

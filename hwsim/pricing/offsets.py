@@ -21,7 +21,8 @@ BIAS_BITS = 32
 class OffsetCost:
     """Class and price of a layer's offset: bits stored, additions, bits read and written beyond the layer's own.
 
-    `copy_reads`, `copy_writes`: input codes among them that are copied, packed as the memory packs codes.
+    `border_codes`: codes among them that stand around the input in memory, written once (their reading is counted
+    with the input's, whose points include the border).
     """
 
     kind: OffsetClass = "none"
@@ -30,8 +31,7 @@ class OffsetCost:
     extra_read_bits: int = 0
     extra_write_bits: int = 0
     why: str = "no operand has an offset"
-    copy_reads: int = 0
-    copy_writes: int = 0
+    border_codes: int = 0
 
     def to_dict(self) -> dict[str, str | int]:
         """As it stands in the report."""
@@ -56,11 +56,14 @@ def offset_cost(layer: Layer, capabilities: Capabilities) -> OffsetCost:
         return dynamic(layer)
     if not layer.inputs[0].offset:
         return NO_OFFSET
-    if not any(layer.padding) or layer.padding_policy == "pad_beta":
-        why = "constant bias absorbs beta" if not any(layer.padding) else "the border is code 0, which means beta"
-        return folded(layer, why)
+    if not meets_padding(layer):
+        return folded(layer, "constant bias absorbs beta: no tap meets padding")
+    if layer.padding_policy == "pad_beta":
+        return folded(layer, "the border is code 0, which means beta")
     if layer.padding_policy == "border_bias":
         return border_bias(layer, capabilities)
+    if layer.pad_code == 0:
+        return folded(layer, "constant bias absorbs beta; the code of zero is 0 here")
     if capabilities.pad_value == "any_code":
         return folded(layer, "constant bias absorbs beta; the machine pads with the code of zero", layer.inputs[0].bits)
     return padded_copy(layer)
@@ -79,22 +82,32 @@ def folded(layer: Layer, why: str, register_bits: int = 0) -> OffsetCost:
     return OffsetCost("folded", bits + register_bits, layer.output.elements, bits, 0, f"{why}, which the layer lacked")
 
 
+def meets_padding(layer: Layer) -> bool:
+    """Whether any tap of any output position lies in the padding: a stride may step past what is padded behind."""
+    loops = layer.loops
+    return any(len(seen) < taps for axis, taps in ((0, loops.R), (1, loops.S)) for seen in tap_sets(layer, axis))
+
+
 def padded_copy(layer: Layer) -> OffsetCost:
-    """The machine pads with zero only: the input is copied once into a buffer whose border holds the right code."""
+    """The machine pads with zero only: in memory the input stands inside a border that holds the right code.
+
+    Whoever makes the input stores it there, so only the border itself is written beside the input's own codes. It is
+    read as part of the input: counts live in the padded map (docs/counting.md).
+    """
     x = layer.inputs[0]
     top, bottom, left, right = layer.padding
-    rows, columns = x.shape[-2] + top + bottom, x.shape[-1] + left + right
-    copied = x.elements // (x.shape[-2] * x.shape[-1]) * rows * columns
+    rows, columns = x.shape[-2], x.shape[-1]
+    border = x.elements // (rows * columns) * ((rows + top + bottom) * (columns + left + right) - rows * columns)
     base = folded(layer, "")
     return OffsetCost(
         "padded_copy",
-        copied * x.bits + base.extra_bits,
+        border * x.bits + base.extra_bits,
         base.extra_adds,
-        x.size_bits + base.extra_read_bits,
-        copied * x.bits,
-        "the border needs a code that the machine cannot pad with (pad_value: zero_only): the input is copied with it",
-        x.elements,
-        copied,
+        base.extra_read_bits,
+        border * x.bits,
+        "the border needs a code that the machine cannot pad with (pad_value: zero_only): it stands in memory around "
+        "the input",
+        border,
     )
 
 

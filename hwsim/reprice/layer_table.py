@@ -24,7 +24,6 @@ from hwsim.mapping import Mapping
 from hwsim.packing import held_bits
 from hwsim.pricing.layer_cost import LayerCost, price
 from hwsim.pricing.mac import refusals
-from hwsim.pricing.offsets import offset_cost
 from hwsim.pricing.unit_prices import unit_prices
 from hwsim.reprice.bounds import SimpleBounds, Solved, price_vector, solved_point, transferred
 from hwsim.reprice.grid import Bools, Floats, Grid, Ints, Prices, tile_of
@@ -304,9 +303,7 @@ class LayerTable:
     def find_may_stay(self, operand: Operand) -> Bools:
         """[weight, input, output]: whether the best mapping takes or leaves this operand in the activation memory."""
         home, outer = self.accelerator.activation_memory, self.accelerator.outermost.name
-        if home is None or (
-            operand == "input" and offset_cost(self.layer, self.accelerator.capabilities).kind == "padded_copy"
-        ):
+        if home is None:
             return np.zeros(self.widths.shape, dtype=bool)
         fine = [
             any(t.memory == home.name and t.operand == operand for t in counts.tiles)

@@ -24,7 +24,7 @@ from hwsim.errors import SpecError
 from hwsim.machine import OPERANDS, Accelerator, Operand, Packing
 from hwsim.packing import words
 from hwsim.plan import Plan, planned
-from hwsim.pricing.cost import NetworkCost, operand_tensors, price_network
+from hwsim.pricing.cost import NetworkCost, held_elements, operand_tensors, price_network
 from hwsim.pricing.layer_cost import LayerCost, price, price_fused, price_vector
 from hwsim.pricing.mac import require_capable
 from hwsim.pricing.moves import parameter_bits
@@ -454,7 +454,9 @@ class Rows:
         """[assignment, candidate]: bits a tensor takes in the activation memory, whole words."""
         found = np.zeros((self.count, len(self.table.candidates)), dtype=np.int64)
         for place, name in enumerate(self.table.candidates):
-            elements, column = self.table.workload.tensors[name].elements, self.table.column_of.get(name)
+            life, (_, *readers) = self.table.lives[name]
+            elements = held_elements(life.tensor, readers, self.table.accelerator)
+            column = self.table.column_of.get(name)
             if column is None:
                 width = self.table.workload.tensors[name].bits
                 found[:, place] = words(elements, width, word_bits, packing) * word_bits

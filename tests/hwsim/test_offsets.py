@@ -64,8 +64,21 @@ def test_a_border_of_codes_needs_a_pad_value_or_a_copy(policy: str) -> None:
     assert (able.kind, able.extra_bits, able.extra_adds) == ("folded", 4, 0)  # a register with the pad code
     copy = offset_cost(conv(policy), PLAIN)
     assert copy.kind == "padded_copy"
-    assert copy.extra_bits == copy.extra_write_bits == 4 * 10 * 10 * 4
-    assert copy.extra_read_bits == 4 * 8 * 8 * 4
+    border = 4 * (10 * 10 - 8 * 8)  # its reading is part of the input's, which is counted in the padded map
+    assert copy.extra_bits == copy.extra_write_bits == border * 4
+    assert (copy.border_codes, copy.extra_read_bits) == (border, 0)
+    assert offset_cost(dataclasses.replace(conv(policy), pad_code=0), PLAIN).kind == "folded"
+    assert offset_cost(dataclasses.replace(conv(policy), pad_code=3), PLAIN) == copy
+
+
+def test_padding_that_no_tap_meets_costs_nothing() -> None:
+    # 8 columns, kernel 2, stride 2: a column of padding after the data lies beyond the last window.
+    layer = dataclasses.replace(conv(padding=0, size=8, kernel=2, stride=2), padding=(0, 1, 0, 1))
+    for policy in ("pad_code", "border_bias"):
+        for can in (PLAIN, PADS, BORDERS):
+            assert offset_cost(dataclasses.replace(layer, padding_policy=policy), can).kind == "folded"
+    before = dataclasses.replace(layer, padding=(0, 0, 1, 0), padding_policy="border_bias")
+    assert offset_cost(before, PLAIN).kind == "border_bias"
 
 
 def test_padding_with_beta_is_code_zero_and_free() -> None:

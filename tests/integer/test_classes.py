@@ -1,0 +1,108 @@
+"""The offset class that the certificate proves is the one that the cost model charges, layer by layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from hwsim.accelerator import load_accelerator
+from hwsim.evaluate import evaluate
+from hwsim.extract import extract
+from hwsim.integer.certificate import UNLIMITED, annotate, certify, offset_classes
+from hwsim.integer.lower import lower
+from hwsim.models_in import load_model_argument
+from hwsim.pricing.offsets import OffsetCost, offset_cost
+from quant import checkpoint
+from quant.quantizer import Quantizer, quantizers
+from quant.spec import PADDING_POLICIES
+from tests.integer.nets import quantized, zoo
+
+MACHINES = (
+    UNLIMITED,
+    dataclasses.replace(UNLIMITED, border_bias=False),
+    dataclasses.replace(UNLIMITED, pad_value="zero_only", border_bias=False),
+)
+
+
+def network() -> nn.Module:
+    """Padded, unpadded, depthwise, a stride that steps past the padding, 1x1, and a linear layer."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.SiLU(), nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.SiLU(),
+        nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(4, 6, 2, stride=2), nn.SiLU(), nn.Conv2d(6, 4, 1), nn.SiLU(),
+        nn.Conv2d(4, 4, 3, padding=2, bias=False), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
+    ).eval()  # fmt: skip
+
+
+def priced(model: nn.Module, images: torch.Tensor, machine: Any) -> dict[str, OffsetCost]:
+    """What the cost model charges for the layers with MACs."""
+    return {layer.name: offset_cost(layer, machine) for layer in extract(model, images[:1]) if layer.has_macs}
+
+
+def test_certificate_and_price_agree_under_every_policy_and_machine() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 8, 8)
+    seen: dict[str, tuple[str, ...]] = {}
+    for policy in PADDING_POLICIES:
+        model = quantized(network(), images, 4, config=4, padding_policy=policy)
+        lowered = lower(model, images)
+        for i, machine in enumerate(MACHINES):
+            proven = offset_classes(lowered, machine)
+            assert proven == priced(model, images, machine), (policy, i)
+            seen[f"{policy} {i}"] = tuple(cost.kind for cost in proven.values())
+    assert len(set(seen.values())) >= 3  # the policy and the machine both decide
+    # Both columns of the ZeroPad2d lie beyond the last window: an 8 x 8 map under 2 x 2 windows with stride 2.
+    assert {kinds[2] for kinds in seen.values()} == {"folded"}
+
+
+def test_a_certificate_that_ran_says_the_same() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 8, 8)
+    model = quantized(network(), images, 4, config=4, padding_policy="border_bias")
+    ran = {layer.name: layer.offset for layer in certify(model, images, capabilities=MACHINES[2]).layers}
+    for name, cost in priced(model, images, MACHINES[2]).items():
+        assert ran[name] == cost
+
+
+def test_an_offset_of_zero_and_a_pad_code_of_zero_are_free() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 8, 8)
+    model = quantized(network(), images, 4, config=4, padding_policy="pad_code")
+    plain = MACHINES[2]
+    assert priced(model, images, plain)["2"].kind == "padded_copy"
+    quantizer = cast(Any, model)[2].input_quantizer
+    s = float(quantizer.step().detach())
+    quantizer.set_parameters(s, 0.3 * s)  # 0.0 lies below code 0: clipped to it
+    assert offset_classes(lower(model, images), plain)["2"] == priced(model, images, plain)["2"]
+    assert priced(model, images, plain)["2"].kind == "folded"
+    quantizer.set_parameters(s, 0.0)
+    assert offset_classes(lower(model, images), plain)["2"] == priced(model, images, plain)["2"]
+    assert priced(model, images, plain)["2"].kind == "none"
+    net = extract(model, images)
+    assert annotate(net, lower(model, images)).layers[0].accumulator_bits is not None
+
+
+def test_evaluate_on_a_checkpoint_charges_what_its_certificate_says(tmp_path: Path) -> None:
+    machine = load_accelerator("gemmini_16x16")
+    charged: dict[str, float] = {}
+    for policy in ("pad_code", "pad_beta"):
+        settings = {"weight_bits": 4, "act_bits": 4, "first_last": "same", "config": 4, "padding_policy": policy}
+        model, images = zoo("resnet8", 4, batch=1, arguments={"image_size": 8}, config=4, padding_policy=policy)
+        for _, q in quantizers(model):
+            if q.spec.offset and not q.is_weight and isinstance(q, Quantizer):
+                s = float(q.step().detach())
+                q.set_parameters(s, -2.3 * s)  # behind ReLU calibration leaves 0.0 at code 0, where a border is free
+        meta = checkpoint.Meta("resnet8", {"image_size": 8}, settings, (3, 8, 8), 10)
+        folder = checkpoint.save(tmp_path / policy, model, meta)
+        report = evaluate(load_model_argument(str(folder)), machine)
+        proven = offset_classes(lower(model, images), machine.capabilities)
+        found = {cost.name: cost.offset for cost in report.cost.layers if cost.mac_mode}
+        assert found == proven
+        charged[policy] = sum(cost.energy_pj.get("offset", 0.0) for cost in report.cost.layers)
+        if policy == "pad_code":
+            assert any(cost.kind == "padded_copy" for cost in found.values())
+            assert any("stored inside it by their maker" in line for line in report.assumptions)
+    assert charged["pad_beta"] <= charged["pad_code"]
