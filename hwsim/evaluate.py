@@ -7,8 +7,9 @@ imports torch. Exit codes: 0; 2 for bad input (one clear message, no traceback, 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from hwsim.explain import explain, explained_json, explanation_lines, write_expl
 from hwsim.machine import Accelerator
 from hwsim.mapping import load_mappings
 from hwsim.plan import plan_network, planned
+from hwsim.pricing.cost import price_network
 from hwsim.report import Report, render, write_report
 from hwsim.search import Effortful, Objective, given_mappings
 from hwsim.workload import FORMAT, Workload, load_workload
@@ -41,6 +43,7 @@ class Request:
     effort: Effortful = "quick"
     gap: float = 0.0
     time_limit_s: float | None = None
+    zero_shares: Mapping[str, float] | None = None  # share of zero codes at each layer's input, where measured
 
 
 def evaluate(workload: Workload, accelerator: Accelerator, request: Request | None = None) -> Report:
@@ -62,7 +65,40 @@ def evaluate(workload: Workload, accelerator: Accelerator, request: Request | No
             gap=request.gap,
             time_limit_s=request.time_limit_s,
         )
-    return Report(workload, accelerator, plan.cost, plan.found, request.objective)
+    cost = plan.cost
+    if request.zero_shares is not None:
+        shares = known_layers(request.zero_shares, workload)
+        cost = price_network(workload, accelerator, {name: found.counts for name, found in plan.found.items()}, shares)
+    return Report(workload, accelerator, cost, plan.found, request.objective)
+
+
+def known_layers(shares: Mapping[str, float], workload: Workload) -> Mapping[str, float]:
+    """The shares, if they are of this network: every layer exists and every share is between 0 and 1."""
+    names = {layer.name for layer in workload}
+    strange = [name for name in shares if name not in names]
+    if strange:
+        raise WorkloadError(
+            f"zero shares: {workload.name} has no layer {strange[0]!r}: give the certificate of this network "
+            "(python -m hwsim.verify CHECKPOINT --out FILE)"
+        )
+    wrong = [f"{name}: {share!r}" for name, share in shares.items() if not 0 <= share <= 1]
+    if wrong:
+        raise WorkloadError(f"zero shares: expected numbers from 0 to 1, got {wrong[0]}")
+    return shares
+
+
+def load_zero_shares(path: Path) -> dict[str, float]:
+    """The shares of zero codes in a certificate that `python -m hwsim.verify --out` wrote."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        shares = {str(name): float(share) for name, share in found["zero_shares"].items()}
+    except OSError as problem:
+        raise WorkloadError(f"{path}: cannot be read: {problem.strerror or problem}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise WorkloadError(
+            f"{path}: expected a certificate with zero_shares: python -m hwsim.verify CHECKPOINT --out FILE writes one"
+        ) from None
+    return shares
 
 
 def load_model(text: str, input_shape: tuple[int, ...] | None, allow_uncosted: bool) -> Workload:
@@ -140,6 +176,9 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--proven", action="store_true", help="search each layer until nothing better can exist")
     parse.add_argument("--gap", type=parse_fraction, default=0.0, help="with --proven: stop at this relative gap (0)")
     parse.add_argument("--time-limit", type=parse_seconds, metavar="S", help="with --proven: seconds per layer at most")
+    parse.add_argument(
+        "--zero-shares", type=Path, metavar="FILE", help="a certificate of hwsim.verify: its zero codes gate MACs"
+    )
     parse.add_argument("--out", type=Path, metavar="DIR", help="write report.json, layers.csv, figures, report.html")
     parse.add_argument("--json", action="store_true", help="print the report as JSON and nothing else")
     parse.add_argument("--allow-uncosted", action="store_true", help="list unknown operators instead of refusing")
@@ -166,6 +205,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         effort="proven" if options.proven else "quick",
         gap=options.gap,
         time_limit_s=options.time_limit,
+        zero_shares=load_zero_shares(options.zero_shares) if options.zero_shares else None,
     )
     report = evaluate(workload, accelerator, request)
     written = write_report(report, options.out) if options.out else []

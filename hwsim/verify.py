@@ -39,6 +39,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--random", action="store_true", help="use noise instead of images; no accuracies then")
     p.add_argument("--accumulator-bits", type=int, help="also measure accumulators of this width")
     p.add_argument("--overflow", choices=("check", "wrap", "saturate", "saturate_each"), default="wrap")
+    p.add_argument("--adc-bits", type=int, help="also measure an in-memory array whose converter keeps so many bits")
+    p.add_argument("--adc-rows", type=int, default=256, help="products summed before each conversion (default 256)")
     p.add_argument("--device", default="cpu")
     p.add_argument("--out", type=Path, help="write the certificate as JSON")
     p.add_argument("--json", action="store_true", help="print the certificate as JSON and nothing else")
@@ -83,6 +85,9 @@ def verify(arguments: argparse.Namespace) -> Certificate:
     if arguments.accumulator_bits:
         mode = Mode(accumulator_bits=arguments.accumulator_bits, overflow=arguments.overflow)
         forms[f"accumulator_{arguments.accumulator_bits}_{arguments.overflow}"] = mode
+    if arguments.adc_bits:
+        mode = Mode(adc_bits=arguments.adc_bits, adc_rows=arguments.adc_rows)
+        forms[f"adc_{arguments.adc_bits}_bits_{arguments.adc_rows}_rows"] = mode
     count = arguments.accuracy_images
 
     def progress(name: str, percent: float) -> None:

@@ -1,4 +1,4 @@
-"""A trained CIFAR-10 network, calibrated at W2A2 to W8A8 in every configuration: all codes equal, on test images."""
+"""Trained networks at W2A2 to W8A8 in every configuration: all codes equal the float64 network's, on test images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hwsim.integer.compare import reference, run_and_compare
 from hwsim.integer.lower import lower
 from hwsim.integer.run import Machine
-from quant import data, initialise
+from quant import checkpoint, data, initialise
 from quant.convert import quantize
 from quant.weights import load_pretrained
 
@@ -69,3 +69,35 @@ def test_all_ten_thousand_images_are_exact(pretrained_dir: Path, data_dir: Path)
     images, labels = all_test_images(data_dir)
     model = calibrated(data_dir, images[9000:9064], 8, 4, "border_bias")
     assert check(model, images, labels) >= 85
+
+
+# ---- the networks in this repository ---------------------------------------------------------------------------------
+
+NETWORKS = Path(__file__).resolve().parents[2] / "networks"
+
+
+def shipped(data_name: str) -> list[Path]:
+    """Quantized networks of this repository that were trained on a data set."""
+    found = [p.parent for p in sorted(NETWORKS.glob("*/settings.json"))]
+    metas = {p: checkpoint.load_meta(p) for p in found}
+    return [p for p, meta in metas.items() if meta.data == data_name and meta.quantization is not None]
+
+
+def images_of(folder: Path, data_dir: Path | None) -> tuple[nn.Module, Tensor, Tensor]:
+    model, meta = checkpoint.load(folder)
+    found = data.load(meta.data, data_dir, test_only=True)
+    batches = list(data.eval_batches(found.test, meta.normalisation or found.normalisation))
+    return model, torch.cat([b[0] for b in batches]), torch.cat([b[1] for b in batches])
+
+
+@pytest.mark.parametrize("folder", shipped("digits"), ids=lambda p: p.name)
+def test_shipped_networks_are_exact_on_their_test_images(folder: Path) -> None:
+    model, images, labels = images_of(folder, None)
+    assert check(model, images, labels) >= 90
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", shipped("cifar10"), ids=lambda p: p.name)
+def test_shipped_cifar_networks_are_exact_on_all_test_images(folder: Path, data_dir: Path) -> None:
+    model, images, labels = images_of(folder, data_dir)
+    assert check(model, images, labels) >= 60

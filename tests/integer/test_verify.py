@@ -8,6 +8,13 @@ from pathlib import Path
 import pytest
 
 from hwsim import verify
+from hwsim.accelerator import load_accelerator
+from hwsim.errors import WorkloadError
+from hwsim.evaluate import Request, evaluate, load_zero_shares
+from hwsim.integer.accuracy import accuracies
+from hwsim.integer.lower import lower
+from hwsim.integer.run import Machine, Mode
+from hwsim.models_in import load_model_argument
 from quant import checkpoint, models
 from tests.integer.nets import zoo
 from tests.integer.test_lower import SILU_SMALL
@@ -46,3 +53,39 @@ def test_a_float_checkpoint_and_an_absent_one_are_refused(tmp_path: Path, capsys
     assert "has no quantizers; quantize it with" in capsys.readouterr().err
     assert verify.main([str(tmp_path / "nowhere")]) == 2
     assert "no such checkpoint" in capsys.readouterr().err
+
+
+def test_zero_shares_of_the_certificate_gate_multipliers(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "certificate.json"
+    assert verify.main([str(folder), "--random", "--images", "2", "--out", str(out)]) == 0
+    shares = load_zero_shares(out)
+    assert 0 < max(shares.values()) <= 1
+    net, machine = load_model_argument(str(folder)), load_accelerator("eyeriss_v1")
+    plain = evaluate(net, machine)
+    gated = evaluate(net, machine, Request(zero_shares=shares))
+    saving = machine.capabilities.zero_gating_saving
+    for before, after in zip(plain.cost.layers, gated.cost.layers, strict=True):
+        expected = before.energy_pj.get("mac", 0.0) * (1 - saving * shares.get(before.name, 0.0))
+        assert after.energy_pj.get("mac", 0.0) == pytest.approx(expected, abs=2e-3)
+    assert gated.cost.totals.energy_pj < plain.cost.totals.energy_pj
+    assert any("zero input codes gate 45 %" in line for line in gated.assumptions)
+    with pytest.raises(WorkloadError, match="has no layer 'nowhere'"):
+        evaluate(net, machine, Request(zero_shares={"nowhere": 0.5}))
+    (tmp_path / "other.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(WorkloadError, match="expected a certificate with zero_shares"):
+        load_zero_shares(tmp_path / "other.json")
+
+
+def test_wrapping_and_saturating_accumulators_have_an_accuracy() -> None:
+    model, images = zoo("resnet8", 8, batch=40, arguments={"image_size": 8}, first_last="same")
+    lowered = lower(model, images)
+    labels = Machine(lowered).run(images).values.argmax(1)  # the exact machine's own answers
+    forms = {
+        f"{overflow} {bits}": Mode(accumulator_bits=bits, overflow=overflow)
+        for overflow, bits in (("wrap", 24), ("wrap", 12), ("saturate", 12), ("saturate_each", 12))
+    }
+    found = accuracies(model, lowered, images, labels, forms=forms)
+    assert found["wrap 24"] == 100
+    assert found["wrap 12"] < 100
+    assert all(0 <= found[name] <= 100 for name in forms)
+    assert len({found["wrap 12"], found["saturate 12"]}) == 2
