@@ -1,6 +1,8 @@
-"""The engine behind `hwsim.search`: lattices of tile sizes, prices per crossing element, chain programmes, nests.
+"""The engine behind `hwsim.search`: lattices of tile sizes, prices per crossing element, shortest paths, nests.
 
 `problem` turns (layer, accelerator) into operands' chains of holders with a price per element that crosses between two
-of them; `lattice` holds the tile sizes of every dim and their divisibility; `chains` finds the cheapest chain of tiles
-for one spatial unrolling; `unrolling` lists the spatial unrollings; `nest` writes a chain as a Mapping.
+of them; `unrolling` lists the spatial unrollings; `lattice` holds the tile sizes of every dim and their divisibility.
+Quick: `chains` finds the cheapest chain of tiles of one unrolling. Proven: `certify` follows the least bound, `native`
+and kernel.c find bounds and cheapest paths, `timing` prices time; `certify_numpy` does without a compiler.
+`nest` writes a chain or a path as a Mapping.
 """

@@ -31,7 +31,7 @@ from hwsim.mapper.unrolling import Unrollings, unrollings
 from hwsim.mapping import Mapping
 
 CHUNK = 256
-NODES = 1_000_000
+NODES = 300_000
 
 
 @dataclass(order=True)
