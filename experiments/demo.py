@@ -2,8 +2,8 @@
 
 Loads the shipped SiLU network at W4A4 (LSQ+, networks/README.md says how it was trained), measures its accuracy on the
 handwritten digits kept for testing beside the float network it came from, runs it with integer arithmetic alone and
-compares every code, prices it with `hwsim.evaluate`, and says where it stands among the digits networks that were
-trained and priced before (results/digits/pareto.csv).
+compares every code, prices it with `hwsim.evaluate`, and says where it stands among the networks that were trained and
+priced before (results/*/pareto.csv). Then the same for the shipped CIFAR-10 network, its report left out.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from experiments import table
 from experiments.pareto_figures import label_of
@@ -29,39 +30,48 @@ from quant import checkpoint, data
 from quant.loop import evaluate as accuracy_of
 
 ROOT = Path(__file__).resolve().parent.parent
-NETWORKS, POINTS = ROOT / "networks", ROOT / "results" / "digits" / "pareto.csv"
+NETWORKS, RESULTS = ROOT / "networks", ROOT / "results"
 FLOAT, QUANTIZED = "digits_silu_float", "digits_silu_w4a4"
+# Shipped quantized networks, and the profile whose points they are compared with.
+SHIPPED = {QUANTIZED: "digits", "cifar10_silu_w4a4": "cpu"}
 
 
-def measured_accuracy(folder: Path) -> tuple[float, int]:
+def measured_accuracy(folder: Path, data_dir: Path | None = None) -> tuple[float, int]:
     """Top-1 in percent on the test images of the data the network was trained for, and how many they are."""
     model, meta = checkpoint.load(folder)
-    digits = data.load(meta.data, test_only=True)
+    images = data.load(meta.data, data_dir, test_only=True)
     assert meta.normalisation is not None
-    return accuracy_of(model, digits.test, meta.normalisation), len(digits.test)
+    return accuracy_of(model, images.test, meta.normalisation), len(images.test)
 
 
-def integer_line(folder: Path, images: int, accelerator: Accelerator) -> str:
-    """Whether the integer machine computes the trained network's codes, in one line."""
+def integer_line(folder: Path, count: int, accelerator: Accelerator) -> str:
+    """Whether the integer machine computes the trained network's codes; noise stands in for images that are absent."""
     model, meta = checkpoint.load(folder)
-    digits = data.load(meta.data, test_only=True)
     assert meta.normalisation is not None
-    inputs, _ = next(data.eval_batches(digits.test, meta.normalisation, images))
+    words = "images"
+    try:
+        inputs, _ = next(data.eval_batches(data.load(meta.data, test_only=True).test, meta.normalisation, count))
+    except FileNotFoundError:
+        inputs, words = (
+            torch.randn(count, *meta.input_shape, generator=torch.Generator().manual_seed(0)),
+            "noise images",
+        )
     found = certify(model, inputs, name=meta.model, capabilities=accelerator.capabilities, machine=accelerator.name)
     compared = sum(layer.codes.elements for layer in found.layers)
     differing = sum(layer.codes.end_to_end_differing for layer in found.layers)
-    return f"integer machine: {differing} of {compared:,} codes differ from the float64 network's ({images} images)"
+    return f"integer machine: {differing} of {compared:,} codes differ from the float64 network's ({count} {words})"
 
 
-def pareto_lines(report: Report, percent: float, points: Path = POINTS) -> list[str]:
-    """The front of accuracy against energy on the report's machine: this network among those of `points`.
+def pareto_lines(report: Report, network: str, percent: float, points: Path) -> list[str]:
+    """The front of accuracy against energy on the report's machine: this network among `points` of its kind.
 
     Seeds of the older points are averaged, this network is one run: within a point of accuracy nothing is decided.
     """
     rows = [
         row
         for row in table.current(table.read(points))
-        if row["accelerator"] == report.accelerator.name and row["status"] == "ok" and table.usual(row)
+        if (row["accelerator"], row["network"], row["status"]) == (report.accelerator.name, network, "ok")
+        and table.usual(row)
     ]
     if not rows:
         return [f"no points of other networks on {report.accelerator.name}: python -m experiments.pareto makes them"]
@@ -77,19 +87,27 @@ def pareto_lines(report: Report, percent: float, points: Path = POINTS) -> list[
     ]
 
 
-def run(out: Path, accelerator: str, networks: Path = NETWORKS) -> None:
-    """Print accuracies and costs, leave report files in `out`."""
-    percent = 0.0
-    for name, words in ((FLOAT, "float"), (QUANTIZED, "W4A4, LSQ+")):
-        percent, images = measured_accuracy(networks / name)
-        print(f"{name} ({words}): {percent:.2f} % of {images} real test digits")
+def run(out: Path, accelerator: str) -> None:
+    """Print accuracies, certificates, costs and fronts; leave report files of the digits network in `out`."""
     machine = load_accelerator(accelerator)
-    print(integer_line(networks / QUANTIZED, 64, machine))
-    report = evaluate(load_model_argument(str(networks / QUANTIZED)), machine)
-    render(report)
-    print("\n".join(pareto_lines(report, percent)))
-    for path in write_report(report, out):
-        print(f"wrote {path}")
+    percent, images = measured_accuracy(NETWORKS / FLOAT)
+    print(f"{FLOAT} (float): {percent:.2f} % of {images} real test digits")
+    for name, profile in SHIPPED.items():
+        meta = checkpoint.load_meta(NETWORKS / name)
+        percent = meta.metrics["test_accuracy_percent"]
+        measured = f"{percent:.2f} % of the {meta.data} test images when it was trained"
+        if profile == "digits":
+            percent, images = measured_accuracy(NETWORKS / name)
+            measured = f"{percent:.2f} % of {images} real test digits"
+        print(f"{name} (W4A4, LSQ+): {measured}")
+        print(integer_line(NETWORKS / name, 64 if profile == "digits" else 4, machine))
+        report = evaluate(load_model_argument(str(NETWORKS / name)), machine)
+        if profile == "digits":
+            render(report)
+        print("\n".join(pareto_lines(report, meta.model, percent, RESULTS / profile / "pareto.csv")))
+        if profile == "digits":
+            for path in write_report(report, out):
+                print(f"wrote {path}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,11 +16,18 @@ README = (demo.NETWORKS / "README.md").read_text(encoding="utf-8")
 SHIPPED = sorted(path for path in demo.NETWORKS.iterdir() if path.is_dir())
 
 
-@pytest.mark.parametrize("folder", SHIPPED, ids=lambda path: path.name)
-def test_shipped_networks_reach_the_accuracy_stated(folder: Path) -> None:
+def measurable(folder: Path) -> Any:
+    """A parameter: measuring on all CIFAR-10 test images takes a minute and needs them."""
+    marks = [] if folder.name.startswith("digits") else [pytest.mark.slow]
+    return pytest.param(folder, marks=marks, id=folder.name)
+
+
+@pytest.mark.parametrize("folder", [measurable(folder) for folder in SHIPPED])
+def test_shipped_networks_reach_the_accuracy_stated(folder: Path, request: pytest.FixtureRequest) -> None:
     stated = re.search(rf"`{folder.name}` \|.*\| ([0-9.]+) % \|", README)
     assert stated is not None, f"networks/README.md states no accuracy of {folder.name}"
-    percent, _ = demo.measured_accuracy(folder)
+    embedded = checkpoint.load_meta(folder).data == "digits"
+    percent, _ = demo.measured_accuracy(folder, None if embedded else request.getfixturevalue("data_dir"))
     assert percent == pytest.approx(float(stated[1]), abs=0.005)
     assert percent == pytest.approx(checkpoint.load_meta(folder).metrics["test_accuracy_percent"])
 
@@ -35,6 +43,7 @@ def test_demo_prices_the_quantized_network(tmp_path: Path, capsys: pytest.Captur
     printed = capsys.readouterr().out
     assert "real test digits" in printed
     assert "integer machine: 0 of " in printed
+    assert printed.count("integer machine: 0 of ") == len(demo.SHIPPED)
     front = printed[printed.index("accuracy against energy on eyeriss_v1") :].splitlines()
     assert any(line.lstrip().startswith("this network") for line in front)
     assert re.search(r"W[24]A[24] c[1-4]", "\n".join(front))
