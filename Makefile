@@ -21,6 +21,7 @@ lint: $(STAMP)
 
 figures: $(STAMP)
 	$(BIN)/python -m experiments.figures
+	$(BIN)/python -m experiments.document
 
 pareto: $(STAMP)
 	$(BIN)/python -m experiments.pareto --profile smoke --threads 1 --out demo_out/pareto

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from experiments.table import Interval, Row
 from experiments.tables import matches
 
 SILU_MINIMUM = -0.2784645
+# The figures of this file; docs/figures has others too.
+KINDS = ("pareto-", "configurations-", "offsets-", "weight-scales-")
 
 
 def configurations(rows: Sequence[Row]) -> Figure | None:
@@ -129,15 +132,24 @@ def draw_profile(results: Path, folder: Path) -> list[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0, or 2 when no profile has results."""
+    """Exit code: 0, 1 where --check finds a difference, 2 when no profile has results."""
     parser = argparse.ArgumentParser(prog="python -m experiments.figures", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with one folder per profile")
     parser.add_argument("--out", type=Path, default=Path("docs/figures"))
+    parser.add_argument("--check", action="store_true", help="draw elsewhere and compare: none missing, none too many")
     options = parser.parse_args(arguments)
     folders = sorted(path.parent for path in options.results.glob("*/runs.csv"))
     if not folders:
         print(f"experiments.figures: {options.results}: no PROFILE/runs.csv below it", file=sys.stderr)
         return 2
+    if options.check:
+        with tempfile.TemporaryDirectory() as elsewhere:
+            drawn = {path.name for folder in folders for path in draw_profile(folder, Path(elsewhere))}
+        there = {path.name for path in options.out.iterdir() if path.name.startswith(KINDS)}
+        for name in sorted(drawn ^ there):
+            fault = "is not drawn from the results any more" if name in there else "is missing"
+            print(f"experiments.figures: {options.out / name}: {fault}; run python -m experiments.figures")
+        return int(drawn != there)
     for path in [path for folder in folders for path in draw_profile(folder, options.out)]:
         print(f"wrote {path}")
     return 0

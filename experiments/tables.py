@@ -34,7 +34,7 @@ def cell(rows: Sequence[Row]) -> str:
     """Mean ± half-width (n), with the number of runs that ended at chance; runs that diverged are counted apart."""
     values = [float(row["test_accuracy_percent"]) for row in rows if row["diverged"] != "True"]
     lost, stuck = len(rows) - len(values), sum(at_chance(row) for row in rows)
-    text = f"{Interval.of(values).text()}, n={len(values)}" if values else ""
+    text = Interval.of(values).text() + (f", n={len(values)}" if len(values) > 1 else "") if values else ""
     notes = (text, f"{stuck} at chance" if stuck else "", f"{lost} diverged" if lost else "")
     return "; ".join(part for part in notes if part) or "not run"
 
