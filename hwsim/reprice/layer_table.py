@@ -175,6 +175,7 @@ class LayerTable:
             return self.energy_pj  # the same under every mapping
         bound = self.simple.energy_pj()
         if self.objective == "energy":
+            self.raise_equivalent(bound)
             proven = self.solved_points
             for index, widths in self.widths:
                 if self.grid.allowed[index] and bound[index] * (1 + TOLERANCE) < self.energy_pj[index]:
@@ -198,11 +199,24 @@ class LayerTable:
         bound = (
             self.lower_bound_cycles if self.objective == "latency" else self.lower_bound_pj * self.lower_bound_cycles
         )
+        self.raise_equivalent(bound)
         for index, widths in self.widths:  # costs rise with widths: narrower searches bound wider triples
             for s in self.searched:
                 if all(a <= b for a, b in zip(s.widths, widths, strict=True)):
                     bound[index] = max(bound[index], s.lower_bound)
         return np.minimum(bound, self.value)
+
+    def raise_equivalent(self, bound: Floats) -> None:
+        """Give triples that ask the same question as a proven one its bound."""
+        proven = {s.widths: s.lower_bound for s in self.searched if s.effort == "proven"}
+        if not proven:
+            return
+        layer, machine = self.grid.layer, self.accelerator
+        by_question = {question(at_widths(layer, *widths), machine): value for widths, value in proven.items()}
+        for index, widths in self.widths:
+            if self.grid.allowed[index]:
+                known = by_question.get(question(at_widths(layer, *widths), machine), 0.0)
+                bound[index] = max(bound[index], known)
 
     @cached_property
     def solved_points(self) -> list[Solved]:

@@ -156,6 +156,14 @@ def fits(layer: Layer, machine: Accelerator, widths: tuple[int, int, int]) -> bo
     return True
 
 
+def test_widths_that_ask_the_same_question_are_proven_together() -> None:
+    """Padded words and one MAC mode: one search proves every width."""
+    machine = load_accelerator("eyeriss_v1")
+    table = LayerTable.build(conv(Loops(K=8, C=4)), machine, Widths((2, 4, 8), (2, 4, 8), (8,)), effort="proven")
+    assert len(table.searched) == 1
+    assert (table.lower_bound >= table.searched[0].lower_bound * (1 - 1e-12)).all()
+
+
 def test_other_unit_energies_are_priced_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = load_accelerator("eyeriss_v2")
     layer = conv(Loops(K=16, C=8, P=14, Q=14, R=3, S=3))
