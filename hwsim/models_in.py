@@ -144,6 +144,25 @@ def from_zoo(name: str, input_shape: Shape | None, allow_uncosted: bool) -> Work
         return extract(model, torch.zeros(shape), name=name, allow_uncosted=allow_uncosted)
 
 
+def load_variant(name: str, resolution: int | None = None, width: float | None = None) -> Workload:
+    """A zoo network at another resolution or width multiplier. Raises WorkloadError where it has no such argument."""
+    if name not in models.names():
+        raise WorkloadError(
+            f"{name}: only networks of the zoo vary in resolution and width: {', '.join(models.names())}"
+        )
+    entry = models.info(name)
+    if width is not None and "width" not in entry.arguments():
+        raise WorkloadError(f"{name}: has no width multiplier; its arguments: {', '.join(entry.arguments())}")
+    shape = entry.input_shape if resolution is None else (*entry.input_shape[:-2], resolution, resolution)
+    chosen = arguments_for(entry, shape) | ({} if width is None else {"width": width})
+    label = name + (f"@{resolution}" if resolution else "") + (f" x{width:g}" if width is not None else "")
+    try:
+        with torch.device("meta"):
+            return extract(models.create(name, **chosen), torch.zeros((1, *shape)), name=label)
+    except ValueError as problem:
+        raise WorkloadError(f"{label}: cannot be built: {problem}") from None
+
+
 def arguments_for(entry: models.ModelInfo, shape: Shape) -> dict[str, Any]:
     """The factory's arguments (in_channels, image_size, ...) that make it expect this input, as far as it has them."""
     chosen: dict[str, Any] = {}

@@ -1,4 +1,5 @@
 """`python -m hwsim.explore bits MODEL ACCEL`: which bits each layer should have, under budgets.
+`python -m hwsim.explore machines SPACE.yaml --out DIR`: which machine, with bits fixed or solved for each.
 
 Exit codes: 0 done; 2 bad input; 3 budgets that nothing meets, or a machine that cannot run the network.
 """
@@ -6,7 +7,9 @@ Exit codes: 0 done; 2 bad input; 3 budgets that nothing meets, or a machine that
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +22,16 @@ from hwsim.explore.bill import LOSS, BitProblem, bit_problem
 from hwsim.explore.budgets import NAMES, parse_budgets
 from hwsim.explore.choices import FIRST_LAST, Freedom, parse_limit, parse_widths
 from hwsim.explore.figures import DrawingError, as_png, front_figure, front_page
+from hwsim.explore.journal import Record
 from hwsim.explore.output import Point, write_points
-from hwsim.explore.problem import Solution
+from hwsim.explore.problem import InfeasibleBudget, Solution
 from hwsim.explore.sensitivities import read_sensitivities
-from hwsim.workload import write_atomically
+from hwsim.explore.space import NETWORK, Parameters, Space, read_space
+from hwsim.explore.study import Progress, front_of, run_study
+from hwsim.explore.study_output import write_study
+from hwsim.explore.trial import network_key
+from hwsim.explore.workers import Cluster, Here, Local, Workers
+from hwsim.workload import Workload, write_atomically
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,7 +43,101 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = parse.add_subparsers(dest="command", required=True)
     add_bits(commands)
+    add_machines(commands)
     return parse
+
+
+def add_machines(commands: Any) -> None:
+    """The `machines` command."""
+    machines = commands.add_parser("machines", help="machines (and bits) of an exploration file; resumable")
+    machines.add_argument("space", type=Path, help="the exploration file: see docs/exploration.md")
+    machines.add_argument("--out", type=Path, required=True, metavar="DIR", help="the study; start again to go on")
+    machines.add_argument("--processes", type=int, default=1, metavar="N", help="local processes (1: this one)")
+    machines.add_argument("--scheduler", metavar="ADDRESS", help="a dask.distributed scheduler instead")
+    machines.add_argument("--quiet", action="store_true", help="no progress")
+    machines.set_defaults(run=run_machines)
+
+
+def run_machines(options: argparse.Namespace) -> None:
+    """Run or resume a study and write its outputs. Raises HwsimError."""
+    if options.processes < 1:
+        raise SpecError(f"--processes: expected at least 1, got {options.processes}")
+    space = read_space(options.space)
+    networks = options.out.resolve() / "networks"
+    save_networks(space, networks)
+    workers: Workers = (
+        Cluster(options.scheduler)
+        if options.scheduler
+        else Local(options.processes)
+        if options.processes > 1
+        else Here()
+    )
+    try:
+        records = run_study(space, options.out, networks, workers, quiet if options.quiet else Reporter(space))
+    finally:
+        workers.close()
+    written = write_study(space, records, options.out, space.model)
+    front_points = front_of(space, records)
+    over = sum(record["status"] == "over" for record in records)
+    infeasible = [record for record in records if record["status"] == "infeasible"]
+    print(f"{len(records)} points: {len(front_points)} on the front, {over} over a limit, {len(infeasible)} infeasible")
+    if not front_points:
+        raise InfeasibleBudget(nothing_left(space, records), tuple(space.limits), None)
+    for record in front_points:
+        values = "  ".join(f"{name} {record['values'][name]:.6g}" for name in space.objectives)
+        print(f"trial {record['trial']}: {values}  {record['parameters']}")
+    print(f"wrote {len(written)} files to {options.out}")
+
+
+def nothing_left(space: Space, records: Sequence[Record]) -> str:
+    """What to say when no point meets the limits: the one nearest to them, or why none runs."""
+    priced = [record for record in records if record["status"] == "over"]
+    if not priced:
+        return f"{space.place}: no point runs the network; the first: {records[0]['why']}"
+
+    def excess(record: Record) -> float:
+        return max(record["values"].get(name, 0.0) / limit for name, limit in space.limits.items())
+
+    closest = min(priced, key=excess)
+    shown = ", ".join(f"{name} {closest['values'][name]:.4g} (limit {limit:.4g})"
+                      for name, limit in space.limits.items() if name in closest["values"])  # fmt: skip
+    return f"{space.place}: limits: no point meets them; closest is trial {closest['trial']}: {shown}"
+
+
+def save_networks(space: Space, folder: Path) -> None:
+    """The network variants of a space as saved workloads, so that workers need no torch."""
+    axes = [axis for axis in space.axes if axis.key in NETWORK]
+    for values in itertools.product(*(axis.values for axis in axes)):
+        parameters = dict(zip((axis.key for axis in axes), values, strict=True))
+        path = folder / network_key(parameters)
+        if not path.exists():
+            variant(space.model, parameters).save(path)
+
+
+def variant(model: str, parameters: Parameters) -> Workload:
+    """A network at another resolution or width. Raises WorkloadError where the model has no such argument."""
+    if not parameters:
+        return load_model(model, None, False)
+    from hwsim.models_in import load_variant
+
+    return load_variant(model, parameters.get("network.resolution"), parameters.get("network.width"))
+
+
+def quiet(progress: Progress) -> None:
+    """Says nothing."""
+
+
+class Reporter:
+    """One line of progress a second at most, on stderr."""
+
+    def __init__(self, space: Space) -> None:
+        self.space, self.last = space, 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self.last >= 1.0 or progress.done == progress.total:
+            self.last = now
+            print(progress.line(self.space.objectives), file=sys.stderr, flush=True)
 
 
 def add_bits(commands: Any) -> None:
@@ -108,6 +211,7 @@ def run_bits(options: argparse.Namespace) -> None:
             "minimised": minimised,
             "budgets": budgets,
             "sensitivities": sensitivities.method if sensitivities else None,
+            "data": sensitivities.data if sensitivities else None,
             "assumptions": assumptions(made),
         }
         written = write_points(points, uniform, options.out, about, options.model, options.accelerator)

@@ -101,3 +101,58 @@ PAGE = """<!DOCTYPE html>
 {body}
 </body></html>
 """
+
+
+def scatter_figure(points: Sequence[Any], front: Sequence[Any], x: str, y: str) -> Any:
+    """A study's points (records) and its front in two objectives."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes: Any = figure.subplots()
+    axes.scatter(*record_values(points, x, y), s=14, color="0.65", label="points")
+    axes.step(*record_values(front, x, y), "o-", where="post", markersize=4, label="front")
+    for record, a, b in zip(front, *record_values(front, x, y), strict=True):
+        axes.annotate(str(record["trial"]), (a, b), xytext=(4, 4), textcoords="offset points", fontsize=7)
+    axes.set_xlabel(label_of(x))
+    axes.set_ylabel(label_of(y))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def label_of(measure: str) -> str:
+    """An axis's label."""
+    return AXES[measure][0] if measure in AXES else measure
+
+
+def record_values(records: Sequence[Any], x: str, y: str) -> tuple[list[float], list[float]]:
+    """Two measures of records, in the axes' units."""
+    scales = [AXES[name][1] if name in AXES else 1.0 for name in (x, y)]
+    return tuple([record["values"][n] * s for record in records] for n, s in zip((x, y), scales, strict=True))  # type: ignore[return-value]
+
+
+def scatter_page(points: Sequence[Any], front: Sequence[Any], x: str, y: str, title: str) -> str:
+    """The same, interactive. Raises DrawingError without plotly."""
+    try:
+        from plotly import graph_objects
+        from plotly.io import to_html
+    except ImportError:
+        raise DrawingError("the interactive page needs plotly: pip install 'hwsim[report]'") from None
+    figure: Any = graph_objects.Figure()
+    for records, name, mode in ((points, "points", "markers"), (front, "front", "lines+markers")):
+        across, up = record_values(records, x, y)
+        texts = [
+            "<br>".join([f"<b>trial {r['trial']}</b>", *(escape(f"{k}: {v}") for k, v in r["parameters"].items()),
+                         *(escape(f"{k} {v:.5g}") for k, v in r["values"].items())])
+            for r in records
+        ]  # fmt: skip
+        figure.add_trace(
+            graph_objects.Scatter(x=across, y=up, mode=mode, name=name, hovertext=texts, hoverinfo="text",
+                                  line={"shape": "hv"})
+        )  # fmt: skip
+    figure.update_layout(template="simple_white", height=620, hoverlabel={"align": "left"})
+    figure.update_xaxes(title_text=label_of(x))
+    figure.update_yaxes(title_text=label_of(y))
+    return PAGE.format(
+        title=escape(title), body=to_html(figure, include_plotlyjs=True, full_html=False, div_id="front")
+    )

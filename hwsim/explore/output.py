@@ -91,17 +91,18 @@ def write_points(
         for name, text in (
             ("bits.yaml", point.bits_yaml()),
             ("overrides.yaml", point.overrides_yaml()),
-            ("commands.txt", commands(place, model, spec)),
+            ("commands.txt", commands(place, model, spec, str(about.get("data") or ""))),
         ):
             write_atomically(place / name, text)
             written.append(place / name)
     return written
 
 
-def commands(place: Path, model: str, spec: str) -> str:
-    """How to price and to train a point."""
-    return (
-        f"python -m hwsim.evaluate {model} {spec} --bits {place / 'bits.yaml'}\n"
-        f"python -m quant.train --model {model} --weights pretrained --bits W8A8 "
+def commands(place: Path, model: str, spec: str, data: str) -> str:
+    """How to price and to train a point; `data` is the data set that the sensitivities were measured on."""
+    start = f"--weights {model}" if Path(model).is_dir() else f"--model {model} --weights pretrained"
+    train = (
+        f"python -m quant.train {start} --data {data or 'DATA'} --bits W8A8 --first-last same "
         f"--overrides {place / 'overrides.yaml'} --out {place / 'trained'}\n"
     )
+    return f"python -m hwsim.evaluate {model} {spec} --bits {place / 'bits.yaml'}\n{train}"

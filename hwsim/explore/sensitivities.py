@@ -28,6 +28,7 @@ class Sensitivities:
     method: str
     losses: Mapping[Site, Mapping[int, float]]
     source: str = ""
+    data: str = ""
 
     def for_network(self, workload: Workload) -> Mapping[Site, Mapping[int, float]]:
         """The losses, if they name layers of this network. Raises SpecError otherwise."""
@@ -75,7 +76,9 @@ def read_sensitivities(path: Path) -> Sensitivities:
             if not str(bits).isdecimal() or not is_number(loss):
                 raise SpecError(f"{place}: {site.layer}.{site.operand}: expected a number at {bits} bits, got {loss!r}")
             losses[site][int(bits)] = float(loss)
-    return Sensitivities(str(data.get("model", "")), str(data.get("method", "")), losses, str(path))
+    return Sensitivities(
+        str(data.get("model", "")), str(data.get("method", "")), losses, str(path), str(data.get("data", ""))
+    )
 
 
 def is_number(value: Any) -> bool:

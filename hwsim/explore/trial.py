@@ -1,0 +1,104 @@
+"""One design point: a machine (and a network variant) priced, with its bits fixed or solved exactly for it.
+
+Runs in any process: it needs the space, a folder with the networks as saved workloads, and the point's parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+from hwsim.bits import assign_bits
+from hwsim.errors import HwsimError
+from hwsim.explore.allocate import Solver
+from hwsim.explore.bill import LOSS, bit_problem
+from hwsim.explore.budgets import NAMES, parse_budgets
+from hwsim.explore.choices import Freedom, parse_widths
+from hwsim.explore.journal import Record
+from hwsim.explore.problem import InfeasibleBudget
+from hwsim.explore.sensitivities import read_sensitivities
+from hwsim.explore.space import NETWORK, Parameters, Space
+from hwsim.machine import Accelerator
+from hwsim.plan import Plan, plan_network
+from hwsim.pricing.area import component_areas
+from hwsim.search import Objective
+from hwsim.workload import Workload, load_workload
+
+Task = tuple[int, Parameters]
+
+
+def network_key(parameters: Parameters) -> str:
+    """File name of the network variant that a point needs."""
+    said = [f"{key.removeprefix('network.')}-{parameters[key]}" for key in NETWORK if key in parameters]
+    return "_".join(["network", *said]) + ".json"
+
+
+@lru_cache(maxsize=64)
+def network(path: Path) -> Workload:
+    """A saved workload, read once per process."""
+    return load_workload(path)
+
+
+def evaluate(space: Space, networks: Path, tasks: list[Task]) -> list[Record]:
+    """The records of some trials. Errors of a point are part of its record, not of the study."""
+    return [one(space, networks, trial, parameters) for trial, parameters in tasks]
+
+
+def one(space: Space, networks: Path, trial: int, parameters: Parameters) -> Record:
+    """One trial's record: `status` is ok, over (a limit is exceeded, named in `why`) or infeasible."""
+    record: Record = {"trial": trial, "parameters": parameters, "status": "ok", "why": "", "values": {}, "widths": {}}
+    try:
+        machine = space.machine(parameters)
+        area = sum(part.area_mm2 for part in component_areas(machine))
+        if area > space.limits.get("area_mm2", area):
+            return {**record, "status": "over", "why": "area_mm2", "values": {"area_mm2": area}}
+        values, widths = price(space, machine, network(networks / network_key(parameters)))
+    except HwsimError as problem:
+        return {**record, "status": "infeasible", "why": str(problem).splitlines()[0]}
+    over = [name for name, limit in space.limits.items() if values.get(name, 0.0) > limit]
+    return {**record, "status": "over" if over else "ok", "why": " ".join(over), "values": values, "widths": widths}
+
+
+def price(space: Space, machine: Accelerator, workload: Workload) -> tuple[dict[str, float], dict[str, Any]]:
+    """What a machine costs with its best bits, and those bits (empty where they are the same for all)."""
+    objective = cast(Objective, space.mapping)
+    if isinstance(space.bits, str):
+        return totals(plan_network(assign_bits(workload, space.bits), machine, objective)), {}
+    said: Mapping[str, Any] = space.bits
+    file = said.get("sensitivities")
+    losses = read_sensitivities(Path(file)).for_network(workload) if file else None
+    freedom = Freedom(
+        parse_widths(str(said.get("weights", "2..8")), "bits.weights"),
+        parse_widths(str(said.get("activations", "2..8")), "bits.activations"),
+        str(said.get("first_last", "8bit")),
+    )
+    made = bit_problem(workload, machine, freedom, losses, objective)
+    minimised = NAMES.get(str(said.get("minimise", "loss" if losses else "energy")), "")
+    budgets = parse_budgets(said.get("budgets", ()), machine.clock_mhz)
+    try:
+        solution = Solver(made.problem).best(minimised, budgets)
+    except InfeasibleBudget as problem:
+        problem.args = (f"{problem}".replace("\n", "; "),)
+        raise
+    found = totals(made.exact(solution))
+    if LOSS in solution.values:
+        found[LOSS] = solution.values[LOSS]
+    return found, made.bits_file(solution)
+
+
+def totals(plan: Plan) -> dict[str, float]:
+    """The network's totals that a study keeps."""
+    found = plan.cost.totals
+    return {
+        "energy_pj": found.energy_pj,
+        "latency_cycles": float(found.latency_cycles),
+        "latency_s": found.latency_s,
+        "edp_pj_s": found.edp_pj_s,
+        "power_mw": found.energy_pj / found.latency_s * 1e-9,
+        "area_mm2": found.area_mm2,
+        "weight_bits": float(found.weight_bits),
+        "peak_activation_bits": float(found.peak_activation_bits),
+        "mapping_gap_max": max((f.certificate.gap for f in plan.found.values()), default=0.0),
+    }

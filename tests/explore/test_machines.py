@@ -1,0 +1,372 @@
+"""Studies over machines: grids are complete, resumed studies end as undisturbed ones, every mistake is named."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hwsim.bits import assign_bits
+from hwsim.errors import SpecError
+from hwsim.explore.command import main
+from hwsim.explore.journal import Journal
+from hwsim.explore.space import read_space
+from hwsim.explore.study import run_study
+from hwsim.explore.trial import evaluate
+from hwsim.explore.workers import Here, Local, Pace, timed
+from hwsim.plan import plan_network
+from tests.explore.test_bill import residual
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+ROWS = "hierarchy.fusion_units.axes.rows.size"
+BUFFER = "hierarchy.input_buffer.size_bits"
+SEARCH: dict[str, Any] = {ROWS: {"from": 4, "to": 8, "step": 4}, BUFFER: [65536, 262144]}
+
+
+def space_file(folder: Path, **changes: Any) -> Path:
+    """An exploration file beside its network."""
+    residual().save(folder / "net.json")
+    said = {"model": str(folder / "net.json"), "accelerator": "bit_fusion", "bits": "W4A4", "search": SEARCH, **changes}
+    (folder / "space.yaml").write_text(yaml.safe_dump({k: v for k, v in said.items() if v is not None}))
+    return folder / "space.yaml"
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((out / "study.csv").read_text())))
+
+
+def journal(out: Path) -> dict[int, Any]:
+    lines = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
+    assert len({line["trial"] for line in lines}) == len(lines), "a trial was recorded twice"
+    return {line["trial"]: line for line in lines}
+
+
+def test_a_grid_prices_every_point_and_leaves_files_that_reproduce_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hwsim.evaluate import main as evaluate_main
+
+    out = tmp_path / "out"
+    assert main(["machines", str(space_file(tmp_path)), "--out", str(out), "--quiet"]) == 0
+    said = capsys.readouterr().out
+    found = rows(out)
+    assert [(int(r[ROWS]), int(r[BUFFER])) for r in found] == [(4, 65536), (4, 262144), (8, 65536), (8, 262144)]
+    front = [r for r in found if r["front"] == "True"]
+    assert f"{len(front)} on the front" in said
+    for row in front:
+        place = out / f"point_{int(row['trial']):04d}"
+        assert evaluate_main([str(tmp_path / "net.json"), str(place / "spec.yaml"), "--bits", "W4A4", "--json"]) == 0
+        totals = json.loads(capsys.readouterr().out)["totals"]
+        assert totals["energy_pj"] == float(row["energy_pj"])
+        assert totals["latency_cycles"] == float(row["latency_cycles"])
+    assert (out / "front.png").exists()
+    written = (out / "study.parquet").read_bytes()
+    assert written[:4] == b"PAR1"
+
+
+def test_a_memory_of_another_size_has_other_energies_unless_fixed(tmp_path: Path) -> None:
+    space = read_space(space_file(tmp_path))
+    base, small = (space.machine({ROWS: 4, BUFFER: size}).memories[1] for size in (262144, 65536))
+    assert small.read_energy_pj == pytest.approx(base.read_energy_pj / 2)
+    assert small.area_mm2 == pytest.approx(base.area_mm2 / 4)
+    fixed = read_space(space_file(tmp_path, memories="fixed")).machine({ROWS: 4, BUFFER: 65536})
+    assert fixed.memories[1].read_energy_pj == base.read_energy_pj
+
+
+def test_a_point_is_the_price_of_its_machine(tmp_path: Path) -> None:
+    space = read_space(space_file(tmp_path))
+    (tmp_path / "network.json").write_text((tmp_path / "net.json").read_text())
+    parameters = {ROWS: 8, BUFFER: 65536}
+    (record,) = evaluate(space, tmp_path, [(3, parameters)])
+    plan = plan_network(assign_bits(residual(), "W4A4"), space.machine(parameters), "energy")
+    assert record["values"]["energy_pj"] == plan.cost.totals.energy_pj
+    assert record["trial"] == 3
+
+
+def test_limits_drop_points_and_impossible_ones_name_the_closest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = space_file(tmp_path, limits={"area_mm2": 1e-3})
+    assert main(["machines", str(path), "--out", str(tmp_path / "out"), "--quiet"]) == 3
+    said = capsys.readouterr().err
+    assert "no point meets them; closest is trial 0: area_mm2" in said
+    assert len(journal(tmp_path / "out")) == 4
+
+
+def test_bits_are_solved_for_each_machine(tmp_path: Path) -> None:
+    bits = {"weights": "2,4,8", "activations": "8", "minimise": "bops", "budgets": ["peak=600B"]}
+    space = read_space(space_file(tmp_path, bits=bits, search={BUFFER: [65536]}))
+    (tmp_path / "network.json").write_text((tmp_path / "net.json").read_text())
+    (record,) = evaluate(space, tmp_path, [(0, {BUFFER: 65536})])
+    assert record["status"] == "ok"
+    assert record["widths"]["second"]["weight"] == 2
+    tight = space_file(tmp_path, bits={**bits, "budgets": ["peak=1B"]}, search={BUFFER: [65536]})
+    (none,) = evaluate(read_space(tight), tmp_path, [(0, {BUFFER: 65536})])
+    assert none["status"] == "infeasible"
+    assert "peak_activation_bits: budget 8" in none["why"]
+
+
+@pytest.mark.parametrize("sampler", ["random", "nsga2", "tpe"])
+def test_a_study_cut_anywhere_ends_as_the_undisturbed_one(tmp_path: Path, sampler: str) -> None:
+    pytest.importorskip("optuna")
+    path = space_file(tmp_path, sampler=sampler, trials=10, generation=4, seed=1)
+    space = read_space(path)
+    priced: list[int] = []
+
+    class Cheap(Here):
+        def run(self, evaluate: Any, tasks: Any) -> Iterator[list[dict[str, Any]]]:
+            for trial, parameters in tasks:
+                priced.append(trial)
+                values = {"energy_pj": 1.0 * parameters[BUFFER] + trial % 2, "latency_cycles": 40.0 / parameters[ROWS]}
+                yield [{"trial": trial, "parameters": parameters, "status": "ok", "why": "", "values": values,
+                        "widths": {}}]  # fmt: skip
+
+    whole = run_study(space, tmp_path / "whole", tmp_path, Cheap())
+    once = len(priced)
+    total = 4 if sampler == "random" else 10
+    assert [r["trial"] for r in whole] == list(range(total))
+    assert once == len({json.dumps(r["parameters"]) for r in whole})  # a repeated point is priced once
+    lines = (tmp_path / "whole" / "journal.jsonl").read_bytes()
+    for cut in (0, 1, 37, len(lines) // 2, len(lines) - 1):
+        again = tmp_path / f"cut{cut}"
+        again.mkdir()
+        (again / "study.json").write_text((tmp_path / "whole" / "study.json").read_text())
+        (again / "journal.jsonl").write_bytes(lines[:cut])
+        assert run_study(space, again, tmp_path, Cheap()) == whole
+        assert sorted(journal(again)) == list(range(total))
+
+
+def test_a_study_belongs_to_its_space_and_to_one_driver(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    space = read_space(space_file(tmp_path))
+    with Journal(out, space.fingerprint()) as held:
+        held.append([{"trial": 0, "parameters": {}}])
+        with pytest.raises(SpecError, match="another process works on this study"), Journal(out, space.fingerprint()):
+            pass
+    other = space_file(tmp_path, bits="W8A8")
+    assert main(["machines", str(other), "--out", str(out), "--quiet"]) == 2
+    assert "explores another space" in capsys.readouterr().err
+    (out / "journal.jsonl").write_text('{"nothing": 1}\n')
+    with pytest.raises(SpecError, match=r"journal.jsonl:1: not a trial"), Journal(out, space.fingerprint()):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"search": {ROWS: []}}, "an empty list"),
+        ({"search": {ROWS: {"from": 8, "to": 4, "step": 1}}}, "an empty or endless range"),
+        ({"search": {ROWS: {"from": 4, "to": 8}}}, "one of step and factor"),
+        ({"search": {ROWS: [4, 4]}}, "stands twice"),
+        ({"search": {}}, "expected keys of the spec"),
+        ({"search": {"hierarchy.nosuch.size_bits": [1]}}, "no such part; the spec has dram, input_buffer"),
+        ({"search": {"hierarchy.input_buffer.siz_bits": [1]}}, "siz_bits"),
+        ({"search": {"macs.energy_pj": [1.0]}}, "unknown key; there are name"),
+        ({"search": {"network.depth": [1]}}, "expected network.resolution or network.width"),
+        ({"search": {ROWS: [0]}}, "size"),
+        ({"limits": {"area": 3}}, "expected some of area_mm2"),
+        ({"limits": {"area_mm2": -1}}, "expected a positive number"),
+        ({"objectives": ["speed"]}, "expected different ones of energy_pj"),
+        ({"objectives": ["loss"]}, "loss needs"),
+        ({"sampler": "genetic"}, "expected one of grid, random, nsga2, tpe"),
+        ({"sampler": "tpe"}, "tpe needs `trials: N`"),
+        ({"bits": "W4"}, "expected W<bits>A<bits>"),
+        ({"bits": {"width": 4}}, "expected some of weights"),
+        ({"accelerator": "bit_fusoin"}, "did you mean bit_fusion"),
+        ({"nonsense": 1, "model": None}, "unknown key; expected some of model"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: Any, said: str) -> None:
+    code = main(["machines", str(space_file(tmp_path, **changes)), "--out", str(tmp_path / "out"), "--quiet"])
+    assert code == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_scheduler_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("distributed")
+    out = tmp_path / "out"
+    nowhere = ["--scheduler", "tcp://127.0.0.1:9"]
+    code = main(["machines", str(space_file(tmp_path)), "--out", str(out), "--quiet", *nowhere])
+    assert code == 2
+    assert "no scheduler answers there" in capsys.readouterr().err
+
+
+def test_batches_hold_a_tenth_of_a_second_and_leave_no_worker_idle() -> None:
+    pace, tasks = Pace(), [(i, {}) for i in range(1000)]
+    assert [len(b) for b in pace.batches(tasks, 2)] == [1] * 1000
+    pace.note(1.0, 1000)
+    assert {len(b) for b in pace.batches(tasks, 2)} == {100}
+    assert len(pace.batches(tasks[:4], 2)) == 2
+
+
+# --- killing things ---------------------------------------------------------------------------------------------------
+
+
+def start(space: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "hwsim.explore", "machines", str(space), "--out", str(out), "--quiet", *more]
+    environment = {**os.environ, "HWSIM_CACHE": "", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def done(out: Path) -> int:
+    path = out / "journal.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    _, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, errors.decode()
+
+
+def wait_until(happened: Any, process: subprocess.Popen[bytes]) -> None:
+    while not happened() and process.poll() is None:
+        time.sleep(0.02)
+
+
+def assert_survives_kills(tmp_path: Path, kills: int, points: int, *more: str) -> None:
+    """Kill the driver after random numbers of finished points; the study ends as the undisturbed one."""
+    rng = random.Random(0)
+    search = {ROWS: [4, 8], "mac.energy_pj": [2.0 + 0.01 * i for i in range(points // 2)]}
+    path, out = space_file(tmp_path, search=search), tmp_path / "killed"
+    for at in sorted(rng.sample(range(points), kills)):
+        process = start(path, out, *more)
+        wait_until(lambda at=at: done(out) >= at, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    finish(start(path, out, *more))
+    calm = tmp_path / "calm"
+    assert main(["machines", str(path), "--out", str(calm), "--quiet"]) == 0
+    assert journal(out) == journal(calm)
+    assert (out / "study.csv").read_text() == (calm / "study.csv").read_text()
+
+
+def test_a_killed_driver_loses_nothing(tmp_path: Path) -> None:
+    assert_survives_kills(tmp_path, 1, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_driver_killed_twenty_times_loses_nothing(tmp_path: Path, processes: str) -> None:
+    assert_survives_kills(tmp_path, 20, 40, "--processes", processes)
+
+
+def die_once(flag: Path, tasks: list[Any]) -> list[dict[str, Any]]:
+    """Kills its own process the first time it sees each task."""
+    for trial, _ in tasks:
+        mark = flag / str(trial)
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    return [{"trial": trial} for trial, _ in tasks]
+
+
+def assert_local_workers_may_die(tmp_path: Path, deaths: int) -> None:
+    import functools
+
+    workers = Local(2)
+    try:
+        tasks = [(i, {}) for i in range(deaths)]
+        found = [r["trial"] for records in workers.run(functools.partial(die_once, tmp_path), tasks) for r in records]
+    finally:
+        workers.close()
+    assert sorted(found) == list(range(deaths))
+
+
+def test_a_killed_local_worker_loses_nothing(tmp_path: Path) -> None:
+    assert_local_workers_may_die(tmp_path, 1)
+
+
+@pytest.mark.slow
+def test_local_workers_killed_twenty_times_lose_nothing(tmp_path: Path) -> None:
+    assert_local_workers_may_die(tmp_path, 20)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A scheduler and two workers as processes of their own: (address, [worker, worker])."""
+    pytest.importorskip("distributed")
+    file = tmp_path / "scheduler.json"
+    environment = {**os.environ, "HWSIM_CACHE": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+    def launch(*what: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_" + what[0], *what[1:]], cwd=tmp_path,
+                                env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+
+    running = [
+        launch("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file))
+    ]
+    workers = [
+        launch("worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-dashboard", "--nanny")
+        for _ in range(2)
+    ]
+    try:
+        while not file.exists() or not file.read_text():
+            time.sleep(0.05)
+        yield json.loads(file.read_text())["address"], workers
+    finally:
+        for process in (*workers, *running):
+            process.terminate()
+        for process in (*workers, *running):
+            process.wait(timeout=60)
+
+
+def assert_cluster_survives(tmp_path: Path, address: str, kills: int, points: int) -> None:
+    """Workers of a cluster are killed at random points of a study (their nannies start them anew)."""
+    import functools
+
+    from distributed import Client
+
+    from hwsim.explore.workers import Cluster
+
+    flag = tmp_path / "flags"
+    flag.mkdir()
+    with Client(address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=300)
+    cluster = Cluster(address)
+    deadly = functools.partial(die_sometimes, flag, kills)
+    try:
+        tasks = [(i, {}) for i in range(points)]
+        found = [r["trial"] for records in cluster.run(deadly, tasks) for r in records]
+    finally:
+        cluster.close()
+    assert sorted(found) == list(range(points))
+    assert len(list(flag.iterdir())) == kills
+
+
+def die_sometimes(flag: Path, kills: int, tasks: list[Any]) -> list[dict[str, Any]]:
+    """The first `kills` tasks kill their worker when they are met first."""
+    return die_once(flag, tasks) if tasks[0][0] < kills else [{"trial": trial} for trial, _ in tasks]
+
+
+@pytest.mark.slow
+def test_cluster_workers_killed_twenty_times_lose_nothing(tmp_path: Path, cluster: Any) -> None:
+    assert_cluster_survives(tmp_path, cluster[0], 20, 40)
+
+
+def test_a_cluster_finishes_a_study_though_a_worker_is_killed(tmp_path: Path, cluster: Any) -> None:
+    address, _ = cluster
+    assert_cluster_survives(tmp_path, address, 1, 4)
+    path, out = space_file(tmp_path), tmp_path / "out"
+    assert main(["machines", str(path), "--out", str(out), "--quiet", "--scheduler", address]) == 0
+    calm = tmp_path / "calm"
+    assert main(["machines", str(path), "--out", str(calm), "--quiet"]) == 0
+    assert journal(out) == journal(calm)
+
+
+def test_timed_returns_what_it_timed() -> None:
+    records, seconds = timed(lambda tasks: [{"trial": t} for t, _ in tasks], [(1, {})])
+    assert records == [{"trial": 1}]
+    assert seconds >= 0
