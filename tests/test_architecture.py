@@ -14,10 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
     "errors", "workload", "measured", "machine", "packing", "spec", "bits", "accelerator", "mapping", "reuse",
     "counts", "count_batch", "pricing", "mapper", "search", "plan", "reprice", "pareto", "report", "explain",
-    "extraction", "importers", "extract", "models_in", "integer", "evaluate", "table", "explore", "verify", "export_c",
-    "export_onnx",
+    "extraction", "importers", "extract", "models_in", "integer", "evaluate", "table", "explore", "learned_bits",
+    "verify", "export_c", "export_onnx",
 )  # fmt: skip
-TORCH_EDGE = {"extract", "extraction", "integer", "models_in", "verify", "export_c", "export_onnx"}
+TORCH_EDGE = {"extract", "extraction", "integer", "models_in", "learned_bits", "verify", "export_c", "export_onnx"}
 
 
 def modules(package: str) -> list[tuple[str, Path]]:
