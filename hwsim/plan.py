@@ -55,7 +55,9 @@ def plan_network(
     best: Plan | None = None
     for rung in ladder(workload):
         try:
-            searched = search_network(rung, accelerator, objective, gap=gap, time_limit_s=time_limit_s, known=known)
+            searched = search_network(
+                rung, accelerator, objective, gap=gap, time_limit_s=time_limit_s, effort=effort, known=known
+            )
         except HwsimError:
             if rung is workload:
                 raise

@@ -19,6 +19,7 @@ from hwsim.mapper.certify import certified_search
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.quick import bound_pj
 from hwsim.mapping import Mapping, validate
+from hwsim.plan import plan_network
 from hwsim.pricing.layer_cost import price
 from hwsim.search import search, search_network
 from hwsim.workload import DIMS, Layer, Loops, Tensor, Workload
@@ -111,6 +112,15 @@ def test_identical_layers_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(asked) == 1
     assert found["a"].mapping == found["b"].mapping
     assert (found["a"].cost.name, found["b"].cost.name) == ("a", "b")
+
+
+def test_a_proven_plan_proves_every_layer() -> None:
+    network = Workload("n", [renamed(layer, f"l{i}") for i, layer in enumerate(LAYERS[2:])])
+    plan = plan_network(network, load_accelerator("bit_fusion"), effort="proven")
+    assert all(found.certificate.exhaustive for found in plan.found.values())
+    assert all(found.certificate.gap < 1e-4 for found in plan.found.values())
+    quick = plan_network(network, load_accelerator("bit_fusion"))
+    assert not any(found.certificate.exhaustive for found in quick.found.values())
 
 
 def test_the_simple_bound_holds_for_random_legal_mappings() -> None:
