@@ -3,7 +3,8 @@
 Every unrolling starts with a lower bound on its energy (`chains.solve`, windows "bound"); those that may still beat the
 best mapping known are solved with every overlap ("exact"), and split where tiles do not fit a shared memory together
 (`capacity.split`). A node's bound never exceeds what any mapping in it costs, so when the least bound left reaches the
-best exact price, nothing better exists. Checked on machines with one array only (docs/search.md). Latency bounds are compute cycles; the bound on an EDP is the product.
+best exact price, nothing better exists. Latency bounds are compute cycles; the bound on an EDP is the product. Compared
+with enumeration on machines with one array only (docs/search.md).
 """
 
 from __future__ import annotations
