@@ -192,7 +192,8 @@ def eval_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """All images of a split in order (every `processes`-th from `rank`), normalised; the last batch may be smaller."""
     order = torch.arange(rank, len(split), processes)
-    for images, labels in split.read(order.split(batch_size), None, None):
+    # A process without an image must not ask for an empty batch, which `split` would make.
+    for images, labels in split.read(order.split(batch_size) if len(order) else [], None, None):
         yield normalisation.apply(images), labels
 
 

@@ -182,6 +182,12 @@ def test_evaluation_reads_every_image_once_across_processes() -> None:
     assert torch.equal(torch.cat(labels).sort().values, digits.test.labels.sort().values)
 
 
+def test_a_process_without_images_asks_for_none() -> None:
+    digits = data.load("digits")
+    one = digits.test.subset(torch.arange(1))
+    assert [len(list(data.eval_batches(one, digits.normalisation, 50, r, 2))) for r in range(2)] == [1, 0]
+
+
 def write_images(folder: Path, counts: dict[str, int]) -> None:
     image = pytest.importorskip("PIL.Image")
     rng = np.random.default_rng(0)
