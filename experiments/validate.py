@@ -51,8 +51,9 @@ def study_lines(study: Study) -> list[str]:
     """One study in full; of very long ones the worst rows."""
     rows, note = study.rows, ""
     if len(rows) > MANY:
-        rows = tuple(sorted(study.checks, key=lambda row: -abs(row.error))[:12])
-        note = f"The 12 worst of {len(study.checks)} checks; all rows are in results/validation.csv."
+        kind, known = ("checks", study.checks) if study.checks else ("rows", rows)
+        rows = tuple(sorted(known, key=lambda row: -abs(row.error))[:12])
+        note = f"The 12 largest errors of {len(known)} {kind}; all rows are in results/validation.csv."
     calibrated = "; ".join(study.calibrated) or "nothing"
     head = [f"## {study.title}", "", f"Source: {study.source}.  ", f"Machine: {study.machine}.  "]
     return [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,10 +20,11 @@ from hwsim.machine import OPERANDS, Accelerator, Operand
 from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal, validate
 from hwsim.packing import words
 from hwsim.pricing.layer_cost import price
-from hwsim.search import search
+from hwsim.search import Found, search
 from hwsim.workload import Layer, Loops, Tensor
 
 SPEC = DATA / "synergy_eyeriss.yaml"
+LIMIT_S = 120.0  # per search; its certificate says where that was too little
 THEIRS = Conventions(drain_reads=False, broadcast_partials=True)
 HOLDS: dict[str, tuple[str, tuple[Operand, ...]]] = {
     "DRAM": ("dram", OPERANDS),
@@ -262,17 +264,21 @@ def dram_words(mine: list[Repriced]) -> int:
 
 
 def search_study() -> Study:
-    """Our search on its machine with its accumulators, energy x delay by our own counts; half a minute.
+    """Our search on its machine with its accumulators, energy x delay by our own counts; a minute.
 
-    Both mappings are priced by `price`, so that the comparison is of mappings, not of conventions.
+    Both mappings are priced by `price`, so that the comparison is of mappings, not of conventions. The recorded
+    mappings are not among the search's candidates.
     """
     rows: list[Row] = []
-    known: dict[tuple[object, str], float] = {}
+    known: dict[tuple[object, str], Found] = {}
+    seconds = dict.fromkeys("248", 0.0)
     for r in all_repriced():
         key = (r.layer.shape_key(), r.recorded["w_bits"])
         if key not in known:
-            cost = search(r.layer, machine(), "edp").cost
-            known[key] = cost.total_energy_pj * cost.latency_cycles
+            began = time.process_time()
+            known[key] = search(r.layer, machine(), "edp", effort="proven", time_limit_s=LIMIT_S)
+            seconds[r.recorded["w_bits"]] += time.process_time() - began
+        cost = known[key].cost
         theirs = price(r.layer, counted(r.layer, r.mapping), machine())
         rows.append(
             Row(
@@ -280,11 +286,14 @@ def search_study() -> Study:
                 "energy x delay",
                 "pJ cycles",
                 theirs.total_energy_pj * theirs.latency_cycles,
-                known[key],
+                cost.total_energy_pj * cost.latency_cycles,
                 "context",
             )
         )
     above = sum(row.ours > row.published for row in rows)
+    proven = sum(found.certificate.gap < 1e-4 for found in known.values())
+    gains = sorted(row.error for row in rows)
+    slowest = max(seconds.values())
     return Study(
         name="synergy_search",
         title="Our search on that machine",
@@ -292,5 +301,10 @@ def search_study() -> Study:
         machine="experiments/data/synergy_eyeriss.yaml; `published` is the recorded mapping, priced by us",
         rows=tuple(rows),
         calibrated=(),
-        explanation=f"Negative errors are gains. Our mapping is above the recorded one in {above} of {len(rows)} rows.",
+        explanation=(
+            f"Negative errors are gains. Our mapping is above the recorded one in {above} of {len(rows)} rows; median "
+            f"{100 * gains[len(gains) // 2]:.1f} %, best {100 * gains[0]:.1f} %. {proven} of {len(known)} distinct "
+            f"searches are proven optimal among perfect factors. They took {slowest:.0f} CPU s of one core per network "
+            f"at most, {197 / max(slowest, 0.1):.0f} times less than the recorded search took on all threads."
+        ),
     )

@@ -11,11 +11,15 @@ from experiments.validation.rows import read_table
 from experiments.validation.synergy import (
     Repriced,
     all_repriced,
+    counted,
+    machine,
     recorded_entries,
     recorded_mapping,
     their_energy_pj,
 )
 from hwsim.mapping import Hold, Spatial, Temporal
+from hwsim.pricing.layer_cost import price
+from hwsim.search import search
 
 COMPONENTS = {
     "mac": "mac_uJ",
@@ -104,3 +108,13 @@ def test_the_notation_is_read_outermost_first() -> None:
     ]
     with pytest.raises(ValueError, match="expected LEVEL"):
         recorded_mapping("DRAM Q8")
+
+
+@pytest.mark.parametrize("key", ["W8 layer 4", "W8 layer 26", "W2 layer 12"])
+def test_our_proven_search_is_never_above_the_recorded_mapping(key: str) -> None:
+    """Rows where a quick search was; all 84 are in `python -m experiments.validate --only synergy_search`."""
+    recorded = next(r for r in all_repriced() if r.key == key)
+    theirs = price(recorded.layer, counted(recorded.layer, recorded.mapping), machine())
+    found = search(recorded.layer, machine(), "edp", effort="proven")
+    assert found.certificate.gap < 1e-4
+    assert found.certificate.value <= theirs.total_energy_pj * theirs.latency_cycles
