@@ -145,9 +145,12 @@ def search(
         start = pricing.best_value * (1 + 2 * TOLERANCE)
         incumbent = pricing.best[0] if pricing.best else None
         hunt = certified_search(problem, objective, pricing.value, start, incumbent)
-        proof = hunt.run(gap, math.inf if time_limit_s is None else began + time_limit_s)
-        bound = max(bound, min(proof.lower_bound, pricing.best_value))
-        space, exhaustive, covered = PROVEN, proof.finished, covered + proof.covered
+        if hunt is None:
+            space = f"{SPACE}; --proven needs a C compiler (cc) on this machine of several arrays and found none"
+        else:
+            proof = hunt.run(gap, math.inf if time_limit_s is None else began + time_limit_s)
+            bound = max(bound, min(proof.lower_bound, pricing.best_value))
+            space, exhaustive, covered = PROVEN, proof.finished, covered + proof.covered
     if pricing.best is None:
         raise InfeasibleMapping(why_infeasible(layer, accelerator))
     mapping, counts, cost = pricing.best

@@ -47,12 +47,16 @@ class Part:
 
 def certified_search(
     problem: Problem, objective: str, value: Value, best: float, incumbent: Mapping | None = None
-) -> Search | certify_numpy.Search:
-    """The search in C, or in numpy without a compiler. `incumbent`: a good mapping, tells which resource is slow."""
+) -> Search | certify_numpy.Search | None:
+    """The search in C, or in numpy without a compiler. `incumbent`: a good mapping, tells which resource is slow.
+
+    None without a compiler on a machine of several arrays: there the numpy search was never held against enumeration,
+    and a bound that may be too high proves nothing.
+    """
     kernel = open_kernel(problem)
-    if kernel is None:
-        return certify_numpy.Search(problem, objective, value, best)
-    return Search(problem, objective, value, best, kernel, incumbent)
+    if kernel is not None:
+        return Search(problem, objective, value, best, kernel, incumbent)
+    return certify_numpy.Search(problem, objective, value, best) if len(problem.arrays) <= 1 else None
 
 
 class Search:

@@ -21,7 +21,7 @@ from hwsim.mapper.quick import bound_pj
 from hwsim.mapping import Mapping, validate
 from hwsim.plan import plan_network
 from hwsim.pricing.layer_cost import price
-from hwsim.search import search, search_network
+from hwsim.search import lower_bound, search, search_network
 from hwsim.workload import DIMS, Layer, Loops, Tensor, Workload
 from tests.strategies import random_mapping
 
@@ -260,6 +260,7 @@ def certified_pj_per_mac(shape: tuple[int, int, int, int, int]) -> tuple[float, 
         return dynamic.dynamic_pj(count_accesses(layer, mapping, machine))
 
     hunt = certified_search(problem, "energy", value, float("inf"))
+    assert hunt is not None
     proof = hunt.run(0.0, float("inf"))
     assert proof.finished
     return (hunt.best - dynamic.fixed_pj) / layer.macs, (proof.lower_bound - dynamic.fixed_pj) / layer.macs
@@ -279,3 +280,15 @@ def test_the_search_in_numpy_proves_the_same_optimum(
     with_kernel = certified_pj_per_mac(shape)
     monkeypatch.setattr("hwsim.mapper.certify.open_kernel", lambda problem: None)
     assert certified_pj_per_mac(shape) == pytest.approx(with_kernel, rel=1e-9)
+
+
+def test_without_a_compiler_several_arrays_keep_the_simple_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = load_accelerator("simba")
+    assert len(machine.arrays) > 1
+    layer = conv(8, 8, 4, 1)
+    with_kernel = search(layer, machine, effort="proven").certificate
+    monkeypatch.setattr("hwsim.mapper.certify.open_kernel", lambda problem: None)
+    without = search(layer, machine, effort="proven").certificate
+    assert "C compiler" in without.space
+    assert not without.exhaustive
+    assert without.lower_bound == lower_bound(Problem(layer, machine), "energy") <= with_kernel.lower_bound

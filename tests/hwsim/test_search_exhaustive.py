@@ -197,6 +197,7 @@ def certified(layer: Layer, machine: Accelerator, objective: str) -> tuple[float
         return {"energy": energy, "latency": cycles, "edp": energy * cycles}[objective]
 
     search = certified_search(Problem(layer, machine), objective, value, math.inf)
+    assert search is not None
     proof = search.run(0.0, math.inf)
     return search.best, proof.lower_bound, proof.finished
 
