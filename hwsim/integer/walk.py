@@ -137,7 +137,13 @@ class Lowering:
         """The network's result as a form, and only the nodes that it needs."""
         if isinstance(output, (Const, Weight, Image, tuple)):
             raise UnsupportedOp(f"{name}: the network returns no quantized computation")
-        result = output.node if isinstance(output, FloatValue) else self.as_form(output)
+        try:
+            result = output.node if isinstance(output, FloatValue) else self.as_form(output)
+        except NotAffine as problem:
+            raise UnsupportedOp(
+                f"{name}: its result is no affine sum per channel ({problem}); quantize it, or end the network in a "
+                "linear layer or a pool"
+            ) from None
         needed = {result} if isinstance(result, str) else set(result.sources)
         for node in reversed(list(self.nodes.values())):
             if node.name in needed:

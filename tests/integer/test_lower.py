@@ -232,6 +232,13 @@ def test_a_layer_left_in_float_is_named() -> None:
         lower(model, images, allow_float=False)
 
 
+def test_a_result_that_is_no_sum_per_channel_is_named() -> None:
+    images = torch.randn(2, 3, 6, 6)
+    model = quantized(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()), images, 4)
+    with pytest.raises(UnsupportedOp, match=r"its result is no affine sum per channel .* quantize it"):
+        lower(model, images)
+
+
 @pytest.mark.gpu
 def test_a_gpu_gives_the_same_codes() -> None:
     model, images = zoo("silu_se_net", 4, arguments=SILU_SMALL, padding_policy="border_bias")
