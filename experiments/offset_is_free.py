@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,17 @@ import torch
 from experiments import table
 from hwsim.accelerator import load_accelerator
 from hwsim.errors import HwsimError
-from hwsim.evaluate import evaluate
 from hwsim.extract import extract
 from hwsim.machine import Accelerator
-from hwsim.report import Report
+from hwsim.plan import plan_network, planned
+from hwsim.pricing.cost import NetworkCost
+from hwsim.search import Found
 from hwsim.workload import Layer, Tensor, Workload
 from quant import models
 from quant.convert import quantize
 from quant.spec import PADDING_POLICIES
 
-MACHINES = ("eyeriss_v1", "gemmini_16x16", "bit_fusion", "nvdla_small", "cortex_m7")
+MACHINES = ("eyeriss_v1", "gemmini_16x16", "bit_fusion", "nvdla_small", "tpu_v1")
 BITS = (2, 4, 8)
 VARIANTS = ("no_offset", *PADDING_POLICIES, "asymmetric_weights")
 
@@ -63,11 +64,12 @@ def without_offset(tensor: Tensor) -> Tensor:
     return dataclasses.replace(tensor, offset=False)
 
 
-def measures(report: Report) -> dict[str, float]:
-    """Energy, latency, and memory: weights, peak activations and what the offsets store."""
-    totals = report.cost.totals
-    # Folded and border biases are among the weights already.
-    stored = sum(c.offset.extra_bits for c in report.cost.layers if c.offset.kind in ("padded_copy", "dynamic"))
+def measures(cost: NetworkCost) -> dict[str, float]:
+    """Energy, latency, and memory: weights, peak activations, and the largest buffer that any layer's offset needs."""
+    totals = cost.totals
+    # Folded and border biases are among the weights already; borders and sums live as long as their layer runs.
+    buffers = [c.offset.extra_bits for c in cost.layers if c.offset.kind in ("padded_copy", "dynamic")]
+    stored = max(buffers, default=0)
     return {
         "energy_pj": totals.energy_pj,
         "latency_cycles": float(totals.latency_cycles),
@@ -76,27 +78,46 @@ def measures(report: Report) -> dict[str, float]:
 
 
 def rows(machine: Accelerator, bits: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """One row per precision and variant; a machine's refusal is a row too."""
+    """One row per precision and variant, all under the mappings found without offsets; a refusal is a row too.
+
+    An offset adds the same work under every mapping, so it does not change which mapping is best.
+    """
     for b in bits:
         base = workload(b)
+        found: Mapping[str, Found] = {}
         free: dict[str, float] = {}
         for name in VARIANTS:
             row: dict[str, Any] = {"machine": machine.name, "bits": f"W{b}A{b}", "variant": name}
             try:
-                report = evaluate(variant(base, name), machine)
+                found = found or plan_network(variant(base, name), machine).found
+                cost = planned(variant(base, name), machine, found).cost
             except HwsimError as problem:
                 yield {**row, "status": str(problem).splitlines()[0]}
                 continue
-            found = measures(report)
-            free = free or found
-            classes = Counter(c.offset.kind for c in report.cost.layers if c.mac_mode)
+            values = measures(cost)
+            free = free or values
+            classes = Counter(c.offset.kind for c in cost.layers if c.mac_mode)
             yield {
                 **row,
                 "status": "ok",
-                **found,
-                **{f"{k.rsplit('_', 1)[0]}_percent": round(100 * (found[k] / free[k] - 1), 4) for k in found},
+                **values,
+                **{f"{k.rsplit('_', 1)[0]}_percent": round(100 * (values[k] / free[k] - 1), 4) for k in values},
                 "classes": " ".join(f"{kind}:{count}" for kind, count in sorted(classes.items())),
             }
+
+
+def markdown(data: Sequence[table.Row]) -> str:
+    """The table of docs/integer.md: percent more energy / latency / memory than without offsets."""
+    lines = [f"| machine | bits | {' | '.join(v.replace('_', ' ') for v in VARIANTS[1:])} |",
+             f"| --- | --- |{' --- |' * len(VARIANTS[1:])}"]  # fmt: skip
+    for (machine, bits), members in table.group(data, "machine", "bits").items():
+        cells = []
+        for name in VARIANTS[1:]:
+            row = next((r for r in members if r["variant"] == name and r["status"] == "ok"), None)
+            three = [row[f"{what}_percent"] for what in ("energy", "latency", "memory")] if row else []
+            cells.append(" / ".join(f"{float(v):.1f}" if v else "-" for v in three) or "-")
+        lines.append(f"| `{machine}` | {bits} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,7 +126,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--machines", nargs="+", default=list(MACHINES))
     parser.add_argument("--bits", nargs="+", type=int, default=list(BITS))
     parser.add_argument("--out", type=Path, default=Path("experiments/data/offset_is_free.csv"))
+    parser.add_argument("--table", action="store_true", help="print the committed rows as Markdown and price nothing")
     given = parser.parse_args(arguments)
+    if given.table:
+        print(markdown(table.read(given.out)))
+        return 0
     for name in given.machines:
         for row in rows(load_accelerator(name), given.bits):
             row["key"] = f"{row['machine']} {row['bits']} {row['variant']}"
