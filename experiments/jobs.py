@@ -35,6 +35,7 @@ from quant.recipe import Recipe
 
 GRADIENT_SCALES = ("1/sqrt(Np)", "1/sqrt(N)", "1", "10/sqrt(Np)", "0.1/sqrt(Np)")
 FIRST_VALUES = "first_values.json"
+NETWORKS = Path(__file__).resolve().parent.parent / "networks"
 # Fields younger than the committed rows: at None a key is what it was without them.
 _NOT_NAMED_WHEN_NONE = ("float_seed", "change_limit", "float_weight_decay")
 _FLOAT_KEEPS = ("network", "arguments", "data", "limit", "seed", "float_epochs", "batch_size", "weights")
@@ -164,7 +165,12 @@ class Runner:
         """Train every job that has no row yet, each float network before its first user; False when time ran out."""
         deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
         done = {row["key"] for row in table.read(self.table)}
-        todo = [job for job in with_float_jobs(jobs) if job.key not in done]
+        wanted = [job for job in jobs if job.key not in done]
+        if not wanted and len(jobs) == 1 and rank() == 0:
+            self.report(f"{jobs[0].key}: {self.table} has its row; with another --out it is trained again")
+        # A float network whose row came with the project, but not its weights, is trained again for those who need it.
+        lost = {job.key for job in with_float_jobs(wanted) if job.is_float and self.lacks(job)}
+        todo = [job for job in with_float_jobs(wanted) if job.key not in done or job.key in lost]
         for position, job in enumerate(todo, start=1):
             left = (deadline - time.monotonic()) / 60
             if left <= 0:
@@ -172,13 +178,17 @@ class Runner:
                     f"time is up: {len(todo) - position + 1} of {len(todo)} runs are left; start again to go on"
                 )
                 return False
-            if any(row["key"] == job.key for row in table.read(self.table)):
+            if job.key not in lost and any(row["key"] == job.key for row in table.read(self.table)):
                 continue  # another process has done it meanwhile
             if rank() == 0:
                 self.report(f"[{position}/{len(todo)}] {job.key}")
             if not self.train(job, None if math.isinf(left) else left):
                 return False
         return True
+
+    def lacks(self, job: Job) -> bool:
+        """Whether a float job's network is neither among the checkpoints nor among the shipped networks."""
+        return not checkpoint.is_checkpoint(self.work / job.key) and shipped(job) is None
 
     def train(self, job: Job, minutes: float | None) -> bool:
         """Train one job and add its row; False when it was stopped, resumable."""
@@ -234,7 +244,9 @@ class Runner:
             model = weights.load_pretrained(job.network, self.data_dir)
             return model, Meta(job.network, {}, None, data.train.shape(), data.num_classes, data.name, scale)
         if not job.is_float:
-            model, meta = checkpoint.load(self.work / job.float_job().key)
+            folder = self.work / job.float_job().key
+            kept = None if checkpoint.is_checkpoint(folder) else shipped(job.float_job())
+            model, meta = checkpoint.load(kept or folder)
             return model, replace(meta, metrics={}, training={})
         arguments = dict(job.arguments)
         if data.num_classes != models.info(job.network).num_classes:
@@ -253,6 +265,18 @@ class Runner:
                "threads": origin["threads"], "processes": processes(), "torch": origin["torch"],
                "date": origin["date"], "command": self.command(job.key)}  # fmt: skip
         table.append(self.table, [row], key="key")
+
+
+def shipped(job: Job, networks: Path = NETWORKS) -> Path | None:
+    """The folder below networks/ that a float job's trained network was shipped in, if it was."""
+    for folder in sorted(path for path in networks.glob("*") if checkpoint.is_checkpoint(path)):
+        settings = checkpoint.load_meta(folder).training.get("job", {})
+        known = {field.name for field in dataclasses.fields(Job)}
+        if settings and settings.keys() <= known:
+            made = Job(**{**settings, "arguments": tuple((name, value) for name, value in settings["arguments"])})
+            if made.is_float and made.float_job() == job:  # fields that say nothing of a float run may differ
+                return folder
+    return None
 
 
 @lru_cache(maxsize=2)

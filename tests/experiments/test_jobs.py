@@ -18,9 +18,11 @@ from experiments.jobs import (
     first_values,
     scale_gradients,
     share_of,
+    shipped,
     with_float_jobs,
 )
 from experiments.profiles import PROFILES
+from experiments.ship import ship
 from quant import checkpoint
 from quant.data import train_batches
 from quant.loop import loss_of
@@ -94,6 +96,24 @@ def test_floats_come_before_their_users_and_shares_keep_them_together() -> None:
         assert ordered.index(job.float_job()) < ordered.index(job)
     parts = [with_float_jobs(share_of(everything, i, 3)) for i in range(3)]
     assert sorted(job.key for part in parts for job in part) == sorted(job.key for job in ordered)
+
+
+def test_a_float_network_without_weights_is_trained_again_and_a_shipped_one_is_found(tmp_path: Path) -> None:
+    first = runner(tmp_path / "first")
+    assert first.run([QUANTIZED.float_job()])
+    second = Runner(first.table, tmp_path / "elsewhere", str, torch.device("cpu"), None, lambda _: None)
+    assert second.lacks(QUANTIZED.float_job())
+    assert second.run([QUANTIZED])  # the row of its float network is there, the weights are not
+    assert checkpoint.is_checkpoint(second.work / QUANTIZED.float_job().key)
+    assert len(table.read(first.table)) == 2
+    folder = tmp_path / "networks" / "kept"
+    ship(second.work / QUANTIZED.float_job().key, folder)
+    assert shipped(QUANTIZED.float_job(), tmp_path / "networks") == folder
+    assert shipped(replace(QUANTIZED, seed=99).float_job(), tmp_path / "networks") is None
+
+
+def test_the_shipped_cifar_network_starts_the_cpu_profile() -> None:
+    assert shipped(PROFILES["cpu"].silu.float_job()) is not None
 
 
 def test_the_papers_tables_are_complete() -> None:
