@@ -45,10 +45,10 @@ def label_of(row: Row) -> str:
 
 
 def values_of(rows: Sequence[Row], column: str) -> tuple[Any, Any, Any]:
-    """(cost, accuracy, half-width of its interval) as arrays; no interval counts as 0."""
+    """(cost, accuracy, half-width of its interval) as arrays; a single run could be anywhere: infinity."""
     cost = np.array([float(row[column]) for row in rows])
     accuracy = np.array([float(row["accuracy_percent"]) for row in rows])
-    half = np.array([float(row["accuracy_half_width"] or 0) for row in rows])
+    half = np.array([float(row["accuracy_half_width"] or math.inf) for row in rows])
     return cost, accuracy, half
 
 
@@ -70,7 +70,8 @@ def draw_panel(axes: Axes, rows: Sequence[Row], column: str, label: str, factor:
     for i, row in enumerate(rows):
         colour = COLOURS[row["config"]] if possible[i] else GREY
         axes.errorbar(
-            cost[i], accuracy[i], yerr=half[i] or None, marker=MARKERS.get(row["bits"], "v"), color=colour,
+            cost[i], accuracy[i], yerr=half[i] if math.isfinite(half[i]) else None, color=colour,
+            marker=MARKERS.get(row["bits"], "v"),
             fillstyle=FILLS[row["padding_policy"]], markersize=6, elinewidth=0.8, capsize=2,
             zorder=3 if possible[i] else 2,
         )  # fmt: skip
@@ -148,7 +149,8 @@ def draw_network(rows: Sequence[Row]) -> Figure:
     seeds = sorted({int(row["seeds"]) for row in rows})
     figure.suptitle(
         f"{first['network']} on {first['data']}: mean of {'-'.join(map(str, seeds))} seeds, 95 % intervals; "
-        "c1..c4: configuration (LSQ+ Table 1); dotted: float; grey: dominated whatever the intervals hold",
+        "c1..c4: configuration (LSQ+ Table 1); dotted: float; grey: dominated "
+        "whatever the intervals hold (never a single run)",
         fontsize=10,
     )
     figure.draw_without_rendering()  # settles where the axes are
