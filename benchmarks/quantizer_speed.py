@@ -280,6 +280,7 @@ def main(arguments: list[str] | None = None) -> list[Timing]:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--contenders", nargs="+", metavar="NAME", help="only these rows; the first is the floor")
     parser.add_argument("--no-compile", action="store_true", help="leave out what torch.compile makes")
     parser.add_argument("--out", type=Path, help="write the timings and the environment as JSON")
     chosen = parser.parse_args(arguments)
@@ -290,7 +291,11 @@ def main(arguments: list[str] | None = None) -> list[Timing]:
     timings: list[Timing] = []
     for part in chosen.parts:
         make = quantizer_part if part == "quantizer" else lambda d, c, part=part: network_part(part, d, c)
-        timings += measure(part, make(chosen.device, not chosen.no_compile), chosen.rounds, chosen.device)
+        contenders = make(chosen.device, not chosen.no_compile)
+        names = list(chosen.contenders or contenders)
+        if unknown := [name for name in names if name not in contenders]:
+            parser.error(f"--contenders: {part} has no row {unknown[0]!r}; it has {', '.join(map(repr, contenders))}")
+        timings += measure(part, {name: contenders[name] for name in names}, chosen.rounds, chosen.device)
     environment = {
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if chosen.device == "cuda" else platform.machine(),
