@@ -51,7 +51,6 @@ def graph_json(path: Path) -> Mapping[str, Any]:
     except (
         OSError,
         RuntimeError,
-        NotImplementedError,
         ValueError,
         EOFError,
         KeyError,

@@ -16,7 +16,7 @@ from hwsim.errors import UnsupportedOp, WorkloadError
 from hwsim.integer.graph import IntegerModel
 from hwsim.integer.operators import HANDLERS
 from hwsim.integer.walk import Lowering
-from quant import export_names, quantizers
+from quant import BaseQuantizer, export_names, quantizers
 
 
 def lower(model: nn.Module, example: Tensor, *, name: str = "", allow_float: bool = True) -> IntegerModel:
@@ -25,12 +25,24 @@ def lower(model: nn.Module, example: Tensor, *, name: str = "", allow_float: boo
     Raises WorkloadError for a model without (initialised) quantizers, UnsupportedOp for an operator without integer
     form, naming layer and way out. `allow_float`: softmax, normalisations and the like may stay float (and are listed).
     """
+    name = name or type(model).__name__
+    model, program, found = exported(model, example, name)
+    return Lowering(model, program, found, HANDLERS, allow_float).run(name)
+
+
+def exported(
+    model: nn.Module, example: Tensor, name: str
+) -> tuple[nn.Module, torch.export.ExportedProgram, dict[str, BaseQuantizer]]:
+    """A float64 copy of a quantized model, its graph with a marked node per quantizer, and the quantizers by name.
+
+    Raises WorkloadError for a model without (initialised) quantizers, UnsupportedOp where torch.export fails.
+    """
     model = copy.deepcopy(model).double().eval()
     found = dict(quantizers(model))
     if not found:
         raise WorkloadError(
-            f"{name or type(model).__name__}: the network has no quantizers; quantize it first (quant.quantize, "
-            "then quant.initialise or training), or price it as it is with hwsim.evaluate"
+            f"{name}: the network has no quantizers; quantize it first (quant.quantize, then quant.initialise or "
+            "training), or price it as it is with hwsim.evaluate"
         )
     unset = [n for n, q in found.items() if not bool(q.initialized)]
     if unset:
@@ -39,7 +51,5 @@ def lower(model: nn.Module, example: Tensor, *, name: str = "", allow_float: boo
         try:
             program = torch.export.export(model, (example[:1].double(),), strict=False)
         except Exception as problem:  # torch.export runs the model's own code, which may fail in any way
-            raise UnsupportedOp(
-                f"{name or type(model).__name__}: torch.export cannot read the network: {problem}"
-            ) from problem
-    return Lowering(model, program, found, HANDLERS, allow_float).run(name or type(model).__name__)
+            raise UnsupportedOp(f"{name}: torch.export cannot read the network: {problem}") from problem
+    return model, program, found

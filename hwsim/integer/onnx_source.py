@@ -10,7 +10,6 @@ policies become graph structure: zeros around x_hat for `border_bias`, a Pad in 
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from hwsim.errors import UnsupportedOp, WorkloadError
+from hwsim.integer.lower import exported
 from hwsim.integer.walk import IGNORED, PLAIN_METHODS, layer_of, operator_name
-from quant import BaseQuantizer, export_names, quantizers
+from quant import BaseQuantizer
 
 FORMS = ("qonnx", "qdq")
 OFFSETS = ("keep", "snap")
@@ -111,18 +111,7 @@ def onnx_network(
     except ImportError as problem:
         raise WorkloadError(f"writing ONNX needs the onnx package ({problem}): pip install 'hwsim[onnx]'") from None
     name = name or type(model).__name__
-    model = copy.deepcopy(model).double().eval()
-    found = dict(quantizers(model))
-    if not found:
-        raise WorkloadError(f"{name}: the network has no quantizers: quantize it first, or export it with torch.onnx")
-    unset = [n for n, q in found.items() if not bool(q.initialized)]
-    if unset:
-        raise WorkloadError(f"quantizer {unset[0]} has no step size yet: call quant.initialise(model, batches) first")
-    with export_names(model), torch.no_grad():
-        try:
-            program = torch.export.export(model, (example[:1].double(),), strict=False)
-        except Exception as problem:  # torch.export runs the model's own code, which may fail in any way
-            raise UnsupportedOp(f"{name}: torch.export cannot read the network: {problem}") from problem
+    model, program, found = exported(model, example, name)
     return OnnxWriter(onnx, model, program, found, form, offset, name).write()
 
 

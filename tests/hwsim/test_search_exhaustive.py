@@ -34,7 +34,11 @@ def small_layer(rng: random.Random) -> Layer:
         loops = Loops(**bounds)
         if sum(len(primes(n)) for n in loops.as_tuple()) <= 4:
             break
-    stride, dilation = rng.choice((1, 1, 2)), rng.choice((1, 1, 2))
+    return strided(loops, rng.choice((1, 1, 2)), rng.choice((1, 1, 2)))
+
+
+def strided(loops: Loops, stride: int, dilation: int) -> Layer:
+    """A convolution with these loops, without padding."""
     height = (loops.P - 1) * stride + dilation * (loops.R - 1) + 1
     width = (loops.Q - 1) * stride + dilation * (loops.S - 1) + 1
     return Layer(

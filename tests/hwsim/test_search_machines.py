@@ -26,8 +26,8 @@ from hwsim.pricing.layer_cost import price
 from hwsim.pricing.moves import fixed_moves, moved_words
 from hwsim.pricing.offsets import offset_cost
 from hwsim.pricing.unit_prices import unit_prices
-from hwsim.workload import DIMS, Layer, Loops, Tensor
-from tests.hwsim.test_search_exhaustive import primes
+from hwsim.workload import DIMS, Layer, Loops
+from tests.hwsim.test_search_exhaustive import primes, strided
 
 BITS = 8
 PRIMES = 3
@@ -44,20 +44,7 @@ def small_layer(rng: random.Random) -> Layer:
         loops = Loops(**bounds)
         if 1 <= sum(len(primes(n)) for n in loops.as_tuple()) <= PRIMES:
             break
-    stride, dilation = rng.choice((1, 1, 2)), rng.choice((1, 1, 2))
-    height = (loops.P - 1) * stride + dilation * (loops.R - 1) + 1
-    width = (loops.Q - 1) * stride + dilation * (loops.S - 1) + 1
-    return Layer(
-        name="small",
-        op="conv",
-        inputs=(Tensor("x", (1, loops.G * loops.C, height, width), BITS),),
-        output=Tensor("y", (1, loops.G * loops.K, loops.P, loops.Q), BITS),
-        weight=Tensor("w", (loops.G * loops.K, loops.C, loops.R, loops.S), BITS),
-        loops=loops,
-        stride=(stride, stride),
-        dilation=(dilation, dilation),
-        accumulator_bits=BITS,
-    )
+    return strided(loops, rng.choice((1, 1, 2)), rng.choice((1, 1, 2)))
 
 
 def some_memory(rng: random.Random, name: str, timed: bool) -> Memory:

@@ -75,7 +75,9 @@ def test_a_classifier_stored_as_convolution_loads() -> None:
     model = models.create("preact_resnet18", width=0.125)
     state = {k: v.clone() for k, v in model.state_dict().items()}
     state["head.fc.weight"] = state["head.fc.weight"][:, :, None, None]
-    weights.load_into(models.create("preact_resnet18", width=0.125), state)
+    other = models.create("preact_resnet18", width=0.125)
+    weights.load_into(other, state)
+    assert all(torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items())
 
 
 def test_torchvision_names_of_vit_load() -> None:
