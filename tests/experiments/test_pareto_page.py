@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,13 +27,15 @@ def page_of_digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[A
         yield found
 
 
-def rows_of(machine: str) -> list[table.Row]:
-    return [row for row in table.read(POINTS) if row["accelerator"] == machine and table.usual(row)]
+def rows_of(machine: str, network: str = "silu_se_net") -> list[table.Row]:
+    kept = {"accelerator": machine, "network": network, "status": "ok"}
+    return [row for row in table.read(POINTS) if table.usual(row) and all(row[name] == kept[name] for name in kept)]
 
 
-def show_machine(page: Any, machine: str) -> None:
+def show(page: Any, machine: str, network: str = "silu_se_net") -> None:
+    page.select_option("#network", f"{network} on digits")
     page.select_option("#machine", machine)
-    page.wait_for_selector(f"body[data-drawn$=' {machine}']")
+    page.wait_for_selector(f"body[data-drawn='{network} {machine}']")
 
 
 def marks(page: Any, axis: int) -> list[dict[str, Any]]:
@@ -51,9 +54,11 @@ def marks(page: Any, axis: int) -> list[dict[str, Any]]:
 
 def test_every_point_is_drawn_and_labelled_without_complaint(page_of_digits: tuple[Any, list[str]]) -> None:
     page, complaints = page_of_digits
-    for machine in ("bit_fusion", "eyeriss_v1"):
-        show_machine(page, machine)
-        rows = [row for row in rows_of(machine) if row["status"] == "ok"]
+    networks = sorted({row["network"] for row in table.read(POINTS)})
+    for machine, network in itertools.product(("bit_fusion", "eyeriss_v1"), networks):
+        show(page, machine, network)
+        rows = rows_of(machine, network)
+        assert rows
         for axis in range(len(AXES)):
             drawn = page.locator(f"#plot-{axis} .points path").count()
             labels = page.locator(f"#plot-{axis} .annotation-text").all_text_contents()
@@ -65,7 +70,7 @@ def test_every_point_is_drawn_and_labelled_without_complaint(page_of_digits: tup
 def test_a_mark_under_the_mouse_explains_itself(page_of_digits: tuple[Any, list[str]]) -> None:
     """Bits of every layer, energy by component, costs, offsets, and the commands; as in the CSV."""
     page, _ = page_of_digits
-    show_machine(page, "stripes")
+    show(page, "stripes")
     found = marks(page, 0)
     # A mark that no other one covers.
     alone = next(m for m in found if all(o is m or abs(o["x"] - m["x"]) + abs(o["y"] - m["y"]) > 15 for o in found))
@@ -86,7 +91,7 @@ def test_a_mark_under_the_mouse_explains_itself(page_of_digits: tuple[Any, list[
 
 def test_a_click_keeps_a_point_and_dominated_ones_can_be_hidden(page_of_digits: tuple[Any, list[str]]) -> None:
     page, complaints = page_of_digits
-    show_machine(page, "t4")
+    show(page, "t4")
     first, *others = marks(page, 1)
     page.mouse.click(first["x"], first["y"])
     kept = page.locator("#point h2").inner_text()
