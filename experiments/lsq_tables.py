@@ -31,21 +31,21 @@ FACTORS = torch.logspace(-2, torch.log10(torch.tensor(20.0)).item(), 384)
 BATCHES = 10
 
 
-def base_job(profile: Profile) -> Job:
+def base_job(profile: Profile, bits: str) -> Job:
     """LSQ itself: configuration 1, its own initialisation, on the ReLU network where the profile has one."""
-    return replace(profile.relu or profile.silu, config="1", method="lsq", init="lsq")
+    return profile.at(profile.relu or profile.silu, bits, config="1", method="lsq", init="lsq")
 
 
 def jobs(profile: Profile) -> list[Job]:
     """Gradient scales and weight decays at the fewest bits, distillation at all below 8."""
     found: list[Job] = []
-    base = replace(base_job(profile), bits=profile.bits[0])
+    base = base_job(profile, profile.bits[0])
     for seed in profile.seeds:
         found += [replace(base, seed=seed, gradient_scale=scale) for scale in GRADIENT_SCALES]
         found += [replace(base, seed=seed, gradient_scale="1", learning_rate=1e-4)]
         found += [replace(base, seed=seed, weight_decay=decay) for decay in WEIGHT_DECAYS]
         for bits in profile.low_bits():
-            found += [replace(base, seed=seed, bits=bits, distill=distill) for distill in (False, True)]
+            found += [replace(base_job(profile, bits), seed=seed, distill=distill) for distill in (False, True)]
     return list(dict.fromkeys(found))
 
 
@@ -118,7 +118,7 @@ def quantized_tensors(model: nn.Module, data: Dataset) -> dict[str, tuple[BaseQu
 
 def measure(runner: Runner, profile: Profile) -> None:
     """Write lsq_ratio.csv and lsq_error.csv for the first seed."""
-    base = replace(base_job(profile), bits=profile.bits[0], seed=profile.seeds[0])
+    base = replace(base_job(profile, profile.bits[0]), seed=profile.seeds[0])
     table.write(runner.table.with_name("lsq_ratio.csv"), list(ratio_rows(runner, base)))
     if checkpoint.is_checkpoint(runner.work / base.key):
         table.write(runner.table.with_name("lsq_error.csv"), list(error_rows(runner, base)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from experiments.jobs import Job
 
@@ -22,7 +23,10 @@ BASELINES = ("pact", "dsq", "qil")
 
 @dataclass(frozen=True)
 class Profile:
-    """Networks (templates of jobs: a SiLU one and a ReLU one), precisions and seeds."""
+    """Networks (templates of jobs: a SiLU one and a ReLU one), precisions and seeds.
+
+    `epochs`: precisions that are trained longer than the template says, and for how many epochs.
+    """
 
     name: str
     silu: Job
@@ -30,6 +34,11 @@ class Profile:
     bits: tuple[str, ...]
     seeds: tuple[int, ...]
     more_silu: tuple[Job, ...] = ()
+    epochs: tuple[tuple[str, float], ...] = ()
+
+    def at(self, network: Job, bits: str, **changes: Any) -> Job:
+        """A network's job at a precision."""
+        return replace(network, bits=bits, epochs=dict(self.epochs).get(bits, network.epochs), **changes)
 
     def networks(self) -> tuple[Job, ...]:
         return (self.silu, *([self.relu] if self.relu else []), *self.more_silu)
@@ -73,6 +82,7 @@ PROFILES = {
         Job("resnet8", (), "cifar10", weights="pretrained", epochs=0.5),
         ("W2A2", "W4A4"),
         (0, 1, 2),
+        epochs=(("W2A2", 1.0),),
     ),
     "gpu": Profile(
         "gpu",
@@ -99,7 +109,7 @@ def config_jobs(profile: Profile) -> Iterator[Job]:
         for network in profile.networks():
             for bits in profile.bits:
                 for config in CONFIGS:
-                    yield replace(network, bits=bits, config=config, seed=seed)
+                    yield profile.at(network, bits, config=config, seed=seed)
 
 
 def baseline_jobs(profile: Profile) -> Iterator[Job]:
@@ -110,7 +120,7 @@ def baseline_jobs(profile: Profile) -> Iterator[Job]:
         for bits in profile.low_bits():
             for method in BASELINES:
                 # Configuration 1: codes 0..p, which is how the three are defined behind a ReLU.
-                yield replace(profile.relu, bits=bits, config="1", method=method, seed=seed)
+                yield profile.at(profile.relu, bits, config="1", method=method, seed=seed)
 
 
 def init_jobs(profile: Profile) -> Iterator[Job]:
@@ -118,7 +128,7 @@ def init_jobs(profile: Profile) -> Iterator[Job]:
     for seed in profile.seeds:
         for bits in profile.low_bits():
             for init in INITS:
-                yield replace(profile.silu, bits=bits, config="4", init=init, seed=seed)
+                yield profile.at(profile.silu, bits, config="4", init=init, seed=seed)
 
 
 def offset_jobs(profile: Profile) -> Iterator[Job]:
@@ -126,7 +136,7 @@ def offset_jobs(profile: Profile) -> Iterator[Job]:
     for seed in profile.seeds:
         for bits in profile.low_bits():
             for mode in OFFSET_MODES:
-                yield replace(profile.silu, bits=bits, config="4", offset_mode=mode, seed=seed)
+                yield profile.at(profile.silu, bits, config="4", offset_mode=mode, seed=seed)
 
 
 def padding_jobs(profile: Profile) -> Iterator[Job]:
@@ -134,4 +144,4 @@ def padding_jobs(profile: Profile) -> Iterator[Job]:
     for seed in profile.seeds:
         for bits in profile.low_bits():
             for policy in POLICIES:
-                yield replace(profile.silu, bits=bits, config="4", padding_policy=policy, seed=seed)
+                yield profile.at(profile.silu, bits, config="4", padding_policy=policy, seed=seed)

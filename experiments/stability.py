@@ -21,7 +21,7 @@ LIMITS = (Recipe.change_limit, None, 0.05, 0.005)
 def jobs(profile: Profile) -> list[Job]:
     """The default first: those runs belong to every table."""
     usual = [
-        replace(profile.silu, bits=bits, config=config, seed=seed)
+        profile.at(profile.silu, bits, config=config, seed=seed)
         for seed in profile.seeds
         for bits in profile.low_bits()
         for config in profiles.CONFIGS
