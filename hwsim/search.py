@@ -38,6 +38,7 @@ class Certificate:
 
     No mapping of `space` has an objective below `lower_bound`; gap = value/lower_bound - 1. `covered`: lattice points
     the search accounted for; `priced`: mappings priced exactly. `exhaustive`: the search ended by itself.
+    `root_bound`: what a proof knew before any exact path, after `root_seconds`; 0 without a proof.
     """
 
     objective: Objective
@@ -48,6 +49,8 @@ class Certificate:
     space: str
     exhaustive: bool = False
     seconds: float = 0.0
+    root_bound: float = 0.0
+    root_seconds: float = 0.0
 
     @property
     def gap(self) -> float:
@@ -61,7 +64,7 @@ class Certificate:
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the report."""
         found = dataclasses.asdict(self)
-        del found["seconds"]
+        del found["seconds"], found["root_seconds"]
         return {**found, "gap": self.gap}
 
 
@@ -141,6 +144,7 @@ def search(
     for mapping in dict.fromkeys((*proposed.mappings, *seeds)):
         pricing.value(mapping)
     bound, space, exhaustive, covered = lower_bound(problem, objective), SPACE, False, proposed.covered
+    root = 0.0, 0.0
     if effort == "proven":
         start = pricing.best_value * (1 + 2 * TOLERANCE)
         incumbent = pricing.best[0] if pricing.best else None
@@ -151,12 +155,13 @@ def search(
             proof = hunt.run(gap, math.inf if time_limit_s is None else began + time_limit_s)
             bound = max(bound, min(proof.lower_bound, pricing.best_value))
             space, exhaustive, covered = PROVEN, proof.finished, covered + proof.covered
+            root = min(max(proof.root_bound, lower_bound(problem, objective)), bound), proof.root_seconds
     if pricing.best is None:
         raise InfeasibleMapping(why_infeasible(layer, accelerator))
     mapping, counts, cost = pricing.best
     certificate = Certificate(
         objective, value_of(cost, objective), bound, covered, pricing.priced, space, exhaustive,
-        time.perf_counter() - began,
+        time.perf_counter() - began, *root,
     )  # fmt: skip
     found = Found(mapping, counts, cost, certificate)
     if effort == "quick" or exhaustive:

@@ -84,6 +84,7 @@ class Search:
         self.covered = self.priced = 0
         self.closed = math.inf  # least bound of a part whose price stayed above it
         self.attained = math.inf  # least bound that a price reached, but for rounding
+        self.left_out = math.inf  # least bound of a part not followed because it is within the gap
         self.rounding_pj, self.rounding_cycles = rounding_pj(problem), rounding_cycles(self.timing)
         self.start(incumbent)
 
@@ -151,14 +152,16 @@ class Search:
 
     def run(self, gap: float, deadline: float) -> Proof:
         """Best first until the least bound reaches the best value, within `gap`, or until the deadline."""
+        began = time.perf_counter()
         order = np.argsort(self.spatial.prod(axis=(1, 2)), kind="stable")[::-1]
         none = np.zeros_like(self.spatial[:1])
         heap, waiting = self.bounded([(int(row), none[0]) for row in order], deadline, gap)
         heapq.heapify(heap)
+        root = min(heap[0].bound if heap else math.inf, self.left_out, waiting), time.perf_counter() - began
         while heap and self.open(heap[0].bound, gap):
             if waiting < math.inf or time.perf_counter() > deadline:
-                bound = min(heap[0].bound, self.closed, self.attained, waiting)
-                return Proof(bound, False, self.covered, self.priced)
+                bound = min(heap[0].bound, self.closed, self.attained, self.left_out, waiting)
+                return Proof(bound, False, self.covered, self.priced, *root)
             part = heapq.heappop(heap)
             if part.exact:
                 again = self.solve(part)
@@ -171,8 +174,8 @@ class Search:
                 child.exact, child.bound = True, max(child.bound, part.bound)
                 heapq.heappush(heap, child)
         left = min((part.bound for part in heap), default=math.inf)
-        bound = min(left, self.closed, waiting, self.best)
-        return Proof(min(bound, self.attained), not self.open(bound, gap), self.covered, self.priced)
+        bound = min(left, self.closed, self.left_out, waiting, self.best)
+        return Proof(min(bound, self.attained), not self.open(bound, gap), self.covered, self.priced, *root)
 
     def open(self, bound: float, gap: float) -> bool:
         """Whether something of this bound may beat the best by more than the gap."""
@@ -193,6 +196,8 @@ class Search:
                 if self.open(bound, gap):
                     exact = bool(spacing.any()) or not needs_spacing(self.problem, self.spatial[row])
                     found.append(Part(bound, next(self.serial), row, spacing, exact))
+                else:
+                    self.left_out = min(self.left_out, bound)
         return found, math.inf
 
     def solve(self, part: Part) -> Part | None:

@@ -57,12 +57,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Proof:
-    """Outcome: least bound left, whether the search ended by itself, unrollings and lattice points covered, priced."""
+    """Outcome: least bound left, whether the search ended by itself, unrollings and lattice points covered, priced.
+
+    `root_bound`: the least bound of all unrollings before any exact path, after `root_seconds`.
+    """
 
     lower_bound: float
     finished: bool
     covered: int
     priced: int
+    root_bound: float = 0.0
+    root_seconds: float = 0.0
 
 
 class Search:

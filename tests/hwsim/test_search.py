@@ -292,3 +292,12 @@ def test_without_a_compiler_several_arrays_keep_the_simple_bound(monkeypatch: py
     assert "C compiler" in without.space
     assert not without.exhaustive
     assert without.lower_bound == lower_bound(Problem(layer, machine), "energy") <= with_kernel.lower_bound
+
+
+def test_a_bound_within_a_gap_stays_below_the_optimum() -> None:
+    layer, machine = conv(64, 32, 14, 3), load_accelerator("eyeriss_v1")
+    proven = search(layer, machine, effort="proven").certificate
+    for gap in (0.01, 0.1, 0.5):
+        hasty = search(layer, machine, effort="proven", gap=gap).certificate
+        assert hasty.lower_bound <= proven.value
+        assert hasty.gap <= gap * 1.001 or not hasty.exhaustive
