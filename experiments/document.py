@@ -290,6 +290,31 @@ def fronts(results: Results, profile: str, network: str) -> str:
     return markdown(heads, lines) if lines else "Not run yet."
 
 
+def mixed(results: Results) -> str:
+    """Mixed bits against the uniform ones whose energy they were given, on the machine that they were chosen for."""
+    lines: list[list[str]] = []
+    for profile, network, _, quantized in results.networks():
+        points = [row for row in table.current(results.rows(profile, "pareto")) if row["status"] == "ok"]
+        for name in dict.fromkeys(row["bits"] for row in quantized if row["bits"].startswith(table.MIXED)):
+            of, machine, budget = name.removeprefix(table.MIXED).split("-")
+            config = next(row["config"] for row in quantized if row["bits"] == name)
+            pair = ({"bits": name, "config": config}, {"bits": budget.upper(), "config": config})
+            here = [row for row in points if (row["network"], row["accelerator"]) == (of, machine)]
+            prices = [row for wanted in pair for row in here if matches(row, **wanted)]
+            found = difference_of(quantized, *pair)
+            if len(prices) != 2 or found is None:
+                continue
+            ratios = [
+                f"{float(prices[0][column]) / float(prices[1][column]):.3f}"
+                for column in ("energy_pj", "latency_s", "weight_bits")
+            ]
+            accuracies = [cell([row for row in quantized if matches(row, **wanted)]) for wanted in reversed(pair)]
+            lines.append([f"{network} (`{profile}`)", f"`{machine}`", budget.upper(), *ratios, *accuracies, *found])
+    heads = ("network", "machine", "budget: energy of", "energy, mixed over uniform", "latency", "weights",
+             "uniform accuracy", "mixed accuracy", "mixed less uniform", "seeds", "verdict")  # fmt: skip
+    return markdown(heads, lines) if lines else "Not run yet."
+
+
 BLOCKS: dict[str, Callable[..., str]] = {
     "what-was-run": what_was_run,
     "section": section,
@@ -303,6 +328,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "offset-prices": offset_prices,
     "bit-prices": bit_prices,
     "fronts": fronts,
+    "mixed": mixed,
 }
 
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from experiments import table
 from quant import checkpoint, models, weights
 from quant.checkpoint import Meta
-from quant.convert import quantize
+from quant.convert import quantize, read_overrides
 from quant.data import Dataset, load, train_batches, write_atomically
 from quant.loop import TrainingDiverged, fit, processes, rank
 from quant.provenance import provenance
@@ -36,6 +36,7 @@ from quant.recipe import Recipe
 GRADIENT_SCALES = ("1/sqrt(Np)", "1/sqrt(N)", "1", "10/sqrt(Np)", "0.1/sqrt(Np)")
 FIRST_VALUES = "first_values.json"
 NETWORKS = Path(__file__).resolve().parent.parent / "networks"
+ALLOCATIONS = Path(__file__).resolve().parent / "allocations"
 # Fields younger than the committed rows: at None a key is what it was without them.
 _NOT_NAMED_WHEN_NONE = ("float_seed", "change_limit", "float_weight_decay")
 _FLOAT_KEEPS = ("network", "arguments", "data", "limit", "seed", "float_epochs", "batch_size", "weights")
@@ -45,6 +46,8 @@ _FLOAT_KEEPS = ("network", "arguments", "data", "limit", "seed", "float_epochs",
 class Job:
     """A float or quantized training run. `arguments` are the zoo's, as sorted pairs; None means the paper's value.
 
+    `bits`: 'W4A8', 'float', or 'mixed-NAME': the widths of every layer are those of experiments/allocations/NAME.yaml
+    (as `python -m hwsim.explore bits` writes them, `overrides.yaml`), everything else has 8.
     `weights`: '' trains the float network for `float_epochs`, 'pretrained' takes the published one.
     `gradient_scale`: LSQ's 1/sqrt(N*p), or one of the alternatives of its Table 3.
     `float_seed`: seeds of one quantized job share the float network of this seed (as the papers' runs share one
@@ -82,12 +85,19 @@ class Job:
         return self.bits == "float"
 
     @property
+    def allocation(self) -> dict[str, dict[str, Any]]:
+        """Widths by layer of a job with mixed bits; nothing for others. ValueError for an unknown name."""
+        return allocation(self.bits.removeprefix(table.MIXED)) if self.bits.startswith(table.MIXED) else {}
+
+    @property
     def key(self) -> str:
         """A name for folders and rows: readable, and unique through a hash of all fields."""
         fields = dataclasses.asdict(self)
         for name in _NOT_NAMED_WHEN_NONE:
             if fields[name] is None:
                 del fields[name]
+        if self.allocation:
+            fields["allocation"] = self.allocation
         digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
         middle = "float" if self.is_float else f"{self.bits}-c{self.config}"
         return f"{self.network}-{self.data}-{middle}-s{self.seed}-{digest}"
@@ -104,7 +114,8 @@ class Job:
         """Keyword arguments of `quant.quantize`."""
         if self.is_float:
             return None
-        weight_bits, act_bits = bits_of(self.bits)
+        mixed = self.allocation
+        weight_bits, act_bits = (8, 8) if mixed else bits_of(self.bits)
         return {
             "weight_bits": weight_bits,
             "act_bits": act_bits,
@@ -114,13 +125,20 @@ class Job:
             "init": self.init,
             "offset_mode": self.offset_mode,
             "method": self.method,
+            **({"overrides": mixed} if mixed else {}),
         }
+
+    def narrowest(self) -> int:
+        """The narrowest width of a quantized job."""
+        if self.allocation:
+            return min(width for widths in self.allocation.values() for width in widths.values())
+        return min(bits_of(self.bits))
 
     def recipe(self, device: torch.device) -> Recipe:
         """The papers' recipe for the bits, with what the job changes."""
         chosen = {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay}
         return Recipe.for_bits(
-            None if self.is_float else min(bits_of(self.bits)),
+            None if self.is_float else self.narrowest(),
             epochs=self.epochs, batch_size=self.batch_size, seed=self.seed, distill=self.distill,
             channels_last=True, bf16=device.type == "cuda", change_limit=self.change_limit or 0.0,
             **{name: value for name, value in chosen.items() if value is not None},
@@ -148,6 +166,16 @@ def bits_of(text: str) -> tuple[int, int]:
     """'W4A8' -> (4, 8)."""
     weight, _, activation = text.upper().removeprefix("W").partition("A")
     return int(weight), int(activation)
+
+
+@lru_cache
+def allocation(name: str) -> dict[str, dict[str, Any]]:
+    """Widths by layer of experiments/allocations/NAME.yaml. ValueError for an unknown name."""
+    path = ALLOCATIONS / f"{name}.yaml"
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in ALLOCATIONS.glob("*.yaml"))) or "none"
+        raise ValueError(f"{path}: expected widths by layer, there is no such file (there are {there})")
+    return read_overrides(path)
 
 
 @dataclass(frozen=True)

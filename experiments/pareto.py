@@ -26,9 +26,9 @@ from quant.provenance import command
 
 
 def jobs(profile: Profile) -> list[Job]:
-    """Configurations at every precision; padding policies where the profile has more than one seed."""
+    """Configurations at every precision, mixed bits; padding policies where the profile has more than one seed."""
     padding = profiles.padding_jobs(profile) if len(profile.seeds) > 1 else ()
-    return list(dict.fromkeys(chain(profiles.config_jobs(profile), padding)))
+    return list(dict.fromkeys(chain(profiles.config_jobs(profile), profiles.mixed_jobs(profile), padding)))
 
 
 def draw(points: Path, figures: Path, name: str, machines: Sequence[str] | None) -> list[Path]:

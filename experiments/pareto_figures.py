@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from experiments import table
 from experiments.drawing import save
-from experiments.table import Row, usual
+from experiments.table import MIXED, Row, usual
 from hwsim.pareto import non_dominated, possibly_non_dominated
 
 # Column of pareto.csv, its label, and the factor to the label's unit.
@@ -39,7 +39,9 @@ MACHINES = ("eyeriss_v1", "gemmini_16x16", "ethos_u55_256", "bit_fusion", "strip
 
 
 def label_of(row: Row) -> str:
-    """'W4A4 c3', with the padding policy where it is not the default."""
+    """'W4A4 c3', with the padding policy where it is not the default; mixed bits by what they were chosen for."""
+    if row["bits"].startswith(MIXED):
+        return "mixed " + row["bits"].removeprefix(MIXED + row["network"] + "-")
     policy = "" if row["padding_policy"] == "pad_code" else f" {row['padding_policy']}"
     return f"{row['bits']} c{row['config']}{policy}"
 

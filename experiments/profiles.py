@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from experiments.jobs import Job
+from experiments.table import MIXED
 
 CONFIGS = ("1", "2", "3", "4")
 POLICIES = ("pad_code", "snap_offset", "pad_beta", "border_bias")
@@ -26,6 +27,8 @@ class Profile:
     """Networks (templates of jobs: a SiLU one and a ReLU one), precisions and seeds.
 
     `epochs`: precisions that are trained longer than the template says, and for how many epochs.
+    `allocations`: files of experiments/allocations, NETWORK-MACHINE-BITS: widths by layer that cost on the machine what
+    the uniform bits do; trained like those.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Profile:
     seeds: tuple[int, ...]
     more_silu: tuple[Job, ...] = ()
     epochs: tuple[tuple[str, float], ...] = ()
+    allocations: tuple[str, ...] = ()
 
     def at(self, network: Job, bits: str, **changes: Any) -> Job:
         """A network's job at a precision."""
@@ -110,6 +114,16 @@ def config_jobs(profile: Profile) -> Iterator[Job]:
             for bits in profile.bits:
                 for config in CONFIGS:
                     yield profile.at(network, bits, config=config, seed=seed)
+
+
+def mixed_jobs(profile: Profile) -> Iterator[Job]:
+    """Mixed precision: every allocation, trained like the uniform network that it is compared with."""
+    for seed in profile.seeds:
+        for name in profile.allocations:
+            of, _, bits = name.split("-")
+            network = next(network for network in profile.networks() if network.network == of)
+            config = "1" if network is profile.relu else "4"
+            yield replace(profile.at(network, bits.upper(), config=config, seed=seed), bits=f"{MIXED}{name}")
 
 
 def baseline_jobs(profile: Profile) -> Iterator[Job]:

@@ -73,6 +73,9 @@ USUAL = {
 }  # fmt: skip
 
 
+MIXED = "mixed-"  # begins the `bits` of a run or point whose layers have widths of their own
+
+
 def usual(row: Mapping[str, str]) -> bool:
     """Whether a run or point differs from others of its network by bits, configuration and padding policy alone."""
     return all(row[name] == value for name, value in USUAL.items())

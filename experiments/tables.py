@@ -26,7 +26,9 @@ USUAL = {"config": "4", "padding_policy": "pad_code", **table.USUAL}
 
 
 def matches(row: Row, **wanted: str) -> bool:
-    """Whether a row is the usual run but for these columns."""
+    """Whether a row is the usual run but for these columns; one of mixed bits only where `bits` says so."""
+    if row["bits"].startswith(table.MIXED) and "bits" not in wanted:
+        return False
     return all(row[name] == value for name, value in {**USUAL, **wanted}.items())
 
 
@@ -53,11 +55,9 @@ def markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def difference_of(rows: Sequence[Row], first: dict[str, str], second: dict[str, str]) -> tuple[str, str, str] | None:
     """('+1.20 ± 0.80', seeds, 'higher') of the first over the second, in points; None without a common seed."""
+    finished = [row for row in rows if row["diverged"] != "True"]
     found = paired_difference(
-        [row for row in rows if row["diverged"] != "True"],
-        lambda row: matches(row, **first),
-        lambda row: matches(row, **second),
-        "test_accuracy_percent",
+        finished, lambda row: matches(row, **first), lambda row: matches(row, **second), "test_accuracy_percent"
     )
     if found is None:
         return None

@@ -56,6 +56,27 @@ def test_differences_are_paired_and_carry_their_verdict(results: document.Result
     assert document.differences(results, "C8") == "Not run yet."
 
 
+def test_mixed_bits_stand_beside_uniform_ones_of_their_energy(results: document.Results) -> None:
+    """Ratios of the two prices on the machine of the budget; accuracies paired by seed; in no table of uniform bits."""
+    runs, before = results.folder / "digits" / "runs.csv", document.section(results, "configurations")
+    name, better = "mixed-silu_se_net-stripes-w4a4", (94.0, 94.5, 96.0)
+    table.append(runs, [
+        {**USUAL, "key": f"m{seed}", "network": "silu_se_net", "bits": name, "seed": str(seed), "config": "1",
+         "test_accuracy_percent": str(value)} for seed, value in enumerate(better)
+    ])  # fmt: skip
+    point = {**USUAL, "network": "silu_se_net", "config": "1", "status": "ok", "weight_bits": "10", "latency_s": "2"}
+    table.write(results.folder / "digits" / "pareto.csv", [
+        {**point, "accelerator": "stripes", "bits": "W4A4", "energy_pj": "200"},
+        {**point, "accelerator": "stripes", "bits": name, "energy_pj": "190", "weight_bits": "5"},
+        {**point, "accelerator": "unpu", "bits": name, "energy_pj": "1"},
+    ])  # fmt: skip
+    expected = Interval.of([b - a for a, b in zip(ACCURACIES["1"], better, strict=True)])
+    (line,) = [line for line in document.mixed(results).splitlines() if "stripes" in line]
+    assert "| W4A4 | 0.950 | 1.000 | 0.500 | 91.00 ± 2.48, n=3 | 94.83 ± 2.59, n=3 |" in line
+    assert line.endswith(f"| +{expected.mean:.2f} ± {expected.half_width:.2f} | 3 | higher |")
+    assert document.section(results, "configurations") == before
+
+
 def test_runs_at_chance_and_offsets_below_the_minimum_are_counted(results: document.Results) -> None:
     assert re.search(r"\| 3 \| 9 \| 1 \|$", document.what_was_run(results), re.M)
     assert re.search(r"\| W4A4 \| 3 \| 3 \| 2 \| 1 \| 3 \| -0.200 \|$", document.learned_offsets(results), re.M)

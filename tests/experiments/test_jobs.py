@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
-from experiments import command_line, lsq_tables, lsqplus_tables, padding, pareto, profiles, table
+from experiments import command_line, jobs, lsq_tables, lsqplus_tables, padding, pareto, profiles, table
 from experiments.jobs import (
     Job,
     Runner,
@@ -21,12 +22,14 @@ from experiments.jobs import (
     shipped,
     with_float_jobs,
 )
+from experiments.pricing import bits_per_layer, workload_of
 from experiments.profiles import PROFILES
 from experiments.ship import ship
 from quant import checkpoint
 from quant.data import train_batches
 from quant.loop import loss_of
 from quant.quantizer import quantizers
+from quant.recipe import Recipe
 
 TINY = Job(
     "silu_se_net", PROFILES["smoke"].silu.arguments, "digits", limit=128, float_epochs=1, epochs=1, batch_size=32
@@ -62,8 +65,8 @@ def test_every_field_changes_the_key() -> None:
 
 def test_runs_of_one_seed_share_their_float_network() -> None:
     for profile in PROFILES.values():
-        for jobs in (lsqplus_tables.jobs, lsq_tables.jobs, padding.jobs, pareto.jobs):
-            chosen = jobs(profile)
+        for listed in (lsqplus_tables.jobs, lsq_tables.jobs, padding.jobs, pareto.jobs):
+            chosen = listed(profile)
             assert len(set(chosen)) == len(chosen)
             trained = [job for job in chosen if not job.weights]
             starts = {job.float_job().key for job in trained}
@@ -87,6 +90,28 @@ def test_a_run_without_change_limit_can_still_be_asked_for_by_its_key() -> None:
     assert command_line.choose_jobs(options, lsqplus_tables.jobs(PROFILES["digits"])) == [job]
     assert job.recipe(torch.device("cpu")).change_limit == 0
     assert replace(job, change_limit=0.02).recipe(torch.device("cpu")).change_limit == 0.02
+
+
+def test_mixed_bits_are_those_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every layer has the widths of its allocation, the recipe that of the narrowest; the file is part of the key."""
+    monkeypatch.setattr(jobs, "ALLOCATIONS", tmp_path)
+    with pytest.raises(ValueError, match=r"silu_se_net-m-w4a4\.yaml: expected widths by layer, there is no such file"):
+        _ = replace(QUANTIZED, bits="mixed-silu_se_net-m-w4a4").key
+    given = {"blocks.0.0.conv_pw": {"weight_bits": 3, "act_bits": 5}, "blocks.1.0.conv_pw": {"weight_bits": 2}}
+    jobs.allocation.cache_clear()
+    (tmp_path / "silu_se_net-m-w4a4.yaml").write_text(yaml.safe_dump(given))
+    job = replace(QUANTIZED, bits="mixed-silu_se_net-m-w4a4")
+    bits = bits_per_layer(workload_of(job))
+    assert (bits["blocks.0.0.conv_pw"], bits["blocks.1.0.conv_pw"], bits["blocks.0.0.conv_dw"]) == ("3/5", "2/8", "8/8")
+    assert job.recipe(torch.device("cpu")).weight_decay == Recipe.for_bits(2).weight_decay
+    profile = replace(PROFILES["smoke"], allocations=("silu_se_net-m-w4a4",), epochs=(("W4A4", 7.0),))
+    (made,) = profiles.mixed_jobs(profile)
+    assert (made.bits, made.epochs, made.config) == (job.bits, 7.0, "4")
+    before = job.key
+    jobs.allocation.cache_clear()
+    (tmp_path / "silu_se_net-m-w4a4.yaml").write_text(yaml.safe_dump({**given, "blocks.1.0.conv_pw": {"weight_bits": 4}}))
+    assert job.key != before
+    jobs.allocation.cache_clear()
 
 
 def test_floats_come_before_their_users_and_shares_keep_them_together() -> None:
