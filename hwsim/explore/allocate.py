@@ -1,4 +1,4 @@
-"""Bits per layer, exactly: an integer programme per question, a front by moving one budget.
+"""Bits per layer, exactly: an integer programme per question, a front by elimination or by moving one budget.
 
 minimise    sum of the objective's tables at the chosen widths
 subject to  every budget, one width per choice, no refused combination.
@@ -22,6 +22,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from hwsim.errors import HwsimError, SpecError
+from hwsim.explore.elimination import whole_front
 from hwsim.explore.problem import InfeasibleBudget, Problem, Solution, Term, collect
 
 SCALE = 1000.0  # largest coefficient: the solver's absolute tolerances of 1e-6 are then 1e-9 of a table's range
@@ -234,14 +235,38 @@ def front(
 ) -> Iterator[Solution]:
     """Non-dominated assignments of two measures, from the least `objective` down to the least `against`.
 
-    The epsilon constraint method: the best point, then the best with strictly less of `against`, and so on; without
-    `points` this is the whole front, one solution for every non-dominated pair of values. With `points`, that many
-    budgets spread evenly between the two ends: each solution is on the front, not all of the front is shown.
-    Raises InfeasibleBudget where `budgets` leave nothing.
+    Without `points` this is the whole front, one solution for every non-dominated pair of values: by elimination where
+    both measures are sums and nothing else is limited, else by `swept`. Raises InfeasibleBudget where `budgets` leave
+    nothing.
     """
     if points is not None and points < 1:
         raise SpecError(f"front: expected at least 1 point, got {points}")
-    limits, solver = dict(budgets or {}), Solver(problem, time_limit_s)
+    limits = dict(budgets or {})
+    whole = None if points or set(limits) - {objective, against} else whole_front(problem, objective, against)
+    if whole is not None:
+        whole = [s for s in whole if all(s.values[name] <= limit for name, limit in limits.items())]
+    if not whole:
+        yield from swept(problem, objective, against, limits, points=points, time_limit_s=time_limit_s)
+        return
+    yield from whole
+
+
+def swept(
+    problem: Problem,
+    objective: str,
+    against: str,
+    budgets: Mapping[str, float],
+    *,
+    points: int | None = None,
+    time_limit_s: float | None = None,
+) -> Iterator[Solution]:
+    """As `front`, by one integer programme after another (the epsilon constraint method): the best point, then the best
+    with strictly less of `against`, and so on.
+
+    With `points`, that many budgets spread evenly between the two ends: each solution is on the front, not all of the
+    front is shown.
+    """
+    limits, solver = dict(budgets), Solver(problem, time_limit_s)
     found = solver.best(objective, limits, then=against)
     yield found
     end = solver.best(against, limits, then=objective)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from hwsim.errors import SpecError
-from hwsim.explore.allocate import Solver, allocate, front
+from hwsim.explore import elimination
+from hwsim.explore.allocate import Solver, allocate, front, swept
+from hwsim.explore.elimination import elimination_order, whole_front
 from hwsim.explore.problem import Choice, InfeasibleBudget, Measure, Problem, Refusal, Term, collect, separate
 from tests.explore.problems import enumerated_front, every_assignment, random_problem
 
@@ -25,11 +27,12 @@ def assert_front_is_all(seed: int, choices: int = 5) -> None:
     problem = random_problem(seed, choices)
     for names, budgets in itertools.product(PAIRS, ({}, tight(problem))):
         expected = enumerated_front(problem, names, budgets)
-        try:
-            found = [(s.values[names[0]], s.values[names[1]]) for s in front(problem, *names, budgets)]
-        except InfeasibleBudget:
-            found = []
-        assert found == expected, (names, budgets)
+        for method in (front, swept):
+            try:
+                found = [(s.values[names[0]], s.values[names[1]]) for s in method(problem, *names, budgets)]
+            except InfeasibleBudget:
+                found = []
+            assert found == expected, (method, names, budgets)
 
 
 @pytest.mark.parametrize("seed", [1, 4])
@@ -41,6 +44,50 @@ def test_front_equals_enumeration(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(100, 160))
 def test_many_fronts_equal_enumeration(seed: int) -> None:
     assert_front_is_all(seed, choices=6)
+
+
+def assert_elimination_finds_all(seed: int, choices: int) -> None:
+    problem = random_problem(seed, choices)
+    for names in PAIRS[:2]:
+        found = whole_front(problem, *names)
+        assert found is not None
+        assert [(s.values[names[0]], s.values[names[1]]) for s in found] == enumerated_front(problem, names, {})
+        assert problem.allowed([s.picks for s in found]).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_elimination_equals_enumeration(seed: int) -> None:
+    assert_elimination_finds_all(seed, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(200, 300))
+def test_elimination_equals_enumeration_of_larger_problems(seed: int) -> None:
+    assert_elimination_finds_all(seed, 8)
+
+
+def test_choices_too_entangled_for_elimination_are_swept(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = random_problem(1, 4)
+    monkeypatch.setattr(elimination, "MOST_COMBINATIONS", 1)
+    assert elimination_order(problem, ("loss", "energy")) is None
+    assert whole_front(problem, "loss", "energy") is None
+    found = [(s.values["loss"], s.values["energy"]) for s in front(problem, "loss", "energy")]
+    assert found == enumerated_front(problem, ("loss", "energy"), {})
+
+
+def test_a_chain_is_eliminated_in_tables_of_one_choice() -> None:
+    """Twelve choices in a row, neighbours joined: 4^12 assignments, no table larger than 4."""
+    rng = np.random.default_rng(0)
+    choices = tuple(Choice(f"t{i}", (2, 3, 4, 8)) for i in range(12))
+    energy = Measure("energy", (tuple(Term((i, i + 1), rng.integers(0, 99, (4, 4)).astype(float)) for i in range(11)),))
+    loss = Measure("loss", (tuple(Term((i,), rng.random(4)) for i in range(12)),))
+    problem = Problem(choices, (loss, energy))
+    found = whole_front(problem, "loss", "energy")
+    assert found is not None
+    ends = [Solver(problem).best("loss", {}, then="energy"), Solver(problem).best("energy", {}, then="loss")]
+    assert [found[0].values, found[-1].values] == [end.values for end in ends]
+    middle = found[len(found) // 2].values
+    assert Solver(problem).best("loss", {"energy": middle["energy"]}).values["loss"] == middle["loss"]
 
 
 @pytest.mark.parametrize("seed", [5, 6])
