@@ -1,10 +1,13 @@
-"""The exceptions a user may meet, each with its exit code.
+"""The exceptions a user may meet, each with its exit code, and how every command ends with it.
 
 Every message says where (file:line: key, or layer), what was expected, what was found, and the way out.
 Exit codes: 2 for bad input, 3 for a request that is well formed but infeasible on this machine.
 """
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Callable
 
 
 class HwsimError(Exception):
@@ -39,3 +42,25 @@ class InfeasibleMapping(HwsimError):
     """A layer that fits nowhere; names the smallest need and the memory that lacks it."""
 
     exit_code = 3
+
+
+def exit_code_of(run: Callable[[], int | None], *also: type[Exception]) -> int:
+    """Run a command's work: its own exit code (None is 0), or that of what stopped it, told in one message on stderr.
+
+    `also`: exceptions of other packages that are the input's fault too.
+    """
+    try:
+        return run() or 0
+    except HwsimError as problem:
+        print(f"hwsim: {problem}", file=sys.stderr)
+        return problem.exit_code
+    except OSError as problem:
+        where = f"{problem.filename}: {problem.strerror}" if problem.filename else str(problem)
+        print(f"hwsim: {where}", file=sys.stderr)
+        return 2
+    except also as problem:
+        print(f"hwsim: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("hwsim: interrupted", file=sys.stderr)
+        return 130

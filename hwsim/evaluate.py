@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hwsim.accelerator import load_accelerator
 from hwsim.bits import assign_bits
-from hwsim.errors import HwsimError, WorkloadError
+from hwsim.errors import WorkloadError, exit_code_of
 from hwsim.explain import explain, explained_json, explanation_lines, write_explanations
 from hwsim.machine import Accelerator
 from hwsim.mapping import load_mappings
@@ -224,18 +224,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code of the command: one clear message on stderr for every error that is the input's."""
-    try:
-        run(arguments)
-    except HwsimError as problem:
-        print(f"hwsim: {problem}", file=sys.stderr)
-        return problem.exit_code
-    except OSError as problem:
-        print(f"hwsim: {problem.filename or 'file'}: {problem.strerror or problem}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("hwsim: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code_of(lambda: run(arguments))
 
 
 if __name__ == "__main__":

@@ -8,18 +8,28 @@ Exit codes: 0; 2 for bad input.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from hwsim.errors import HwsimError, WorkloadError
+from hwsim.errors import WorkloadError, exit_code_of
 from hwsim.integer.c_source import c_source
 from hwsim.integer.lower import lower
 from hwsim.integer.run import Machine
 from hwsim.workload import write_atomically
 from quant import checkpoint
+
+
+def export(folder: Path, out: Path, name: str | None) -> None:
+    """Read the checkpoint, write the C file, say how large it is."""
+    model, meta = checkpoint.load(folder)
+    if not meta.input_shape:
+        raise WorkloadError(f"{folder}: settings.json has no input_shape")
+    lowered = lower(model, torch.zeros(1, *meta.input_shape), name=meta.model)
+    text = c_source(Machine(lowered), name or out.stem)
+    write_atomically(out, text)
+    print(f"{out}: {len(text)} bytes of C, weights {lowered.weight_bits // 8} bytes packed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,18 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="the C file to write")
     parser.add_argument("--name", help="prefix of its functions (default: the file's name)")
     arguments = parser.parse_args(argv)
-    try:
-        model, meta = checkpoint.load(arguments.checkpoint)
-        if not meta.input_shape:
-            raise WorkloadError(f"{arguments.checkpoint}: settings.json has no input_shape")
-        lowered = lower(model, torch.zeros(1, *meta.input_shape), name=meta.model)
-        text = c_source(Machine(lowered), arguments.name or arguments.out.stem)
-        write_atomically(arguments.out, text)
-    except (HwsimError, ValueError, FileNotFoundError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return getattr(problem, "exit_code", 2)
-    print(f"{arguments.out}: {len(text)} bytes of C, weights {lowered.weight_bits // 8} bytes packed")
-    return 0
+    return exit_code_of(lambda: export(arguments.checkpoint, arguments.out, arguments.name), ValueError)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ Exit codes: 0; 2 for bad input.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from hwsim.errors import HwsimError, WorkloadError
+from hwsim.errors import WorkloadError, exit_code_of
 from hwsim.integer.lower import lower
 from hwsim.integer.onnx_check import ENGINES, agreement, engine_for
 from hwsim.integer.onnx_source import FORMS, OFFSETS, Exported, onnx_network
@@ -78,13 +77,7 @@ def describe(made: Exported) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; the exit code."""
     arguments = parser().parse_args(argv)
-    try:
-        lines = export(arguments)
-    except (HwsimError, ValueError, OSError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return getattr(problem, "exit_code", 2)
-    print("\n".join(lines))
-    return 0
+    return exit_code_of(lambda: print("\n".join(export(arguments))), ValueError)
 
 
 if __name__ == "__main__":

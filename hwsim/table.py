@@ -18,7 +18,7 @@ from typing import Any
 
 from hwsim.accelerator import load_accelerator
 from hwsim.bits import assign_bits, parse_wxay
-from hwsim.errors import CapabilityError, HwsimError, InfeasibleMapping, SpecError
+from hwsim.errors import CapabilityError, InfeasibleMapping, SpecError, exit_code_of
 from hwsim.evaluate import OBJECTIVES, load_model, parse_shape
 from hwsim.machine import Accelerator
 from hwsim.plan import Plan, plan_network
@@ -186,15 +186,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code of the command: one clear message on stderr for every error that is the input's."""
-    try:
-        run(arguments)
-    except HwsimError as problem:
-        print(f"hwsim: {problem}", file=sys.stderr)
-        return problem.exit_code
-    except OSError as problem:
-        print(f"hwsim: {problem.filename or 'file'}: {problem.strerror or problem}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code_of(lambda: run(arguments))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hwsim.accelerator import load_accelerator
-from hwsim.errors import HwsimError, WorkloadError
+from hwsim.errors import WorkloadError, exit_code_of
 from hwsim.integer.accuracy import FORMS, accuracies
 from hwsim.integer.certificate import UNLIMITED, Certificate, LayerCertificate, certify
 from hwsim.integer.lower import lower
@@ -139,19 +139,20 @@ def row_of(layer: LayerCertificate) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run; the exit code."""
-    arguments = parser().parse_args(argv)
-    try:
-        result = verify(arguments)
-    except HwsimError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
+def report(arguments: argparse.Namespace) -> int:
+    """Write and print the certificate; 1 where codes differ."""
+    result = verify(arguments)
     text = json.dumps(result.to_dict(), indent=1, allow_nan=False)
     if arguments.out:
         write_atomically(arguments.out, text + "\n")
     print(text if arguments.json else table(result))
     return 0 if result.equal else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; the exit code."""
+    arguments = parser().parse_args(argv)
+    return exit_code_of(lambda: report(arguments))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hwsim.accelerator import load_accelerator
-from hwsim.errors import HwsimError, SpecError
+from hwsim.errors import SpecError, exit_code_of
 from hwsim.evaluate import OBJECTIVES, load_model, parse_shape
 from hwsim.explore.allocate import Solver, front
 from hwsim.explore.bill import LOSS, BitProblem, bit_problem
@@ -287,12 +287,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code of the command: one clear message on stderr for every error that is the input's."""
     options = parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], None] = options.run
-    try:
-        run(options)
-    except HwsimError as problem:
-        print(f"hwsim: {problem}", file=sys.stderr)
-        return problem.exit_code
-    except OSError as problem:
-        print(f"hwsim: {problem.filename or 'file'}: {problem.strerror or problem}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code_of(lambda: run(options))

@@ -109,7 +109,9 @@ def test_mixed_bits_are_those_of_the_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert (made.bits, made.epochs, made.config) == (job.bits, 7.0, "4")
     before = job.key
     jobs.allocation.cache_clear()
-    (tmp_path / "silu_se_net-m-w4a4.yaml").write_text(yaml.safe_dump({**given, "blocks.1.0.conv_pw": {"weight_bits": 4}}))
+    (tmp_path / "silu_se_net-m-w4a4.yaml").write_text(
+        yaml.safe_dump({**given, "blocks.1.0.conv_pw": {"weight_bits": 4}})
+    )
     assert job.key != before
     jobs.allocation.cache_clear()
 

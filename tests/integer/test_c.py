@@ -100,5 +100,5 @@ def test_the_command_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "bytes of C" in capsys.readouterr().out
     assert (tmp_path / "out.c").read_text(encoding="utf-8").startswith("/* out: an integer neural network in C99")
     assert export_c.main([str(tmp_path / "absent"), str(tmp_path / "no.c")]) == 2
-    assert "error" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"hwsim: {tmp_path / 'absent'}: no such checkpoint folder\n"
     assert not (tmp_path / "no.c").exists()
