@@ -49,12 +49,16 @@ def choose_profile(options: argparse.Namespace) -> Profile:
 
 
 def choose_jobs(options: argparse.Namespace, jobs: Sequence[Job]) -> list[Job]:
-    """All jobs, or the one of --only, with its change limit or without. ValueError for a key that is none of them."""
+    """All jobs, or the one of --only: as listed, or as runs were before change limits and measured batch norms.
+
+    ValueError for a key that is none of them.
+    """
     if options.only is None:
         index, count = parse_share(options.share)
         return share_of(jobs, index, count)
-    unlimited = [replace(job, change_limit=None) for job in jobs]
-    chosen = [job for job in with_float_jobs([*jobs, *unlimited]) if job.key == options.only]
+    as_trained = [replace(job, norm_batches=None) for job in jobs]
+    unlimited = [replace(job, change_limit=None) for job in as_trained]
+    chosen = [job for job in with_float_jobs([*jobs, *as_trained, *unlimited]) if job.key == options.only]
     if not chosen:
         raise ValueError(f"--only: no run has the key {options.only!r}; --list prints all of them")
     return chosen[:1]

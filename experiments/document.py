@@ -28,6 +28,7 @@ from experiments.tables import (
     difference_of,
     markdown,
     matches,
+    norms,
 )
 from quant.data import write_atomically
 
@@ -56,8 +57,11 @@ class Results:
             for (network, data), members in table.group(current, "network", "data").items():
                 floats = [row for row in members if row["bits"] == "float"]
                 quantized = [row for row in members if row["bits"] != "float"]
-                limited = any(row.get("change_limit") for row in quantized)
-                yield profile, f"`{network}`, {data}" + ("" if limited else ", no limit"), floats, quantized
+                notes = [
+                    text for name, text in (("change_limit", "no limit"), ("norm_batches", "norms as trained"))
+                    if quantized and not any(row.get(name) for row in quantized)
+                ]  # fmt: skip
+                yield profile, ", ".join([f"`{network}`, {data}", *notes]), floats, quantized
 
 
 def is_silu(name: str) -> bool:
@@ -219,11 +223,21 @@ def step_errors(results: Results) -> str:
 
 def guard(results: Results) -> str:
     """Runs at chance with and without the limit on changes of s and beta."""
+    return both_ways(results, change_limits)
+
+
+def measured_norms(results: Results) -> str:
+    """Accuracy with batch norms as trained, and measured again."""
+    return both_ways(results, norms)
+
+
+def both_ways(results: Results, compare: Callable[[Sequence[Row]], str]) -> str:
+    """A comparison of runs with and without something, per network: over all rows, not only the current ones."""
     parts: list[str] = []
     for profile in results.profiles():
         quantized = [row for row in results.rows(profile) if row["bits"] != "float"]
         for (network, data), members in table.group(quantized, "network", "data").items():
-            made = change_limits(members)
+            made = compare(members)
             if made:
                 parts.append(f"**`{network}`, {data}** (`{profile}`)\n\n" + made.split("\n\n", 1)[1].strip())
     return "\n\n".join(parts) or "Not run yet."
@@ -325,6 +339,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "gradient-ratios": gradient_ratios,
     "step-errors": step_errors,
     "guard": guard,
+    "norms": measured_norms,
     "offset-prices": offset_prices,
     "bit-prices": bit_prices,
     "fronts": fronts,

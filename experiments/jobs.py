@@ -31,14 +31,14 @@ from quant.data import Dataset, load, train_batches, write_atomically
 from quant.loop import TrainingDiverged, fit, processes, rank
 from quant.provenance import provenance
 from quant.quantizer import Quantizer, initialise, quantizers
-from quant.recipe import Recipe
+from quant.recipe import NORM_BATCHES, Recipe
 
 GRADIENT_SCALES = ("1/sqrt(Np)", "1/sqrt(N)", "1", "10/sqrt(Np)", "0.1/sqrt(Np)")
 FIRST_VALUES = "first_values.json"
 NETWORKS = Path(__file__).resolve().parent.parent / "networks"
 ALLOCATIONS = Path(__file__).resolve().parent / "allocations"
 # Fields younger than the committed rows: at None a key is what it was without them.
-_NOT_NAMED_WHEN_NONE = ("float_seed", "change_limit", "float_weight_decay")
+_NOT_NAMED_WHEN_NONE = ("float_seed", "change_limit", "float_weight_decay", "norm_batches")
 _FLOAT_KEEPS = ("network", "arguments", "data", "limit", "seed", "float_epochs", "batch_size", "weights")
 
 
@@ -54,6 +54,7 @@ class Job:
     published network); None gives each seed a float network of its own.
     `float_weight_decay`: of the float network; None is the recipe's.
     `change_limit`: the recipe's; None, no limit, is the papers' way and what runs were before there was one.
+    `norm_batches`: the recipe's; None, batch norms as trained, is the papers' way and what runs were before.
     """
 
     network: str
@@ -79,6 +80,7 @@ class Job:
     float_seed: int | None = None
     change_limit: float | None = Recipe.change_limit
     float_weight_decay: float | None = None
+    norm_batches: int | None = NORM_BATCHES
 
     @property
     def is_float(self) -> bool:
@@ -107,7 +109,11 @@ class Job:
         kept = {name: getattr(self, name) for name in _FLOAT_KEEPS}
         seed = self.seed if self.float_seed is None else self.float_seed
         return Job(
-            **{**kept, "seed": seed}, epochs=self.float_epochs, change_limit=None, weight_decay=self.float_weight_decay
+            **{**kept, "seed": seed},
+            epochs=self.float_epochs,
+            change_limit=None,
+            weight_decay=self.float_weight_decay,
+            norm_batches=None,
         )
 
     def quantization(self) -> dict[str, Any] | None:
@@ -141,6 +147,7 @@ class Job:
             None if self.is_float else self.narrowest(),
             epochs=self.epochs, batch_size=self.batch_size, seed=self.seed, distill=self.distill,
             channels_last=True, bf16=device.type == "cuda", change_limit=self.change_limit or 0.0,
+            norm_batches=self.norm_batches or 0,
             **{name: value for name, value in chosen.items() if value is not None},
         )  # fmt: skip
 

@@ -37,9 +37,9 @@ from quant.provenance import provenance
 SAME_POINT = (
     "network", "arguments", "data", "limit", "float_epochs", "epochs", "batch_size", "bits", "config",
     "padding_policy", "init", "offset_mode", "method", "first_last", "learning_rate", "weight_decay", "distill",
-    "gradient_scale", "change_limit",
+    "gradient_scale", "change_limit", "norm_batches",
 )  # fmt: skip
-SAME_PRICE = tuple(name for name in SAME_POINT if name != "change_limit")
+SAME_PRICE = SAME_POINT[:-2]  # without what only training knows
 COSTS = ("energy_pj", "latency_s", "weight_bits", "peak_activation_bits")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from scipy import stats
 
 from quant.data import write_atomically
-from quant.recipe import Recipe
+from quant.recipe import NORM_BATCHES, Recipe
 
 Row = dict[str, str]
 
@@ -82,17 +82,20 @@ def usual(row: Mapping[str, str]) -> bool:
 
 
 def current(rows: Iterable[Row]) -> list[Row]:
-    """Float rows, and of the quantized rows of each network and data those that one `change_limit` made: the default,
-    or none (older rows) where there are no others. So nothing averages runs with and without it.
+    """Float rows, and of the quantized rows of each network and data those of today's defaults of `change_limit` and
+    `norm_batches`; those without (older rows) where there are no others. So nothing averages runs of both kinds.
     """
-    rows, default = list(rows), text_of(Recipe.change_limit)
-    has_default = {(row["network"], row["data"]) for row in rows if row.get("change_limit", "") == default}
-    return [
-        row
-        for row in rows
-        if row["bits"] == "float"
-        or row.get("change_limit", "") == (default if (row["network"], row["data"]) in has_default else "")
-    ]
+    found = list(rows)
+    for name, value in (("change_limit", Recipe.change_limit), ("norm_batches", NORM_BATCHES)):
+        default = text_of(value)
+        has_default = {(row["network"], row["data"]) for row in found if row.get(name, "") == default}
+        found = [
+            row
+            for row in found
+            if row["bits"] == "float"
+            or row.get(name, "") == (default if (row["network"], row["data"]) in has_default else "")
+        ]
+    return found
 
 
 def group(rows: Iterable[Row], *names: str) -> dict[tuple[str, ...], list[Row]]:

@@ -20,7 +20,7 @@ TIE_WITHIN = 1.0
 # What makes two runs the same but for the change limit.
 SAME_RUN = (
     "bits", "config", "seed", "padding_policy", "init", "offset_mode", "method", "gradient_scale", "weight_decay",
-    "learning_rate", "distill", "first_last", "epochs",
+    "learning_rate", "distill", "first_last", "epochs", "norm_batches",
 )  # fmt: skip
 USUAL = {"config": "4", "padding_policy": "pad_code", **table.USUAL}
 
@@ -94,14 +94,15 @@ def tables(rows: Sequence[Row]) -> str:
     for (network, arguments, data), members in table.group(rows, "network", "arguments", "data").items():
         floats = [row for row in members if row["bits"] == "float"]
         quantized = [row for row in members if row["bits"] != "float"]
-        limits = table.group(quantized, "change_limit") or {("",): []}
-        for (limit,), mine in limits.items():
+        kinds = table.group(quantized, "change_limit", "norm_batches") or {("", ""): []}
+        for (limit, measured), mine in kinds.items():
             guard = f"change limit {limit}" if limit else "no change limit (the papers' way)"
+            guard += f", batch norms measured on {measured} batches" if measured else ", batch norms as trained"
             parts.append(
                 f"## {network} on {data}, {guard}\n\nArguments {arguments}; float: {cell(floats)}; {extent(mine)}\n"
             )
             parts += [text for text in (make(mine) for make in SECTIONS.values()) if text]
-        parts += [text for text in [change_limits(quantized)] if text]
+        parts += [text for text in (change_limits(quantized), norms(quantized)) if text]
     return "\n".join(parts)
 
 
@@ -179,7 +180,7 @@ def change_limits(rows: Sequence[Row]) -> str:
     """Runs at chance and accuracy at each change limit, over the runs that every limit has."""
 
     def identity(row: Row) -> tuple[str, ...]:
-        return tuple(row[name] for name in SAME_RUN)
+        return tuple(row.get(name, "") for name in SAME_RUN)
 
     limits = table.group(rows, "change_limit")
     if len(limits) < 2:
@@ -194,6 +195,29 @@ def change_limits(rows: Sequence[Row]) -> str:
                 lines.append([bits, limit or "none", str(len(mine)), str(bad), cell(mine)])
     heads = ("bits", "change limit", "runs", "at chance or diverged", "accuracy, all of them")
     return f"### With and without a change limit, the same runs\n\n{markdown(heads, lines)}\n"
+
+
+def norms(rows: Sequence[Row]) -> str:
+    """Batch norms as trained and measured again, over the runs that have both: LSQ+ and the other methods apart."""
+
+    def identity(row: Row) -> tuple[str, ...]:
+        return tuple(row.get(name, "") for name in (*SAME_RUN[:-1], "change_limit"))
+
+    finished = [row for row in rows if row["diverged"] != "True"]
+    before = {identity(row): row for row in finished if not row.get("norm_batches")}
+    pairs = [(before[identity(row)], row) for row in finished if row.get("norm_batches") and identity(row) in before]
+    lines: list[list[str]] = []
+    for bits, other in sorted({(after["bits"], after["method"] in BASELINES) for _, after in pairs}):
+        mine = [pair for pair in pairs if (pair[1]["bits"], pair[1]["method"] in BASELINES) == (bits, other)]
+        gains = [float(b["test_accuracy_percent"]) - float(a["test_accuracy_percent"]) for a, b in mine]
+        found = Interval.of(gains)
+        half = f" ± {found.half_width:.2f}" if found.half_width is not None else ""
+        lines.append([
+            bits, "PACT, DSQ, QIL" if other else "LSQ, LSQ+", cell([a for a, _ in mine]), cell([b for _, b in mine]),
+            f"{found.mean:+.2f}{half}", f"{sum(gain < 0 for gain in gains)} of {len(gains)}",
+        ])  # fmt: skip
+    heads = ("bits", "methods", "as trained", "measured again", "gain, run by run", "runs that lost")
+    return f"### Batch norms measured again after the last step\n\n{markdown(heads, lines)}\n" if lines else ""
 
 
 SECTIONS: dict[str, Callable[[Sequence[Row]], str]] = {

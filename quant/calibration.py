@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from quant import checkpoint
 from quant.convert import quantize
 from quant.data import Dataset, eval_batches, load, train_batches
-from quant.loop import NORMS, evaluate
+from quant.loop import evaluate
+from quant.norms import reestimate_norms
 from quant.provenance import provenance
 from quant.quantizer import initialise
 from quant.start import add_quantization_arguments, add_start_arguments, quantize_arguments, starting_point
@@ -74,34 +75,6 @@ def calibrate(
     done = time.perf_counter()
     images = sum(len(batch) for batch in kept)
     return Calibration(images, initialised - started, measured - initialised, done - measured, accuracy)
-
-
-@torch.no_grad()
-def reestimate_norms(model: nn.Module, batches: Iterable[Tensor]) -> int:
-    """Replace the running mean and variance of every batch norm by the average over `batches`; returns their number.
-
-    Only the norms run in training mode, so nothing else of the network changes.
-    """
-    norms = [m for m in model.modules() if isinstance(m, NORMS) and m.track_running_stats]
-    if not norms:
-        return 0
-    momenta = [norm.momentum for norm in norms]
-    was_training = model.training
-    model.eval()
-    try:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain average over the batches
-            norm.train()
-        for batch in batches:
-            if len(batch) < 2:
-                raise ValueError("calibrate: a batch of one image has no variance: use batches of at least 2")
-            model(batch)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        model.train(was_training)
-    return len(norms)
 
 
 @torch.no_grad()

@@ -29,11 +29,11 @@ from quant import checkpoint
 from quant.change_limit import ChangeLimit
 from quant.checkpoint import Meta
 from quant.data import Arrays, Dataset, Normalisation, Split, eval_batches, train_batches, write_atomically
+from quant.norms import NORMS, reestimate_norms
 from quant.quantizer import initialise, parameter_groups, quantizers
 from quant.recipe import Recipe
 
 Report = Callable[[str], None]
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 # Steps between looks at the loss and the stop flag where a look costs a synchronisation (CUDA, several processes).
 LOOK_EVERY = 20
 
@@ -361,6 +361,8 @@ class _Run:
         if processes() > 1:
             dist.all_reduce(sums)
         loss, right, seen = sums.tolist()
+        if self.step == self.total_steps:
+            self._measure_norms()
         validation = None
         if len(self.data.validation):
             validation = evaluate(self.model, self.data.validation, self.data.normalisation, device=self.device)
@@ -386,6 +388,14 @@ class _Run:
         if validation is not None and (self.best is None or validation > self.best):
             self.best = validation
             self._save_best()
+
+    def _measure_norms(self) -> None:
+        """The batch norms' statistics of the network as it now is; every process sees the same images."""
+        if self.recipe.norm_batches:
+            size = min(self.recipe.batch_size, len(self.data.train))
+            stream = train_batches(self.data, size, seed=self.recipe.seed, epoch=2**20 + 1, augment=self.recipe.augment)
+            images = (images.to(self.device) for images, _ in itertools.islice(stream, self.recipe.norm_batches))
+            reestimate_norms(self.model, images)
 
     def _save_is_due(self) -> bool:
         return self.out is not None and time.monotonic() - self.last_save >= self.checkpoint_seconds

@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+NORM_BATCHES = 16
+
 
 def paper_learning_rate(bits: int | None) -> float:
     """LSQ's learning rate; None is float. 5 to 7 bits, which it does not train, take that of 4.
@@ -41,6 +43,8 @@ class Recipe:
     `change_limit`: how much one step may change an s, as a share of itself, and a beta, as a share of its range (see
     `quant.change_limit`); 0, the papers' way, sets no limit.
     `clip_norm`: gradients are scaled down to this norm over all parameters; 0, the papers' way, leaves them alone.
+    `norm_batches`: training batches on which the batch norms' statistics are measured again after the last step (see
+    `quant.norms`); 0, the papers' way, keeps the running ones.
     `init_batches`: batches for the quantizers' first values (LSQ+ Eq. 8).
     """
 
@@ -59,10 +63,11 @@ class Recipe:
     init_batches: int = 4
     clip_norm: float = 0.0
     change_limit: float = 0.02
+    norm_batches: int = 0
 
     def __post_init__(self) -> None:
         positive = ("epochs", "batch_size", "learning_rate", "accumulate", "init_batches")
-        for name in (*positive, "weight_decay", "momentum", "clip_norm", "change_limit"):
+        for name in (*positive, "weight_decay", "momentum", "clip_norm", "change_limit", "norm_batches"):
             value = getattr(self, name)
             low = name in positive
             if isinstance(value, bool) or not math.isfinite(value) or value < 0 or (low and value == 0):
@@ -75,8 +80,16 @@ class Recipe:
 
     @classmethod
     def for_bits(cls, bits: int | None, **choices: Any) -> "Recipe":
-        """The papers' learning rate and weight decay for the narrowest operand; None is float."""
-        return cls(**{"learning_rate": paper_learning_rate(bits), "weight_decay": paper_weight_decay(bits), **choices})
+        """The papers' learning rate and weight decay for the narrowest operand; None is float.
+
+        Quantized networks have their batch norms measured again at the end, which are trained for short.
+        """
+        defaults = {
+            "learning_rate": paper_learning_rate(bits),
+            "weight_decay": paper_weight_decay(bits),
+            "norm_batches": 0 if bits is None else NORM_BATCHES,
+        }
+        return cls(**{**defaults, **choices})
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> "Recipe":

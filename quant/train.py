@@ -24,7 +24,7 @@ from quant.convert import quantize
 from quant.data import load, write_atomically
 from quant.loop import FitResult, TrainingDiverged, fit, processes, rank
 from quant.provenance import provenance
-from quant.recipe import Recipe
+from quant.recipe import NORM_BATCHES, Recipe
 from quant.start import (
     add_quantization_arguments,
     add_start_arguments,
@@ -55,6 +55,8 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
     }
     if arguments.lr is not None:
         choices["learning_rate"] = arguments.lr
+    if arguments.norm_batches is not None:
+        choices["norm_batches"] = arguments.norm_batches
     if arguments.weight_decay is not None:
         choices["weight_decay"] = arguments.weight_decay
     if arguments.distill and bits is None:
@@ -81,6 +83,7 @@ def run(arguments: argparse.Namespace, report: Callable[[str], None]) -> FitResu
     teacher = None
     if arguments.resume:
         model, meta = checkpoint.load(out)
+        recipe = Recipe.from_dict(meta.training["recipe"])  # later defaults do not change an earlier run
         if recipe.distill:
             teacher, _ = checkpoint.load(out / "teacher")
     else:
@@ -201,6 +204,10 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--change-limit", type=float, default=Recipe.change_limit,
         help="largest share of itself that a step changes a step size by (default: %(default)s; 0, the papers': none)",
+    )  # fmt: skip
+    how.add_argument(
+        "--norm-batches", type=int,
+        help=f"training batches that measure the batch norms again at the end (default: {NORM_BATCHES}; float: 0)",
     )  # fmt: skip
     how.add_argument("--accumulate", type=int, default=1, help="passes per optimizer step")
     how.add_argument("--distill", action="store_true", help="learn from the float network too")

@@ -78,18 +78,21 @@ def test_seeds_may_share_one_float_network_and_younger_fields_do_not_rename_runs
     assert len({job.key for job in shared}) == 2
     assert {job.float_job() for job in shared} == {replace(QUANTIZED, seed=4).float_job()}
     assert share_of(shared, 0, 2) == shared
-    listed = [replace(job, change_limit=None) for job in lsqplus_tables.jobs(PROFILES["fashion"])]
+    listed = [replace(job, change_limit=None, norm_batches=None) for job in lsqplus_tables.jobs(PROFILES["fashion"])]
     for row in table.read(Path(__file__).parents[2] / "results" / "fashion" / "runs.csv")[:3]:
         assert row["key"] in {job.key for job in with_float_jobs(listed)}
 
 
-def test_a_run_without_change_limit_can_still_be_asked_for_by_its_key() -> None:
-    """Rows from before there was a limit say `--only KEY`, which must not mean another run."""
-    job = replace(lsqplus_tables.jobs(PROFILES["digits"])[0], change_limit=None)
+@pytest.mark.parametrize("older", [{"norm_batches": None}, {"norm_batches": None, "change_limit": None}])
+def test_older_runs_can_still_be_asked_for_by_their_keys(older: dict[str, None]) -> None:
+    """Rows from before change limits and measured batch norms say `--only KEY`, which must not mean another run."""
+    today = lsqplus_tables.jobs(PROFILES["digits"])
+    job = replace(today[0], **older)
     options = command_line.parser("lsqplus_tables", "").parse_args(["--profile", "digits", "--only", job.key])
-    assert command_line.choose_jobs(options, lsqplus_tables.jobs(PROFILES["digits"])) == [job]
-    assert job.recipe(torch.device("cpu")).change_limit == 0
-    assert replace(job, change_limit=0.02).recipe(torch.device("cpu")).change_limit == 0.02
+    assert command_line.choose_jobs(options, today) == [job]
+    recipe = job.recipe(torch.device("cpu"))
+    assert (recipe.norm_batches, recipe.change_limit) == (0, 0 if "change_limit" in older else 0.02)
+    assert today[0].recipe(torch.device("cpu")).norm_batches == 16
 
 
 def test_mixed_bits_are_those_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

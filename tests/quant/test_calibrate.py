@@ -9,28 +9,8 @@ from torch import Tensor, nn
 
 import quant
 from quant import calibration, checkpoint, data, models, weights
-from quant.calibration import calibrate, calibration_batches, reestimate_norms, top1_percent
+from quant.calibration import calibrate, calibration_batches, top1_percent
 from quant.layers import QConv2d
-
-
-def test_norms_take_the_average_over_the_batches() -> None:
-    """Against the definition: mean of batch means, mean of unbiased batch variances, of each norm's input."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3, momentum=0.3), nn.ReLU(), nn.Dropout(0.5))
-    batches = [torch.randn(10, 2, 6, 6) + i for i in range(3)]
-    assert reestimate_norms(model.train(), batches) == 1
-    inputs = [model[0](b).detach() for b in batches]
-    norm = model[1]
-    assert isinstance(norm, nn.BatchNorm2d)
-    torch.testing.assert_close(norm.running_mean, torch.stack([x.mean((0, 2, 3)) for x in inputs]).mean(0))
-    torch.testing.assert_close(norm.running_var, torch.stack([x.var((0, 2, 3)) for x in inputs]).mean(0))
-    assert norm.momentum == 0.3
-    assert all(m.training for m in model.modules())
-
-
-def test_a_network_without_norms_is_left_alone() -> None:
-    model = nn.Linear(3, 2)
-    assert reestimate_norms(model, [torch.randn(4, 3)]) == 0
 
 
 def test_calibration_sees_the_quantized_network(monkeypatch: pytest.MonkeyPatch) -> None:

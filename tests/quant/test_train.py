@@ -230,7 +230,7 @@ def test_channels_last_computes_the_same() -> None:
 
 # Stopping and resuming
 
-LONG = Recipe(epochs=3, batch_size=32, accumulate=2, learning_rate=0.02, distill=True)
+LONG = Recipe(epochs=3, batch_size=32, accumulate=2, learning_rate=0.02, distill=True, norm_batches=2)
 
 
 def run(out: Path | None, *, recipe: Recipe = LONG, resume: bool = False, **limits: Any) -> tuple[nn.Module, FitResult]:
