@@ -311,7 +311,7 @@ def border_assumptions(layers: Iterable[LayerCost]) -> tuple[str, ...]:
         return ()
     return (
         f"inputs that need a border of codes other than 0 ({needed} layers, class padded_copy) are stored inside it by "
-        "their maker: the border is written to the outermost memory once per layer, the input is not copied again",
+        "their maker: the border is written once per layer where the input lies, the input is not copied again",
     )
 
 

@@ -121,11 +121,17 @@ def layer_moves(
         if reads or writes:
             bits = operand_bits(layer, accelerator, operand, kind)
             moved.append(moved_words(memories[name], operand, kind, bits, reads, writes))
-    return (*moved, *fixed_moves(layer, accelerator, offset))
+    return (*moved, *fixed_moves(layer, accelerator, offset, input_stays="input" in resident))
 
 
-def fixed_moves(layer: Layer, accelerator: Accelerator, offset: OffsetCost) -> list[Moved]:
-    """What a layer moves at the outermost memory under any mapping: its constants, and what its offset needs."""
+def fixed_moves(
+    layer: Layer, accelerator: Accelerator, offset: OffsetCost, *, input_stays: bool = False
+) -> list[Moved]:
+    """What a layer moves under any mapping: its constants, and what its offset needs.
+
+    All at the outermost memory, but for the border of codes around the input, which is written where the input lies:
+    in the activation memory when it stays on chip (`input_stays`).
+    """
     outer, x = accelerator.outermost, layer.inputs[0]
     moved: list[Moved] = []
     parameters = parameter_bits(layer, accelerator.capabilities)
@@ -133,7 +139,8 @@ def fixed_moves(layer: Layer, accelerator: Accelerator, offset: OffsetCost) -> l
         moved.append(moved_bits(outer, "parameters", parameters, 0))
     around = offset.border_codes
     if around:
-        moved.append(moved_words(outer, "offset", "code", x.bits, 0, around))
+        home = accelerator.activation_memory if input_stays else None
+        moved.append(moved_words(home or outer, "offset", "code", x.bits, 0, around))
     read_bits = offset.extra_read_bits
     write_bits = offset.extra_write_bits - around * x.bits
     if read_bits or write_bits:

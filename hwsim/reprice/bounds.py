@@ -66,7 +66,10 @@ class SimpleBounds:
             outputs[i, j, k] = known[key]
         moved = weights[:, None, None] + inputs[None, :, None] + outputs
         idle = self.cycles() * self.problem(self.first).unit.static_pj_per_cycle
-        return np.where(grid.allowed, (grid.fixed_pj + moved + idle) * SAFE, np.inf)
+        fixed = grid.fixed_pj
+        if "input" in resident:  # wherever its border is written
+            fixed = np.minimum(fixed, grid.fixed_pj_input_stays)
+        return np.where(grid.allowed, (fixed + moved + idle) * SAFE, np.inf)
 
     def cycles(self) -> Floats:
         """[weight, input, output]: cycles of the MACs or of the vector unit; 0 where the machine refuses."""

@@ -21,7 +21,7 @@ from hwsim.machine import OPERANDS, Accelerator, Memory, Operand
 from hwsim.mapping import pools
 from hwsim.packing import held_bits, words
 from hwsim.pricing.area import static_power_mw
-from hwsim.pricing.latency import below_systolic, compute_cycles, parent_of, vector_cycles
+from hwsim.pricing.latency import below_systolic, compute_cycles, parent_of, port_loads, vector_cycles
 from hwsim.pricing.layer_cost import GRID, mac_energy, memory_parts, on_grid, price
 from hwsim.pricing.mac import MacCost, mac_cost, refusals
 from hwsim.pricing.moves import Direction, fixed_moves, traffic
@@ -166,32 +166,39 @@ class Grid:
     @cached_property
     def fixed_pj(self) -> Floats:
         """[weight, input, output]: energy that no mapping changes (constants, offsets, requantization, MACs)."""
+        return self.find_fixed_pj(input_stays=False)
+
+    @cached_property
+    def fixed_pj_input_stays(self) -> Floats:
+        """`fixed_pj` with the input on chip, where its border is then written."""
+        return self.find_fixed_pj(input_stays=True)
+
+    def find_fixed_pj(self, *, input_stays: bool) -> Floats:
+        """`fixed_pj` with the input in the outermost memory or on chip."""
         unit, found = self.accelerator.vector, np.zeros(self.widths.shape)
         for j, x in enumerate(self.widths.input):
             for k, o in enumerate(self.widths.output):
                 layer = at_widths(self.layer, self.widths.weight[0], x, o)
                 offset = offset_cost(layer, self.accelerator.capabilities)
-                parts = memory_parts(fixed_moves(layer, self.accelerator, offset), self.accelerator)
+                moved = fixed_moves(layer, self.accelerator, offset, input_stays=input_stays)
                 requantize = layer.output.elements * requantize_ops(self.accelerator.capabilities, o)
-                energy = sum(part.energy_pj for part in parts) + on_grid(requantize * unit.energy_pj_per_op)
+                energy = sum(part.energy_pj for part in memory_parts(moved, self.accelerator))
+                energy += on_grid(requantize * unit.energy_pj_per_op)
                 found[:, j, k] = energy + on_grid(offset.extra_adds * unit.energy_pj_per_op)
         for (i, j), mac in self.macs.items():
             found[i, j] += mac_energy(self.layer, mac, self.accelerator, 0.0)
         return found
 
-    @cached_property
-    def fixed_bits(self) -> dict[Direction, Ints]:
-        """[input, output]: bits that constants and offsets move at the outermost memory."""
-        found: dict[Direction, Ints] = {
-            "read": np.zeros(self.widths.shape[1:], dtype=np.int64),
-            "write": np.zeros(self.widths.shape[1:], dtype=np.int64),
-        }
+    def fixed_bits(self, *, input_stays: bool) -> Load:
+        """(memory, direction) -> [input, output]: bits that constants and offsets move there."""
+        found: Load = {}
         for j, x in enumerate(self.widths.input):
             for k, o in enumerate(self.widths.output):
                 layer = at_widths(self.layer, self.widths.weight[0], x, o)
-                for m in fixed_moves(layer, self.accelerator, offset_cost(layer, self.accelerator.capabilities)):
-                    found["read"][j, k] += m.read_words * m.word_bits
-                    found["write"][j, k] += m.write_words * m.word_bits
+                offset = offset_cost(layer, self.accelerator.capabilities)
+                moved = fixed_moves(layer, self.accelerator, offset, input_stays=input_stays)
+                for port, bits in port_loads(moved).items():
+                    found.setdefault(port, np.zeros(self.widths.shape[1:], dtype=np.int64))[j, k] += bits
         return found
 
     # --- what depends on mappings -------------------------------------------------------------------------------------
@@ -202,7 +209,9 @@ class Grid:
             return self.measured(pool)
         moved = self.moved_words(pool, resident)
         memories = {memory.name: memory for memory in self.accelerator.memories}
-        energy = np.broadcast_to(self.fixed_pj, (len(pool), *self.widths.shape)).copy()
+        stays = "input" in resident
+        fixed = self.fixed_pj_input_stays if stays else self.fixed_pj
+        energy = np.broadcast_to(fixed, (len(pool), *self.widths.shape)).copy()
         for (name, operand, kind), (reads, writes) in moved.items():
             memory = memories[name]
             spent = rounded(reads * memory.read_energy_pj + writes * memory.write_energy_pj)
@@ -210,7 +219,7 @@ class Grid:
         for spent, operand, kind in self.hops(pool):
             energy += self.spread(spent, operand, kind)
         energy[~(self.fits(pool) & self.allowed)] = np.inf
-        exposed, loads = self.loads(pool, moved)
+        exposed, loads = self.loads(pool, moved, self.fixed_bits(input_stays=stays))
         used = {
             memory.name: np.array([max(1, dict(c.instances).get(memory.name, 1)) for c in pool.counts], dtype=np.int64)
             for memory in self.accelerator.memories
@@ -313,12 +322,12 @@ class Grid:
             found[:, i, j, 0] = known[mac.cycles]
         return found
 
-    def loads(self, pool: Pool, moved: Map[Key, tuple[Ints, Ints]]) -> tuple[list[Load], Load]:
+    def loads(self, pool: Pool, moved: Map[Key, tuple[Ints, Ints]], fixed: Load) -> tuple[list[Load], Load]:
         """Port loads in bits as `latency.split_loads` has them: those that wait, per memory, and those that overlap."""
         word_bits = {memory.name: memory.word_bits for memory in self.accelerator.memories}
         one = (1, 1, 1, 1)
         outer = self.accelerator.outermost.name
-        overlapped: Load = {(outer, d): bits[None, None] for d, bits in self.fixed_bits.items()}
+        overlapped: Load = {port: bits[None, None] for port, bits in fixed.items()}
         bits: dict[tuple[Key, Direction], Ints] = {}
         for key, (reads, writes) in moved.items():
             for direction, count in zip(DIRECTIONS, (reads, writes), strict=True):

@@ -9,12 +9,12 @@ import random
 import numpy as np
 import pytest
 
-from hwsim.counts import count_accesses
-from hwsim.machine import OPERANDS, Capabilities, Memory
+from hwsim.counts import Counts, count_accesses
+from hwsim.machine import OPERANDS, Capabilities, Memory, Operand
 from hwsim.mapping import Hold, Mapping, Temporal
-from hwsim.pricing.cost import price
+from hwsim.pricing.cost import NetworkCost, price, price_network
 from hwsim.pricing.offsets import NO_OFFSET, offset_cost, tap_sets
-from hwsim.workload import Layer, Loops, Tensor
+from hwsim.workload import Layer, Loops, Tensor, Workload
 from tests.strategies import machine, product
 
 ANY = tuple(range(1, 33))
@@ -163,6 +163,46 @@ def test_elementwise_operators() -> None:
     assert offset_cost(Layer("a", "add", (x, y), out), PADS).kind == "folded"
     assert offset_cost(Layer("p", "avg_pool", (x,), out), PADS).kind == "none"
     assert offset_cost(Layer("m", "mul", (gate, gate), out), PADS) == NO_OFFSET
+
+
+def chain(policy: str, through: tuple[Operand, ...]) -> NetworkCost:
+    """A 1x1 and a padded 3x3 convolution on DRAM (2 and 3 pJ a bit) and a buffer (0.5 and 0.25 pJ a bit).
+
+    `through`: operands that the second takes through the buffer; without its input, that input lies in the DRAM.
+    """
+    second = conv(policy)
+    x = second.inputs[0]
+    first = Layer(
+        "first", "conv", (Tensor("image", (1, 4, 8, 8), 4),), x, Tensor("first.w", (4, 4, 1, 1), 4),
+        Loops(K=4, C=4, P=8, Q=8), bias=True,
+    )  # fmt: skip
+    accelerator = machine(
+        Memory("dram", None, OPERANDS, word_bits=1, read_energy_pj=2.0, write_energy_pj=3.0),
+        Memory("buffer", 10**6, OPERANDS, word_bits=1, read_energy_pj=0.5, write_energy_pj=0.25),
+    )
+    counts: dict[str, Counts] = {}
+    for layer, held in ((first, OPERANDS), (second, through)):
+        loops = [Temporal(d, n) for d, n in layer.loops.as_dict().items() if n > 1]
+        mapping = Mapping((Hold("dram", OPERANDS), Hold("buffer", held), *loops))
+        counts[layer.name] = count_accesses(layer, mapping, accelerator)
+    return price_network(Workload("chain", [first, second]), accelerator, counts)
+
+
+@pytest.mark.parametrize(
+    ("through", "place", "pj_per_bit"), [(OPERANDS, "buffer", 0.25), (("weight", "output"), "dram", 3.0)]
+)
+def test_a_border_is_written_where_its_input_lies(through: tuple[Operand, ...], place: str, pj_per_bit: float) -> None:
+    """4 channels of 8x8 codes of 4 bits inside a ring of one code: 4 * (10*10 - 8*8) = 144 codes, 576 bits."""
+    cost, free = chain("pad_code", through), chain("pad_beta", through)
+    assert cost.resident == free.resident == (("x",) if place == "buffer" else ())
+    layer, plain = cost.layers[1], free.layers[1]
+    assert (layer.offset.kind, plain.offset.kind) == ("padded_copy", "folded")
+    assert {m.memory: m.write_words for m in layer.moved if m.operand == "offset"} == {place: 576}
+    bill = {(p.component, p.detail): p.energy_pj for p in layer.parts}
+    assert bill[place, "offset"] == 576 * pj_per_bit
+    # `pad_beta` needs no border in memory; all else is the same.
+    assert layer.total_energy_pj - plain.total_energy_pj == 576 * pj_per_bit
+    assert layer.traffic_bits - plain.traffic_bits == 576
 
 
 def test_the_price_carries_the_offset() -> None:

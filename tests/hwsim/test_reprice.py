@@ -63,12 +63,26 @@ def bounded(accelerator: Accelerator, rng: random.Random) -> Accelerator:
     )
 
 
+def with_border(layer: Layer) -> Layer:
+    """The same convolution whose outermost rows and columns are padding, its input with an offset: a padded copy."""
+    x = layer.inputs[0]
+    n, channels, height, width = x.shape
+    rows, columns = (1 if size > 2 else 0 for size in (height, width))
+    inside = (n, channels, height - 2 * rows, width - 2 * columns)
+    return dataclasses.replace(
+        layer, inputs=(dataclasses.replace(x, shape=inside, offset=True),), padding=(rows, rows, columns, columns),
+        padding_policy="pad_code",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_a_grid_of_prices_equals_price_entry_by_entry(seed: int) -> None:
     rng = random.Random(seed)
     layer, machine, first = triple(seed)
     machine = bounded(machine, rng)
     layer = dataclasses.replace(layer, bias=rng.random() < 0.5)
+    if layer.op == "conv" and rng.random() < 0.7:
+        layer = with_border(layer)
     pool = Pool(layer, machine).with_mapping(first).with_mapping(random_mapping(rng, layer, machine))
     resident: frozenset[Operand] = frozenset(o for o in ("input", "output") if rng.random() < 0.3)
     grid = Grid(layer, machine, FEW)
@@ -210,11 +224,15 @@ def test_a_transferred_bound_never_exceeds_the_optimum(seed: int) -> None:
 # --- networks ---------------------------------------------------------------------------------------------------------
 
 
-def residual() -> Workload:
-    """Two convolutions with activations, a shortcut of its own, an addition, a pooling, a linear layer."""
+def residual(*, border: bool = False) -> Workload:
+    """Two convolutions with activations, a shortcut of its own, an addition, a pooling, a linear layer.
+
+    `border`: the second convolution is 3x3 and padded, with an offset that zeros do not stand for.
+    """
     first = conv(Loops(K=16, C=3, P=16, Q=16, R=3, S=3), name="first")
     relu = Layer("relu", "relu", (first.output,), dataclasses.replace(first.output, name="relu.y", signed=False))
-    second = dataclasses.replace(conv(Loops(K=16, C=16, P=16, Q=16), name="second"), inputs=(relu.output,), bias=True)
+    second = conv(Loops(K=16, C=16, P=16, Q=16, R=3 if border else 1, S=3 if border else 1), name="second")
+    second = dataclasses.replace(second, inputs=(relu.output,), bias=True, padding=(int(border),) * 4)
     shortcut = dataclasses.replace(conv(Loops(K=16, C=16, P=16, Q=16), name="short"), inputs=(relu.output,))
     added = Layer("add", "add", (second.output, shortcut.output), dataclasses.replace(second.output, name="add.y"))
     pooled = Tensor("pool.y", (1, 16), 8)
@@ -222,13 +240,20 @@ def residual() -> Workload:
     last = Layer(
         "last", "linear", (pooled,), Tensor("last.y", (1, 10), 8), Tensor("last.w", (10, 16), 8), Loops(K=10, C=16)
     )
-    return assign_bits(Workload("residual", [first, relu, second, shortcut, added, pool, last]), "W8A8")
+    found = assign_bits(Workload("residual", [first, relu, second, shortcut, added, pool, last]), "W8A8")
+    if not border:
+        return found
+    framed = [dataclasses.replace(x, padding_policy="pad_code") if x.name == "second" else x for x in found]
+    found = Workload(found.name, framed, found.coverage, found.notes)
+    return found.map_tensors(lambda t: dataclasses.replace(t, offset=True) if t.name == "relu.y" else t)
 
 
 @pytest.mark.parametrize(
-    ("spec", "size_bits"), [*((spec, None) for spec in SPECS), ("gemmini_16x16", 60_000), ("cortex_m7", 30_000)]
-)
-def test_rows_equal_the_bill_of_the_whole_network(spec: str, size_bits: int | None) -> None:
+    ("spec", "size_bits", "border"),
+    [*((spec, None, False) for spec in SPECS), ("gemmini_16x16", 60_000, False), ("cortex_m7", 30_000, False),
+     ("gemmini_16x16", None, True), ("eyeriss_v2", None, True), ("gemmini_16x16", 60_000, True)],
+)  # fmt: skip
+def test_rows_equal_the_bill_of_the_whole_network(spec: str, size_bits: int | None, border: bool) -> None:
     machine = load_accelerator(spec)
     home = machine.activation_memory
     if size_bits is not None and home is not None and home.size_bits is not None:
@@ -236,13 +261,15 @@ def test_rows_equal_the_bill_of_the_whole_network(spec: str, size_bits: int | No
         machine = dataclasses.replace(machine, hierarchy=tuple(smaller if n is home else n for n in machine.hierarchy))
     can = machine.capabilities
     known = [b for b in (1, 4, 7, 8) if b in can.weight_bits and b in can.activation_bits and b in can.output_bits]
-    table = NetworkTable.build(residual(), machine, known, anchors=(8,))
+    table = NetworkTable.build(residual(border=border), machine, known, anchors=(8,))
     rows = table.random(6, np.random.default_rng(0))
     found = table.price(rows)
     alone = table.price(rows, alone=True)
     for i, row in enumerate(rows):
         cost = table.network_cost(row)
         totals = cost.totals
+        kinds = {layer.name: layer.offset.kind for layer in cost.layers}
+        assert (kinds["second"] == "padded_copy") == border
         assert found.energy_pj[i] == totals.energy_pj
         assert found.cycles[i] == totals.latency_cycles
         assert found.packed_weight_bits[i] == totals.packed_weight_bits
