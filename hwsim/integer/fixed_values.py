@@ -151,7 +151,7 @@ def _smooth(function: Smooth, total: Tensor, shift: int) -> Tensor:
     edge, fraction = _EDGE << shift, shift - 8
     inside = total.clamp(-edge, edge - 1) + edge
     index, d = inside >> fraction, inside & ((1 << fraction) - 1)
-    c0, c1, c2 = coefficients[0][index], coefficients[1][index], coefficients[2][index]
+    c0, c1, c2 = (c.index_select(0, index.reshape(-1)).view(index.shape) for c in coefficients)
     half = 1 << (fraction - 1)
     value = c0 + (((c1 + ((c2 * d + half) >> fraction)) * d + half) >> fraction)
     beyond = total if function.name not in ("sigmoid", "tanh") else torch.full_like(total, 1 << shift)

@@ -174,3 +174,44 @@ def convolve_saturating(x: Tensor, w_codes: Tensor, window: Window, pad_code: in
         total = saturate(part if total is None else total + part, bits)
     assert total is not None
     return total
+
+
+def convolve_converting(
+    x: Tensor, w_codes: Tensor, window: Window, pad_code: int, codes: tuple[int, int], bits: int, rows: int
+) -> Tensor:
+    """As `convolve`, in an in-memory array of `rows` rows whose analogue-to-digital converter has `bits`.
+
+    Every column sums at most `rows` products: as many whole input channels as fit, or a part of one channel's taps
+    where not even one does. A sum that can need b bits (`accumulator_bounds` over `codes`, the least and largest code;
+    the widest column counts) loses its lowest b - bits: round(sum / 2^(b - bits)), half up, clipped to a signed number
+    of `bits`, times 2^(b - bits). What was converted is added exactly. With enough bits nothing is lost. int64.
+    """
+    taps, channels = window.kernel[0] * window.kernel[1], w_codes.shape[1]
+    n, _, height, width = x.shape
+    grouped = x.reshape(n, window.groups, channels, height, width)
+    together = max(1, rows // taps)
+    total: Tensor | None = None
+    for first in range(0, channels, together):
+        part = grouped[:, :, first : first + together].reshape(n, -1, height, width)
+        for w in _tap_parts(w_codes[:, first : first + together], rows):
+            summed = convolve(part, w, window, pad_code).to(torch.int64)
+            low, high = accumulator_bounds(w, *codes)
+            drop = max(0, bits_for(int(low.min()), int(high.max())) - bits)
+            if drop:
+                summed = saturate((summed + (1 << (drop - 1))) >> drop, bits) << drop
+            total = summed if total is None else total + summed
+    assert total is not None
+    return total
+
+
+def _tap_parts(w_codes: Tensor, rows: int) -> list[Tensor]:
+    """The kernel as it is, or as kernels of at most `rows` taps each, zeros elsewhere, which add up to it."""
+    flat = w_codes.flatten(1)
+    if flat.shape[1] <= rows:
+        return [w_codes]
+    found = []
+    for first in range(0, flat.shape[1], rows):
+        part = torch.zeros_like(flat)
+        part[:, first : first + rows] = flat[:, first : first + rows]
+        found.append(part.view_as(w_codes))
+    return found

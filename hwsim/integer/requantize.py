@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 BIAS_UNITS = ("accumulator", "product")
 ROUNDINGS = ("half_up", "half_even", "half_away", "floor")
+# A table of codes over everything that an integer may hold, all channels together, may have this many entries.
+_LARGEST_TABLE = 2**20
 # Products of an accumulator and a multiplier stay below this, so that a rounding constant still fits into int64.
 _LARGEST_PRODUCT = 2**62
 
@@ -35,7 +38,8 @@ class ChannelSteps:
     """Step functions of an integer, one per channel (or one for all: K = 1).
 
     `thresholds` (K, m) ascending int64: a >= thresholds[k, j] means at least j+1 steps passed; `levels` (K, m+1) codes.
-    Thresholds beyond `low..high` (the reachable range, per channel) are clipped to it.
+    Thresholds beyond `low..high` (the reachable range, per channel) are clipped to it. Where all channels' ranges are
+    narrow, the codes of every integer in them are looked up instead of searched (`tabulated`).
     """
 
     thresholds: Tensor
@@ -44,7 +48,31 @@ class ChannelSteps:
     high: Tensor
 
     def apply(self, a: Tensor, axis: int) -> Tensor:
-        """Codes of the integers a, whose channels lie along `axis`; int64."""
+        """Codes of the integers a, whose channels lie along `axis`; int64, or the levels' dtype from a table."""
+        return self._search(a, axis) if self.tabulated is None else self._look_up(a, axis, *self.tabulated)
+
+    @cached_property
+    def tabulated(self) -> tuple[Tensor, int, int] | None:
+        """(codes of first..last channel after channel, first, last): the steps searched for every integer in reach.
+
+        None where that is more than a table may hold. One integer beyond the range on both sides stands for all there.
+        """
+        rows, first, last = self.thresholds.shape[0], int(self.low.min()) - 1, int(self.high.max()) + 1
+        if rows * (last - first + 1) > _LARGEST_TABLE or max(-first, last) >= 2**30:
+            return None
+        every = torch.arange(first, last + 1, device=self.levels.device).expand(rows, -1)
+        codes = self._search(every, 0)
+        narrow = codes.numel() > 0 and int(codes.min()) >= 0 and int(codes.max()) < 256
+        return codes.to(torch.uint8 if narrow else torch.int32).reshape(-1), first, last
+
+    def _look_up(self, a: Tensor, axis: int, codes: Tensor, first: int, last: int) -> Tensor:
+        rows = self.thresholds.shape[0]
+        starts = torch.arange(rows, dtype=torch.int32, device=a.device) * (last - first + 1) - first
+        signed = a if a.dtype == torch.int64 else a.to(torch.int32)
+        place = signed.clamp(first, last).to(torch.int32) + along([starts], a.ndim, axis)[0]
+        return codes.index_select(0, place.reshape(-1)).view(place.shape)
+
+    def _search(self, a: Tensor, axis: int) -> Tensor:
         rows = self.thresholds.shape[0]
         if rows == 1:
             return self.levels[0][torch.searchsorted(self.thresholds[0], a.to(torch.int64).contiguous(), right=True)]

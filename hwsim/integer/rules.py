@@ -157,7 +157,7 @@ def code_limits(form: Form, code: CodeSpec) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class SingleRule:
-    """One integer tensor in: a proven multiplier where there is one, else integer thresholds."""
+    """One integer tensor in: thresholds, as a table where it is small, else as a multiplier where one is proven."""
 
     node: str
     axis: int
@@ -170,7 +170,8 @@ class SingleRule:
         if self.error:
             below, above = self.exact.apply(a - self.error, self.axis), self.exact.apply(a + self.error, self.axis)
             tally["undecided"] += int((below != above).sum())
-        return (self.fast or self.exact).apply(a, self.axis)
+        best = self.exact if self.fast is None or self.exact.tabulated is not None else self.fast
+        return best.apply(a, self.axis)
 
 
 @dataclass(frozen=True)
@@ -201,10 +202,10 @@ class TableRule:
     table: Tensor
 
     def apply(self, sources: Mapping[str, Tensor], tally: Counter[str]) -> Tensor:
-        index = sources[self.nodes[0]].to(torch.int64) - self.lows[0]
+        index = sources[self.nodes[0]].to(torch.int32) - self.lows[0]
         if len(self.nodes) == 2:
-            index = index * self.table.shape[1] + (sources[self.nodes[1]].to(torch.int64) - self.lows[1])
-        return self.table.reshape(-1).to(index.device)[index]
+            index = index * self.table.shape[1] + (sources[self.nodes[1]].to(torch.int32) - self.lows[1])
+        return self.table.reshape(-1).to(index.device).index_select(0, index.reshape(-1)).view(index.shape)
 
 
 @dataclass(frozen=True)

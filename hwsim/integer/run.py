@@ -46,7 +46,8 @@ class Mode:
     product's unit (`bias_unit`). `accumulator_bits` None: as wide as proven necessary; else
     `overflow` says what a narrower one does: check (raise), wrap, saturate (at the end), saturate_each (after every
     input channel). `padding` naive: a constant bias everywhere, code 0 in the padding.
-    `adc_bits`: an in-memory array whose converter keeps that many bits of the sum over `adc_rows` products.
+    `adc_bits`: an in-memory array whose converter keeps that many bits of every sum over at most `adc_rows` products
+    (`kernels.convolve_converting`); products of two activations do not run in such an array.
     """
 
     requantization: str = "exact"
@@ -187,7 +188,9 @@ class Machine:
             flat, window = x, node.window
         bits, needed = mode.accumulator_bits, kernels.bits_for(node.range.least, node.range.largest)
         if mode.adc_bits is not None:
-            total = convert_lossy(flat, weight, window, fill, mode.adc_bits, mode.adc_rows)
+            code = self.by_name[node.x].range
+            span = (min(code.least, fill), max(code.largest, fill))
+            total = kernels.convolve_converting(flat, weight, window, fill, span, mode.adc_bits, mode.adc_rows)
         elif bits is not None and bits < needed and mode.overflow == "saturate_each":
             total = kernels.convolve_saturating(flat, weight, window, fill, bits)
         else:
@@ -264,30 +267,3 @@ def move(node: graph.Move, xs: list[Tensor], batch: int) -> Tensor:
     wide = [t.expand(most, *t.shape[1:]) if axis != 0 else t for t in xs]
     dtype = kernels.narrowest(node.range.least, node.range.largest)
     return torch.cat([t.to(dtype) for t in wide], axis)
-
-
-def convert_lossy(x: Tensor, weight: Tensor, window: graph.Window, fill: int, bits: int, rows: int) -> Tensor:
-    """Accumulators of an array with an analogue-to-digital converter of `bits`, for every group of `rows` products.
-
-    The partial sum over `rows` inputs (channels x taps, in that order) is cut to a signed number of `bits`: its lowest
-    bits are dropped (rounded to nearest), as many as its proven range exceeds `bits`. With enough bits nothing is lost.
-    """
-    taps = window.kernel[0] * window.kernel[1]
-    per_group = max(1, rows // taps)
-    channels = weight.shape[1]
-    n, _, height, width = x.shape
-    grouped = x.reshape(n, window.groups, channels, height, width)
-    least, largest = int(min(x.min(), fill)), int(max(x.max(), fill))
-    total: Tensor | None = None
-    for start in range(0, channels, per_group):
-        w = weight[:, start : start + per_group]
-        part = kernels.convolve(
-            grouped[:, :, start : start + per_group].reshape(n, -1, height, width), w, window, fill
-        ).to(torch.int64)
-        low, high = kernels.accumulator_bounds(w, min(least, 0), max(largest, 0))
-        drop = max(0, kernels.bits_for(int(low.min()), int(high.max())) - bits)
-        if drop:
-            part = ((part + (1 << (drop - 1))) >> drop) << drop
-        total = part if total is None else total + part
-    assert total is not None
-    return total

@@ -20,6 +20,7 @@ from quant import checkpoint
 from quant.quantizer import Quantizer, quantizers
 from quant.spec import PADDING_POLICIES
 from tests.integer.nets import quantized, zoo
+from tests.integer.test_lower import SILU_SMALL
 
 MACHINES = (
     UNLIMITED,
@@ -56,6 +57,20 @@ def test_certificate_and_price_agree_under_every_policy_and_machine() -> None:
     assert len(set(seen.values())) >= 3  # the policy and the machine both decide
     # Both columns of the ZeroPad2d lie beyond the last window: an 8 x 8 map under 2 x 2 windows with stride 2.
     assert {kinds[2] for kinds in seen.values()} == {"folded"}
+
+
+def test_products_and_additions_are_charged_what_the_certificate_says() -> None:
+    """Squeeze-excite (a product of activations around a border_bias convolution) and a residual addition."""
+    model, images = zoo("silu_se_net", 4, batch=1, arguments=SILU_SMALL, config=4, padding_policy="border_bias")
+    proven = offset_classes(lower(model, images), MACHINES[2])
+    assert proven == priced(model, images, MACHINES[2])
+    assert {"border_bias", "folded"} <= {cost.kind for cost in proven.values()}
+    certificate = certify(model, images, capabilities=MACHINES[2])
+    for op, kind in (("mul", "dynamic"), ("add", "folded")):
+        charged = [offset_cost(x, MACHINES[2]) for x in extract(model, images) if x.op == op]
+        assert [layer.offset for layer in certificate.layers if layer.op == op] == charged
+        assert {cost.kind for cost in charged} == {kind}
+        assert all(cost.extra_adds > 0 for cost in charged)
 
 
 def test_a_certificate_that_ran_says_the_same() -> None:

@@ -139,3 +139,66 @@ def test_a_gpu_gives_the_same_integers() -> None:
         w = torch.randint(-128, 128, (64, channels, 3, 3), generator=rng)
         on_gpu = kernels.convolve(x.cuda().to(torch.uint8), w.cuda(), window, 3)
         assert torch.equal(on_gpu.cpu(), kernels.convolve(x.to(torch.uint8), w, window, 3))
+
+
+def converted(patch: list[int], weights: list[int], least: int, bits: int) -> int:
+    """One column of an in-memory array in Python's integers: the exact sum, in units of 2^least, rounded half up."""
+    unit = 2**least
+    exact = sum(a * w for a, w in zip(patch, weights, strict=True))
+    code = exact // unit + (1 if unit > 1 and exact % unit >= unit // 2 else 0)
+    return max(-(2 ** (bits - 1)), min(2 ** (bits - 1) - 1, code)) * unit if unit > 1 else exact
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    window=windows, size=st.integers(3, 7), channels=st.integers(1, 5), bits=st.integers(1, 9),
+    rows=st.integers(1, 40), seed=st.integers(0, 9999), batch=st.integers(1, 3),
+)  # fmt: skip
+def test_a_lossy_converter_cuts_the_sum_of_every_group_of_rows(
+    window: Window, size: int, channels: int, bits: int, rows: int, seed: int, batch: int
+) -> None:
+    """Column by column: the rows that sum together, the bits that any codes could need, the lowest ones cut."""
+    try:
+        out_rows, out_columns = window.output(size, size)
+    except ValueError:
+        return
+    rng = torch.Generator().manual_seed(seed)
+    groups, codes, pad_code, per_group = window.groups, (0, 7), 2, 2
+    x = torch.randint(codes[0], codes[1] + 1, (batch, channels * groups, size, size), generator=rng)
+    w = torch.randint(-4, 4, (per_group * groups, channels, *window.kernel), generator=rng)
+    got = kernels.convolve_converting(x, w, window, pad_code, codes, bits, rows)
+    top, bottom, left, right = window.padding
+    padded = F.pad(x, (left, right, top, bottom), value=pad_code)
+    taps = window.kernel[0] * window.kernel[1]
+    lines = [(c, t) for c in range(channels) for t in range(taps)]
+    if taps <= rows:
+        whole = rows // taps * taps
+        columns = [lines[i : i + whole] for i in range(0, len(lines), whole)]
+    else:
+        columns = [lines[c * taps :][:taps][i : i + rows] for c in range(channels) for i in range(0, taps, rows)]
+    needs = []
+    for column in columns:
+        weights = [[int(w[k, c].flatten()[t]) for c, t in column] for k in range(len(w))]
+        highest = max(sum(max(codes[1] * v, 0) for v in line) for line in weights)
+        lowest = min(sum(min(codes[1] * v, 0) for v in line) for line in weights)
+        needs.append(next(b for b in range(1, 40) if -(2 ** (b - 1)) <= lowest and highest < 2 ** (b - 1)))
+    p, q = (int(torch.randint(0, n, (1,), generator=rng)) for n in (out_rows, out_columns))
+    for image in range(batch):
+        for k in range(len(w)):
+            total = 0
+            for column, need in zip(columns, needs, strict=True):
+                patch = [
+                    int(
+                        padded[
+                            image, k // per_group * channels + c,
+                            p * window.stride[0] + t // window.kernel[1] * window.dilation[0],
+                            q * window.stride[1] + t % window.kernel[1] * window.dilation[1],
+                        ]
+                    )
+                    for c, t in column
+                ]  # fmt: skip
+                weights = [int(w[k, c].flatten()[t]) for c, t in column]
+                total += converted(patch, weights, max(0, need - bits), bits)
+            assert int(got[image, k, p, q]) == total
+    enough = kernels.convolve_converting(x, w, window, pad_code, codes, 40, rows)
+    assert torch.equal(enough, kernels.convolve(x, w, window, pad_code).long())

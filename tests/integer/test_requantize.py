@@ -31,6 +31,25 @@ def exact_code(u: Fraction, s: Fraction, beta: Fraction, n: int, p: int) -> int:
     return round(min(max((u - beta) / s, Fraction(n)), Fraction(p)))
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_a_table_of_steps_gives_what_a_search_gives_also_beyond_the_range(seed: int) -> None:
+    rng = random.Random(seed)
+    rows, n = rng.choice((1, 1, 3, 5)), rng.choice((0, -4))
+    steps = quantizer_steps(
+        Fraction(rng.uniform(0.01, 2)), Fraction(rng.uniform(-2, 2)), n, n + rng.choice((1, 7, 300))
+    )
+    low, high = ([edge * rng.randint(0, 200) for _ in range(rows)] for edge in (-1, 1))
+    slopes, intercepts = ([Fraction(rng.uniform(-0.1, 0.1)) for _ in range(rows)] for _ in range(2))
+    found = channel_steps(slopes, intercepts, [steps], low, high)
+    assert found.tabulated is not None
+    values = torch.tensor([[rng.randint(-300, 300) for _ in range(200)] for _ in range(rows)])
+    for a in (values, values.to(torch.int16), values.clamp(0, 255).to(torch.uint8)):
+        assert torch.equal(found.apply(a, 0).long(), found._search(a, 0))
+        assert torch.equal(found.apply(a.T[None], 2).long(), found._search(a.T[None], 2))
+    wide = channel_steps(slopes, intercepts, [steps], [-(2**19)] * rows, [2**19] * rows)
+    assert wide.tabulated is None  # more than 2^20 integers: searched
+
+
 def name_of(function: ScalarFunction | None) -> str:
     return "identity" if function is None else function.name
 

@@ -89,3 +89,16 @@ def test_wrapping_and_saturating_accumulators_have_an_accuracy() -> None:
     assert found["wrap 12"] < 100
     assert all(0 <= found[name] <= 100 for name in forms)
     assert len({found["wrap 12"], found["saturate 12"]}) == 2
+
+
+def test_a_lossy_converter_is_measured_beside_the_exact_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--adc-bits`: three bits for sums of up to 64 products spoil what the exact network knows."""
+    monkeypatch.setattr(verify, "FORMS", {"integer_exact": Mode()})
+    network, out = Path(__file__).resolve().parents[2] / "networks" / "digits_silu_w4a4", tmp_path / "found.json"
+    given = ["--images", "1", "--accuracy-images", "60", "--adc-bits", "3", "--adc-rows", "64", "--out", str(out)]
+    assert verify.main([str(network), *given]) == 0
+    found = json.loads(out.read_text(encoding="utf-8"))["accuracies_percent"]
+    assert found["integer_exact"] > 90
+    assert found["adc_3_bits_64_rows"] < found["integer_exact"] - 10
