@@ -49,7 +49,7 @@ class ChannelSteps:
 
     def apply(self, a: Tensor, axis: int) -> Tensor:
         """Codes of the integers a, whose channels lie along `axis`; int64, or the levels' dtype from a table."""
-        return self._search(a, axis) if self.tabulated is None else self._look_up(a, axis, *self.tabulated)
+        return self.search(a, axis) if self.tabulated is None else self._look_up(a, axis, *self.tabulated)
 
     @cached_property
     def tabulated(self) -> tuple[Tensor, int, int] | None:
@@ -61,7 +61,7 @@ class ChannelSteps:
         if rows * (last - first + 1) > _LARGEST_TABLE or max(-first, last) >= 2**30:
             return None
         every = torch.arange(first, last + 1, device=self.levels.device).expand(rows, -1)
-        codes = self._search(every, 0)
+        codes = self.search(every, 0)
         narrow = codes.numel() > 0 and int(codes.min()) >= 0 and int(codes.max()) < 256
         return codes.to(torch.uint8 if narrow else torch.int32).reshape(-1), first, last
 
@@ -72,7 +72,8 @@ class ChannelSteps:
         place = signed.clamp(first, last).to(torch.int32) + along([starts], a.ndim, axis)[0]
         return codes.index_select(0, place.reshape(-1)).view(place.shape)
 
-    def _search(self, a: Tensor, axis: int) -> Tensor:
+    def search(self, a: Tensor, axis: int) -> Tensor:
+        """`apply` without a table, int64."""
         rows = self.thresholds.shape[0]
         if rows == 1:
             return self.levels[0][torch.searchsorted(self.thresholds[0], a.to(torch.int64).contiguous(), right=True)]

@@ -44,8 +44,8 @@ def test_a_table_of_steps_gives_what_a_search_gives_also_beyond_the_range(seed: 
     assert found.tabulated is not None
     values = torch.tensor([[rng.randint(-300, 300) for _ in range(200)] for _ in range(rows)])
     for a in (values, values.to(torch.int16), values.clamp(0, 255).to(torch.uint8)):
-        assert torch.equal(found.apply(a, 0).long(), found._search(a, 0))
-        assert torch.equal(found.apply(a.T[None], 2).long(), found._search(a.T[None], 2))
+        assert torch.equal(found.apply(a, 0).long(), found.search(a, 0))
+        assert torch.equal(found.apply(a.T[None], 2).long(), found.search(a.T[None], 2))
     wide = channel_steps(slopes, intercepts, [steps], [-(2**19)] * rows, [2**19] * rows)
     assert wide.tabulated is None  # more than 2^20 integers: searched
 
