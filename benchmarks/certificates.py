@@ -127,7 +127,7 @@ def main() -> None:
     parse.add_argument("--network", default=list(NETWORKS), choices=NETWORKS, nargs="+")
     parse.add_argument("--objective", default="energy", choices=("energy", "latency", "edp"))
     parse.add_argument("--bits", type=int, default=8)
-    parse.add_argument("--seconds", type=float, default=60.0, help="limit per layer")
+    parse.add_argument("--seconds", type=float, default=600.0, help="limit per layer")
     parse.add_argument("--summary", action="store_true")
     options = parse.parse_args()
     if options.summary:

@@ -107,7 +107,7 @@ def main() -> None:
     for name in options.machines:
         machine = load_accelerator(FOLDER / f"zigzag_{name}.yaml")
         began = time.process_time()
-        found = search(layer(), machine, "energy", effort="proven", time_limit_s=options.time_limit)
+        found = search(layer(), machine, "energy", effort="perfect", time_limit_s=options.time_limit)
         taken = time.process_time() - began
         ours = found.cost.total_energy_pj - border_pj(found, machine)
         most = ours + partial_words_pj(found, machine)

@@ -173,9 +173,11 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--input", type=parse_shape, metavar="N,C,H,W", help="input shape, where the model has none")
     parse.add_argument("--objective", default="energy", choices=OBJECTIVES)
     parse.add_argument("--mapping", type=Path, metavar="FILE", help="price this mapping instead of searching")
-    parse.add_argument("--proven", action="store_true", help="search each layer until nothing better can exist")
-    parse.add_argument("--gap", type=parse_fraction, default=0.0, help="with --proven: stop at this relative gap (0)")
-    parse.add_argument("--time-limit", type=parse_seconds, metavar="S", help="with --proven: seconds per layer at most")
+    proofs = parse.add_mutually_exclusive_group()
+    proofs.add_argument("--proven", action="store_true", help="search each layer until nothing better can exist")
+    proofs.add_argument("--perfect", action="store_true", help="the same among factors that divide, in less time")
+    parse.add_argument("--gap", type=parse_fraction, default=0.0, help="with a proof: stop at this relative gap (0)")
+    parse.add_argument("--time-limit", type=parse_seconds, metavar="S", help="with a proof: seconds per layer at most")
     parse.add_argument(
         "--zero-shares", type=Path, metavar="FILE", help="a certificate of hwsim.verify: its zero codes gate MACs"
     )
@@ -202,7 +204,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         config=options.config,
         first_last=options.first_last,
         mapping=options.mapping,
-        effort="proven" if options.proven else "quick",
+        effort="proven" if options.proven else "perfect" if options.perfect else "quick",
         gap=options.gap,
         time_limit_s=options.time_limit,
         zero_shares=load_zero_shares(options.zero_shares) if options.zero_shares else None,

@@ -28,7 +28,7 @@ from hwsim.pricing.stages import effective_workload
 from hwsim.workload import Layer, Tensor, Workload
 
 Objective = Literal["energy", "latency", "edp"]
-Effortful = Literal["quick", "proven"]
+Effortful = Literal["quick", "perfect", "proven"]
 RUNGS: tuple[int, ...] = (1, 2, 4, 8)  # widths whose searches hand their mapping down to narrower ones
 
 
@@ -83,10 +83,16 @@ SPACE = (
     "divisors of the (padded) extents, uneven cuts and allowed bypasses, a few loop orders; the bound holds for "
     "all legal mappings"
 )
-PROVEN = (
-    "perfect factors: every spatial unrolling, every order of temporal loops, every place of every hold, every allowed "
-    "bypass; mappings with remainders are tried but not covered by the bound"
-)
+ORDERS = "every order of temporal loops, every place of every hold, every allowed bypass"
+PROVEN: dict[Effortful, str] = {
+    "quick": SPACE,
+    "perfect": f"perfect factors: every spatial unrolling, {ORDERS}; mappings with remainders are tried but not "
+    "covered by the bound",
+    "proven": "remainders of unrollings included: every spatial unrolling, where it divides and, in dims that no "
+    "window slides over, where it does not (on one array, the fewest elements for its steps); temporal loops divide "
+    f"the steps that are left; {ORDERS}; not covered: tiles that an idle array element keeps while others reload "
+    "theirs, and temporal loops with remainders (tried)",
+}
 GIVEN = "given mapping, not searched; the bound holds for all legal mappings"
 
 
@@ -125,14 +131,15 @@ def search(
     """The best mapping found of a layer with MACs, for the objective.
 
     `quick`: a good mapping in milliseconds and a simple bound. `proven`: best-first until nothing better exists among
-    perfect factors, until the proven gap is at most `gap`, or for `time_limit_s` (the certificate says which).
+    unrollings of any size and temporal loops that divide what is left, until the proven gap is at most `gap`, or for
+    `time_limit_s` (the certificate says which). `perfect`: the same among factors that divide, in less time.
     `seeds`: further mappings to consider, where they are legal. Raises InfeasibleMapping when no tile fits, naming the
     smallest need; CapabilityError when the machine cannot run the layer.
     """
     began = time.perf_counter()
     seeds = tuple(seeds)
     question = {"objective": objective, "effort": effort, "seeds": [str(mapping) for mapping in seeds]}
-    if effort == "proven":
+    if effort != "quick":
         question |= {"gap": gap, "time_limit_s": time_limit_s}
     key = search_cache.content_hash(layer, accelerator, question)
     known = recalled(key, layer, accelerator)
@@ -145,16 +152,17 @@ def search(
         pricing.value(mapping)
     bound, space, exhaustive, covered = lower_bound(problem, objective), SPACE, False, proposed.covered
     root = 0.0, 0.0
-    if effort == "proven":
+    if effort != "quick":
         start = pricing.best_value * (1 + 2 * TOLERANCE)
         incumbent = pricing.best[0] if pricing.best else None
-        hunt = certified_search(problem, objective, pricing.value, start, incumbent)
+        hunt = certified_search(problem, objective, pricing.value, start, incumbent, effort == "proven")
         if hunt is None:
             space = f"{SPACE}; --proven needs a C compiler (cc) on this machine of several arrays and found none"
         else:
             proof = hunt.run(gap, math.inf if time_limit_s is None else began + time_limit_s)
             bound = max(bound, min(proof.lower_bound, pricing.best_value))
-            space, exhaustive, covered = PROVEN, proof.finished, covered + proof.covered
+            reached = effort if hunt.remainders else "perfect"
+            space, exhaustive, covered = PROVEN[reached], proof.finished, covered + proof.covered
             root = min(max(proof.root_bound, lower_bound(problem, objective)), bound), proof.root_seconds
     if pricing.best is None:
         raise InfeasibleMapping(why_infeasible(layer, accelerator))

@@ -46,16 +46,22 @@ class Part:
 
 
 def certified_search(
-    problem: Problem, objective: str, value: Value, best: float, incumbent: Mapping | None = None
+    problem: Problem,
+    objective: str,
+    value: Value,
+    best: float,
+    incumbent: Mapping | None = None,
+    remainders: bool = False,
 ) -> Search | certify_numpy.Search | None:
     """The search in C, or in numpy without a compiler. `incumbent`: a good mapping, tells which resource is slow.
 
+    `remainders`: unrollings need not divide, as far as `declared` allows; numpy takes perfect factors only.
     None without a compiler on a machine of several arrays: there the numpy search was never held against enumeration,
     and a bound that may be too high proves nothing.
     """
-    kernel = open_kernel(problem)
+    kernel = open_kernel(problem, remainders)
     if kernel is not None:
-        return Search(problem, objective, value, best, kernel, incumbent)
+        return Search(problem, objective, value, best, kernel, incumbent, remainders)
     return certify_numpy.Search(problem, objective, value, best) if len(problem.arrays) <= 1 else None
 
 
@@ -63,14 +69,22 @@ class Search:
     """One certified search; `value` prices a mapping exactly, `objective` energies and cycles alike."""
 
     def __init__(
-        self, problem: Problem, objective: str, value: Value, best: float, kernel: Kernel, incumbent: Mapping | None
+        self,
+        problem: Problem,
+        objective: str,
+        value: Value,
+        best: float,
+        kernel: Kernel,
+        incumbent: Mapping | None,
+        remainders: bool,
     ) -> None:
         self.problem, self.objective, self.value, self.best, self.kernel = problem, objective, value, best, kernel
-        self.options: Unrollings = unrollings(problem, imperfect=False)
-        per_array = self.options.per_array(len(problem.arrays))
-        self.spatial, self.owner = np.unique(per_array, axis=0, return_index=True)
-        kept = (np.array(problem.extents) % self.spatial.prod(axis=1) == 0).all(axis=1)
-        self.spatial, self.owner = self.spatial[kept], self.owner[kept]
+        windows = {dim for _, pair in window_ranks(problem) for dim in pair}
+        self.options: Unrollings = unrollings(problem, imperfect=remainders, divided=sorted(windows))
+        rows = np.flatnonzero(declared(problem, self.options))
+        per_array = self.options.per_array(len(problem.arrays))[rows]
+        self.spatial, owner = np.unique(per_array, axis=0, return_index=True)
+        self.owner = rows[owner]
         kept = without_mirrors(problem, self.spatial)
         self.spatial, self.owner = self.spatial[kept], self.owner[kept]
         self.timing = Timing(problem)
@@ -80,6 +94,7 @@ class Search:
         self.tables: list[Prices] = []
         self.offsets: NDArray[np.float64] = np.zeros((0, len(self.spatial)))
         self.regimes: list[Regime] = []
+        self.remainders = remainders
         self.serial = itertools.count()
         self.covered = self.priced = 0
         self.closed = math.inf  # least bound of a part whose price stayed above it
@@ -152,12 +167,12 @@ class Search:
 
     def run(self, gap: float, deadline: float) -> Proof:
         """Best first until the least bound reaches the best value, within `gap`, or until the deadline."""
-        began = time.perf_counter()
+        began = time.process_time()
         order = np.argsort(self.spatial.prod(axis=(1, 2)), kind="stable")[::-1]
         none = np.zeros_like(self.spatial[:1])
         heap, waiting = self.bounded([(int(row), none[0]) for row in order], deadline, gap)
         heapq.heapify(heap)
-        root = min(heap[0].bound if heap else math.inf, self.left_out, waiting), time.perf_counter() - began
+        root = min(heap[0].bound if heap else math.inf, self.left_out, waiting), time.process_time() - began
         while heap and self.open(heap[0].bound, gap):
             if waiting < math.inf or time.perf_counter() > deadline:
                 bound = min(heap[0].bound, self.closed, self.attained, self.left_out, waiting)
@@ -238,6 +253,22 @@ class Search:
             return bound + self.rounding_cycles
         cycles = float(self.timing.compute_cycles(self.spatial[[row]])[0])
         return bound * (1 + TOLERANCE + self.rounding_cycles / cycles + more_pj * cycles / bound)
+
+
+def declared(problem: Problem, options: Unrollings) -> NDArray[np.bool_]:
+    """Which unrollings the proof covers, of those that divide all dims with windows.
+
+    A dim that they do not divide is on one array only, and none of its factors could be smaller without more steps: 64
+    channels take 13 of 14 columns for 5 steps.
+    """
+    extents = np.array(problem.extents)
+    spatial = options.per_array(len(problem.arrays))
+    total = options.factors.prod(axis=1)
+    alone = (spatial > 1).sum(axis=1) <= 1
+    smaller = total[:, None] // options.factors * (options.factors - 1)
+    steps = -(-extents // total)
+    needed = ((options.factors == 1) | (-(-extents // np.maximum(smaller, 1)) > steps[:, None])).all(axis=1)
+    return ((extents % total == 0) | (alone & needed)).all(axis=1)
 
 
 def rounding_cycles(timing: Timing) -> float:

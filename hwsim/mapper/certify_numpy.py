@@ -59,7 +59,7 @@ class Part:
 class Proof:
     """Outcome: least bound left, whether the search ended by itself, unrollings and lattice points covered, priced.
 
-    `root_bound`: the least bound of all unrollings before any exact path, after `root_seconds`.
+    `root_bound`: the least bound of all unrollings before any exact path, after `root_seconds` of CPU time.
     """
 
     lower_bound: float
@@ -72,6 +72,8 @@ class Proof:
 
 class Search:
     """One certified search; `value` prices a mapping exactly, `objective` energies and cycles alike."""
+
+    remainders = False
 
     def __init__(self, problem: Problem, objective: str, value: Value, best: float) -> None:
         self.problem, self.objective, self.value, self.best = problem, objective, value, best

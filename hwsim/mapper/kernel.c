@@ -3,7 +3,9 @@
  *
  * A point is a vector of temporal extents. A stage says in which segment between two arrays the path is (k), which
  * holder of every operand settles next (pos, 0 is the MAC) and which operand is stationary above an array it was to settle
- * below (carried). Edges of a stage: a crossing settles, or the array of the segment is passed.
+ * below (carried). Edges of a stage: a crossing settles, or the array of the segment is passed. An unrolling that does not
+ * divide a dim leaves array elements idle. An operand reused along it and carried over that array meets every element once
+ * the dim has gone on outside the array, else only those with work: from then on the stage says so (carried + GROWN).
  *
  * Inputs whose windows overlap settle with the price of loading their whole tile at every step; what a step outside keeps
  * of the tile is a saving. The most that a path may save, the input being alone, makes the bound ("fills"); the exact
@@ -14,7 +16,8 @@
 #include <string.h>
 
 enum { DIMS = 8, ARRAYS = 6, LEVELS = ARRAYS + 1, CROSSINGS = 64, HOLDERS = 8, POOLS = 6, SLOTS = 4, AXES = 40 };
-enum { WORDS = 32, INPUT = 1, MAX_LENGTH = 128, STAGES = 4096, EDGES = 16384, WINDOWS = 4, TABLES = 6, LANES = 8, REUSES = 64 };
+enum { WORDS = 32, INPUT = 1, MAX_LENGTH = 128, STAGES = 4096, EDGES = 16384, WINDOWS = 4, TABLES = 6, LANES = 8, LINES = 24 };
+enum { GROWN = 3, PASSED = -1, GROWS = -2 }; /* PASSED, GROWS: edges that settle nothing */
 enum { COST, ENERGY, TIME, MIXED }; /* what a table of prices adds up to */
 
 typedef struct {
@@ -32,7 +35,7 @@ typedef struct {
 } Table;
 
 typedef struct {
-    int32_t dims, arrays, crossings, pools, ranks, unused;
+    int32_t dims, arrays, crossings, pools, ranks, remainders;
     int32_t extent[DIMS], relevant[3], latched[3], holders[3];
     int32_t segment[3][HOLDERS];
     int32_t rank_dim[2][2], coefficient[2][2];
@@ -45,13 +48,23 @@ typedef struct {
 } Stage;
 
 typedef struct {
-    int32_t crossing, target; /* crossing -1: the array is passed */
+    int32_t crossing, target; /* crossing, PASSED or GROWS */
 } Edge;
 
 typedef struct {
     uint64_t a, b;
     double value;
 } Memo;
+
+/* A sum over x, the iterations of loops that do not see the input: slope * x + base. */
+typedef struct {
+    double slope, base;
+} Line;
+
+typedef struct {
+    int count;
+    Line line[LINES];
+} Lines;
 
 typedef struct {
     int32_t dim, prime, stride, length, inner; /* inner: stride within the dim's own sizes */
@@ -86,13 +99,17 @@ typedef struct {
     int32_t window[WINDOWS], windows, in_rank[DIMS]; /* window dims; 1 + 2 * rank + term of a dim, 0: none */
     Memo *memo;
     uint64_t memo_size, memo_used;
-    /* iterations that loops may leave which do not see the input, ascending; vectors over them */
-    int32_t reuses, reuse[REUSES];
-    double *vector;
-    int64_t vectors, vector_room;
+    double last_reuse; /* most iterations of the loops that do not see the input */
+    Line *line;        /* stored families: a line that holds their number, then the lines */
+    int64_t lines, line_room;
     /* the row at hand */
     int32_t spatial[ARRAYS][DIMS], spacing[ARRAYS][DIMS], inside[LEVELS][DIMS], temporal[DIMS];
     int32_t length[DIMS], size[DIMS][MAX_LENGTH], stride[DIMS], points, point_room;
+    /* of a dim, array elements outside the level apart, by its size: those with work, and as if all had */
+    double blocks[LEVELS][DIMS][MAX_LENGTH], full[LEVELS][DIMS][MAX_LENGTH];
+    double held[LEVELS][DIMS][MAX_LENGTH]; /* extent of a tile inside the level */
+    double outside[3][LEVELS], all[3][LEVELS]; /* the same per operand once all time has passed */
+    int32_t uneven[LEVELS];                    /* dims that the unrolling of the arrays passed does not divide */
     Axis axis[AXES];
     int32_t axes;
     uint8_t *coord; /* [point][dim] */
@@ -100,12 +117,15 @@ typedef struct {
     Table table[TABLES];
     /* Several unrollings of one lattice shape, or several tables, are solved side by side: one lane each. */
     int32_t lanes, pinned[ARRAYS];
-    double *cost[CROSSINGS], *blocked[ARRAYS]; /* [point][lane]; blocked: infinite where an array may not be passed */
+    double *cost[CROSSINGS], *grown[CROSSINGS][LEVELS]; /* [point][lane]; grown: carried there by a stage + GROWN */
+    double *blocked[ARRAYS];                            /* infinite where an array may not be passed */
+    int64_t grown_room[CROSSINGS][LEVELS];
     double *bound; /* [stage][point][lane] */
     int64_t bound_room;
     Geometry geometry[CROSSINGS][LEVELS];
     double weight[TABLES][CROSSINGS][LEVELS], constant[TABLES][CROSSINGS];
     double *fills; /* [level][point]: fewest points of a window crossing */
+    double *elements, *reused; /* [point]: of the crossing at hand, at the level at hand */
     /* the exact path */
     Node *node;
     int64_t nodes, node_room;
@@ -120,6 +140,9 @@ static void *room(void *old, size_t bytes) {
     if (!found) abort();
     return found;
 }
+
+static inline double smaller(double a, double b) { return a < b ? a : b; }
+static inline double larger(double a, double b) { return a > b ? a : b; }
 
 /* ---- memo of window tables: two independent 64-bit hashes of the whole question ----------------------------------- */
 
@@ -193,7 +216,7 @@ static int find_stages(Context *c) {
         for (int x = 2; x >= 0; x--)
             if (s.pos[x] == 0 && !p->latched[x]) waiting = x;
         int moves = waiting >= 0 ? 0 : (1 << p->dims) - 1;
-        if (s.carried >= 0) moves &= ~p->relevant[s.carried];
+        if (s.carried >= 0) moves &= ~p->relevant[s.carried % GROWN];
         c->stage[i].moves = moves;
         c->stage[i].first = c->edges;
         c->stage[i].final = s.k == p->arrays && s.carried < 0;
@@ -205,27 +228,34 @@ static int find_stages(Context *c) {
             if ((waiting >= 0 && x != waiting) || q->child != s.pos[x] || q->inner > s.k) continue;
             Stage t = s;
             t.pos[x] = q->parent;
-            if (s.carried == x && q->outer >= s.k) t.carried = -1;
+            if (s.carried >= 0 && s.carried % GROWN == x && q->outer >= s.k) t.carried = -1;
             if (!add_edge(c, i, r, t)) return 0;
+        }
+        if (p->remainders && s.carried >= 0 && s.carried < GROWN) {
+            Stage t = s;
+            t.carried += GROWN;
+            if (!add_edge(c, i, GROWS, t)) return 0;
         }
         if (s.k < p->arrays) {
             int lacking = -1, many = 0;
             for (int x = 0; x < 3; x++)
                 if (segment_of(p, x, s.pos[x]) <= s.k) lacking = x, many++;
-            if (many > 1 || (many && s.carried >= 0 && s.carried != lacking)) continue;
+            if (many > 1 || (many && s.carried >= 0 && s.carried % GROWN != lacking)) continue;
             Stage t = s;
             t.k++;
-            t.carried = lacking;
-            if (!add_edge(c, i, -1, t)) return 0;
+            if (lacking < 0 || s.carried < 0) t.carried = lacking;
+            if (!add_edge(c, i, PASSED, t)) return 0;
         }
     }
     int n = 0;
     for (int k = p->arrays; k >= 0; k--)
         for (int sum = 3 * HOLDERS; sum >= 0; sum--)
-            for (int i = 0; i < c->stages; i++) {
-                const Stage *s = &c->stage[i];
-                if (s->k == k && s->pos[0] + s->pos[1] + s->pos[2] == sum) c->order[n++] = i;
-            }
+            for (int grown = 1; grown >= 0; grown--)
+                for (int i = 0; i < c->stages; i++) {
+                    const Stage *s = &c->stage[i];
+                    if (s->k == k && s->pos[0] + s->pos[1] + s->pos[2] == sum && (s->carried >= GROWN) == grown)
+                        c->order[n++] = i;
+                }
     return 1;
 }
 
@@ -238,17 +268,9 @@ Context *mapper_open(const Problem *p) {
             c->in_rank[p->rank_dim[r][t]] = 1 + 2 * r + t;
             c->window[c->windows++] = p->rank_dim[r][t];
         }
-    int64_t reused = 1;
+    c->last_reuse = 1;
     for (int e = 0; e < p->dims; e++)
-        if (!(p->relevant[INPUT] >> e & 1)) reused *= p->extent[e];
-    for (int64_t i = 1; i <= reused; i++)
-        if (reused % i == 0) {
-            if (c->reuses == REUSES) {
-                free(c);
-                return 0;
-            }
-            c->reuse[c->reuses++] = (int32_t)i;
-        }
+        if (!(p->relevant[INPUT] >> e & 1)) c->last_reuse *= p->extent[e];
     c->memo_size = 1 << 14;
     c->memo = calloc(c->memo_size, sizeof(Memo));
     if (!c->memo || !find_stages(c)) {
@@ -260,12 +282,43 @@ Context *mapper_open(const Problem *p) {
 }
 
 void mapper_close(Context *c) {
-    for (int r = 0; r < CROSSINGS; r++) free(c->cost[r]);
+    for (int r = 0; r < CROSSINGS; r++) {
+        free(c->cost[r]);
+        for (int k = 0; k < LEVELS; k++) free(c->grown[r][k]);
+    }
     for (int k = 0; k < ARRAYS; k++) free(c->blocked[k]);
-    free(c->bound), free(c->vector), free(c->memo), free(c->coord), free(c->fills), free(c->node), free(c->heap), free(c->hash), free(c);
+    free(c->bound), free(c->line), free(c->memo), free(c->coord), free(c->fills), free(c->elements), free(c->reused), free(c->node), free(c->heap), free(c->hash), free(c);
 }
 
 /* ---- the lattice of one unrolling --------------------------------------------------------------------------------- */
+
+/* Blocks into which the sizes of a dim cut it. Array elements inside a level count once: they work side by side, and an
+ * unrolling that does not divide leaves some of them idle, never a time step of all of them. */
+static void set_blocks(Context *c) {
+    const Problem *p = &c->p;
+    memset(c->uneven, 0, sizeof c->uneven);
+    for (int e = 0; e < p->dims; e++) {
+        const int whole = c->inside[p->arrays][e];
+        for (int k = 0; k <= p->arrays; k++)
+            if (p->extent[e] % c->inside[k][e] && p->extent[e] % whole) c->uneven[k] |= 1 << e;
+        for (int l = 0; l <= p->arrays; l++)
+            for (int i = 0; i < c->length[e]; i++) {
+                c->blocks[l][e][i] = (double)((p->extent[e] - 1) / ((int64_t)c->size[e][i] * c->inside[l][e]) + 1);
+                const int64_t extent = (int64_t)c->size[e][i] * c->inside[l][e];
+                c->held[l][e][i] = (double)(extent < p->extent[e] ? extent : p->extent[e]);
+                c->full[l][e][i] = (double)(c->temporal[e] / c->size[e][i]) * (whole / c->inside[l][e]);
+            }
+    }
+    for (int x = 0; x < 3; x++)
+        for (int l = 0; l <= p->arrays; l++) {
+            c->outside[x][l] = c->all[x][l] = 1;
+            for (int e = 0; e < p->dims; e++)
+                if (!(p->relevant[x] >> e & 1)) {
+                    c->outside[x][l] *= c->blocks[l][e][c->length[e] - 1];
+                    c->all[x][l] *= c->full[l][e][c->length[e] - 1];
+                }
+        }
+}
 
 static int set_row(Context *c, const int32_t *spatial, const int32_t *spacing) {
     const Problem *p = &c->p;
@@ -276,7 +329,7 @@ static int set_row(Context *c, const int32_t *spatial, const int32_t *spacing) {
             c->spacing[j][e] = spacing[j * p->dims + e];
             c->inside[j + 1][e] = c->inside[j][e] * c->spatial[j][e];
         }
-        c->temporal[e] = p->extent[e] / c->inside[p->arrays][e];
+        c->temporal[e] = (p->extent[e] - 1) / c->inside[p->arrays][e] + 1;
     }
     c->axes = 0;
     int64_t points = 1;
@@ -298,6 +351,7 @@ static int set_row(Context *c, const int32_t *spatial, const int32_t *spacing) {
         points *= length;
         if (points > 4000000) return 0;
     }
+    set_blocks(c);
     c->points = (int32_t)points;
     if (c->points > c->point_room) {
         c->point_room = c->points;
@@ -306,6 +360,8 @@ static int set_row(Context *c, const int32_t *spatial, const int32_t *spacing) {
         for (int r = 0; r < p->crossings; r++) c->cost[r] = room(c->cost[r], bytes);
         for (int k = 0; k < p->arrays; k++) c->blocked[k] = room(c->blocked[k], bytes);
         c->fills = room(c->fills, (size_t)c->points * LEVELS * sizeof(double));
+        c->elements = room(c->elements, (size_t)c->points * sizeof(double));
+        c->reused = room(c->reused, (size_t)c->points * sizeof(double));
     }
     uint8_t now[DIMS] = {0};
     for (int v = 0; v < c->points; v++) {
@@ -320,30 +376,97 @@ static int set_row(Context *c, const int32_t *spatial, const int32_t *spacing) {
 
 static inline int extent_at(const Context *c, int point, int e) { return c->size[e][c->coord[(size_t)point * DIMS + e]]; }
 
+/* Blocks of the dims that do not see an operand, as a level counts them; those of `whole` dims with idle elements. */
+static inline double reuse_at(const Context *c, int x, int level, int whole, int point) {
+    const uint8_t *coord = c->coord + (size_t)point * DIMS;
+    double found = 1;
+    for (int e = 0; e < c->p.dims; e++)
+        if (!(c->p.relevant[x] >> e & 1)) found *= (whole >> e & 1 ? c->full : c->blocks)[level][e][coord[e]];
+    return found;
+}
+
+/* Products of one table per dim of a mask, at every point. */
+static void multiply(const Context *c, double (*table)[MAX_LENGTH], double (*other)[MAX_LENGTH], int others, int mask,
+                     double *found) {
+    int64_t n = 1;
+    found[0] = 1;
+    for (int e = c->p.dims - 1; e >= 0; e--) {
+        const double *factor = (others >> e & 1 ? other : table)[e];
+        for (int i = c->length[e] - 1; i >= 0; i--) {
+            const double f = mask >> e & 1 ? factor[i] : 1;
+            for (int64_t v = 0; v < n; v++) found[i * n + v] = found[v] * f;
+        }
+        n *= c->length[e];
+    }
+}
+
+/* `reuse_at` at every point. */
+static void set_reuse(Context *c, int x, int level, int whole) {
+    multiply(c, c->blocks[level], c->full[level], whole, ~c->p.relevant[x], c->reused);
+}
+
+/* The same for an operand carried to segment k along which an uneven dim has grown, whichever takes the fewest. */
+static double reuse_grown(const Context *c, int x, int level, int k, int point) {
+    double found = INFINITY;
+    for (int e = 0; e < c->p.dims; e++)
+        if (c->uneven[k] & ~c->p.relevant[x] & 1 << e) found = smaller(found, reuse_at(c, x, level, 1 << e, point));
+    return found;
+}
+
 static int64_t gcd(int64_t a, int64_t b) { return b ? gcd(b, a % b) : a; }
+
+/* Points {a * i + b * j} of a window's tile of m times n. */
+static double window_points(const Problem *p, int rank, int64_t m, int64_t n) {
+    const int64_t a = p->coefficient[rank][0], b = p->coefficient[rank][1], g = gcd(a, b);
+    const int64_t over = m > b / g ? m - b / g : 0, other = n > a / g ? n - a / g : 0;
+    return (double)(m * n - over * other);
+}
+
+/* Dims of an operand that are in no window. */
+static int plain_dims(const Context *c, int x) {
+    int found = c->p.relevant[x];
+    for (int i = 0; x == INPUT && i < c->windows; i++) found &= ~(1 << c->window[i]);
+    return found;
+}
 
 /* Elements of the tile of a crossing's child at a point. */
 static double elements_at(const Context *c, const Crossing *q, int point) {
     const Problem *p = &c->p;
+    const uint8_t *coord = c->coord + (size_t)point * DIMS;
+    const int plain = plain_dims(c, q->operand);
     double found = 1;
     for (int e = 0; e < p->dims; e++)
-        if (p->relevant[q->operand] >> e & 1 && !(q->operand == INPUT && c->in_rank[e]))
-            found *= (double)extent_at(c, point, e) * c->inside[q->inner][e];
-    if (q->operand == INPUT)
-        for (int r = 0; r < p->ranks; r++) {
-            const int x = p->rank_dim[r][0], y = p->rank_dim[r][1];
-            const int64_t m = (int64_t)extent_at(c, point, x) * c->inside[q->inner][x];
-            const int64_t n = (int64_t)extent_at(c, point, y) * c->inside[q->inner][y];
-            const int64_t a = p->coefficient[r][0], b = p->coefficient[r][1], g = gcd(a, b);
-            const int64_t over = m > b / g ? m - b / g : 0, other = n > a / g ? n - a / g : 0;
-            found *= (double)(m * n - over * other);
-        }
+        if (plain >> e & 1) found *= c->held[q->inner][e][coord[e]];
+    for (int r = 0; q->operand == INPUT && r < p->ranks; r++) {
+        const int x = p->rank_dim[r][0], y = p->rank_dim[r][1];
+        found *= window_points(p, r, (int64_t)c->held[q->inner][x][coord[x]], (int64_t)c->held[q->inner][y][coord[y]]);
+    }
     return found;
 }
 
-/* Bits of that tile in whole words. */
-static double bits_at(const Context *c, const Crossing *q, int point) {
-    return ceil(elements_at(c, q, point) * q->bits / q->word - 1e-9) * q->word;
+/* `elements_at` at every point. */
+static void set_elements(Context *c, const Crossing *q) {
+    const Problem *p = &c->p;
+    multiply(c, c->held[q->inner], c->held[q->inner], 0, plain_dims(c, q->operand), c->elements);
+    for (int r = 0; q->operand == INPUT && r < p->ranks; r++) {
+        const int x = p->rank_dim[r][0], y = p->rank_dim[r][1];
+        double table[MAX_LENGTH * 4];
+        const int wide = c->length[y], known = c->length[x] * wide <= MAX_LENGTH * 4;
+        for (int i = 0; known && i < c->length[x]; i++)
+            for (int j = 0; j < wide; j++)
+                table[i * wide + j] = window_points(p, r, (int64_t)c->held[q->inner][x][i], (int64_t)c->held[q->inner][y][j]);
+        for (int v = 0; v < c->points; v++) {
+            const uint8_t *coord = c->coord + (size_t)v * DIMS;
+            const int i = coord[x], j = coord[y];
+            c->elements[v] *= known ? table[i * wide + j]
+                                    : window_points(p, r, (int64_t)c->held[q->inner][x][i], (int64_t)c->held[q->inner][y][j]);
+        }
+    }
+}
+
+/* Bits of a tile in whole words. */
+static inline double in_words(const Crossing *q, double elements) {
+    return ceil(elements * q->bits / q->word - 1e-9) * q->word;
 }
 
 /* ---- windows: points of a rank's tile that are new when it moves, united over array elements ----------------------- */
@@ -472,28 +595,71 @@ static int may_save(const Context *c, const Geometry *g, int k, const int *tile,
     return (wraps[0] && (wraps[1] || steps[1])) || (wraps[1] && steps[0]);
 }
 
-static double *new_vector(Context *c, int64_t *index) {
-    if (c->vectors == c->vector_room) {
-        c->vector_room = c->vector_room ? 2 * c->vector_room : 1024;
-        c->vector = room(c->vector, (size_t)(c->vector_room * c->reuses) * sizeof(double));
-    }
-    *index = c->vectors++;
-    return c->vector + *index * c->reuses;
+/* ---- families of lines: the largest (savings) or the least (points loaded) at every x counts ------------------------ */
+
+static double at(Line l, double x) { return l.slope * x + l.base; }
+
+/* The most that is saved over n iterations. What does not grow with n happens in `few` to `many` array elements. */
+static double largest(const Lines *f, double n, double few, double many) {
+    double found = 0;
+    for (int i = 0; i < f->count; i++)
+        found = larger(found, f->line[i].slope * n + f->line[i].base * (f->line[i].base > 0 ? many : few));
+    return found;
 }
 
-static int reuse_index(const Context *c, int reuse) {
-    int low = 0, high = c->reuses - 1;
-    while (low < high) {
-        const int middle = (low + high) / 2;
-        if (c->reuse[middle] < reuse) low = middle + 1;
-        else high = middle;
-    }
-    return low;
+/* The least that is loaded. */
+static double least(const Lines *f, double n, double few, double many) {
+    double found = INFINITY;
+    for (int i = 0; i < f->count; i++)
+        found = smaller(found, f->line[i].slope * n + f->line[i].base * (f->line[i].base < 0 ? many : few));
+    return found;
 }
 
-/* The most points that steps from here on can save, per block of all other dims, for every number of iterations left of
- * loops that do not see the input. Those run all at once or not at all: savings are linear in where they part. Returns
- * the number of a vector, -1: nothing. */
+/* Add a line unless another one is as good from x = 1 to `last`; sign 1: larger is better, -1: smaller. A family that is
+ * full becomes one line through its ends, on the safe side of all: the largest is convex, the least concave. */
+static void add_line(Lines *f, Line new, double last, int sign) {
+    int kept = 0;
+    for (int i = 0; i < f->count; i++) {
+        const double first = sign * (at(f->line[i], 1) - at(new, 1)), end = sign * (at(f->line[i], last) - at(new, last));
+        if (first >= 0 && end >= 0) return;
+        if (first > 0 || end > 0) f->line[kept++] = f->line[i];
+    }
+    f->count = kept;
+    if (kept == LINES) {
+        double low = at(new, 1), high = at(new, last);
+        for (int i = 0; i < kept; i++) {
+            low = sign * larger(sign * low, sign * at(f->line[i], 1));
+            high = sign * larger(sign * high, sign * at(f->line[i], last));
+        }
+        const double slope = last > 1 ? (high - low) / (last - 1) : 0;
+        f->line[0] = (Line){slope, low - slope};
+        f->count = 1;
+        return;
+    }
+    f->line[f->count++] = new;
+}
+
+/* The number under which a family is kept; -1 for an empty one. */
+static int64_t keep_lines(Context *c, const Lines *f) {
+    if (!f->count) return -1;
+    if (c->lines + LINES + 1 > c->line_room) {
+        c->line_room = c->line_room ? 2 * c->line_room : 4096;
+        c->line = room(c->line, (size_t)c->line_room * sizeof(Line));
+    }
+    const int64_t number = c->lines;
+    c->line[c->lines++].slope = f->count;
+    for (int i = 0; i < f->count; i++) c->line[c->lines++] = f->line[i];
+    return number;
+}
+
+static void kept_lines(const Context *c, int64_t number, Lines *f) {
+    f->count = number < 0 ? 0 : (int)c->line[number].slope;
+    for (int i = 0; i < f->count; i++) f->line[i] = c->line[number + 1 + i];
+}
+
+/* The most points that steps from here on can save, per block of all other dims, over the iterations left of loops that
+ * do not see the input. Those run all at once or not at all: savings are linear in where they part. Returns the number
+ * of a family of lines, -1: nothing. */
 static int64_t most_saved(Context *c, const Geometry *g, int k, const int *tile, const int *now) {
     if (!may_save(c, g, k, tile, now)) return -1;
     Hash h = {g->a, g->b};
@@ -501,8 +667,8 @@ static int64_t most_saved(Context *c, const Geometry *g, int k, const int *tile,
     for (int i = 0; i < c->windows; i++) feed(&h, tile[i]), feed(&h, now[i]);
     const double *known = memo_get(c, &h);
     if (known) return (int64_t)*known;
-    double best[REUSES] = {0}, blocks = 1;
-    const int n = c->reuses;
+    Lines best = {0}, later;
+    double blocks = 1;
     int fresh = 1, passes = k < g->arrays;
     for (int i = 0; i < c->windows; i++) {
         blocks *= (double)g->whole[i] / now[i];
@@ -510,8 +676,7 @@ static int64_t most_saved(Context *c, const Geometry *g, int k, const int *tile,
         if (k < g->arrays && g->pinned[k][i] && g->apart[k][i] != now[i]) passes = 0;
     }
     if (passes) {
-        const int64_t later = most_saved(c, g, k + 1, tile, now);
-        if (later >= 0) memcpy(best, c->vector + later * n, (size_t)n * sizeof(double));
+        kept_lines(c, most_saved(c, g, k + 1, tile, now), &best);
     }
     for (int i = 0; i < c->windows; i++) {
         int limit = g->whole[i];
@@ -531,25 +696,20 @@ static int64_t most_saved(Context *c, const Geometry *g, int k, const int *tile,
             int next[WINDOWS];
             memcpy(next, now, sizeof next);
             next[i] *= prime;
-            const int64_t later = most_saved(c, g, k, tile, next);
+            kept_lines(c, most_saved(c, g, k, tile, next), &later);
             const double each = (prime - 1) * (blocks / prime) * kept;
-            for (int x = 0; x < n; x++) {
-                const double total = each * c->reuse[x] + (later >= 0 ? c->vector[later * n + x] : 0);
-                if (total > best[x]) best[x] = total;
-            }
+            if (each > 0) add_line(&best, (Line){each, 0}, c->last_reuse, 1);
+            for (int j = 0; j < later.count; j++)
+                add_line(&best, (Line){later.line[j].slope + each, later.line[j].base}, c->last_reuse, 1);
         }
     }
-    if (!fresh && n > 1) {
+    if (!fresh && c->last_reuse > 1) {
         const double each = blocks * kept_points(c, g, k, tile, now, -1);
-        for (int x = 1; x < n && each > 0; x++)
-            if (each * (c->reuse[x] - 1) + best[0] > best[x]) best[x] = each * (c->reuse[x] - 1) + best[0];
+        if (each > 0) add_line(&best, (Line){each, largest(&best, 1, 1, 1) - each}, c->last_reuse, 1);
     }
-    int64_t index = -1;
-    int any = 0;
-    for (int x = 0; x < n; x++) any |= best[x] > 0;
-    if (any) memcpy(new_vector(c, &index), best, (size_t)n * sizeof(double));
-    memo_put(c, h, (double)index);
-    return index;
+    const int64_t number = keep_lines(c, &best);
+    memo_put(c, h, (double)number);
+    return number;
 }
 
 /* The geometry of a crossing at a level; pins where the row fixes them. */
@@ -580,40 +740,35 @@ static void seal(const Context *c, Geometry *g) {
     g->a = h.a, g->b = h.b;
 }
 
-/* Fewest points over all orders outside, the input being alone, for every number of iterations left of loops that do not
- * see it; least over the distances that the row leaves open. */
-static void fewest(Context *c, const Crossing *q, Geometry *g, const int *tile, int from, double *found) {
-    for (int at = from; at < c->p.arrays * c->windows; at++) {
-        const int j = at / c->windows, i = at % c->windows;
+/* Fewest points over all orders outside, the input being alone, over the iterations of loops that do not see it; least
+ * over the distances that the row leaves open. Lines are added to `found`. */
+static void fewest(Context *c, const Crossing *q, Geometry *g, const int *tile, int from, Lines *found) {
+    for (int place = from; place < c->p.arrays * c->windows; place++) {
+        const int j = place / c->windows, i = place % c->windows;
         if (j < q->inner || g->pinned[j][i] || g->count[j][i] <= 1 || g->whole[i] == tile[i]) continue;
         int low = tile[i];
         for (int b = q->inner; b < j; b++)
             if (g->pinned[b][i]) low = g->apart[b][i];
-        for (int x = 0; x < c->reuses; x++) found[x] = INFINITY;
         for (int f = 1; f <= g->whole[i] / low; f++)
             if ((g->whole[i] / low) % f == 0) {
                 Geometry fixed = *g;
-                double with[REUSES];
                 fixed.pinned[j][i] = 1, fixed.apart[j][i] = low * f;
-                fewest(c, q, &fixed, tile, at + 1, with);
-                for (int x = 0; x < c->reuses; x++)
-                    if (with[x] < found[x]) found[x] = with[x];
+                fewest(c, q, &fixed, tile, place + 1, found);
             }
         return;
     }
     for (int i = 0; i < c->windows; i++) /* a tile that no pinned distance can have */
         for (int j = q->inner; j < c->p.arrays; j++)
-            if (g->pinned[j][i] && g->apart[j][i] % tile[i]) {
-                for (int x = 0; x < c->reuses; x++) found[x] = INFINITY;
-                return;
-            }
+            if (g->pinned[j][i] && g->apart[j][i] % tile[i]) return;
     seal(c, g);
     double blocks = 1;
     for (int i = 0; i < c->windows; i++) blocks *= (double)g->whole[i] / tile[i];
     const double all = blocks * whole_points(c, g, tile);
-    const int64_t saved = q->forgets ? -1 : most_saved(c, g, q->inner, tile, tile);
-    for (int x = 0; x < c->reuses; x++)
-        found[x] = all * c->reuse[x] - (saved >= 0 ? c->vector[saved * c->reuses + x] : 0);
+    Lines saved;
+    kept_lines(c, q->forgets ? -1 : most_saved(c, g, q->inner, tile, tile), &saved);
+    add_line(found, (Line){all, 0}, c->last_reuse, -1);
+    for (int i = 0; i < saved.count; i++)
+        add_line(found, (Line){all - saved.line[i].slope, -saved.line[i].base}, c->last_reuse, -1);
 }
 
 /* ---- prices of settling at every point ------------------------------------------------------------------------------ */
@@ -630,14 +785,13 @@ static void set_weights(Context *c) {
     }
     for (int r = 0; r < p->crossings; r++) {
         const Crossing *q = &p->crossing[r];
-        double plain = 1, outside = 1;
+        double plain = 1, outside = 1; /* `outside`: elements among which windows are spread; others are in `blocks` */
         for (int e = 0; e < p->dims; e++)
             if (p->relevant[q->operand] >> e & 1 && !(q->operand == INPUT && c->in_rank[e])) plain *= p->extent[e];
         for (int l = p->arrays; l >= q->inner; l--) {
             if (l < p->arrays)
                 for (int e = 0; e < p->dims; e++)
-                    if (!(p->relevant[q->operand] >> e & 1) || (q->operand == INPUT && c->in_rank[e]))
-                        outside *= c->spatial[l][e];
+                    if (q->operand == INPUT && c->in_rank[e]) outside *= c->spatial[l][e];
             for (int t = 0; t < c->tables; t++) {
                 const Table *table = &c->table[t];
                 double price = table->price[r][LEVELS][l];
@@ -658,13 +812,6 @@ static int counted(const Context *c, int r, int level) {
     return 0;
 }
 
-static double reuse_at(const Context *c, int x, int point) {
-    double found = 1;
-    for (int e = 0; e < c->p.dims; e++)
-        if (!(c->p.relevant[x] >> e & 1)) found *= (double)(c->temporal[e] / extent_at(c, point, e));
-    return found;
-}
-
 static void tile_of(const Context *c, const Crossing *q, int point, int *tile) {
     for (int i = 0; i < c->windows; i++) {
         const int e = c->window[i];
@@ -672,28 +819,27 @@ static void tile_of(const Context *c, const Crossing *q, int point, int *tile) {
     }
 }
 
-/* Fewest points of a window crossing at every level, the input being alone. */
-static void set_fills(Context *c, int r, int point) {
+/* Fewest points of a window crossing at every level, the input being alone; carried and grown to segment k (0: not). */
+static void set_fills(Context *c, int r, int k, int point) {
     const Crossing *q = &c->p.crossing[r];
     int tile[WINDOWS] = {0};
     tile_of(c, q, point, tile);
-    const int x = reuse_index(c, (int)reuse_at(c, INPUT, point));
     for (int l = q->inner; l <= q->outer; l++) {
+        const double reuse = k ? reuse_grown(c, INPUT, l, k, point) : reuse_at(c, INPUT, l, 0, point);
         double value = 0;
         if (counted(c, r, l)) {
             Geometry *g = &c->geometry[r][l];
             Hash h = {g->a ^ 0xF111ull, g->b + q->forgets};
             for (int i = 0; i < c->windows; i++) feed(&h, tile[i]);
             const double *known = memo_get(c, &h);
-            int64_t index = known ? (int64_t)*known : 0;
-            if (!known) {
-                double found[REUSES];
+            Lines found = {0};
+            if (known) kept_lines(c, (int64_t)*known, &found);
+            else {
                 Geometry open = *g;
-                fewest(c, q, &open, tile, 0, found);
-                memcpy(new_vector(c, &index), found, (size_t)c->reuses * sizeof(double));
-                memo_put(c, h, (double)index);
+                fewest(c, q, &open, tile, 0, &found);
+                memo_put(c, h, (double)keep_lines(c, &found));
             }
-            value = c->vector[index * c->reuses + x];
+            value = least(&found, reuse, c->outside[INPUT][l], c->all[INPUT][l]);
         }
         c->fills[(size_t)point * LEVELS + l] = value;
     }
@@ -703,6 +849,56 @@ static int may_pass(const Context *c, int k, int point) {
     for (int e = 0; e < c->p.dims; e++)
         if (c->spacing[k][e] && c->spatial[k][e] > 1 && extent_at(c, point, e) != c->spacing[k][e]) return 0;
     return 1;
+}
+
+/* Whether it matters for an operand carried to segment k that a dim it does not see goes on outside its array. */
+static int grows(const Context *c, int x, int k) { return (c->uneven[k] & ~c->p.relevant[x]) != 0; }
+
+/* Prices of settling a crossing at every point; carried and grown to segment k (0: not). */
+static void set_prices(Context *c, int r, int k, double *cost) {
+    const Problem *p = &c->p;
+    const Crossing *q = &p->crossing[r];
+    const int apart = k || grows(c, q->operand, p->arrays); /* levels differ in reuse by more than a factor */
+    int32_t others = 0; /* dims of the input in no window: they do not decide how its windows are filled */
+    for (int e = 0; e < p->dims; e++)
+        if (p->relevant[INPUT] >> e & 1 && !c->in_rank[e]) others |= 1 << e;
+    double sum[TABLES];
+    for (int t = 0; t < c->tables; t++) {
+        sum[t] = 0;
+        for (int l = q->inner; l <= q->outer; l++) sum[t] += c->weight[t][r][l] * c->outside[q->operand][l];
+    }
+    set_elements(c, q);
+    const double most = q->latch ? 1 : INFINITY;
+    double *elements = c->elements;
+    for (int v = 0; v < c->points; v++) {
+        const int fits = elements[v] <= most && (!q->forgets || !v) &&
+                         (q->capacity == INFINITY || in_words(q, elements[v]) <= q->capacity);
+        for (int t = 0; t < c->tables; t++) cost[(size_t)v * c->lanes + t] = fits ? c->constant[t][r] : INFINITY;
+    }
+    if (is_window(c, q)) {
+        for (int v = 0; v < c->points; v++, cost += c->lanes) {
+            if (cost[0] == INFINITY) continue;
+            int same = v; /* the same point with other dims at one: it fits too */
+            for (int e = 0; e < p->dims; e++)
+                if (others >> e & 1) same -= c->coord[(size_t)v * DIMS + e] * c->stride[e];
+            if (same == v) set_fills(c, r, k, v);
+            const double *fills = c->fills + (size_t)same * LEVELS;
+            for (int t = 0; t < c->tables; t++)
+                for (int l = q->inner; l <= q->outer; l++)
+                    if (c->weight[t][r][l] != 0) cost[t] += c->weight[t][r][l] * fills[l];
+        }
+        return;
+    }
+    for (int l = apart ? q->inner : q->outer; l <= q->outer; l++) {
+        double each[TABLES];
+        for (int t = 0; t < c->tables; t++) each[t] = apart ? c->weight[t][r][l] : sum[t];
+        if (k)
+            for (int v = 0; v < c->points; v++) c->reused[v] = reuse_grown(c, q->operand, l, k, v);
+        else set_reuse(c, q->operand, apart ? l : p->arrays, 0);
+        for (int v = 0; v < c->points; v++)
+            for (int t = 0; t < c->tables; t++)
+                if (cost[(size_t)v * c->lanes + t] < INFINITY) cost[(size_t)v * c->lanes + t] += each[t] * c->reused[v];
+    }
 }
 
 /* Prices of the row at hand, in lanes from `first` on. */
@@ -718,42 +914,21 @@ static void set_costs(Context *c, int first) {
             for (int t = 0; t < c->tables; t++) c->blocked[k][(size_t)v * lanes + first + t] = blocked;
         }
     }
-    int32_t others = 0; /* dims of the input in no window: they do not decide how its windows are filled */
-    for (int e = 0; e < p->dims; e++)
-        if (p->relevant[INPUT] >> e & 1 && !c->in_rank[e]) others |= 1 << e;
     for (int r = 0; r < p->crossings; r++) {
         const Crossing *q = &p->crossing[r];
         if (is_window(c, q))
             for (int l = q->inner; l <= q->outer; l++)
                 set_geometry(c, q, l, &c->geometry[r][l]), seal(c, &c->geometry[r][l]);
-        double sum[TABLES];
-        for (int t = 0; t < c->tables; t++) {
-            sum[t] = 0;
-            for (int l = q->inner; l <= q->outer; l++) sum[t] += c->weight[t][r][l];
-        }
-        for (int v = 0; v < c->points; v++) {
-            double *cost = c->cost[r] + (size_t)v * lanes + first;
-            for (int t = 0; t < c->tables; t++) cost[t] = INFINITY;
-            if (q->forgets && v) continue;
-            if (q->latch && elements_at(c, q, v) > 1) continue;
-            if (q->capacity < INFINITY && bits_at(c, q, v) > q->capacity) continue;
-            if (is_window(c, q)) {
-                int same = v; /* the same point with other dims at one: it fits too */
-                for (int e = 0; e < p->dims; e++)
-                    if (others >> e & 1) same -= c->coord[(size_t)v * DIMS + e] * c->stride[e];
-                if (same == v) set_fills(c, r, v);
-                const double *fills = c->fills + (size_t)same * LEVELS;
-                for (int t = 0; t < c->tables; t++) {
-                    double total = c->constant[t][r];
-                    for (int l = q->inner; l <= q->outer; l++)
-                        if (c->weight[t][r][l] != 0) total += c->weight[t][r][l] * fills[l];
-                    cost[t] = total;
+        set_prices(c, r, 0, c->cost[r] + first);
+        for (int k = q->inner + 1; k <= q->outer; k++)
+            if (grows(c, q->operand, k)) {
+                const int64_t need = (int64_t)c->points * lanes;
+                if (need > c->grown_room[r][k]) {
+                    c->grown_room[r][k] = need;
+                    c->grown[r][k] = room(c->grown[r][k], (size_t)need * sizeof(double));
                 }
-            } else {
-                const double reuse = reuse_at(c, q->operand, v);
-                for (int t = 0; t < c->tables; t++) cost[t] = sum[t] * reuse + c->constant[t][r];
+                set_prices(c, r, k, c->grown[r][k] + first);
             }
-        }
     }
 }
 
@@ -782,9 +957,30 @@ INLINE void least_above(const Context *c, double *values, int moves, const int l
 /* An unused lane. */
 static void fill_lane(Context *c, int lane) {
     for (int v = 0; v < c->points; v++) {
-        for (int r = 0; r < c->p.crossings; r++) c->cost[r][(size_t)v * c->lanes + lane] = INFINITY;
+        for (int r = 0; r < c->p.crossings; r++) {
+            c->cost[r][(size_t)v * c->lanes + lane] = INFINITY;
+            for (int k = 0; k <= c->p.arrays; k++)
+                if (c->grown_room[r][k] >= (int64_t)c->points * c->lanes) c->grown[r][k][(size_t)v * c->lanes + lane] = INFINITY;
+        }
         for (int k = 0; k < c->p.arrays; k++) c->blocked[k][(size_t)v * c->lanes + lane] = 0;
     }
+}
+
+/* Whether a stage differs from the one it grew from. */
+static int stands(const Context *c, const Stage *s) {
+    return s->carried < GROWN || grows(c, s->carried - GROWN, s->k);
+}
+
+/* Dims along which a stage goes on: an operand carried over an uneven dim's array has to have grown for that dim. */
+static int moves_of(const Context *c, const Stage *s) {
+    return s->carried >= 0 && s->carried < GROWN ? s->moves & ~c->uneven[s->k] : s->moves;
+}
+
+/* Prices of settling a crossing in a stage. */
+static const double *cost_in(const Context *c, const Stage *s, int r) {
+    const Crossing *q = &c->p.crossing[r];
+    const int grown = s->carried >= GROWN && s->carried - GROWN == q->operand && q->inner < s->k && q->outer >= s->k;
+    return grown && grows(c, q->operand, s->k) ? c->grown[r][s->k] : c->cost[r];
 }
 
 INLINE void bound_lanes(Context *c, const int lanes) {
@@ -794,11 +990,13 @@ INLINE void bound_lanes(Context *c, const int lanes) {
         const Stage *stage = &c->stage[s];
         double *restrict values = c->bound + s * n;
         for (int64_t v = 0; v < n; v++) values[v] = stage->final ? 0 : INFINITY;
-        if (stage->final) continue;
+        if (stage->final || !stands(c, stage)) continue;
         for (int j = stage->first; j < stage->first + stage->edges; j++) {
             const double *restrict from = c->bound + c->edge[j].target * n;
             const int r = c->edge[j].crossing;
-            const double *restrict cost = r >= 0 ? c->cost[r] : c->pinned[stage->k] ? c->blocked[stage->k] : 0;
+            const double *restrict cost = r >= 0                                   ? cost_in(c, stage, r)
+                                          : r == PASSED && c->pinned[stage->k] ? c->blocked[stage->k]
+                                                                               : 0;
             if (cost)
                 for (int64_t v = 0; v < n; v++) {
                     const double total = cost[v] + from[v];
@@ -807,7 +1005,7 @@ INLINE void bound_lanes(Context *c, const int lanes) {
             else
                 for (int64_t v = 0; v < n; v++) values[v] = from[v] < values[v] ? from[v] : values[v];
         }
-        if (stage->moves) least_above(c, values, stage->moves, lanes);
+        if (moves_of(c, stage)) least_above(c, values, moves_of(c, stage), lanes);
     }
 }
 
@@ -850,6 +1048,7 @@ int64_t mapper_bounds(Context *c, int64_t rows, const int32_t *spatial, const in
         Hash h = {1, 2};
         const int fits = set_row(c, spatial + i * each, spacing + i * each) && !too_large(c);
         for (int a = 0; a < c->axes; a++) feed(&h, c->axis[a].dim), feed(&h, c->axis[a].length);
+        for (int k = 0; k <= c->p.arrays; k++) feed(&h, c->uneven[k]);
         order[i] = (Shaped){fits ? h.a | 1 : 0, i};
         for (int t = 0; t < c->tables; t++) found[i * c->tables + t] = -INFINITY;
     }
@@ -936,29 +1135,30 @@ static int same_place(const Node *a, const Node *b) {
 
 /* Cut tiles of the input that may still save something: slot = (crossing + 1) * 2^24 + point of the cut. */
 static double savings_left(Context *c, int32_t slot, int stage, int point, double *left) {
-    const int r = (slot >> 24) - 1, cut = slot & 0xFFFFFF;
+    const int r = (slot >> 24) - 1, cut = slot & 0xFFFFFF, passed = c->uneven[c->stage[stage].k];
     const Crossing *q = &c->p.crossing[r];
     int tile[WINDOWS] = {0}, now[WINDOWS] = {0};
     tile_of(c, q, cut, tile), tile_of(c, q, point, now);
-    const int x = reuse_index(c, (int)reuse_at(c, INPUT, point));
     double any = 0;
     for (int l = q->inner; l <= q->outer; l++)
         if (counted(c, r, l)) {
-            const int64_t saved = most_saved(c, &c->geometry[r][l], c->stage[stage].k, tile, now);
-            const double most = saved >= 0 ? c->vector[saved * c->reuses + x] : 0;
+            Lines saved;
+            kept_lines(c, most_saved(c, &c->geometry[r][l], c->stage[stage].k, tile, now), &saved);
+            const double reuse = reuse_at(c, INPUT, l, passed, point);
+            const double most = largest(&saved, reuse, c->outside[INPUT][l], c->all[INPUT][l]);
             any += most;
             for (int t = 0; t < c->tables; t++) left[t] += c->weight[t][r][l] * most;
         }
     return any;
 }
 
-/* What a cut tile saves when dim e advances `prime` times, coming from `point`: taken off what the node spent. */
+/* What a cut tile saves when dim e grows by `prime` from `point` to the node's: taken off what the node spent. */
 static void take_saving(Context *c, Node *n, int32_t slot, int k, int point, int e, int prime) {
     const int r = (slot >> 24) - 1, cut = slot & 0xFFFFFF;
     const Crossing *q = &c->p.crossing[r];
     int tile[WINDOWS] = {0}, now[WINDOWS] = {0}, runner = -1, fresh = 1;
     tile_of(c, q, cut, tile), tile_of(c, q, point, now);
-    double blocks = reuse_at(c, INPUT, point);
+    double blocks = 1;
     for (int i = 0; i < c->windows; i++) {
         if (c->window[i] == e) runner = i;
         fresh &= tile[i] == now[i];
@@ -967,7 +1167,10 @@ static void take_saving(Context *c, Node *n, int32_t slot, int k, int point, int
     if (runner < 0 && fresh) return; /* an input that its loops reuse settles after them */
     for (int l = q->inner; l <= q->outer; l++)
         if (counted(c, r, l)) {
-            const double saved = (prime - 1) * (blocks / prime) * kept_points(c, &c->geometry[r][l], k, tile, now, runner);
+            const double reuse = reuse_at(c, INPUT, l, c->uneven[k], point);
+            const double after = reuse_at(c, INPUT, l, c->uneven[k], n->point);
+            const double times = runner < 0 ? reuse - after : reuse * (prime - 1) / prime;
+            const double saved = times * blocks * kept_points(c, &c->geometry[r][l], k, tile, now, runner);
             for (int t = 0; t < c->tables; t++) n->spent[t] -= c->weight[t][r][l] * saved;
         }
 }
@@ -981,18 +1184,20 @@ static int window_point(const Context *c, int point) {
     return found;
 }
 
-/* The whole tile at every step. */
-static void spend_full(Context *c, Node *n, int r) {
+/* The whole tile at every step; `s`: the stage that settles. */
+static void spend_full(Context *c, Node *n, const Stage *s, int r) {
     const Crossing *q = &c->p.crossing[r];
     int tile[WINDOWS] = {0};
     tile_of(c, q, n->point, tile);
-    double blocks = reuse_at(c, INPUT, n->point);
+    const int grown = cost_in(c, s, r) != c->cost[r];
+    double blocks = 1;
     for (int i = 0; i < c->windows; i++)
         blocks *= (double)(c->temporal[c->window[i]] / extent_at(c, n->point, c->window[i]));
     for (int t = 0; t < c->tables; t++) n->spent[t] += c->constant[t][r];
     for (int l = q->inner; l <= q->outer; l++)
         if (counted(c, r, l)) {
-            const double points = blocks * whole_points(c, &c->geometry[r][l], tile);
+            const double reuse = grown ? reuse_grown(c, INPUT, l, s->k, n->point) : reuse_at(c, INPUT, l, 0, n->point);
+            const double points = reuse * blocks * whole_points(c, &c->geometry[r][l], tile);
             for (int t = 0; t < c->tables; t++) n->spent[t] += c->weight[t][r][l] * points;
         }
 }
@@ -1092,7 +1297,7 @@ static int depth_of(const Context *c, const Node *n) {
 static int take_room(const Context *c, Node *n, const Crossing *q, int point) {
     const Problem *p = &c->p;
     if (q->pool >= 0) {
-        n->used[q->pool] += bits_at(c, q, point);
+        n->used[q->pool] += in_words(q, elements_at(c, q, point));
         if (n->used[q->pool] > p->pool_bits[q->pool]) return 0;
     }
     for (int pool = 0; pool < p->pools; pool++) {
@@ -1108,7 +1313,8 @@ static int take_room(const Context *c, Node *n, const Crossing *q, int point) {
 
 /* The cheapest path of one unrolling under the tables set. `offset` per table is added to its sum; `idle`: pJ per cycle.
  * Returns 0: found; 1: none below the cutoff; 2: too many nodes, *found is a bound; 3: the lattice is too large. `path`,
- * innermost first: axis of a step (its dim and prime in `steps`), 1000 + crossing that settles, 2000 + array passed;
+ * innermost first: axis of a step (its dim and prime in `steps`), 1000 + crossing that settles, 2000 + array passed,
+ * 3000 nothing;
  * `length` entries at most, then how many there are. */
 int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, const double *offset, double idle,
                 double cutoff, int64_t most, double *found, int32_t *path, int32_t *length, int32_t *steps,
@@ -1164,26 +1370,31 @@ int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, cons
             Node next = n;
             next.stage = c->edge[j].target;
             next.parent = e.node;
-            if (r < 0) {
+            if (r == GROWS) {
+                if (!stands(c, &c->stage[next.stage])) continue;
+                next.action = 3000;
+            } else if (r == PASSED) {
                 if (!may_pass(c, s->k, n.point)) continue;
                 next.action = 2000 + s->k;
             } else {
                 const Crossing *q = &p->crossing[r];
-                if (!(c->cost[r][(size_t)n.point * c->lanes] < INFINITY)) continue;
+                const double *cost = cost_in(c, s, r) + (size_t)n.point * c->lanes;
+                if (!(cost[0] < INFINITY)) continue;
                 next.action = 1000 + r;
                 if (is_window(c, q) && !q->forgets) {
-                    spend_full(c, &next, r);
+                    spend_full(c, &next, s, r);
                     next.slot[q->child] = (r + 1) << 24 | window_point(c, n.point);
                 } else {
-                    for (int t = 0; t < c->tables; t++) next.spent[t] += c->cost[r][(size_t)n.point * c->lanes + t];
+                    for (int t = 0; t < c->tables; t++) next.spent[t] += cost[t];
                 }
                 if (!take_room(c, &next, q, n.point)) continue;
             }
             visit(c, next, &h, depth_of(c, &next));
         }
+        const int moves = moves_of(c, s);
         for (int i = 0; i < c->axes; i++) {
             const Axis *a = &c->axis[i];
-            if (!(s->moves >> a->dim & 1) || n.point / a->stride % a->length == a->length - 1) continue;
+            if (!(moves >> a->dim & 1) || n.point / a->stride % a->length == a->length - 1) continue;
             Node next = n;
             next.point += a->stride;
             next.parent = e.node;

@@ -34,7 +34,7 @@ DIMS, ARRAYS, CROSSINGS, HOLDERS, POOLS, SLOTS, POINTS, TABLES = 8, 6, 64, 8, 6,
 LEVELS = ARRAYS + 1
 COST, ENERGY, TIME, MIXED = range(4)  # kinds of tables
 PATH = 4096
-SETTLE, PASS = 1000, 2000  # codes of a path's actions; smaller ones are steps
+SETTLE, PASS, NOTHING = 1000, 2000, 3000  # codes of a path's actions; smaller ones are steps
 
 
 class CrossingC(ctypes.Structure):
@@ -51,7 +51,7 @@ class ProblemC(ctypes.Structure):
     """`Problem` of kernel.c."""
 
     _fields_ = (
-        *((name, ctypes.c_int32) for name in ("dims", "arrays", "crossings", "pools", "ranks", "unused")),
+        *((name, ctypes.c_int32) for name in ("dims", "arrays", "crossings", "pools", "ranks", "remainders")),
         ("extent", ctypes.c_int32 * DIMS),
         ("relevant", ctypes.c_int32 * 3),
         ("latched", ctypes.c_int32 * 3),
@@ -119,9 +119,10 @@ class CheapestPath:
 class Kernel:
     """A problem handed to the C kernel."""
 
-    def __init__(self, problem: Problem, library: ctypes.CDLL) -> None:
+    def __init__(self, problem: Problem, library: ctypes.CDLL, remainders: bool) -> None:
         self.problem, self.library = problem, library
         self.crossings, described = described_problem(problem)
+        described.remainders = remainders
         self.handle = ctypes.c_void_p(library.mapper_open(ctypes.byref(described)))
         if not self.handle:
             raise MemoryError("the search kernel found no room for the stages of this machine")
@@ -188,7 +189,7 @@ class Kernel:
             return CheapestPath(math.inf, (), visited.value)
         if status:
             return CheapestPath(value.value if status == 2 else 0.0, (), visited.value)
-        steps = tuple(self.step(actions[i], loops) for i in range(length.value))
+        steps = tuple(self.step(action, loops) for action in actions[: length.value] if action != NOTHING)
         return CheapestPath(value.value, steps, visited.value)
 
     def step(self, action: int, loops: ctypes.Array[ctypes.c_int32]) -> Step:
@@ -200,10 +201,13 @@ class Kernel:
         return Step(int(loops[2 * action]), int(loops[2 * action + 1]))
 
 
-def open_kernel(problem: Problem) -> Kernel | None:
-    """The kernel for a problem; None without a compiler, or where the problem is larger than its tables."""
+def open_kernel(problem: Problem, remainders: bool = False) -> Kernel | None:
+    """The kernel for a problem, its unrollings with remainders or without.
+
+    None without a compiler, or where the problem is larger than its tables.
+    """
     library = compiled()
-    return Kernel(problem, library) if library is not None and fits(problem) else None
+    return Kernel(problem, library, remainders) if library is not None and fits(problem) else None
 
 
 def fits(problem: Problem) -> bool:

@@ -126,7 +126,7 @@ def write_path(problem: Problem, unrollings: Unrollings, index: int, steps: Sequ
             nest.covered[dim] *= step.factor
     for dim, bound in nest.bounds.items():  # nothing settles further out: their order is free
         if nest.covered[dim] < bound:
-            nest.nodes.append(Temporal(dim, bound // nest.covered[dim]))
+            nest.nodes.append(Temporal(dim, -(-bound // nest.covered[dim])))
     outermost = problem.accelerator.memories[0]
     nest.nodes.append(Hold(outermost.name, tuple(o for o in OPERANDS if o in outermost.keeps)))
     return Mapping(tuple(merged(nest.nodes)))

@@ -100,7 +100,7 @@ class Timing:
         problem = self.problem
         machine = problem.accelerator
         rate = problem.unit.cycles_per_step
-        steps = (np.array(problem.extents) // spatial.prod(axis=1)).prod(axis=1)
+        steps = (-(-np.array(problem.extents) // spatial.prod(axis=1))).prod(axis=1)
         cycles = np.array([float(-(-int(n) * rate.numerator // rate.denominator)) for n in steps.tolist()])
         for array in machine.arrays:
             if array.systolic:

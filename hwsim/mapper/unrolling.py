@@ -7,6 +7,7 @@ their number of blocks, so 64 channels on 14 columns give 13 (5 blocks), not onl
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,13 +55,18 @@ def factor_choices(extent: int, size: int, imperfect: bool) -> list[int]:
     return sorted(choices)
 
 
-def axis_choices(problem: Problem, array: int, axis: Axis, imperfect: bool, keep: int | None) -> list[tuple[int, ...]]:
-    """Factor tuples over the problem's dims for one axis; the `keep` best by use of the axis where limited."""
+def axis_choices(
+    problem: Problem, array: int, axis: Axis, imperfect: bool, keep: int | None, divided: Collection[int] = ()
+) -> list[tuple[int, ...]]:
+    """Factor tuples over the problem's dims for one axis; the `keep` best by use of the axis where limited.
+
+    Factors of the dims in `divided` divide their extents, whatever `imperfect` says.
+    """
     reduction = problem.arrays[array].reduction
     options: list[list[int]] = []
-    for dim, extent in zip(problem.dims, problem.extents, strict=True):
+    for e, (dim, extent) in enumerate(zip(problem.dims, problem.extents, strict=True)):
         allowed = dim in axis.dims and (reduction or dim not in REDUCTION)
-        options.append(factor_choices(extent, axis.size, imperfect) if allowed else [1])
+        options.append(factor_choices(extent, axis.size, imperfect and e not in divided) if allowed else [1])
     found: list[tuple[int, ...]] = [()]
     for choices in options:
         found = [
@@ -85,15 +91,23 @@ def use(problem: Problem, factors: tuple[int, ...]) -> float:
 
 
 def unrollings(
-    problem: Problem, imperfect: bool, keep_per_axis: int | None = None, keep: int | None = None
+    problem: Problem,
+    imperfect: bool,
+    keep_per_axis: int | None = None,
+    keep: int | None = None,
+    divided: Collection[int] = (),
 ) -> Unrollings:
-    """All combinations of the axes' choices without factors beyond a dim's extent; where limited, the fastest."""
+    """All combinations of the axes' choices without factors beyond a dim's extent; where limited, the fastest.
+
+    `divided`: positions of dims whose factors divide even where `imperfect` factors are allowed.
+    """
     axes: list[tuple[int, Axis]] = []
     factors = np.ones((1, 0, len(problem.dims)), dtype=np.int64)
     extents = np.array(problem.extents)
     for index, array in enumerate(problem.arrays):
         for axis in array.axes:
-            choices = np.array(axis_choices(problem, index, axis, imperfect, keep_per_axis), dtype=np.int64)
+            found = axis_choices(problem, index, axis, imperfect, keep_per_axis, divided)
+            choices = np.array(found, dtype=np.int64)
             axes.append((index, axis))
             if keep is not None and len(factors) * len(choices) > 4 * keep:
                 factors = fastest(factors, extents, keep // 8)
@@ -104,6 +118,9 @@ def unrollings(
             total = factors.prod(axis=1)
             without = total // factors[:, -1]
             factors = factors[((without < extents) | (factors[:, -1] == 1)).all(axis=1)]
+            if divided:
+                some = list(divided)
+                factors = factors[(extents[some] % factors.prod(axis=1)[:, some] == 0).all(axis=1)]
             if keep is not None:
                 factors = fastest(factors, extents, keep)
     return Unrollings(tuple(axes), factors)

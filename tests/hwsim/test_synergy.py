@@ -115,6 +115,6 @@ def test_our_proven_search_is_never_above_the_recorded_mapping(key: str) -> None
     """Rows where a quick search was; all 84 are in `python -m experiments.validate --only synergy_search`."""
     recorded = next(r for r in all_repriced() if r.key == key)
     theirs = price(recorded.layer, counted(recorded.layer, recorded.mapping), machine())
-    found = search(recorded.layer, machine(), "edp", effort="proven")
+    found = search(recorded.layer, machine(), "edp", effort="perfect")
     assert found.certificate.gap < 1e-4
     assert found.certificate.value <= theirs.total_energy_pj * theirs.latency_cycles
