@@ -1,0 +1,91 @@
+"""`python -m experiments.allocate resnet8 unpu W4A4`: bits per layer at the energy of one width, as jobs train them.
+
+Writes experiments/allocations/NETWORK-MACHINE-BITS.yaml: of the front of predicted loss against energy the point of the
+least loss that costs no more than the network of configuration 1 at those bits. Both energies are of the quantized
+networks as they are trained, read off by `hwsim.extract` and priced as a whole; the front's own are sums of tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bisect
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import yaml
+
+from experiments.jobs import ALLOCATIONS, Job
+from experiments.pricing import workload_of
+from hwsim.accelerator import load_accelerator
+from hwsim.errors import HwsimError
+from hwsim.evaluate import evaluate, load_model
+from hwsim.explore.allocate import front
+from hwsim.explore.bill import ENERGY, LOSS, bit_problem
+from hwsim.explore.choices import Freedom
+from hwsim.explore.output import overrides
+from hwsim.explore.problem import InfeasibleBudget
+from hwsim.explore.sensitivities import read_sensitivities
+from hwsim.extract import extract
+from hwsim.machine import Accelerator
+from quant import models
+from quant.convert import quantize
+from quant.data import write_atomically
+
+Widths = dict[str, dict[str, int]]
+
+
+def energy_pj(network: str, widths: Widths, machine: Accelerator) -> float:
+    """What a network quantized to these widths costs."""
+    model, _ = quantize(models.create(network), weight_bits=8, act_bits=8, config=1, overrides=widths)
+    shape = (1, *models.info(network).input_shape_for())
+    return evaluate(extract(model, torch.zeros(shape), name=network), machine).cost.totals.energy_pj
+
+
+def allocate(network: str, spec: str, bits: str, file: Path) -> tuple[Widths, float, float, float]:
+    """(widths by layer, predicted loss, energy, energy of one width). Raises InfeasibleBudget, SpecError."""
+    machine = load_accelerator(spec)
+    budget = evaluate(workload_of(Job(network, (), bits=bits, config="1")), machine).cost.totals.energy_pj
+    workload = load_model(network, None, False)
+    made = bit_problem(workload, machine, Freedom(), read_sensitivities(file).for_network(workload))
+    points = list(front(made.problem, LOSS, ENERGY))
+
+    def priced(place: int) -> float:
+        return energy_pj(network, overrides(made, points[place]), machine)
+
+    # Energies of whole networks fall along the front as the tables' do, but for what stays on chip.
+    low = bisect.bisect_left(range(len(points)), True, key=lambda place: priced(place) <= budget)
+    if low < len(points):
+        return overrides(made, points[low]), points[low].values[LOSS], priced(low), budget
+    raise InfeasibleBudget(f"{network} on {spec}: nothing costs as little as {bits}", (ENERGY,), None)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done, 2 bad input, 3 nothing is as cheap."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.allocate", description=(__doc__ or "").split("\n\n")[1]
+    )
+    parser.add_argument("network", help="a zoo name")
+    parser.add_argument("machine")
+    parser.add_argument("bits", help="such as W4A4")
+    parser.add_argument("--sensitivities", type=Path, help="default: results/sensitivities/NETWORK_loss.json")
+    parser.add_argument("--out", type=Path, default=ALLOCATIONS)
+    options = parser.parse_args(arguments)
+    file = options.sensitivities or Path(f"results/sensitivities/{options.network}_loss.json")
+    try:
+        widths, loss, found, budget = allocate(options.network, options.machine, options.bits, file)
+    except HwsimError as problem:
+        print(f"experiments.allocate: {problem}", file=sys.stderr)
+        return problem.exit_code
+    target = options.out / f"{options.network}-{options.machine}-{options.bits.lower()}.yaml"
+    made = f"python -m experiments.allocate {options.network} {options.machine} {options.bits} --sensitivities {file}"
+    said = f"# {made}\n# predicted loss {loss:.4g}, {found * 1e-6:.2f} uJ ({options.bits}: {budget * 1e-6:.2f} uJ)\n"
+    text = said + yaml.safe_dump(widths, sort_keys=False)
+    write_atomically(target, lambda opened: opened.write(text.encode()))
+    print(f"{said}wrote {target}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
