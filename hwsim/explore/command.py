@@ -29,6 +29,7 @@ from hwsim.explore.sensitivities import read_sensitivities
 from hwsim.explore.space import NETWORK, Parameters, Space, read_space
 from hwsim.explore.study import Progress, front_of, run_study
 from hwsim.explore.study_output import write_study
+from hwsim.explore.training import chosen, extra_options, train_points, trainable, write_trained
 from hwsim.explore.trial import network_key
 from hwsim.explore.workers import Cluster, Here, Local, Workers
 from hwsim.workload import Workload, write_atomically
@@ -52,26 +53,32 @@ def add_machines(commands: Any) -> None:
     machines = commands.add_parser("machines", help="machines (and bits) of an exploration file; resumable")
     machines.add_argument("space", type=Path, help="the exploration file: see docs/exploration.md")
     machines.add_argument("--out", type=Path, required=True, metavar="DIR", help="the study; start again to go on")
-    machines.add_argument("--processes", type=int, default=1, metavar="N", help="local processes (1: this one)")
-    machines.add_argument("--scheduler", metavar="ADDRESS", help="a dask.distributed scheduler instead")
+    add_workers(machines)
     machines.add_argument("--quiet", action="store_true", help="no progress")
     machines.set_defaults(run=run_machines)
 
 
-def run_machines(options: argparse.Namespace) -> None:
-    """Run or resume a study and write its outputs. Raises HwsimError."""
+def add_workers(parse: Any) -> None:
+    """Where work runs."""
+    parse.add_argument("--processes", type=int, default=1, metavar="N", help="local processes (1: this one)")
+    parse.add_argument("--scheduler", metavar="ADDRESS", help="a dask.distributed scheduler instead")
+
+
+def workers_of(options: argparse.Namespace) -> Workers:
+    """The workers asked for. Raises SpecError, SchedulerError."""
     if options.processes < 1:
         raise SpecError(f"--processes: expected at least 1, got {options.processes}")
+    if options.scheduler:
+        return Cluster(options.scheduler)
+    return Local(options.processes) if options.processes > 1 else Here()
+
+
+def run_machines(options: argparse.Namespace) -> None:
+    """Run or resume a study and write its outputs. Raises HwsimError."""
     space = read_space(options.space)
     networks = options.out.resolve() / "networks"
     save_networks(space, networks)
-    workers: Workers = (
-        Cluster(options.scheduler)
-        if options.scheduler
-        else Local(options.processes)
-        if options.processes > 1
-        else Here()
-    )
+    workers = workers_of(options)
     try:
         records = run_study(space, options.out, networks, workers, quiet if options.quiet else Reporter(space))
     finally:
@@ -156,6 +163,11 @@ def add_bits(commands: Any) -> None:
     bits.add_argument("--input", type=parse_shape, metavar="N,C,H,W", help="input shape, where the model has none")
     bits.add_argument("--allow-uncosted", action="store_true", help="leave unknown operators out")
     bits.add_argument("--out", type=Path, metavar="DIR", help="write points.csv, points.json, figures, files per point")
+    training = bits.add_argument_group("training points of the front (needs --front and --out)")
+    training.add_argument("--train", type=int, metavar="K", help="fine-tune K points, spread evenly, by quant.train")
+    training.add_argument("--train-options", default="", metavar="TEXT", help="for quant.train, such as '--epochs 2'")
+    training.add_argument("--data", help="data set to train on (default: the sensitivities')")
+    add_workers(training)
     bits.set_defaults(run=run_bits)
 
 
@@ -186,6 +198,7 @@ def run_bits(options: argparse.Namespace) -> None:
     budgets = parse_budgets(options.budget, machine.clock_mhz)
     if options.points is not None and options.front is None:
         raise SpecError("--points: needs --front NAME, the measure to trade against")
+    further = check_training(options)
     sensitivities = read_sensitivities(options.sensitivities) if options.sensitivities else None
     workload = load_model(options.model, options.input, options.allow_uncosted)
     losses = sensitivities.for_network(workload) if sensitivities else None
@@ -216,7 +229,37 @@ def run_bits(options: argparse.Namespace) -> None:
         }
         written = write_points(points, uniform, options.out, about, options.model, options.accelerator)
         written += draw(points, uniform, options, minimised)
+        if options.train is not None:
+            data = options.data or (sensitivities.data if sensitivities else "")
+            written += train_front(chosen(points, options.train), options, data, further)
         print(f"wrote {len(written)} files to {options.out}")
+
+
+def check_training(options: argparse.Namespace) -> list[str]:
+    """What else `quant.train` is told. Raises SpecError where --train lacks what it needs."""
+    if options.train is None:
+        return []
+    if options.front is None or options.out is None:
+        raise SpecError("--train: needs --front NAME and --out DIR")
+    if options.processes < 1:
+        raise SpecError(f"--processes: expected at least 1, got {options.processes}")
+    trainable(options.model)
+    chosen([], options.train)
+    return extra_options(options.train_options)
+
+
+def train_front(points: Sequence[Point], options: argparse.Namespace, data: str, further: Sequence[str]) -> list[Path]:
+    """Train points and redraw the front. Raises HwsimError."""
+    if not data:
+        raise SpecError("--train: needs --data NAME: the sensitivities do not say what they were measured on")
+    workers = workers_of(options)
+    try:
+        accuracies = train_points(points, options.out, options.model, data, further, workers)
+    finally:
+        workers.close()
+    against = NAMES[options.front]
+    title = f"{options.model} on {options.accelerator}, trained: error against {against}"
+    return write_trained(points, accuracies, options.out, against, title)
 
 
 def assumptions(made: BitProblem) -> list[str]:

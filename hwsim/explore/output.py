@@ -7,6 +7,7 @@ has `bits.yaml` (for `hwsim.evaluate --bits`), `overrides.yaml` (for `quant.trai
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,11 +99,16 @@ def write_points(
     return written
 
 
+def train_command(place: Path, model: str, data: str) -> list[str]:
+    """How to train a point whose files are in `place`."""
+    start = ["--weights", model] if Path(model).is_dir() else ["--model", model, "--weights", "pretrained"]
+    return [
+        "python", "-m", "quant.train", *start, "--data", data or "DATA", "--bits", "W8A8", "--first-last", "same",
+        "--overrides", str(place / "overrides.yaml"), "--out", str(place / "trained"),
+    ]  # fmt: skip
+
+
 def commands(place: Path, model: str, spec: str, data: str) -> str:
     """How to price and to train a point; `data` is the data set that the sensitivities were measured on."""
-    start = f"--weights {model}" if Path(model).is_dir() else f"--model {model} --weights pretrained"
-    train = (
-        f"python -m quant.train {start} --data {data or 'DATA'} --bits W8A8 --first-last same "
-        f"--overrides {place / 'overrides.yaml'} --out {place / 'trained'}\n"
-    )
-    return f"python -m hwsim.evaluate {model} {spec} --bits {place / 'bits.yaml'}\n{train}"
+    train = shlex.join(train_command(place, model, data))
+    return f"python -m hwsim.evaluate {model} {spec} --bits {place / 'bits.yaml'}\n{train}\n"
