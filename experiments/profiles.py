@@ -87,6 +87,7 @@ PROFILES = {
         ("W2A2", "W4A4"),
         (0, 1, 2),
         epochs=(("W2A2", 1.0),),
+        allocations=("resnet8-bit_fusion-w4a4", "resnet8-unpu-w4a4", "resnet8-stripes-w4a4"),
     ),
     "gpu": Profile(
         "gpu",
