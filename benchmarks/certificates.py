@@ -1,12 +1,13 @@
 """Proofs of every distinct layer of five networks on every shipped spec, into results/certificates.csv.
 
-    nice -n 10 python -m benchmarks.certificates [--spec A B ...] [--network ...] [--objective energy] [--seconds S]
-    python -m benchmarks.certificates --summary
+    python -m benchmarks.certificates [--spec A B ...] [--network ...] [--effort proven] [--objective edp] [--seconds S]
+    python -m benchmarks.certificates --document
 
-One row per layer and spec: price, lower bound, whether the search ended by itself within S seconds, CPU seconds with
-the quick search included, and the root bound (what was known before any exact path) with its time. Cache off. Rows that
-are there already are left alone, so a run that was cut goes on where it was; delete rows to measure them again. A spec
-that cannot run a layer gets a row that says so. `--summary` prints the table of docs/search.md.
+One row per layer, spec and space (`perfect` or `proven`, docs/search.md): price, lower bound, whether the search ended
+by itself within S seconds, CPU seconds with the quick search included, and the root bound (what was known before any
+exact path) with its time. Cache off. Rows that are there already are left alone, so a run that was cut goes on where it
+was; delete rows to measure them again. A spec that cannot run a layer gets a row that says so. `--document` writes the
+tables of docs/search.md.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from benchmarks.networks import NETWORKS, layers
 from hwsim.accelerator import load_accelerator
 from hwsim.errors import HwsimError
 from hwsim.mapper.cache import ENVIRONMENT
-from hwsim.search import Objective, search
+from hwsim.search import Effortful, Objective, search
 from hwsim.workload import Layer
 
 RESULTS = Path("results/certificates.csv")
+PAGE = Path("docs/search.md")
+BEGIN, END = "<!-- begin certificates -->\n", "<!-- end -->"
 KEY = ("network", "layer", "spec", "objective", "space")
 COLUMNS = (
     *KEY, "value", "lower_bound", "gap_percent", "ended", "cpu_s", "root_below_percent", "root_ms", "covered", "priced",
@@ -44,12 +47,12 @@ def read(path: Path = RESULTS) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def proof(layer: Layer, spec: str, objective: Objective, seconds: float) -> Row:
+def proof(layer: Layer, spec: str, objective: Objective, effort: Effortful, seconds: float) -> Row:
     """What the search says of one layer on one spec."""
     machine = load_accelerator(spec)
     began = time.process_time()
     try:
-        found = search(layer, machine, objective, effort="proven", time_limit_s=seconds)
+        found = search(layer, machine, objective, effort=effort, time_limit_s=seconds)
     except HwsimError as problem:
         return {"refused": str(problem).splitlines()[0]}
     c = found.certificate
@@ -66,17 +69,19 @@ def proof(layer: Layer, spec: str, objective: Objective, seconds: float) -> Row:
     }
 
 
-def run(networks: Iterable[str], specs: Iterable[str], objective: Objective, bits: int, seconds: float) -> None:
+def run(
+    networks: Iterable[str], specs: Iterable[str], objective: Objective, effort: Effortful, bits: int, seconds: float
+) -> None:
     """Rows that are missing, written one by one."""
     known = {tuple(row[name] for name in KEY) for row in read()}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     for spec in specs:
         for network in networks:
             for layer in layers(network, bits):
-                key = (network, layer.name, spec, objective, "perfect")
+                key = (network, layer.name, spec, objective, effort)
                 if key in known:
                     continue
-                row = dict(zip(KEY, key, strict=True)) | proof(layer, spec, objective, seconds)
+                row = dict(zip(KEY, key, strict=True)) | proof(layer, spec, objective, effort, seconds)
                 fresh = not RESULTS.is_file()
                 with RESULTS.open("a", newline="", encoding="utf-8") as file:
                     writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
@@ -87,33 +92,43 @@ def run(networks: Iterable[str], specs: Iterable[str], objective: Objective, bit
 
 
 def summary(rows: list[Row]) -> str:
-    """One line per network and spec."""
-    heads = (
-        "objective", "network", "spec", "CPU s", "proven", "largest gap", "root bound below", "ms (median)",
-        "points covered/s",
-    )  # fmt: skip
-    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["objective"], row["network"], row["spec"]), []).append(row)
-    for (objective, network, spec), members in groups.items():
-        ran = [row for row in members if not row["refused"]]
-        refused = len(members) - len(ran)
-        if not ran:
-            lines.append(f"| {objective} | {network} | {spec} | refused: {members[0]['refused']} |" + " |" * 5)
-            continue
-        ended = sum(row["ended"] == "yes" for row in ran)
-        seconds = sum(float(row["cpu_s"]) for row in ran)
-        below = [float(row["root_below_percent"]) for row in ran]
-        lines.append(
-            f"| {objective} | {network} | {spec} | {seconds:.2f} | {ended}/{len(ran)}"
-            + (f", {refused} refused" if refused else "")
-            + f" | {max(float(row['gap_percent']) for row in ran):.3f} % "
-            f"| {statistics.median(below):.2f} %, at most {max(below):.1f} % "
-            f"| {statistics.median(float(row['root_ms']) for row in ran):.0f} "
-            f"| {sum(int(row['covered']) for row in ran) / seconds:,.0f} |"
-        )
-    return "\n".join(lines)
+    """Per objective and space a table with a line per spec: CPU seconds per network, layers that did not end."""
+    networks = list(NETWORKS)
+    heads = (*networks, "largest gap", "root bound below: median, most", "root, ms", "points covered/s")
+    parts: list[str] = []
+    for objective, space in dict.fromkeys((row["objective"], row["space"]) for row in rows):
+        lines = [f"| {objective}, {space} | {' | '.join(heads)} |", "|" + " --- |" * (len(heads) + 1)]
+        mine = [row for row in rows if row["objective"] == objective and row["space"] == space and not row["refused"]]
+        for spec in dict.fromkeys(row["spec"] for row in mine):
+            of_spec = [row for row in mine if row["spec"] == spec]
+            cells = [cell([row for row in of_spec if row["network"] == n], len(NETWORKS[n])) for n in networks]
+            below = [float(row["root_below_percent"]) for row in of_spec]
+            covered, seconds = (sum(float(row[name]) for row in of_spec) for name in ("covered", "cpu_s"))
+            cells += [
+                f"{max(float(row['gap_percent']) for row in of_spec):.2f} %",
+                f"{statistics.median(below):.2f} %, {max(below):.1f} %",
+                f"{statistics.median(float(row['root_ms']) for row in of_spec):.0f}",
+                f"{covered / seconds:,.0f}",
+            ]
+            lines.append(f"| {spec} | {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def cell(rows: list[Row], layers_in_all: int) -> str:
+    """CPU seconds of a network, and how many layers ended where not all did."""
+    if not rows:
+        return "-"
+    ended = sum(row["ended"] == "yes" for row in rows)
+    text = f"{sum(float(row['cpu_s']) for row in rows):.2f}"
+    return text if ended == layers_in_all else f"{text} ({ended}/{layers_in_all})"
+
+
+def documented(page: str) -> str:
+    """The page with the tables between its marks drawn anew."""
+    before, rest = page.split(BEGIN, 1)
+    _, after = rest.split(END, 1)
+    return f"{before}{BEGIN}{summary(read())}\n{END}{after}"
 
 
 def shipped() -> list[str]:
@@ -126,15 +141,16 @@ def main() -> None:
     parse.add_argument("--spec", default=None, nargs="+", help="all shipped ones by default")
     parse.add_argument("--network", default=list(NETWORKS), choices=NETWORKS, nargs="+")
     parse.add_argument("--objective", default="energy", choices=("energy", "latency", "edp"))
+    parse.add_argument("--effort", default="perfect", choices=("perfect", "proven"), help="the space to prove")
     parse.add_argument("--bits", type=int, default=8)
     parse.add_argument("--seconds", type=float, default=600.0, help="limit per layer")
-    parse.add_argument("--summary", action="store_true")
+    parse.add_argument("--document", action="store_true", help="write the tables of docs/search.md")
     options = parse.parse_args()
-    if options.summary:
-        print(summary(read()))
+    if options.document:
+        PAGE.write_text(documented(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
         return
     os.environ[ENVIRONMENT] = ""
-    run(options.network, options.spec or shipped(), options.objective, options.bits, options.seconds)
+    run(options.network, options.spec or shipped(), options.objective, options.effort, options.bits, options.seconds)
 
 
 if __name__ == "__main__":

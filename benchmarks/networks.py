@@ -106,7 +106,7 @@ def mixnet_s() -> tuple[Shape, ...]:
             stride, wide, squeezed = first_stride if i == 0 else 1, channels * expansion, round(channels * share)
             if expansion > 1:
                 k, c = wide // parts_in, channels // parts_in
-                found.append((f"expand {c}-{k}", k, c, size, 1, 1, 1))
+                found.append((f"expand {c}-{k} at {size}", k, c, size, 1, 1, 1))
             size //= stride
             groups = wide // len(kernels)
             found.extend((f"dw {groups}x{size} k{n} s{stride}", 1, 1, size, n, stride, groups) for n in kernels)
@@ -114,7 +114,7 @@ def mixnet_s() -> tuple[Shape, ...]:
                 found.append((f"squeeze {wide}-{squeezed}", squeezed, wide, 1, 1, 1, 1))
                 found.append((f"excite {squeezed}-{wide}", wide, squeezed, 1, 1, 1, 1))
             k, c = out // parts_out, wide // parts_out
-            found.append((f"project {c}-{k}", k, c, size, 1, 1, 1))
+            found.append((f"project {c}-{k} at {size}", k, c, size, 1, 1, 1))
             channels = out
     found += [("head", 1536, 200, 7, 1, 1, 1), ("fc", 1000, 1536, 1, 1, 1, 1)]
     return tuple({shape[1:]: shape for shape in reversed(found)}.values())
