@@ -145,7 +145,7 @@ def refresh_accuracies(runs: Path, target: Path) -> list[dict[str, Any]]:
             **row,
             **dict(zip(SAME_POINT, values, strict=True)),
             **accuracy_cells(members),
-            "float_accuracy_percent": baselines[members[0]["network"], members[0]["data"]],
+            "float_accuracy_percent": baselines.get((members[0]["network"], members[0]["data"])),
             "train_command": members[0]["command"],
         }
         for values, members in points.items()
