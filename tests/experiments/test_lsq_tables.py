@@ -14,7 +14,7 @@ from experiments.jobs import Job, Runner, dataset
 from experiments.profiles import PROFILES
 from quant import checkpoint
 
-BASE = replace(lsq_tables.base_job(PROFILES["smoke"]), bits="W2A2", limit=128, float_epochs=1, epochs=1, batch_size=32)
+BASE = replace(lsq_tables.base_job(PROFILES["smoke"], "W2A2"), limit=128, float_epochs=1, epochs=1, batch_size=32)
 
 
 @pytest.fixture(scope="module")

@@ -131,7 +131,7 @@ def test_other_experiments_reuse_the_runs(results: Path) -> None:
     smoke = profiles.PROFILES["smoke"]
     shared = [job for job in lsqplus_tables.jobs(smoke) if job.key in keys]
     assert {job.config for job in shared} == {"1", "2", "3", "4"}
-    base = lsq_tables.base_job(smoke)
+    base = lsq_tables.base_job(smoke, "W2A2")
     assert base.float_job().key in keys
 
 
