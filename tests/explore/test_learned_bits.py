@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from hwsim.accelerator import load_accelerator
 from hwsim.explore.bill import BitProblem, bit_problem
@@ -16,24 +15,12 @@ from hwsim.extract import extract
 from hwsim.learned_bits import SoftCost, learn_bits
 from quant.convert import quantize
 from quant.quantizer import initialise
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(3, 6, 3, padding=1)
-        self.second = nn.Conv2d(6, 6, 3, padding=1)
-        self.last = nn.Linear(6, 4)
-
-    def forward(self, x):
-        x = torch.relu(self.first(x))
-        x = torch.relu(self.second(x) + x)
-        return self.last(x.mean((2, 3)))
+from tests.small_networks import Residual
 
 
 @pytest.fixture(scope="module")
 def made() -> BitProblem:
-    workload = extract(Net(), torch.zeros(1, 3, 6, 6), name="net")
+    workload = extract(Residual(), torch.zeros(1, 3, 6, 6), name="net")
     return bit_problem(workload, load_accelerator("bit_fusion"), Freedom((2, 4, 8), (2, 8), "free"))
 
 
@@ -73,7 +60,7 @@ def test_between_widths_its_gradient_is_that_of_differences(made: BitProblem, me
 
 def test_at_its_widths_the_network_is_the_quantized_one(made: BitProblem) -> None:
     torch.manual_seed(0)
-    model, x = Net().eval(), torch.randn(8, 3, 6, 6)
+    model, x = Residual().eval(), torch.randn(8, 3, 6, 6)
     cost = SoftCost(made)
     net = learn_bits(model, cost, [x]).eval()
     set_bits(cost, [float(w[0]) for w in cost.widths])
@@ -89,7 +76,7 @@ def test_at_its_widths_the_network_is_the_quantized_one(made: BitProblem) -> Non
 
 def test_three_lines_learn_bits_that_cost_less(made: BitProblem) -> None:
     torch.manual_seed(0)
-    model, x, y = Net(), torch.randn(32, 3, 6, 6), torch.randint(0, 4, (32,))
+    model, x, y = Residual(), torch.randn(32, 3, 6, 6), torch.randint(0, 4, (32,))
     cost = SoftCost(made, "energy_pj")
     net = learn_bits(model, cost, [x])
     optimizer = torch.optim.Adam([{"params": net.network.parameters()}, {"params": cost.parameters(), "lr": 0.5}], 1e-3)

@@ -354,10 +354,10 @@ def compare_uneven(seed: int) -> dict[str, float]:
 
 @pytest.mark.parametrize("seed", [6, 10, 20, 34])
 def test_bounds_hold_where_unrollings_do_not_divide(seed: int) -> None:
-    compare_uneven(seed)
+    assert all(gap > -1e-6 for gap in compare_uneven(seed).values())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3000, 3300))
 def test_bounds_hold_where_unrollings_do_not_divide_on_300_machines_of_every_kind(seed: int) -> None:
-    compare_uneven(seed)
+    assert all(gap > -1e-6 for gap in compare_uneven(seed).values())

@@ -10,27 +10,13 @@ from torch import nn
 
 from quant.quantizer import bypassed, quantizers
 from quant.sensitivity import Subject, check_additivity, hessian_traces, main, measure, sites
-
-
-class Net(nn.Module):
-    """Two convolutions with a residual addition, and a linear layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(3, 6, 3, padding=1)
-        self.second = nn.Conv2d(6, 6, 3, padding=1)
-        self.last = nn.Linear(6, 4)
-
-    def forward(self, x):
-        x = torch.relu(self.first(x))
-        x = torch.relu(self.second(x) + x)
-        return self.last(x.mean((2, 3)))
+from tests.small_networks import Residual
 
 
 @pytest.fixture
 def subject() -> Subject:
     torch.manual_seed(0)
-    net, images = Net().eval(), 2 * torch.randn(24, 3, 8, 8)
+    net, images = Residual().eval(), 2 * torch.randn(24, 3, 8, 8)
     nn.init.normal_(net.last.weight, std=2.0)
     with torch.no_grad():
         labels = net(images).argmax(1)
@@ -43,7 +29,7 @@ def test_every_place_that_rounds_is_measured_by_rounding_it_alone(subject: Subje
     assert keys == [("first", "weight"), ("first", "input"), ("second", "weight"), ("second", "input"),
                     ("add", "input"), ("last", "weight"), ("last", "input")]  # fmt: skip
     made, _ = subject.at(2)
-    alone = Net().eval()
+    alone = Residual().eval()
     alone.load_state_dict(subject.model.state_dict())
     weight = dict(quantizers(made))["second.weight_quantizer"]
     with torch.no_grad():
