@@ -6,6 +6,7 @@ matplotlib and plotly are imported only here and only when something is drawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from typing import Any
@@ -62,7 +63,18 @@ def as_png(figure: Any) -> bytes:
     return buffer.getvalue()
 
 
-def front_page(front: Sequence[Point], uniform: Sequence[Point], x: str, y: str, title: str) -> str:
+@dataclass(frozen=True)
+class Trace:
+    """One kind of points on a page: their places in the axes' units, and what each says under the mouse."""
+
+    name: str
+    mode: str
+    across: list[float]
+    up: list[float]
+    texts: list[str]
+
+
+def page_of(traces: Sequence[Trace], x: str, y: str, title: str) -> str:
     """One HTML page that opens without a network. Raises DrawingError without plotly."""
     try:
         from plotly import graph_objects
@@ -70,18 +82,27 @@ def front_page(front: Sequence[Point], uniform: Sequence[Point], x: str, y: str,
     except ImportError:
         raise DrawingError("the interactive page needs plotly: pip install 'hwsim[report]'") from None
     figure: Any = graph_objects.Figure()
-    for points, name, mode in ((front, "exact front", "lines+markers"), (uniform, "one width for all", "markers")):
+    for trace in traces:
         figure.add_trace(
             graph_objects.Scatter(
-                x=coordinates(points, x), y=coordinates(points, y), mode=mode, name=name, line={"shape": "hv"},
-                hovertext=[hover(point) for point in points], hoverinfo="text",
+                x=trace.across, y=trace.up, mode=trace.mode, name=trace.name, line={"shape": "hv"},
+                hovertext=trace.texts, hoverinfo="text",
             )
         )  # fmt: skip
     figure.update_layout(template="simple_white", height=620, hoverlabel={"align": "left"})
-    figure.update_xaxes(title_text=AXES[x][0])
-    figure.update_yaxes(title_text=AXES[y][0])
+    figure.update_xaxes(title_text=label_of(x))
+    figure.update_yaxes(title_text=label_of(y))
     body = to_html(figure, include_plotlyjs=True, full_html=False, div_id="front")
     return PAGE.format(title=escape(title), body=body)
+
+
+def front_page(front: Sequence[Point], uniform: Sequence[Point], x: str, y: str, title: str) -> str:
+    """The front, and one width for all, as a page. Raises DrawingError without plotly."""
+    traces = [
+        Trace(name, mode, coordinates(points, x), coordinates(points, y), [hover(point) for point in points])
+        for points, name, mode in ((front, "exact front", "lines+markers"), (uniform, "one width for all", "markers"))
+    ]
+    return page_of(traces, x, y, title)
 
 
 def hover(point: Point) -> str:
@@ -132,27 +153,13 @@ def record_values(records: Sequence[Any], x: str, y: str) -> tuple[list[float], 
 
 
 def scatter_page(points: Sequence[Any], front: Sequence[Any], x: str, y: str, title: str) -> str:
-    """The same, interactive. Raises DrawingError without plotly."""
-    try:
-        from plotly import graph_objects
-        from plotly.io import to_html
-    except ImportError:
-        raise DrawingError("the interactive page needs plotly: pip install 'hwsim[report]'") from None
-    figure: Any = graph_objects.Figure()
+    """Trials and their front as a page. Raises DrawingError without plotly."""
+    traces: list[Trace] = []
     for records, name, mode in ((points, "points", "markers"), (front, "front", "lines+markers")):
-        across, up = record_values(records, x, y)
         texts = [
             "<br>".join([f"<b>trial {r['trial']}</b>", *(escape(f"{k}: {v}") for k, v in r["parameters"].items()),
                          *(escape(f"{k} {v:.5g}") for k, v in r["values"].items())])
             for r in records
         ]  # fmt: skip
-        figure.add_trace(
-            graph_objects.Scatter(x=across, y=up, mode=mode, name=name, hovertext=texts, hoverinfo="text",
-                                  line={"shape": "hv"})
-        )  # fmt: skip
-    figure.update_layout(template="simple_white", height=620, hoverlabel={"align": "left"})
-    figure.update_xaxes(title_text=label_of(x))
-    figure.update_yaxes(title_text=label_of(y))
-    return PAGE.format(
-        title=escape(title), body=to_html(figure, include_plotlyjs=True, full_html=False, div_id="front")
-    )
+        traces.append(Trace(name, mode, *record_values(records, x, y), texts))
+    return page_of(traces, x, y, title)
