@@ -256,7 +256,8 @@ class Runner:
             "validation_accuracy_percent": result.validation_accuracy_percent,
             "test_accuracy_percent": result.test_accuracy_percent, "duration_s": round(result.seconds, 1),
         })  # fmt: skip
-        if before and rank() == 0:
+        # The figures and claims about first and learned values (LSQ+ Figures 1 and 2) are of configuration 4.
+        if before and job.config == "4" and rank() == 0:
             rows = [{"key": job.key, **row} for row in quantizer_rows(model, before)]
             table.append(self.table.with_name("quantizers.csv"), rows)
         return True
