@@ -33,13 +33,13 @@ from quant import models
 from quant.convert import quantize
 from quant.provenance import provenance
 
-# What decides a point's accuracy besides the seed, and what decides its cost.
-SAME_POINT = (
+# What decides a point's cost, and with what only training knows, its accuracy.
+SAME_PRICE = (
     "network", "arguments", "data", "limit", "float_epochs", "epochs", "batch_size", "bits", "config",
     "padding_policy", "init", "offset_mode", "method", "first_last", "learning_rate", "weight_decay", "distill",
-    "gradient_scale", "change_limit", "norm_batches",
+    "gradient_scale",
 )  # fmt: skip
-SAME_PRICE = SAME_POINT[:-2]  # without what only training knows
+SAME_POINT = (*SAME_PRICE, "change_limit", "norm_batches")
 COSTS = ("energy_pj", "latency_s", "weight_bits", "peak_activation_bits")
 
 

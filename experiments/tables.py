@@ -17,10 +17,10 @@ from experiments.profiles import BASELINES, CONFIGS, INITS, OFFSET_MODES, POLICI
 from experiments.table import Interval, Row, paired_difference, verdict
 
 TIE_WITHIN = 1.0
-# What makes two runs the same but for the change limit.
+# What makes two runs the same but for the change limit and how their batch norms were measured.
 SAME_RUN = (
     "bits", "config", "seed", "padding_policy", "init", "offset_mode", "method", "gradient_scale", "weight_decay",
-    "learning_rate", "distill", "first_last", "epochs", "norm_batches",
+    "learning_rate", "distill", "first_last", "epochs",
 )  # fmt: skip
 USUAL = {"config": "4", "padding_policy": "pad_code", **table.USUAL}
 
@@ -176,20 +176,21 @@ def stability(rows: Sequence[Row]) -> str:
     return f"### A tenth of the gradient scale of s and beta\n\n{markdown(heads, lines)}\n"
 
 
+def identity(row: Row, other: str) -> tuple[str, ...]:
+    """What a run shares with the one trained in another way; `other`: the second way, in which both are alike."""
+    return tuple(row.get(name, "") for name in (*SAME_RUN, other))
+
+
 def change_limits(rows: Sequence[Row]) -> str:
     """Runs at chance and accuracy at each change limit, over the runs that every limit has."""
-
-    def identity(row: Row) -> tuple[str, ...]:
-        return tuple(row.get(name, "") for name in SAME_RUN)
-
     limits = table.group(rows, "change_limit")
     if len(limits) < 2:
         return ""
-    common = set.intersection(*({identity(row) for row in members} for members in limits.values()))
+    common = set.intersection(*({identity(row, "norm_batches") for row in members} for members in limits.values()))
     lines = []
     for bits in sorted({row["bits"] for row in rows}):
         for (limit,), members in limits.items():
-            mine = [row for row in members if row["bits"] == bits and identity(row) in common]
+            mine = [row for row in members if row["bits"] == bits and identity(row, "norm_batches") in common]
             if mine:
                 bad = sum(at_chance(row) or row["diverged"] == "True" for row in mine)
                 lines.append([bits, limit or "none", str(len(mine)), str(bad), cell(mine)])
@@ -199,13 +200,10 @@ def change_limits(rows: Sequence[Row]) -> str:
 
 def norms(rows: Sequence[Row]) -> str:
     """Batch norms as trained and measured again, over the runs that have both: LSQ+ and the other methods apart."""
-
-    def identity(row: Row) -> tuple[str, ...]:
-        return tuple(row.get(name, "") for name in (*SAME_RUN[:-1], "change_limit"))
-
     finished = [row for row in rows if row["diverged"] != "True"]
-    before = {identity(row): row for row in finished if not row.get("norm_batches")}
-    pairs = [(before[identity(row)], row) for row in finished if row.get("norm_batches") and identity(row) in before]
+    before = {identity(row, "change_limit"): row for row in finished if not row.get("norm_batches")}
+    measured = [row for row in finished if row.get("norm_batches") and identity(row, "change_limit") in before]
+    pairs = [(before[identity(row, "change_limit")], row) for row in measured]
     lines: list[list[str]] = []
     for bits, other in sorted({(after["bits"], after["method"] in BASELINES) for _, after in pairs}):
         mine = [pair for pair in pairs if (pair[1]["bits"], pair[1]["method"] in BASELINES) == (bits, other)]
