@@ -1,16 +1,18 @@
 """`python -m experiments.exactness resnet20 FOLDER...`: are the integer network's codes the float64 network's?
 
-Quantizes trained float networks (zoo names with public weights, or checkpoint folders) on CIFAR-10 at every precision,
-configuration and padding policy, by calibration, and runs both networks on test images: codes compared and differing,
-accuracies, and the naive constant bias beside them. One CSV row per case; cases that have a row are not run again.
+Float networks (zoo names with public weights, or checkpoint folders) are quantized at every precision,
+configuration and padding policy, by calibration; folders of quantized networks are taken as they were trained. Both
+networks run on test images: codes compared and differing, accuracies, and the naive constant bias beside them. One CSV
+row per case; cases that have a row are not run again.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments import table
+from hwsim.errors import exit_code_of
 from hwsim.integer.certificate import needs_border
 from hwsim.integer.compare import compare, reference, reference_codes
 from hwsim.integer.lower import lower
@@ -36,7 +39,7 @@ class Case:
     """One way to quantize a network."""
 
     bits: int
-    config: int
+    config: int | str
     policy: str
 
 
@@ -48,15 +51,22 @@ def cases(bits: Sequence[int], configs: Sequence[int], policies: Sequence[str]) 
                 yield Case(b, config, policy)
 
 
-def float_network(source: str, data_dir: Path | None) -> tuple[nn.Module, data.Dataset]:
-    """The trained float network, and CIFAR-10 scaled as it was trained."""
-    images = data.load("cifar10", data_dir)
+def opened(source: str, data_dir: str | None) -> tuple[nn.Module, checkpoint.Meta, data.Dataset]:
+    """A trained network, float or quantized, what is known of it, and its images, scaled as in its training."""
     folder = checkpoint.is_checkpoint(source)
-    name, init = (None, source) if folder else (source, "pretrained")
-    model, meta = starting_point(name, init, images, data_dir=data_dir, model_arguments={})
-    if meta.quantization is not None:
-        raise ValueError(f"{source}: already quantized: give the float network that it came from")
-    return model.eval(), images if meta.normalisation is None else images.with_normalisation(meta.normalisation)
+    images = data.load(checkpoint.load_meta(source).data if folder else "cifar10", data_dir)
+    if folder:
+        model, meta = checkpoint.load(source)
+    else:
+        model, meta = starting_point(source, "pretrained", images, data_dir=data_dir, model_arguments={})
+    return model.eval(), meta, images if meta.normalisation is None else images.with_normalisation(meta.normalisation)
+
+
+def case_of(chosen: Mapping[str, Any]) -> Case:
+    """How a quantized checkpoint was made; ValueError where weights and activations have other widths."""
+    if chosen["weight_bits"] != chosen["act_bits"]:
+        raise ValueError(f"expected equal widths, got W{chosen['weight_bits']}A{chosen['act_bits']}")
+    return Case(chosen["act_bits"], chosen.get("config", "auto"), chosen.get("padding_policy", "pad_code"))
 
 
 def calibrated(model: nn.Module, case: Case, batches: Sequence[Tensor]) -> nn.Module:
@@ -106,38 +116,59 @@ def measure(
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the CSV and print it; exit code 1 when any code differs."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.exactness", description=__doc__)
-    parser.add_argument("networks", nargs="+", help="zoo names with public weights, or float checkpoint folders")
-    parser.add_argument("--bits", nargs="+", type=int, default=[2, 4, 8])
-    parser.add_argument("--configs", nargs="+", type=int, default=[1, 2, 3, 4])
-    parser.add_argument("--policies", nargs="+", choices=PADDING_POLICIES, default=list(PADDING_POLICIES))
-    parser.add_argument("--images", type=int, default=1000, help="test images (10000: all of them)")
-    parser.add_argument("--batches", type=int, default=2, help="batches of 128 training images to calibrate on")
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--out", type=Path, default=TABLE)
-    given = parser.parse_args(arguments)
+Way = tuple[str, str, Case, Callable[[], nn.Module]]
+
+
+def ways(
+    name: str, model: nn.Module, meta: checkpoint.Meta, images: data.Dataset, given: argparse.Namespace
+) -> Iterator[Way]:
+    """(key, how its quantizers were made, case, network): a quantized network as it is, a float one in every case."""
+    if meta.quantization is not None:
+        made = "trained" if "recipe" in meta.training else "calibrated"
+        yield f"{name} {given.images}", made, case_of(meta.quantization), lambda: model
+        return
+    batches = calibration_batches(images, given.batches, 128)
+    for case in cases(given.bits, given.configs, given.policies):
+        key = f"{name} W{case.bits}A{case.bits} config {case.config} {case.policy} {given.images}"
+        yield key, "calibrated", case, functools.partial(calibrated, model, case, batches)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Write and print the rows; 1 when any code differs."""
     done = {row["key"] for row in table.read(given.out)}
     wrong = 0
     for source in given.networks:
-        model, images = float_network(source, given.data_dir)
-        batches = calibration_batches(images, given.batches, 128)
-        test = images.test.subset(torch.arange(given.images))
-        parts = list(data.eval_batches(test, images.normalisation))
+        model, meta, images = opened(source, given.data_dir)
+        parts = list(data.eval_batches(images.test.subset(torch.arange(given.images)), images.normalisation))
         pictures, labels = torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
         name = Path(source).name
-        for case in cases(given.bits, given.configs, given.policies):
-            key = f"{name} W{case.bits}A{case.bits} config {case.config} {case.policy} {given.images}"
+        for key, made, case, build in ways(name, model, meta, images, given):
             if key in done:
                 continue
-            made = calibrated(model, case, batches)
-            found = measure(made, pictures, labels, naive=case.policy == "border_bias")
-            row = {"key": key, "network": name, **dataclasses.asdict(case), **found}
+            found = measure(build(), pictures, labels, naive=made == "trained" or case.policy == "border_bias")
+            head = {"key": key, "network": name, "model": meta.model, "quantizers": made}
+            row = {**head, **dataclasses.asdict(case), **found}
             table.append(given.out, [row], key="key")
             wrong += found["differing"]
             print(", ".join(f"{k} {v}" for k, v in row.items() if k != "key"), flush=True)
     return 1 if wrong else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0 when all codes are equal, 1 when any differs, 2 for bad input."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.exactness", description=__doc__)
+    parser.add_argument("networks", nargs="+", help="zoo names with public weights, or checkpoint folders")
+    parser.add_argument("--bits", nargs="+", type=int, default=[2, 4, 8], help="of float networks")
+    parser.add_argument("--configs", nargs="+", type=int, default=[1, 2, 3, 4], help="of float networks")
+    parser.add_argument(
+        "--policies", nargs="+", choices=PADDING_POLICIES, default=list(PADDING_POLICIES), help="of float networks"
+    )
+    parser.add_argument("--images", type=int, default=1000, help="test images (10000: all of them)")
+    parser.add_argument("--batches", type=int, default=2, help="batches of 128 training images to calibrate on")
+    parser.add_argument("--data-dir")
+    parser.add_argument("--out", type=Path, default=TABLE)
+    given = parser.parse_args(arguments)
+    return exit_code_of(lambda: run(given), ValueError)
 
 
 if __name__ == "__main__":
