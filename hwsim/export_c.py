@@ -1,35 +1,72 @@
 # pyright: basic
 """`python -m hwsim.export_c CHECKPOINT OUT.c`: a trained network as one C99 file of integers.
 
-The file computes exactly what the integer machine computes, code for code. Prints its size and what it needs.
-Exit codes: 0; 2 for bad input.
+The file computes exactly what the integer machine computes, code for code. Prints its size and what it needs. With
+--images the file is compiled with gcc -O2, run, and compared with the integer machine, and its time per image printed.
+Exit codes: 0; 1 when the compiled file differs; 2 for bad input.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from hwsim.errors import WorkloadError, exit_code_of
-from hwsim.integer.c_source import c_source
+from hwsim.integer.c_check import run_compiled
+from hwsim.integer.c_source import c_source, working_memory
 from hwsim.integer.lower import lower
 from hwsim.integer.run import Machine
+from hwsim.verify import test_images
 from hwsim.workload import write_atomically
 from quant import checkpoint
 
 
-def export(folder: Path, out: Path, name: str | None) -> None:
-    """Read the checkpoint, write the C file, say how large it is."""
+@dataclass(frozen=True)
+class ExportedC:
+    """The text of a C file, the machine that it computes like, and what it needs."""
+
+    text: str
+    machine: Machine
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights, each layer at the width that its codes need."""
+        return self.machine.model.weight_bits // 8
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the arena in which all tensors of one image live."""
+        return working_memory(self.machine.model)
+
+
+def export(folder: Path, name: str) -> ExportedC:
+    """The C file of a checkpoint."""
     model, meta = checkpoint.load(folder)
     if not meta.input_shape:
         raise WorkloadError(f"{folder}: settings.json has no input_shape")
-    lowered = lower(model, torch.zeros(1, *meta.input_shape), name=meta.model)
-    text = c_source(Machine(lowered), name or out.stem)
-    write_atomically(out, text)
-    print(f"{out}: {len(text)} bytes of C, weights {lowered.weight_bits // 8} bytes packed")
+    machine = Machine(lower(model, torch.zeros(1, *meta.input_shape), name=meta.model))
+    return ExportedC(c_source(machine, name), machine)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the file, say how large it is, and compare; 1 where it differs."""
+    out: Path = arguments.out
+    made = export(arguments.checkpoint, arguments.name or out.stem)
+    write_atomically(out, made.text)
+    print(
+        f"{out}: {len(made.text)} bytes of C, weights {made.weight_bytes} bytes packed, working memory "
+        f"{made.memory_bytes} bytes"
+    )
+    if arguments.images <= 0:
+        return 0
+    images, _ = test_images(arguments.checkpoint, arguments.data_dir, arguments.images, arguments.random)
+    found = run_compiled(made.machine, made.text, images)
+    print(found.text())
+    return 1 if found.differing else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,8 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("checkpoint", type=Path, help="folder of a trained, quantized network")
     parser.add_argument("out", type=Path, help="the C file to write")
     parser.add_argument("--name", help="prefix of its functions (default: the file's name)")
+    parser.add_argument("--images", type=int, default=0, help="test images to run the file on (default 0: none)")
+    parser.add_argument("--random", action="store_true", help="use noise instead of images")
+    parser.add_argument("--data-dir", type=Path, help="folder of the checkpoint's data set (default: $HWSIM_DATA)")
     arguments = parser.parse_args(argv)
-    return exit_code_of(lambda: export(arguments.checkpoint, arguments.out, arguments.name), ValueError)
+    return exit_code_of(lambda: run(arguments), ValueError)
 
 
 if __name__ == "__main__":

@@ -56,13 +56,7 @@ class Writer:
         self.helpers: dict[str, str] = {}
         self.functions: set[str] = set()
         self.body: list[str] = []
-        self.buffers, self.arena = plan(self.model.nodes, self.ends())
-
-    def ends(self) -> tuple[str, ...]:
-        """Nodes that the result reads."""
-        if isinstance(self.model.output, str):
-            raise UnsupportedOp(f"C export: {self.model.name} ends in a float operator")
-        return self.model.output.sources
+        self.buffers, self.arena = plan(self.model.nodes, ends(self.model))
 
     def constant(self, values: Iterable[int], type_: str = "") -> str:
         """A static array, written once; the narrowest type unless one is given."""
@@ -370,6 +364,18 @@ def fixed_result(form: Form, store: dict[str, Tensor]) -> Tensor:
 def c_source(machine: Machine, name: str = "network") -> str:
     """The file's text. UnsupportedOp for networks with float operators, naming them."""
     return Writer(machine, name).text()
+
+
+def working_memory(model: graph.IntegerModel) -> int:
+    """Bytes of the arena in which all tensors of one image live, each from its making to its last reader."""
+    return plan(model.nodes, ends(model))[1]
+
+
+def ends(model: graph.IntegerModel) -> tuple[str, ...]:
+    """Nodes that the result reads."""
+    if isinstance(model.output, str):
+        raise UnsupportedOp(f"C export: {model.name} ends in a float operator")
+    return model.output.sources
 
 
 def plan(nodes: Sequence[Node], ends: tuple[str, ...]) -> tuple[dict[str, _Buffer], int]:
