@@ -21,6 +21,7 @@ from torch import Tensor
 
 from experiments import table
 from experiments.drawing import save
+from experiments.tables import markdown
 from hwsim.integer import Machine, Mode, graph, lower
 from hwsim.integer.certificate import source_convolution
 from hwsim.integer.graph import IntegerModel, Node
@@ -100,6 +101,22 @@ def draw(data: Sequence[table.Row]) -> Figure:
         bar = figure.colorbar(image, ax=list(panels), shrink=0.8)
         bar.set_label("error, % of the output's RMS", fontsize=8)
     return figure
+
+
+def page(data: Sequence[table.Row]) -> str:
+    """The table of docs/integer.md: where the constant bias is wrong, by layer."""
+    lines: list[list[str]] = []
+    for (layer,), members in table.group(data, "layer").items():
+        rows, columns = (1 + max(int(row[axis]) for row in members) for axis in ("row", "column"))
+        wrong = [row for row in members if float(row["differing_percent"])]
+        squares = [float(row["error_percent_of_rms"]) ** 2 for row in wrong] or [0.0]
+        off = [float(row["differing_percent"]) for row in wrong] or [0.0]
+        kernel = members[0]["kernel"]
+        lines.append([
+            f"`{layer}` ({kernel}x{kernel})", f"{rows}x{columns}", f"{100 * len(wrong) / len(members):.0f} %",
+            f"{math.sqrt(sum(squares) / len(squares)):.0f} %", f"{sum(off) / len(off):.0f} %",
+        ])  # fmt: skip
+    return markdown(("layer", "map", "positions wrong", "error there, RMS", "codes wrong there"), lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

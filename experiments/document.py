@@ -1,21 +1,23 @@
-"""`python -m experiments.document`: writes the numbers of docs/results.md from the CSVs under results/.
+"""`python -m experiments.document`: writes the tables of docs/results.md and docs/integer.md from the committed CSVs.
 
 Everything between `<!-- begin NAME ARGUMENTS -->` and `<!-- end -->` is replaced by what the block of that name says
-(BLOCKS below); the rest of the page is prose, written by hand. `--check` writes nothing and fails where they differ.
+(BLOCKS below, and those of `experiments.integer_page`); the rest of a page is prose, written by hand. `--check` writes
+nothing and fails where they differ.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, stdev
 
-from experiments import table
+from experiments import integer_page, table
 from experiments.pareto_figures import fronts as front_masks
 from experiments.pareto_figures import label_of, values_of
 from experiments.profiles import INITS, POLICIES, PROFILES
@@ -32,7 +34,7 @@ from experiments.tables import (
 )
 from quant.data import write_atomically
 
-PAGE = Path("docs/results.md")
+PAGES = (Path("docs/results.md"), Path("docs/integer.md"))
 SILU_MINIMUM = -0.2784645
 BLOCK = re.compile(r"(<!-- begin ([a-z-]+)((?: [^ >]+)*) -->\n).*?(<!-- end -->)", re.S)
 
@@ -347,14 +349,14 @@ BLOCKS: dict[str, Callable[..., str]] = {
 }
 
 
-def filled(text: str, results: Results) -> str:
+def filled(text: str, blocks: Mapping[str, Callable[..., str]]) -> str:
     """The page with every block anew. ValueError for a block that does not exist."""
 
     def block(found: re.Match[str]) -> str:
         name, arguments = found[2], found[3].split()
-        if name not in BLOCKS:
-            raise ValueError(f"block {name!r}: expected one of {', '.join(BLOCKS)}")
-        return f"{found[1]}{BLOCKS[name](results, *arguments)}\n{found[4]}"
+        if name not in blocks:
+            raise ValueError(f"block {name!r}: expected one of {', '.join(blocks)}")
+        return f"{found[1]}{blocks[name](*arguments)}\n{found[4]}"
 
     return BLOCK.sub(block, text)
 
@@ -364,19 +366,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.document", description=(__doc__ or "").split("\n\n")[0]
     )
-    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--page", type=Path, nargs="+", default=PAGES, help="default: both")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--check", action="store_true", help="only compare")
     options = parser.parse_args(arguments)
+    results = Results(options.results)
+    blocks = {name: functools.partial(block, results) for name, block in BLOCKS.items()} | integer_page.BLOCKS
     try:
-        before = options.page.read_text(encoding="utf-8")
-        after = filled(before, Results(options.results))
+        before = {page: page.read_text(encoding="utf-8") for page in options.page}
+        after = {page: filled(text, blocks) for page, text in before.items()}
     except (OSError, ValueError) as problem:
         print(f"experiments.document: {problem}", file=sys.stderr)
         return 2
     if options.check:
         return int(before != after)
-    write_atomically(options.page, lambda file: file.write(after.encode()))
+    for page, text in after.items():
+        write_atomically(page, lambda file, text=text: file.write(text.encode()))
     return 0
 
 

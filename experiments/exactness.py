@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments import table
+from experiments.tables import markdown
 from hwsim.errors import exit_code_of
 from hwsim.integer.certificate import needs_border
 from hwsim.integer.compare import compare, reference, reference_codes
@@ -81,7 +83,7 @@ def calibrated(model: nn.Module, case: Case, batches: Sequence[Tensor]) -> nn.Mo
 def measure(
     model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 50, *, naive: bool = True
 ) -> dict[str, Any]:
-    """Codes of every quantizer call end to end, accuracies in percent, and what decided the close ones."""
+    """Codes of every quantizer call end to end, accuracies in percent, what decided the close ones, and CPU time."""
     lowered = lower(model, images[:1])
     machines = {"integer": Machine(lowered)}
     if naive and needs_border(lowered):
@@ -90,11 +92,14 @@ def measure(
     right: Counter[str] = Counter()
     tally: Counter[str] = Counter()
     codes = differing = naive_differing = 0
+    seconds = 0.0
     for batch, wanted in zip(images.split(batch_size), labels.split(batch_size), strict=True):
         result, expected = reference_codes(twin, batch)
         right["fake_quantized"] += int((result.argmax(1) == wanted).sum())
         for name, machine in machines.items():
+            start = time.process_time()
             outcome = machine.run(batch, keep=keep)
+            seconds += time.process_time() - start if name == "integer" else 0.0
             right[name] += int((outcome.values.argmax(1) == wanted).sum())
             found = compare(lowered, outcome.codes, expected) if name == "integer" else ()
             tally.update(outcome.tally if name == "integer" else {})
@@ -113,7 +118,55 @@ def measure(
         "top1_integer_percent": right["integer"] * share,
         "top1_naive_percent": right["naive"] * share if "naive" in machines else None,
         "naive_differing_percent": 100 * naive_differing / codes if "naive" in machines else None,
+        "integer_ms_per_image": 1e3 * seconds / len(labels),
     }
+
+
+def grid_page(rows: Sequence[table.Row]) -> str:
+    """A table of docs/integer.md: the calibrated cases, a line per network and precision."""
+    heads = ("network, calibrated", "bits", "cases", "codes compared", "differing", "undecided",
+             "top-1, integer less fake-quantized",
+             "top-1 of `border_bias`, exact to naive, by configuration")  # fmt: skip
+    mine = [row for row in rows if row["quantizers"] == "calibrated"]
+    lines: list[list[str]] = []
+    for (network, bits), members in table.group(mine, "network", "bits").items():
+        apart = [percent(row, "integer") - percent(row, "fake_quantized") for row in members]
+        naive = [
+            f"{row['config']}: {percent(row, 'integer'):.1f} to {percent(row, 'naive'):.1f} %"
+            for row in sorted(members, key=lambda row: row["config"])
+            if row["top1_naive_percent"]
+        ]
+        lines.append([
+            f"`{network}`", f"W{bits}A{bits}", str(len(members)), *totals(members),
+            f"{max(apart, key=abs):+.1f} at most" if any(apart) else "0 in every case", ", ".join(naive),
+        ])  # fmt: skip
+    return markdown(heads, lines)
+
+
+def trained_page(rows: Sequence[table.Row]) -> str:
+    """A table of docs/integer.md: networks as they were trained, a line each."""
+    heads = ("network, trained", "bits", "configuration, policy", "codes compared", "differing", "undecided",
+             "fake-quantized", "integer", "naive constant bias")  # fmt: skip
+    lines = [
+        [
+            f"`{row['model']}`", f"W{row['bits']}A{row['bits']}", f"{row['config']}, `{row['policy']}`", *totals([row]),
+            *(f"{percent(row, form):.1f} %" if row[f"top1_{form}_percent"] else "-"
+              for form in ("fake_quantized", "integer", "naive")),
+        ]
+        for row in sorted(rows, key=lambda row: (row["model"], row["bits"], row["config"], row["policy"]))
+        if row["quantizers"] == "trained"
+    ]  # fmt: skip
+    return markdown(heads, lines)
+
+
+def percent(row: table.Row, form: str) -> float:
+    """Accuracy of one form of the network."""
+    return float(row[f"top1_{form}_percent"])
+
+
+def totals(rows: Sequence[table.Row]) -> list[str]:
+    """Codes compared, differing and undecided."""
+    return [f"{sum(int(row[column]) for row in rows):,}" for column in ("codes", "differing", "undecided")]
 
 
 Way = tuple[str, str, Case, Callable[[], nn.Module]]

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from experiments import table
+from experiments.tables import markdown
 from hwsim.accelerator import load_accelerator
 from hwsim.errors import HwsimError
 from hwsim.extract import extract
@@ -29,7 +30,8 @@ from quant import models
 from quant.convert import quantize
 from quant.spec import PADDING_POLICIES
 
-MACHINES = ("eyeriss_v1", "gemmini_16x16", "bit_fusion", "nvdla_small", "tpu_v1")
+TABLE = Path("experiments/data/offset_is_free.csv")
+MACHINES = ("eyeriss_v1", "gemmini_16x16", "bit_fusion", "nvdla_small", "tpu_v1", "cortex_m7")
 BITS = (2, 4, 8)
 VARIANTS = ("no_offset", *PADDING_POLICIES, "asymmetric_weights")
 
@@ -106,18 +108,17 @@ def rows(machine: Accelerator, bits: Sequence[int]) -> Iterator[dict[str, Any]]:
             }
 
 
-def markdown(data: Sequence[table.Row]) -> str:
+def page(data: Sequence[table.Row]) -> str:
     """The table of docs/integer.md: percent more energy / latency / memory than without offsets."""
-    lines = [f"| machine | bits | {' | '.join(v.replace('_', ' ') for v in VARIANTS[1:])} |",
-             f"| --- | --- |{' --- |' * len(VARIANTS[1:])}"]  # fmt: skip
+    lines: list[list[str]] = []
     for (machine, bits), members in table.group(data, "machine", "bits").items():
-        cells = []
+        cells: list[str] = []
         for name in VARIANTS[1:]:
             row = next((r for r in members if r["variant"] == name and r["status"] == "ok"), None)
             three = [row[f"{what}_percent"] for what in ("energy", "latency", "memory")] if row else []
-            cells.append(" / ".join(f"{float(v):.1f}" if v else "-" for v in three) or "-")
-        lines.append(f"| `{machine}` | {bits} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            cells.append(" / ".join(f"{float(v):.1f}" for v in three) or "refused")
+        lines.append([f"`{machine}`", bits, *cells])
+    return markdown(("machine", "bits", *(v.replace("_", " ") for v in VARIANTS[1:])), lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,12 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.offset_is_free", description=__doc__)
     parser.add_argument("--machines", nargs="+", default=list(MACHINES))
     parser.add_argument("--bits", nargs="+", type=int, default=list(BITS))
-    parser.add_argument("--out", type=Path, default=Path("experiments/data/offset_is_free.csv"))
-    parser.add_argument("--table", action="store_true", help="print the committed rows as Markdown and price nothing")
+    parser.add_argument("--out", type=Path, default=TABLE)
     given = parser.parse_args(arguments)
-    if given.table:
-        print(markdown(table.read(given.out)))
-        return 0
     for name in given.machines:
         for row in rows(load_accelerator(name), given.bits):
             row["key"] = f"{row['machine']} {row['bits']} {row['variant']}"

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from experiments import table
+from experiments.tables import markdown
+from hwsim.errors import exit_code_of
 from hwsim.integer.accuracy import top1_percent
 from hwsim.integer.graph import IntegerModel
 from hwsim.integer.lower import lower
@@ -23,6 +25,7 @@ from hwsim.integer.run import Machine, Mode
 from hwsim.verify import test_images
 from quant import checkpoint
 
+TABLE = Path("experiments/data/requantization.csv")
 FORMS: Mapping[str, Mode] = {
     "exact": Mode(),
     "32 bits, product bias": Mode("fixed", 32, bias_unit="product"),
@@ -62,18 +65,38 @@ def rows(model: IntegerModel, images: Tensor, labels: Tensor, compared: int) -> 
             "differing_end_to_end_percent": round(free, 4),
             "top1_percent": percent,
             "images": len(images),
+            "compared": compared,
         }
 
 
+def page(data: Sequence[table.Row]) -> str:
+    """The table of docs/integer.md: per network codes that differ (own, end to end) and top-1, a line per form."""
+    networks = table.group(data, "checkpoint")
+    heads = ["form", *(h for (name,) in networks for h in (f"`{name}`, own", "end to end", "top-1"))]
+    columns = ("differing_own_percent", "differing_end_to_end_percent", "top1_percent")
+    digits = ("{:.3g} %", "{:.3g} %", "{:.1f} %")
+    lines = []
+    for form in FORMS:
+        rows = [next(row for row in members if row["form"] == form) for members in networks.values()]
+        cells = [d.format(float(row[c])) for row in rows for c, d in zip(columns, digits, strict=True)]
+        lines.append([form, *cells])
+    return markdown(heads, lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the CSV and print it."""
+    """Write the CSV and print it; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments.requantization", description=__doc__)
     parser.add_argument("checkpoints", nargs="+", type=Path)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--compared", type=int, default=64, help="images whose codes are compared")
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("experiments/data/requantization.csv"))
+    parser.add_argument("--out", type=Path, default=TABLE)
     given = parser.parse_args(arguments)
+    return exit_code_of(lambda: run(given), ValueError)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Write and print the rows."""
     for folder in given.checkpoints:
         model, meta = checkpoint.load(folder)
         images, labels = test_images(folder, given.data_dir, given.images, random=False)
@@ -84,7 +107,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 full = {"key": f"{folder.name} {row['form']}", "checkpoint": folder.name, **row}
                 table.append(given.out, [full], key="key")
                 print(", ".join(f"{k} {v}" for k, v in full.items() if k != "key"), flush=True)
-    return 0
 
 
 if __name__ == "__main__":

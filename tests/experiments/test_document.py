@@ -1,4 +1,4 @@
-"""docs/results.md says what the CSVs say: its blocks are the script's, and the script's numbers are right."""
+"""docs/results.md and docs/integer.md say what the CSVs say, and the script's numbers are right."""
 
 from __future__ import annotations
 
@@ -39,10 +39,11 @@ def results(tmp_path: Path) -> document.Results:
     return document.Results(tmp_path)
 
 
-def test_the_page_says_what_the_csvs_say() -> None:
-    page = ROOT / "docs" / "results.md"
-    assert document.main(["--check", "--page", str(page), "--results", str(ROOT / "results")]) == 0, (
-        "docs/results.md differs from results/: run python -m experiments.document"
+@pytest.mark.parametrize("page", document.PAGES, ids=lambda page: page.stem)
+def test_the_pages_say_what_the_csvs_say(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert document.main(["--check", "--page", str(page)]) == 0, (
+        f"{page} differs from its CSVs: run python -m experiments.document"
     )
 
 

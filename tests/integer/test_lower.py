@@ -83,33 +83,49 @@ class OneConvolution(nn.Module):
         return self.last(self.first(x))
 
 
-@settings(max_examples=20, deadline=None)
-@given(
-    kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)), stride=st.integers(1, 3), dilation=st.integers(1, 3),
-    sides=st.tuples(*[st.integers(0, 5)] * 4), groups=st.sampled_from([1, 2, 3]), size=st.integers(3, 12),
-    weight_bits=st.integers(1, 8), act_bits=st.integers(1, 8), config=st.integers(1, 4),
-    policy=st.sampled_from(PADDING_POLICIES), seed=st.integers(0, 10**6),
-)  # fmt: skip
-def test_any_geometry_is_exact(
-    kernel: tuple[int, int], stride: int, dilation: int, sides: tuple[int, int, int, int], groups: int, size: int,
-    weight_bits: int, act_bits: int, config: int, policy: str, seed: int,
+GEOMETRY = {
+    "kernel": st.tuples(st.integers(1, 7), st.integers(1, 7)), "stride": st.integers(1, 3),
+    "dilation": st.integers(1, 3), "sides": st.tuples(*[st.integers(0, 5)] * 4), "groups": st.integers(1, 3),
+    "channels": st.integers(1, 3), "beyond": st.integers(0, 6), "weight_bits": st.integers(1, 8),
+    "act_bits": st.integers(1, 8), "config": st.integers(1, 4), "policy": st.sampled_from(PADDING_POLICIES),
+    "seed": st.integers(0, 10**6),
+}  # fmt: skip
+
+
+def check_geometry(
+    *, kernel: tuple[int, int], stride: int, dilation: int, sides: tuple[int, int, int, int], groups: int,
+    channels: int, beyond: int, weight_bits: int, act_bits: int, config: int, policy: str, seed: int,
 ) -> None:  # fmt: skip
+    """All codes equal for one convolution on a map that is `beyond` larger than the smallest it fits on."""
     reach = [dilation * (k - 1) + 1 for k in kernel]
-    if size + sides[2] + sides[3] < reach[0] or size + sides[0] + sides[1] < reach[1]:
-        return
+    left, right, top, bottom = sides
+    size = [max(1, reach[0] - top - bottom) + beyond, max(1, reach[1] - left - right) + beyond]
     torch.manual_seed(seed)
     offset = config in (3, 4)
     spec = QuantSpec.for_config(act_bits, config, snap_offset=offset and policy == "snap_offset")
     first = QConv2d(
-        2 * groups, 3 * groups, kernel, stride, 0, dilation, groups, bias=bool(seed % 2), extra_padding=sides,
+        channels * groups, 2 * groups, kernel, stride, 0, dilation, groups, bias=bool(seed % 2), extra_padding=sides,
         weight_spec=QuantSpec(weight_bits, True), input_spec=spec, padding_policy=policy,
     )  # fmt: skip
-    model = OneConvolution(first, 3 * groups, QuantSpec(act_bits, False, offset=True))
-    images = torch.nn.functional.silu(torch.randn(3, 2 * groups, size, size) * 2)
+    model = OneConvolution(first, 2 * groups, QuantSpec(act_bits, False, offset=True))
+    images = torch.nn.functional.silu(torch.randn(3, channels * groups, *size) * 2)
     model = initialise(model, [images]).eval()
     elements, off = differing(model, images)
     assert elements > 0
     assert off == 0
+
+
+@settings(max_examples=20, deadline=None)
+@given(**GEOMETRY)
+def test_any_geometry_is_exact(**drawn: Any) -> None:
+    check_geometry(**drawn)
+
+
+@pytest.mark.slow
+@settings(max_examples=500, deadline=None)
+@given(**GEOMETRY)
+def test_hundreds_of_geometries_are_exact(**drawn: Any) -> None:
+    check_geometry(**drawn)
 
 
 class Mixture(nn.Module):
