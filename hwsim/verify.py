@@ -74,6 +74,13 @@ def verify(arguments: argparse.Namespace) -> Certificate:
         images, labels = test_images(arguments.checkpoint, arguments.data_dir, wanted, arguments.random)
     except (ValueError, FileNotFoundError) as problem:
         raise WorkloadError(str(problem)) from problem
+    for option in ("accumulator_bits", "adc_bits"):
+        if getattr(arguments, option) and (labels is None or arguments.accuracy_images <= 0):
+            name = option.replace("_", "-")
+            raise WorkloadError(
+                f"--{name} measures an accuracy, and there are no labelled images: leave out --random, and give "
+                "--accuracy-images and a checkpoint that names its data set"
+            )
     chosen = {"capabilities": UNLIMITED}
     if arguments.accelerator:
         machine = load_accelerator(arguments.accelerator)

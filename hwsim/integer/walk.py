@@ -433,7 +433,7 @@ def code_spec(made: BaseQuantizer, name: str) -> CodeSpec:
     if made.spec.method not in PLAIN_METHODS:
         raise UnsupportedOp(
             f"quantizer {name}: method {made.spec.method!r} transforms activations before rounding; "
-            f"integer forms exist for {', '.join(PLAIN_METHODS)}"
+            f"integer forms exist for {', '.join(PLAIN_METHODS)}: train with --method {PLAIN_METHODS[-2]}, for one"
         )
     with torch.no_grad():
         s, beta = rationals(made.step()), rationals(made.offset())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,30 @@ def test_a_float_checkpoint_and_an_absent_one_are_refused(tmp_path: Path, capsys
     assert "has no quantizers; quantize it with" in capsys.readouterr().err
     assert verify.main([str(tmp_path / "nowhere")]) == 2
     assert "no such checkpoint" in capsys.readouterr().err
+
+
+def test_what_no_integer_machine_can_follow_is_named_with_the_way_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method that bends the axis, a layer left in float, an accumulator too narrow, a width without images."""
+    arguments, said = {"image_size": 8, "in_channels": 1}, {}
+    for name, choices in {
+        "qil": {"method": "qil"}, "skip": {"overrides": {"blocks.0.first.conv": {"skip": True}}}, "narrow": {},
+    }.items():  # fmt: skip
+        model, _ = zoo("resnet8", 4, arguments=arguments, **choices)
+        meta = checkpoint.Meta("resnet8", arguments, {**SETTINGS, **choices}, (1, 8, 8), 10, "digits")
+        said[name] = str(checkpoint.save(tmp_path / name, model, meta))
+    monkeypatch.setattr(verify, "FORMS", {})
+    few = ["--images", "2", "--accuracy-images", "4"]
+    narrow = ["--accumulator-bits", "9", "--overflow", "check"]
+    for given, code, message in (
+        ([said["qil"], *few], 2, r"quantizer stem\.conv\.input_quantizer: method 'qil' .* train with --method lsqplus"),
+        ([said["skip"], *few], 2, r"layer blocks\.0\.first\.conv: its weights have no quantizer; quantize the layer"),
+        ([said["narrow"], *few, *narrow], 3, r"layer [\w.]+: \d+ sums do not fit .* 9 bits; .* widen it"),
+        ([said["narrow"], "--random", *narrow], 2, r"--accumulator-bits measures an accuracy, .* leave out --random"),
+    ):
+        assert verify.main(given) == code
+        assert re.search(message, capsys.readouterr().err)
 
 
 def test_zero_shares_of_the_certificate_gate_multipliers(folder: Path, tmp_path: Path) -> None:
