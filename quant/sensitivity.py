@@ -2,15 +2,18 @@
 
 One operand of one layer is rounded at a time, everything else stays float. Methods: `loss` (increase of the
 cross-entropy), `mse` (mean squared change of the logits), `kl` (Kullback-Leibler divergence of the predictions from the
-float network's), `hessian` (half the mean Hessian trace times the squared rounding error, HAWQ-V2 Sec. 3.1). An
-allocation adds them up; `--check N` measures N random mixed networks and says how well the sums predict them.
+float network's), `hessian` (half the mean Hessian trace times the squared rounding error, HAWQ-V2 Sec. 3.1), `finetune`
+(increase of the held-out cross-entropy after some steps of LSQ+ training, see `quant.proxy`; resumable). An allocation
+adds them up; `--check N` measures N random mixed networks and says how well the sums predict them.
 """
 
 import argparse
+import copy
+import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +26,15 @@ from torch import Tensor, nn
 from quant import checkpoint
 from quant.calibration import calibration_batches
 from quant.convert import Plan, quantize
-from quant.data import eval_batches, load, write_atomically
+from quant.data import Dataset, eval_batches, load, train_batches, write_atomically
+from quant.norms import reestimate_norms
 from quant.provenance import provenance
+from quant.proxy import Kept, Outcome, Proxy, falling
 from quant.quantizer import BaseQuantizer, bypassed, initialise, quantizers
 from quant.spec import ALLOWED_BITS, check_choice
 from quant.start import add_start_arguments, starting_point
 
-METHODS = ("loss", "mse", "kl", "hessian")
+METHODS = ("loss", "mse", "kl", "hessian", "finetune")
 FORMAT, FORMAT_VERSION = "quant-sensitivities", 1
 Batches = Sequence[tuple[Tensor, Tensor]]
 
@@ -57,10 +62,18 @@ class Additivity:
 
 
 class Subject:
-    """A float network and its quantized copies, one per width, on fixed images."""
+    """A float network and its quantized copies, one per width, on fixed images.
 
-    def __init__(self, model: nn.Module, calibration: Sequence[Tensor], batches: Batches, **settings: Any) -> None:
-        self.model, self.calibration, self.batches = model.eval(), list(calibration), list(batches)
+    `norm_images`: batches on which batch norms are measured again before every look, the float network's too.
+    """
+
+    def __init__(
+        self, model: nn.Module, calibration: Sequence[Tensor], batches: Batches, *,
+        norm_images: Sequence[Tensor] = (), **settings: Any,
+    ) -> None:  # fmt: skip
+        self.model, self.calibration, self.batches = copy.deepcopy(model).eval(), list(calibration), list(batches)
+        self.norm_images = list(norm_images)
+        self.renew_norms(self.model)
         if not self.batches or not self.calibration:
             raise ValueError("sensitivity: expected at least one batch of images, got none")
         self.settings = {"init": "mse", "first_last": "same", "elementwise_bits": "same", **settings}
@@ -79,9 +92,15 @@ class Subject:
         initialise(made, self.calibration)
         return made.eval(), plan
 
+    def renew_norms(self, model: nn.Module) -> None:
+        """Measure the batch norms behind the quantizers as they are set now."""
+        if self.norm_images:
+            reestimate_norms(model, self.norm_images)
+
     @torch.no_grad()
     def cost(self, made: nn.Module, method: str) -> float:
-        """What a quantized copy, as its quantizers are set now, adds by one of the methods but `hessian`."""
+        """What a quantized copy, as its quantizers are set now, adds to `loss`, `mse` or `kl`."""
+        self.renew_norms(made)
         found = []
         for z, (images, labels) in self._with_logits():
             q = made(images)
@@ -118,9 +137,14 @@ def sites(model: nn.Module, plan: Plan) -> dict[tuple[str, str], set[str]]:
 
 
 def measure(
-    subject: Subject, widths: Sequence[int], method: str = "loss", say: Callable[[str], None] = lambda line: None
+    subject: Subject,
+    widths: Sequence[int],
+    method: str = "loss",
+    say: Callable[[str], None] = lambda line: None,
+    trained: "Trained | None" = None,
 ) -> list[Sensitivity]:
-    """The sensitivity of every operand at every width. ValueError for unknown methods and widths."""
+    """The sensitivity of every operand at every width; `finetune` needs `trained`. ValueError for unknown methods and
+    widths."""
     check_choice("method", method, METHODS)
     for bits in widths:
         check_choice("widths", bits, ALLOWED_BITS)
@@ -129,37 +153,92 @@ def measure(
     for bits in widths:
         made, plan = subject.at(bits)
         for site, names in sites(made, plan).items():
-            with bypassed(made, lambda name, names=names: name in names):
-                if method == "hessian":
-                    value = sum(0.5 * traces[name] * squared_error(subject, made, name) for name in sorted(names))
-                else:
-                    value = subject.cost(made, method)
+            if method == "finetune":
+                assert trained is not None
+                value = trained.increase(f"{site[0]}.{site[1]} {bits}", made, names)
+            else:
+                with bypassed(made, lambda name, names=names: name in names):
+                    if method == "hessian":
+                        value = sum(0.5 * traces[name] * squared_error(subject, made, name) for name in sorted(names))
+                    else:
+                        value = subject.cost(made, method)
             tables.setdefault(site, {})[bits] = value
         say(f"{bits} bits: {len(tables)} places")
-    return [Sensitivity(layer, operand, table) for (layer, operand), table in tables.items()]
+    smooth = falling if method == "finetune" else dict
+    return [Sensitivity(layer, operand, smooth(table)) for (layer, operand), table in tables.items()]
+
+
+class Trained:
+    """Increases of the held-out loss after a short training, over the float network trained the same way."""
+
+    def __init__(self, subject: Subject, proxy: Proxy, kept: Kept) -> None:
+        self.subject, self.proxy, self.kept = subject, proxy, kept
+        self.base = kept.get("float", lambda: self.train(subject.at(8)[0], ()))
+
+    def train(self, made: nn.Module, names: Collection[str]) -> Outcome:
+        """The outcome of training a copy in which only the quantizers named round."""
+        mine = copy.deepcopy(made)
+        with bypassed(mine, lambda name: name in names):
+            return self.proxy.train(mine)
+
+    def increase(self, of: str, made: nn.Module, names: Collection[str]) -> float:
+        """What rounding by some quantizers adds."""
+        return self.kept.get(of, lambda: self.train(made, names))[0] - self.base[0]
+
+    def mixed(self, of: str, overrides: Mapping[str, Any]) -> float:
+        """What a network of mixed widths adds."""
+
+        def outcome() -> Outcome:
+            made, _ = self.subject.at(8, overrides)
+            return self.train(made, {name for name, _ in quantizers(made)})
+
+        return self.kept.get(of, outcome)[0] - self.base[0]
+
+
+def random_widths(found: Sequence[Sensitivity], count: int, seed: int = 0) -> Iterator[list[int]]:
+    """A width for every entry, drawn evenly from those it has; the same draws for the same places and widths."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        yield [int(rng.choice(list(entry.loss_by_bits))) for entry in found]
+
+
+def overrides_of(found: Sequence[Sensitivity], widths: Sequence[int]) -> dict[str, dict[str, int]]:
+    """Widths as `quantize` takes them."""
+    made: dict[str, dict[str, int]] = {}
+    for entry, bits in zip(found, widths, strict=True):
+        made.setdefault(entry.layer, {})["weight_bits" if entry.operand == "weight" else "act_bits"] = bits
+    return made
 
 
 def check_additivity(
-    subject: Subject, found: Sequence[Sensitivity], count: int, method: str = "loss", seed: int = 0
+    subject: Subject,
+    found: Sequence[Sensitivity],
+    count: int,
+    method: str = "loss",
+    seed: int = 0,
+    trained: Trained | None = None,
 ) -> Additivity:
-    """Measure `count` networks with widths drawn at random for every operand. Steps and offsets are set anew, batch
-    norms stay. ValueError for `hessian`, which predicts a loss: it is compared with that."""
-    rng = np.random.default_rng(seed)
+    """Measure `count` networks with widths drawn at random for every operand, steps and offsets set anew.
+
+    `hessian` predicts a loss and is compared with that; with `trained` networks are measured after their training.
+    """
     predicted, measured = [], []
-    for _ in range(count):
-        overrides: dict[str, dict[str, int]] = {}
-        total = 0.0
-        for entry in found:
-            bits = int(rng.choice(list(entry.loss_by_bits)))
-            overrides.setdefault(entry.layer, {})["weight_bits" if entry.operand == "weight" else "act_bits"] = bits
-            total += entry.loss_by_bits[bits]
-        made, _ = subject.at(8, overrides)
-        predicted.append(total)
-        measured.append(subject.cost(made, "loss" if method == "hessian" else method))
+    for number, widths in enumerate(random_widths(found, count, seed)):
+        overrides = overrides_of(found, widths)
+        predicted.append(sum(entry.loss_by_bits[bits] for entry, bits in zip(found, widths, strict=True)))
+        if trained is not None:
+            measured.append(trained.mixed(f"mixed {number} of seed {seed}", overrides))
+        else:
+            made, _ = subject.at(8, overrides)
+            measured.append(subject.cost(made, "loss" if method == "hessian" else method))
+    return Additivity(tuple(predicted), tuple(measured), *agreement(predicted, measured))
+
+
+def agreement(predicted: Sequence[float], measured: Sequence[float]) -> tuple[float, float]:
+    """(Spearman's rank correlation, least-squares slope through zero) of what was measured against predictions."""
     ranks = [np.argsort(np.argsort(values)) for values in (predicted, measured)]
-    correlation = float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if count > 1 else float("nan")
-    slope = float(np.dot(predicted, measured) / max(np.dot(predicted, predicted), 1e-300))
-    return Additivity(tuple(predicted), tuple(measured), correlation, slope)
+    correlation = float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if len(predicted) > 1 else float("nan")
+    return correlation, float(np.dot(predicted, measured) / max(np.dot(predicted, predicted), 1e-300))
 
 
 def squared_error(subject: Subject, made: nn.Module, name: str) -> float:
@@ -245,6 +324,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--widths", default="2,3,4,5,6,7,8", help="bits to measure, separated by commas")
     p.add_argument("--images", type=int, default=512, help="training images to measure on")
     p.add_argument("--calibration-images", type=int, default=256, help="training images that set steps and offsets")
+    p.add_argument(
+        "--norm-batches",
+        type=int,
+        default=0,
+        metavar="N",
+        help="training batches on which batch norms are measured again before each look (0: kept)",
+    )
+    p.add_argument("--steps", type=int, default=20, help="training steps of each place (finetune)")
     p.add_argument("--check", type=int, default=0, metavar="N", help="measure N random mixed networks against the sums")
     p.add_argument("--seed", type=int, default=0, help="which images, and the check's random widths")
     p.add_argument("--out", type=Path, required=True, help="JSON file for hwsim.explore")
@@ -267,35 +354,68 @@ def run(arguments: argparse.Namespace) -> str:
         model_arguments=dict(arguments.model_arg or []),
     )
     data = data.with_normalisation(meta.normalisation) if meta.normalisation is not None else data
-    if not 1 <= arguments.images <= len(data.train):
-        raise ValueError(f"--images: expected 1..{len(data.train)}, got {arguments.images}")
-    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(arguments.seed))
-    batches = list(eval_batches(data.train.subset(order[: arguments.images]), data.normalisation, 256))
+    part = data.validation if arguments.method == "finetune" else data.train
+    if not 1 <= arguments.images <= len(part):
+        raise ValueError(f"--images: expected 1..{len(part)}, got {arguments.images}")
+    order = torch.randperm(len(part), generator=torch.Generator().manual_seed(arguments.seed))
+    batches = list(eval_batches(part.subset(order[: arguments.images]), data.normalisation, 256))
     count = max(1, arguments.calibration_images // 128)
     calibration = calibration_batches(data, count, min(128, arguments.calibration_images), seed=arguments.seed + 1)
-    subject = Subject(model, calibration, batches)
-    found = measure(subject, widths, arguments.method, lambda line: print(line, file=sys.stderr, flush=True))
+    subject = Subject(model, calibration, batches, norm_images=norm_images(data, arguments))
+    kept, trained = None, None
+    if arguments.method == "finetune":
+        kept = Kept(arguments.out.with_name(arguments.out.name + ".part"), settings_of(arguments))
+        trained = Trained(subject, Proxy.of(data, arguments.steps, batches, seed=arguments.seed), kept)
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    found = measure(subject, widths, arguments.method, say, trained)
     about: dict[str, Any] = {
         "data": data.name,
         "images": arguments.images,
-        "float_cross_entropy": subject.entropy,
+        "float_cross_entropy": trained.base[0] if trained else subject.entropy,
+        "settings": settings_of(arguments),
         "provenance": provenance(),
     }
     if arguments.check:
-        checked = check_additivity(subject, found, arguments.check, arguments.method, arguments.seed)
+        checked = check_additivity(subject, found, arguments.check, arguments.method, arguments.seed, trained)
         about["additivity"] = asdict(checked)
         print(f"{arguments.check} random mixed networks: rank correlation of predicted and measured "
               f"{checked.rank_correlation:.3f}, measured = {checked.slope:.2f} x predicted")  # fmt: skip
+    if kept is not None:
+        about["fine_tuned"] = {of: {"loss": a, "accuracy_percent": b} for of, (a, b) in kept.found.items()}
     about["seconds"] = round(time.perf_counter() - started, 1)
     return to_json(meta.model, arguments.method, found, about)
 
 
+def norm_images(data: Dataset, arguments: argparse.Namespace) -> list[Tensor]:
+    """Batches for the norms, cropped and flipped as in training. ValueError for a negative number."""
+    if arguments.norm_batches < 0:
+        raise ValueError(f"--norm-batches: expected a number from 0, got {arguments.norm_batches}")
+    if not arguments.norm_batches:
+        return []
+    stream = train_batches(data, min(128, len(data.train)), seed=arguments.seed + 2, epoch=0)
+    return [images for images, _ in itertools.islice(stream, arguments.norm_batches)]
+
+
+def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What decides the numbers."""
+    names = ("source", "weights", "data", "validation", "data_seed", "method", "images", "calibration_images",
+             "norm_batches", "steps", "seed")  # fmt: skip
+    return {name: getattr(arguments, name) for name in names}
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0, or 2 for bad input."""
+    """Exit code: 0, 2 for bad input, 3 when stopped (the same command goes on)."""
     arguments = parser().parse_args(argv)
     try:
         text = run(arguments)
         write_atomically(arguments.out, lambda file: file.write(text.encode()))
+        arguments.out.with_name(arguments.out.name + ".part").unlink(missing_ok=True)
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on", file=sys.stderr)
+        return 3
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
