@@ -1,9 +1,9 @@
 """The tables of a bits problem for a network on a machine: energy, cycles, memory held, per layer and combination.
 
-Each layer is priced at every combination of the widths it meets, under the best of several mappings found for it, with
-its tensors in the outermost memory. So the tables add up exactly to what `price_network` says of a network whose
-tensors do not stay on chip; what staying on chip saves depends on all widths at once and is added when a chosen point
-is priced as a whole (`exact_cost`).
+Each layer is priced at every combination of the widths it meets, under the best of several mappings found for it. Which
+tensors stay on chip depends on all widths at once, so the tables take that as given: nothing stays, or what stays at
+the widest widths (`widest_plan`). With it given they add up exactly to what `price_network` says; a chosen point is
+priced again as a whole (`BitProblem.exact`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hwsim.mapping import Mapping as Nest
 from hwsim.mapping import validate
 from hwsim.packing import words
 from hwsim.plan import Plan, plan_network
-from hwsim.pricing.cost import price_stage
+from hwsim.pricing.cost import goes_through, price_stage
 from hwsim.pricing.layer_cost import price_fused
 from hwsim.pricing.mac import refusals
 from hwsim.pricing.moves import parameter_bits
@@ -91,8 +91,13 @@ def bit_problem(
     freedom: Freedom | None = None,
     sensitivities: Mapping[Site, Mapping[int, float]] | None = None,
     objective: Objective = "energy",
+    *,
+    on_chip: bool = False,
 ) -> BitProblem:
     """The problem of a float (or anyhow quantized) network on a machine.
+
+    `on_chip`: count as on chip what stays there at the widest widths allowed; else every tensor is in the outermost
+    memory between layers.
 
     Measures: `loss` (sum of sensitivities; absent without them), `energy_pj`, `latency_cycles`, `weight_bits`,
     `peak_activation_bits`, `bops`. `objective` decides between mappings where they trade energy for cycles.
@@ -100,7 +105,9 @@ def bit_problem(
     coded = assign_bits(workload, f"W8A{best_activation(accelerator)}")
     judged = None if sensitivities is None else frozenset(sensitivities)
     freed = free_choices(coded, accelerator, freedom or Freedom(), judged)
-    maker = Biller(coded, accelerator, freed, objective)
+    maker = Biller(
+        coded, accelerator, freed, objective, widest_plan(coded, accelerator, freed, objective) if on_chip else None
+    )
     measures, refused = maker.measures()
     if sensitivities is not None:
         losses = spread(freed, sensitivities)
@@ -111,6 +118,16 @@ def bit_problem(
         measures = [Measure(LOSS, (tuple(table),)), *measures]
     problem = Problem(tuple(entry.choice for entry in freed), tuple(measures), tuple(refused))
     return BitProblem(coded, accelerator, freed, problem, objective)
+
+
+def widest_plan(
+    workload: Workload, accelerator: Accelerator, freed: Sequence[Freed], objective: Objective
+) -> Plan | None:
+    """The network at the widest widths allowed, priced as a whole; None where the machine refuses that."""
+    try:
+        return plan_network(at_widths(workload, freed, [e.choice.widths[-1] for e in freed]), accelerator, objective)
+    except HwsimError:
+        return None
 
 
 def best_activation(accelerator: Accelerator) -> int:
@@ -131,10 +148,15 @@ def with_bits(tensor: Tensor, bits: Mapping[str, int]) -> Tensor:
 
 
 class Biller:
-    """Builds the tables. Stages of one shape are priced once."""
+    """Builds the tables. Stages of one shape are priced once. `plan`: what stays on chip, and mappings that let it."""
 
     def __init__(
-        self, workload: Workload, accelerator: Accelerator, freed: Sequence[Freed], objective: Objective
+        self,
+        workload: Workload,
+        accelerator: Accelerator,
+        freed: Sequence[Freed],
+        objective: Objective,
+        plan: Plan | None = None,
     ) -> None:
         self.workload, self.accelerator = workload, accelerator
         self.objective: Objective = objective
@@ -143,6 +165,8 @@ class Biller:
         self.stages = fuse(workload, accelerator.capabilities)
         self.known: dict[object, tuple[dict[str, Floats], Floats]] = {}
         self.norms = norm_weights(workload)
+        self.plan = plan
+        self.resident = frozenset(plan.cost.resident) if plan is not None else NOWHERE
 
     def measures(self) -> tuple[list[Measure], list[Refusal]]:
         """Every measure but the loss, and the combinations refused."""
@@ -243,7 +267,8 @@ class Biller:
             for layer in (stage.layer, *stage.fused)
         )
         sharing = tuple(scope.index(self.position[name]) if self.position.get(name) in scope else -1 for name in names)
-        return layers, sharing, tuple(self.choices[index].widths for index in scope)
+        stays = tuple(name in self.resident for name in names)
+        return layers, sharing, stays, tuple(self.choices[index].widths for index in scope)
 
     def mappings(self, stage: Stage, scope: tuple[int, ...]) -> list[tuple[Nest, Counts, bool]]:
         """Mappings to choose among, found at the corners of the widths and on the diagonal between; whether each is
@@ -251,6 +276,9 @@ class Biller:
         if not stage.layer.has_macs:
             return []
         found: dict[Nest, Counts] = {}
+        if self.plan is not None:
+            planned = self.plan.found[stage.layer.name]
+            found[planned.mapping] = planned.counts
         for pick in corners(self.shape(scope)):
             bits: dict[str, int] = {}
             for index, position in zip(scope, pick, strict=True):
@@ -265,8 +293,22 @@ class Biller:
                 found.setdefault(result.mapping, result.counts)
         if not found and self.capable(stage, scope):
             raise InfeasibleMapping(f"layer {stage.layer.name}: no mapping fits at any of the widths allowed")
+        found = {m: c for m, c in found.items() if self.keeps(stage, c)} or found
         widest = effective_layer(stage_at_widest(stage, [self.choices[index] for index in scope]))
         return [(m, c, not validate(m, widest, self.accelerator)) for m, c in found.items()]
+
+    def keeps(self, stage: Stage, counts: Counts) -> bool:
+        """Whether a stage under these counts takes and leaves in the activation memory what stays there."""
+        home = self.accelerator.activation_memory
+        mine = {t.name for t in (*stage.inputs, stage.output)} & self.resident
+        by_name = {stage.layer.name: counts}
+        return home is None or all(goes_through(stage, name, self.accelerator, home, by_name) for name in mine)
+
+    def cost(self, stage: Stage, counts: Counts | None) -> tuple[float, float]:
+        """(energy, cycles) of a stage's first layer."""
+        stays = self.resident if counts is None or self.keeps(stage, counts) else NOWHERE
+        cost = price_stage(stage, self.accelerator, counts, stays)
+        return cost.total_energy_pj, float(cost.latency_cycles)
 
     def capable(self, stage: Stage, scope: tuple[int, ...]) -> bool:
         """Whether the machine runs the layer at any combination. Raises CapabilityError when it does not."""
@@ -281,8 +323,7 @@ class Biller:
     def price(self, stage: Stage, mappings: Sequence[tuple[Nest, Counts, bool]]) -> tuple[float, float] | None:
         """(energy, cycles) under the best mapping; None where the machine refuses the widths."""
         if not stage.layer.has_macs:
-            cost = price_stage(stage, self.accelerator, None, NOWHERE)
-            return cost.total_energy_pj, float(cost.latency_cycles)
+            return self.cost(stage, None)
         layer = effective_layer(stage)
         if refusals(layer, self.accelerator):
             return None
@@ -290,8 +331,7 @@ class Biller:
         for nest, counts, everywhere in mappings:
             if not everywhere and validate(nest, layer, self.accelerator):
                 continue
-            cost = price_stage(stage, self.accelerator, counts, NOWHERE)
-            found = (cost.total_energy_pj, float(cost.latency_cycles))
+            found = self.cost(stage, counts)
             if best is None or self.rank(found) < self.rank(best):
                 best = found
         if best is None:  # none of the mappings found elsewhere fits here
@@ -299,9 +339,7 @@ class Biller:
                 result = search(layer, self.accelerator, self.objective)
             except InfeasibleMapping:
                 return None
-            counts = count_accesses(layer, result.mapping, self.accelerator)
-            cost = price_stage(stage, self.accelerator, counts, NOWHERE)
-            best = (cost.total_energy_pj, float(cost.latency_cycles))
+            best = self.cost(stage, count_accesses(layer, result.mapping, self.accelerator))
         return best
 
     def rank(self, found: tuple[float, float]) -> tuple[float, float]:
@@ -316,7 +354,7 @@ class Biller:
         table = np.zeros(self.shape(scope))
         for picks, bits in self.combinations(scope):
             here = Stage(at_bits(stage.layer, bits), tuple(at_bits(f, bits) for f in stage.fused))
-            table[picks] = price_fused(at_bits(layer, bits), self.accelerator, here, NOWHERE).total_energy_pj
+            table[picks] = price_fused(at_bits(layer, bits), self.accelerator, here, self.resident).total_energy_pj
         return table
 
     def held(self, layer: Layer, seen: set[str]) -> list[Term]:

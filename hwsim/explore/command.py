@@ -159,6 +159,8 @@ def add_bits(commands: Any) -> None:
     bits.add_argument("--front", choices=list(NAMES), metavar="NAME", help="the front against this instead of a point")
     bits.add_argument("--points", type=int, help="that many points of the front (default: all of it)")
     bits.add_argument("--objective", default="energy", choices=OBJECTIVES, help="what mappings are chosen for")
+    bits.add_argument("--off-chip", action="store_true", help="tables with every tensor in the outermost memory "
+                      "(default: on chip what stays there at the widest widths)")  # fmt: skip
     bits.add_argument("--time-limit", type=float, metavar="S", help="seconds per question to the solver")
     bits.add_argument("--input", type=parse_shape, metavar="N,C,H,W", help="input shape, where the model has none")
     bits.add_argument("--allow-uncosted", action="store_true", help="leave unknown operators out")
@@ -202,7 +204,7 @@ def run_bits(options: argparse.Namespace) -> None:
     sensitivities = read_sensitivities(options.sensitivities) if options.sensitivities else None
     workload = load_model(options.model, options.input, options.allow_uncosted)
     losses = sensitivities.for_network(workload) if sensitivities else None
-    made = bit_problem(workload, machine, freedom, losses, options.objective)
+    made = bit_problem(workload, machine, freedom, losses, options.objective, on_chip=not options.off_chip)
     minimised = NAMES[options.minimise or ("loss" if losses else "energy")]
     if minimised == LOSS and losses is None:
         raise SpecError("--minimise loss: needs --sensitivities FILE (python -m quant.sensitivity writes one)")
@@ -225,7 +227,7 @@ def run_bits(options: argparse.Namespace) -> None:
             "budgets": budgets,
             "sensitivities": sensitivities.method if sensitivities else None,
             "data": sensitivities.data if sensitivities else None,
-            "assumptions": assumptions(made),
+            "assumptions": assumptions(made, not options.off_chip),
         }
         written = write_points(points, uniform, options.out, about, options.model, options.accelerator)
         written += draw(points, uniform, options, minimised)
@@ -262,13 +264,14 @@ def train_front(points: Sequence[Point], options: argparse.Namespace, data: str,
     return write_trained(points, accuracies, options.out, against, title)
 
 
-def assumptions(made: BitProblem) -> list[str]:
+def assumptions(made: BitProblem, on_chip: bool) -> list[str]:
     """What the choice rests on."""
+    stays = "on chip those that stay there at the widest widths" if on_chip else "all of them in the outermost memory"
     kept = [e.choice.tensors[0] for e in made.freed if len(e.choice.widths) == 1]
     return [
         "losses of single places add up (python -m quant.sensitivity --check N measures how well)",
-        "the choice counts tensors in the outermost memory; the costs reported are of the whole network, "
-        "tensors kept on chip where that saves energy",
+        f"the choice counts tensors as given ({stays}); the costs reported are of the whole network, tensors kept on "
+        "chip where that saves energy",
         f"one width is all that policy, limits, machine or missing sensitivities leave to {len(kept)} of "
         f"{len(made.freed)} choices",
     ]

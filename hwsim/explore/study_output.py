@@ -26,7 +26,10 @@ def assumptions(space: Space) -> list[str]:
         "average power: energy over latency of one inference after another",
     ]
     if not isinstance(space.bits, str):
-        found.append("bits are solved exactly on tables that keep tensors off chip, then priced as a whole")
+        found.append(
+            "bits are solved exactly on tables that keep on chip what stays there at the widest widths; each point is "
+            "then priced as a whole"
+        )
     return found
 
 

@@ -74,7 +74,7 @@ def price(space: Space, machine: Accelerator, workload: Workload) -> tuple[dict[
         parse_widths(str(said.get("activations", "2..8")), "bits.activations"),
         str(said.get("first_last", "8bit")),
     )
-    made = bit_problem(workload, machine, freedom, losses, objective)
+    made = bit_problem(workload, machine, freedom, losses, objective, on_chip=True)
     minimised = NAMES.get(str(said.get("minimise", "loss" if losses else "energy")), "")
     budgets = parse_budgets(said.get("budgets", ()), machine.clock_mhz)
     try:

@@ -94,6 +94,36 @@ def test_with_one_mapping_per_layer_tables_equal_pricing_exactly(spec: str, monk
         assert values["latency_cycles"] == sum(c.latency_cycles for c in costs)
 
 
+@pytest.mark.parametrize("spec", ["stripes", pytest.param("eyeriss_v2", marks=SLOW)])
+def test_with_what_stays_on_chip_given_tables_equal_the_whole_price(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hwsim.explore import bill
+    from hwsim.plan import planned
+
+    machine = load_accelerator(spec)
+    monkeypatch.setattr(bill, "corners", lambda shape: [])
+    made = bit_problem(residual(), machine, free_of(machine, 2, 4, 8), on_chip=True)
+    plan = bill.widest_plan(made.workload, machine, made.freed, "energy")
+    assert plan is not None
+    assert plan.cost.resident
+    for picks in made.problem.random_picks(6, np.random.default_rng(4)):
+        whole = planned(made.at(made.problem.solution(picks)), machine, plan.found).cost
+        assert whole.resident == plan.cost.resident
+        values = made.problem.solution(picks).values
+        assert values["energy_pj"] == whole.totals.energy_pj
+        assert values["latency_cycles"] == whole.totals.latency_cycles
+
+
+def test_tables_with_tensors_on_chip_come_close_to_the_whole_price() -> None:
+    machine = load_accelerator("stripes")
+    freedom = free_of(machine, 2, 4, 8)
+    kept, outside = (bit_problem(residual(), machine, freedom, on_chip=stay) for stay in (True, False))
+    for picks in kept.problem.random_picks(6, np.random.default_rng(5)):
+        solution = kept.problem.solution(picks)
+        whole = kept.exact(solution).cost.totals.energy_pj
+        assert solution.values["energy_pj"] == pytest.approx(whole, rel=0.02)
+        assert solution.values["energy_pj"] < outside.problem.solution(picks).values["energy_pj"]
+
+
 def test_front_of_a_network_equals_enumeration() -> None:
     machine = load_accelerator("bit_fusion")
     sites = [Site(n, o) for n in ("first", "second", "last") for o in ("weight", "input")] + [Site("add", "input")]
