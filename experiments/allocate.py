@@ -1,8 +1,9 @@
 """`python -m experiments.allocate resnet8 unpu W4A4`: bits per layer at the energy of one width, as jobs train them.
 
-Writes experiments/allocations/NETWORK-MACHINE-BITS.yaml: of the front of predicted loss against energy the point of the
-least loss that costs no more than the network of configuration 1 at those bits. Both energies are of the quantized
-networks as they are trained, read off by `hwsim.extract` and priced as a whole; the front's own are sums of tables.
+Writes experiments/allocations/NETWORK-MACHINE-BITS-METHOD.yaml: of the front of predicted loss against energy the point
+of the least loss that costs no more than the network of configuration 1 at those bits. The problem is that network with
+a width for every reader of a tensor, as in training, and on chip what stays there at 8 bits; the network of one width
+is one of its points. Energies are of whole quantized networks as they are trained, read off by `hwsim.extract`.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from experiments.jobs import ALLOCATIONS, Job
 from experiments.pricing import workload_of
 from hwsim.accelerator import load_accelerator
 from hwsim.errors import HwsimError
-from hwsim.evaluate import evaluate, load_model
+from hwsim.evaluate import evaluate
 from hwsim.explore.allocate import front
 from hwsim.explore.bill import ENERGY, LOSS, bit_problem
-from hwsim.explore.choices import Freedom
+from hwsim.explore.choices import Freedom, parse_widths
 from hwsim.explore.output import overrides
 from hwsim.explore.problem import InfeasibleBudget
 from hwsim.explore.sensitivities import read_sensitivities
@@ -43,12 +44,15 @@ def energy_pj(network: str, widths: Widths, machine: Accelerator) -> float:
     return evaluate(extract(model, torch.zeros(shape), name=network), machine).cost.totals.energy_pj
 
 
-def allocate(network: str, spec: str, bits: str, file: Path) -> tuple[Widths, float, float, float]:
+def allocate(
+    network: str, spec: str, bits: str, file: Path, freedom: Freedom | None = None
+) -> tuple[Widths, float, float, float]:
     """(widths by layer, predicted loss, energy, energy of one width). Raises InfeasibleBudget, SpecError."""
     machine = load_accelerator(spec)
     budget = evaluate(workload_of(Job(network, (), bits=bits, config="1")), machine).cost.totals.energy_pj
-    workload = load_model(network, None, False)
-    made = bit_problem(workload, machine, Freedom(), read_sensitivities(file).for_network(workload))
+    workload = workload_of(Job(network, (), bits="W8A8", config="1"))
+    losses = read_sensitivities(file).for_network(workload)
+    made = bit_problem(workload, machine, freedom or Freedom(), losses, on_chip=True)
     points = list(front(made.problem, LOSS, ENERGY))
 
     def priced(place: int) -> float:
@@ -69,17 +73,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("network", help="a zoo name")
     parser.add_argument("machine")
     parser.add_argument("bits", help="such as W4A4")
-    parser.add_argument("--sensitivities", type=Path, help="default: results/sensitivities/NETWORK_loss.json")
+    parser.add_argument("--sensitivities", type=Path, help="default: results/sensitivities/NETWORK_finetune.json")
+    parser.add_argument("--widths", default="2,3,4,5,6,8", help="widths allowed (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=ALLOCATIONS)
     options = parser.parse_args(arguments)
-    file = options.sensitivities or Path(f"results/sensitivities/{options.network}_loss.json")
+    file = options.sensitivities or Path(f"results/sensitivities/{options.network}_finetune.json")
     try:
-        widths, loss, found, budget = allocate(options.network, options.machine, options.bits, file)
+        allowed = parse_widths(options.widths, "--widths")
+        freedom = Freedom(allowed, allowed)
+        widths, loss, found, budget = allocate(options.network, options.machine, options.bits, file, freedom)
+        method = read_sensitivities(file).method
     except HwsimError as problem:
         print(f"experiments.allocate: {problem}", file=sys.stderr)
         return problem.exit_code
-    target = options.out / f"{options.network}-{options.machine}-{options.bits.lower()}.yaml"
-    made = f"python -m experiments.allocate {options.network} {options.machine} {options.bits} --sensitivities {file}"
+    target = options.out / f"{options.network}-{options.machine}-{options.bits.lower()}-{method}.yaml"
+    made = (f"python -m experiments.allocate {options.network} {options.machine} {options.bits} --sensitivities {file} "
+            f"--widths {options.widths}")  # fmt: skip
     said = f"# {made}\n# predicted loss {loss:.4g}, {found * 1e-6:.2f} uJ ({options.bits}: {budget * 1e-6:.2f} uJ)\n"
     text = said + yaml.safe_dump(widths, sort_keys=False)
     write_atomically(target, lambda opened: opened.write(text.encode()))

@@ -312,7 +312,7 @@ def mixed(results: Results) -> str:
     for profile, network, _, quantized in results.networks():
         points = [row for row in table.current(results.rows(profile, "pareto")) if row["status"] == "ok"]
         for name in dict.fromkeys(row["bits"] for row in quantized if row["bits"].startswith(table.MIXED)):
-            of, machine, budget = name.removeprefix(table.MIXED).split("-")
+            of, machine, budget, *method = name.removeprefix(table.MIXED).split("-")
             config = next(row["config"] for row in quantized if row["bits"] == name)
             pair = ({"bits": name, "config": config}, {"bits": budget.upper(), "config": config})
             here = [row for row in points if (row["network"], row["accelerator"]) == (of, machine)]
@@ -325,8 +325,10 @@ def mixed(results: Results) -> str:
                 for column in ("energy_pj", "latency_s", "weight_bits")
             ]
             accuracies = [cell([row for row in quantized if matches(row, **wanted)]) for wanted in reversed(pair)]
-            lines.append([f"{network} (`{profile}`)", f"`{machine}`", budget.upper(), *ratios, *accuracies, *found])
-    heads = ("network", "machine", "budget: energy of", "energy, mixed over uniform", "latency", "weights",
+            chosen = method[0] if method else "loss, one width per tensor, all in the outermost memory"
+            where = [f"{network} (`{profile}`)", f"`{machine}`", budget.upper(), chosen]
+            lines.append([*where, *ratios, *accuracies, *found])
+    heads = ("network", "machine", "budget: energy of", "chosen by", "energy, mixed over uniform", "latency", "weights",
              "uniform accuracy", "mixed accuracy", "mixed less uniform", "seeds", "verdict")  # fmt: skip
     return markdown(heads, lines) if lines else "Not run yet."
 

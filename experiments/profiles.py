@@ -27,8 +27,8 @@ class Profile:
     """Networks (templates of jobs: a SiLU one and a ReLU one), precisions and seeds.
 
     `epochs`: precisions that are trained longer than the template says, and for how many epochs.
-    `allocations`: files of experiments/allocations, NETWORK-MACHINE-BITS: widths by layer that cost on the machine what
-    the uniform bits do; trained like those.
+    `allocations`: files of experiments/allocations, NETWORK-MACHINE-BITS[-METHOD]: widths by layer that cost on the
+    machine what the uniform bits do; trained like those.
     """
 
     name: str
@@ -87,7 +87,11 @@ PROFILES = {
         ("W2A2", "W4A4"),
         (0, 1, 2),
         epochs=(("W2A2", 1.0),),
-        allocations=("resnet8-bit_fusion-w4a4", "resnet8-unpu-w4a4", "resnet8-stripes-w4a4"),
+        allocations=(
+            "resnet8-bit_fusion-w4a4", "resnet8-unpu-w4a4", "resnet8-stripes-w4a4", "resnet8-bit_fusion-w2a2",
+            *(f"resnet8-{machine}-{bits}-finetune" for bits in ("w4a4", "w2a2")
+              for machine in ("stripes", "unpu", "bit_fusion")),
+        ),
     ),
     "gpu": Profile(
         "gpu",
@@ -121,7 +125,7 @@ def mixed_jobs(profile: Profile) -> Iterator[Job]:
     """Mixed precision: every allocation, trained like the uniform network that it is compared with."""
     for seed in profile.seeds:
         for name in profile.allocations:
-            of, _, bits = name.split("-")
+            of, _, bits, *_ = name.split("-")
             network = next(network for network in profile.networks() if network.network == of)
             config = "1" if network is profile.relu else "4"
             yield replace(profile.at(network, bits.upper(), config=config, seed=seed), bits=f"{MIXED}{name}")

@@ -73,7 +73,7 @@ def test_mixed_bits_stand_beside_uniform_ones_of_their_energy(results: document.
     ])  # fmt: skip
     expected = Interval.of([b - a for a, b in zip(ACCURACIES["1"], better, strict=True)])
     (line,) = [line for line in document.mixed(results).splitlines() if "stripes" in line]
-    assert "| W4A4 | 0.950 | 1.000 | 0.500 | 91.00 ± 2.48, n=3 | 94.83 ± 2.59, n=3 |" in line
+    assert "| 0.950 | 1.000 | 0.500 | 91.00 ± 2.48, n=3 | 94.83 ± 2.59, n=3 |" in line
     assert line.endswith(f"| +{expected.mean:.2f} ± {expected.half_width:.2f} | 3 | higher |")
     assert document.section(results, "configurations") == before
 
