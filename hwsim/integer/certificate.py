@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -239,23 +239,64 @@ def inside_mask(node: graph.Convolve, model: IntegerModel) -> Tensor:
 def _layers(
     model: IntegerModel, measured: Mapping[str, _Measured], capabilities: Capabilities
 ) -> Iterable[LayerCertificate]:
-    """Convolutions and linear layers with the quantizers that read them; then products and sums of activations."""
-    by_node = {n: measured[q] for q, n in model.quantizers.items()}
+    """Convolutions, linear layers and matrix products with the quantizers that read them; then all other quantizers.
+
+    A quantizer is seen through moves and maxima, in front of which it was pushed: no code is left out.
+    """
+    by_name = {node.name: node for node in model.nodes}
+    made = {q: makers(by_name, n) for q, n in model.quantizers.items()}
+    read: dict[str, set[str]] = {}
+    for q, names in made.items():
+        sources = [s for name in names if isinstance(n := by_name[name], graph.Requantize) for s in n.form.sources]
+        read[q] = {root for source in sources for root in makers(by_name, source)}
     seen: set[str] = set()
     for node in model.nodes:
-        if isinstance(node, graph.Convolve):
-            behind = [n for n in model.nodes if node.name in n.inputs and n.name in by_node]
-            behind_names = [n.name for n in behind]
-            seen.update(behind_names)
-            yield _matrix_layer(model, node, [by_node[n] for n in behind_names], capabilities)
-        elif isinstance(node, graph.Requantize) and node.name not in seen and node.name in by_node:
-            yield _elementwise_layer(model, node, by_node[node.name], capabilities)
-        elif isinstance(node, graph.Encode) and node.name in by_node:
-            m = by_node[node.name]
-            yield LayerCertificate(
-                node.name, "encode", 0, _bits(node), "none", OffsetCost(why="the entrance: real numbers to codes"), {},
-                0, 0, 0.0, None, Codes(m.elements, m.own, m.free), None,
-            )  # fmt: skip
+        if isinstance(node, (graph.Convolve, graph.MatMul)):
+            behind = [q for q in made if node.name in read[q]]
+            seen.update(behind)
+            row = _matrix_layer if isinstance(node, graph.Convolve) else _product_layer
+            yield row(model, node, [measured[q] for q in behind], capabilities)  # type: ignore[arg-type]
+            continue
+        for q in (q for q, names in made.items() if names[0] == node.name and q not in seen):
+            seen.add(q)
+            if isinstance(node, graph.Requantize):
+                yield _elementwise_layer(model, node, q, measured[q])
+            else:
+                yield _known_codes(node, q, measured[q])
+    assert seen == set(made), f"quantizers without a row: {sorted(set(made) - seen)}"
+
+
+def makers(nodes: Mapping[str, Node], name: str) -> list[str]:
+    """The nodes whose integers a node holds: itself, or what moves and maxima read, all the way."""
+    node = nodes[name]
+    if not isinstance(node, (graph.Move, graph.MaxPool)):
+        return [name]
+    return list(dict.fromkeys(maker for x in node.inputs for maker in makers(nodes, x)))
+
+
+def _known_codes(node: Node, name: str, m: _Measured) -> LayerCertificate:
+    """The entrance of the network, codes of a float operator's result, or constants."""
+    op, why = ("constant", "codes known beforehand") if isinstance(node, graph.Constant) else (
+        "encode", "the entrance: real numbers to codes")  # fmt: skip
+    return LayerCertificate(
+        name, op, 0, _bits(node), "none", OffsetCost(why=why), {}, 0, 0, 0.0, None,
+        Codes(m.elements, m.own, m.free), None,
+    )  # fmt: skip
+
+
+def _product_layer(
+    model: IntegerModel, node: graph.MatMul, behind: list[_Measured], capabilities: Capabilities
+) -> LayerCertificate:
+    layer = product_layer(model, node)
+    assert layer.weight is not None
+    return LayerCertificate(
+        node.layer, layer.op, layer.weight.bits, layer.inputs[0].bits, "none", offset_cost(layer, capabilities), {},
+        layer.accumulator_bits_needed(), 0, 0.0, None, _codes(behind), None,
+    )  # fmt: skip
+
+
+def _codes(behind: Sequence[_Measured]) -> Codes:
+    return Codes(sum(m.elements for m in behind), sum(m.own for m in behind), sum(m.free for m in behind))
 
 
 def _matrix_layer(
@@ -282,8 +323,7 @@ def _matrix_layer(
     return LayerCertificate(
         node.layer, layer.op, layer.weight.bits if layer.weight else 0, layer.inputs[0].bits, node.padding.policy,
         offset_cost(layer, capabilities), policies, layer.accumulator_bits_needed(), classes, share,
-        exact_multiplier_bits(model, node),
-        Codes(sum(m.elements for m in behind), sum(m.own for m in behind), sum(m.free for m in behind)), naive,
+        exact_multiplier_bits(model, node), _codes(behind), naive,
     )  # fmt: skip
 
 
@@ -309,27 +349,19 @@ def exact_multiplier_bits(model: IntegerModel, node: graph.Convolve) -> int | No
     return max(widths, default=None)
 
 
-def _elementwise_layer(
-    model: IntegerModel, node: graph.Requantize, m: _Measured, capabilities: Capabilities
-) -> LayerCertificate:
+def _elementwise_layer(model: IntegerModel, node: graph.Requantize, name: str, m: _Measured) -> LayerCertificate:
     sources = [model.node(s) for s in node.form.sources]
     double = any(len(t.nodes) == 2 for t in node.form.terms)
-    matmul = any(isinstance(s, graph.MatMul) for s in sources)
     offsets = [s for s in sources if s.code is not None and s.code.beta != 0]
-    op = "matmul" if matmul else "mul" if double else "add" if len(sources) > 1 else "requantize"
+    op = "mul" if double else "add" if len(sources) > 1 else "requantize"
     offset = OffsetCost(why="no operand has an offset")
-    if matmul and len(node.form.terms) > 1:
-        sums = [s for s in sources if isinstance(s, graph.SumAlong)]
-        words = sum(_elements(s) for s in sums)
-        adds = sum(_elements(model.node(s.x)) for s in sums) + len(sums) * _elements(node)
-        offset = OffsetCost("dynamic", 32 * words, adds, 32 * words, 32 * words, "row and column sums at run time")
-    elif double and offsets:
+    if double and offsets:
         adds = len(offsets) * _elements(node)
         offset = OffsetCost("dynamic", 0, adds, why="product of two activations: offsets are added first")
     elif offsets:
         offset = OffsetCost("folded", 0, _elements(node), why="one constant per element when inputs change their grid")
     return LayerCertificate(
-        node.name, op, 0, max((_bits(s) for s in sources if s.code is not None), default=32), "none", offset, {},
+        name, op, 0, max((_bits(s) for s in sources if s.code is not None), default=32), "none", offset, {},
         max(kernels.bits_for(s.range.least, s.range.largest) for s in sources), 0, 0.0, None,
         Codes(m.elements, m.own, m.free), None,
     )  # fmt: skip
@@ -362,6 +394,21 @@ def workload_layer(model: IntegerModel, node: graph.Convolve) -> Layer:
     )  # fmt: skip
 
 
+def product_layer(model: IntegerModel, node: graph.MatMul) -> Layer:
+    """A product of two activations as the cost model sees it: the second in the weights' place."""
+    a, b = model.node(node.a), model.node(node.b)
+    operands = []
+    for x in (a, b):
+        assert x.code is not None
+        operands.append(Operand(x.name, x.shape, _bits(x), x.code.n < 0, x.code.beta != 0))
+    loops = Loops(G=_elements(node) // (node.shape[-2] * node.shape[-1]), K=node.shape[-1], C=a.shape[-1],
+                  P=node.shape[-2])  # fmt: skip
+    return Layer(
+        node.layer, "matmul", (operands[0],), Operand(f"{node.name}.out", node.shape, 32), operands[1], loops,
+        accumulator_bits=kernels.bits_for(node.range.least, node.range.largest), weight_is_activation=True,
+    )  # fmt: skip
+
+
 def has_bias(model: IntegerModel, node: graph.Convolve, form: Form) -> bool:
     """Whether a constant is added to these sums anyway (a bias, a batch norm), beside what Eq. 5 folds into it."""
     code = model.node(node.x).code
@@ -374,11 +421,16 @@ def has_bias(model: IntegerModel, node: graph.Convolve, form: Form) -> bool:
 
 
 def offset_classes(model: IntegerModel, capabilities: Capabilities = UNLIMITED) -> dict[str, OffsetCost]:
-    """What the offset of each convolution and linear layer needs on a machine, by layer: no image is run.
+    """What the offset of each convolution, linear layer and matrix product needs, by layer: no image is run.
 
     The rule is the cost model's own (`hwsim.pricing.offsets`), its facts are those of the integer network.
     """
-    return {n.layer: offset_cost(workload_layer(model, n), capabilities) for n in model.convolutions}
+    found: dict[str, OffsetCost] = {}
+    for n in model.nodes:
+        if isinstance(n, (graph.Convolve, graph.MatMul)):
+            layer = workload_layer(model, n) if isinstance(n, graph.Convolve) else product_layer(model, n)
+            found[n.layer] = offset_cost(layer, capabilities)
+    return found
 
 
 def annotate(workload: Workload, model: IntegerModel) -> Workload:
@@ -389,9 +441,10 @@ def annotate(workload: Workload, model: IntegerModel) -> Workload:
     known = {n.layer: n for n in model.convolutions}
     codes = {layer.inputs[0].name: model.node(known[layer.name].x).code for layer in workload if layer.name in known}
     without = {name for name, code in codes.items() if code is not None and code.beta == 0}
+    sums = known | {n.layer: n for n in model.nodes if isinstance(n, graph.MatMul)}
 
     def proven(layer: Layer) -> Layer:
-        node = known.get(layer.name)
+        node = sums.get(layer.name)
         if node is None:
             return layer
         return dataclasses.replace(layer, accumulator_bits=kernels.bits_for(node.range.least, node.range.largest))

@@ -15,12 +15,14 @@ from hwsim.evaluate import evaluate
 from hwsim.extract import extract
 from hwsim.integer.certificate import UNLIMITED, annotate, certify, offset_classes
 from hwsim.integer.lower import lower
+from hwsim.integer.run import Machine
 from hwsim.models_in import load_model_argument
 from hwsim.pricing.offsets import OffsetCost, offset_cost
 from quant import checkpoint
 from quant.quantizer import Quantizer, quantizers
 from quant.spec import PADDING_POLICIES
 from tests.integer.nets import quantized, zoo
+from tests.integer.test_lower import Mixture
 
 MACHINES = (
     UNLIMITED,
@@ -91,6 +93,56 @@ def test_products_and_additions_are_charged_what_the_certificate_says() -> None:
         assert [layer.offset for layer in certificate.layers if layer.op == op] == charged
         assert {cost.kind for cost in charged} == {kind}
         assert all(cost.extra_adds > 0 for cost in charged)
+
+
+class Attention(nn.Module):
+    """Queries, keys and values behind SiLU, so that all four operands of the two products have offsets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.act, self.out = nn.Linear(12, 24), nn.SiLU(), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.act(self.qkv(x)).chunk(3, -1)
+        scores = nn.functional.silu(torch.matmul(q, k.transpose(-2, -1)))
+        return self.out(torch.matmul(scores, v))
+
+
+def test_products_of_attention_need_row_and_column_sums() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(3, 5, 12)
+    model = quantized(Attention().eval(), images, 4, config=4)
+    lowered = lower(model, images)
+    assert [type(n).__name__ for n in lowered.nodes].count("SumAlong") == 4
+    assert lowered.float_operators == ()
+    proven = offset_classes(lowered)
+    assert proven == priced(model, images, UNLIMITED)
+    found = certify(model, images)
+    assert found.equal
+    products = [layer for layer in found.layers if layer.op == "matmul"]
+    assert [(layer.offset.kind, layer.codes.elements) for layer in products] == [("dynamic", 75), ("dynamic", 120)]
+    # 5x8 by 8x5, then 5x5 by 5x8: sums over both operands, and one more term per output for each.
+    assert [layer.offset.extra_adds for layer in products] == [2 * 40 + 2 * 25, 25 + 40 + 2 * 40]
+    assert [proven[layer.name] for layer in products] == [layer.offset for layer in products]
+
+
+def test_no_quantizer_is_missing_from_a_certificate() -> None:
+    """Also those that were pushed in front of a pool, a concatenation, a slice: their codes are somebody's."""
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 15, 15)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.SiLU(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(),
+        nn.Linear(144, 2),
+    )  # fmt: skip
+    for model, example in ((net, images), (Mixture(), torch.randn(2, 2, 24))):
+        made = quantized(model.eval(), example, 4, config=4, padding_policy="border_bias")
+        lowered = lower(made, example)
+        outcome = Machine(lowered).run(example, keep=set(lowered.quantizers.values()))
+        certificate = certify(made, example)
+        assert certificate.equal
+        assert {layer.name for layer in certificate.layers} >= {node.layer for node in lowered.convolutions}
+        once = {q: outcome.codes[n].numel() for q, n in lowered.quantizers.items()}
+        assert sum(layer.codes.elements for layer in certificate.layers) >= sum(once.values())
 
 
 def test_a_certificate_that_ran_says_the_same() -> None:
