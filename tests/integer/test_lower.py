@@ -17,7 +17,7 @@ from hwsim.integer.lower import lower
 from hwsim.integer.run import AccumulatorOverflow, Machine, Mode
 from quant import initialise, models
 from quant.convert import quantize
-from quant.layers import QConv2d
+from quant.layers import QConv1d, QConv2d
 from quant.models.ops import Add, Concat
 from quant.spec import PADDING_POLICIES, QuantSpec
 from tests.integer.nets import quantized, zoo
@@ -76,10 +76,10 @@ def test_every_network_of_the_zoo_is_exact(name: str) -> None:
 class OneConvolution(nn.Module):
     """A convolution whose output is quantized again: all of LSQ+ Eq. 5 in two layers."""
 
-    def __init__(self, first: QConv2d, channels: int, spec: QuantSpec) -> None:
+    def __init__(self, first: QConv1d | QConv2d, channels: int, spec: QuantSpec) -> None:
         super().__init__()
         self.first = first
-        self.last = QConv2d(channels, 2, 1, weight_spec=QuantSpec(4, True), input_spec=spec)
+        self.last = type(first)(channels, 2, 1, weight_spec=QuantSpec(4, True), input_spec=spec)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.first(x))
@@ -90,24 +90,26 @@ GEOMETRY = {
     "dilation": st.integers(1, 3), "sides": st.tuples(*[st.integers(0, 5)] * 4), "groups": st.integers(1, 3),
     "channels": st.integers(1, 3), "beyond": st.integers(0, 6), "weight_bits": st.integers(1, 8),
     "act_bits": st.integers(1, 8), "config": st.integers(1, 4), "policy": st.sampled_from(PADDING_POLICIES),
-    "seed": st.integers(0, 10**6),
+    "axes": st.sampled_from((1, 2, 2)), "seed": st.integers(0, 10**6),
 }  # fmt: skip
 
 
 def check_geometry(
     *, kernel: tuple[int, int], stride: int, dilation: int, sides: tuple[int, int, int, int], groups: int,
-    channels: int, beyond: int, weight_bits: int, act_bits: int, config: int, policy: str, seed: int,
+    channels: int, beyond: int, weight_bits: int, act_bits: int, config: int, policy: str, axes: int,
+    seed: int,
 ) -> None:  # fmt: skip
-    """All codes equal for one convolution on a map that is `beyond` larger than the smallest it fits on."""
+    """All codes equal for one convolution over 1 or 2 axes, on a map `beyond` larger than the smallest it fits on."""
     reach = [dilation * (k - 1) + 1 for k in kernel]
     left, right, top, bottom = sides
-    size = [max(1, reach[0] - top - bottom) + beyond, max(1, reach[1] - left - right) + beyond]
+    size = [max(1, reach[0] - top - bottom) + beyond, max(1, reach[1] - left - right) + beyond][-axes:]
     torch.manual_seed(seed)
     offset = config in (3, 4)
     spec = QuantSpec.for_config(act_bits, config, snap_offset=offset and policy == "snap_offset")
-    first = QConv2d(
-        channels * groups, 2 * groups, kernel, stride, 0, dilation, groups, bias=bool(seed % 2), extra_padding=sides,
-        weight_spec=QuantSpec(weight_bits, True), input_spec=spec, padding_policy=policy,
+    first = (QConv1d, QConv2d)[axes - 1](
+        channels * groups, 2 * groups, kernel[-axes:], stride, 0, dilation, groups, bias=bool(seed % 2),
+        extra_padding=sides[: 2 * axes], weight_spec=QuantSpec(weight_bits, True), input_spec=spec,
+        padding_policy=policy,
     )  # fmt: skip
     model = OneConvolution(first, 2 * groups, QuantSpec(act_bits, False, offset=True))
     images = torch.nn.functional.silu(torch.randn(3, channels * groups, *size) * 2)
