@@ -134,7 +134,7 @@ def grid_page(rows: Sequence[table.Row]) -> str:
         naive = [
             f"{row['config']}: {percent(row, 'integer'):.1f} to {percent(row, 'naive'):.1f} %"
             for row in sorted(members, key=lambda row: row["config"])
-            if row["top1_naive_percent"]
+            if row["policy"] == "border_bias" and row["top1_naive_percent"]
         ]
         lines.append([
             f"`{network}`", f"W{bits}A{bits}", str(len(members)), *totals(members),

@@ -50,6 +50,8 @@ def onnx_rows(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[dict
     lowered = lower(model, images[:1])
     for form, offset, share in ONNX:
         made = onnx_network(model, images[:1], form=form, offset=offset)
+        if offset == "snap" and not made.snapped:
+            continue  # no offset, or integers already: the same file as with `keep`
         count = max(1, round(share * len(images)))
         found = agreement(made, lowered, images[:count], labels[:count])
         engine = engine_for(form)
@@ -82,12 +84,18 @@ def onnx_page(rows: Sequence[table.Row]) -> str:
     lines = [
         [
             f"`{row['network']}`", f"{row['file']}, {row['offset']}", row["ran_in"], row["images"],
-            f"{int(row['codes']):,}", f"{100 * int(row['differing']) / int(row['codes']):.2g} %", row["answers_equal"],
+            f"{int(row['codes']):,}", share(int(row["differing"]), int(row["codes"])), row["answers_equal"],
             f"{float(row['top1_file_percent']):.2f} % ({float(row['top1_integer_percent']):.2f} %)",
         ]
         for row in rows if row["file"] != "c"
     ]  # fmt: skip
     return markdown(heads, lines)
+
+
+def share(differing: int, codes: int) -> str:
+    """In percent; a number where there are hardly any."""
+    percent = 100 * differing / codes
+    return f"{percent:.2g} %" if percent >= 0.001 else str(differing)
 
 
 def run(given: argparse.Namespace) -> None:

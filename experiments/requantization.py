@@ -75,10 +75,10 @@ def page(data: Sequence[table.Row]) -> str:
     heads = ["form", *(h for (name,) in networks for h in (f"`{name}`, own", "end to end", "top-1"))]
     columns = ("differing_own_percent", "differing_end_to_end_percent", "top1_percent")
     digits = ("{:.3g} %", "{:.3g} %", "{:.1f} %")
-    lines = []
+    lines: list[list[str]] = []
     for form in FORMS:
-        rows = [next(row for row in members if row["form"] == form) for members in networks.values()]
-        cells = [d.format(float(row[c])) for row in rows for c, d in zip(columns, digits, strict=True)]
+        rows = [next((row for row in members if row["form"] == form), None) for members in networks.values()]
+        cells = [d.format(float(row[c])) if row else "-" for row in rows for c, d in zip(columns, digits, strict=True)]
         lines.append([form, *cells])
     return markdown(heads, lines)
 
