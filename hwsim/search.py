@@ -20,8 +20,9 @@ from hwsim.errors import HwsimError, InfeasibleMapping, SpecError
 from hwsim.machine import OPERANDS, Accelerator, Operand
 from hwsim.mapper import cache as search_cache
 from hwsim.mapper.certify import TOLERANCE, certified_search
+from hwsim.mapper.certify import Search as KernelSearch
 from hwsim.mapper.problem import Problem
-from hwsim.mapper.quick import Effort, bound_cycles, bound_pj, candidates
+from hwsim.mapper.quick import Candidates, Effort, bound_cycles, bound_pj, candidates
 from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal, check, validate
 from hwsim.pricing.layer_cost import LayerCost, price
 from hwsim.pricing.stages import effective_workload
@@ -146,24 +147,26 @@ def search(
     if known is not None:
         return known
     problem = Problem(layer, accelerator)
-    proposed = candidates(problem, Effort() if objective == "energy" else Effort(chains=4))
     pricing = Pricing(layer, accelerator, objective)
-    for mapping in dict.fromkeys((*proposed.mappings, *seeds)):
+    for mapping in dict.fromkeys(seeds):
         pricing.value(mapping)
-    bound, space, exhaustive, covered = lower_bound(problem, objective), SPACE, False, proposed.covered
+    bound, space, exhaustive, covered = lower_bound(problem, objective), SPACE, False, 0
     root = 0.0, 0.0
-    if effort != "quick":
-        start = pricing.best_value * (1 + 2 * TOLERANCE)
-        incumbent = pricing.best[0] if pricing.best else None
-        hunt = certified_search(problem, objective, pricing.value, start, incumbent, effort == "proven")
-        if hunt is None:
-            space = f"{SPACE}; --proven needs a C compiler (cc) on this machine of several arrays and found none"
-        else:
-            proof = hunt.run(gap, math.inf if time_limit_s is None else began + time_limit_s)
-            bound = max(bound, min(proof.lower_bound, pricing.best_value))
-            reached = effort if hunt.remainders else "perfect"
-            space, exhaustive, covered = PROVEN[reached], proof.finished, covered + proof.covered
-            root = min(max(proof.root_bound, lower_bound(problem, objective)), bound), proof.root_seconds
+    ways = Effort() if objective == "energy" else Effort(chains=4)
+    hunt = None if effort == "quick" else certified_search(problem, objective, pricing.value, effort == "proven")
+    if not isinstance(hunt, KernelSearch):  # numpy's search looks at far too much without a good mapping
+        covered += pricing.propose(candidates(problem, ways))
+    if hunt is not None:
+        limit = math.inf if time_limit_s is None else began + time_limit_s
+        proof = hunt.run(gap, limit, pricing.best_value * (1 + 2 * TOLERANCE), pricing.best_mapping)
+        if isinstance(hunt, KernelSearch):
+            covered += pricing.propose(candidates(problem, ways, hunt.covers if proof.finished else None))
+        bound = max(bound, min(proof.lower_bound, pricing.best_value))
+        reached = effort if hunt.remainders else "perfect"
+        space, exhaustive, covered = PROVEN[reached], proof.finished, covered + proof.covered
+        root = min(max(proof.root_bound, lower_bound(problem, objective)), bound), proof.root_seconds
+    elif effort != "quick":
+        space = f"{SPACE}; --proven needs a C compiler (cc) on this machine of several arrays and found none"
     if pricing.best is None:
         raise InfeasibleMapping(why_infeasible(layer, accelerator))
     mapping, counts, cost = pricing.best
@@ -190,6 +193,17 @@ class Pricing:
     def best_value(self) -> float:
         """The objective of the best mapping; infinite before there is one."""
         return value_of(self.best[2], self.objective) if self.best else math.inf
+
+    @property
+    def best_mapping(self) -> Mapping | None:
+        """The best mapping so far."""
+        return self.best[0] if self.best else None
+
+    def propose(self, proposed: Candidates) -> int:
+        """Price candidates; how many chains stand behind them."""
+        for mapping in proposed.mappings:
+            self.value(mapping)
+        return proposed.covered
 
     def value(self, mapping: Mapping) -> float | None:
         """The objective of a mapping, None where it is illegal; the best one is kept, ties broken by the others."""

@@ -1,10 +1,12 @@
 """The proven optimum over the declared space: best-first over unrollings, cheap bounds first.
 
-Every unrolling starts with a lower bound (kernel.c: the cheapest path if the input were alone with its windows). The
-least bound is followed: distances between array elements are fixed where windows make them matter, then the cheapest
-path is found exactly and its nest priced. Time enters by regimes (`timing`): where a price lies above its bound because
-another resource is the slowest, that regime joins the bound and the part is solved again. A part of the space is closed
-only by its bound: where a price stays above it, the bound stays in the certificate.
+Every unrolling starts with a lower bound in closed form (`closed_bound`); the least ones get a bound of their own
+lattice (kernel.c: the cheapest path if the input were alone with its windows). The least of those is followed:
+distances between array elements are fixed where windows make them matter, then the cheapest path is found exactly and
+priced.
+Time enters by regimes (`timing`): where a price lies above its bound because another resource is the slowest, that
+regime joins the bounds and the part is solved again. A part of the space is closed only by its bound: where a price
+stays above it, the bound stays in the certificate.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import itertools
 import math
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +24,18 @@ from numpy.typing import NDArray
 from hwsim.counts import count_accesses
 from hwsim.mapper import certify_numpy
 from hwsim.mapper.certify_numpy import TOLERANCE, Proof, Value, partial_words, rounding_pj
+from hwsim.mapper.closed_bound import ClosedBound
 from hwsim.mapper.halos import window_ranks
 from hwsim.mapper.lattice import Ints, divisors
-from hwsim.mapper.native import COST, ENERGY, MIXED, TABLES, TIME, Kernel, Prices, open_kernel
+from hwsim.mapper.native import TABLES, Kernel, open_kernel
 from hwsim.mapper.nest import write_path
+from hwsim.mapper.prices import COST, ENERGY, MIXED, TIME, Linear, Prices, linear
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.timing import COMPUTE, VECTOR, Regime, Timing
 from hwsim.mapper.unrolling import Unrollings, unrollings
 from hwsim.mapping import Mapping
 
-CHUNK = 256
+CHUNK = 64
 NODES = 300_000
 
 
@@ -46,62 +51,76 @@ class Part:
 
 
 def certified_search(
-    problem: Problem,
-    objective: str,
-    value: Value,
-    best: float,
-    incumbent: Mapping | None = None,
-    remainders: bool = False,
+    problem: Problem, objective: str, value: Value, remainders: bool = False
 ) -> Search | certify_numpy.Search | None:
-    """The search in C, or in numpy without a compiler. `incumbent`: a good mapping, tells which resource is slow.
+    """The search in C, or in numpy without a compiler.
 
-    `remainders`: unrollings need not divide, as far as `declared` allows; numpy takes perfect factors only.
+    `remainders`: unrollings need not divide, as far as `Search.covers` tells; numpy takes perfect factors only.
     None without a compiler on a machine of several arrays: there the numpy search was never held against enumeration,
     and a bound that may be too high proves nothing.
     """
     kernel = open_kernel(problem, remainders)
     if kernel is not None:
-        return Search(problem, objective, value, best, kernel, incumbent, remainders)
-    return certify_numpy.Search(problem, objective, value, best) if len(problem.arrays) <= 1 else None
+        return Search(problem, objective, value, kernel, remainders)
+    return certify_numpy.Search(problem, objective, value) if len(problem.arrays) <= 1 else None
 
 
 class Search:
     """One certified search; `value` prices a mapping exactly, `objective` energies and cycles alike."""
 
-    def __init__(
-        self,
-        problem: Problem,
-        objective: str,
-        value: Value,
-        best: float,
-        kernel: Kernel,
-        incumbent: Mapping | None,
-        remainders: bool,
-    ) -> None:
-        self.problem, self.objective, self.value, self.best, self.kernel = problem, objective, value, best, kernel
+    def __init__(self, problem: Problem, objective: str, value: Value, kernel: Kernel, remainders: bool) -> None:
+        self.problem, self.objective, self.value, self.kernel = problem, objective, value, kernel
+        self.best = math.inf
         windows = {dim for _, pair in window_ranks(problem) for dim in pair}
+        self.remainders = remainders
         self.options: Unrollings = unrollings(problem, imperfect=remainders, divided=sorted(windows))
-        rows = np.flatnonzero(declared(problem, self.options))
-        per_array = self.options.per_array(len(problem.arrays))[rows]
-        self.spatial, owner = np.unique(per_array, axis=0, return_index=True)
+        per_array = self.options.per_array(len(problem.arrays))
+        rows = np.flatnonzero(self.covers(self.options))
+        owner = np.unique(row_keys(per_array[rows]), return_index=True)[1]
         self.owner = rows[owner]
+        self.spatial = per_array[self.owner]
         kept = without_mirrors(problem, self.spatial)
         self.spatial, self.owner = self.spatial[kept], self.owner[kept]
         self.timing = Timing(problem)
         self.constant_pj = problem.unit.fixed_pj + problem.layer.macs * problem.unit.mac_pj
         self.idle_pj = problem.unit.static_pj_per_cycle
         self.timed = objective != "energy" or self.idle_pj > 0
-        self.tables: list[Prices] = []
-        self.offsets: NDArray[np.float64] = np.zeros((0, len(self.spatial)))
+        self.tables: list[tuple[Prices, Linear]] = []
+        self.closed_bound = ClosedBound(problem, self.spatial)
+        nothing: NDArray[np.float64] = np.zeros((0, len(self.spatial)))
+        self.offsets, self.least_sums = nothing, nothing  # [table, row]
         self.regimes: list[Regime] = []
-        self.remainders = remainders
         self.serial = itertools.count()
         self.covered = self.priced = 0
         self.closed = math.inf  # least bound of a part whose price stayed above it
         self.attained = math.inf  # least bound that a price reached, but for rounding
-        self.left_out = math.inf  # least bound of a part not followed because it is within the gap
+        self.left_out = math.inf  # least bound of a part not followed
         self.rounding_pj, self.rounding_cycles = rounding_pj(problem), rounding_cycles(self.timing)
-        self.start(incumbent)
+
+    def covers(self, options: Unrollings) -> NDArray[np.bool_]:
+        """Which unrollings are in the space of the proof.
+
+        Dims with windows are divided. Where the others need not be, a dim that is not divided is on one array only, and
+        none of its factors could be smaller without more steps: 64 channels take 13 of 14 columns for 5 steps.
+        """
+        problem = self.problem
+        extents = np.array(problem.extents)
+        spatial = options.per_array(len(problem.arrays))
+        total = spatial.prod(axis=1)
+        divides = extents % total == 0
+        if not self.remainders:
+            return divides.all(axis=1)
+        windows = [dim for _, pair in window_ranks(problem) for dim in pair]
+        covered = divides[:, windows].all(axis=1)
+        for e, extent in enumerate(problem.extents):
+            uneven = np.flatnonzero(~divides[:, e])
+            mine = options.factors[uneven, :, e]
+            alone = (spatial[uneven, :, e] > 1).sum(axis=1) <= 1
+            fewer = total[uneven, None, e] // mine * (mine - 1)
+            steps = -(-extent // total[uneven, e])
+            needed = (mine == 1) | (-(-extent // np.maximum(fewer, 1)) > steps[:, None])
+            covered[uneven] &= alone & needed.all(axis=1)
+        return covered
 
     # --- what is bounded ---------------------------------------------------------------------------------------------
 
@@ -138,26 +157,28 @@ class Search:
         return True
 
     def add(self, prices: Prices) -> None:
-        """A table and what it adds to the sums of every unrolling."""
-        self.tables.append(prices)
+        """A table, what it adds to the sums of every unrolling, and their bounds in closed form."""
+        priced = linear(self.problem, prices)
+        self.tables.append((prices, priced))
+        self.least_sums = np.concatenate([self.least_sums, self.closed_bound.sums(priced)[None]])
         offset = np.full(len(self.spatial), prices.energy * self.constant_pj)
         if prices.regime is not None:
             offset += prices.time * self.timing.constant_cycles(prices.regime, self.spatial)
         self.offsets = np.concatenate([self.offsets, offset[None]])
 
-    def objectives(self, rows: list[int], sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    def objectives(self, rows: Ints | list[int], sums: NDArray[np.float64]) -> NDArray[np.float64]:
         """Bounds on the objective from those on the sums of all tables, [row, table]: as `objective_of` in kernel.c."""
         values = sums + self.offsets[:, rows].T
-        kinds = np.array([table.kind for table in self.tables])
+        kinds = np.array([prices.kind for prices, _ in self.tables])
         if self.objective != "edp":
             bounds = values.max(axis=1)
             return np.ceil(bounds - 1e-6) if self.objective == "latency" else bounds
         cycles = values[:, kinds == TIME].max(axis=1)
         energy = values[:, kinds == ENERGY][:, 0] + self.idle_pj * cycles
         bounds = energy * cycles
-        for t, table in enumerate(self.tables):
-            if table.kind == MIXED:
-                a, b = table.weights
+        for t, (prices, _) in enumerate(self.tables):
+            if prices.kind == MIXED:
+                a, b = prices.weights
                 more = values[:, t] > a * energy + b * cycles
                 least = np.minimum(energy * (values[:, t] - a * energy) / b, cycles * (values[:, t] - b * cycles) / a)
                 bounds = np.where(more, np.maximum(bounds, least), bounds)
@@ -165,55 +186,84 @@ class Search:
 
     # --- the search --------------------------------------------------------------------------------------------------
 
-    def run(self, gap: float, deadline: float) -> Proof:
-        """Best first until the least bound reaches the best value, within `gap`, or until the deadline."""
+    def run(self, gap: float, deadline: float, best: float = math.inf, incumbent: Mapping | None = None) -> Proof:
+        """Best first until the least bound reaches the best value, within `gap`, or until the deadline.
+
+        `best`: a value that is known; `incumbent`: a good mapping, which tells what resource is slow.
+        """
         began = time.process_time()
-        order = np.argsort(self.spatial.prod(axis=(1, 2)), kind="stable")[::-1]
-        none = np.zeros_like(self.spatial[:1])
-        heap, waiting = self.bounded([(int(row), none[0]) for row in order], deadline, gap)
-        heapq.heapify(heap)
-        root = min(heap[0].bound if heap else math.inf, self.left_out, waiting), time.process_time() - began
-        while heap and self.open(heap[0].bound, gap):
-            if waiting < math.inf or time.perf_counter() > deadline:
-                bound = min(heap[0].bound, self.closed, self.attained, self.left_out, waiting)
-                return Proof(bound, False, self.covered, self.priced, *root)
+        self.best = best
+        self.start(incumbent)
+        heap: list[Part] = []
+        rows, cheap = self.waiting(np.arange(len(self.spatial)))
+        root: tuple[float, float] | None = None
+        while True:
+            least = min(heap[0].bound if heap else math.inf, cheap[0] if len(cheap) else math.inf)
+            if root is None and heap and heap[0].bound == least:
+                root = least, time.process_time() - began
+            if not self.open(least, gap):
+                self.covered += int(self.points[rows].sum())
+                break
+            if time.perf_counter() > deadline:
+                break
+            if len(cheap) and cheap[0] == least:
+                chosen = max(1, int(np.searchsorted(cheap[:CHUNK], self.best)))
+                for part in self.bounded(rows[:chosen], np.zeros_like(self.spatial[rows[:chosen]])):
+                    heapq.heappush(heap, part)
+                rows, cheap = rows[chosen:], cheap[chosen:]
+                continue
             part = heapq.heappop(heap)
             if part.exact:
+                known = len(self.tables)
                 again = self.solve(part)
                 if again is not None:
                     heapq.heappush(heap, again)
+                if len(self.tables) > known:
+                    rows, cheap = self.waiting(rows)
                 continue
-            choices = [(part.row, spacing) for spacing in spacings(self.problem, self.spatial[part.row])]
-            found, waiting = self.bounded(choices, deadline, gap)
-            for child in found:
-                child.exact, child.bound = True, max(child.bound, part.bound)
-                heapq.heappush(heap, child)
-        left = min((part.bound for part in heap), default=math.inf)
-        bound = min(left, self.closed, self.left_out, waiting, self.best)
-        return Proof(min(bound, self.attained), not self.open(bound, gap), self.covered, self.priced, *root)
+            choices = spacings(self.problem, self.spatial[part.row])
+            for start in range(0, len(choices), CHUNK):
+                mine = choices[start : start + CHUNK]
+                if time.perf_counter() > deadline:  # what is left stays as it was
+                    self.left_out = min(self.left_out, part.bound)
+                    break
+                for child in self.bounded(np.full(len(mine), part.row), np.array(mine)):
+                    child.exact, child.bound = True, max(child.bound, part.bound)
+                    heapq.heappush(heap, child)
+        bound = min(least, self.closed, self.left_out, self.best)
+        proven = min(bound, self.attained)
+        return Proof(proven, not self.open(bound, gap), self.covered, self.priced, *(root or (least, 0.0)))
+
+    def waiting(self, rows: Ints) -> tuple[Ints, NDArray[np.float64]]:
+        """Unrollings by their bounds in closed form, the least first."""
+        bounds = self.objectives(rows, self.least_sums[:, rows].T)
+        order = np.argsort(bounds, kind="stable")
+        return rows[order], bounds[order]
+
+    @cached_property
+    def points(self) -> Ints:
+        """Lattice points per unrolling."""
+        steps = -(-np.array(self.problem.extents) // self.spatial.prod(axis=1))
+        values, index = np.unique(steps, return_inverse=True)
+        return np.array([len(divisors(int(n))) for n in values])[index].reshape(steps.shape).prod(axis=1)
 
     def open(self, bound: float, gap: float) -> bool:
         """Whether something of this bound may beat the best by more than the gap."""
         return bound * (1.0 + max(gap, TOLERANCE)) < self.best
 
-    def bounded(self, choices: list[tuple[int, Ints]], deadline: float, gap: float) -> tuple[list[Part], float]:
-        """Parts that may still hold something better, and the least bound of those that time did not allow for."""
+    def bounded(self, rows: Ints, spacing: Ints) -> list[Part]:
+        """Bounds of lattices of their own: the parts that may still hold something better."""
+        sums, covered = self.kernel.bounds(self.spatial[rows], spacing)
+        sums = np.maximum(sums, self.least_sums[:, rows].T)
+        self.covered += covered
         found: list[Part] = []
-        for start in range(0, len(choices), CHUNK):
-            mine = choices[start : start + CHUNK]
-            rows = [row for row, _ in mine]
-            if time.perf_counter() > deadline:
-                rest = [row for row, _ in choices[start:]]
-                return found, float(self.objectives(rest, np.zeros((len(rest), len(self.tables)))).min())
-            sums, covered = self.kernel.bounds(self.spatial[rows], np.array([spacing for _, spacing in mine]))
-            self.covered += covered
-            for (row, spacing), bound in zip(mine, self.objectives(rows, sums).tolist(), strict=True):
-                if self.open(bound, gap):
-                    exact = bool(spacing.any()) or not needs_spacing(self.problem, self.spatial[row])
-                    found.append(Part(bound, next(self.serial), row, spacing, exact))
-                else:
-                    self.left_out = min(self.left_out, bound)
-        return found, math.inf
+        for row, apart, bound in zip(rows.tolist(), spacing, self.objectives(rows, sums).tolist(), strict=True):
+            if self.open(bound, 0.0):
+                exact = bool(apart.any()) or not needs_spacing(self.problem, self.spatial[row])
+                found.append(Part(bound, next(self.serial), row, apart, exact))
+            else:
+                self.left_out = min(self.left_out, bound)
+        return found
 
     def solve(self, part: Part) -> Part | None:
         """The cheapest path of a part, priced; the part again where its price taught another regime."""
@@ -253,22 +303,6 @@ class Search:
             return bound + self.rounding_cycles
         cycles = float(self.timing.compute_cycles(self.spatial[[row]])[0])
         return bound * (1 + TOLERANCE + self.rounding_cycles / cycles + more_pj * cycles / bound)
-
-
-def declared(problem: Problem, options: Unrollings) -> NDArray[np.bool_]:
-    """Which unrollings the proof covers, of those that divide all dims with windows.
-
-    A dim that they do not divide is on one array only, and none of its factors could be smaller without more steps: 64
-    channels take 13 of 14 columns for 5 steps.
-    """
-    extents = np.array(problem.extents)
-    spatial = options.per_array(len(problem.arrays))
-    total = options.factors.prod(axis=1)
-    alone = (spatial > 1).sum(axis=1) <= 1
-    smaller = total[:, None] // options.factors * (options.factors - 1)
-    steps = -(-extents // total)
-    needed = ((options.factors == 1) | (-(-extents // np.maximum(smaller, 1)) > steps[:, None])).all(axis=1)
-    return ((extents % total == 0) | (alone & needed)).all(axis=1)
 
 
 def rounding_cycles(timing: Timing) -> float:
@@ -320,6 +354,20 @@ def without_mirrors(problem: Problem, spatial: Ints) -> Ints:
     if not (square and layer.dilation[0] == layer.dilation[1]):
         return np.arange(len(spatial))
     swap = [dims.index(dict(zip("PQRS", "QPSR", strict=True)).get(dim, dim)) for dim in dims]
-    known = {row.tobytes(): i for i, row in enumerate(spatial)}
-    mirror = [known.get(np.ascontiguousarray(row[:, swap]).tobytes(), i) for i, row in enumerate(spatial)]
-    return np.array([i for i, other in enumerate(mirror) if i <= other])
+    keys = row_keys(np.concatenate([spatial, spatial[:, :, swap]]))
+    mine, mirrored = keys[: len(spatial)], keys[len(spatial) :]
+    order = np.argsort(mine)
+    place = np.minimum(np.searchsorted(mine[order], mirrored), len(order) - 1)
+    return np.flatnonzero((mine[order[place]] != mirrored) | (np.arange(len(spatial)) <= order[place]))
+
+
+def row_keys(rows: Ints) -> Ints:
+    """A number for each row, equal where all its entries are, in the order of the rows."""
+    keys, count = np.zeros(len(rows), dtype=np.int64), 1
+    for column in rows.reshape(len(rows), -1).T:
+        values, codes = np.unique(column, return_inverse=True)
+        if count * len(values) >= 1 << 62:
+            keys = np.unique(keys, return_inverse=True)[1]
+            count = len(rows)
+        keys, count = keys * len(values) + codes, count * len(values)
+    return keys

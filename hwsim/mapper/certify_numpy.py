@@ -75,8 +75,9 @@ class Search:
 
     remainders = False
 
-    def __init__(self, problem: Problem, objective: str, value: Value, best: float) -> None:
-        self.problem, self.objective, self.value, self.best = problem, objective, value, best
+    def __init__(self, problem: Problem, objective: str, value: Value) -> None:
+        self.problem, self.objective, self.value = problem, objective, value
+        self.best = math.inf
         self.options: Unrollings = unrollings(problem, imperfect=False)
         per_array = self.options.per_array(len(problem.arrays))
         distinct, owner = np.unique(per_array, axis=0, return_index=True)
@@ -107,9 +108,13 @@ class Search:
         energy = energy_pj + self.constant_pj + self.problem.unit.static_pj_per_cycle * cycles
         return energy if self.objective == "energy" else energy * cycles
 
-    def run(self, gap: float, deadline: float) -> Proof:
-        """Best first until the least bound reaches the best value, within `gap`, or until the deadline."""
-        self.deadline = deadline
+    def run(self, gap: float, deadline: float, best: float = math.inf, incumbent: Mapping | None = None) -> Proof:
+        """Best first until the least bound reaches the best value, within `gap`, or until the deadline.
+
+        `best`: a value that is known. The incumbent itself is not asked: only its price matters here.
+        """
+        del incumbent
+        self.best, self.deadline = best, deadline
         heap = self.roots()
         if self.windows:
             self.warm(heapq.nsmallest(WARM, heap))

@@ -44,7 +44,7 @@ typedef struct {
 } Problem;
 
 typedef struct {
-    int32_t k, pos[3], carried, moves, first, edges, final;
+    int32_t k, pos[3], carried, moves, first, edges, final, waits; /* waits: for a MAC that keeps nothing */
 } Stage;
 
 typedef struct {
@@ -125,7 +125,7 @@ typedef struct {
     Geometry geometry[CROSSINGS][LEVELS];
     double weight[TABLES][CROSSINGS][LEVELS], constant[TABLES][CROSSINGS];
     double *fills; /* [level][point]: fewest points of a window crossing */
-    double *elements, *reused; /* [point]: of the crossing at hand, at the level at hand */
+    double *elements, *reused, *priced; /* [point]: of the crossing at hand, at the level at hand */
     /* the exact path */
     Node *node;
     int64_t nodes, node_room;
@@ -218,6 +218,7 @@ static int find_stages(Context *c) {
         int moves = waiting >= 0 ? 0 : (1 << p->dims) - 1;
         if (s.carried >= 0) moves &= ~p->relevant[s.carried % GROWN];
         c->stage[i].moves = moves;
+        c->stage[i].waits = waiting >= 0;
         c->stage[i].first = c->edges;
         c->stage[i].final = s.k == p->arrays && s.carried < 0;
         for (int x = 0; x < 3; x++)
@@ -287,7 +288,7 @@ void mapper_close(Context *c) {
         for (int k = 0; k < LEVELS; k++) free(c->grown[r][k]);
     }
     for (int k = 0; k < ARRAYS; k++) free(c->blocked[k]);
-    free(c->bound), free(c->line), free(c->memo), free(c->coord), free(c->fills), free(c->elements), free(c->reused), free(c->node), free(c->heap), free(c->hash), free(c);
+    free(c->bound), free(c->line), free(c->memo), free(c->coord), free(c->fills), free(c->elements), free(c->reused), free(c->priced), free(c->node), free(c->heap), free(c->hash), free(c);
 }
 
 /* ---- the lattice of one unrolling --------------------------------------------------------------------------------- */
@@ -362,6 +363,7 @@ static int set_row(Context *c, const int32_t *spatial, const int32_t *spacing) {
         c->fills = room(c->fills, (size_t)c->points * LEVELS * sizeof(double));
         c->elements = room(c->elements, (size_t)c->points * sizeof(double));
         c->reused = room(c->reused, (size_t)c->points * sizeof(double));
+        c->priced = room(c->priced, (size_t)c->points * sizeof(double));
     }
     uint8_t now[DIMS] = {0};
     for (int v = 0; v < c->points; v++) {
@@ -867,16 +869,28 @@ static void set_prices(Context *c, int r, int k, double *cost) {
         sum[t] = 0;
         for (int l = q->inner; l <= q->outer; l++) sum[t] += c->weight[t][r][l] * c->outside[q->operand][l];
     }
-    set_elements(c, q);
-    const double most = q->latch ? 1 : INFINITY;
-    double *elements = c->elements;
-    for (int v = 0; v < c->points; v++) {
-        const int fits = elements[v] <= most && (!q->forgets || !v) &&
-                         (q->capacity == INFINITY || in_words(q, elements[v]) <= q->capacity);
-        for (int t = 0; t < c->tables; t++) cost[(size_t)v * c->lanes + t] = fits ? c->constant[t][r] : INFINITY;
+    if (q->forgets) { /* settles before any loop: no other point is ever asked for */
+        for (int t = 0; t < c->tables; t++) {
+            cost[t] = c->constant[t][r];
+            if (is_window(c, q)) {
+                if (!t) set_fills(c, r, k, 0);
+                for (int l = q->inner; l <= q->outer; l++) cost[t] += c->weight[t][r][l] * c->fills[l];
+            } else {
+                for (int l = q->inner; l <= q->outer; l++)
+                    cost[t] += c->weight[t][r][l] * (k ? reuse_grown(c, q->operand, l, k, 0) : reuse_at(c, q->operand, l, 0, 0));
+            }
+        }
+        return;
     }
+    set_elements(c, q);
+    /* in whole words: the tile may have a fraction of a word less */
+    const double words = floor(q->capacity / q->word + 1e-9) + 1e-9;
+    const double most = q->latch ? 1 : q->capacity == INFINITY ? INFINITY : words * q->word / q->bits;
+    const double *restrict elements = c->elements;
+    double *restrict priced = c->priced;
     if (is_window(c, q)) {
         for (int v = 0; v < c->points; v++, cost += c->lanes) {
+            for (int t = 0; t < c->tables; t++) cost[t] = elements[v] <= most ? c->constant[t][r] : INFINITY;
             if (cost[0] == INFINITY) continue;
             int same = v; /* the same point with other dims at one: it fits too */
             for (int e = 0; e < p->dims; e++)
@@ -889,15 +903,19 @@ static void set_prices(Context *c, int r, int k, double *cost) {
         }
         return;
     }
-    for (int l = apart ? q->inner : q->outer; l <= q->outer; l++) {
-        double each[TABLES];
-        for (int t = 0; t < c->tables; t++) each[t] = apart ? c->weight[t][r][l] : sum[t];
-        if (k)
-            for (int v = 0; v < c->points; v++) c->reused[v] = reuse_grown(c, q->operand, l, k, v);
-        else set_reuse(c, q->operand, apart ? l : p->arrays, 0);
-        for (int v = 0; v < c->points; v++)
-            for (int t = 0; t < c->tables; t++)
-                if (cost[(size_t)v * c->lanes + t] < INFINITY) cost[(size_t)v * c->lanes + t] += each[t] * c->reused[v];
+    for (int t = 0; t < c->tables; t++) {
+        for (int v = 0; v < c->points; v++) priced[v] = elements[v] <= most ? c->constant[t][r] : INFINITY;
+        for (int l = apart ? q->inner : q->outer; l <= q->outer; l++) {
+            const double each = apart ? c->weight[t][r][l] : sum[t];
+            if (t == 0 || apart) {
+                if (k)
+                    for (int v = 0; v < c->points; v++) c->reused[v] = reuse_grown(c, q->operand, l, k, v);
+                else set_reuse(c, q->operand, apart ? l : p->arrays, 0);
+            }
+            const double *restrict reused = c->reused;
+            for (int v = 0; v < c->points; v++) priced[v] += each * reused[v];
+        }
+        for (int v = 0; v < c->points; v++) cost[(size_t)v * c->lanes + t] = priced[v];
     }
 }
 
@@ -989,22 +1007,33 @@ INLINE void bound_lanes(Context *c, const int lanes) {
         const int s = c->order[i];
         const Stage *stage = &c->stage[s];
         double *restrict values = c->bound + s * n;
-        for (int64_t v = 0; v < n; v++) values[v] = stage->final ? 0 : INFINITY;
-        if (stage->final || !stands(c, stage)) continue;
+        const int64_t many = stage->waits ? lanes : n; /* before the MAC is served no loop has begun */
+        int first = 1;
+        if (stage->final || !stands(c, stage)) {
+            for (int64_t v = 0; v < many; v++) values[v] = stage->final ? 0 : INFINITY;
+            continue;
+        }
         for (int j = stage->first; j < stage->first + stage->edges; j++) {
             const double *restrict from = c->bound + c->edge[j].target * n;
             const int r = c->edge[j].crossing;
             const double *restrict cost = r >= 0                                   ? cost_in(c, stage, r)
                                           : r == PASSED && c->pinned[stage->k] ? c->blocked[stage->k]
                                                                                : 0;
-            if (cost)
-                for (int64_t v = 0; v < n; v++) {
+            if (first && cost)
+                for (int64_t v = 0; v < many; v++) values[v] = cost[v] + from[v];
+            else if (first)
+                for (int64_t v = 0; v < many; v++) values[v] = from[v];
+            else if (cost)
+                for (int64_t v = 0; v < many; v++) {
                     const double total = cost[v] + from[v];
                     values[v] = total < values[v] ? total : values[v];
                 }
             else
-                for (int64_t v = 0; v < n; v++) values[v] = from[v] < values[v] ? from[v] : values[v];
+                for (int64_t v = 0; v < many; v++) values[v] = from[v] < values[v] ? from[v] : values[v];
+            first = 0;
         }
+        if (first)
+            for (int64_t v = 0; v < many; v++) values[v] = INFINITY;
         if (moves_of(c, stage)) least_above(c, values, moves_of(c, stage), lanes);
     }
 }

@@ -24,15 +24,14 @@ from numpy.typing import NDArray
 from hwsim.machine import OPERANDS
 from hwsim.mapper.halos import window_ranks
 from hwsim.mapper.lattice import Ints
+from hwsim.mapper.prices import Linear, Prices, crossings_of
 from hwsim.mapper.problem import Crossing, Problem
-from hwsim.mapper.timing import Regime, Timing
 
 SOURCE = Path(__file__).with_name("kernel.c")
 FLAGS = ("-O3", "-shared", "-fPIC", "-std=gnu11")
 # As in kernel.c; a problem beyond these is left to numpy.
 DIMS, ARRAYS, CROSSINGS, HOLDERS, POOLS, SLOTS, POINTS, TABLES = 8, 6, 64, 8, 6, 4, 32 * 64, 6
 LEVELS = ARRAYS + 1
-COST, ENERGY, TIME, MIXED = range(4)  # kinds of tables
 PATH = 4096
 SETTLE, PASS, NOTHING = 1000, 2000, 3000  # codes of a path's actions; smaller ones are steps
 
@@ -75,26 +74,6 @@ class TableC(ctypes.Structure):
         ("price", ((ctypes.c_double * LEVELS) * (LEVELS + 1)) * CROSSINGS),
         ("constant", (ctypes.c_double * (LEVELS + 1)) * CROSSINGS),
     )
-
-
-@dataclass(frozen=True)
-class Prices:
-    """A sum that is bounded: `energy` times the energy of crossings plus `time` times the cycles of a regime.
-
-    COST: the objective is at least this sum; ENERGY and TIME: factors of a product; MIXED: energy in all (idle energy
-    included) times `energy` plus cycles times `idle_free`: as part of a product.
-    """
-
-    kind: int
-    energy: float
-    time: float
-    regime: Regime | None
-    idle_free: float = 0.0
-
-    @property
-    def weights(self) -> tuple[float, float]:
-        """Weights of energy in all and of time in a MIXED sum."""
-        return self.energy, self.idle_free
 
 
 @dataclass(frozen=True)
@@ -145,31 +124,14 @@ class Kernel:
         )
         return found, int(covered)
 
-    def set_tables(self, tables: Sequence[Prices]) -> None:
+    def set_tables(self, tables: Sequence[tuple[Prices, Linear]]) -> None:
         """The sums that `bounds` and `path` use from now on."""
-        for prices in tables:
+        for prices, linear in tables:
             if prices not in self.known:
-                self.known[prices] = self.table(prices)
+                self.known[prices] = table(prices, linear)
         self.tables = len(tables)
-        together = (TableC * len(tables))(*(self.known[prices] for prices in tables))
+        together = (TableC * len(tables))(*(self.known[prices] for prices, _ in tables))
         self.library.mapper_tables(self.handle, len(tables), together)
-
-    def table(self, prices: Prices) -> TableC:
-        """Prices per crossing and level: energy undivided, cycles by the instances of each segment's memories."""
-        found = TableC(kind=prices.kind, energy=prices.weights[0], time=prices.weights[1])
-        parts = [(LEVELS, prices.energy, self.problem)]
-        if prices.regime is not None:
-            timing = Timing(self.problem)
-            for segment in range(len(self.problem.arrays) + 1):
-                parts.append((segment, prices.time, timing.prices(prices.regime, segment)))
-        for group, weight, priced in parts:
-            if weight:
-                crossings = [c for pairs in priced.crossings.values() for c in pairs.values()]
-                for r, crossing in enumerate(crossings):
-                    for offset, price in enumerate(crossing.prices):
-                        found.price[r][group][crossing.segment + offset] = weight * price
-                    found.constant[r][group] = weight * crossing.first_pj * priced.elements(crossing.operand)
-        return found
 
     def path(
         self, spatial: Ints, spacing: Ints, offsets: NDArray[np.float64], idle_pj: float, cutoff: float, nodes: int
@@ -199,6 +161,17 @@ class Kernel:
         if action >= SETTLE:
             return Step(crossing=self.crossings[action - SETTLE])
         return Step(int(loops[2 * action]), int(loops[2 * action + 1]))
+
+
+def table(prices: Prices, linear: Linear) -> TableC:
+    """Prices as the kernel reads them: its groups reach LEVELS, the one that is not divided being the last."""
+    found = TableC(kind=prices.kind, energy=prices.weights[0], time=prices.weights[1])
+    price, constant = np.ctypeslib.as_array(found.price), np.ctypeslib.as_array(found.constant)
+    count, groups, levels = linear.price.shape
+    for mine, theirs in zip((*range(groups - 1), LEVELS), range(groups), strict=True):
+        price[:count, mine, :levels] = linear.price[:, theirs]
+        constant[:count, mine] = linear.constant[:, theirs]
+    return found
 
 
 def open_kernel(problem: Problem, remainders: bool = False) -> Kernel | None:
@@ -248,7 +221,6 @@ def described_problem(problem: Problem) -> tuple[list[Crossing], ProblemC]:
         p.ranks = i + 1
         for t in range(2):
             p.rank_dim[i][t], p.coefficient[i][t] = pair[t], rank.terms[t][1]
-    known: list[Crossing] = []
     for x, operand in enumerate(OPERANDS):
         reuse = problem.irrelevant_axes(operand)
         p.relevant[x] = sum(1 << e for e in range(len(problem.dims)) if e not in reuse)
@@ -256,19 +228,20 @@ def described_problem(problem: Problem) -> tuple[list[Crossing], ProblemC]:
         p.holders[x] = len(problem.holders[operand])
         for place, memory in enumerate(problem.holders[operand]):
             p.segment[x][place + 1] = problem.segments[memory.name]
-        for (child, parent), crossing in problem.crossings[operand].items():
-            q = p.crossing[len(known)]
-            known.append(crossing)
-            q.operand, q.child, q.parent = x, child + 1, parent + 1
-            q.inner, q.outer = crossing.segment, crossing.parent_segment
-            q.forgets = child < 0 and not problem.latched(operand)
-            q.latch = child < 0 and problem.latched(operand)
-            q.pool = shared.index(crossing.pool) if crossing.pool in shared else -1
-            q.capacity = math.inf if crossing.capacity_bits is None else crossing.capacity_bits
-            if q.pool >= 0:
-                q.capacity = p.pool_bits[q.pool]
-            q.bits = crossing.bits_per_element
-            q.word = memories[crossing.child].word_bits if child >= 0 else 1.0
+    known = crossings_of(problem)
+    places = [place for pairs in problem.crossings.values() for place in pairs]
+    for q, crossing, (child, parent) in zip(p.crossing[: len(known)], known, places, strict=True):
+        x = OPERANDS.index(crossing.operand)
+        q.operand, q.child, q.parent = x, child + 1, parent + 1
+        q.inner, q.outer = crossing.segment, crossing.parent_segment
+        q.forgets = child < 0 and not problem.latched(crossing.operand)
+        q.latch = child < 0 and problem.latched(crossing.operand)
+        q.pool = shared.index(crossing.pool) if crossing.pool in shared else -1
+        q.capacity = math.inf if crossing.capacity_bits is None else crossing.capacity_bits
+        if q.pool >= 0:
+            q.capacity = p.pool_bits[q.pool]
+        q.bits = crossing.bits_per_element
+        q.word = memories[crossing.child].word_bits if child >= 0 else 1.0
     p.crossings = len(known)
     return known, p
 

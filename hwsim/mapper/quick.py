@@ -8,7 +8,7 @@ by cycles; the best few of each ranking are solved (`chains`), the cheapest writ
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,15 +19,16 @@ from hwsim.mapper.batch import Batch
 from hwsim.mapper.capacity import overfull
 from hwsim.mapper.chains import Solved, Windows, solve, trace
 from hwsim.mapper.halos import window_ranks
-from hwsim.mapper.lattice import Costs, Ints, Lattices, clustered, paddings, points_of, signature
+from hwsim.mapper.lattice import Costs, Ints, Lattices, clustered, factorised, paddings, points_of, signature
 from hwsim.mapper.nest import ORDERS, write
 from hwsim.mapper.problem import Crossing, Problem
-from hwsim.mapper.unrolling import unrollings
+from hwsim.mapper.unrolling import Unrollings, unrollings
 from hwsim.mapping import Mapping
 
 KEEP_PER_AXIS = 48
 KEEP = 3000
 WASTE = 4.0
+SMOOTH = 7  # largest prime of extents like 56, 96, 112 that tile well
 # Weights by which operands share a memory, tried in turn where their tiles do not fit together.
 SHARES: tuple[dict[Operand, float], ...] = tuple(
     {"weight": w, "input": i, "output": o} for w, i, o in ((1, 1, 1), (4, 1, 1), (1, 4, 1), (1, 1, 4))
@@ -98,6 +99,15 @@ def padded(problem: Problem, spatial: Ints, rows: Sequence[int]) -> list[Row]:
     return found
 
 
+def beyond(problem: Problem, spatial: Ints, row: Row) -> bool:
+    """Whether a row is padded where divisors are few: a prime factor of its steps is larger than SMOOTH."""
+    needed = -(-np.array(problem.extents) // spatial[row.unrolling].prod(axis=0))
+    return any(
+        steps != padded and max((prime for prime, _ in factorised(int(steps))), default=1) > SMOOTH
+        for steps, padded in zip(needed, row.extents, strict=True)
+    )
+
+
 @dataclass(frozen=True)
 class Row:
     """One unrolling with padded temporal extents."""
@@ -166,11 +176,16 @@ def share_limits(problem: Problem, choices: Sequence[int]) -> dict[tuple[str, Op
     return limits
 
 
-def candidates(problem: Problem, effort: Effort) -> Candidates:
-    """Mappings to price exactly, cheapest estimate first."""
+def candidates(
+    problem: Problem, effort: Effort, known: Callable[[Unrollings], NDArray[np.bool_]] | None = None
+) -> Candidates:
+    """Mappings to price exactly, cheapest estimate first; of `known` unrollings only those `beyond` divisors."""
     options = unrollings(problem, True, KEEP_PER_AXIS, KEEP)
     spatial = options.per_array(len(problem.arrays))
     rows = padded(problem, spatial, promising(problem, spatial, effort.per_ranking))
+    if known is not None:
+        seen = known(options)
+        rows = [row for row in rows if not seen[row.unrolling] or beyond(problem, spatial, row)]
     relaxed = solve_rows(problem, spatial, [(row, -1) for row in rows], "none")
     covered = sum(s.solved.batch.lattices.points for s in relaxed)
     best = relaxed[: effort.shared]

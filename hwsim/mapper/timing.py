@@ -101,7 +101,7 @@ class Timing:
         machine = problem.accelerator
         rate = problem.unit.cycles_per_step
         steps = (-(-np.array(problem.extents) // spatial.prod(axis=1))).prod(axis=1)
-        cycles = np.array([float(-(-int(n) * rate.numerator // rate.denominator)) for n in steps.tolist()])
+        cycles = (-(-steps * rate.numerator // rate.denominator)).astype(float)
         for array in machine.arrays:
             if array.systolic:
                 below = stationary_memory(machine, array)

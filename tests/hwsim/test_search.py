@@ -259,7 +259,7 @@ def certified_pj_per_mac(shape: tuple[int, int, int, int, int]) -> tuple[float, 
             return None
         return dynamic.dynamic_pj(count_accesses(layer, mapping, machine))
 
-    hunt = certified_search(problem, "energy", value, float("inf"))
+    hunt = certified_search(problem, "energy", value)
     assert hunt is not None
     proof = hunt.run(0.0, float("inf"))
     assert proof.finished

@@ -298,7 +298,7 @@ def certified(
         energy, cycles = cost.total_energy_pj, float(cost.latency_cycles)
         return {"energy": energy, "latency": cycles, "edp": energy * cycles}[objective]
 
-    search = certified_search(Problem(layer, machine), objective, value, math.inf, remainders=remainders)
+    search = certified_search(Problem(layer, machine), objective, value, remainders)
     assert search is not None
     proof = search.run(0.0, math.inf)
     return search.best, proof.lower_bound, proof.finished

@@ -1,0 +1,235 @@
+"""A lower bound for every unrolling at once, in closed form: which of them deserve a lattice of their own?
+
+The crossings of an operand x over the boundaries of memories and arrays are bounded boundary by boundary. A crossing
+that settles at tile v costs C_x * n_x(v): C_x if nothing had to come back, n_x = steps of the loops that reuse x
+outside v. Of the three operands at a boundary one settles first, at v1, when the tiles of the two others must still
+have room, then the second, at v2, when the last one's must. Every loop reuses at most one operand, so the loops that
+reuse the first (product A inside v1) and the second (B inside v2) are all seen by the last, whose tile has at least
+A * B elements. So the three cost at least
+
+    min C_1 * N_1 / A + C_2 * N_2 / B + C_3   over real A, B >= 1,  A <= room of 2,  A * B <= room of 3,
+
+N_x all steps that reuse x, and the least over who comes first. Windows are taken to slide without loading a point
+twice (except into a MAC that keeps nothing), and an operand's room is the whole of a memory. Nothing here asks whether
+tiles divide anything, so the bound holds with remainders too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsim.machine import OPERANDS
+from hwsim.mapper.halos import window_ranks
+from hwsim.mapper.lattice import Ints
+from hwsim.mapper.prices import Linear, crossings_of
+from hwsim.mapper.problem import Problem
+
+Rows = NDArray[np.float64]  # a value per unrolling
+SLACK = 1e-9
+INPUT, OUTPUT = OPERANDS.index("input"), OPERANDS.index("output")
+
+
+class ClosedBound:
+    """Bounds for the unrollings `spatial[row, array, dim]` of a problem."""
+
+    def __init__(self, problem: Problem, spatial: Ints) -> None:
+        self.problem = problem
+        self.crossings = crossings_of(problem)
+        self.operand = [OPERANDS.index(c.operand) for c in self.crossings]
+        self.arrays = len(problem.arrays)
+        self.rows = len(spatial)
+        self.extents = np.array(problem.extents, dtype=float)
+        self.spatial = spatial.astype(float)
+        nothing = np.ones((self.rows, 1, len(self.extents)))
+        inside = np.concatenate([nothing, np.cumprod(self.spatial, axis=1)], axis=1)
+        self.inside = inside.transpose(1, 0, 2)  # [arrays inside, row, dim]
+        self.steps = np.ceil(self.extents / self.inside[-1] - SLACK)
+        # an unrolling that does not divide holds a little less than its extents say
+        self.excess = np.maximum(self.steps * self.inside[-1] / self.extents, 1.0).prod(axis=1)
+        self.reuse = [list(problem.irrelevant_axes(operand)) for operand in OPERANDS]
+        self.again = [self.steps[:, axes].prod(axis=1) for axes in self.reuse]  # N_x
+        self.windows = [(pair, [c for _, c in rank.terms]) for rank, pair in window_ranks(problem)]
+        self.chains = [list(self.chains_of(x)) for x in range(len(OPERANDS))]
+        self.rooms: dict[tuple[int, tuple[int, ...]], Rows] = {}
+
+    def chains_of(self, x: int) -> Iterator[list[int]]:
+        """Every way from the MAC to the outermost memory, as positions in `crossings`."""
+        pairs = list(self.problem.crossings[OPERANDS[x]])
+        first = self.operand.index(x)
+        last = len(self.problem.holders[OPERANDS[x]]) - 1
+        unfinished: list[tuple[int, list[int]]] = [(-1, [])]
+        while unfinished:
+            place, chain = unfinished.pop()
+            if place == last:
+                yield chain
+            unfinished += [(parent, [*chain, first + i]) for i, (child, parent) in enumerate(pairs) if child == place]
+
+    def every_step(self, r: int) -> bool:
+        """Whether a crossing serves a MAC that keeps nothing: it settles before any loop."""
+        return self.crossings[r].child == "mac" and not self.problem.latched(self.crossings[r].operand)
+
+    # --- what a crossing costs ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def instances(self) -> list[Rows]:
+        """Per segment, the memories that work side by side."""
+        found = [np.ones(self.rows)]
+        for array in reversed(range(self.arrays)):
+            found.append(found[-1] * self.spatial[:, array].prod(axis=1))
+        return found[::-1]
+
+    def loads(self, r: int, level: int) -> tuple[Rows, Rows]:
+        """Elements that pass a level if nothing has to come back; at least and, with idle elements, at most."""
+        x, inside = self.operand[r], self.inside[level]
+        seen = set(range(len(self.extents))) - set(self.reuse[x])
+        elements = np.ones(self.rows)
+        if x == INPUT:
+            for pair, coefficients in self.windows:
+                seen -= set(pair)
+                beside, steps = inside[:, pair], self.steps[:, pair]
+                if self.every_step(r):  # nothing slides; array elements at any distance share what they may
+                    elements *= steps.prod(axis=1) * (beside.sum(axis=1) - 1)
+                else:
+                    elements *= window_points(coefficients, (steps * beside).T)
+                elements *= (self.inside[-1] / inside)[:, pair].prod(axis=1)
+        elements *= self.extents[sorted(seen)].prod()
+        axes = self.reuse[x]
+        least = np.maximum(self.extents / (self.steps * inside), 1.0)[:, axes].prod(axis=1)
+        most = (self.inside[-1] / inside)[:, axes].prod(axis=1)
+        return elements * least, elements * most
+
+    def level_costs(self, prices: Linear) -> dict[tuple[int, int], Rows]:
+        """C_x of every crossing, level by level."""
+        found: dict[tuple[int, int], Rows] = {}
+        for r, crossing in enumerate(self.crossings):
+            for level in range(crossing.segment, crossing.parent_segment + 1):
+                price = self.per_group(prices.price[r, :, level])
+                least, most = self.loads(r, level)
+                found[r, level] = price * np.where(price > 0, least, most)
+        return found
+
+    def per_group(self, values: NDArray[np.float64]) -> Rows:
+        """A sum over groups of memories, each divided by its instances."""
+        return values[-1] + sum(values[g] / self.instances[g] for g in range(self.arrays + 1))
+
+    # --- boundaries ---------------------------------------------------------------------------------------------------
+
+    def sums(self, prices: Linear) -> Rows:
+        """The least sum per unrolling."""
+        costs = self.level_costs(prices)
+        total = np.zeros(self.rows)
+        for x in range(len(OPERANDS)):
+            total += self.cheapest(x, lambda r: self.per_group(prices.constant[r]))
+        for array in range(self.arrays):
+            total += self.boundary(
+                lambda r, j=array: self.crossings[r].segment <= j < self.crossings[r].parent_segment,
+                lambda r, j=array: costs[r, j + 1] + (costs[r, j] if self.crossings[r].segment == j else 0.0),
+            )
+        for segment in range(self.arrays + 1):
+            for mac in (True, False):
+                total += self.boundary(
+                    lambda r, k=segment, mac=mac: (
+                        self.crossings[r].segment == self.crossings[r].parent_segment == k
+                        and (self.crossings[r].child == "mac") == mac
+                    ),
+                    lambda r, k=segment: costs[r, k],
+                )
+        return total
+
+    def cheapest(self, x: int, value: Callable[[int], Rows]) -> Rows:
+        """The least sum over an operand's chains."""
+        return np.min([sum((value(r) for r in chain), np.zeros(self.rows)) for chain in self.chains[x]], axis=0)
+
+    def boundary(self, crosses: Callable[[int], bool], cost: Callable[[int], Rows]) -> Rows:
+        """The least cost of a boundary over the crossings with which the operands may pass it, if they do."""
+        options: list[set[int | None]] = []
+        for chains in self.chains:
+            mine = [[r for r in chain if crosses(r)] for chain in chains]
+            options.append({r for passing in mine for r in (passing or [None])})
+        found = np.full(self.rows, np.inf)
+        for combination in itertools.product(*options):
+            fixed, shared = np.zeros(self.rows), list[tuple[int, Rows]]()
+            for r in combination:
+                if r is None:
+                    continue
+                each, again = cost(r), self.again[self.operand[r]]
+                if self.every_step(r):
+                    fixed = fixed + each * again
+                else:  # returns that a divided output saves may exceed what it costs here
+                    fixed = fixed + np.minimum(each, 0.0) * again
+                    shared.append((r, np.maximum(each, 0.0)))
+            found = np.minimum(found, fixed + self.contest(shared))
+        return found
+
+    def contest(self, shared: Sequence[tuple[int, Rows]]) -> Rows:
+        """The least cost of crossings that want each other's room: min C_1 N_1 / A + C_2 N_2 / B + C_3."""
+        if not shared:
+            return np.zeros(self.rows)
+        found = np.full(self.rows, np.inf)
+        for *others, (last, stays) in itertools.permutations(shared):
+            if not others:
+                found = np.minimum(found, stays)
+                continue
+            first, again = others[0][0], [each * self.again[self.operand[r]] for r, each in others]
+            most_a = np.minimum(self.again[self.operand[first]], self.room(last, (first,)))
+            if len(others) == 1:
+                value = again[0] / np.maximum(most_a, 1.0)
+                least_room = most_a
+            else:
+                second = others[1][0]
+                most_a = np.minimum(most_a, self.room(second, (first,)))
+                most_b = np.minimum(self.again[self.operand[second]], self.room(last, (second,)))
+                together = self.room(last, (first, second))
+                value = hyperbola(again[0], again[1], most_a, most_b, together)
+                least_room = np.minimum(np.minimum(most_a, most_b), together)
+            found = np.minimum(found, np.where(least_room >= 1.0 - SLACK, value + stays, np.inf))
+        return found
+
+    def room(self, holder: int, over: tuple[int, ...]) -> Rows:
+        """The largest product of temporal extents of the loops that reuse `over`, by what a crossing's child holds."""
+        key = (holder, tuple(sorted(self.operand[r] for r in over)))
+        if key not in self.rooms:
+            self.rooms[key] = self.find_room(holder, key[1])
+        return self.rooms[key]
+
+    def find_room(self, holder: int, over: tuple[int, ...]) -> Rows:
+        crossing = self.crossings[holder]
+        if crossing.child == "mac":
+            elements = 1.0  # a latch
+        elif crossing.capacity_bits is None:
+            return np.full(self.rows, np.inf)
+        else:
+            elements = crossing.capacity_bits / crossing.bits_per_element
+        inside = self.inside[crossing.segment]
+        axes = [axis for x in over for axis in self.reuse[x]]
+        room = elements * self.excess / inside[:, axes].prod(axis=1)
+        if self.operand[holder] == INPUT and len(over) > 1:
+            # a window of m by n has at least max(m, n) = m n / min(m, n) points
+            narrow = np.ones(self.rows)
+            for pair, _ in self.windows:
+                narrow *= np.minimum(*(self.steps[:, dim] * inside[:, dim] for dim in pair))
+            room = room * np.minimum(narrow, elements)
+        return room
+
+
+def hyperbola(a: Rows, b: Rows, most_a: Rows, most_b: Rows, together: Rows) -> Rows:
+    """min a / A + b / B over 1 <= A <= most_a, 1 <= B <= most_b, A B <= together."""
+    most_a, most_b, together = (np.maximum(most, 1.0) for most in (most_a, most_b, together))
+    low, high = np.maximum(together / most_b, 1.0), np.minimum(most_a, together)
+    with np.errstate(over="ignore", invalid="ignore"):
+        best = np.clip(np.sqrt(a / np.maximum(b, 1e-300) * together), low, np.maximum(high, low))
+        free = most_a * most_b <= together
+        return np.where(free, a / most_a + b / most_b, a / best + b * best / np.where(free, 1.0, together))
+
+
+def window_points(coefficients: Sequence[int], reach: Sequence[Rows]) -> Rows:
+    """Points {a i + b j : i < m, j < n} of a window rank."""
+    (a, b), (m, n) = coefficients, reach
+    g = math.gcd(a, b)
+    return m * n - np.maximum(m - b // g, 0.0) * np.maximum(n - a // g, 0.0)
