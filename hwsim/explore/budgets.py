@@ -48,12 +48,12 @@ def parse_budget(text: str, clock_mhz: float, place: str = "--budget") -> tuple[
     return NAMES[match["name"]], number * known[match["unit"]]
 
 
-def parse_budgets(texts: Iterable[str], clock_mhz: float) -> dict[str, float]:
+def parse_budgets(texts: Iterable[str], clock_mhz: float, place: str = "--budget") -> dict[str, float]:
     """Every budget by measure. Raises SpecError for two budgets on one measure."""
     found: dict[str, float] = {}
     for text in texts:
-        name, limit = parse_budget(text, clock_mhz)
+        name, limit = parse_budget(text, clock_mhz, place)
         if name in found:
-            raise SpecError(f"--budget: two budgets for {name}: keep one of them")
+            raise SpecError(f"{place}: two budgets for {name}: keep one of them")
         found[name] = limit
     return found

@@ -141,6 +141,19 @@ def scatter_figure(points: Sequence[Any], front: Sequence[Any], x: str, y: str) 
     return figure
 
 
+def volume_figure(volumes: Sequence[float]) -> Any:
+    """The dominated share of a study's box after each trial."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes: Any = figure.subplots()
+    axes.step(range(1, len(volumes) + 1), volumes, where="post")
+    axes.set_xlabel("trials")
+    axes.set_ylabel("hypervolume (share of the box)")
+    axes.grid(alpha=0.3)
+    return figure
+
+
 def label_of(measure: str) -> str:
     """An axis's label."""
     return AXES[measure][0] if measure in AXES else measure

@@ -1,7 +1,8 @@
 """What a finished allocation leaves behind: a table of points, a figure, and per point files ready to use.
 
 `points.csv` and `points.json` hold every point of the front with its additive and its exact cost; each point's folder
-has `bits.yaml` (for `hwsim.evaluate --bits`), `overrides.yaml` (for `quant.train --overrides`) and its commands.
+has `spec.yaml` (the machine), `bits.yaml` (for `hwsim.evaluate --bits`), `overrides.yaml` (for `quant.train
+--overrides`) and its commands.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from hwsim.accelerator import find_spec
 from hwsim.explore.bill import BitProblem
 from hwsim.explore.problem import Solution
 from hwsim.plan import Plan
@@ -87,28 +89,41 @@ def write_points(
     write_atomically(written[0], rows_to_csv(rows))
     document = {"format": "hwsim-allocation", "format_version": 1, **about, "points": rows}
     write_atomically(written[1], json.dumps(document, indent=1, allow_nan=False) + "\n")
+    machine = find_spec(spec).read_text(encoding="utf-8")
     for point in points:
         place = folder / point.name
         for name, text in (
+            ("spec.yaml", machine),
             ("bits.yaml", point.bits_yaml()),
             ("overrides.yaml", point.overrides_yaml()),
-            ("commands.txt", commands(place, model, spec, str(about.get("data") or ""))),
+            ("commands.txt", commands(place, model, str(about.get("data") or ""))),
         ):
             write_atomically(place / name, text)
             written.append(place / name)
     return written
 
 
-def train_command(place: Path, model: str, data: str) -> list[str]:
-    """How to train a point whose files are in `place`."""
-    start = ["--weights", model] if Path(model).is_dir() else ["--model", model, "--weights", "pretrained"]
-    return [
-        "python", "-m", "quant.train", *start, "--data", data or "DATA", "--bits", "W8A8", "--first-last", "same",
-        "--overrides", str(place / "overrides.yaml"), "--out", str(place / "trained"),
+def trains(model: str) -> bool:
+    """Whether `quant.train` can start from what MODEL names: a zoo network, or a checkpoint folder."""
+    return Path(model).suffix != ".json" and ":" not in model and (Path(model).is_dir() or not Path(model).exists())
+
+
+def train_command(
+    place: Path, model: str, data: str, bits: str | None = None, arguments: Mapping[str, Any] | None = None
+) -> list[str]:
+    """How to train a point whose files are in `place`: `overrides.yaml`, or one width for all. A network with other
+    `arguments` than the zoo's starts untrained."""
+    start = ["--weights", model] if Path(model).is_dir() else ["--model", model]
+    start += [word for name, value in (arguments or {}).items() for word in ("--model-arg", f"{name}={value}")]
+    start += ["--weights", "pretrained"] if "--model" in start and not arguments else []
+    how = ["--bits", bits] if bits else [
+        "--bits", "W8A8", "--first-last", "same", "--overrides", str(place / "overrides.yaml")
     ]  # fmt: skip
+    return ["python", "-m", "quant.train", *start, "--data", data or "DATA", *how, "--out", str(place / "trained")]
 
 
-def commands(place: Path, model: str, spec: str, data: str) -> str:
+def commands(place: Path, model: str, data: str) -> str:
     """How to price and to train a point; `data` is the data set that the sensitivities were measured on."""
-    train = shlex.join(train_command(place, model, data))
-    return f"python -m hwsim.evaluate {model} {spec} --bits {place / 'bits.yaml'}\n{train}\n"
+    price = ["python", "-m", "hwsim.evaluate", model, str(place / "spec.yaml"), "--bits", str(place / "bits.yaml")]
+    train = [shlex.join(train_command(place, model, data))] if trains(model) else []
+    return "".join(line + "\n" for line in (shlex.join(price), *train))

@@ -12,6 +12,8 @@
     objectives: [energy_pj, latency_cycles]
     sampler: grid                        # or random, nsga2, tpe
     trials: 200
+    effort: proven                       # of the mapping search: quick (default), perfect or proven to within `gap`
+    gap: 0.02
 
 Where a memory's size varies and its energies do not, they follow the square root of the size, its stated area and
 leakage the size itself (`memories: fixed` keeps them); the study's assumptions say so.
@@ -36,12 +38,16 @@ import yaml
 from hwsim.accelerator import find_spec, load_accelerator
 from hwsim.bits import parse_wxay
 from hwsim.errors import SpecError
+from hwsim.explore.bill import LOSS
+from hwsim.explore.budgets import NAMES, parse_budgets
+from hwsim.explore.choices import FIRST_LAST, Freedom, parse_limit, parse_widths
+from hwsim.explore.sensitivities import Sensitivities, read_sensitivities
 from hwsim.machine import Accelerator
 from hwsim.spec.strict_yaml import Document, read_document
 
 KEYS = ("model", "accelerator", "bits", "search", "limits", "objectives", "sampler", "trials", "generation", "seed",
-        "memories", "mapping")  # fmt: skip
-BITS_KEYS = ("weights", "activations", "first_last", "sensitivities", "minimise", "budgets")
+        "memories", "mapping", "effort", "gap")  # fmt: skip
+BITS_KEYS = ("weights", "activations", "first_last", "limits", "sensitivities", "minimise", "budgets")
 OBJECTIVES = ("energy_pj", "latency_cycles", "area_mm2", "power_mw", "edp_pj_s", "weight_bits", "loss")
 LIMITS = ("area_mm2", "power_mw", "energy_pj", "latency_cycles", "weight_bits", "loss")
 SAMPLERS = ("grid", "random", "nsga2", "tpe")
@@ -82,6 +88,8 @@ class Space:
     seed: int = 0
     scale_memories: bool = True
     mapping: str = "energy"
+    effort: str = "quick"
+    gap: float = 0.0
     text: str = field(default="", repr=False)
 
     @property
@@ -161,8 +169,8 @@ def child(here: Any, step: str, where: str) -> Any:
         raise SpecError(f"{where}: no such part; the spec has {', '.join(named)}")
     if isinstance(here, dict) and step in here:
         return cast(dict[str, Any], here)[step]
-    known = ", ".join(map(str, cast(dict[str, Any], here))) if isinstance(here, dict) else "nothing below"
-    raise SpecError(f"{where}: unknown key; there are {known}")
+    there = ", ".join(map(str, cast(dict[str, Any], here))) if isinstance(here, dict) else "nothing below"
+    raise SpecError(f"{where}: unknown key; there are {there}")
 
 
 def scale_memory(data: dict[str, Any], base: dict[str, Any], key: str, touched: set[str]) -> None:
@@ -178,6 +186,43 @@ def scale_memory(data: dict[str, Any], base: dict[str, Any], key: str, touched: 
     for name, power in (("read_energy_pj", 0.5), ("write_energy_pj", 0.5), ("area_mm2", 1.0), ("leakage_mw", 1.0)):
         if name in memory and f"{stem}.{name}" not in touched:
             memory[name] = float(before[name]) * ratio**power
+
+
+def freedom_of(bits: Mapping[str, Any]) -> Freedom:
+    """What may vary, of `bits` as a mapping. Raises SpecError."""
+    return Freedom(
+        parse_widths(str(bits.get("weights", "2..8")), "weights"),
+        parse_widths(str(bits.get("activations", "2..8")), "activations"),
+        known(str(bits.get("first_last", "8bit")), FIRST_LAST, "first_last"),
+        tuple(parse_limit(text, "limits") for text in texts_of(bits, "limits")),
+    )
+
+
+def solved_for(bits: Mapping[str, Any], clock_mhz: float) -> tuple[str, dict[str, float], Sensitivities | None]:
+    """(measure to minimise, budgets, sensitivities if any), of `bits` as a mapping. Raises SpecError."""
+    file = bits.get("sensitivities")
+    found = read_sensitivities(Path(str(file))) if file else None
+    name = str(bits.get("minimise", "loss" if found else "energy"))
+    measure = NAMES[known(name, tuple(NAMES), "minimise")]
+    budgets = parse_budgets(texts_of(bits, "budgets"), clock_mhz, "budgets")
+    if found is None and LOSS in (measure, *budgets):
+        raise SpecError("the loss needs `sensitivities: FILE` (python -m quant.sensitivity writes one)")
+    return measure, budgets, found
+
+
+def texts_of(bits: Mapping[str, Any], key: str) -> list[str]:
+    """A list of texts. Raises SpecError."""
+    value = bits.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in cast(list[Any], value)):
+        raise SpecError(f"{key}: expected a list of texts, got {value!r}")
+    return cast(list[str], value)
+
+
+def known(name: str, names: Sequence[str], place: str) -> str:
+    """A name, if it is one of several. Raises SpecError."""
+    if name not in names:
+        raise SpecError(f"{place}: expected one of {', '.join(names)}, got {name!r}")
+    return name
 
 
 def read_space(path: Path) -> Space:
@@ -224,6 +269,8 @@ class SpaceReader:
             seed=self.number("seed", 0, least=0) or 0,
             scale_memories=self.word("memories", ("scaled", "fixed"), "scaled") == "scaled",
             mapping=self.word("mapping", ("energy", "latency", "edp"), "energy"),
+            effort=self.word("effort", ("quick", "perfect", "proven"), "quick"),
+            gap=self.share("gap"),
             text=self.path.read_text(encoding="utf-8"),
         )
         if space.sampler != "grid" and space.trials is None:
@@ -313,6 +360,11 @@ class SpaceReader:
                 self.complain(("bits", key), f"unknown key; expected some of {', '.join(BITS_KEYS)}")
         if "sensitivities" in said and not Path(str(said["sensitivities"])).is_absolute():
             said = {**said, "sensitivities": str(self.path.parent / str(said["sensitivities"]))}
+        try:
+            freedom_of(said)
+            solved_for(said, 1.0)
+        except SpecError as problem:
+            self.problems += [f"{self.document.place(('bits',))}: {line}" for line in problem.problems]
         return said
 
     def limits(self) -> dict[str, float]:
@@ -359,6 +411,14 @@ class SpaceReader:
             self.complain((key,), f"expected one of {', '.join(allowed)}, got {value!r}")
             return fallback
         return str(value)
+
+    def share(self, key: str) -> float:
+        """A number from 0; 0 where there is none."""
+        value = self.data.get(key, 0.0)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+            self.complain((key,), f"expected a number from 0, such as 0.02, got {value!r}")
+            return 0.0
+        return float(value)
 
     def number(self, key: str, fallback: int | None, least: int = 1) -> int | None:
         """A whole number."""

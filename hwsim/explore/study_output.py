@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from hwsim.explore.figures import DrawingError, as_png, scatter_figure, scatter_page
+from hwsim.explore.figures import DrawingError, as_png, scatter_figure, scatter_page, volume_figure
 from hwsim.explore.journal import Record
-from hwsim.explore.space import NETWORK, Space
+from hwsim.explore.output import train_command, trains
+from hwsim.explore.sensitivities import Sensitivities
+from hwsim.explore.space import NETWORK, Space, solved_for
 from hwsim.explore.study import front_of, objectives_of, reference, volume_of
+from hwsim.explore.trial import network_key
 from hwsim.report import rows_to_csv
 from hwsim.workload import write_atomically
+
+NOT_MEASURED = Sensitivities("", "", {})
 
 
 def assumptions(space: Space) -> list[str]:
@@ -70,18 +76,8 @@ def write_study(space: Space, records: Sequence[Record], folder: Path, model: st
     write_atomically(written[1], json.dumps(about, indent=1, allow_nan=False) + "\n")
     written += write_parquet(rows, folder / "study.parquet")
     for record in front:
-        place = folder / f"point_{record['trial']:04d}"
-        spec = yaml.safe_dump(space.spec(record["parameters"]), sort_keys=False)
-        write_atomically(place / "spec.yaml", spec)
-        bits = yaml.safe_dump({"default": "W8A8", **record["widths"]}, sort_keys=False)
-        said = space.bits if isinstance(space.bits, str) else f"{place / 'bits.yaml'}"
-        if record["widths"]:
-            write_atomically(place / "bits.yaml", bits)
-        shown = {k: v for k, v in record["parameters"].items() if k in NETWORK}
-        note = f"# network variant: {shown}\n" if shown else ""
-        command = f"python -m hwsim.evaluate {model} {place / 'spec.yaml'} --bits {said}\n"
-        write_atomically(place / "commands.txt", note + command)
-        written += [place / "spec.yaml", place / "commands.txt"]
+        written += write_point(space, record, folder, model)
+    written += draw_hypervolume(rows, folder / "hypervolume.png")
     if front and len(space.objectives) > 1:
         x, y = space.objectives[:2]
         good = [record for record in records if record["status"] == "ok"]
@@ -93,6 +89,39 @@ def write_study(space: Space, records: Sequence[Record], folder: Path, model: st
         except DrawingError:
             pass
     return written
+
+
+def write_point(space: Space, record: Record, folder: Path, model: str) -> list[Path]:
+    """The machine, the bits and the commands of a point; a network variant is the study's own file of it."""
+    place = folder / f"point_{record['trial']:04d}"
+    default = space.bits if isinstance(space.bits, str) else "W8A8"
+    files = {
+        "spec.yaml": yaml.safe_dump(space.spec(record["parameters"]), sort_keys=False),
+        "bits.yaml": yaml.safe_dump({"default": default, **record["widths"]}, sort_keys=False),
+    }
+    if record.get("overrides"):
+        files["overrides.yaml"] = yaml.safe_dump(record["overrides"], sort_keys=False)
+    variant = {key.removeprefix("network."): v for key, v in record["parameters"].items() if key in NETWORK}
+    subject = str(folder / "networks" / network_key(record["parameters"])) if variant else model
+    lines = [shlex.join(["python", "-m", "hwsim.evaluate", subject, str(place / "spec.yaml"), "--bits",
+                         str(place / "bits.yaml")])]  # fmt: skip
+    if trains(model) and "resolution" not in variant:  # quant.train takes images as they are
+        data = "" if isinstance(space.bits, str) else (solved_for(space.bits, 1.0)[2] or NOT_MEASURED).data
+        bits = None if record.get("overrides") else default
+        lines.append(shlex.join(train_command(place, model, data, bits, variant)))
+    files["commands.txt"] = "".join(line + "\n" for line in lines)
+    for name, text in files.items():
+        write_atomically(place / name, text)
+    return [place / name for name in files]
+
+
+def draw_hypervolume(rows: Sequence[dict[str, Any]], path: Path) -> list[Path]:
+    """The share of the box that is dominated, trial by trial; nothing where too many trials leave it out."""
+    volumes = [row["hypervolume"] for row in rows]
+    if not volumes or None in volumes:
+        return []
+    write_atomically(path, as_png(volume_figure(volumes)))
+    return [path]
 
 
 def write_parquet(rows: Sequence[dict[str, Any]], path: Path) -> list[Path]:

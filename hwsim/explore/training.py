@@ -22,7 +22,7 @@ from typing import Any
 from hwsim.errors import HwsimError, SpecError
 from hwsim.explore.figures import DrawingError, as_png, scatter_figure, scatter_page
 from hwsim.explore.journal import Journal, Record
-from hwsim.explore.output import Point, train_command
+from hwsim.explore.output import Point, train_command, trains
 from hwsim.explore.trial import Task
 from hwsim.explore.workers import Workers
 from hwsim.pareto import non_dominated
@@ -64,7 +64,7 @@ def extra_options(text: str) -> list[str]:
 
 def trainable(model: str) -> None:
     """Raises SpecError where `quant.train` cannot start from what MODEL names."""
-    if Path(model).suffix == ".json" or ":" in model or (Path(model).exists() and not Path(model).is_dir()):
+    if not trains(model):
         raise SpecError(f"--train: {model}: expected a zoo name with public weights, or a checkpoint folder of a float "
                         "network")  # fmt: skip
 

@@ -5,7 +5,6 @@ Runs in any process: it needs the space, a folder with the networks as saved wor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -14,16 +13,14 @@ from hwsim.bits import assign_bits
 from hwsim.errors import HwsimError
 from hwsim.explore.allocate import Solver
 from hwsim.explore.bill import LOSS, bit_problem
-from hwsim.explore.budgets import NAMES, parse_budgets
-from hwsim.explore.choices import Freedom, parse_widths
 from hwsim.explore.journal import Record
+from hwsim.explore.output import overrides
 from hwsim.explore.problem import InfeasibleBudget
-from hwsim.explore.sensitivities import read_sensitivities
-from hwsim.explore.space import NETWORK, Parameters, Space
+from hwsim.explore.space import NETWORK, Parameters, Space, freedom_of, solved_for
 from hwsim.machine import Accelerator
 from hwsim.plan import Plan, plan_network
 from hwsim.pricing.area import component_areas
-from hwsim.search import Objective
+from hwsim.search import Effortful, Objective
 from hwsim.workload import Workload, load_workload
 
 Task = tuple[int, Parameters]
@@ -54,38 +51,32 @@ def one(space: Space, networks: Path, trial: int, parameters: Parameters) -> Rec
         area = sum(part.area_mm2 for part in component_areas(machine))
         if area > space.limits.get("area_mm2", area):
             return {**record, "status": "over", "why": "area_mm2", "values": {"area_mm2": area}}
-        values, widths = price(space, machine, network(networks / network_key(parameters)))
+        values, bits = price(space, machine, network(networks / network_key(parameters)))
     except HwsimError as problem:
         return {**record, "status": "infeasible", "why": str(problem).splitlines()[0]}
     over = [name for name, limit in space.limits.items() if values.get(name, 0.0) > limit]
-    return {**record, "status": "over" if over else "ok", "why": " ".join(over), "values": values, "widths": widths}
+    return {**record, "status": "over" if over else "ok", "why": " ".join(over), "values": values, **bits}
 
 
 def price(space: Space, machine: Accelerator, workload: Workload) -> tuple[dict[str, float], dict[str, Any]]:
-    """What a machine costs with its best bits, and those bits (empty where they are the same for all)."""
-    objective = cast(Objective, space.mapping)
+    """What a machine costs with its best bits, and those bits as `bits` and `overrides` (nothing where all have the
+    same)."""
+    objective, effort = cast(Objective, space.mapping), cast(Effortful, space.effort)
     if isinstance(space.bits, str):
-        return totals(plan_network(assign_bits(workload, space.bits), machine, objective)), {}
-    said: Mapping[str, Any] = space.bits
-    file = said.get("sensitivities")
-    losses = read_sensitivities(Path(file)).for_network(workload) if file else None
-    freedom = Freedom(
-        parse_widths(str(said.get("weights", "2..8")), "bits.weights"),
-        parse_widths(str(said.get("activations", "2..8")), "bits.activations"),
-        str(said.get("first_last", "8bit")),
-    )
-    made = bit_problem(workload, machine, freedom, losses, objective, on_chip=True)
-    minimised = NAMES.get(str(said.get("minimise", "loss" if losses else "energy")), "")
-    budgets = parse_budgets(said.get("budgets", ()), machine.clock_mhz)
+        network = assign_bits(workload, space.bits)
+        return totals(plan_network(network, machine, objective, effort=effort, gap=space.gap)), {}
+    minimised, budgets, measured = solved_for(space.bits, machine.clock_mhz)
+    losses = measured.for_network(workload) if measured else None
+    made = bit_problem(workload, machine, freedom_of(space.bits), losses, objective, on_chip=True)
     try:
         solution = Solver(made.problem).best(minimised, budgets)
     except InfeasibleBudget as problem:
         problem.args = (f"{problem}".replace("\n", "; "),)
         raise
-    found = totals(made.exact(solution))
+    found = totals(plan_network(made.at(solution), machine, objective, effort=effort, gap=space.gap))
     if LOSS in solution.values:
         found[LOSS] = solution.values[LOSS]
-    return found, made.bits_file(solution)
+    return found, {"widths": made.bits_file(solution), "overrides": overrides(made, solution)}
 
 
 def totals(plan: Plan) -> dict[str, float]:

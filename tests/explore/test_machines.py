@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from hwsim.explore.command import main
 from hwsim.explore.journal import Journal
 from hwsim.explore.space import read_space
 from hwsim.explore.study import run_study
+from hwsim.explore.study_output import write_point
 from hwsim.explore.trial import evaluate
 from hwsim.explore.workers import Here, Local, Pace, timed
 from hwsim.plan import plan_network
@@ -95,6 +97,61 @@ def test_a_point_is_the_price_of_its_machine(tmp_path: Path) -> None:
     assert record["trial"] == 3
 
 
+def test_each_front_point_has_its_machine_its_bits_and_its_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hwsim.evaluate import main as evaluate_main
+
+    bits = {"weights": "2,4,8", "activations": "8", "minimise": "bops", "limits": ["second.weight=4..8"]}
+    out = tmp_path / "out"
+    path = space_file(tmp_path, bits=bits, search={BUFFER: [65536]})
+    assert main(["machines", str(path), "--out", str(out), "--quiet"]) == 0
+    place = out / "point_0000"
+    assert yaml.safe_load((place / "overrides.yaml").read_text())["second"]["weight_bits"] == 4
+    (line,) = (place / "commands.txt").read_text().splitlines()  # a saved workload is priced, not trained
+    asked = shlex.split(line)
+    assert asked[:3] == ["python", "-m", "hwsim.evaluate"]
+    capsys.readouterr()
+    assert evaluate_main([*asked[3:], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["totals"]["energy_pj"] == float(rows(out)[0]["energy_pj"])
+    assert (out / "hypervolume.png").stat().st_size > 5000
+
+
+def test_the_commands_of_a_zoo_network_train_it(tmp_path: Path) -> None:
+    space = read_space(space_file(tmp_path, model="resnet8", bits="W4A4"))
+    record = {"trial": 3, "parameters": space.point([0, 0]), "widths": {}}
+    write_point(space, record, tmp_path, "resnet8")
+    train = shlex.split((tmp_path / "point_0003" / "commands.txt").read_text().splitlines()[1])
+    assert train[:9] == [
+        "python",
+        "-m",
+        "quant.train",
+        "--model",
+        "resnet8",
+        "--weights",
+        "pretrained",
+        "--data",
+        "DATA",
+    ]
+    assert train[9:11] == ["--bits", "W4A4"]
+    variant = {**record, "parameters": {**record["parameters"], "network.width": 0.5}}
+    write_point(space, variant, tmp_path, "resnet8")
+    price, train_it = (tmp_path / "point_0003" / "commands.txt").read_text().splitlines()
+    assert str(tmp_path / "networks" / "network_width-0.5.json") in price
+    assert "--model-arg width=0.5 --data" in train_it
+
+
+def test_a_study_may_ask_for_proven_mappings(tmp_path: Path) -> None:
+    space = read_space(space_file(tmp_path, effort="proven", gap=0.02, search={BUFFER: [65536]}))
+    (tmp_path / "network.json").write_text((tmp_path / "net.json").read_text())
+    (record,) = evaluate(space, tmp_path, [(0, {BUFFER: 65536})])
+    quick = read_space(space_file(tmp_path, search={BUFFER: [65536]}))
+    (simple,) = evaluate(quick, tmp_path, [(0, {BUFFER: 65536})])
+    plan = plan_network(assign_bits(residual(), "W4A4"), space.machine({BUFFER: 65536}), effort="proven", gap=0.02)
+    assert record["values"]["energy_pj"] == plan.cost.totals.energy_pj
+    assert record["values"]["mapping_gap_max"] < simple["values"]["mapping_gap_max"]
+
+
 def test_limits_drop_points_and_impossible_ones_name_the_closest(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,7 +168,7 @@ def test_bits_are_solved_for_each_machine(tmp_path: Path) -> None:
     (tmp_path / "network.json").write_text((tmp_path / "net.json").read_text())
     (record,) = evaluate(space, tmp_path, [(0, {BUFFER: 65536})])
     assert record["status"] == "ok"
-    assert record["widths"]["second"]["weight"] == 2
+    assert record["widths"]["second"]["weight"] == record["overrides"]["second"]["weight_bits"] == 2
     tight = space_file(tmp_path, bits={**bits, "budgets": ["peak=1B"]}, search={BUFFER: [65536]})
     (none,) = evaluate(read_space(tight), tmp_path, [(0, {BUFFER: 65536})])
     assert none["status"] == "infeasible"
@@ -184,6 +241,15 @@ def test_a_study_belongs_to_its_space_and_to_one_driver(tmp_path: Path, capsys: 
         ({"sampler": "tpe"}, "tpe needs `trials: N`"),
         ({"bits": "W4"}, "expected W<bits>A<bits>"),
         ({"bits": {"width": 4}}, "expected some of weights"),
+        ({"bits": {"weights": "4..2"}}, "bits: weights: the range '4..2' is empty"),
+        ({"bits": {"budgets": ["latency=5parsecs"]}}, "expected a unit of cycles"),
+        ({"bits": {"budgets": "energy=2mJ"}}, "budgets: expected a list of texts"),
+        ({"bits": {"limits": ["second=4"]}}, "expected LAYERS.weight=WIDTHS"),
+        ({"bits": {"sensitivities": "none.json"}}, "none.json: cannot be read"),
+        ({"bits": {"minimise": "loss"}}, "the loss needs `sensitivities: FILE`"),
+        ({"bits": {"first_last": "8"}}, "first_last: expected one of free, 8bit"),
+        ({"effort": "hard"}, "expected one of quick, perfect, proven"),
+        ({"gap": -1}, "expected a number from 0"),
         ({"accelerator": "bit_fusoin"}, "did you mean bit_fusion"),
         ({"nonsense": 1, "model": None}, "unknown key; expected some of model"),
     ],
