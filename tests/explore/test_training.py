@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from hwsim.evaluate import load_model
 from hwsim.explore.choices import Freedom, free_choices
 from hwsim.explore.command import main
 from hwsim.explore.training import TrainingFailed, chosen, train, train_points
-from hwsim.explore.workers import Here
+from hwsim.explore.workers import Cluster, Here
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NETWORK = str(ROOT / "networks" / "digits_silu_float")
@@ -56,7 +57,7 @@ def trained(out: Path) -> list[dict[str, str]]:
 
 def test_a_point_is_trained_and_the_front_redrawn(losses: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert main(command(losses, out, "--train", "1", "--train-options", "--epochs 0.1 --threads 1")) == 0
+    assert main(command(losses, out, "--train", "1", "--train-options", "--epochs 0.02 --threads 1")) == 0
     (row,) = trained(out)
     assert row["point"] == "point_01"
     assert row["on_front"] == "True"
@@ -163,16 +164,73 @@ def test_a_training_that_was_stopped_goes_on_from_its_checkpoint(
     assert given == [["--model", "resnet8", "--json"], ["--resume", "--out", str(tmp_path), "--json"]]
 
 
+def test_a_cluster_trains_each_point_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers as threads of this process, so that what they start can be replaced."""
+    distributed: Any = pytest.importorskip("distributed")
+    asked: list[str] = []
+
+    def run(words: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(Path(words[words.index("--out") + 1]).parent.name)
+        result = json.dumps({"finished": True, "test_accuracy_percent": 80.0 + len(asked[-1]), "seconds": 1.0})
+        return subprocess.CompletedProcess(words, 0, result, "")
+
+    monkeypatch.setattr("hwsim.explore.training.subprocess", SimpleNamespace(run=run))
+    points: list[Any] = [Named("a"), Named("bb"), Named("ccc")]
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as local:
+        workers = Cluster(local.scheduler_address)
+        try:
+            found = [
+                train_points(points, tmp_path, "resnet8", "cifar10", [], workers, lambda _: None) for _ in range(2)
+            ]
+        finally:
+            workers.close()
+    assert found == [{"a": 81.0, "bb": 82.0, "ccc": 83.0}] * 2
+    assert sorted(asked) == ["a", "bb", "ccc"]
+
+
+@pytest.mark.slow
+def test_a_cluster_whose_worker_is_killed_trains_as_this_process_does(
+    losses: Path, tmp_path: Path, cluster: tuple[str, list[subprocess.Popen[bytes]]]
+) -> None:
+    """Two points on two workers; one worker is killed with its training under way, which goes on elsewhere."""
+    address, workers = cluster
+    options = "--epochs 1 --threads 1 --checkpoint-minutes 0.01"
+    out = tmp_path / "out"
+    more = ["--train", "2", "--scheduler", address, "--train-options", options]
+    driver = subprocess.Popen([sys.executable, "-m", "hwsim.explore", *command(losses, out, *more)], cwd=ROOT,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+    while driver.poll() is None and not list(out.glob("point_*/trained/settings.json")):
+        time.sleep(0.05)
+    assert driver.poll() is None, "the training was over before a worker could be killed"
+    workers[0].kill()  # the nanny; its worker ends with it, and the training with the worker
+    _, errors = driver.communicate(timeout=900)
+    assert driver.returncode == 0, errors.decode()
+    calm = tmp_path / "calm"
+    assert main(command(losses, calm, "--train", "2", "--train-options", options)) == 0
+    keys = ("point", "energy_pj", "test_accuracy_percent", "on_front")
+    assert [[r[k] for k in keys] for r in trained(out)] == [[r[k] for k in keys] for r in trained(calm)]
+
+
 @pytest.mark.slow
 def test_trainings_survive_kills_of_driver_and_workers(losses: Path, tmp_path: Path) -> None:
-    """The driver is killed three times at growing moments; its trainings end with it and go on in the next run."""
+    """The driver is killed before anything is trained, with checkpoints there, and with one point finished."""
     out = tmp_path / "out"
     options = "--epochs 3 --threads 1 --checkpoint-minutes 0.01"
     train = ["--train", "2", "--processes", "2", "--train-options", options]
     asked = [sys.executable, "-m", "hwsim.explore", *command(losses, out, *train)]
-    for seconds in (12, 16, 20):
+
+    def finished() -> bool:
+        journal = out / "training" / "journal.jsonl"
+        return journal.exists() and journal.read_bytes().count(b"\n") > 0
+
+    for there in (
+        lambda: (out / "training" / "study.json").exists(),
+        lambda: any(out.glob("point_*/trained/settings.json")),
+        finished,
+    ):
         process = subprocess.Popen(asked, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(seconds)
+        while process.poll() is None and not there():
+            time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
     done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ})
