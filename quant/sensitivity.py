@@ -235,10 +235,19 @@ def check_additivity(
 
 
 def agreement(predicted: Sequence[float], measured: Sequence[float]) -> tuple[float, float]:
-    """(Spearman's rank correlation, least-squares slope through zero) of what was measured against predictions."""
-    ranks = [np.argsort(np.argsort(values)) for values in (predicted, measured)]
-    correlation = float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if len(predicted) > 1 else float("nan")
+    """(Spearman's rank correlation, least-squares slope through zero) of what was measured against predictions.
+
+    The correlation is NaN where either is the same everywhere.
+    """
+    varied = len(set(predicted)) > 1 and len(set(measured)) > 1
+    correlation = float(np.corrcoef(ranks_of(predicted), ranks_of(measured))[0, 1]) if varied else float("nan")
     return correlation, float(np.dot(predicted, measured) / max(np.dot(predicted, predicted), 1e-300))
+
+
+def ranks_of(values: Sequence[float]) -> np.ndarray:
+    """Ranks from 1; equal values share the mean of theirs."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place]
 
 
 def squared_error(subject: Subject, made: nn.Module, name: str) -> float:
