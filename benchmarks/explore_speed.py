@@ -1,13 +1,15 @@
 """Design points priced per second: bit assignments from tables, and new machines with a certified search each.
 
     python -m benchmarks.explore_speed [--bits resnet18 mobilenet_v2] [--machines resnet18] [--spec eyeriss_v1]
-                                       [--workers here 2 cluster]
+                                       [--joint resnet18 mobilenet_v2] [--workers here 2 cluster]
 
 Bits: random assignments of 1 to 8 bits to every tensor of a table, 10,000 a batch, tensors on chip and lower bounds
 included. Machines: array rows and columns, the sizes of the shared buffer and the weight scratchpad, drawn at random
-around the spec; each layer searched anew at W8A8 without the cache, `proven` to the gaps asked for. One core is CPU
-seconds of this process. `2` is two local processes, `cluster` a local dask.distributed cluster of two workers; both in
-wall seconds after every worker has its tables and has worked once, so on a busy machine they say little.
+around the spec; each layer searched anew at W8A8 without the cache, `proven` to the gaps asked for. Joint: machines
+drawn around bit_fusion; for each the tables of 2, 4 and 8 bits built anew and its bits solved exactly (least loss, made
+up as 4^-bits, at an energy midway between the least and that of 8 bits). One core is CPU seconds of this process. `2`
+is two local processes, `cluster` a local dask.distributed cluster of two workers; both in wall seconds after every
+worker has its tables and has worked once, so on a busy machine they say little.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ import numpy as np
 from hwsim.accelerator import find_spec, load_accelerator
 from hwsim.bits import assign_bits
 from hwsim.evaluate import load_model
+from hwsim.explore.allocate import Solver
+from hwsim.explore.bill import bit_problem
+from hwsim.explore.choices import Freedom, free_choices
 from hwsim.explore.journal import Record
 from hwsim.explore.space import machine_of, put
 from hwsim.explore.workers import Cluster, Local, Workers
@@ -42,8 +47,14 @@ AXES = {
         "hierarchy.pe.axes.rows.size": (8, 10, 12, 14, 16),
         "hierarchy.glb.size_bits": (442368, 663552, 884736, 1327104),
         "hierarchy.filter_spad.size_bits": (1792, 2688, 3584, 5376),
-    }
+    },
+    "bit_fusion": {
+        "hierarchy.fusion_units.axes.rows.size": (8, 12, 16, 24, 32),
+        "hierarchy.fusion_units.axes.columns.size": (8, 16, 24, 32),
+        "hierarchy.input_buffer.size_bits": (131072, 262144, 524288),
+    },
 }
+JOINT_SPEC = "bit_fusion"
 BATCH = 10_000
 
 
@@ -82,6 +93,25 @@ def search_machines(model: str, spec: str, gap: float, tasks: list[Any]) -> list
     for seed, _ in tasks:
         found = search_network(workload, machine_at(spec, seed), "energy", effort="proven", gap=gap)
         records.append({"trial": seed, "gap": max(f.certificate.gap for f in found.values())})
+    return records
+
+
+def solve_machines(model: str, tasks: list[Any]) -> list[Record]:
+    """Each task is one new machine with its best bits; its record has their energy."""
+    os.environ[ENVIRONMENT] = ""
+    workload, freedom = load_model(model, None, False), Freedom((2, 4, 8), (2, 4, 8))
+    records: list[Record] = []
+    for seed, _ in tasks:
+        machine = machine_at(JOINT_SPEC, seed)
+        coded = assign_bits(workload, "W8A8")
+        sites = [site for entry in free_choices(coded, machine, freedom) for site in entry.sites]
+        losses = {site: {bits: 4.0**-bits for bits in (2, 4, 8)} for site in sites}
+        made = bit_problem(workload, machine, freedom, losses, on_chip=True)
+        solver = Solver(made.problem)
+        ends = [solver.best("energy_pj", {}), solver.best("loss", {})]
+        budget = sum(end.values["energy_pj"] for end in ends) / 2
+        found = solver.best("loss", {"energy_pj": budget})
+        records.append({"trial": seed, "energy_pj": found.values["energy_pj"]})
     return records
 
 
@@ -132,7 +162,8 @@ def main() -> None:
     parse.add_argument("--machines", nargs="*", default=["resnet18"], metavar="MODEL")
     parse.add_argument("--spec", default="eyeriss_v1", choices=list(AXES))
     parse.add_argument("--gaps", nargs="+", type=float, default=[0.0, 0.02])
-    parse.add_argument("--count", type=int, default=8, help="machines per gap")
+    parse.add_argument("--count", type=int, default=8, help="machines per gap, or joint ones")
+    parse.add_argument("--joint", nargs="*", default=["resnet18", "mobilenet_v2"], metavar="MODEL")
     parse.add_argument("--workers", nargs="+", default=["here", "2", "cluster"], metavar="WHERE")
     options = parse.parse_args()
     unit = {"here": "per CPU s, one core", "2": "per s, two processes", "cluster": "per s, cluster of two workers"}
@@ -151,6 +182,12 @@ def main() -> None:
                 worst = max(record["gap"] for record in records)
                 print(f"{model} on machines around {options.spec}, gap asked for {gap:g}: {each:.2f} machines "
                       f"{unit.get(where, where)}; largest gap {100 * worst:.3f} %", flush=True)  # fmt: skip
+    for model in options.joint:
+        for where in options.workers:
+            each, _ = rate(functools.partial(solve_machines, model), options.count, where)
+            print(
+                f"{model}: {each:.2f} machines around {JOINT_SPEC} with exact bits {unit.get(where, where)}", flush=True
+            )
 
 
 if __name__ == "__main__":
