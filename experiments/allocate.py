@@ -45,14 +45,18 @@ def energy_pj(network: str, widths: Widths, machine: Accelerator) -> float:
 
 
 def allocate(
-    network: str, spec: str, bits: str, file: Path, freedom: Freedom | None = None
+    network: str, spec: str, bits: str, file: Path, freedom: Freedom | None = None, share: float = 1.0
 ) -> tuple[Widths, float, float, float]:
-    """(widths by layer, predicted loss, energy, energy of one width). Raises InfeasibleBudget, SpecError."""
+    """(widths by layer, predicted loss, energy, energy of one width), at most a `share` of that energy.
+
+    Raises InfeasibleBudget, SpecError.
+    """
     machine = load_accelerator(spec)
-    budget = evaluate(workload_of(Job(network, (), bits=bits, config="1")), machine).cost.totals.energy_pj
+    uniform = evaluate(workload_of(Job(network, (), bits=bits, config="1")), machine).cost.totals.energy_pj
     workload = workload_of(Job(network, (), bits="W8A8", config="1"))
     losses = read_sensitivities(file).for_network(workload)
     made = bit_problem(workload, machine, freedom or Freedom(), losses, on_chip=True)
+    budget = share * uniform
     points = list(front(made.problem, LOSS, ENERGY))
 
     def priced(place: int) -> float:
@@ -61,7 +65,7 @@ def allocate(
     # Energies of whole networks fall along the front as the tables' do, but for what stays on chip.
     low = bisect.bisect_left(range(len(points)), True, key=lambda place: priced(place) <= budget)
     if low < len(points):
-        return overrides(made, points[low]), points[low].values[LOSS], priced(low), budget
+        return overrides(made, points[low]), points[low].values[LOSS], priced(low), uniform
     raise InfeasibleBudget(f"{network} on {spec}: nothing costs as little as {bits}", (ENERGY,), None)
 
 
@@ -75,20 +79,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("bits", help="such as W4A4")
     parser.add_argument("--sensitivities", type=Path, help="default: results/sensitivities/NETWORK_finetune.json")
     parser.add_argument("--widths", default="2,3,4,5,6,8", help="widths allowed (default: %(default)s)")
+    parser.add_argument("--share", type=float, default=1.0, help="of the energy of one width (default: all of it)")
     parser.add_argument("--out", type=Path, default=ALLOCATIONS)
     options = parser.parse_args(arguments)
     file = options.sensitivities or Path(f"results/sensitivities/{options.network}_finetune.json")
     try:
         allowed = parse_widths(options.widths, "--widths")
         freedom = Freedom(allowed, allowed)
-        widths, loss, found, budget = allocate(options.network, options.machine, options.bits, file, freedom)
+        widths, loss, found, budget = allocate(
+            options.network, options.machine, options.bits, file, freedom, options.share
+        )
         method = read_sensitivities(file).method
     except HwsimError as problem:
         print(f"experiments.allocate: {problem}", file=sys.stderr)
         return problem.exit_code
-    target = options.out / f"{options.network}-{options.machine}-{options.bits.lower()}-{method}.yaml"
+    less = f"_{100 * options.share:.0f}" if options.share < 1 else ""
+    target = options.out / f"{options.network}-{options.machine}-{options.bits.lower()}-{method}{less}.yaml"
     made = (f"python -m experiments.allocate {options.network} {options.machine} {options.bits} --sensitivities {file} "
-            f"--widths {options.widths}")  # fmt: skip
+            f"--widths {options.widths}" + (f" --share {options.share:g}" if less else ""))  # fmt: skip
     said = f"# {made}\n# predicted loss {loss:.4g}, {found * 1e-6:.2f} uJ ({options.bits}: {budget * 1e-6:.2f} uJ)\n"
     text = said + yaml.safe_dump(widths, sort_keys=False)
     write_atomically(target, lambda opened: opened.write(text.encode()))

@@ -89,8 +89,8 @@ PROFILES = {
         epochs=(("W2A2", 1.0),),
         allocations=(
             "resnet8-bit_fusion-w4a4", "resnet8-unpu-w4a4", "resnet8-stripes-w4a4", "resnet8-bit_fusion-w2a2",
-            *(f"resnet8-{machine}-{bits}-finetune" for bits in ("w4a4", "w2a2")
-              for machine in ("stripes", "unpu", "bit_fusion")),
+            "resnet8-stripes-w4a4-finetune", "resnet8-unpu-w4a4-finetune", "resnet8-bit_fusion-w4a4-finetune",
+            "resnet8-stripes-w2a2-finetune", "resnet8-unpu-w4a4-finetune_90",
         ),
     ),
     "gpu": Profile(
