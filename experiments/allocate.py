@@ -21,7 +21,7 @@ from experiments.jobs import ALLOCATIONS, Job
 from experiments.pricing import workload_of
 from hwsim.accelerator import load_accelerator
 from hwsim.errors import HwsimError
-from hwsim.evaluate import evaluate
+from hwsim.evaluate import Request, evaluate
 from hwsim.explore.allocate import front
 from hwsim.explore.bill import ENERGY, LOSS, bit_problem
 from hwsim.explore.choices import Freedom, parse_widths
@@ -35,13 +35,14 @@ from quant.convert import quantize
 from quant.data import write_atomically
 
 Widths = dict[str, dict[str, int]]
+QUICK = Request(effort="quick")  # as trained networks are priced beside each other
 
 
 def energy_pj(network: str, widths: Widths, machine: Accelerator) -> float:
     """What a network quantized to these widths costs."""
     model, _ = quantize(models.create(network), weight_bits=8, act_bits=8, config=1, overrides=widths)
     shape = (1, *models.info(network).input_shape_for())
-    return evaluate(extract(model, torch.zeros(shape), name=network), machine).cost.totals.energy_pj
+    return evaluate(extract(model, torch.zeros(shape), name=network), machine, QUICK).cost.totals.energy_pj
 
 
 def allocate(
@@ -52,7 +53,7 @@ def allocate(
     Raises InfeasibleBudget, SpecError.
     """
     machine = load_accelerator(spec)
-    uniform = evaluate(workload_of(Job(network, (), bits=bits, config="1")), machine).cost.totals.energy_pj
+    uniform = evaluate(workload_of(Job(network, (), bits=bits, config="1")), machine, QUICK).cost.totals.energy_pj
     workload = workload_of(Job(network, (), bits="W8A8", config="1"))
     losses = read_sensitivities(file).for_network(workload)
     made = bit_problem(workload, machine, freedom or Freedom(), losses, on_chip=True)

@@ -26,6 +26,7 @@ from hwsim.search import Effortful, Objective, given_mappings
 from hwsim.workload import FORMAT, Workload, load_workload
 
 OBJECTIVES = ("energy", "latency", "edp")
+EFFORTS = ("auto", "proven", "perfect", "quick")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Request:
     config: str = "auto"
     first_last: str = "same"
     mapping: Path | None = None
-    effort: Effortful = "quick"
+    effort: Effortful = "auto"
     gap: float = 0.0
     time_limit_s: float | None = None
     zero_shares: Mapping[str, float] | None = None  # share of zero codes at each layer's input, where measured
@@ -174,8 +175,14 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--objective", default="energy", choices=OBJECTIVES)
     parse.add_argument("--mapping", type=Path, metavar="FILE", help="price this mapping instead of searching")
     proofs = parse.add_mutually_exclusive_group()
-    proofs.add_argument("--proven", action="store_true", help="search each layer until nothing better can exist")
-    proofs.add_argument("--perfect", action="store_true", help="the same among factors that divide, in less time")
+    proofs.add_argument(
+        "--effort", default="auto", choices=EFFORTS,
+        help="auto: each layer's mapping is proven the best of a space that about a second allows for (default); "
+        "proven: with remainders, however long; perfect: among factors that divide; quick: a good one, unproven",
+    )  # fmt: skip
+    proofs.add_argument("--proven", dest="effort", action="store_const", const="proven", help="--effort proven")
+    proofs.add_argument("--perfect", dest="effort", action="store_const", const="perfect", help="--effort perfect")
+    proofs.add_argument("--quick", dest="effort", action="store_const", const="quick", help="--effort quick")
     parse.add_argument("--gap", type=parse_fraction, default=0.0, help="with a proof: stop at this relative gap (0)")
     parse.add_argument("--time-limit", type=parse_seconds, metavar="S", help="with a proof: seconds per layer at most")
     parse.add_argument(
@@ -204,14 +211,14 @@ def run(arguments: Sequence[str] | None = None) -> None:
         config=options.config,
         first_last=options.first_last,
         mapping=options.mapping,
-        effort="proven" if options.proven else "perfect" if options.perfect else "quick",
+        effort=options.effort,
         gap=options.gap,
         time_limit_s=options.time_limit,
         zero_shares=load_zero_shares(options.zero_shares) if options.zero_shares else None,
     )
     report = evaluate(workload, accelerator, request)
     written = write_report(report, options.out) if options.out else []
-    explanations = explain(report) if options.explain else ()
+    explanations = explain(report, request.effort) if options.explain else ()
     if explanations and options.out:
         written.append(write_explanations(explanations, options.out))
     if options.json:

@@ -29,7 +29,7 @@ from hwsim.pricing.mac import mac_cost, refusals
 from hwsim.pricing.moves import operand_bits
 from hwsim.pricing.stages import Stage, effective_layer, fuse
 from hwsim.report import Report, rows_to_csv
-from hwsim.search import GIVEN, Found, Objective, search
+from hwsim.search import GIVEN, Effortful, Found, Objective, search
 from hwsim.workload import Layer, Tensor, activation_inputs, write_atomically
 
 Side = Literal["weight", "input"]
@@ -102,14 +102,14 @@ def plural(bits: int) -> str:
     return f"{bits} bit" if bits == 1 else f"{bits} bits"
 
 
-def explain(report: Report) -> tuple[Explanation, ...]:
-    """Both operands of every layer with MACs. Equal layers with equal mappings are explained once."""
+def explain(report: Report, effort: Effortful = "quick") -> tuple[Explanation, ...]:
+    """Both operands of every layer with MACs; `effort` of new searches: the report's. Equal ones are explained once."""
     stages = {s.layer.name: s for s in fuse(report.workload, report.accelerator.capabilities)}
     resident, touching = frozenset(report.cost.resident), neighbours(report)
     known: dict[object, tuple[Explanation, ...]] = {}
     explanations: list[Explanation] = []
     for name, found in report.found.items():
-        study = Study(stages[name], found, report.accelerator, resident, report.objective)
+        study = Study(stages[name], found, report.accelerator, resident, report.objective, effort)
         if study.key not in known:
             known[study.key] = tuple(study.explain(side) for side in ("weight", "input"))
         for part in known[study.key]:
@@ -142,6 +142,7 @@ class Study:
     accelerator: Accelerator
     resident: frozenset[str]
     objective: str
+    effort: Effortful = "quick"
 
     @cached_property
     def layer(self) -> Layer:
@@ -259,7 +260,8 @@ class Study:
         objective: Objective = (
             "latency" if self.objective == "latency" else "edp" if self.objective == "edp" else "energy"
         )
-        return search(self.layer, self.accelerator, objective, seeds=tuple(f.mapping for f in candidates))
+        seeds = tuple(f.mapping for f in candidates)
+        return search(self.layer, self.accelerator, objective, seeds=seeds, effort=self.effort)
 
 
 def end_of_run(bits: int, changes: list[Change]) -> int:

@@ -19,8 +19,9 @@ from hwsim.counts import Counts, count_accesses
 from hwsim.errors import HwsimError, InfeasibleMapping, SpecError
 from hwsim.machine import OPERANDS, Accelerator, Operand
 from hwsim.mapper import cache as search_cache
-from hwsim.mapper.certify import TOLERANCE, certified_search
+from hwsim.mapper.certify import TOLERANCE, certified_search, unrollings_at_most
 from hwsim.mapper.certify import Search as KernelSearch
+from hwsim.mapper.native import has_kernel
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.quick import Candidates, Effort, bound_cycles, bound_pj, candidates
 from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal, check, validate
@@ -29,7 +30,8 @@ from hwsim.pricing.stages import effective_workload
 from hwsim.workload import Layer, Tensor, Workload
 
 Objective = Literal["energy", "latency", "edp"]
-Effortful = Literal["quick", "perfect", "proven"]
+Effortful = Literal["quick", "perfect", "proven", "auto"]
+UNROLLINGS = 150_000  # `auto` proves spaces of at most so many: about a second
 RUNGS: tuple[int, ...] = (1, 2, 4, 8)  # widths whose searches hand their mapping down to narrower ones
 
 
@@ -134,6 +136,7 @@ def search(
     `quick`: a good mapping in milliseconds and a simple bound. `proven`: best-first until nothing better exists among
     unrollings of any size and temporal loops that divide what is left, until the proven gap is at most `gap`, or for
     `time_limit_s` (the certificate says which). `perfect`: the same among factors that divide, in less time.
+    `auto`: `proven`, or `perfect`, where the kernel is there and the unrollings are at most UNROLLINGS; else `quick`.
     `seeds`: further mappings to consider, where they are legal. Raises InfeasibleMapping when no tile fits, naming the
     smallest need; CapabilityError when the machine cannot run the layer.
     """
@@ -147,12 +150,14 @@ def search(
     if known is not None:
         return known
     problem = Problem(layer, accelerator)
+    if effort == "auto":
+        effort = within_reach(problem)
     pricing = Pricing(layer, accelerator, objective)
     for mapping in dict.fromkeys(seeds):
         pricing.value(mapping)
     bound, space, exhaustive, covered = lower_bound(problem, objective), SPACE, False, 0
     root = 0.0, 0.0
-    ways = Effort() if objective == "energy" else Effort(chains=4)
+    ways = Effort() if objective == "energy" and effort == "quick" else Effort(chains=4)
     hunt = None if effort == "quick" else certified_search(problem, objective, pricing.value, effort == "proven")
     if not isinstance(hunt, KernelSearch):  # numpy's search looks at far too much without a good mapping
         covered += pricing.propose(candidates(problem, ways))
@@ -178,6 +183,15 @@ def search(
     if effort == "quick" or exhaustive:
         search_cache.store(key, remembered(found))
     return found
+
+
+def within_reach(problem: Problem) -> Effortful:
+    """The largest space whose proof takes about a second."""
+    if not has_kernel(problem):
+        return "quick"
+    if unrollings_at_most(problem, True) <= UNROLLINGS:
+        return "proven"
+    return "perfect" if unrollings_at_most(problem, False) <= UNROLLINGS else "quick"
 
 
 class Pricing:

@@ -116,7 +116,7 @@ def look_up_table(
     for pair in dict.fromkeys(pairs):
         narrowed = assign_bits(workload, pair)
         try:
-            plan = plan_network(narrowed, accelerator, objective)
+            plan = plan_network(narrowed, accelerator, objective, effort="auto")
         except (CapabilityError, InfeasibleMapping) as problem:
             if len(pairs) == 1:
                 raise

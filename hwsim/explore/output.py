@@ -124,6 +124,7 @@ def train_command(
 
 def commands(place: Path, model: str, data: str) -> str:
     """How to price and to train a point; `data` is the data set that the sensitivities were measured on."""
-    price = ["python", "-m", "hwsim.evaluate", model, str(place / "spec.yaml"), "--bits", str(place / "bits.yaml")]
+    price = ["python", "-m", "hwsim.evaluate", model, str(place / "spec.yaml"), "--quick",
+             "--bits", str(place / "bits.yaml")]  # fmt: skip
     train = [shlex.join(train_command(place, model, data))] if trains(model) else []
     return "".join(line + "\n" for line in (shlex.join(price), *train))

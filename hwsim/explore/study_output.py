@@ -103,8 +103,8 @@ def write_point(space: Space, record: Record, folder: Path, model: str) -> list[
         files["overrides.yaml"] = yaml.safe_dump(record["overrides"], sort_keys=False)
     variant = {key.removeprefix("network."): v for key, v in record["parameters"].items() if key in NETWORK}
     subject = str(folder / "networks" / network_key(record["parameters"])) if variant else model
-    lines = [shlex.join(["python", "-m", "hwsim.evaluate", subject, str(place / "spec.yaml"), "--bits",
-                         str(place / "bits.yaml")])]  # fmt: skip
+    lines = [shlex.join(["python", "-m", "hwsim.evaluate", subject, str(place / "spec.yaml"), "--effort", space.effort,
+                         "--bits", str(place / "bits.yaml")])]  # fmt: skip
     if trains(model) and "resolution" not in variant:  # quant.train takes images as they are
         data = "" if isinstance(space.bits, str) else (solved_for(space.bits, 1.0)[2] or NOT_MEASURED).data
         bits = None if record.get("overrides") else default

@@ -32,7 +32,7 @@ from hwsim.mapper.nest import write_path
 from hwsim.mapper.prices import COST, ENERGY, MIXED, TIME, Linear, Prices, linear
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.timing import COMPUTE, VECTOR, Regime, Timing
-from hwsim.mapper.unrolling import Unrollings, unrollings
+from hwsim.mapper.unrolling import Unrollings, axis_choices, unrollings
 from hwsim.mapping import Mapping
 
 CHUNK = 64
@@ -303,6 +303,17 @@ class Search:
             return bound + self.rounding_cycles
         cycles = float(self.timing.compute_cycles(self.spatial[[row]])[0])
         return bound * (1 + TOLERANCE + self.rounding_cycles / cycles + more_pj * cycles / bound)
+
+
+def unrollings_at_most(problem: Problem, remainders: bool) -> int:
+    """A bound on the unrollings of a search, without listing them."""
+    divided = {dim for _, pair in window_ranks(problem) for dim in pair}
+    choices = (
+        len(axis_choices(problem, index, axis, remainders, None, divided))
+        for index, array in enumerate(problem.arrays)
+        for axis in array.axes
+    )
+    return math.prod(choices)
 
 
 def rounding_cycles(timing: Timing) -> float:

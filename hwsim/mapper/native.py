@@ -1,4 +1,4 @@
-"""The C kernel of the certified search: compiled once with the system's compiler, kept in the cache folder.
+"""The C kernel of the certified search: compiled with the package or at its first use (`compiler`).
 
 Without a working compiler `open_kernel` gives None and the search runs in numpy (`certify_numpy`), slower but equal.
 """
@@ -7,28 +7,21 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import math
 import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.machine import OPERANDS
+from hwsim.mapper import compiler
 from hwsim.mapper.halos import window_ranks
 from hwsim.mapper.lattice import Ints
 from hwsim.mapper.prices import Linear, Prices, crossings_of
 from hwsim.mapper.problem import Crossing, Problem
 
-SOURCE = Path(__file__).with_name("kernel.c")
-FLAGS = ("-O3", "-shared", "-fPIC", "-std=gnu11")
 # As in kernel.c; a problem beyond these is left to numpy.
 DIMS, ARRAYS, CROSSINGS, HOLDERS, POOLS, SLOTS, POINTS, TABLES = 8, 6, 64, 8, 6, 4, 32 * 64, 6
 LEVELS = ARRAYS + 1
@@ -180,7 +173,12 @@ def open_kernel(problem: Problem, remainders: bool = False) -> Kernel | None:
     None without a compiler, or where the problem is larger than its tables.
     """
     library = compiled()
-    return Kernel(problem, library, remainders) if library is not None and fits(problem) else None
+    return Kernel(problem, library, remainders) if library is not None and has_kernel(problem) else None
+
+
+def has_kernel(problem: Problem) -> bool:
+    """Whether `open_kernel` gives one."""
+    return compiled() is not None and fits(problem)
 
 
 def fits(problem: Problem) -> bool:
@@ -246,58 +244,20 @@ def described_problem(problem: Problem) -> tuple[list[Crossing], ProblemC]:
     return known, p
 
 
-# --- compiling --------------------------------------------------------------------------------------------------------
+# --- loading ----------------------------------------------------------------------------------------------------------
 
 
 @functools.cache
 def compiled() -> ctypes.CDLL | None:
-    """kernel.c compiled for this machine and kept in the cache folder, or None without a working compiler."""
+    """The kernel compiled for this machine, or None without a working compiler."""
     if os.environ.get("HWSIM_KERNEL") == "numpy":
         return None
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None or not SOURCE.is_file():
-        return None
-    key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), compiler.encode(), " ".join(FLAGS).encode(), processor()]))
-    for folder in cache_folders():
-        path = folder / f"mapper_{key.hexdigest()[:20]}.so"
+    for path in compiler.compiled_files():
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not path.is_file():
-                compile_to(compiler, path)
             return declared(ctypes.CDLL(str(path)))
-        except (OSError, subprocess.SubprocessError):
+        except OSError:
             continue
     return None
-
-
-def cache_folders() -> list[Path]:
-    """Where the compiled kernel may lie: the user's cache folder, else a temporary one of the user's own."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    return [Path(home) / "hwsim", Path(tempfile.gettempdir()) / f"hwsim-{user}"]
-
-
-def processor() -> bytes:
-    """What tells processors apart for -march=native: a home folder may be shared by several kinds."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor().encode()
-    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})).encode()
-
-
-def compile_to(compiler: str, path: Path) -> None:
-    """Compile beside `path` and move into place, so that processes starting together do not read half a file."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        made = Path(scratch) / path.name
-        for extra in ((), None):
-            native = [] if extra is None else ["-march=native"]
-            command = [compiler, *FLAGS, *native, str(SOURCE), "-o", str(made), "-lm"]
-            done = subprocess.run(command, capture_output=True, timeout=60, check=False)
-            if done.returncode == 0:
-                os.replace(made, path)
-                return
-        raise subprocess.SubprocessError(f"{compiler} could not compile {SOURCE.name}")
 
 
 def declared(library: ctypes.CDLL) -> ctypes.CDLL:

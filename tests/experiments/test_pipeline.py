@@ -24,7 +24,7 @@ from experiments import (
 from experiments.pricing import Prices, job_of, price_job, price_point, refresh_accuracies, workload_of
 from hwsim import verify
 from hwsim.accelerator import load_accelerator
-from hwsim.evaluate import evaluate
+from hwsim.evaluate import Request, evaluate
 from hwsim.evaluate import main as evaluate_main
 from tests.experiments import browser
 
@@ -74,7 +74,7 @@ def test_prices_are_those_of_evaluate(results: Path) -> None:
     row = next(
         r for r in table.read(results / "pareto.csv") if r["config"] == "4" and r["accelerator"] == "gemmini_16x16"
     )
-    totals = evaluate(workload_of(job_of(row)), load_accelerator("gemmini_16x16")).cost.totals
+    totals = evaluate(workload_of(job_of(row)), load_accelerator("gemmini_16x16"), Request(effort="quick")).cost.totals
     assert float(row["energy_pj"]) == pytest.approx(totals.energy_pj, rel=1e-7)
     assert int(row["peak_activation_bits"]) == totals.peak_activation_bits
 

@@ -72,7 +72,7 @@ def test_a_front_leaves_tables_figures_and_files_that_other_commands_read(
     assert (out / "front.png").stat().st_size > 5000
     assert "plotly" in (out / "front.html").read_text(encoding="utf-8")
     last = out / front[-1]["point"]
-    assert evaluate([str(model), "bit_fusion", "--bits", str(last / "bits.yaml"), "--json"]) == 0
+    assert evaluate([str(model), "bit_fusion", "--quick", "--bits", str(last / "bits.yaml"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["totals"]["energy_pj"] == float(front[-1]["energy_pj"])
     overrides = yaml.safe_load((last / "overrides.yaml").read_text())
     assert overrides["second"] == {"weight_bits": 2, "act_bits": 2}

@@ -69,7 +69,8 @@ def test_a_grid_prices_every_point_and_leaves_files_that_reproduce_it(
     assert f"{len(front)} on the front" in said
     for row in front:
         place = out / f"point_{int(row['trial']):04d}"
-        assert evaluate_main([str(tmp_path / "net.json"), str(place / "spec.yaml"), "--bits", "W4A4", "--json"]) == 0
+        network = str(tmp_path / "net.json")
+        assert evaluate_main([network, str(place / "spec.yaml"), "--quick", "--bits", "W4A4", "--json"]) == 0
         totals = json.loads(capsys.readouterr().out)["totals"]
         assert totals["energy_pj"] == float(row["energy_pj"])
         assert totals["latency_cycles"] == float(row["latency_cycles"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import itertools
 import json
@@ -15,13 +16,15 @@ from hwsim.counts import count_accesses
 from hwsim.errors import InfeasibleMapping
 from hwsim.machine import OPERANDS, Accelerator, Array, Axis, Capabilities, MacUnit, Memory, Operand, VectorUnit
 from hwsim.mapper import cache as search_cache
-from hwsim.mapper.certify import certified_search
+from hwsim.mapper import compiler
+from hwsim.mapper.certify import certified_search, unrollings_at_most
+from hwsim.mapper.native import has_kernel
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.quick import bound_pj
 from hwsim.mapping import Mapping, validate
 from hwsim.plan import plan_network
 from hwsim.pricing.layer_cost import price
-from hwsim.search import lower_bound, search, search_network
+from hwsim.search import PROVEN, Effortful, lower_bound, search, search_network
 from hwsim.workload import DIMS, Layer, Loops, Tensor, Workload
 from tests.strategies import random_mapping
 
@@ -312,3 +315,41 @@ def test_proofs_cover_unrollings_that_do_not_divide() -> None:
     assert proven.certificate.value <= perfect.certificate.value
     assert "remainders of unrollings" in proven.certificate.space
     assert "perfect factors" in perfect.certificate.space
+
+
+def test_auto_proves_what_is_within_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, machine = conv(16, 8, 14, 3), load_accelerator("eyeriss_v1")
+    problem = Problem(layer, machine)
+    assert has_kernel(problem), "the proofs need a C compiler"
+    few, many = unrollings_at_most(problem, False), unrollings_at_most(problem, True)
+    assert 1 < few < many
+    reaches: list[tuple[int, Effortful]] = [(many, "proven"), (few, "perfect"), (few - 1, "quick")]
+    values: list[float] = []
+    for most, effort in reaches:
+        monkeypatch.setattr("hwsim.search.UNROLLINGS", most)
+        certificate = search(layer, machine, effort="auto").certificate
+        assert certificate.space == PROVEN[effort]
+        assert certificate.exhaustive == (effort != "quick")
+        values.append(certificate.value)
+    assert values[0] <= values[1] <= values[2]
+    monkeypatch.setattr("hwsim.search.UNROLLINGS", many)
+    monkeypatch.setattr("hwsim.search.has_kernel", lambda problem: False)
+    assert search(layer, machine, effort="auto").certificate.space == PROVEN["quick"]
+
+
+def test_the_kernel_of_the_installation_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = tmp_path / "package" / "kernel.c"
+    source.parent.mkdir()
+    source.write_text("int one(void) { return 1; }\n")
+    cc = compiler.find_compiler()
+    assert cc, "the proofs need a C compiler"
+    monkeypatch.setattr(compiler, "SOURCE", source)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    cached = next(compiler.compiled_files())
+    assert cached.parent == tmp_path / "cache" / "hwsim"
+    assert ctypes.CDLL(str(cached)).one() == 1
+    installed = source.with_name(cached.name)
+    compiler.compile_to(cc, installed)
+    assert next(compiler.compiled_files()) == installed
+    source.write_text("int two(void) { return 2; }\n")  # another source is another file
+    assert next(compiler.compiled_files()) not in (cached, installed)
