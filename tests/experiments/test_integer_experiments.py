@@ -65,7 +65,7 @@ def test_every_committed_case_is_exact() -> None:
 
 def test_the_table_of_padding_policies_contrasts_them_with_asymmetric_weights() -> None:
     rows = table.read(ROOT / "experiments" / "data" / "offset_is_free.csv")
-    text = offset_is_free.markdown(rows)
+    text = offset_is_free.page(rows)
     assert all(f"`{name}`" in text for name in offset_is_free.MACHINES)
     for (machine, bits), members in table.group(rows, "machine", "bits").items():
         energy = {row["variant"]: float(row["energy_percent"]) for row in members}
