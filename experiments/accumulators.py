@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import table
+from experiments.command_line import measure_main
 from experiments.tables import markdown
-from hwsim.errors import exit_code_of
 from hwsim.integer.accuracy import top1_percent
 from hwsim.integer.lower import lower
 from hwsim.integer.run import Machine, Mode
@@ -59,11 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bits", nargs="+", type=int, default=[20, 19, 18, 17, 16, 15, 14])
     parser.add_argument("--converter-bits", nargs="+", type=int, default=[9, 8, 7, 6, 5])
     parser.add_argument("--rows", type=int, default=64, help="products summed before each conversion")
-    parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--out", type=Path, default=TABLE)
-    given = parser.parse_args(arguments)
-    return exit_code_of(lambda: run(given), ValueError)
+    return measure_main(parser, run, arguments, images=200, out=TABLE)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""What the training experiments' command lines share: --profile, --seeds, --only, --minutes, --out, torchrun."""
+"""What the experiments' command lines share: training ones --profile, --seeds, --only, --minutes, --out, torchrun;
+those that measure on test images --images, --data-dir, --out.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ import torch.distributed as dist
 
 from experiments.jobs import Job, Runner, share_of, with_float_jobs
 from experiments.profiles import PROFILES, Profile
+from hwsim.errors import exit_code_of
 from quant.loop import rank
 
 Jobs = Callable[[Profile], Sequence[Job]]
@@ -132,3 +135,19 @@ def train(name: str, options: argparse.Namespace, jobs: Jobs) -> int:
     if rank() == 0:
         print("done" if finished else "stopped early; the same command goes on")
     return 0 if finished else 3
+
+
+def measure_main(
+    parse: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace], None],
+    arguments: Sequence[str] | None,
+    *,
+    images: int,
+    out: Path,
+) -> int:
+    """Run a measurement on test images whose rows go to `out`; the exit code."""
+    parse.add_argument("--images", type=int, default=images, help=f"test images ({images})")
+    parse.add_argument("--data-dir", type=Path)
+    parse.add_argument("--out", type=Path, default=out, help=f"CSV ({out})")
+    given = parse.parse_args(arguments)
+    return exit_code_of(lambda: run(given), ValueError)

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from experiments import table
+from experiments.command_line import measure_main
 from experiments.tables import markdown
-from hwsim.errors import exit_code_of
 from hwsim.integer.certificate import needs_border
 from hwsim.integer.compare import compare, reference, reference_codes
 from hwsim.integer.lower import lower
@@ -216,12 +216,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--policies", nargs="+", choices=PADDING_POLICIES, default=list(PADDING_POLICIES), help="of float networks"
     )
-    parser.add_argument("--images", type=int, default=1000, help="test images (10000: all of them)")
     parser.add_argument("--batches", type=int, default=2, help="batches of 128 training images to calibrate on")
-    parser.add_argument("--data-dir")
-    parser.add_argument("--out", type=Path, default=TABLE)
-    given = parser.parse_args(arguments)
-    return exit_code_of(lambda: run(given), ValueError)
+    return measure_main(parser, run, arguments, images=1000, out=TABLE)
 
 
 if __name__ == "__main__":

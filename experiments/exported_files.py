@@ -16,8 +16,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from experiments import table
+from experiments.command_line import measure_main
 from experiments.tables import markdown
-from hwsim.errors import exit_code_of
 from hwsim.export_c import export
 from hwsim.integer.c_check import run_compiled
 from hwsim.integer.lower import lower
@@ -115,11 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the CSV and print it; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments.exported_files", description=__doc__)
     parser.add_argument("checkpoints", nargs="+", type=Path)
-    parser.add_argument("--images", type=int, default=500)
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--out", type=Path, default=TABLE)
-    given = parser.parse_args(arguments)
-    return exit_code_of(lambda: run(given), ValueError)
+    return measure_main(parser, run, arguments, images=500, out=TABLE)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from experiments import table
+from experiments.command_line import measure_main
 from experiments.tables import markdown
-from hwsim.errors import exit_code_of
 from hwsim.integer.run import Machine, Mode
 from hwsim.integer.tflite import lower_tflite
 from hwsim.integer.tflite_kernels import tflite_rules
@@ -101,11 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments.int8_resnet8", description=__doc__)
     parser.add_argument("file", type=Path, help="pretrainedResnet_quant.tflite of MLPerf Tiny")
-    parser.add_argument("--images", type=int, default=10000, help="test images (default: all)")
-    parser.add_argument("--data-dir")
-    parser.add_argument("--out", type=Path, default=TABLE)
-    given = parser.parse_args(arguments)
-    return exit_code_of(lambda: run(given), ValueError)
+    return measure_main(parser, run, arguments, images=10000, out=TABLE)
 
 
 if __name__ == "__main__":
