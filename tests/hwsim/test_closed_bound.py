@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import math
 import random
 
 import numpy as np
@@ -9,10 +12,11 @@ import pytest
 
 from hwsim.accelerator import load_accelerator
 from hwsim.errors import HwsimError
-from hwsim.mapper.certify import Search, certified_search
-from hwsim.mapper.closed_bound import hyperbola
+from hwsim.machine import Memory
+from hwsim.mapper.certify import NODES, Search, certified_search, spacings
+from hwsim.mapper.closed_bound import fewest_points, hyperbola
 from hwsim.mapper.problem import Problem
-from hwsim.workload import Layer, Loops
+from hwsim.workload import DIMS, Layer, Loops
 from tests.hwsim.test_search_exhaustive import strided
 from tests.hwsim.test_search_machines import small_layer, some_machine, uneven_layer
 
@@ -59,6 +63,76 @@ def test_never_above_the_bound_of_a_lattice() -> None:
 def test_never_above_the_bound_of_a_lattice_on_more_machines() -> None:
     for seed in range(100, 5000):
         check(seed)
+
+
+def wide_layer(rng: random.Random) -> Layer:
+    """Windows of up to 6 x 6 over up to 12 x 12 outputs, with strides, dilations and loops that they do not see."""
+    bounds = dict.fromkeys(DIMS, 1)
+    for dim in rng.choice(("PR", "QS", "PRQS")):
+        bounds[dim] = rng.choice((2, 3, 4, 5, 6) if dim in "RS" else (2, 4, 6, 8, 12))
+    for dim in rng.sample(("K", "C", "G", "N"), k=rng.randint(1, 2)):
+        bounds[dim] = rng.choice((2, 4, 6, 8, 16))
+    return strided(Loops(**bounds), rng.choice((1, 1, 2, 3)), rng.choice((1, 1, 2)))
+
+
+def cheapest(search: Search, row: int) -> float:
+    """The least objective of an unrolling: exact paths for every distance between array elements; NaN if cut short."""
+    found, offsets = math.inf, np.ascontiguousarray(search.offsets[:, row])
+    for spacing in spacings(search.problem, search.spatial[row]):
+        path = search.kernel.path(search.spatial[row], spacing, offsets, search.idle_pj, math.inf, NODES)
+        found = min(found, path.value if path.steps or math.isinf(path.value) else math.nan)
+    return found
+
+
+def check_exactly(seed: int) -> None:
+    """A few unrollings of one layer with wide windows, those nearest to their lattices' bounds among them."""
+    rng = random.Random(seed)
+    machine = some_machine(rng)
+    more = rng.choice((1, 1, 1, 2, 4, 8))
+    grown = tuple(
+        dataclasses.replace(node, size_bits=node.size_bits * more)
+        if isinstance(node, Memory) and node.size_bits
+        else node
+        for node in machine.hierarchy
+    )
+    problem = Problem(wide_layer(rng), dataclasses.replace(machine, hierarchy=grown))
+    try:
+        search = opened(problem, ("energy", "latency")[seed % 2], bool(seed // 2 % 2))
+    except HwsimError:
+        return
+    if search is None:
+        pytest.skip("no kernel")
+    search.start(None)
+    rows = np.arange(len(search.spatial))
+    closed = search.objectives(rows, search.least_sums.T)
+    lattice = search.objectives(rows, search.kernel.bounds(search.spatial, np.zeros_like(search.spatial))[0])
+    for row in {*np.argsort(lattice - closed)[:3].tolist(), *rng.sample(range(len(rows)), k=min(3, len(rows)))}:
+        assert not closed[row] > cheapest(search, row) * (1 + 1e-9), (seed, row)
+
+
+def test_never_above_the_cheapest_path_where_windows_are_wide() -> None:
+    for seed in range(200):
+        check_exactly(seed)
+
+
+@pytest.mark.slow
+def test_never_above_the_cheapest_path_where_windows_are_wide_on_more_machines() -> None:
+    for seed in range(200, 20_000):
+        check_exactly(seed)
+
+
+def test_fewest_points_are_those_of_the_best_choice() -> None:
+    for a, b, most_m, most_n in itertools.product((1, 2, 3, 4), (1, 2, 3), (1, 3, 5), (1, 2, 4)):
+        for m, n in itertools.product(range(1, most_m + 1), range(1, most_n + 1)):
+            least = min(
+                len({a * i + b * j for i in some for j in others})
+                for some in itertools.combinations(range(most_m), m)
+                for others in itertools.combinations(range(most_n), n)
+            )
+            found = fewest_points((a, b), [np.array([float(m)]), np.array([float(n)])], (most_m, most_n))[0]
+            assert found <= least
+            if (m, n) == (most_m, most_n):
+                assert found == least
 
 
 @pytest.mark.parametrize("spec", SPECS)
