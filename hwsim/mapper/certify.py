@@ -199,7 +199,7 @@ class Search:
         root: tuple[float, float] | None = None
         while True:
             least = min(heap[0].bound if heap else math.inf, cheap[0] if len(cheap) else math.inf)
-            if root is None and heap and heap[0].bound == least:
+            if root is None and self.priced and heap and heap[0].bound == least:
                 root = least, time.process_time() - began
             if not self.open(least, gap):
                 self.covered += int(self.points[rows].sum())

@@ -129,13 +129,13 @@ class ClosedBound:
     def sums(self, prices: Linear) -> Rows:
         """The least sum per unrolling."""
         costs = self.level_costs(prices)
+        constant = [self.per_group(prices.constant[r]) for r in range(len(self.crossings))]
         total = np.zeros(self.rows)
-        for x in range(len(OPERANDS)):
-            total += self.cheapest(x, lambda r: self.per_group(prices.constant[r]))
         for array in range(self.arrays):
             total += self.boundary(
                 lambda r, j=array: self.crossings[r].segment <= j < self.crossings[r].parent_segment,
                 lambda r, j=array: costs[r, j + 1] + (costs[r, j] if self.crossings[r].segment == j else 0.0),
+                lambda r, j=array: constant[r] if self.crossings[r].segment == j else 0.0,
             )
         for segment in range(self.arrays + 1):
             for mac in (True, False):
@@ -145,33 +145,46 @@ class ClosedBound:
                         and (self.crossings[r].child == "mac") == mac
                     ),
                     lambda r, k=segment: costs[r, k],
+                    lambda r: constant[r],
                 )
         return total
 
-    def cheapest(self, x: int, value: Callable[[int], Rows]) -> Rows:
-        """The least sum over an operand's chains."""
-        return np.min([sum((value(r) for r in chain), np.zeros(self.rows)) for chain in self.chains[x]], axis=0)
+    def boundary(
+        self, crosses: Callable[[int], bool], cost: Callable[[int], Rows], constant: Callable[[int], Rows | float]
+    ) -> Rows:
+        """The least cost of a boundary over the crossings with which the operands may pass it, if they do.
 
-    def boundary(self, crosses: Callable[[int], bool], cost: Callable[[int], Rows]) -> Rows:
-        """The least cost of a boundary over the crossings with which the operands may pass it, if they do."""
-        options: list[set[int | None]] = []
-        for chains in self.chains:
-            mine = [[r for r in chain if crosses(r)] for chain in chains]
-            options.append({r for passing in mine for r in (passing or [None])})
+        Where several memories lie on one side of an array an operand passes the boundary several times. The outermost
+        crossings of all operands want each other's room, then the next ones.
+        """
+        options = [
+            dict.fromkeys(tuple(r for r in reversed(chain) if crosses(r)) for chain in own) for own in self.chains
+        ]
+        together: dict[tuple[int | None, ...], Rows] = {}
         found = np.full(self.rows, np.inf)
         for combination in itertools.product(*options):
-            fixed, shared = np.zeros(self.rows), list[tuple[int, Rows]]()
-            for r in combination:
-                if r is None:
-                    continue
-                each, again = cost(r), self.again[self.operand[r]]
-                if self.every_step(r):
-                    fixed = fixed + each * again
-                else:  # returns that a divided output saves may exceed what it costs here
-                    fixed = fixed + np.minimum(each, 0.0) * again
-                    shared.append((r, np.maximum(each, 0.0)))
-            found = np.minimum(found, fixed + self.contest(shared))
+            value = np.zeros(self.rows)
+            for group in itertools.zip_longest(*combination):
+                if group not in together:
+                    together[group] = self.passing([r for r in group if r is not None], cost, constant)
+                value = value + together[group]
+            found = np.minimum(found, value)
         return found
+
+    def passing(
+        self, crossings: Sequence[int], cost: Callable[[int], Rows], constant: Callable[[int], Rows | float]
+    ) -> Rows:
+        """The least cost of at most one crossing per operand."""
+        fixed, shared = np.zeros(self.rows), list[tuple[int, Rows]]()
+        for r in crossings:
+            each, again = cost(r), self.again[self.operand[r]]
+            fixed = fixed + constant(r)
+            if self.every_step(r):
+                fixed = fixed + each * again
+            else:  # returns that a divided output saves may exceed what it costs here
+                fixed = fixed + np.minimum(each, 0.0) * again
+                shared.append((r, np.maximum(each, 0.0)))
+        return fixed + self.contest(shared)
 
     def contest(self, shared: Sequence[tuple[int, Rows]]) -> Rows:
         """The least cost of crossings that want each other's room: min C_1 N_1 / A + C_2 N_2 / B + C_3."""
