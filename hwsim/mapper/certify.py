@@ -220,6 +220,7 @@ class Search:
                     heapq.heappush(heap, again)
                 if len(self.tables) > known:
                     rows, cheap = self.waiting(rows)
+                    self.raise_bounds(heap)
                 continue
             choices = spacings(self.problem, self.spatial[part.row])
             for start in range(0, len(choices), CHUNK):
@@ -233,6 +234,13 @@ class Search:
         bound = min(least, self.closed, self.left_out, self.best)
         proven = min(bound, self.attained)
         return Proof(proven, not self.open(bound, gap), self.covered, self.priced, *(root or (least, 0.0)))
+
+    def raise_bounds(self, heap: list[Part]) -> None:
+        """Bounds of parts after another regime joined, in closed form."""
+        rows = np.array([part.row for part in heap], dtype=np.int64)
+        for part, bound in zip(heap, self.objectives(rows, self.least_sums[:, rows].T).tolist(), strict=True):
+            part.bound = max(part.bound, bound)
+        heapq.heapify(heap)
 
     def waiting(self, rows: Ints) -> tuple[Ints, NDArray[np.float64]]:
         """Unrollings by their bounds in closed form, the least first."""
