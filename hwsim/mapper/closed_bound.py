@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -53,6 +53,7 @@ class ClosedBound:
         nothing = np.ones((self.rows, 1, len(self.extents)))
         inside = np.concatenate([nothing, np.cumprod(self.spatial, axis=1)], axis=1)
         self.inside = inside.transpose(1, 0, 2)  # [arrays inside, row, dim]
+        self.held = self.inside  # what tiles hold of it at least
         self.steps = np.ceil(self.extents / self.inside[-1] - SLACK)
         # an unrolling that does not divide holds a little less than its extents say
         self.excess = np.maximum(self.steps * self.inside[-1] / self.extents, 1.0).prod(axis=1)
@@ -62,6 +63,8 @@ class ClosedBound:
         self.overlapping = sum(overlaps(c, [problem.extents[dim] for dim in pair]) for pair, c in self.windows)
         self.chains = [list(self.chains_of(x)) for x in range(len(OPERANDS))]
         self.rooms: dict[tuple[int, tuple[int, ...]], Rows] = {}
+        self.costs: dict[tuple[int, int], Rows] = {}
+        self.constants: list[Rows] = []
 
     def chains_of(self, x: int) -> Iterator[list[int]]:
         """Every way from the MAC to the outermost memory, as positions in `crossings`."""
@@ -92,23 +95,43 @@ class ClosedBound:
     def loads(self, r: int, level: int) -> tuple[Rows, Rows]:
         """Elements that pass a level if nothing has to come back; at least and, with idle elements, at most."""
         x, inside = self.operand[r], self.inside[level]
+        (least, most), reach = self.groups(level), self.reach(level)
         seen = set(range(len(self.extents))) - set(self.reuse[x])
         elements = np.ones(self.rows)
         if x == INPUT:
             for pair, coefficients in self.windows:
                 seen -= set(pair)
-                beside, steps = inside[:, pair], self.steps[:, pair]
+                apart, own = self.apart(level)[:, pair], [reach[:, dim] for dim in pair]
                 if self.every_step(r):  # nothing slides; array elements at any distance share what they may
-                    elements *= steps.prod(axis=1) * (beside.sum(axis=1) - 1)
+                    elements *= (self.steps[:, pair] * apart).prod(axis=1) * (inside[:, pair].sum(axis=1) - 1)
                 else:
-                    whole = [self.problem.extents[dim] for dim in pair]
-                    elements *= fewest_points(coefficients, (steps * beside).T, whole)
-                elements *= (self.inside[-1] / inside)[:, pair].prod(axis=1)
+                    points = fewest_points(coefficients, own, self.neighbours(pair, level))
+                    elements *= points * np.maximum(apart, 1.0).prod(axis=1)
         elements *= self.extents[sorted(seen)].prod()
         axes = self.reuse[x]
-        least = np.maximum(self.extents / (self.steps * inside), 1.0)[:, axes].prod(axis=1)
-        most = (self.inside[-1] / inside)[:, axes].prod(axis=1)
-        return elements * least, elements * most
+        return elements * least[:, axes].prod(axis=1), elements * most[:, axes].prod(axis=1)
+
+    # What follows is told otherwise in `any_tiles`: [row, dim] of the groups of MACs inside a level.
+
+    def apart(self, level: int) -> Rows:
+        """Groups among which a dim is divided."""
+        return self.inside[-1] / self.inside[level]
+
+    def groups(self, level: int) -> tuple[Rows, Rows]:
+        """Groups that need what a dim reuses: at least, some of them idle, and at most."""
+        return np.maximum(self.extents / (self.steps * self.inside[level]), 1.0), self.apart(level)
+
+    def reach(self, level: int) -> Rows:
+        """How much of every dim a group sees."""
+        return self.steps * self.inside[level]
+
+    def most_reach(self, level: int) -> Rows:
+        """The most that any group sees."""
+        return self.reach(level)
+
+    def neighbours(self, pair: tuple[int, int], level: int) -> list[float]:
+        """How many values of two dims a group must have to be sure to have all of them, side by side."""
+        return [self.problem.extents[dim] for dim in pair]
 
     def level_costs(self, prices: Linear) -> dict[tuple[int, int], Rows]:
         """C_x of every crossing, level by level."""
@@ -128,37 +151,31 @@ class ClosedBound:
 
     def sums(self, prices: Linear) -> Rows:
         """The least sum per unrolling."""
-        costs = self.level_costs(prices)
-        constant = [self.per_group(prices.constant[r]) for r in range(len(self.crossings))]
-        total = np.zeros(self.rows)
-        for array in range(self.arrays):
-            total += self.boundary(
-                lambda r, j=array: self.crossings[r].segment <= j < self.crossings[r].parent_segment,
-                lambda r, j=array: costs[r, j + 1] + (costs[r, j] if self.crossings[r].segment == j else 0.0),
-                lambda r, j=array: constant[r] if self.crossings[r].segment == j else 0.0,
-            )
+        self.costs = self.level_costs(prices)
+        self.constants = [self.per_group(prices.constant[r]) for r in range(len(self.crossings))]
+        return sum((self.boundary(levels) for levels in self.boundaries), np.zeros(self.rows))
+
+    @cached_property
+    def boundaries(self) -> list[dict[int, list[int]]]:
+        """Per boundary the crossings that pass it and at which of their levels they are charged there."""
+        found: list[dict[int, list[int]]] = []
+        spans = [(c.segment, c.parent_segment, c.child == "mac") for c in self.crossings]
+        for j in range(self.arrays):
+            crossing = {r: inner == j for r, (inner, outer, _) in enumerate(spans) if inner <= j < outer}
+            found.append({r: [j, j + 1] if first else [j + 1] for r, first in crossing.items()})
         for segment in range(self.arrays + 1):
             for mac in (True, False):
-                total += self.boundary(
-                    lambda r, k=segment, mac=mac: (
-                        self.crossings[r].segment == self.crossings[r].parent_segment == k
-                        and (self.crossings[r].child == "mac") == mac
-                    ),
-                    lambda r, k=segment: costs[r, k],
-                    lambda r: constant[r],
-                )
-        return total
+                found.append({r: [segment] for r, span in enumerate(spans) if span == (segment, segment, mac)})
+        return found
 
-    def boundary(
-        self, crosses: Callable[[int], bool], cost: Callable[[int], Rows], constant: Callable[[int], Rows | float]
-    ) -> Rows:
+    def boundary(self, levels: dict[int, list[int]]) -> Rows:
         """The least cost of a boundary over the crossings with which the operands may pass it, if they do.
 
         Where several memories lie on one side of an array an operand passes the boundary several times. The outermost
         crossings of all operands want each other's room, then the next ones.
         """
         options = [
-            dict.fromkeys(tuple(r for r in reversed(chain) if crosses(r)) for chain in own) for own in self.chains
+            dict.fromkeys(tuple(r for r in reversed(chain) if r in levels) for chain in own) for own in self.chains
         ]
         together: dict[tuple[int | None, ...], Rows] = {}
         found = np.full(self.rows, np.inf)
@@ -166,19 +183,21 @@ class ClosedBound:
             value = np.zeros(self.rows)
             for group in itertools.zip_longest(*combination):
                 if group not in together:
-                    together[group] = self.passing([r for r in group if r is not None], cost, constant)
+                    together[group] = self.passing({r: levels[r] for r in group if r is not None})
                 value = value + together[group]
             found = np.minimum(found, value)
         return found
 
-    def passing(
-        self, crossings: Sequence[int], cost: Callable[[int], Rows], constant: Callable[[int], Rows | float]
-    ) -> Rows:
+    def passing(self, levels: dict[int, list[int]]) -> Rows:
         """The least cost of at most one crossing per operand."""
         fixed, shared = np.zeros(self.rows), list[tuple[int, Rows]]()
-        for r in crossings:
-            each, again = cost(r), self.again[self.operand[r]]
-            fixed = fixed + constant(r)
+        for r, mine in levels.items():
+            each, again = (
+                sum((self.costs[r, level] for level in mine), np.zeros(self.rows)),
+                self.again[self.operand[r]],
+            )
+            if self.crossings[r].segment in mine:
+                fixed = fixed + self.constants[r]
             if self.every_step(r):
                 fixed = fixed + each * again
             else:  # returns that a divided output saves may exceed what it costs here
@@ -227,14 +246,13 @@ class ClosedBound:
             elements = crossing.capacity_bits / crossing.bits_per_element
         if self.operand[holder] == INPUT:
             elements = elements * np.where(self.again[INPUT] > 1, 2.0**self.overlapping, 1.0)
-        inside = self.inside[crossing.segment]
         axes = [axis for x in over for axis in self.reuse[x]]
-        room = elements * self.excess / inside[:, axes].prod(axis=1)
+        room = elements * self.excess / self.held[crossing.segment][:, axes].prod(axis=1)
         if self.operand[holder] == INPUT and len(over) > 1:
             # a window of m by n has at least max(m, n) = m n / min(m, n) points
-            narrow = np.ones(self.rows)
-            for pair, _ in self.windows:
-                narrow *= np.minimum(*(self.steps[:, dim] * inside[:, dim] for dim in pair))
+            narrow, reach = np.ones(self.rows), self.most_reach(crossing.segment)
+            for x, y in (pair for pair, _ in self.windows):
+                narrow *= np.minimum(reach[:, x], reach[:, y])
             room = room * np.minimum(narrow, elements)
         return room
 
@@ -256,7 +274,7 @@ def overlaps(coefficients: Sequence[int], whole: Sequence[int]) -> bool:
     return m > b // g and n > a // g
 
 
-def fewest_points(coefficients: Sequence[int], reach: Sequence[Rows], whole: Sequence[int]) -> Rows:
+def fewest_points(coefficients: Sequence[int], reach: Sequence[NDArray[np.float64]], whole: Sequence[float]) -> Rows:
     """Least number of points {a i + b j} of any m values i and n values j of a window rank, of M and N in all.
 
     Values i with equal a i mod b share points, and so do values j with equal b j mod a. All of them are neighbours and
