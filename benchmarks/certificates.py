@@ -4,9 +4,10 @@
     python -m benchmarks.certificates --document
 
 One row per layer, spec and space (`perfect` or `proven`, docs/search.md): price, lower bound, whether the search ended
-by itself within S seconds, CPU seconds with the quick search included, and the root bound (what was known before any
-exact path) with its time. Cache off. Rows that are there already are left alone, so a run that was cut goes on where it
-was; delete rows to measure them again. A spec that cannot run a layer gets a row that says so. `--document` writes the
+by itself within S seconds, CPU seconds with the quick search included, the root bound (what was known once a mapping
+was priced) with its time, and how far the price lies above the bound of all legal mappings, whatever their tile sizes.
+Cache off. Rows that are there already are left alone, so a run that was cut goes on where it was; delete rows to
+measure them again. A spec that cannot run a layer gets a row that says so. `--document` writes the
 tables of docs/search.md.
 """
 
@@ -32,8 +33,8 @@ PAGE = Path("docs/search.md")
 BEGIN, END = "<!-- begin certificates -->\n", "<!-- end -->"
 KEY = ("network", "layer", "spec", "objective", "space")
 COLUMNS = (
-    *KEY, "value", "lower_bound", "gap_percent", "ended", "cpu_s", "root_below_percent", "root_ms", "covered", "priced",
-    "refused",
+    *KEY, "value", "lower_bound", "gap_percent", "ended", "cpu_s", "root_below_percent", "root_ms",
+    "any_tiles_gap_percent", "covered", "priced", "refused",
 )  # fmt: skip
 MEASURED = "mico_measured"  # has no mappings to search
 Row = dict[str, str]
@@ -64,6 +65,7 @@ def proof(layer: Layer, spec: str, objective: Objective, effort: Effortful, seco
         "cpu_s": f"{time.process_time() - began:.3f}",
         "root_below_percent": f"{100 * (1 - c.root_bound / c.value):.4f}",
         "root_ms": f"{1000 * c.root_seconds:.1f}",
+        "any_tiles_gap_percent": f"{100 * c.any_tiles_gap:.4f}",
         "covered": str(c.covered),
         "priced": str(c.priced),
     }
@@ -94,7 +96,14 @@ def run(
 def summary(rows: list[Row]) -> str:
     """Per objective and space a table with a line per spec: CPU seconds per network, layers that did not end."""
     networks = list(NETWORKS)
-    heads = (*networks, "largest gap", "root bound below: median, most", "root, ms", "points covered/s")
+    heads = (
+        *networks,
+        "largest gap",
+        "root bound below: median, most",
+        "root, ms",
+        "above any: median, most",
+        "points covered/s",
+    )
     parts: list[str] = []
     for objective, space in dict.fromkeys((row["objective"], row["space"]) for row in rows):
         lines = [f"| {objective}, {space} | {' | '.join(heads)} |", "|" + " --- |" * (len(heads) + 1)]
@@ -103,11 +112,13 @@ def summary(rows: list[Row]) -> str:
             of_spec = [row for row in mine if row["spec"] == spec]
             cells = [cell([row for row in of_spec if row["network"] == n], len(NETWORKS[n])) for n in networks]
             below = [float(row["root_below_percent"]) for row in of_spec]
+            above = [float(row["any_tiles_gap_percent"]) for row in of_spec]
             covered, seconds = (sum(float(row[name]) for row in of_spec) for name in ("covered", "cpu_s"))
             cells += [
                 f"{max(float(row['gap_percent']) for row in of_spec):.2f} %",
                 f"{statistics.median(below):.2f} %, {max(below):.1f} %",
                 f"{statistics.median(float(row['root_ms']) for row in of_spec):.0f}",
+                f"{statistics.median(above):.2f} %, {max(above):.0f} %",
                 f"{covered / seconds:,.0f}",
             ]
             lines.append(f"| {spec} | {' | '.join(cells)} |")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import statistics
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,12 +45,24 @@ class Report:
     @cached_property
     def assumptions(self) -> list[str]:
         """Every simplification and choice behind the numbers: of extractor, cost model, spec and search."""
-        spaces = sorted({found.certificate.space for found in self.found.values()})
+        spaces = Counter(found.certificate.space for found in self.found.values())
         return [
             *self.workload.notes,
             *self.cost.assumptions,
             *(f"spec: {note}" for note in self.accelerator.notes),
-            *(f"mapping search: {space}" for space in spaces),
+            *(f"mapping search, {count} layers: {space}" for space, count in sorted(spaces.items())),
+            *self.distance_from_any_mapping,
+        ]
+
+    @property
+    def distance_from_any_mapping(self) -> list[str]:
+        """How much less any legal mapping could cost, by the certificates."""
+        gaps = [100 * found.certificate.any_tiles_gap for found in self.found.values()]
+        if not gaps:
+            return []
+        return [
+            f"no legal mapping, whatever its tile sizes, could have a lower {self.objective} by more than this: median "
+            f"{statistics.median(gaps):.2f} % of {len(gaps)} layers, at most {max(gaps):.2f} %"
         ]
 
     @cached_property

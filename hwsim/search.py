@@ -19,11 +19,13 @@ from hwsim.counts import Counts, count_accesses
 from hwsim.errors import HwsimError, InfeasibleMapping, SpecError
 from hwsim.machine import OPERANDS, Accelerator, Operand
 from hwsim.mapper import cache as search_cache
+from hwsim.mapper.any_tiles import ROUNDS, AnyTiles
 from hwsim.mapper.certify import TOLERANCE, certified_search, unrollings_at_most
 from hwsim.mapper.certify import Search as KernelSearch
 from hwsim.mapper.native import has_kernel
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.quick import Candidates, Effort, bound_cycles, bound_pj, candidates
+from hwsim.mapper.timing import Timing
 from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal, check, validate
 from hwsim.pricing.layer_cost import LayerCost, price
 from hwsim.pricing.stages import effective_workload
@@ -32,6 +34,7 @@ from hwsim.workload import Layer, Tensor, Workload
 Objective = Literal["energy", "latency", "edp"]
 Effortful = Literal["quick", "perfect", "proven", "auto"]
 UNROLLINGS = 150_000  # `auto` proves spaces of at most so many: about a second
+ROUNDING = 1e-4  # words and cycles are rounded up once per entry
 RUNGS: tuple[int, ...] = (1, 2, 4, 8)  # widths whose searches hand their mapping down to narrower ones
 
 
@@ -39,9 +42,10 @@ RUNGS: tuple[int, ...] = (1, 2, 4, 8)  # widths whose searches hand their mappin
 class Certificate:
     """How good a mapping is proven to be: `value` and `lower_bound` in the objective's unit (pJ, cycles, pJ*cycles).
 
-    No mapping of `space` has an objective below `lower_bound`; gap = value/lower_bound - 1. `covered`: lattice points
-    the search accounted for; `priced`: mappings priced exactly. `exhaustive`: the search ended by itself.
-    `root_bound`: what a proof knew before any exact path, after `root_seconds`; 0 without a proof.
+    No mapping of `space` has an objective below `lower_bound`; gap = value/lower_bound - 1. No legal mapping at all,
+    whatever its tile sizes, has one below `any_tiles_bound`. `covered`: lattice points the search accounted for;
+    `priced`: mappings priced exactly. `exhaustive`: the search ended by itself. `root_bound`: what a proof knew when
+    it had priced one mapping, after `root_seconds`; 0 without a proof.
     """
 
     objective: Objective
@@ -54,11 +58,17 @@ class Certificate:
     seconds: float = 0.0
     root_bound: float = 0.0
     root_seconds: float = 0.0
+    any_tiles_bound: float = 0.0
 
     @property
     def gap(self) -> float:
         """Relative distance to the bound."""
         return max(0.0, self.value / self.lower_bound - 1.0) if self.lower_bound > 0 else 0.0
+
+    @property
+    def any_tiles_gap(self) -> float:
+        """Relative distance to what holds for every legal mapping."""
+        return max(0.0, self.value / self.any_tiles_bound - 1.0) if self.any_tiles_bound > 0 else 0.0
 
     def revalued(self, cost: LayerCost) -> Certificate:
         """The same bound beside another mapping's cost."""
@@ -68,7 +78,7 @@ class Certificate:
         """As it stands in the report."""
         found = dataclasses.asdict(self)
         del found["seconds"], found["root_seconds"]
-        return {**found, "gap": self.gap}
+        return {**found, "gap": self.gap, "any_tiles_gap": self.any_tiles_gap}
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,7 @@ PROVEN: dict[Effortful, str] = {
     f"the steps that are left; {ORDERS}; not covered: tiles that an idle array element keeps while others reload "
     "theirs, and temporal loops with remainders (tried)",
 }
+EVERYTHING = "every legal mapping, whatever its tile sizes"
 GIVEN = "given mapping, not searched; the bound holds for all legal mappings"
 
 
@@ -113,8 +124,21 @@ def rank_of(cost: LayerCost, objective: Objective) -> tuple[float, float, float]
     )  # fmt: skip
 
 
+def bound_of_all(
+    problem: Problem, objective: Objective, best: tuple[Mapping, Counts, LayerCost] | None, rounds: int
+) -> float:
+    """Bound on the objective over all legal mappings, whatever their tile sizes; `best`: a good one, where known."""
+    simple = lower_bound(problem, objective)
+    if best is None:
+        return simple
+    _, counts, cost = best
+    regimes = (Timing(problem).regime_of(counts),)
+    found = AnyTiles(problem, rounds).bound(objective, regimes, cost.total_energy_pj, float(cost.latency_cycles))
+    return max(simple, found)
+
+
 def lower_bound(problem: Problem, objective: Objective) -> float:
-    """Bound on the objective over all legal mappings."""
+    """A simple bound on the objective over all legal mappings, which needs none."""
     if objective == "latency":
         return float(bound_cycles(problem))
     energy = bound_pj(problem)
@@ -155,32 +179,38 @@ def search(
     pricing = Pricing(layer, accelerator, objective)
     for mapping in dict.fromkeys(seeds):
         pricing.value(mapping)
-    bound, space, exhaustive, covered = lower_bound(problem, objective), SPACE, False, 0
-    root = 0.0, 0.0
     ways = Effort() if objective == "energy" and effort == "quick" else Effort(chains=4)
     hunt = None if effort == "quick" else certified_search(problem, objective, pricing.value, effort == "proven")
-    if not isinstance(hunt, KernelSearch):  # numpy's search looks at far too much without a good mapping
+    in_c = hunt if isinstance(hunt, KernelSearch) else None
+    proof, covered = None, 0
+    if in_c is None:  # numpy's search looks at far too much without a good mapping
         covered += pricing.propose(candidates(problem, ways))
     if hunt is not None:
         limit = math.inf if time_limit_s is None else began + time_limit_s
         proof = hunt.run(gap, limit, pricing.best_value * (1 + 2 * TOLERANCE), pricing.best_mapping)
-        if isinstance(hunt, KernelSearch):
-            covered += pricing.propose(candidates(problem, ways, hunt.covers if proof.finished else None))
-        bound = max(bound, min(proof.lower_bound, pricing.best_value))
-        reached = effort if hunt.remainders else "perfect"
-        space, exhaustive, covered = PROVEN[reached], proof.finished, covered + proof.covered
-        root = min(max(proof.root_bound, lower_bound(problem, objective)), bound), proof.root_seconds
-    elif effort != "quick":
-        space = f"{SPACE}; --proven needs a C compiler (cc) on this machine of several arrays and found none"
+        covered += proof.covered
+    any_tiles = bound_of_all(problem, objective, pricing.best, 0 if effort == "quick" else ROUNDS)
+    ended = proof is not None and proof.finished
+    if in_c is not None and not (ended and pricing.best_value <= any_tiles * (1 + ROUNDING)):
+        covered += pricing.propose(candidates(problem, ways, in_c.covers if ended else None))
     if pricing.best is None:
         raise InfeasibleMapping(why_infeasible(layer, accelerator))
     mapping, counts, cost = pricing.best
+    bound, space, root = any_tiles, SPACE, (0.0, 0.0)
+    if hunt is not None and proof is not None:
+        bound = max(bound, min(proof.lower_bound, pricing.best_value))
+        space = PROVEN[effort if hunt.remainders else "perfect"]
+        root = min(max(proof.root_bound, any_tiles), bound), proof.root_seconds
+    elif effort != "quick":
+        space = f"{SPACE}; --proven needs a C compiler (cc) on this machine of several arrays and found none"
+    if pricing.best_value <= any_tiles * (1 + ROUNDING):
+        space = EVERYTHING
     certificate = Certificate(
-        objective, value_of(cost, objective), bound, covered, pricing.priced, space, exhaustive,
-        time.perf_counter() - began, *root,
+        objective, pricing.best_value, bound, covered, pricing.priced, space, ended,
+        time.perf_counter() - began, *root, any_tiles,
     )  # fmt: skip
     found = Found(mapping, counts, cost, certificate)
-    if effort == "quick" or exhaustive:
+    if effort == "quick" or ended:
         search_cache.store(key, remembered(found))
     return found
 
@@ -366,7 +396,7 @@ def given_mappings(workload: Workload, accelerator: Accelerator, mappings: Map[s
         check(mappings[name], layer, accelerator)
         counts = count_accesses(layer, mappings[name], accelerator)
         cost = price(layer, counts, accelerator)
-        bound = lower_bound(Problem(layer, accelerator), "energy")
-        certificate = Certificate("energy", cost.total_energy_pj, bound, 1, 1, GIVEN)
+        bound = bound_of_all(Problem(layer, accelerator), "energy", (mappings[name], counts, cost), ROUNDS)
+        certificate = Certificate("energy", cost.total_energy_pj, bound, 1, 1, GIVEN, any_tiles_bound=bound)
         found[name] = Found(mappings[name], counts, cost, certificate)
     return found

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.machine import Axis
+from hwsim.mapper.certify_numpy import bill_grid
 from hwsim.mapper.closed_bound import SLACK, ClosedBound, Rows
 from hwsim.mapper.lattice import Ints
 from hwsim.mapper.prices import COST, Linear, Prices, linear
@@ -31,7 +32,7 @@ from hwsim.mapper.timing import COMPUTE, Regime, Timing
 
 START = 1_500  # boxes at first
 SPLIT = 400  # boxes split at once
-ROUNDS = 12
+ROUNDS = 8
 RATIOS = (1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 1e9)  # widest over narrowest factor of a box
 Factors = NDArray[np.float64]  # [axis, row, dim]
 
@@ -159,6 +160,7 @@ class BoxBound(ClosedBound):
                 partly = np.where((wide[mine] > 1).sum(axis=0) == spread, whole - whole / least + 1, 1.0)
                 self.held[level] = np.minimum(np.where(spread > 1, partly, whole), self.extents)
         self.all = np.minimum(narrow.prod(axis=0), self.extents)
+        self.exact = bool(boxes.exact.all())
         self.steps = self.extents / self.all
         self.again = [self.steps[:, axes].prod(axis=1) for axes in self.reuse]
         self.excess = np.ones(rows)
@@ -185,21 +187,17 @@ class BoxBound(ClosedBound):
 
     def passing(self, levels: dict[int, list[int]]) -> Rows:
         """Ranges lose what has to pass once in any case: every element that an operand has."""
-        once = np.zeros(self.rows)
-        for r, mine in levels.items():
-            elements = self.problem.elements(self.crossings[r].operand)
-            for level in mine:
-                price = self.per_group(self.prices[r, :, level])
-                once += np.maximum(price, 0.0) * np.maximum(self.loads(r, level)[0], elements)
-                once += np.minimum(self.costs[r, level], 0.0) * self.again[self.operand[r]]
-            if self.crossings[r].segment in mine:
-                once += self.constants[r]
-        return np.maximum(super().passing(levels), once)
-
-    def neighbours(self, pair: tuple[int, int], level: int) -> list[float]:
-        """Never sure of them where the dim may be divided among groups, some of which have fewer."""
-        dims, extents = self.problem.dims, self.problem.extents
-        return [math.inf if dims[dim] in self.outside[level] else extents[dim] for dim in pair]
+        found, once = super().passing(levels), np.zeros(self.rows)
+        if not self.exact:
+            for r, mine in levels.items():
+                elements = self.problem.elements(self.crossings[r].operand)
+                for level in mine:
+                    price = self.per_group(self.prices[r, :, level])
+                    once += np.maximum(price, 0.0) * np.maximum(self.loads(r, level)[0], elements)
+                    once += np.minimum(self.costs[r, level], 0.0) * self.again[self.operand[r]]
+                if self.crossings[r].segment in mine:
+                    once += self.constants[r]
+        return np.maximum(found, once) if not self.exact else found
 
     def sums(self, prices: Linear) -> Rows:
         """The least sum per box."""
@@ -223,23 +221,27 @@ class BoxBound(ClosedBound):
 class AnyTiles:
     """Bounds over every legal mapping of a layer on an accelerator."""
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+    def __init__(self, problem: Problem, rounds: int = ROUNDS) -> None:
+        self.problem, self.rounds = problem, rounds
         self.timing = Timing(problem)
         self.boxes = first_boxes(problem)
         self.looked_at = 0
 
     def bound(self, objective: str, regimes: Iterable[Regime], energy_pj: float, cycles: float) -> float:
-        """Bound on the objective; `energy_pj`, `cycles`: of a good mapping, near which an EDP is bounded best."""
+        """Bound on the objective; `energy_pj`, `cycles`: of a good mapping, near which an EDP is bounded best.
+
+        A bill's entries are kept on a grid and may be a little below what they sum.
+        """
         regimes = tuple(dict.fromkeys((self.timing.default(), *regimes)))
         idle = self.problem.unit.static_pj_per_cycle
         if objective == "latency":
             return math.ceil(self.least(0.0, 1.0, regimes) - 1e-6)
-        energy = self.least(1.0, idle, regimes)
+        energy = self.least(1.0, idle, regimes) * (1 - 1e-9) - bill_grid(self.problem)
         if objective == "energy":
             return energy
         both = self.least(1 / energy_pj, idle / energy_pj + 1 / cycles, regimes)
-        return max(energy * self.least(0.0, 1.0, regimes), both**2 * energy_pj * cycles / 4)
+        least = max(energy * self.least(0.0, 1.0, regimes), both**2 * energy_pj * cycles / 4 * (1 - 1e-9))
+        return least - bill_grid(self.problem) * cycles
 
     def least(self, energy: float, time: float, regimes: Iterable[Regime]) -> float:
         """Least of energy times pJ plus time times cycles; what idle units leak is time.
@@ -266,7 +268,7 @@ class AnyTiles:
 
         weights = np.array(list(means(len(kinds) + 1)))
         values = sums(self.boxes)
-        for _ in range(ROUNDS):
+        for _ in range(self.rounds):
             mean = weights[(weights @ values).min(axis=1).argmax()] @ values
             exact = self.boxes.exact
             wanting = np.flatnonzero(~exact & (mean < mean[exact].min(initial=np.inf) * (1 - 1e-9)))

@@ -226,10 +226,16 @@ class Search:
         return Part(bound, part.serial, part.row, 2, part.most, part.least, chain, tiles)
 
 
+def bill_grid(problem: Problem) -> float:
+    """pJ that a bill's entries may move as they are rounded to a grid."""
+    machine = problem.accelerator
+    return (8 * (len(machine.memories) + len(machine.arrays)) + 8) / 2048.0
+
+
 def rounding_pj(problem: Problem) -> float:
     """How far a price may lie above the linear one: a part of a word per entry, and the grid of the bill's entries."""
     machine = problem.accelerator
-    total = (8 * (len(machine.memories) + len(machine.arrays)) + 8) / 2048.0
+    total = bill_grid(problem)
     for memory in machine.memories:
         total += len(partial_words(problem, memory)) * (memory.read_energy_pj + memory.write_energy_pj)
     return total

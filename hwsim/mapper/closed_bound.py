@@ -63,7 +63,9 @@ class ClosedBound:
         self.overlapping = sum(overlaps(c, [problem.extents[dim] for dim in pair]) for pair, c in self.windows)
         self.chains = [list(self.chains_of(x)) for x in range(len(OPERANDS))]
         self.rooms: dict[tuple[int, tuple[int, ...]], Rows] = {}
+        self.known_loads: dict[tuple[int, int, bool], tuple[Rows, Rows]] = {}
         self.costs: dict[tuple[int, int], Rows] = {}
+        self.priced = np.zeros((0, 0), dtype=np.bool_)  # [crossing, level]
         self.constants: list[Rows] = []
 
     def chains_of(self, x: int) -> Iterator[list[int]]:
@@ -94,7 +96,13 @@ class ClosedBound:
 
     def loads(self, r: int, level: int) -> tuple[Rows, Rows]:
         """Elements that pass a level if nothing has to come back; at least and, with idle elements, at most."""
-        x, inside = self.operand[r], self.inside[level]
+        key = self.operand[r], level, self.every_step(r)
+        if key not in self.known_loads:
+            self.known_loads[key] = self.find_loads(*key)
+        return self.known_loads[key]
+
+    def find_loads(self, x: int, level: int, every_step: bool) -> tuple[Rows, Rows]:
+        inside = self.inside[level]
         (least, most), reach = self.groups(level), self.reach(level)
         seen = set(range(len(self.extents))) - set(self.reuse[x])
         elements = np.ones(self.rows)
@@ -102,7 +110,7 @@ class ClosedBound:
             for pair, coefficients in self.windows:
                 seen -= set(pair)
                 apart, own = self.apart(level)[:, pair], [reach[:, dim] for dim in pair]
-                if self.every_step(r):  # nothing slides; array elements at any distance share what they may
+                if every_step:  # nothing slides; array elements at any distance share what they may
                     elements *= (self.steps[:, pair] * apart).prod(axis=1) * (inside[:, pair].sum(axis=1) - 1)
                 else:
                     points = fewest_points(coefficients, own, self.neighbours(pair, level))
@@ -138,20 +146,29 @@ class ClosedBound:
         found: dict[tuple[int, int], Rows] = {}
         for r, crossing in enumerate(self.crossings):
             for level in range(crossing.segment, crossing.parent_segment + 1):
-                price = self.per_group(prices.price[r, :, level])
-                least, most = self.loads(r, level)
-                found[r, level] = price * np.where(price > 0, least, most)
+                found[r, level] = self.charged(r, level, prices)
         return found
+
+    def charged(self, r: int, level: int, prices: Linear) -> Rows:
+        """C_x of a crossing at a level."""
+        values = prices.price[r, :, level]
+        if not values.any():
+            return np.zeros(self.rows)
+        price, (least, most) = self.per_group(values), self.loads(r, level)
+        return price * (least if (values >= 0).all() else np.where(price > 0, least, most))
 
     def per_group(self, values: NDArray[np.float64]) -> Rows:
         """A sum over groups of memories, each divided by its instances."""
-        return values[-1] + sum(values[g] / self.instances[g] for g in range(self.arrays + 1))
+        return sum(
+            (value / self.instances[g] for g, value in enumerate(values[:-1]) if value), np.full(self.rows, values[-1])
+        )
 
     # --- boundaries ---------------------------------------------------------------------------------------------------
 
     def sums(self, prices: Linear) -> Rows:
         """The least sum per unrolling."""
         self.costs = self.level_costs(prices)
+        self.priced = np.any(prices.price != 0, axis=1)
         self.constants = [self.per_group(prices.constant[r]) for r in range(len(self.crossings))]
         return sum((self.boundary(levels) for levels in self.boundaries), np.zeros(self.rows))
 
@@ -191,6 +208,8 @@ class ClosedBound:
     def passing(self, levels: dict[int, list[int]]) -> Rows:
         """The least cost of at most one crossing per operand."""
         fixed, shared = np.zeros(self.rows), list[tuple[int, Rows]]()
+        if not any(self.priced[r, level] for r, mine in levels.items() for level in mine):
+            return fixed + sum(self.constants[r] for r, mine in levels.items() if self.crossings[r].segment in mine)
         for r, mine in levels.items():
             each, again = (
                 sum((self.costs[r, level] for level in mine), np.zeros(self.rows)),
