@@ -25,6 +25,7 @@ from hwsim.mapper.certify import Search as KernelSearch
 from hwsim.mapper.native import has_kernel
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.quick import Candidates, Effort, bound_cycles, bound_pj, candidates
+from hwsim.mapper.resize import resized
 from hwsim.mapper.timing import Timing
 from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal, check, validate
 from hwsim.pricing.layer_cost import LayerCost, price
@@ -193,6 +194,8 @@ def search(
     ended = proof is not None and proof.finished
     if in_c is not None and not (ended and pricing.best_value <= any_tiles * (1 + ROUNDING)):
         covered += pricing.propose(candidates(problem, ways, in_c.covers if ended else None))
+    if effort != "quick" and pricing.best_value > any_tiles * (1 + ROUNDING):
+        pricing.resize()
     if pricing.best is None:
         raise InfeasibleMapping(why_infeasible(layer, accelerator))
     mapping, counts, cost = pricing.best
@@ -248,6 +251,17 @@ class Pricing:
         for mapping in proposed.mappings:
             self.value(mapping)
         return proposed.covered
+
+    def resize(self) -> None:
+        """Other factors for the loops of the best mapping, while that helps."""
+        seen: set[Mapping] = set()
+        before = None
+        while self.best is not None and self.best is not before:
+            before = self.best
+            for mapping in resized(before[0], self.layer):
+                if mapping not in seen:
+                    seen.add(mapping)
+                    self.value(mapping)
 
     def value(self, mapping: Mapping) -> float | None:
         """The objective of a mapping, None where it is illegal; the best one is kept, ties broken by the others."""

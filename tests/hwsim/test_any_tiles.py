@@ -16,6 +16,7 @@ from hwsim.errors import HwsimError
 from hwsim.machine import Accelerator, Array, Memory, Operand
 from hwsim.mapper.any_tiles import AnyTiles, Boxes, cells, first_boxes, means
 from hwsim.mapper.problem import REDUCTION, Problem
+from hwsim.mapper.resize import completed, resized
 from hwsim.mapper.timing import Timing
 from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal
 from hwsim.search import EVERYTHING, Objective, Pricing, search
@@ -84,34 +85,21 @@ def random_nest(rng: random.Random, layer: Layer, machine: Accelerator) -> Mappi
 
 
 def neighbours(mapping: Mapping, layer: Layer) -> Iterator[Mapping]:
-    """Nests with another factor in one loop, or with one node elsewhere."""
+    """Nests with another factor in one loop, a loop parted in two, or one node elsewhere."""
     nodes, bounds = list(mapping.nodes), layer.loops.as_dict()
+    yield from resized(mapping, layer)
     for i, node in enumerate(nodes):
         if isinstance(node, Temporal):
             inner = math.prod(n.factor for n in nodes[i + 1 :] if not isinstance(n, Hold) and n.dim == node.dim)
             most = -(-bounds[node.dim] // inner)
-            wanted = {node.factor - 1, node.factor + 1, node.factor + 2, 2 * node.factor, node.factor // 2, most}
-            for factor in sorted(f for f in wanted if 1 <= f <= most):
-                yield completed([*nodes[:i], Temporal(node.dim, factor), *nodes[i + 1 :]], bounds)
+            for factor in sorted({-(-most // 2), -(-most // 3), most - 1} - {0, 1, most}):
                 for place in range(1, i + 1):
                     more = [*nodes[:place], Temporal(node.dim, 1), *nodes[place:i], Temporal(node.dim, factor)]
-                    yield completed([*more, *nodes[i + 1 :]], bounds)
+                    yield completed([*more, *nodes[i + 1 :]], node.dim, bounds[node.dim])
         for place in range(1, len(nodes)):
             if i > 0 and place != i and not isinstance(node, Spatial):
                 rest = [*nodes[:i], *nodes[i + 1 :]]
                 yield Mapping((*rest[:place], node, *rest[place:]))
-
-
-def completed(nodes: list[Node], bounds: dict[str, int]) -> Mapping:
-    """The nest with as many blocks in the outermost loop of every dim as its bound needs."""
-    for dim, extent in bounds.items():
-        places = [i for i, node in enumerate(nodes) if isinstance(node, Temporal) and node.dim == dim]
-        if places:
-            every = math.prod(node.factor for node in nodes if not isinstance(node, Hold) and node.dim == dim)
-            outermost = nodes[places[0]]
-            assert isinstance(outermost, Temporal)
-            nodes[places[0]] = Temporal(dim, -(-extent // (every // outermost.factor)))
-    return Mapping(tuple(node for node in nodes if not (isinstance(node, Temporal) and node.factor == 1)))
 
 
 def check(seed: int) -> None:
@@ -209,3 +197,28 @@ def test_an_optimum_over_all_tile_sizes_is_named() -> None:
     assert certificate.space == EVERYTHING
     assert certificate.any_tiles_gap <= 1e-6
     assert certificate.gap <= certificate.any_tiles_gap
+
+
+def test_resized_nests_fill_the_bound() -> None:
+    """One dim changes, and no block of its outermost loop is to spare."""
+    layer = strided(Loops(K=11, C=7, P=9, R=3), 2, 1)
+    rng, machine, seen = random.Random(1), load_accelerator("eyeriss_v1"), 0
+    for _ in range(50):
+        nest = random_nest(rng, layer, machine)
+        for other in resized(nest, layer):
+            changed = [dim for dim in DIMS if factors_of(nest, dim) != factors_of(other, dim)]
+            for dim in changed:
+                outermost, *inside = factors_of(other, dim)
+                bound = layer.loops.as_dict()[dim]
+                assert bound <= outermost * math.prod(inside)
+                if len(inside) + 1 == len(factors_of(nest, dim)):
+                    assert (outermost - 1) * math.prod(inside) < bound
+            assert len(changed) <= 1
+            seen += len(changed)
+    assert seen > 100
+
+
+def factors_of(nest: Mapping, dim: str) -> list[int]:
+    """Factors of a dim, temporal loops first."""
+    mine = [node for node in nest.loops if node.dim == dim]
+    return [node.factor for node in sorted(mine, key=lambda node: isinstance(node, Spatial))]
