@@ -35,7 +35,8 @@ from hwsim.mapper.timing import COMPUTE, VECTOR, Regime, Timing
 from hwsim.mapper.unrolling import Unrollings, axis_choices, unrollings
 from hwsim.mapping import Mapping
 
-CHUNK = 64
+CHUNKS = (4, 32)  # lattices that are bounded at once: at first, at most
+APART = 8  # distances of array elements that are bounded at once
 NODES = 300_000
 
 
@@ -196,6 +197,7 @@ class Search:
         self.start(incumbent)
         heap: list[Part] = []
         rows, cheap = self.waiting(np.arange(len(self.spatial)))
+        chunk = CHUNKS[0]
         root: tuple[float, float] | None = None
         while True:
             least = min(heap[0].bound if heap else math.inf, cheap[0] if len(cheap) else math.inf)
@@ -207,7 +209,8 @@ class Search:
             if time.perf_counter() > deadline:
                 break
             if len(cheap) and cheap[0] == least:
-                chosen = max(1, int(np.searchsorted(cheap[:CHUNK], self.best)))
+                chosen = max(1, int(np.searchsorted(cheap[:chunk], self.best)))
+                chunk = min(2 * chunk, CHUNKS[1])
                 for part in self.bounded(rows[:chosen], np.zeros_like(self.spatial[rows[:chosen]])):
                     heapq.heappush(heap, part)
                 rows, cheap = rows[chosen:], cheap[chosen:]
@@ -223,8 +226,8 @@ class Search:
                     self.raise_bounds(heap)
                 continue
             choices = spacings(self.problem, self.spatial[part.row])
-            for start in range(0, len(choices), CHUNK):
-                mine = choices[start : start + CHUNK]
+            for start in range(0, len(choices), APART):
+                mine = choices[start : start + APART]
                 if time.perf_counter() > deadline:  # what is left stays as it was
                     self.left_out = min(self.left_out, part.bound)
                     break
