@@ -170,23 +170,28 @@ class BoxBound(ClosedBound):
                         for level in range(count + 1)]  # fmt: skip
 
     def apart(self, level: int) -> Rows:
-        """As few as the narrowest factors leave, each as wide as can be; less than one where both are uncertain."""
+        """The narrowest factors in all over the widest inside: at least so many; below one where ranges are wide."""
         return self.all / self.inside[level]
 
     def groups(self, level: int) -> tuple[Rows, Rows]:
-        """At most: groups of what tiles hold at least."""
+        """At most: if every group had no more than its tiles hold."""
         return self.apart(level), self.all / self.held[level]
 
     def reach(self, level: int) -> Rows:
-        """What is left for each group on average."""
+        """The mean over the groups."""
         return self.extents / np.maximum(self.apart(level), 1.0)
 
     def most_reach(self, level: int) -> Rows:
-        """The others have one value each at least."""
+        """All but one value for each of the others."""
         return self.extents - np.maximum(self.apart(level), 1.0) + 1.0
 
+    def neighbours(self, pair: tuple[int, int], level: int) -> list[float]:
+        """Never sure of them where a dim may be divided among groups, some of which have fewer."""
+        dims, extents = self.problem.dims, self.problem.extents
+        return [math.inf if dims[dim] in self.outside[level] else extents[dim] for dim in pair]
+
     def passing(self, levels: dict[int, list[int]]) -> Rows:
-        """Ranges lose what has to pass once in any case: every element that an operand has."""
+        """For ranges of factors also what passes wherever tiles settle: every element of an operand once."""
         found, once = super().passing(levels), np.zeros(self.rows)
         if not self.exact:
             for r, mine in levels.items():
