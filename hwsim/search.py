@@ -35,7 +35,7 @@ from hwsim.workload import Layer, Tensor, Workload
 Objective = Literal["energy", "latency", "edp"]
 Effortful = Literal["quick", "perfect", "proven", "auto"]
 UNROLLINGS = 150_000  # `auto` proves spaces of at most so many: about a second
-ROUNDING = 1e-4  # words and cycles are rounded up once per entry
+ROUNDING = 1e-6  # of a bound that counts as reached: entries of a bill are kept on a grid
 RUNGS: tuple[int, ...] = (1, 2, 4, 8)  # widths whose searches hand their mapping down to narrower ones
 
 
