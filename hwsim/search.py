@@ -158,9 +158,10 @@ def search(
 ) -> Found:
     """The best mapping found of a layer with MACs, for the objective.
 
-    `quick`: a good mapping in milliseconds and a simple bound. `proven`: best-first until nothing better exists among
-    unrollings of any size and temporal loops that divide what is left, until the proven gap is at most `gap`, or for
-    `time_limit_s` (the certificate says which). `perfect`: the same among factors that divide, in less time.
+    `quick`: a good mapping in milliseconds, and how far any legal one could be below. `proven`: best-first until
+    nothing better exists among unrollings of any size and temporal loops that divide what is left, until the proven
+    gap is at most `gap`, or for `time_limit_s` (the certificate says which). `perfect`: the same among factors that
+    divide, in less time.
     `auto`: `proven`, or `perfect`, where the kernel is there and the unrollings are at most UNROLLINGS; else `quick`.
     `seeds`: further mappings to consider, where they are legal. Raises InfeasibleMapping when no tile fits, naming the
     smallest need; CapabilityError when the machine cannot run the layer.
@@ -192,9 +193,9 @@ def search(
         covered += proof.covered
     any_tiles = bound_of_all(problem, objective, pricing.best, 0 if effort == "quick" else ROUNDS)
     ended = proof is not None and proof.finished
-    if in_c is not None and not (ended and pricing.best_value <= any_tiles * (1 + ROUNDING)):
+    if in_c is not None and not (ended and pricing.reaches(any_tiles)):
         covered += pricing.propose(candidates(problem, ways, in_c.covers if ended else None))
-    if effort != "quick" and pricing.best_value > any_tiles * (1 + ROUNDING):
+    if effort != "quick" and not pricing.reaches(any_tiles):
         pricing.resize()
     if pricing.best is None:
         raise InfeasibleMapping(why_infeasible(layer, accelerator))
@@ -206,7 +207,7 @@ def search(
         root = min(max(proof.root_bound, any_tiles), bound), proof.root_seconds
     elif effort != "quick":
         space = f"{SPACE}; --proven needs a C compiler (cc) on this machine of several arrays and found none"
-    if pricing.best_value <= any_tiles * (1 + ROUNDING):
+    if pricing.reaches(any_tiles):
         space = EVERYTHING
     certificate = Certificate(
         objective, pricing.best_value, bound, covered, pricing.priced, space, ended,
@@ -251,6 +252,10 @@ class Pricing:
         for mapping in proposed.mappings:
             self.value(mapping)
         return proposed.covered
+
+    def reaches(self, bound: float) -> bool:
+        """Whether the best mapping attains a bound."""
+        return self.best_value <= bound * (1 + ROUNDING)
 
     def resize(self) -> None:
         """Other factors for the loops of the best mapping, while that helps."""

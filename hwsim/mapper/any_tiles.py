@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.machine import Axis
-from hwsim.mapper.certify_numpy import bill_grid
-from hwsim.mapper.closed_bound import SLACK, ClosedBound, Rows
+from hwsim.mapper.closed_bound import SLACK, CrossingBound, Rows
 from hwsim.mapper.lattice import Ints
 from hwsim.mapper.prices import COST, Linear, Prices, linear
 from hwsim.mapper.problem import REDUCTION, Problem
+from hwsim.mapper.rounding import bill_grid
 from hwsim.mapper.timing import COMPUTE, Regime, Timing
 
 START = 1_500  # boxes at first
@@ -141,33 +141,32 @@ def first_boxes(problem: Problem) -> Boxes:
     return Boxes(problem, found[..., 0], found[..., 1]).allowed()
 
 
-class BoxBound(ClosedBound):
+class BoxBound(CrossingBound):
     """The closed form for boxes of MACs instead of unrollings."""
 
     def __init__(self, boxes: Boxes) -> None:
         problem, narrow, wide = boxes.problem, boxes.narrow, boxes.wide
         rows, dims, count = len(boxes), len(problem.dims), len(problem.arrays)
-        super().__init__(problem, np.ones((rows, count, dims), dtype=np.int64))
-        self.inside = np.ones((count + 1, rows, dims))
-        self.held = np.ones((count + 1, rows, dims))
+        extents = np.array(problem.extents, dtype=float)
+        inside, held = np.ones((count + 1, rows, dims)), np.ones((count + 1, rows, dims))
         spread = (wide > 1).sum(axis=0)
         for level in range(count + 1):
             mine = [place for place, (array, _) in enumerate(boxes.axes) if array < level]
             if mine:
-                self.inside[level] = np.minimum(wide[mine].prod(axis=0), self.extents)
+                inside[level] = np.minimum(wide[mine].prod(axis=0), extents)
                 whole = narrow[mine].prod(axis=0)
                 least = np.where(narrow[mine] > 1, narrow[mine], np.inf).min(axis=0)
                 partly = np.where((wide[mine] > 1).sum(axis=0) == spread, whole - whole / least + 1, 1.0)
-                self.held[level] = np.minimum(np.where(spread > 1, partly, whole), self.extents)
-        self.all = np.minimum(narrow.prod(axis=0), self.extents)
+                held[level] = np.minimum(np.where(spread > 1, partly, whole), extents)
+        self.all = np.minimum(narrow.prod(axis=0), extents)
         self.exact = bool(boxes.exact.all())
-        self.steps = self.extents / self.all
-        self.again = [self.steps[:, axes].prod(axis=1) for axes in self.reuse]
-        self.excess = np.ones(rows)
         sizes = [float(math.prod(axis.size for axis in array.axes)) for array in problem.arrays]
-        self.instances = [np.full(rows, math.prod(sizes[level:])) for level in range(count + 1)]
-        self.outside = [{dim for array in problem.arrays[level:] for axis in array.axes for dim in axis.dims}
-                        for level in range(count + 1)]  # fmt: skip
+        instances = [np.full(rows, math.prod(sizes[level:])) for level in range(count + 1)]
+        self.outside = [
+            {dim for array in problem.arrays[level:] for axis in array.axes for dim in axis.dims}
+            for level in range(count + 1)
+        ]
+        super().__init__(problem, inside, held, extents / self.all, instances, np.ones(rows))
 
     def apart(self, level: int) -> Rows:
         """The narrowest factors in all over the widest inside: at least so many; below one where ranges are wide."""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from hwsim.counts import count_accesses
 from hwsim.mapper import certify_numpy
-from hwsim.mapper.certify_numpy import TOLERANCE, Proof, Value, partial_words, rounding_pj
+from hwsim.mapper.certify_numpy import TOLERANCE, Proof, Value
 from hwsim.mapper.closed_bound import ClosedBound
 from hwsim.mapper.halos import window_ranks
 from hwsim.mapper.lattice import Ints, divisors
@@ -31,6 +31,7 @@ from hwsim.mapper.native import TABLES, Kernel, open_kernel
 from hwsim.mapper.nest import write_path
 from hwsim.mapper.prices import COST, ENERGY, MIXED, TIME, Linear, Prices, linear
 from hwsim.mapper.problem import Problem
+from hwsim.mapper.rounding import rounding_cycles, rounding_pj
 from hwsim.mapper.timing import COMPUTE, VECTOR, Regime, Timing
 from hwsim.mapper.unrolling import Unrollings, axis_choices, unrollings
 from hwsim.mapping import Mapping
@@ -325,15 +326,6 @@ def unrollings_at_most(problem: Problem, remainders: bool) -> int:
         for axis in array.axes
     )
     return math.prod(choices)
-
-
-def rounding_cycles(timing: Timing) -> float:
-    """Cycles that a latency may lie above its regime's sum: rounding per resource, a part of a word per entry."""
-    memories = {memory.name: memory for memory in timing.problem.accelerator.memories}
-    total = 1.0 + len(timing.waiting)
-    for (name, _), limit in timing.bandwidths.items():
-        total += 2 * len(partial_words(timing.problem, memories[name])) * memories[name].word_bits / limit
-    return total
 
 
 def window_places(problem: Problem, spatial: Ints) -> list[tuple[int, int]]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hwsim.machine import Memory, Operand
+from hwsim.machine import Operand
 from hwsim.mapper.batch import Batch
 from hwsim.mapper.capacity import overfull, split
 from hwsim.mapper.chains import Chain, Solved, Windows, solve, trace
@@ -27,6 +27,7 @@ from hwsim.mapper.lattice import Costs, Ints, Lattices, clustered, divisors
 from hwsim.mapper.nest import ORDERS, write
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.quick import crossings_bound_pj
+from hwsim.mapper.rounding import rounding_pj
 from hwsim.mapper.unrolling import Unrollings, unrollings
 from hwsim.mapping import Mapping
 
@@ -224,27 +225,6 @@ class Search:
             chain = trace(solved, index)
             tiles = overfull(self.problem, solved.batch, index, chain)
         return Part(bound, part.serial, part.row, 2, part.most, part.least, chain, tiles)
-
-
-def bill_grid(problem: Problem) -> float:
-    """pJ that a bill's entries may move as they are rounded to a grid."""
-    machine = problem.accelerator
-    return (8 * (len(machine.memories) + len(machine.arrays)) + 8) / 2048.0
-
-
-def rounding_pj(problem: Problem) -> float:
-    """How far a price may lie above the linear one: a part of a word per entry, and the grid of the bill's entries."""
-    machine = problem.accelerator
-    total = bill_grid(problem)
-    for memory in machine.memories:
-        total += len(partial_words(problem, memory)) * (memory.read_energy_pj + memory.write_energy_pj)
-    return total
-
-
-def partial_words(problem: Problem, memory: Memory) -> list[float]:
-    """Bits per element of the operands and kinds that need not fill whole words of a memory."""
-    each = [bits for (name, _, _, d), bits in problem.unit.port_bits.items() if name == memory.name and d == "read"]
-    return [bits for bits in each if bits % memory.word_bits]
 
 
 def spacings(problem: Problem, spatial: Ints) -> list[list[list[int]]]:

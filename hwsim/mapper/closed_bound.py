@@ -39,24 +39,24 @@ SLACK = 1e-9
 INPUT, OUTPUT = OPERANDS.index("input"), OPERANDS.index("output")
 
 
-class ClosedBound:
-    """Bounds for the unrollings `spatial[row, array, dim]` of a problem."""
+class CrossingBound:
+    """Bounds for ways in which MACs work side by side, one per row: unrollings, or boxes of MACs (`any_tiles`).
 
-    def __init__(self, problem: Problem, spatial: Ints) -> None:
+    `inside[level]` [row, dim]: the MACs that a group inside a level (so many arrays) shares loads among; `held[level]`:
+    what its tiles hold of them at least; `steps`: temporal steps; `instances[segment]`: memories that work side by
+    side; `excess`: how much of inside x steps is more than the layer has.
+    """
+
+    def __init__(
+        self, problem: Problem, inside: Rows, held: Rows, steps: Rows, instances: list[Rows], excess: Rows
+    ) -> None:
         self.problem = problem
+        self.inside, self.held, self.steps, self.instances, self.excess = inside, held, steps, instances, excess
+        self.rows = len(steps)
+        self.arrays = len(problem.arrays)
+        self.extents = np.array(problem.extents, dtype=float)
         self.crossings = crossings_of(problem)
         self.operand = [OPERANDS.index(c.operand) for c in self.crossings]
-        self.arrays = len(problem.arrays)
-        self.rows = len(spatial)
-        self.extents = np.array(problem.extents, dtype=float)
-        self.spatial = spatial.astype(float)
-        nothing = np.ones((self.rows, 1, len(self.extents)))
-        inside = np.concatenate([nothing, np.cumprod(self.spatial, axis=1)], axis=1)
-        self.inside = inside.transpose(1, 0, 2)  # [arrays inside, row, dim]
-        self.held = self.inside  # what tiles hold of it at least
-        self.steps = np.ceil(self.extents / self.inside[-1] - SLACK)
-        # an unrolling that does not divide holds a little less than its extents say
-        self.excess = np.maximum(self.steps * self.inside[-1] / self.extents, 1.0).prod(axis=1)
         self.reuse = [list(problem.irrelevant_axes(operand)) for operand in OPERANDS]
         self.again = [self.steps[:, axes].prod(axis=1) for axes in self.reuse]  # N_x
         self.windows = [(pair, [c for _, c in rank.terms]) for rank, pair in window_ranks(problem)]
@@ -86,14 +86,6 @@ class ClosedBound:
 
     # --- what a crossing costs ----------------------------------------------------------------------------------------
 
-    @cached_property
-    def instances(self) -> list[Rows]:
-        """Per segment, the memories that work side by side."""
-        found = [np.ones(self.rows)]
-        for array in reversed(range(self.arrays)):
-            found.append(found[-1] * self.spatial[:, array].prod(axis=1))
-        return found[::-1]
-
     def loads(self, r: int, level: int) -> tuple[Rows, Rows]:
         """Elements that pass a level if nothing has to come back; at least and, with idle elements, at most."""
         key = self.operand[r], level, self.every_step(r)
@@ -119,27 +111,25 @@ class ClosedBound:
         axes = self.reuse[x]
         return elements * least[:, axes].prod(axis=1), elements * most[:, axes].prod(axis=1)
 
-    # What follows is told otherwise in `any_tiles`: [row, dim] of the groups of MACs inside a level.
-
     def apart(self, level: int) -> Rows:
-        """Groups among which a dim is divided."""
-        return self.inside[-1] / self.inside[level]
+        """[row, dim]: groups among which a dim is divided."""
+        raise NotImplementedError
 
     def groups(self, level: int) -> tuple[Rows, Rows]:
-        """Groups that need what a dim reuses: at least, some of them idle, and at most."""
-        return np.maximum(self.extents / (self.steps * self.inside[level]), 1.0), self.apart(level)
+        """[row, dim]: groups that need what a dim reuses: at least, some of them idle, and at most."""
+        raise NotImplementedError
 
     def reach(self, level: int) -> Rows:
-        """How much of every dim a group sees."""
-        return self.steps * self.inside[level]
+        """[row, dim]: how much of a dim a group sees."""
+        raise NotImplementedError
 
     def most_reach(self, level: int) -> Rows:
-        """The most that any group sees."""
-        return self.reach(level)
+        """[row, dim]: the most that any group sees."""
+        raise NotImplementedError
 
     def neighbours(self, pair: tuple[int, int], level: int) -> list[float]:
         """How many values of two dims a group must have to be sure to have all of them, side by side."""
-        return [self.problem.extents[dim] for dim in pair]
+        raise NotImplementedError
 
     def level_costs(self, prices: Linear) -> dict[tuple[int, int], Rows]:
         """C_x of every crossing, level by level."""
@@ -274,6 +264,42 @@ class ClosedBound:
                 narrow *= np.minimum(reach[:, x], reach[:, y])
             room = room * np.minimum(narrow, elements)
         return room
+
+
+class ClosedBound(CrossingBound):
+    """Bounds for the unrollings `spatial[row, array, dim]` of a problem."""
+
+    def __init__(self, problem: Problem, spatial: Ints) -> None:
+        rows, arrays, dims = spatial.shape
+        extents: Rows = np.array(problem.extents, dtype=float)
+        factors: Rows = spatial.astype(float)
+        inside = np.ones((arrays + 1, rows, dims))
+        inside[1:] = np.cumprod(factors, axis=1).transpose(1, 0, 2)
+        steps = np.ceil(extents / inside[-1] - SLACK)
+        # an unrolling that does not divide holds a little less than its extents say
+        excess: Rows = np.maximum(steps * inside[-1] / extents, 1.0).prod(axis=1)
+        instances: list[Rows] = [factors[:, segment:].prod(axis=(1, 2)) for segment in range(arrays + 1)]
+        super().__init__(problem, inside, inside, steps, instances, excess)
+
+    def apart(self, level: int) -> Rows:
+        """As the arrays outside divide it."""
+        return self.inside[-1] / self.inside[level]
+
+    def groups(self, level: int) -> tuple[Rows, Rows]:
+        """At most those that divide it; no more than there are steps of the dim for."""
+        return np.maximum(self.extents / (self.steps * self.inside[level]), 1.0), self.apart(level)
+
+    def reach(self, level: int) -> Rows:
+        """All steps of the group."""
+        return self.steps * self.inside[level]
+
+    def most_reach(self, level: int) -> Rows:
+        """All groups see as much."""
+        return self.reach(level)
+
+    def neighbours(self, pair: tuple[int, int], level: int) -> list[float]:
+        """All of them."""
+        return [self.problem.extents[dim] for dim in pair]
 
 
 def hyperbola(a: Rows, b: Rows, most_a: Rows, most_b: Rows, together: Rows) -> Rows:

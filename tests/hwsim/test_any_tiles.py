@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import random
@@ -13,7 +12,7 @@ import pytest
 
 from hwsim.accelerator import load_accelerator
 from hwsim.errors import HwsimError
-from hwsim.machine import Accelerator, Array, Memory, Operand
+from hwsim.machine import Accelerator, Array, Operand
 from hwsim.mapper.any_tiles import AnyTiles, Boxes, cells, first_boxes, means
 from hwsim.mapper.problem import REDUCTION, Problem
 from hwsim.mapper.resize import completed, resized
@@ -22,7 +21,7 @@ from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal
 from hwsim.search import EVERYTHING, Objective, Pricing, search
 from hwsim.workload import DIMS, Layer, Loops
 from tests.hwsim.test_search_exhaustive import strided
-from tests.hwsim.test_search_machines import some_machine
+from tests.hwsim.test_search_machines import roomy, some_machine
 
 OBJECTIVES: tuple[Objective, ...] = ("energy", "latency", "edp")
 FACTORS = (2, 3, 4, 5, 7, 8, 11)
@@ -36,17 +35,6 @@ def some_layer(rng: random.Random) -> Layer:
     for dim in rng.sample(("K", "C", "G", "N", "P"), k=rng.randint(1, 3)):
         bounds[dim] = rng.choice(FACTORS)
     return strided(Loops(**bounds), rng.choice((1, 1, 2, 3)), rng.choice((1, 1, 1, 2)))
-
-
-def roomy(machine: Accelerator, times: int) -> Accelerator:
-    """The machine with memories so many times as large."""
-    nodes = (
-        dataclasses.replace(node, size_bits=node.size_bits * times)
-        if isinstance(node, Memory) and node.size_bits
-        else node
-        for node in machine.hierarchy
-    )
-    return dataclasses.replace(machine, hierarchy=tuple(nodes))
 
 
 def random_nest(rng: random.Random, layer: Layer, machine: Accelerator) -> Mapping:

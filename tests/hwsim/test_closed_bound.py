@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import random
@@ -12,13 +11,12 @@ import pytest
 
 from hwsim.accelerator import load_accelerator
 from hwsim.errors import HwsimError
-from hwsim.machine import Memory
 from hwsim.mapper.certify import NODES, Search, certified_search, spacings
 from hwsim.mapper.closed_bound import fewest_points, hyperbola
 from hwsim.mapper.problem import Problem
 from hwsim.workload import DIMS, Layer, Loops
 from tests.hwsim.test_search_exhaustive import strided
-from tests.hwsim.test_search_machines import small_layer, some_machine, uneven_layer
+from tests.hwsim.test_search_machines import roomy, small_layer, some_machine, uneven_layer
 
 OBJECTIVES = ("energy", "latency", "edp")
 SPECS = ("eyeriss_v1", "simba", "stripes", "tpu_v1", "ethos_u55_256", "sram_imc", "cortex_m7")
@@ -87,15 +85,8 @@ def cheapest(search: Search, row: int) -> float:
 def check_exactly(seed: int) -> None:
     """A few unrollings of one layer with wide windows, those nearest to their lattices' bounds among them."""
     rng = random.Random(seed)
-    machine = some_machine(rng)
-    more = rng.choice((1, 1, 1, 2, 4, 8))
-    grown = tuple(
-        dataclasses.replace(node, size_bits=node.size_bits * more)
-        if isinstance(node, Memory) and node.size_bits
-        else node
-        for node in machine.hierarchy
-    )
-    problem = Problem(wide_layer(rng), dataclasses.replace(machine, hierarchy=grown))
+    machine = roomy(some_machine(rng), rng.choice((1, 1, 1, 2, 4, 8)))
+    problem = Problem(wide_layer(rng), machine)
     try:
         search = opened(problem, ("energy", "latency")[seed % 2], bool(seed // 2 % 2))
     except HwsimError:

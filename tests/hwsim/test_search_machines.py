@@ -7,6 +7,7 @@ and adds up what every operand costs and moves over each port; it knows nothing 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import random
@@ -110,6 +111,17 @@ def some_machine(rng: random.Random) -> Accelerator:
         vector=VectorUnit(lanes=1024, energy_pj_per_op=0.0, lookup_energy_pj=0.0),
         capabilities=Capabilities(everything, everything, everything),
     )
+
+
+def roomy(machine: Accelerator, times: int) -> Accelerator:
+    """The machine with memories so many times as large."""
+    nodes = (
+        dataclasses.replace(node, size_bits=node.size_bits * times)
+        if isinstance(node, Memory) and node.size_bits
+        else node
+        for node in machine.hierarchy
+    )
+    return dataclasses.replace(machine, hierarchy=tuple(nodes))
 
 
 # --- every nest -------------------------------------------------------------------------------------------------------
