@@ -243,9 +243,13 @@ class AnyTiles:
         energy = self.least(1.0, idle, regimes) * (1 - 1e-9) - bill_grid(self.problem)
         if objective == "energy":
             return energy
-        both = self.least(1 / energy_pj, idle / energy_pj + 1 / cycles, regimes)
-        least = max(energy * self.least(0.0, 1.0, regimes), both**2 * energy_pj * cycles / 4 * (1 - 1e-9))
-        return least - bill_grid(self.problem) * cycles
+        time = self.least(0.0, 1.0, regimes)
+        both = self.least(1 / energy_pj, idle / energy_pj + 1 / cycles, regimes) * (1 - 1e-9)
+        both -= bill_grid(self.problem) / energy_pj
+        if both <= energy / energy_pj + time / cycles:
+            return energy * time
+        # least at one of the ends of what the two bounds leave of the line
+        return min(energy * (both - energy / energy_pj) * cycles, time * (both - time / cycles) * energy_pj)
 
     def least(self, energy: float, time: float, regimes: Iterable[Regime]) -> float:
         """Least of energy times pJ plus time times cycles; what idle units leak is time.
