@@ -30,8 +30,9 @@ def partial_words(problem: Problem, memory: Memory) -> list[float]:
 
 def rounding_cycles(timing: Timing) -> float:
     """Cycles that a latency may lie above its regime's sum: rounding per resource, a part of a word per entry."""
-    memories = {memory.name: memory for memory in timing.problem.accelerator.memories}
-    total = 1.0 + len(timing.waiting)
+    machine = timing.problem.accelerator
+    memories = {memory.name: memory for memory in machine.memories}
+    total = len(timing.waiting) + (1.0 if machine.overlap else max(1.0, len(timing.bandwidths)))
     for (name, _), limit in timing.bandwidths.items():
         total += 2 * len(partial_words(timing.problem, memories[name])) * memories[name].word_bits / limit
     return total
