@@ -8,6 +8,7 @@ cost more: a search at narrow widths also considers what the next wider ones fou
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Iterable
@@ -23,9 +24,10 @@ from hwsim.mapper.any_tiles import ROUNDS, AnyTiles
 from hwsim.mapper.certify import TOLERANCE, certified_search, unrollings_at_most
 from hwsim.mapper.certify import Search as KernelSearch
 from hwsim.mapper.native import has_kernel
+from hwsim.mapper.nearby import moved, resized
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.quick import Candidates, Effort, bound_cycles, bound_pj, candidates
-from hwsim.mapper.resize import resized
+from hwsim.mapper.rounding import bill_grid
 from hwsim.mapper.timing import Timing
 from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal, check, validate
 from hwsim.pricing.layer_cost import LayerCost, price
@@ -142,7 +144,7 @@ def lower_bound(problem: Problem, objective: Objective) -> float:
     """A simple bound on the objective over all legal mappings, which needs none."""
     if objective == "latency":
         return float(bound_cycles(problem))
-    energy = bound_pj(problem)
+    energy = bound_pj(problem) - bill_grid(problem)
     return energy if objective == "energy" else energy * bound_cycles(problem)
 
 
@@ -193,10 +195,11 @@ def search(
         covered += proof.covered
     any_tiles = bound_of_all(problem, objective, pricing.best, 0 if effort == "quick" else ROUNDS)
     ended = proof is not None and proof.finished
+    proven = pricing.best_mapping if ended else None
     if in_c is not None and not (ended and pricing.reaches(any_tiles)):
         covered += pricing.propose(candidates(problem, ways, in_c.covers if ended else None))
     if effort != "quick" and not pricing.reaches(any_tiles):
-        pricing.resize()
+        pricing.improve(proven)
     if pricing.best is None:
         raise InfeasibleMapping(why_infeasible(layer, accelerator))
     mapping, counts, cost = pricing.best
@@ -257,13 +260,19 @@ class Pricing:
         """Whether the best mapping attains a bound."""
         return self.best_value <= bound * (1 + ROUNDING)
 
-    def resize(self) -> None:
-        """Other factors for the loops of the best mapping, while that helps."""
+    def improve(self, proven: Mapping | None) -> None:
+        """Mappings near the best, while they are better.
+
+        Other factors always; loops elsewhere where the best is not the `proven` one, whose orders were all looked at.
+        """
         seen: set[Mapping] = set()
         before = None
         while self.best is not None and self.best is not before:
             before = self.best
-            for mapping in resized(before[0], self.layer):
+            near = resized(before[0], self.layer)
+            if before[0] is not proven:
+                near = itertools.chain(near, moved(before[0]))
+            for mapping in near:
                 if mapping not in seen:
                     seen.add(mapping)
                     self.value(mapping)

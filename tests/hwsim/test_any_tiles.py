@@ -14,8 +14,8 @@ from hwsim.accelerator import load_accelerator
 from hwsim.errors import HwsimError
 from hwsim.machine import Accelerator, Array, Operand
 from hwsim.mapper.any_tiles import AnyTiles, Boxes, cells, first_boxes, means
+from hwsim.mapper.nearby import parted, resized
 from hwsim.mapper.problem import REDUCTION, Problem
-from hwsim.mapper.resize import completed, resized
 from hwsim.mapper.timing import Timing
 from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal
 from hwsim.search import EVERYTHING, Objective, Pricing, search
@@ -74,20 +74,13 @@ def random_nest(rng: random.Random, layer: Layer, machine: Accelerator) -> Mappi
 
 def neighbours(mapping: Mapping, layer: Layer) -> Iterator[Mapping]:
     """Nests with another factor in one loop, a loop parted in two, or one node elsewhere."""
-    nodes, bounds = list(mapping.nodes), layer.loops.as_dict()
     yield from resized(mapping, layer)
+    yield from parted(mapping, layer)
+    nodes = list(mapping.nodes)
     for i, node in enumerate(nodes):
-        if isinstance(node, Temporal):
-            inner = math.prod(n.factor for n in nodes[i + 1 :] if not isinstance(n, Hold) and n.dim == node.dim)
-            most = -(-bounds[node.dim] // inner)
-            for factor in sorted({-(-most // 2), -(-most // 3), most - 1} - {0, 1, most}):
-                for place in range(1, i + 1):
-                    more = [*nodes[:place], Temporal(node.dim, 1), *nodes[place:i], Temporal(node.dim, factor)]
-                    yield completed([*more, *nodes[i + 1 :]], node.dim, bounds[node.dim])
-        for place in range(1, len(nodes)):
-            if i > 0 and place != i and not isinstance(node, Spatial):
-                rest = [*nodes[:i], *nodes[i + 1 :]]
-                yield Mapping((*rest[:place], node, *rest[place:]))
+        if i and not isinstance(node, Spatial):
+            rest = [*nodes[:i], *nodes[i + 1 :]]
+            yield from (Mapping((*rest[:place], node, *rest[place:])) for place in range(1, len(nodes)) if place != i)
 
 
 def check(seed: int) -> None:
