@@ -76,7 +76,7 @@ class Search:
         windows = {dim for _, pair in window_ranks(problem) for dim in pair}
         self.remainders = remainders
         self.options: Unrollings = unrollings(problem, imperfect=remainders, divided=sorted(windows))
-        per_array = self.options.per_array(len(problem.arrays))
+        per_array = np.minimum(self.options.per_array(len(problem.arrays)), problem.extents)  # others never work
         rows = np.flatnonzero(self.covers(self.options))
         owner = np.unique(row_keys(per_array[rows]), return_index=True)[1]
         self.owner = rows[owner]
