@@ -184,10 +184,11 @@ class BoxBound(CrossingBound):
         """All but one value for each of the others."""
         return self.extents - np.maximum(self.apart(level), 1.0) + 1.0
 
-    def neighbours(self, pair: tuple[int, int], level: int) -> list[float]:
+    def neighbours(self, pair: tuple[int, int], level: int) -> list[Rows]:
         """Never sure of them where a dim may be divided among groups, some of which have fewer."""
         dims, extents = self.problem.dims, self.problem.extents
-        return [math.inf if dims[dim] in self.outside[level] else extents[dim] for dim in pair]
+        each = [math.inf if dims[dim] in self.outside[level] else extents[dim] for dim in pair]
+        return [np.full(self.rows, most) for most in each]
 
     def passing(self, levels: dict[int, list[int]]) -> Rows:
         """For ranges of factors also what passes wherever tiles settle: every element of an operand once."""

@@ -33,7 +33,7 @@ from hwsim.mapper.prices import COST, ENERGY, MIXED, TIME, Linear, Prices, linea
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.rounding import rounding_cycles, rounding_pj
 from hwsim.mapper.timing import COMPUTE, VECTOR, Regime, Timing
-from hwsim.mapper.unrolling import Unrollings, axis_choices, unrollings
+from hwsim.mapper.unrolling import Unrollings, axis_choices, listing, provable, row_keys
 from hwsim.mapping import Mapping
 
 CHUNKS = (4, 32)  # lattices that are bounded at once: at first, at most
@@ -57,7 +57,7 @@ def certified_search(
 ) -> Search | certify_numpy.Search | None:
     """The search in C, or in numpy without a compiler.
 
-    `remainders`: unrollings need not divide, as far as `Search.covers` tells; numpy takes perfect factors only.
+    `remainders`: unrollings need not divide, as far as `unrolling.provable` tells; numpy takes perfect factors only.
     None without a compiler on a machine of several arrays: there the numpy search was never held against enumeration,
     and a bound that may be too high proves nothing.
     """
@@ -73,16 +73,10 @@ class Search:
     def __init__(self, problem: Problem, objective: str, value: Value, kernel: Kernel, remainders: bool) -> None:
         self.problem, self.objective, self.value, self.kernel = problem, objective, value, kernel
         self.best = math.inf
-        windows = {dim for _, pair in window_ranks(problem) for dim in pair}
         self.remainders = remainders
-        self.options: Unrollings = unrollings(problem, imperfect=remainders, divided=sorted(windows))
-        per_array = np.minimum(self.options.per_array(len(problem.arrays)), problem.extents)  # others never work
-        rows = np.flatnonzero(self.covers(self.options))
-        owner = np.unique(row_keys(per_array[rows]), return_index=True)[1]
-        self.owner = rows[owner]
-        self.spatial = per_array[self.owner]
-        kept = without_mirrors(problem, self.spatial)
-        self.spatial, self.owner = self.spatial[kept], self.owner[kept]
+        options = listing(problem, remainders)
+        self.options = options[without_mirrors(problem, options.spatial)]
+        self.spatial = self.options.spatial
         self.timing = Timing(problem)
         self.constant_pj = problem.unit.fixed_pj + problem.layer.macs * problem.unit.mac_pj
         self.idle_pj = problem.unit.static_pj_per_cycle
@@ -100,29 +94,8 @@ class Search:
         self.rounding_pj, self.rounding_cycles = rounding_pj(problem), rounding_cycles(self.timing)
 
     def covers(self, options: Unrollings) -> NDArray[np.bool_]:
-        """Which unrollings are in the space of the proof.
-
-        Dims with windows are divided. Where the others need not be, a dim that is not divided is on one array only, and
-        none of its factors could be smaller without more steps: 64 channels take 13 of 14 columns for 5 steps.
-        """
-        problem = self.problem
-        extents = np.array(problem.extents)
-        spatial = options.per_array(len(problem.arrays))
-        total = spatial.prod(axis=1)
-        divides = extents % total == 0
-        if not self.remainders:
-            return divides.all(axis=1)
-        windows = [dim for _, pair in window_ranks(problem) for dim in pair]
-        covered = divides[:, windows].all(axis=1)
-        for e, extent in enumerate(problem.extents):
-            uneven = np.flatnonzero(~divides[:, e])
-            mine = options.factors[uneven, :, e]
-            alone = (spatial[uneven, :, e] > 1).sum(axis=1) <= 1
-            fewer = total[uneven, None, e] // mine * (mine - 1)
-            steps = -(-extent // total[uneven, e])
-            needed = (mine == 1) | (-(-extent // np.maximum(fewer, 1)) > steps[:, None])
-            covered[uneven] &= alone & needed.all(axis=1)
-        return covered
+        """Which unrollings are in the space of the proof."""
+        return provable(self.problem, options, self.remainders)
 
     # --- what is bounded ---------------------------------------------------------------------------------------------
 
@@ -288,7 +261,7 @@ class Search:
             if math.isfinite(path.value):
                 self.closed = min(self.closed, bound)
             return None
-        mapping = write_path(self.problem, self.options, int(self.owner[part.row]), path.steps)
+        mapping = write_path(self.problem, self.options.one(part.row), path.steps)
         self.priced += 1
         value = self.value(mapping)
         if value is not None:
@@ -319,9 +292,8 @@ class Search:
 
 def unrollings_at_most(problem: Problem, remainders: bool) -> int:
     """A bound on the unrollings of a search, without listing them."""
-    divided = {dim for _, pair in window_ranks(problem) for dim in pair}
     choices = (
-        len(axis_choices(problem, index, axis, remainders, None, divided))
+        len(axis_choices(problem, index, axis, remainders, None))
         for index, array in enumerate(problem.arrays)
         for axis in array.axes
     )
@@ -330,7 +302,7 @@ def unrollings_at_most(problem: Problem, remainders: bool) -> int:
 
 def window_places(problem: Problem, spatial: Ints) -> list[tuple[int, int]]:
     """(array, dim) where windows are spread over an array's elements and go on in time."""
-    left = np.array(problem.extents) // spatial.prod(axis=0)
+    left = -(-np.array(problem.extents) // spatial.prod(axis=0))
     dims = [dim for _, pair in window_ranks(problem) for dim in pair]
     return [(j, dim) for j in range(len(spatial)) for dim in dims if spatial[j, dim] > 1 and left[dim] > 1]
 
@@ -342,7 +314,7 @@ def needs_spacing(problem: Problem, spatial: Ints) -> bool:
 
 def spacings(problem: Problem, spatial: Ints) -> list[Ints]:
     """Every choice of temporal extents with which windows may be spread over arrays: distances of their elements."""
-    left = np.array(problem.extents) // spatial.prod(axis=0)
+    left = -(-np.array(problem.extents) // spatial.prod(axis=0))
     places = window_places(problem, spatial)
     found: list[Ints] = []
     for choice in itertools.product(*(divisors(int(left[dim])) for _, dim in places)):
@@ -373,15 +345,3 @@ def without_mirrors(problem: Problem, spatial: Ints) -> Ints:
     order = np.argsort(mine)
     place = np.minimum(np.searchsorted(mine[order], mirrored), len(order) - 1)
     return np.flatnonzero((mine[order[place]] != mirrored) | (np.arange(len(spatial)) <= order[place]))
-
-
-def row_keys(rows: Ints) -> Ints:
-    """A number for each row, equal where all its entries are, in the order of the rows."""
-    keys, count = np.zeros(len(rows), dtype=np.int64), 1
-    for column in rows.reshape(len(rows), -1).T:
-        values, codes = np.unique(column, return_inverse=True)
-        if count * len(values) >= 1 << 62:
-            keys = np.unique(keys, return_inverse=True)[1]
-            count = len(rows)
-        keys, count = keys * len(values) + codes, count * len(values)
-    return keys

@@ -103,7 +103,8 @@ class CrossingBound:
                 seen -= set(pair)
                 apart, own = self.apart(level)[:, pair], [reach[:, dim] for dim in pair]
                 if every_step:  # nothing slides; array elements at any distance share what they may
-                    elements *= (self.steps[:, pair] * apart).prod(axis=1) * (inside[:, pair].sum(axis=1) - 1)
+                    each = inside[:, pair]
+                    elements *= self.extents[list(pair)].prod() * (1 - (1 - 1 / each).prod(axis=1))
                 else:
                     points = fewest_points(coefficients, own, self.neighbours(pair, level))
                     elements *= points * np.maximum(apart, 1.0).prod(axis=1)
@@ -127,7 +128,7 @@ class CrossingBound:
         """[row, dim]: the most that any group sees."""
         raise NotImplementedError
 
-    def neighbours(self, pair: tuple[int, int], level: int) -> list[float]:
+    def neighbours(self, pair: tuple[int, int], level: int) -> list[Rows]:
         """How many values of two dims a group must have to be sure to have all of them, side by side."""
         raise NotImplementedError
 
@@ -282,24 +283,26 @@ class ClosedBound(CrossingBound):
         super().__init__(problem, inside, inside, steps, instances, excess)
 
     def apart(self, level: int) -> Rows:
-        """As the arrays outside divide it."""
-        return self.inside[-1] / self.inside[level]
+        """As the arrays outside divide it; where they do not, at least as many as have work for all their steps."""
+        return self.extents / (self.steps * self.inside[level])
 
     def groups(self, level: int) -> tuple[Rows, Rows]:
         """At most those that divide it; no more than there are steps of the dim for."""
-        return np.maximum(self.extents / (self.steps * self.inside[level]), 1.0), self.apart(level)
+        return np.maximum(self.apart(level), 1.0), self.inside[-1] / self.inside[level]
 
     def reach(self, level: int) -> Rows:
         """All steps of the group."""
-        return self.steps * self.inside[level]
+        return np.minimum(self.steps * self.inside[level], self.extents)
 
     def most_reach(self, level: int) -> Rows:
         """All groups see as much."""
         return self.reach(level)
 
-    def neighbours(self, pair: tuple[int, int], level: int) -> list[float]:
-        """All of them."""
-        return [self.problem.extents[dim] for dim in pair]
+    def neighbours(self, pair: tuple[int, int], level: int) -> list[Rows]:
+        """All of them; never sure where an array outside does not divide a dim: some groups have fewer."""
+        whole = self.steps * self.inside[-1] == self.extents
+        alone = self.inside[level] == self.inside[-1]
+        return [np.where((whole | alone)[:, dim], self.extents[dim], np.inf) for dim in pair]
 
 
 def hyperbola(a: Rows, b: Rows, most_a: Rows, most_b: Rows, together: Rows) -> Rows:
@@ -319,7 +322,7 @@ def overlaps(coefficients: Sequence[int], whole: Sequence[int]) -> bool:
     return m > b // g and n > a // g
 
 
-def fewest_points(coefficients: Sequence[int], reach: Sequence[NDArray[np.float64]], whole: Sequence[float]) -> Rows:
+def fewest_points(coefficients: Sequence[int], reach: Sequence[Rows], whole: Sequence[Rows]) -> Rows:
     """Least number of points {a i + b j} of any m values i and n values j of a window rank, of M and N in all.
 
     Values i with equal a i mod b share points, and so do values j with equal b j mod a. All of them are neighbours and

@@ -88,7 +88,8 @@ typedef struct {
     int step[WINDOWS], between[LEVELS][WINDOWS], count[ARRAYS][WINDOWS], apart[ARRAYS][WINDOWS], whole[WINDOWS];
     /* between[k]: product of the arrays first..k-1; count and apart of array j; whole: all temporal iterations */
     int pinned[ARRAYS][WINDOWS];
-    uint64_t a, b; /* hash of all this */
+    int uneven, spread[WINDOWS], real[WINDOWS]; /* dims (bits) that an array does not divide: the array, their bound */
+    uint64_t a, b;                              /* hash of all this */
 } Geometry;
 
 typedef struct {
@@ -99,6 +100,7 @@ typedef struct {
     int32_t window[WINDOWS], windows, in_rank[DIMS]; /* window dims; 1 + 2 * rank + term of a dim, 0: none */
     Memo *memo;
     uint64_t memo_size, memo_used;
+    int32_t lost;      /* windows that an unrolling does not divide over too many elements to be counted */
     double last_reuse; /* most iterations of the loops that do not see the input */
     Line *line;        /* stored families: a line that holds their number, then the lines */
     int64_t lines, line_room;
@@ -536,6 +538,171 @@ static int wrap_of(const Geometry *g, int i, int k, int tile, int now) {
     return total + (now - at) * g->between[k][i];
 }
 
+/* ---- windows cut by an unrolling that does not divide: counted step by step where elements are idle ------------------ */
+
+enum { ELEMENTS = 256, SIDES = 64 }; /* array elements of a dim, steps of it that differ */
+enum { WHOLE, WRAPS, RUNS };         /* every tile; a block's last tile to its first; a block's last to the next one's first */
+
+/* One dim of a rank at some steps: what array elements hold of it, and held before. */
+typedef struct {
+    double times;
+    int elements, start[ELEMENTS], length[ELEMENTS], back[ELEMENTS], before[ELEMENTS];
+} Side;
+
+/* Where the first array element is after so many iterations (in units of the child). */
+static int position(const Geometry *g, int i, int time) {
+    int found = 0, low = 0;
+    for (int j = g->first; j < g->arrays; j++)
+        if (g->pinned[j][i]) {
+            found += (time % g->apart[j][i] - low) * g->between[j][i];
+            low = time % g->apart[j][i];
+        }
+    return found + (time - low) * g->between[g->arrays][i];
+}
+
+static int apart_of(const Geometry *g, int j, int i, int tile) {
+    return (g->pinned[j][i] ? g->apart[j][i] : tile) * g->between[j][i];
+}
+
+/* The last tile of a block that an element at `offset` works on; -1: none. */
+static int last_tile(const Geometry *g, int i, int block, int now, int tile, int offset) {
+    for (int time = block * now + now - tile; time >= block * now; time -= tile)
+        if (position(g, i, time) + offset < g->real[i]) return position(g, i, time) + offset;
+    return -1;
+}
+
+static void set_side(const Geometry *g, int i, int tile, int now, int how, int block, const int *offset, int many, Side *s) {
+    const int start = position(g, i, (how == RUNS ? block + 1 : block) * (how == WHOLE ? tile : now));
+    s->elements = 0;
+    s->times = 1;
+    for (int e = 0; e < many; e++) {
+        const int at = start + offset[e], n = s->elements, real = g->uneven >> i & 1 ? g->real[i] : at + tile;
+        if (at >= real) continue;
+        s->start[n] = at;
+        s->length[n] = tile < real - at ? tile : real - at;
+        s->back[n] = s->before[n] = 0;
+        if (how != WHOLE) {
+            const int back = g->uneven >> i & 1 ? last_tile(g, i, block, now, tile, offset[e])
+                                                : position(g, i, block * now + now - tile) + offset[e];
+            s->back[n] = back;
+            s->before[n] = g->uneven >> i & 1 && g->real[i] - back < tile ? g->real[i] - back : tile;
+        }
+        s->elements++;
+    }
+}
+
+static int same_side(const Side *a, const Side *b) {
+    if (a->elements != b->elements) return 0;
+    for (int e = 0; e < a->elements; e++)
+        if (a->length[e] != b->length[e] || a->before[e] != b->before[e] ||
+            a->start[e] - a->start[0] != b->start[e] - b->start[0] || a->start[e] - a->back[e] != b->start[e] - b->back[e])
+            return 0;
+    return 1;
+}
+
+/* Whether a step is like one before, which then counts for both. */
+static int merged(Side *side, int many) {
+    for (int s = 0; s < many; s++)
+        if (same_side(&side[s], &side[many])) {
+            side[s].times += side[many].times;
+            return 1;
+        }
+    return 0;
+}
+
+/* All steps of a dim, equal ones once; -1 where there are too many. Elements of the array that does not divide the dim are
+ * together where the level is outside of it, else each by itself; those of other arrays outside are alike. */
+static int set_sides(const Geometry *g, int i, int tile, int now, int how, int prime, Side *side) {
+    const int step = how == WHOLE ? tile : now, blocks = g->whole[i] / step, cut = g->uneven >> i & 1;
+    const int alone = cut && g->spread[i] >= g->level && g->spread[i] >= g->first, groups = alone ? g->count[g->spread[i]][i] : 1;
+    int many = 0;
+    for (int group = 0; group < groups; group++) {
+        int offset[ELEMENTS] = {alone ? group * apart_of(g, g->spread[i], i, tile) : 0}, elements = 1, most = 0;
+        for (int j = g->first; j < g->level; j++) {
+            if (elements * g->count[j][i] > ELEMENTS) return -1;
+            for (int n = 1; n < g->count[j][i]; n++)
+                for (int e = 0; e < elements; e++) offset[n * elements + e] = offset[e] + n * apart_of(g, j, i, tile);
+            elements *= g->count[j][i];
+        }
+        for (int e = 0; e < elements; e++) most = offset[e] > most ? offset[e] : most;
+        int last = how == RUNS ? blocks - 2 : blocks - 1;
+        for (; cut && last >= 0; last--) { /* blocks where something is cut are the last ones */
+            const int until = how == RUNS ? position(g, i, (last + 1) * now) : position(g, i, last * step + step - tile);
+            if (until + most + tile <= g->real[i]) break;
+            if (how == RUNS && (last + 1) % prime == 0) continue;
+            if (many == SIDES) return -1;
+            set_side(g, i, tile, now, how, last, offset, elements, &side[many]);
+            if (side[many].elements) many += !merged(side, many);
+        }
+        const int whole = how == RUNS ? last + 1 - (last + 1) / prime : last + 1;
+        if (whole > 0) {
+            if (many == SIDES) return -1;
+            set_side(g, i, tile, now, how, 0, offset, elements, &side[many]);
+            side[many].times = whole;
+            many += !merged(side, many);
+        }
+    }
+    return many;
+}
+
+static void set_tile(uint64_t *set, int a, int x, int many, int b, int y, int more) {
+    memset(set, 0, WORDS * sizeof *set);
+    for (int i = 0; i < many; i++)
+        for (int j = 0; j < more; j++) {
+            const int at = a * (x + i) + b * (y + j);
+            set[at / 64] |= 1ull << (at % 64);
+        }
+}
+
+/* Points of a rank that elements hold, or of those the ones that nobody has to load again. */
+static int side_points(int a, const Side *x, int b, const Side *y, int how) {
+    uint64_t all[WORDS] = {0}, fresh[WORDS] = {0}, tile[WORDS], held[WORDS];
+    for (int i = 0; i < x->elements; i++)
+        for (int j = 0; j < y->elements; j++) {
+            set_tile(tile, a, x->start[i], x->length[i], b, y->start[j], y->length[j]);
+            if (how != WHOLE) set_tile(held, a, x->back[i], x->before[i], b, y->back[j], y->before[j]);
+            for (int w = 0; w < WORDS; w++) {
+                all[w] |= tile[w];
+                if (how != WHOLE) fresh[w] |= tile[w] & ~held[w];
+            }
+        }
+    int found = 0;
+    for (int w = 0; w < WORDS; w++) found += __builtin_popcountll(all[w]) - __builtin_popcountll(fresh[w]);
+    return found;
+}
+
+/* A rank's points over all its steps: every tile's (WHOLE), or what is kept when blocks wrap or `runner` advances. */
+static double rank_total(Context *c, const Geometry *g, int r, int k, const int *tile, const int *now, int runner, int prime,
+                         int how) {
+    Hash h = {0x7A17ull, 0x3ull};
+    feed(&h, r), feed(&h, how), feed(&h, g->level - g->first), feed(&h, g->arrays - g->first), feed(&h, g->uneven);
+    for (int i = 2 * r; i < 2 * r + 2; i++) {
+        feed(&h, tile[i]), feed(&h, how == WHOLE ? 0 : now[i]), feed(&h, i == runner ? prime : 0), feed(&h, g->whole[i]);
+        if (g->uneven >> i & 1) feed(&h, g->real[i]), feed(&h, g->spread[i] - g->first);
+        for (int j = g->first; j < g->arrays; j++) feed(&h, g->count[j][i]), feed(&h, g->pinned[j][i] ? g->apart[j][i] : 0);
+    }
+    feed(&h, k - g->first);
+    const double *known = memo_get(c, &h);
+    if (known) return *known;
+    static _Thread_local Side side[2][SIDES];
+    int many[2];
+    double total = 0;
+    for (int t = 0; t < 2; t++) {
+        const int i = 2 * r + t;
+        many[t] = set_sides(g, i, tile[i], now[i], how == WHOLE ? WHOLE : i == runner ? RUNS : WRAPS, prime, side[t]);
+        if (many[t] < 0) {
+            c->lost = 1;
+            return 0;
+        }
+    }
+    for (int x = 0; x < many[0]; x++)
+        for (int y = 0; y < many[1]; y++)
+            total += side[0][x].times * side[1][y].times *
+                     side_points(c->p.coefficient[r][0], &side[0][x], c->p.coefficient[r][1], &side[1][y], how);
+    memo_put(c, h, total);
+    return total;
+}
+
 /* Points kept at the geometry's level when window dim `runner` advances in segment k (-1: none of them does). */
 static double kept_points(Context *c, const Geometry *g, int k, const int *tile, const int *now, int runner) {
     const Problem *p = &c->p;
@@ -577,6 +744,44 @@ static double whole_points(Context *c, const Geometry *g, const int *tile) {
     return found;
 }
 
+/* The points of all tiles, every step. */
+static double whole_total(Context *c, const Geometry *g, const int *tile) {
+    double found = 1;
+    if (!g->uneven) {
+        for (int i = 0; i < c->windows; i++) found *= (double)g->whole[i] / tile[i];
+        return found * whole_points(c, g, tile);
+    }
+    for (int r = 0; r < c->p.ranks; r++) found *= rank_total(c, g, r, g->first, tile, tile, -1, 1, WHOLE);
+    return found;
+}
+
+/* The points kept over all steps at which `runner` advances to `prime` times as much, or (-1) blocks begin again. */
+static double kept_total(Context *c, const Geometry *g, int k, const int *tile, const int *now, int runner, int prime) {
+    double found = 1;
+    if (!g->uneven) {
+        for (int i = 0; i < c->windows; i++) found *= (double)g->whole[i] / now[i];
+        return found * (runner < 0 ? 1 : (double)(prime - 1) / prime) * kept_points(c, g, k, tile, now, runner);
+    }
+    for (int r = 0; r < c->p.ranks && found > 0; r++) found *= rank_total(c, g, r, k, tile, now, runner, prime, WRAPS);
+    return found;
+}
+
+/* How far a window dim goes back at least when a block of it begins again. */
+static int least_wrap(const Geometry *g, int i, int k, int tile, int now) {
+    if (!(g->uneven >> i & 1)) return wrap_of(g, i, k, tile, now);
+    const int a = g->spread[i], many = a >= g->first ? g->count[a][i] : 1, each = many > 1 ? apart_of(g, a, i, tile) : 0;
+    int least = position(g, i, now - tile);
+    for (int block = g->whole[i] / now - 1; block >= 0; block--) {
+        const int start = position(g, i, block * now);
+        if (position(g, i, block * now + now - tile) + (many - 1) * each < g->real[i]) break;
+        for (int e = 0; e < many && start + e * each < g->real[i]; e++) {
+            const int wrap = last_tile(g, i, block, now, tile, e * each) - start - e * each;
+            least = wrap < least ? wrap : least;
+        }
+    }
+    return least;
+}
+
 /* Whether any step from here on may find something of the tile: wraps only grow. */
 static int may_save(const Context *c, const Geometry *g, int k, const int *tile, const int *now) {
     const Problem *p = &c->p;
@@ -585,7 +790,7 @@ static int may_save(const Context *c, const Geometry *g, int k, const int *tile,
         int back[2], ahead[2], reach = 0;
         for (int t = 0; t < 2; t++) {
             const int i = 2 * r + t, a = p->coefficient[r][t];
-            back[t] = a * wrap_of(g, i, k, tile[i], now[i]);
+            back[t] = a * least_wrap(g, i, k, tile[i], now[i]);
             const int last = g->whole[i];
             ahead[t] = last > now[i] ? a * (last * g->between[g->arrays][i] - wrap_of(g, i, g->arrays, tile[i], last)) : -1;
             reach += a * (tile[i] - 1);
@@ -689,7 +894,7 @@ static int64_t most_saved(Context *c, const Geometry *g, int k, const int *tile,
             }
         int rest = limit / now[i];
         if (limit % now[i]) continue;
-        const double kept = rest > 1 ? kept_points(c, g, k, tile, now, i) : 0;
+        const double kept = rest > 1 && !g->uneven ? kept_points(c, g, k, tile, now, i) : 0;
         for (int prime = 2; rest > 1; prime++) {
             if (prime * prime > rest) prime = rest;
             if (rest % prime) continue;
@@ -699,14 +904,14 @@ static int64_t most_saved(Context *c, const Geometry *g, int k, const int *tile,
             memcpy(next, now, sizeof next);
             next[i] *= prime;
             kept_lines(c, most_saved(c, g, k, tile, next), &later);
-            const double each = (prime - 1) * (blocks / prime) * kept;
+            const double each = g->uneven ? kept_total(c, g, k, tile, now, i, prime) : (prime - 1) * (blocks / prime) * kept;
             if (each > 0) add_line(&best, (Line){each, 0}, c->last_reuse, 1);
             for (int j = 0; j < later.count; j++)
                 add_line(&best, (Line){later.line[j].slope + each, later.line[j].base}, c->last_reuse, 1);
         }
     }
     if (!fresh && c->last_reuse > 1) {
-        const double each = blocks * kept_points(c, g, k, tile, now, -1);
+        const double each = kept_total(c, g, k, tile, now, -1, 1);
         if (each > 0) add_line(&best, (Line){each, largest(&best, 1, 1, 1) - each}, c->last_reuse, 1);
     }
     const int64_t number = keep_lines(c, &best);
@@ -727,6 +932,12 @@ static void set_geometry(const Context *c, const Crossing *q, int level, Geometr
             g->apart[j][i] = c->spacing[j][e] * own;
             g->pinned[j][i] = c->spacing[j][e] > 0 && c->spatial[j][e] > 1;
         }
+        if (c->p.extent[e] % c->inside[c->p.arrays][e]) {
+            g->uneven |= 1 << i;
+            g->real[i] = c->p.extent[e];
+            for (int j = 0; j < c->p.arrays; j++)
+                if (c->spatial[j][e] > 1) g->spread[i] = j;
+        }
     }
 }
 
@@ -735,6 +946,7 @@ static void seal(const Context *c, Geometry *g) {
     feed(&h, g->arrays - g->first), feed(&h, g->level - g->first);
     for (int i = 0; i < c->windows; i++) {
         feed(&h, g->whole[i]);
+        if (g->uneven >> i & 1) feed(&h, -1 - g->real[i]);
         for (int j = g->first; j < g->arrays; j++)
             feed(&h, g->count[j][i]), feed(&h, g->pinned[j][i] ? g->apart[j][i] : 0);
     }
@@ -763,9 +975,7 @@ static void fewest(Context *c, const Crossing *q, Geometry *g, const int *tile, 
         for (int j = q->inner; j < c->p.arrays; j++)
             if (g->pinned[j][i] && g->apart[j][i] % tile[i]) return;
     seal(c, g);
-    double blocks = 1;
-    for (int i = 0; i < c->windows; i++) blocks *= (double)g->whole[i] / tile[i];
-    const double all = blocks * whole_points(c, g, tile);
+    const double all = whole_total(c, g, tile);
     Lines saved;
     kept_lines(c, q->forgets ? -1 : most_saved(c, g, q->inner, tile, tile), &saved);
     add_line(found, (Line){all, 0}, c->last_reuse, -1);
@@ -787,13 +997,14 @@ static void set_weights(Context *c) {
     }
     for (int r = 0; r < p->crossings; r++) {
         const Crossing *q = &p->crossing[r];
-        double plain = 1, outside = 1; /* `outside`: elements among which windows are spread; others are in `blocks` */
+        double plain = 1, outside = 1; /* `outside`: elements among which windows are divided; others are in `blocks` */
         for (int e = 0; e < p->dims; e++)
             if (p->relevant[q->operand] >> e & 1 && !(q->operand == INPUT && c->in_rank[e])) plain *= p->extent[e];
         for (int l = p->arrays; l >= q->inner; l--) {
             if (l < p->arrays)
                 for (int e = 0; e < p->dims; e++)
-                    if (q->operand == INPUT && c->in_rank[e]) outside *= c->spatial[l][e];
+                    if (q->operand == INPUT && c->in_rank[e] && p->extent[e] % c->inside[p->arrays][e] == 0)
+                        outside *= c->spatial[l][e];
             for (int t = 0; t < c->tables; t++) {
                 const Table *table = &c->table[t];
                 double price = table->price[r][LEVELS][l];
@@ -1067,7 +1278,7 @@ static int by_shape(const void *a, const void *b) {
 }
 
 /* Least sums of many unrollings under the tables set (infinite where nothing fits, -infinity where a lattice is too
- * large): found[row * tables + table]. Unrollings of one lattice shape are solved side by side. Returns the points
+ * large or windows are lost): found[row * tables + table]. Unrollings of one lattice shape are solved side by side. Returns the points
  * covered. */
 int64_t mapper_bounds(Context *c, int64_t rows, const int32_t *spatial, const int32_t *spacing, double *found) {
     int64_t covered = 0;
@@ -1088,6 +1299,7 @@ int64_t mapper_bounds(Context *c, int64_t rows, const int32_t *spatial, const in
         if (order[i].shape) {
             c->lanes = lanes_for((int)(end - i) * c->tables);
             memset(c->pinned, 0, sizeof c->pinned);
+            c->lost = 0;
             for (int64_t j = i; j < i + c->lanes / c->tables; j++) { /* lanes left over repeat the last row */
                 const int64_t row = order[j < end ? j : end - 1].row;
                 set_row(c, spatial + row * each, spacing + row * each);
@@ -1097,7 +1309,7 @@ int64_t mapper_bounds(Context *c, int64_t rows, const int32_t *spatial, const in
             set_bounds(c);
             for (int64_t j = i; j < end; j++)
                 for (int t = 0; t < c->tables; t++)
-                    found[order[j].row * c->tables + t] = c->bound[(j - i) * c->tables + t];
+                    if (!c->lost) found[order[j].row * c->tables + t] = c->bound[(j - i) * c->tables + t];
             covered += c->points * (end - i);
         }
         i = end;
@@ -1187,19 +1399,16 @@ static void take_saving(Context *c, Node *n, int32_t slot, int k, int point, int
     const Crossing *q = &c->p.crossing[r];
     int tile[WINDOWS] = {0}, now[WINDOWS] = {0}, runner = -1, fresh = 1;
     tile_of(c, q, cut, tile), tile_of(c, q, point, now);
-    double blocks = 1;
     for (int i = 0; i < c->windows; i++) {
         if (c->window[i] == e) runner = i;
         fresh &= tile[i] == now[i];
-        blocks *= (double)(c->temporal[c->window[i]] / extent_at(c, point, c->window[i]));
     }
     if (runner < 0 && fresh) return; /* an input that its loops reuse settles after them */
     for (int l = q->inner; l <= q->outer; l++)
         if (counted(c, r, l)) {
             const double reuse = reuse_at(c, INPUT, l, c->uneven[k], point);
-            const double after = reuse_at(c, INPUT, l, c->uneven[k], n->point);
-            const double times = runner < 0 ? reuse - after : reuse * (prime - 1) / prime;
-            const double saved = times * blocks * kept_points(c, &c->geometry[r][l], k, tile, now, runner);
+            const double after = runner < 0 ? reuse_at(c, INPUT, l, c->uneven[k], n->point) : 0;
+            const double saved = (reuse - after) * kept_total(c, &c->geometry[r][l], k, tile, now, runner, prime);
             for (int t = 0; t < c->tables; t++) n->spent[t] -= c->weight[t][r][l] * saved;
         }
 }
@@ -1219,14 +1428,11 @@ static void spend_full(Context *c, Node *n, const Stage *s, int r) {
     int tile[WINDOWS] = {0};
     tile_of(c, q, n->point, tile);
     const int grown = cost_in(c, s, r) != c->cost[r];
-    double blocks = 1;
-    for (int i = 0; i < c->windows; i++)
-        blocks *= (double)(c->temporal[c->window[i]] / extent_at(c, n->point, c->window[i]));
     for (int t = 0; t < c->tables; t++) n->spent[t] += c->constant[t][r];
     for (int l = q->inner; l <= q->outer; l++)
         if (counted(c, r, l)) {
             const double reuse = grown ? reuse_grown(c, INPUT, l, s->k, n->point) : reuse_at(c, INPUT, l, 0, n->point);
-            const double points = reuse * blocks * whole_points(c, &c->geometry[r][l], tile);
+            const double points = reuse * whole_total(c, &c->geometry[r][l], tile);
             for (int t = 0; t < c->tables; t++) n->spent[t] += c->weight[t][r][l] * points;
         }
 }
@@ -1353,9 +1559,11 @@ int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, cons
     if (!set_row(c, spatial, spacing) || c->points >= 1 << 24 || too_large(c)) return 3;
     c->lanes = lanes_for(c->tables);
     memset(c->pinned, 0, sizeof c->pinned);
+    c->lost = 0;
     set_costs(c, 0);
     for (int l = c->tables; l < c->lanes; l++) fill_lane(c, l);
     set_bounds(c);
+    if (c->lost) return 3;
     double roots[TABLES];
     for (int t = 0; t < c->tables; t++) {
         roots[t] = c->bound[t];
@@ -1373,6 +1581,7 @@ int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, cons
     visit(c, start, &h, 0);
     while (c->heaped) {
         const Entry e = heap_pop(c);
+        if (c->lost) return 3;
         if (c->node[e.node].done) continue; /* something at its place is nowhere worse */
         const Node n = c->node[e.node];
         const Stage *s = &c->stage[n.stage];

@@ -95,8 +95,8 @@ def merged(nodes: list[Node]) -> list[Node]:
     return result
 
 
-def write_path(problem: Problem, unrollings: Unrollings, index: int, steps: Sequence[Step]) -> Mapping:
-    """The mapping of a path, innermost first: every loop where the path puts it, holds where they settle.
+def write_path(problem: Problem, unrolling: Unrollings, steps: Sequence[Step]) -> Mapping:
+    """The mapping of a path of one unrolling, innermost first: loops where the path puts them, holds where they settle.
 
     A hold inside an array that settles further out, its operand stationary meanwhile, stands just inside the array.
     """
@@ -114,7 +114,7 @@ def write_path(problem: Problem, unrollings: Unrollings, index: int, steps: Sequ
                     and later.crossing.child != "mac"
                 ):
                     nest.nodes.append(Hold(later.crossing.child, (later.crossing.operand,)))
-            nest.unroll(unrollings, index, step.array, problem.arrays[step.array].name)
+            nest.unroll(unrolling, 0, step.array, problem.arrays[step.array].name)
             nest.passed += 1
         else:
             last = nest.nodes[-1] if nest.nodes else None

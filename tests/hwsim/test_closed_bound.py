@@ -114,13 +114,14 @@ def test_never_above_the_cheapest_path_where_windows_are_wide_on_more_machines()
 
 def test_fewest_points_are_those_of_the_best_choice() -> None:
     for a, b, most_m, most_n in itertools.product((1, 2, 3, 4), (1, 2, 3), (1, 3, 5), (1, 2, 4)):
+        whole = [np.array([float(most)]) for most in (most_m, most_n)]
         for m, n in itertools.product(range(1, most_m + 1), range(1, most_n + 1)):
             least = min(
                 len({a * i + b * j for i in some for j in others})
                 for some in itertools.combinations(range(most_m), m)
                 for others in itertools.combinations(range(most_n), n)
             )
-            found = fewest_points((a, b), [np.array([float(m)]), np.array([float(n)])], (most_m, most_n))[0]
+            found = fewest_points((a, b), [np.array([float(m)]), np.array([float(n)])], whole)[0]
             assert found <= least
             if (m, n) == (most_m, most_n):
                 assert found == least

@@ -114,10 +114,9 @@ def small_machine(rng: random.Random) -> Accelerator:
 def unrollings(layer: Layer, array: Array, remainders: bool) -> Iterator[tuple[list[Node], dict[str, int]]]:
     """Every choice of spatial factors: its loops, and the steps that every dim takes.
 
-    With remainders: also factors that do not divide dims without a window, none of which could be smaller.
+    With remainders: also factors that do not divide, none of which could be smaller.
     """
     bounds = {dim: n for dim, n in layer.loops.as_dict().items() if n > 1}
-    slides = {dim for pair in ("PR", "QS") if all(dim in bounds for dim in pair) for dim in pair}
     places = [(axis, dim) for axis in array.axes for dim in axis.dims if dim in bounds]
     for factors in itertools.product(*(range(1, axis.size + 1) for axis, _ in places)):
         used = dict.fromkeys((axis.name for axis in array.axes), 1)
@@ -130,7 +129,7 @@ def unrollings(layer: Layer, array: Array, remainders: bool) -> Iterator[tuple[l
                 each[dim].append(factor)
         steps = {dim: -(-n // math.prod(each[dim])) for dim, n in bounds.items()}
         uneven = {dim for dim, n in bounds.items() if n % math.prod(each[dim])}
-        if any(used[axis.name] > axis.size for axis in array.axes) or (uneven and not remainders) or uneven & slides:
+        if any(used[axis.name] > axis.size for axis in array.axes) or (uneven and not remainders):
             continue
         if not any(could_be_smaller(bounds[dim], each[dim], steps[dim]) for dim in uneven):
             yield loops, steps

@@ -39,8 +39,8 @@ def uneven_layer(rng: random.Random) -> Layer:
     while True:
         bounds = dict.fromkeys(DIMS, 1)
         for dim in rng.choice((("P", "R"), ("P",), ())):
-            bounds[dim] = rng.choice((2, 3))
-        for dim in rng.sample(("K", "C", "P", "G"), k=rng.randint(1, 2)):
+            bounds[dim] = rng.choice((2, 3, 5))
+        for dim in rng.sample(("K", "C", "P", "G"), k=rng.randint(0, 2)):
             bounds[dim] = rng.choice((2, 3, 5, 5, 7))
         loops = Loops(**bounds)
         if sum(len(primes(n)) for n in loops.as_tuple()) <= PRIMES and max(loops.as_tuple()) > 4:
@@ -132,10 +132,9 @@ def all_unrollings(
 ) -> Iterator[tuple[dict[str, list[Node]], dict[str, int]]]:
     """Every choice of spatial factors: loops per array, and the steps that every dim takes.
 
-    With remainders: also factors that do not divide a dim without a window, all on one array, none of them too large.
+    With remainders: also factors that do not divide a dim, all on one array, none of them too large.
     """
     bounds = {dim: n for dim, n in layer.loops.as_dict().items() if n > 1}
-    slides = {dim for pair in ("PR", "QS") if all(dim in bounds for dim in pair) for dim in pair}
     places = [(array, axis, dim) for array in machine.arrays for axis in array.axes for dim in axis.dims]
     places = [place for place in places if place[2] in bounds]
     sizes = {(array.name, axis.name): axis.size for array in machine.arrays for axis in array.axes}
@@ -150,7 +149,7 @@ def all_unrollings(
                 each[dim].append(factor)
         steps = {dim: -(-n // math.prod(each[dim])) for dim, n in bounds.items()}
         uneven = {dim for dim, n in bounds.items() if n % math.prod(each[dim])}
-        if any(used[key] > sizes[key] for key in used) or (uneven and not remainders) or uneven & slides:
+        if any(used[key] > sizes[key] for key in used) or (uneven and not remainders):
             continue
         spread = {dim for dim in uneven if sum(any(n.dim == dim for n in mine) for mine in loops.values()) > 1}  # type: ignore[union-attr]
         if not spread and not any(could_be_smaller(bounds[dim], each[dim], steps[dim]) for dim in uneven):
