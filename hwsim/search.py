@@ -8,7 +8,6 @@ cost more: a search at narrow widths also considers what the next wider ones fou
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import time
 from collections.abc import Iterable
@@ -20,11 +19,11 @@ from hwsim.counts import Counts, count_accesses
 from hwsim.errors import HwsimError, InfeasibleMapping, SpecError
 from hwsim.machine import OPERANDS, Accelerator, Operand
 from hwsim.mapper import cache as search_cache
+from hwsim.mapper import padding
 from hwsim.mapper.any_tiles import ROUNDS, AnyTiles
 from hwsim.mapper.certify import TOLERANCE, certified_search, unrollings_at_most
 from hwsim.mapper.certify import Search as KernelSearch
 from hwsim.mapper.native import has_kernel
-from hwsim.mapper.nearby import moved, resized
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.quick import Candidates, Effort, bound_cycles, bound_pj, candidates
 from hwsim.mapper.rounding import bill_grid
@@ -36,7 +35,7 @@ from hwsim.workload import Layer, Tensor, Workload
 
 Objective = Literal["energy", "latency", "edp"]
 Effortful = Literal["quick", "perfect", "proven", "auto"]
-UNROLLINGS = 150_000  # `auto` proves spaces of at most so many: about a second
+UNROLLINGS = 400_000  # `auto` proves spaces of at most so many: about a second
 ROUNDING = 1e-6  # of a bound that counts as reached: entries of a bill are kept on a grid
 RUNGS: tuple[int, ...] = (1, 2, 4, 8)  # widths whose searches hand their mapping down to narrower ones
 
@@ -104,10 +103,10 @@ PROVEN: dict[Effortful, str] = {
     "quick": SPACE,
     "perfect": f"perfect factors: every spatial unrolling, {ORDERS}; mappings with remainders are tried but not "
     "covered by the bound",
-    "proven": "remainders of unrollings included: every spatial unrolling, where it divides and, in dims that no "
-    "window slides over, where it does not (on one array, the fewest elements for its steps); temporal loops divide "
-    f"the steps that are left; {ORDERS}; not covered: tiles that an idle array element keeps while others reload "
-    "theirs, and temporal loops with remainders (tried)",
+    "proven": "remainders of unrollings included: every spatial unrolling, where it divides and where it does not (on "
+    "one array, the fewest elements for its steps), windows as well; temporal loops divide the steps that are left; "
+    f"{ORDERS}; not covered: tiles of weights and outputs that an idle array element keeps while others reload theirs, "
+    "and temporal loops with remainders (tried)",
 }
 EVERYTHING = "every legal mapping, whatever its tile sizes"
 GIVEN = "given mapping, not searched; the bound holds for all legal mappings"
@@ -186,20 +185,20 @@ def search(
     ways = Effort() if objective == "energy" and effort == "quick" else Effort(chains=4)
     hunt = None if effort == "quick" else certified_search(problem, objective, pricing.value, effort == "proven")
     in_c = hunt if isinstance(hunt, KernelSearch) else None
-    proof, covered = None, 0
+    proof, covered, limit = None, 0, math.inf if time_limit_s is None else began + time_limit_s
     if in_c is None:  # numpy's search looks at far too much without a good mapping
         covered += pricing.propose(candidates(problem, ways))
     if hunt is not None:
-        limit = math.inf if time_limit_s is None else began + time_limit_s
         proof = hunt.run(gap, limit, pricing.best_value * (1 + 2 * TOLERANCE), pricing.best_mapping)
         covered += proof.covered
     any_tiles = bound_of_all(problem, objective, pricing.best, 0 if effort == "quick" else ROUNDS)
     ended = proof is not None and proof.finished
-    proven = pricing.best_mapping if ended else None
     if in_c is not None and not (ended and pricing.reaches(any_tiles)):
         covered += pricing.propose(candidates(problem, ways, in_c.covers if ended else None))
-    if effort != "quick" and not pricing.reaches(any_tiles):
-        pricing.improve(proven)
+    if in_c is not None and ended and not pricing.reaches(any_tiles):
+        before = in_c.covered
+        padding.improve(in_c, pricing.best_value, limit)
+        covered += in_c.covered - before
     if pricing.best is None:
         raise InfeasibleMapping(why_infeasible(layer, accelerator))
     mapping, counts, cost = pricing.best
@@ -259,23 +258,6 @@ class Pricing:
     def reaches(self, bound: float) -> bool:
         """Whether the best mapping attains a bound."""
         return self.best_value <= bound * (1 + ROUNDING)
-
-    def improve(self, proven: Mapping | None) -> None:
-        """Mappings near the best, while they are better.
-
-        Other factors always; loops elsewhere where the best is not the `proven` one, whose orders were all looked at.
-        """
-        seen: set[Mapping] = set()
-        before = None
-        while self.best is not None and self.best is not before:
-            before = self.best
-            near = resized(before[0], self.layer)
-            if before[0] is not proven:
-                near = itertools.chain(near, moved(before[0]))
-            for mapping in near:
-                if mapping not in seen:
-                    seen.add(mapping)
-                    self.value(mapping)
 
     def value(self, mapping: Mapping) -> float | None:
         """The objective of a mapping, None where it is illegal; the best one is kept, ties broken by the others."""

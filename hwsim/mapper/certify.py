@@ -86,6 +86,7 @@ class Search:
         nothing: NDArray[np.float64] = np.zeros((0, len(self.spatial)))
         self.offsets, self.least_sums = nothing, nothing  # [table, row]
         self.regimes: list[Regime] = []
+        self.needed = np.zeros(len(problem.dims), dtype=np.int64)  # no more iterations than a dim needs
         self.serial = itertools.count()
         self.covered = self.priced = 0
         self.closed = math.inf  # least bound of a part whose price stayed above it
@@ -199,7 +200,7 @@ class Search:
                     rows, cheap = self.waiting(rows)
                     self.raise_bounds(heap)
                 continue
-            choices = spacings(self.problem, self.spatial[part.row])
+            choices = spacings(self.problem, self.spatial[part.row], self.steps_of(part.row))
             for start in range(0, len(choices), APART):
                 mine = choices[start : start + APART]
                 if time.perf_counter() > deadline:  # what is left stays as it was
@@ -232,6 +233,10 @@ class Search:
         values, index = np.unique(steps, return_inverse=True)
         return np.array([len(divisors(int(n))) for n in values])[index].reshape(steps.shape).prod(axis=1)
 
+    def steps_of(self, row: int) -> Ints:
+        """Temporal iterations of every dim."""
+        return -(-np.array(self.problem.extents) // self.spatial[row].prod(axis=0))
+
     def open(self, bound: float, gap: float) -> bool:
         """Whether something of this bound may beat the best by more than the gap."""
         return bound * (1.0 + max(gap, TOLERANCE)) < self.best
@@ -244,7 +249,7 @@ class Search:
         found: list[Part] = []
         for row, apart, bound in zip(rows.tolist(), spacing, self.objectives(rows, sums).tolist(), strict=True):
             if self.open(bound, 0.0):
-                exact = bool(apart.any()) or not needs_spacing(self.problem, self.spatial[row])
+                exact = bool(apart.any()) or not window_places(self.problem, self.spatial[row], self.steps_of(row))
                 found.append(Part(bound, next(self.serial), row, apart, exact))
             else:
                 self.left_out = min(self.left_out, bound)
@@ -254,7 +259,7 @@ class Search:
         """The cheapest path of a part, priced; the part again where its price taught another regime."""
         cutoff = self.best - 1 + 1e-6 if self.objective == "latency" else self.best
         offsets = np.ascontiguousarray(self.offsets[:, part.row])
-        path = self.kernel.path(self.spatial[part.row], part.spacing, offsets, self.idle_pj, cutoff, NODES)
+        path = self.kernel.path(self.spatial[part.row], part.spacing, self.needed, offsets, self.idle_pj, cutoff, NODES)
         self.covered += path.nodes
         bound = max(part.bound, path.value)
         if not path.steps:
@@ -300,24 +305,20 @@ def unrollings_at_most(problem: Problem, remainders: bool) -> int:
     return math.prod(choices)
 
 
-def window_places(problem: Problem, spatial: Ints) -> list[tuple[int, int]]:
-    """(array, dim) where windows are spread over an array's elements and go on in time."""
-    left = -(-np.array(problem.extents) // spatial.prod(axis=0))
+def window_places(problem: Problem, spatial: Ints, steps: Ints) -> list[tuple[int, int]]:
+    """(array, dim) where windows are spread over an array's elements and go on in time: their distance matters."""
     dims = [dim for _, pair in window_ranks(problem) for dim in pair]
-    return [(j, dim) for j in range(len(spatial)) for dim in dims if spatial[j, dim] > 1 and left[dim] > 1]
+    return [(j, dim) for j in range(len(spatial)) for dim in dims if spatial[j, dim] > 1 and steps[dim] > 1]
 
 
-def needs_spacing(problem: Problem, spatial: Ints) -> bool:
-    """Whether distances between array elements matter to the windows of an unrolling."""
-    return bool(window_places(problem, spatial))
+def spacings(problem: Problem, spatial: Ints, steps: Ints) -> list[Ints]:
+    """Every choice of temporal extents with which windows may be spread over arrays: distances of their elements.
 
-
-def spacings(problem: Problem, spatial: Ints) -> list[Ints]:
-    """Every choice of temporal extents with which windows may be spread over arrays: distances of their elements."""
-    left = -(-np.array(problem.extents) // spatial.prod(axis=0))
-    places = window_places(problem, spatial)
+    `steps`: temporal iterations of every dim, which they divide.
+    """
+    places = window_places(problem, spatial, steps)
     found: list[Ints] = []
-    for choice in itertools.product(*(divisors(int(left[dim])) for _, dim in places)):
+    for choice in itertools.product(*(divisors(int(steps[dim])) for _, dim in places)):
         spacing = np.zeros_like(spatial)
         for (array, dim), distance in zip(places, choice, strict=True):
             spacing[array, dim] = distance

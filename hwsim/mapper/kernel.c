@@ -90,6 +90,7 @@ typedef struct {
     int pinned[ARRAYS][WINDOWS];
     int uneven, spread[WINDOWS], real[WINDOWS]; /* dims (bits) that an array does not divide: the array, their bound */
     uint64_t a, b;                              /* hash of all this */
+    uint64_t rank[2][2];                        /* hashes of what concerns one rank of uneven dims */
 } Geometry;
 
 typedef struct {
@@ -323,7 +324,8 @@ static void set_blocks(Context *c) {
         }
 }
 
-static int set_row(Context *c, const int32_t *spatial, const int32_t *spacing) {
+/* `steps`: iterations of every dim, where more than it needs: its tiles are factors of them, the last ones cut short. */
+static int set_row(Context *c, const int32_t *spatial, const int32_t *spacing, const int32_t *steps) {
     const Problem *p = &c->p;
     for (int e = 0; e < p->dims; e++) {
         c->inside[0][e] = 1;
@@ -333,6 +335,7 @@ static int set_row(Context *c, const int32_t *spatial, const int32_t *spacing) {
             c->inside[j + 1][e] = c->inside[j][e] * c->spatial[j][e];
         }
         c->temporal[e] = (p->extent[e] - 1) / c->inside[p->arrays][e] + 1;
+        if (steps[e] > c->temporal[e]) c->temporal[e] = steps[e];
     }
     c->axes = 0;
     int64_t points = 1;
@@ -674,13 +677,10 @@ static int side_points(int a, const Side *x, int b, const Side *y, int how) {
 /* A rank's points over all its steps: every tile's (WHOLE), or what is kept when blocks wrap or `runner` advances. */
 static double rank_total(Context *c, const Geometry *g, int r, int k, const int *tile, const int *now, int runner, int prime,
                          int how) {
-    Hash h = {0x7A17ull, 0x3ull};
-    feed(&h, r), feed(&h, how), feed(&h, g->level - g->first), feed(&h, g->arrays - g->first), feed(&h, g->uneven);
-    for (int i = 2 * r; i < 2 * r + 2; i++) {
-        feed(&h, tile[i]), feed(&h, how == WHOLE ? 0 : now[i]), feed(&h, i == runner ? prime : 0), feed(&h, g->whole[i]);
-        if (g->uneven >> i & 1) feed(&h, g->real[i]), feed(&h, g->spread[i] - g->first);
-        for (int j = g->first; j < g->arrays; j++) feed(&h, g->count[j][i]), feed(&h, g->pinned[j][i] ? g->apart[j][i] : 0);
-    }
+    Hash h = {g->rank[r][0], g->rank[r][1]};
+    feed(&h, how);
+    for (int i = 2 * r; i < 2 * r + 2; i++)
+        feed(&h, tile[i]), feed(&h, how == WHOLE ? 0 : now[i]), feed(&h, i == runner ? prime : 0);
     feed(&h, k - g->first);
     const double *known = memo_get(c, &h);
     if (known) return *known;
@@ -875,8 +875,9 @@ static int64_t most_saved(Context *c, const Geometry *g, int k, const int *tile,
     const double *known = memo_get(c, &h);
     if (known) return (int64_t)*known;
     Lines best = {0}, later;
-    double blocks = 1;
+    double blocks = 1, wraps[2] = {1, 1}; /* of ranks, where an array does not divide some window dim */
     int fresh = 1, passes = k < g->arrays;
+    for (int r = 0; g->uneven && r < c->p.ranks; r++) wraps[r] = rank_total(c, g, r, k, tile, now, -1, 1, WRAPS);
     for (int i = 0; i < c->windows; i++) {
         blocks *= (double)g->whole[i] / now[i];
         fresh &= now[i] == tile[i];
@@ -904,14 +905,18 @@ static int64_t most_saved(Context *c, const Geometry *g, int k, const int *tile,
             memcpy(next, now, sizeof next);
             next[i] *= prime;
             kept_lines(c, most_saved(c, g, k, tile, next), &later);
-            const double each = g->uneven ? kept_total(c, g, k, tile, now, i, prime) : (prime - 1) * (blocks / prime) * kept;
+            double each = (prime - 1) * (blocks / prime) * kept;
+            if (g->uneven) {
+                each = wraps[1 - i / 2];
+                if (each > 0) each *= rank_total(c, g, i / 2, k, tile, now, i, prime, WRAPS);
+            }
             if (each > 0) add_line(&best, (Line){each, 0}, c->last_reuse, 1);
             for (int j = 0; j < later.count; j++)
                 add_line(&best, (Line){later.line[j].slope + each, later.line[j].base}, c->last_reuse, 1);
         }
     }
     if (!fresh && c->last_reuse > 1) {
-        const double each = kept_total(c, g, k, tile, now, -1, 1);
+        const double each = g->uneven ? wraps[0] * wraps[1] : blocks * kept_points(c, g, k, tile, now, -1);
         if (each > 0) add_line(&best, (Line){each, largest(&best, 1, 1, 1) - each}, c->last_reuse, 1);
     }
     const int64_t number = keep_lines(c, &best);
@@ -932,7 +937,8 @@ static void set_geometry(const Context *c, const Crossing *q, int level, Geometr
             g->apart[j][i] = c->spacing[j][e] * own;
             g->pinned[j][i] = c->spacing[j][e] > 0 && c->spatial[j][e] > 1;
         }
-        if (c->p.extent[e] % c->inside[c->p.arrays][e]) {
+        if (c->p.extent[e] != c->inside[c->p.arrays][e] * c->temporal[e]) {
+            g->spread[i] = -1;
             g->uneven |= 1 << i;
             g->real[i] = c->p.extent[e];
             for (int j = 0; j < c->p.arrays; j++)
@@ -952,6 +958,17 @@ static void seal(const Context *c, Geometry *g) {
     }
     feed(&h, g->first);
     g->a = h.a, g->b = h.b;
+    for (int r = 0; g->uneven && r < c->p.ranks; r++) {
+        Hash own = {0x7A17ull, 0x3ull};
+        feed(&own, r), feed(&own, g->level - g->first), feed(&own, g->arrays - g->first), feed(&own, g->uneven >> (2 * r) & 3);
+        for (int i = 2 * r; i < 2 * r + 2; i++) {
+            feed(&own, g->whole[i]);
+            if (g->uneven >> i & 1) feed(&own, g->real[i]), feed(&own, g->spread[i] - g->first);
+            for (int j = g->first; j < g->arrays; j++)
+                feed(&own, g->count[j][i]), feed(&own, g->pinned[j][i] ? g->apart[j][i] : 0);
+        }
+        g->rank[r][0] = own.a, g->rank[r][1] = own.b;
+    }
 }
 
 /* Fewest points over all orders outside, the input being alone, over the iterations of loops that do not see it; least
@@ -1003,7 +1020,7 @@ static void set_weights(Context *c) {
         for (int l = p->arrays; l >= q->inner; l--) {
             if (l < p->arrays)
                 for (int e = 0; e < p->dims; e++)
-                    if (q->operand == INPUT && c->in_rank[e] && p->extent[e] % c->inside[p->arrays][e] == 0)
+                    if (q->operand == INPUT && c->in_rank[e] && p->extent[e] == c->inside[p->arrays][e] * c->temporal[e])
                         outside *= c->spatial[l][e];
             for (int t = 0; t < c->tables; t++) {
                 const Table *table = &c->table[t];
@@ -1280,13 +1297,14 @@ static int by_shape(const void *a, const void *b) {
 /* Least sums of many unrollings under the tables set (infinite where nothing fits, -infinity where a lattice is too
  * large or windows are lost): found[row * tables + table]. Unrollings of one lattice shape are solved side by side. Returns the points
  * covered. */
-int64_t mapper_bounds(Context *c, int64_t rows, const int32_t *spatial, const int32_t *spacing, double *found) {
+int64_t mapper_bounds(Context *c, int64_t rows, const int32_t *spatial, const int32_t *spacing, const int32_t *steps,
+                      double *found) {
     int64_t covered = 0;
-    const int each = c->p.arrays * c->p.dims, most = LANES / c->tables > 4 ? 4 : LANES / c->tables;
+    const int each = c->p.arrays * c->p.dims, dims = c->p.dims, most = LANES / c->tables > 4 ? 4 : LANES / c->tables;
     Shaped *order = room(0, (size_t)(rows + 1) * sizeof(Shaped));
     for (int64_t i = 0; i < rows; i++) {
         Hash h = {1, 2};
-        const int fits = set_row(c, spatial + i * each, spacing + i * each) && !too_large(c);
+        const int fits = set_row(c, spatial + i * each, spacing + i * each, steps + i * dims) && !too_large(c);
         for (int a = 0; a < c->axes; a++) feed(&h, c->axis[a].dim), feed(&h, c->axis[a].length);
         for (int k = 0; k <= c->p.arrays; k++) feed(&h, c->uneven[k]);
         order[i] = (Shaped){fits ? h.a | 1 : 0, i};
@@ -1302,7 +1320,7 @@ int64_t mapper_bounds(Context *c, int64_t rows, const int32_t *spatial, const in
             c->lost = 0;
             for (int64_t j = i; j < i + c->lanes / c->tables; j++) { /* lanes left over repeat the last row */
                 const int64_t row = order[j < end ? j : end - 1].row;
-                set_row(c, spatial + row * each, spacing + row * each);
+                set_row(c, spatial + row * each, spacing + row * each, steps + row * dims);
                 set_costs(c, (int)(j - i) * c->tables);
             }
             for (int l = c->lanes / c->tables * c->tables; l < c->lanes; l++) fill_lane(c, l);
@@ -1548,15 +1566,15 @@ static int take_room(const Context *c, Node *n, const Crossing *q, int point) {
 
 /* The cheapest path of one unrolling under the tables set. `offset` per table is added to its sum; `idle`: pJ per cycle.
  * Returns 0: found; 1: none below the cutoff; 2: too many nodes, *found is a bound; 3: the lattice is too large. `path`,
- * innermost first: axis of a step (its dim and prime in `steps`), 1000 + crossing that settles, 2000 + array passed,
+ * innermost first: axis of a step (its dim and prime in `loops`), 1000 + crossing that settles, 2000 + array passed,
  * 3000 nothing;
  * `length` entries at most, then how many there are. */
-int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, const double *offset, double idle,
-                double cutoff, int64_t most, double *found, int32_t *path, int32_t *length, int32_t *steps,
+int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, const int32_t *steps, const double *offset,
+                double idle, double cutoff, int64_t most, double *found, int32_t *path, int32_t *length, int32_t *loops,
                 int64_t *visited) {
     const Problem *p = &c->p;
     *visited = 0;
-    if (!set_row(c, spatial, spacing) || c->points >= 1 << 24 || too_large(c)) return 3;
+    if (!set_row(c, spatial, spacing, steps) || c->points >= 1 << 24 || too_large(c)) return 3;
     c->lanes = lanes_for(c->tables);
     memset(c->pinned, 0, sizeof c->pinned);
     c->lost = 0;
@@ -1594,7 +1612,7 @@ int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, cons
             if (many > *length) return 3;
             *length = many;
             for (int i = e.node; c->node[i].parent >= 0; i = c->node[i].parent) path[--many] = c->node[i].action;
-            for (int i = 0; i < c->axes; i++) steps[2 * i] = c->axis[i].dim, steps[2 * i + 1] = c->axis[i].prime;
+            for (int i = 0; i < c->axes; i++) loops[2 * i] = c->axis[i].dim, loops[2 * i + 1] = c->axis[i].prime;
             *visited = c->nodes;
             return 0;
         }

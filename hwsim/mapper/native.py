@@ -105,15 +105,18 @@ class Kernel:
         if getattr(self, "handle", None):
             self.library.mapper_close(self.handle)
 
-    def bounds(self, spatial: Ints, spacing: Ints) -> tuple[NDArray[np.float64], int]:
+    def bounds(self, spatial: Ints, spacing: Ints, steps: Ints | None = None) -> tuple[NDArray[np.float64], int]:
         """([unrolling, table]: least sums with the windows of each input alone, points covered).
 
-        Infinite where nothing fits, -infinity where the lattice is too large.
+        Infinite where nothing fits, -infinity where the lattice is too large. `steps` [unrolling, dim]: temporal
+        iterations of dims that take more than they need.
         """
         found = np.empty((len(spatial), self.tables))
-        left, right = (np.ascontiguousarray(a, dtype=np.int32) for a in (spatial, spacing))
+        needed = np.zeros((len(spatial), len(self.problem.dims)))
+        given = (spatial, spacing, needed if steps is None else steps)
+        left, right, more = (np.ascontiguousarray(a, dtype=np.int32) for a in given)
         covered = self.library.mapper_bounds(
-            self.handle, len(found), left.ctypes.data, right.ctypes.data, found.ctypes.data
+            self.handle, len(found), left.ctypes.data, right.ctypes.data, more.ctypes.data, found.ctypes.data
         )
         return found, int(covered)
 
@@ -127,25 +130,26 @@ class Kernel:
         self.library.mapper_tables(self.handle, len(tables), together)
 
     def path(
-        self, spatial: Ints, spacing: Ints, offsets: NDArray[np.float64], idle_pj: float, cutoff: float, nodes: int
-    ) -> CheapestPath:
+        self, spatial: Ints, spacing: Ints, steps: Ints, offsets: NDArray[np.float64], idle_pj: float, cutoff: float,
+        nodes: int,
+    ) -> CheapestPath:  # fmt: skip
         """The cheapest path of one unrolling below a cutoff; windows, distances and shared memories exact.
 
-        `offsets` are added to the sums of the tables; `idle_pj` per cycle counts in products.
+        `steps` as in `bounds`. `offsets` are added to the sums of the tables; `idle_pj` per cycle counts in products.
         """
-        left, right = (np.ascontiguousarray(a, dtype=np.int32) for a in (spatial, spacing))
+        left, right, more = (np.ascontiguousarray(a, dtype=np.int32) for a in (spatial, spacing, steps))
         value, length, visited = ctypes.c_double(), ctypes.c_int32(PATH), ctypes.c_int64()
         actions, loops = (ctypes.c_int32 * PATH)(), (ctypes.c_int32 * 80)()
         status = self.library.mapper_path(
-            self.handle, left.ctypes.data, right.ctypes.data, offsets.ctypes.data, idle_pj, cutoff, nodes,
-            ctypes.byref(value), actions, ctypes.byref(length), loops, ctypes.byref(visited),
+            self.handle, left.ctypes.data, right.ctypes.data, more.ctypes.data, offsets.ctypes.data, idle_pj, cutoff,
+            nodes, ctypes.byref(value), actions, ctypes.byref(length), loops, ctypes.byref(visited),
         )  # fmt: skip
         if status == 1:
             return CheapestPath(math.inf, (), visited.value)
         if status:
             return CheapestPath(value.value if status == 2 else 0.0, (), visited.value)
-        steps = tuple(self.step(action, loops) for action in actions[: length.value] if action != NOTHING)
-        return CheapestPath(value.value, steps, visited.value)
+        found = tuple(self.step(action, loops) for action in actions[: length.value] if action != NOTHING)
+        return CheapestPath(value.value, found, visited.value)
 
     def step(self, action: int, loops: ctypes.Array[ctypes.c_int32]) -> Step:
         """An action of the kernel."""
@@ -269,10 +273,10 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.mapper_open.argtypes, library.mapper_open.restype = [pointer], pointer
     library.mapper_close.argtypes, library.mapper_close.restype = [pointer], None
     library.mapper_tables.argtypes, library.mapper_tables.restype = [pointer, whole, pointer], None
-    library.mapper_bounds.argtypes = [pointer, wide, pointer, pointer, pointer]
+    library.mapper_bounds.argtypes = [pointer, wide, pointer, pointer, pointer, pointer]
     library.mapper_bounds.restype = wide
     library.mapper_path.argtypes = [
-        pointer, pointer, pointer, pointer, real, real, wide, pointer, pointer, pointer, pointer, pointer,
+        pointer, pointer, pointer, pointer, pointer, real, real, wide, pointer, pointer, pointer, pointer, pointer,
     ]  # fmt: skip
     library.mapper_path.restype = whole
     return library

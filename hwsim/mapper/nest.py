@@ -118,12 +118,14 @@ def write_path(problem: Problem, unrolling: Unrollings, steps: Sequence[Step]) -
             nest.passed += 1
         else:
             last = nest.nodes[-1] if nest.nodes else None
-            dim = problem.dims[step.dim]
+            dim, factor = problem.dims[step.dim], step.factor
             if isinstance(last, Temporal) and last.dim == dim:
-                nest.nodes[-1] = Temporal(dim, last.factor * step.factor)
-            else:
-                nest.nodes.append(Temporal(dim, step.factor))
-            nest.covered[dim] *= step.factor
+                nest.nodes.pop()
+                nest.covered[dim] //= last.factor
+                factor *= last.factor
+            factor = nest.factor(dim, factor)  # tiles that do not divide the dim may need fewer
+            if factor > 1:
+                nest.nodes.append(Temporal(dim, factor))
     for dim, bound in nest.bounds.items():  # nothing settles further out: their order is free
         if nest.covered[dim] < bound:
             nest.nodes.append(Temporal(dim, -(-bound // nest.covered[dim])))

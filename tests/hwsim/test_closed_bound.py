@@ -76,8 +76,8 @@ def wide_layer(rng: random.Random) -> Layer:
 def cheapest(search: Search, row: int) -> float:
     """The least objective of an unrolling: exact paths for every distance between array elements; NaN if cut short."""
     found, offsets = math.inf, np.ascontiguousarray(search.offsets[:, row])
-    for spacing in spacings(search.problem, search.spatial[row]):
-        path = search.kernel.path(search.spatial[row], spacing, offsets, search.idle_pj, math.inf, NODES)
+    for spacing in spacings(search.problem, search.spatial[row], search.steps_of(row)):
+        path = search.kernel.path(search.spatial[row], spacing, search.needed, offsets, search.idle_pj, math.inf, NODES)
         found = min(found, path.value if path.steps or math.isinf(path.value) else math.nan)
     return found
 
