@@ -1,9 +1,10 @@
 """Temporal tiles that do not divide: unrollings whose loops take more iterations than they need.
 
 Tiles of 8 of 197 tokens are factors of 200 whose last one is cut short: 25 blocks, not 24.6. The kernel solves such a
-lattice as any other, with true blocks, tiles and windows; what it leaves out is the time of elements that idle. There
-are too many lengths to prove anything about all of them together, so this is a search: a few unrollings, those whose
-lattices promise most, one dim after the other.
+lattice as any other, with true blocks, tiles and windows; without arrays its prices are exact. On arrays it leaves out
+what elements cost that idle (time, and operands shared by fewer), so mappings are priced anew. There are too many
+lengths to prove anything about all of them together: this is a search of a few unrollings, those whose lattices promise
+most, one dim after the other.
 """
 
 from __future__ import annotations
