@@ -11,7 +11,7 @@ import pytest
 
 from hwsim.accelerator import load_accelerator
 from hwsim.errors import HwsimError
-from hwsim.machine import Accelerator, Array
+from hwsim.machine import OPERANDS, Accelerator, Array, Operand
 from hwsim.mapper.certify import NODES, Search, certified_search, spacings
 from hwsim.mapper.nest import write_path
 from hwsim.mapper.padding import lengths
@@ -19,7 +19,7 @@ from hwsim.mapper.problem import Problem
 from hwsim.search import Pricing, search
 from hwsim.workload import Loops
 from tests.hwsim.test_any_tiles import some_layer
-from tests.hwsim.test_search_exhaustive import small_machine, strided
+from tests.hwsim.test_search_exhaustive import keeps_by_remainder, small_machine, strided
 
 
 def serial(machine: Accelerator) -> Accelerator:
@@ -34,7 +34,10 @@ def serial(machine: Accelerator) -> Accelerator:
 
 
 def check(seed: int) -> int:
-    """The cheapest path with random lengths costs what its mapping costs, where no elements idle."""
+    """The cheapest path with random lengths costs what its mapping costs, where no elements idle.
+
+    A remainder may leave a loop one iteration and so keep a tile that the path loads again: such a mapping costs less.
+    """
     rng = random.Random(seed)
     layer, machine = some_layer(rng), serial(small_machine(rng))
     try:
@@ -53,7 +56,13 @@ def check(seed: int) -> int:
     if not path.steps:
         return 0
     mapping = write_path(hunt.problem, hunt.options.one(0), path.steps)
-    assert pricing.value(mapping) == pytest.approx(path.value, rel=1e-6), (seed, steps, mapping)
+    value = pricing.value(mapping)
+    assert value is not None
+    operands: tuple[Operand, ...] = OPERANDS
+    if value < path.value * (1 - 1e-6):
+        assert any(keeps_by_remainder(mapping, layer, machine, operand) for operand in operands), (seed, steps, mapping)
+        return 0
+    assert value == pytest.approx(path.value, rel=1e-6), (seed, steps, mapping)
     return int((steps > needed).any())
 
 
