@@ -24,12 +24,12 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         compiler = module.find_compiler()
         if not compiler:
             return
-        path = folder / module.file_name(compiler)
+        path = module.SOURCE.with_name(module.file_name(compiler))
         try:
             module.compile_to(compiler, path)
         except (OSError, subprocess.SubprocessError):
             return  # as without a compiler: the first run tries again
         if version != "editable":
-            build_data["force_include"][str(path)] = f"hwsim/mapper/{path.name}"
+            build_data["force_include"][str(path)] = f"hwsim/mapper/kernel/{path.name}"
             build_data["pure_python"] = False
             build_data["infer_tag"] = True

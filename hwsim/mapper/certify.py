@@ -1,7 +1,7 @@
 """The proven optimum over the declared space: best-first over unrollings, cheap bounds first.
 
 Every unrolling starts with a lower bound in closed form (`closed_bound`); the least ones get a bound of their own
-lattice (kernel.c: the cheapest path if the input were alone with its windows). The least of those is followed:
+lattice (kernel/: the cheapest path if the input were alone with its windows). The least of those is followed:
 distances between array elements are fixed where windows make them matter, then the cheapest path is found exactly and
 priced.
 Time enters by regimes (`timing`): where a price lies above its bound because another resource is the slowest, that

@@ -1,4 +1,4 @@
-"""Compiles kernel.c with the system's compiler: when the package is installed from its sources, else at its first use.
+"""Compiles kernel/ with the system's compiler: when the package is installed from its sources, else at first use.
 
 Needs the standard library only: the build of the package loads this file by itself (hatch_build.py).
 """
@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("kernel.c")
+SOURCE = Path(__file__).parent / "kernel" / "kernel.c"
 FLAGS = ("-O3", "-shared", "-fPIC", "-std=gnu11")
 
 
@@ -43,7 +43,8 @@ def find_compiler() -> str:
 
 def file_name(compiler: str) -> str:
     """Tells apart sources, compilers and processors."""
-    question = [SOURCE.read_bytes(), compiler.encode(), " ".join(FLAGS).encode(), processor()]
+    sources = [path.read_bytes() for path in sorted(SOURCE.parent.glob("*.[ch]"))]
+    question = [*sources, compiler.encode(), " ".join(FLAGS).encode(), processor()]
     return f"mapper_{hashlib.sha256(bytes(1).join(question)).hexdigest()[:20]}.so"
 
 

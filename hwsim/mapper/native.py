@@ -22,7 +22,7 @@ from hwsim.mapper.lattice import Ints
 from hwsim.mapper.prices import Linear, Prices, crossings_of
 from hwsim.mapper.problem import Crossing, Problem
 
-# As in kernel.c; a problem beyond these is left to numpy.
+# As in kernel/state.h; a problem beyond these is left to numpy.
 DIMS, ARRAYS, CROSSINGS, HOLDERS, POOLS, SLOTS, POINTS, TABLES = 8, 6, 64, 8, 6, 4, 32 * 64, 6
 LEVELS = ARRAYS + 1
 PATH = 4096
@@ -30,7 +30,7 @@ SETTLE, PASS, NOTHING = 1000, 2000, 3000  # codes of a path's actions; smaller o
 
 
 class CrossingC(ctypes.Structure):
-    """`Crossing` of kernel.c."""
+    """`Crossing` of kernel/state.h."""
 
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("operand", "child", "parent", "inner", "outer")),
@@ -40,7 +40,7 @@ class CrossingC(ctypes.Structure):
 
 
 class ProblemC(ctypes.Structure):
-    """`Problem` of kernel.c."""
+    """`Problem` of kernel/state.h."""
 
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("dims", "arrays", "crossings", "pools", "ranks", "remainders")),
@@ -57,7 +57,7 @@ class ProblemC(ctypes.Structure):
 
 
 class TableC(ctypes.Structure):
-    """`Table` of kernel.c."""
+    """`Table` of kernel/state.h."""
 
     _fields_ = (
         ("kind", ctypes.c_int32),

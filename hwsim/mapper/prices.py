@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hwsim.mapper.problem import Crossing, Problem
 from hwsim.mapper.timing import Regime, Timing
 
-COST, ENERGY, TIME, MIXED = range(4)  # kinds of sums, as in kernel.c
+COST, ENERGY, TIME, MIXED = range(4)  # kinds of sums, as in kernel/state.h
 
 
 @dataclass(frozen=True)

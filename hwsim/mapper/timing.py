@@ -3,7 +3,7 @@
 latency = max over MACs, ports and vector unit + what waits for refills of memories without a second buffer, where the
 slowest port decides (`pricing.latency`). A `Regime` names the resource in each maximum: its sum never exceeds the
 latency, and the latency is the largest sum over all regimes. A sum is linear in counts, so it has prices per crossing
-like energy has (`Tables` of kernel.c), divided by the instances inside which a memory works.
+like energy has (`Table` of kernel/state.h), divided by the instances inside which a memory works.
 """
 
 from __future__ import annotations

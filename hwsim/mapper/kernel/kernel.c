@@ -1,0 +1,345 @@
+/* The inner loops of the certified search for one spatial unrolling: a lower bound on the energy of every path through
+ * the lattice of tile sizes, and the cheapest path itself. Equations: docs/search.md; the Python side is native.py.
+ *
+ * A point is a vector of temporal extents. A stage says in which segment between two arrays the path is (k), which
+ * holder of every operand settles next (pos, 0 is the MAC) and which operand is stationary above an array it was to settle
+ * below (carried). Edges of a stage: a crossing settles, or the array of the segment is passed. An unrolling that does not
+ * divide a dim leaves array elements idle. An operand reused along it and carried over that array meets every element once
+ * the dim has gone on outside the array, else only those with work: from then on the stage says so (carried + GROWN).
+ *
+ * Inputs whose windows overlap settle with the price of loading their whole tile at every step; what a step outside keeps
+ * of the tile is a saving. The most that a path may save, the input being alone, makes the bound ("fills"); the exact
+ * path carries the tiles that may still save something. */
+#include "bounds.h"
+
+/* ---- the exact path -------------------------------------------------------------------------------------------------- */
+
+static void heap_push(Context *c, Entry e) {
+    if (c->heaped == c->heap_room) {
+        c->heap_room = c->heap_room ? 2 * c->heap_room : 4096;
+        c->heap = room(c->heap, (size_t)c->heap_room * sizeof(Entry));
+    }
+    int64_t i = c->heaped++;
+    while (i) {
+        const int64_t up = (i - 1) / 2;
+        const Entry *o = &c->heap[up];
+        if (o->rank < e.rank || (o->rank == e.rank && o->depth >= e.depth)) break;
+        c->heap[i] = *o;
+        i = up;
+    }
+    c->heap[i] = e;
+}
+
+static Entry heap_pop(Context *c) {
+    const Entry top = c->heap[0], e = c->heap[--c->heaped];
+    int64_t i = 0;
+    for (;;) {
+        int64_t down = 2 * i + 1;
+        if (down >= c->heaped) break;
+        if (down + 1 < c->heaped) {
+            const Entry *a = &c->heap[down], *b = &c->heap[down + 1];
+            if (b->rank < a->rank || (b->rank == a->rank && b->depth > a->depth)) down++;
+        }
+        const Entry *o = &c->heap[down];
+        if (e.rank < o->rank || (e.rank == o->rank && e.depth >= o->depth)) break;
+        c->heap[i] = *o;
+        i = down;
+    }
+    c->heap[i] = e;
+    return top;
+}
+
+static uint64_t node_hash(const Node *n) {
+    Hash h = {0x1ull, 0x2ull};
+    feed(&h, n->stage), feed(&h, n->point);
+    for (int i = 0; i < SLOTS; i++) feed(&h, n->slot[i]);
+    for (int i = 0; i < POOLS; i++) feed(&h, (int64_t)n->used[i]);
+    return h.a ^ (h.b << 1);
+}
+
+static int same_place(const Node *a, const Node *b) {
+    return a->stage == b->stage && a->point == b->point && !memcmp(a->slot, b->slot, sizeof a->slot) &&
+           !memcmp(a->used, b->used, sizeof a->used);
+}
+
+/* Cut tiles of the input that may still save something: slot = (crossing + 1) * 2^24 + point of the cut. */
+static double savings_left(Context *c, int32_t slot, int stage, int point, double *left) {
+    const int r = (slot >> 24) - 1, cut = slot & 0xFFFFFF, passed = c->uneven[c->stage[stage].k];
+    const Crossing *q = &c->p.crossing[r];
+    int tile[WINDOWS] = {0}, now[WINDOWS] = {0};
+    tile_of(c, q, cut, tile), tile_of(c, q, point, now);
+    double any = 0;
+    for (int l = q->inner; l <= q->outer; l++)
+        if (counted(c, r, l)) {
+            Lines saved;
+            kept_lines(c, most_saved(c, &c->geometry[r][l], c->stage[stage].k, tile, now), &saved);
+            const double reuse = reuse_at(c, INPUT, l, passed, point);
+            const double most = largest(&saved, reuse, c->outside[INPUT][l], c->all[INPUT][l]);
+            any += most;
+            for (int t = 0; t < c->tables; t++) left[t] += c->weight[t][r][l] * most;
+        }
+    return any;
+}
+
+/* What a cut tile saves when dim e grows by `prime` from `point` to the node's: taken off what the node spent. */
+static void take_saving(Context *c, Node *n, int32_t slot, int k, int point, int e, int prime) {
+    const int r = (slot >> 24) - 1, cut = slot & 0xFFFFFF;
+    const Crossing *q = &c->p.crossing[r];
+    int tile[WINDOWS] = {0}, now[WINDOWS] = {0}, runner = -1, fresh = 1;
+    tile_of(c, q, cut, tile), tile_of(c, q, point, now);
+    for (int i = 0; i < c->windows; i++) {
+        if (c->window[i] == e) runner = i;
+        fresh &= tile[i] == now[i];
+    }
+    if (runner < 0 && fresh) return; /* an input that its loops reuse settles after them */
+    for (int l = q->inner; l <= q->outer; l++)
+        if (counted(c, r, l)) {
+            const double reuse = reuse_at(c, INPUT, l, c->uneven[k], point);
+            const double after = runner < 0 ? reuse_at(c, INPUT, l, c->uneven[k], n->point) : 0;
+            const double saved = (reuse - after) * kept_total(c, &c->geometry[r][l], k, tile, now, runner, prime);
+            for (int t = 0; t < c->tables; t++) n->spent[t] -= c->weight[t][r][l] * saved;
+        }
+}
+
+static int window_point(const Context *c, int point) {
+    int found = 0;
+    for (int i = 0; i < c->windows; i++) {
+        const int e = c->window[i];
+        found += c->coord[(size_t)point * DIMS + e] * c->stride[e];
+    }
+    return found;
+}
+
+/* The whole tile at every step; `s`: the stage that settles. */
+static void spend_full(Context *c, Node *n, const Stage *s, int r) {
+    const Crossing *q = &c->p.crossing[r];
+    int tile[WINDOWS] = {0};
+    tile_of(c, q, n->point, tile);
+    const int grown = cost_in(c, s, r) != c->cost[r];
+    for (int t = 0; t < c->tables; t++) n->spent[t] += c->constant[t][r];
+    for (int l = q->inner; l <= q->outer; l++)
+        if (counted(c, r, l)) {
+            const double reuse = grown ? reuse_grown(c, INPUT, l, s->k, n->point) : reuse_at(c, INPUT, l, 0, n->point);
+            const double points = reuse * whole_total(c, &c->geometry[r][l], tile);
+            for (int t = 0; t < c->tables; t++) n->spent[t] += c->weight[t][r][l] * points;
+        }
+}
+
+typedef struct {
+    double cutoff, scale, idle; /* idle: pJ per cycle, for products */
+    const double *offset;       /* per table */
+} Hunt;
+
+/* The objective from bounds on the sums of all tables: the largest COST, or energy times time. MIXED tables bound a
+ * weighted sum of energy and time: their product is least at one end of the line that this leaves. */
+static double objective_of(const Context *c, const Hunt *h, const double *value) {
+    double cost = -INFINITY, energy = 0, time = 0;
+    int product = 0;
+    for (int t = 0; t < c->tables; t++) {
+        const double v = value[t] + h->offset[t];
+        if (c->table[t].kind == COST && v > cost) cost = v;
+        if (c->table[t].kind == ENERGY) energy = v, product = 1;
+        if (c->table[t].kind == TIME && v > time) time = v;
+    }
+    if (!product) return cost;
+    energy += h->idle * time;
+    cost = energy * time;
+    for (int t = 0; t < c->tables; t++)
+        if (c->table[t].kind == MIXED) {
+            const double a = c->table[t].energy, b = c->table[t].time, sum = value[t] + h->offset[t];
+            if (sum > a * energy + b * time) {
+                const double first = energy * (sum - a * energy) / b, second = time * (sum - b * time) / a;
+                const double least = first < second ? first : second;
+                if (least > cost) cost = least;
+            }
+        }
+    return cost;
+}
+
+static int dominates(const Context *c, const Node *a, const Node *b) {
+    for (int t = 0; t < c->tables; t++)
+        if (c->table[t].kind != MIXED && a->spent[t] > b->spent[t] + 1e-12 * fabs(b->spent[t])) return 0;
+    return 1;
+}
+
+static void visit(Context *c, Node n, const Hunt *h, int depth) {
+    double value[TABLES];
+    for (int t = 0; t < c->tables; t++) {
+        value[t] = n.spent[t] + c->bound[((int64_t)n.stage * c->points + n.point) * c->lanes + t];
+        if (!(value[t] < INFINITY)) return;
+    }
+    for (int i = 0; i < SLOTS; i++)
+        if (n.slot[i]) {
+            double left[TABLES] = {0};
+            if (savings_left(c, n.slot[i], n.stage, n.point, left) <= 0) n.slot[i] = 0;
+            for (int t = 0; t < c->tables; t++) value[t] -= left[t];
+        }
+    const double bound = objective_of(c, h, value);
+    if (bound >= h->cutoff) return;
+    if (2 * (c->nodes + 1) > c->hash_size) {
+        c->hash_size = c->hash_size ? 4 * c->hash_size : 1 << 14;
+        c->hash = room(c->hash, (size_t)c->hash_size * sizeof(int32_t));
+        memset(c->hash, -1, (size_t)c->hash_size * sizeof(int32_t));
+        for (int64_t i = 0; i < c->nodes; i++) {
+            Node *o = &c->node[i];
+            uint64_t at = node_hash(o) & (uint64_t)(c->hash_size - 1);
+            while (c->hash[at] >= 0 && !same_place(&c->node[c->hash[at]], o)) at = (at + 1) & (uint64_t)(c->hash_size - 1);
+            o->next = c->hash[at];
+            c->hash[at] = (int32_t)i;
+        }
+    }
+    uint64_t at = node_hash(&n) & (uint64_t)(c->hash_size - 1);
+    while (c->hash[at] >= 0 && !same_place(&c->node[c->hash[at]], &n)) at = (at + 1) & (uint64_t)(c->hash_size - 1);
+    for (int i = c->hash[at]; i >= 0; i = c->node[i].next) {
+        Node *o = &c->node[i];
+        if (dominates(c, o, &n)) return;
+        if (dominates(c, &n, o)) o->done = 1;
+    }
+    if (c->nodes == c->node_room) {
+        c->node_room = c->node_room ? 2 * c->node_room : 4096;
+        c->node = room(c->node, (size_t)c->node_room * sizeof(Node));
+    }
+    n.next = c->hash[at];
+    n.done = 0;
+    c->hash[at] = (int32_t)c->nodes;
+    c->node[c->nodes] = n;
+    heap_push(c, (Entry){(int64_t)(bound * h->scale), depth, (int32_t)c->nodes++});
+}
+
+static int depth_of(const Context *c, const Node *n) {
+    const Stage *s = &c->stage[n->stage];
+    int depth = 64 * (s->k + s->pos[0] + s->pos[1] + s->pos[2]);
+    for (int i = 0; i < c->axes; i++) {
+        const Axis *a = &c->axis[i];
+        depth += n->point / a->stride % a->length;
+    }
+    return depth;
+}
+
+/* Room in a shared memory: bits taken so far while some of its operands are still to come. 0 where it overflows. */
+static int take_room(const Context *c, Node *n, const Crossing *q, int point) {
+    const Problem *p = &c->p;
+    if (q->pool >= 0) {
+        n->used[q->pool] += in_words(q, elements_at(c, q, point));
+        if (n->used[q->pool] > p->pool_bits[q->pool]) return 0;
+    }
+    for (int pool = 0; pool < p->pools; pool++) {
+        int waiting = 0;
+        for (int r = 0; r < p->crossings; r++) {
+            const Crossing *o = &p->crossing[r];
+            if (o->pool == pool && c->stage[n->stage].pos[o->operand] <= o->child) waiting = 1;
+        }
+        if (!waiting) n->used[pool] = 0;
+    }
+    return 1;
+}
+
+/* The cheapest path of one unrolling under the tables set. `offset` per table is added to its sum; `idle`: pJ per cycle.
+ * Returns 0: found; 1: none below the cutoff; 2: too many nodes, *found is a bound; 3: the lattice is too large. `path`,
+ * innermost first: axis of a step (its dim and prime in `loops`), 1000 + crossing that settles, 2000 + array passed,
+ * 3000 nothing;
+ * `length` entries at most, then how many there are. */
+int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, const int32_t *steps, const double *offset,
+                double idle, double cutoff, int64_t most, double *found, int32_t *path, int32_t *length, int32_t *loops,
+                int64_t *visited) {
+    const Problem *p = &c->p;
+    *visited = 0;
+    if (!set_row(c, spatial, spacing, steps) || c->points >= 1 << 24 || too_large(c)) return 3;
+    c->lanes = lanes_for(c->tables);
+    memset(c->pinned, 0, sizeof c->pinned);
+    c->lost = 0;
+    set_costs(c, 0);
+    for (int l = c->tables; l < c->lanes; l++) fill_lane(c, l);
+    set_bounds(c);
+    if (c->lost) return 3;
+    double roots[TABLES];
+    for (int t = 0; t < c->tables; t++) {
+        roots[t] = c->bound[t];
+        if (!(roots[t] < INFINITY)) return 1;
+    }
+    Hunt h = {cutoff, 1, idle, offset};
+    const double root = objective_of(c, &h, roots);
+    *found = root;
+    if (!(root < cutoff)) return 1;
+    h.scale = 1e11 / (root > 1 ? root : 1);
+    c->nodes = c->heaped = 0;
+    if (c->hash_size) memset(c->hash, -1, (size_t)c->hash_size * sizeof(int32_t));
+    Node start = {0};
+    start.parent = -1;
+    visit(c, start, &h, 0);
+    while (c->heaped) {
+        const Entry e = heap_pop(c);
+        if (c->lost) return 3;
+        if (c->node[e.node].done) continue; /* something at its place is nowhere worse */
+        const Node n = c->node[e.node];
+        const Stage *s = &c->stage[n.stage];
+        int alive = 0;
+        for (int i = 0; i < SLOTS; i++) alive |= n.slot[i];
+        if (s->final && !alive) {
+            *found = objective_of(c, &h, n.spent);
+            int many = 0;
+            for (int i = e.node; c->node[i].parent >= 0; i = c->node[i].parent) many++;
+            if (many > *length) return 3;
+            *length = many;
+            for (int i = e.node; c->node[i].parent >= 0; i = c->node[i].parent) path[--many] = c->node[i].action;
+            for (int i = 0; i < c->axes; i++) loops[2 * i] = c->axis[i].dim, loops[2 * i + 1] = c->axis[i].prime;
+            *visited = c->nodes;
+            return 0;
+        }
+        if (c->nodes > most) {
+            *found = (double)e.rank / h.scale;
+            *visited = c->nodes;
+            return 2;
+        }
+        for (int j = s->first; j < s->first + s->edges; j++) {
+            const int r = c->edge[j].crossing;
+            Node next = n;
+            next.stage = c->edge[j].target;
+            next.parent = e.node;
+            if (r == GROWS) {
+                if (!stands(c, &c->stage[next.stage])) continue;
+                next.action = 3000;
+            } else if (r == PASSED) {
+                if (!may_pass(c, s->k, n.point)) continue;
+                next.action = 2000 + s->k;
+            } else {
+                const Crossing *q = &p->crossing[r];
+                const double *cost = cost_in(c, s, r) + (size_t)n.point * c->lanes;
+                if (!(cost[0] < INFINITY)) continue;
+                next.action = 1000 + r;
+                if (is_window(c, q) && !q->forgets) {
+                    spend_full(c, &next, s, r);
+                    next.slot[q->child] = (r + 1) << 24 | window_point(c, n.point);
+                } else {
+                    for (int t = 0; t < c->tables; t++) next.spent[t] += cost[t];
+                }
+                if (!take_room(c, &next, q, n.point)) continue;
+            }
+            visit(c, next, &h, depth_of(c, &next));
+        }
+        const int moves = moves_of(c, s);
+        for (int i = 0; i < c->axes; i++) {
+            const Axis *a = &c->axis[i];
+            if (!(moves >> a->dim & 1) || n.point / a->stride % a->length == a->length - 1) continue;
+            Node next = n;
+            next.point += a->stride;
+            next.parent = e.node;
+            next.action = i;
+            for (int slot = 0; slot < SLOTS; slot++)
+                if (next.slot[slot]) {
+                    if (p->relevant[INPUT] >> a->dim & 1 && !c->in_rank[a->dim])
+                        next.slot[slot] = 0;
+                    else
+                        take_saving(c, &next, n.slot[slot], s->k, n.point, a->dim, a->prime);
+                }
+            visit(c, next, &h, depth_of(c, &next));
+        }
+    }
+    *found = cutoff;
+    *visited = c->nodes;
+    return 1;
+}
+
+int64_t mapper_sizes(int which) {
+    return which == 0 ? (int64_t)sizeof(Problem) : which == 1 ? (int64_t)sizeof(Crossing) : (int64_t)sizeof(Table);
+}

@@ -1,0 +1,178 @@
+/* What the kernel works on: a problem and its prices, as native.py describes them, and the context of one search. */
+#pragma once
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DIMS = 8, ARRAYS = 6, LEVELS = ARRAYS + 1, CROSSINGS = 64, HOLDERS = 8, POOLS = 6, SLOTS = 4, AXES = 40 };
+enum { WORDS = 32, INPUT = 1, MAX_LENGTH = 128, STAGES = 4096, EDGES = 16384, WINDOWS = 4, TABLES = 6, LANES = 8, LINES = 24 };
+enum { GROWN = 3, PASSED = -1, GROWS = -2 }; /* PASSED, GROWS: edges that settle nothing */
+enum { COST, ENERGY, TIME, MIXED }; /* what a table of prices adds up to */
+
+typedef struct {
+    int32_t operand, child, parent, inner, outer; /* holders counted from 1, the MAC is 0; arrays inside both */
+    int32_t forgets, latch, pool;                 /* a MAC without a latch; one with; shared memory or -1 */
+    double capacity, bits, word;
+} Crossing;
+
+/* Linear prices of crossings: per element at a level, part of it divided by the instances inside which a memory works
+ * (`shared[g]`: g arrays are inside them; LEVELS: not divided). */
+typedef struct {
+    int32_t kind, unused;
+    double energy, time; /* MIXED: weights with which energy and time are added up */
+    double price[CROSSINGS][LEVELS + 1][LEVELS], constant[CROSSINGS][LEVELS + 1];
+} Table;
+
+typedef struct {
+    int32_t dims, arrays, crossings, pools, ranks, remainders;
+    int32_t extent[DIMS], relevant[3], latched[3], holders[3];
+    int32_t segment[3][HOLDERS];
+    int32_t rank_dim[2][2], coefficient[2][2];
+    double pool_bits[POOLS];
+    Crossing crossing[CROSSINGS];
+} Problem;
+
+typedef struct {
+    int32_t k, pos[3], carried, moves, first, edges, final, waits; /* waits: for a MAC that keeps nothing */
+} Stage;
+
+typedef struct {
+    int32_t crossing, target; /* crossing, PASSED or GROWS */
+} Edge;
+
+typedef struct {
+    uint64_t a, b;
+    double value;
+} Memo;
+
+/* A sum over x, the iterations of loops that do not see the input: slope * x + base. */
+typedef struct {
+    double slope, base;
+} Line;
+
+typedef struct {
+    int count;
+    Line line[LINES];
+} Lines;
+
+typedef struct {
+    int32_t dim, prime, stride, length, inner; /* inner: stride within the dim's own sizes */
+} Axis;
+
+typedef struct {
+    double spent[TABLES]; /* since the start */
+    int32_t stage, point, parent, action, next, done, slot[SLOTS];
+    double used[POOLS];
+} Node;
+
+typedef struct {
+    int64_t rank;
+    int32_t depth, node;
+} Entry;
+
+/* How the loops outside a cut tile move it. All extents are in units of the child (times what is inside it), so that
+ * equal geometries are met again under other unrollings. */
+typedef struct {
+    int first, arrays, level; /* arrays inside the child; all arrays; the level counted */
+    int step[WINDOWS], between[LEVELS][WINDOWS], count[ARRAYS][WINDOWS], apart[ARRAYS][WINDOWS], whole[WINDOWS];
+    /* between[k]: product of the arrays first..k-1; count and apart of array j; whole: all temporal iterations */
+    int pinned[ARRAYS][WINDOWS];
+    int uneven, spread[WINDOWS], real[WINDOWS]; /* dims (bits) that an array does not divide: the array, their bound */
+    uint64_t a, b;                              /* hash of all this */
+    uint64_t rank[2][2];                        /* hashes of what concerns one rank of uneven dims */
+} Geometry;
+
+typedef struct {
+    Problem p;
+    Stage stage[STAGES];
+    Edge edge[EDGES];
+    int32_t order[STAGES], stages, edges;
+    int32_t window[WINDOWS], windows, in_rank[DIMS]; /* window dims; 1 + 2 * rank + term of a dim, 0: none */
+    Memo *memo;
+    uint64_t memo_size, memo_used;
+    int32_t lost;      /* windows that an unrolling does not divide over too many elements to be counted */
+    double last_reuse; /* most iterations of the loops that do not see the input */
+    Line *line;        /* stored families: a line that holds their number, then the lines */
+    int64_t lines, line_room;
+    /* the row at hand */
+    int32_t spatial[ARRAYS][DIMS], spacing[ARRAYS][DIMS], inside[LEVELS][DIMS], temporal[DIMS];
+    int32_t length[DIMS], size[DIMS][MAX_LENGTH], stride[DIMS], points, point_room;
+    /* of a dim, array elements outside the level apart, by its size: those with work, and as if all had */
+    double blocks[LEVELS][DIMS][MAX_LENGTH], full[LEVELS][DIMS][MAX_LENGTH];
+    double held[LEVELS][DIMS][MAX_LENGTH]; /* extent of a tile inside the level */
+    double outside[3][LEVELS], all[3][LEVELS]; /* the same per operand once all time has passed */
+    int32_t uneven[LEVELS];                    /* dims that the unrolling of the arrays passed does not divide */
+    Axis axis[AXES];
+    int32_t axes;
+    uint8_t *coord; /* [point][dim] */
+    int32_t tables; /* in use */
+    Table table[TABLES];
+    /* Several unrollings of one lattice shape, or several tables, are solved side by side: one lane each. */
+    int32_t lanes, pinned[ARRAYS];
+    double *cost[CROSSINGS], *grown[CROSSINGS][LEVELS]; /* [point][lane]; grown: carried there by a stage + GROWN */
+    double *blocked[ARRAYS];                            /* infinite where an array may not be passed */
+    int64_t grown_room[CROSSINGS][LEVELS];
+    double *bound; /* [stage][point][lane] */
+    int64_t bound_room;
+    Geometry geometry[CROSSINGS][LEVELS];
+    double weight[TABLES][CROSSINGS][LEVELS], constant[TABLES][CROSSINGS];
+    double *fills; /* [level][point]: fewest points of a window crossing */
+    double *elements, *reused, *priced; /* [point]: of the crossing at hand, at the level at hand */
+    /* the exact path */
+    Node *node;
+    int64_t nodes, node_room;
+    Entry *heap;
+    int64_t heaped, heap_room;
+    int32_t *hash;
+    int64_t hash_size;
+} Context;
+
+static void *room(void *old, size_t bytes) {
+    void *found = realloc(old, bytes);
+    if (!found) abort();
+    return found;
+}
+
+static inline double smaller(double a, double b) { return a < b ? a : b; }
+static inline double larger(double a, double b) { return a > b ? a : b; }
+
+/* ---- memo of window tables: two independent 64-bit hashes of the whole question ----------------------------------- */
+
+typedef struct {
+    uint64_t a, b;
+} Hash;
+
+static inline void feed(Hash *h, int64_t value) {
+    h->a = (h->a ^ (uint64_t)value) * 0x9E3779B97F4A7C15ull;
+    h->a ^= h->a >> 29;
+    h->b = (h->b + (uint64_t)value + 0x7F4A7C15ull) * 0xC2B2AE3D27D4EB4Full;
+    h->b ^= h->b >> 31;
+}
+
+static int64_t memo_find(const Context *c, Hash h) {
+    uint64_t i = h.a & (c->memo_size - 1);
+    while (c->memo[i].a && !(c->memo[i].a == h.a && c->memo[i].b == h.b)) i = (i + 1) & (c->memo_size - 1);
+    return (int64_t)i;
+}
+
+static double *memo_get(Context *c, Hash *h) {
+    h->a |= 1;
+    Memo *m = &c->memo[memo_find(c, *h)];
+    return m->a ? &m->value : 0;
+}
+
+static void memo_put(Context *c, Hash h, double value) {
+    if (c->memo_used * 2 > c->memo_size) {
+        Memo *old = c->memo;
+        const uint64_t size = c->memo_size;
+        c->memo_size *= 4;
+        c->memo = calloc(c->memo_size, sizeof(Memo));
+        if (!c->memo) abort();
+        for (uint64_t i = 0; i < size; i++)
+            if (old[i].a) c->memo[memo_find(c, (Hash){old[i].a, old[i].b})] = old[i];
+        free(old);
+    }
+    c->memo[memo_find(c, h)] = (Memo){h.a, h.b, value};
+    c->memo_used++;
+}
