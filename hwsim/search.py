@@ -26,6 +26,7 @@ from hwsim.mapper.certify import Search as KernelSearch
 from hwsim.mapper.native import has_kernel
 from hwsim.mapper.problem import Problem
 from hwsim.mapper.quick import Candidates, Effort, bound_cycles, bound_pj, candidates
+from hwsim.mapper.resize import resized
 from hwsim.mapper.rounding import bill_grid
 from hwsim.mapper.timing import Timing
 from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal, check, validate
@@ -195,10 +196,13 @@ def search(
     ended = proof is not None and proof.finished
     if in_c is not None and not (ended and pricing.reaches(any_tiles)):
         covered += pricing.propose(candidates(problem, ways, in_c.covers if ended else None))
-    if in_c is not None and ended and not pricing.reaches(any_tiles):
-        before = in_c.covered
-        padding.improve(in_c, pricing.best_value, limit)
-        covered += in_c.covered - before
+    if effort != "quick" and not pricing.reaches(any_tiles):
+        pricing.resize()
+        if in_c is not None and ended:
+            before = in_c.covered
+            padding.improve(in_c, pricing.best_value, limit)
+            covered += in_c.covered - before
+            pricing.resize()
     if pricing.best is None:
         raise InfeasibleMapping(why_infeasible(layer, accelerator))
     mapping, counts, cost = pricing.best
@@ -258,6 +262,17 @@ class Pricing:
     def reaches(self, bound: float) -> bool:
         """Whether the best mapping attains a bound."""
         return self.best_value <= bound * (1 + ROUNDING)
+
+    def resize(self) -> None:
+        """Other factors for the loops of the best mapping, while that helps."""
+        seen: set[Mapping] = set()
+        before = None
+        while self.best is not None and self.best is not before:
+            before = self.best
+            for mapping in resized(before[0], self.layer):
+                if mapping not in seen:
+                    seen.add(mapping)
+                    self.value(mapping)
 
     def value(self, mapping: Mapping) -> float | None:
         """The objective of a mapping, None where it is illegal; the best one is kept, ties broken by the others."""

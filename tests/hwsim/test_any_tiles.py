@@ -15,6 +15,7 @@ from hwsim.errors import HwsimError
 from hwsim.machine import Accelerator, Array, Operand
 from hwsim.mapper.any_tiles import AnyTiles, Boxes, cells, first_boxes, means
 from hwsim.mapper.problem import REDUCTION, Problem
+from hwsim.mapper.resize import completed, resized
 from hwsim.mapper.timing import Timing
 from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal
 from hwsim.search import EVERYTHING, Objective, Pricing, search
@@ -71,24 +72,6 @@ def random_nest(rng: random.Random, layer: Layer, machine: Accelerator) -> Mappi
     return Mapping(tuple(nodes))
 
 
-def resized(mapping: Mapping, layer: Layer) -> Iterator[Mapping]:
-    """The mapping with another factor in one temporal loop that has one of the same dim outside."""
-    bounds = layer.loops.as_dict()
-    nodes = list(mapping.nodes)
-    outermost: dict[str, int] = {}
-    for place, node in enumerate(nodes):
-        if not isinstance(node, Temporal):
-            continue
-        if outermost.setdefault(node.dim, place) == place:
-            continue
-        inside = math.prod(n.factor for n in nodes[place + 1 :] if not isinstance(n, Hold) and n.dim == node.dim)
-        most = -(-bounds[node.dim] // inside)
-        near = {node.factor - 1, node.factor + 1, node.factor + 2, 2 * node.factor, node.factor // 2, most}
-        for factor in sorted(f for f in near - {node.factor} if 1 <= f <= most):
-            changed = [*nodes[:place], Temporal(node.dim, factor), *nodes[place + 1 :]]
-            yield completed(changed, node.dim, bounds[node.dim])
-
-
 def parted(mapping: Mapping, layer: Layer) -> Iterator[Mapping]:
     """The mapping with a part of one temporal loop somewhere further out."""
     bounds, nodes = layer.loops.as_dict(), list(mapping.nodes)
@@ -101,15 +84,6 @@ def parted(mapping: Mapping, layer: Layer) -> Iterator[Mapping]:
             for place in range(1, i + 1):
                 more = [*nodes[:place], Temporal(node.dim, 1), *nodes[place:i], Temporal(node.dim, factor)]
                 yield completed([*more, *nodes[i + 1 :]], node.dim, bounds[node.dim])
-
-
-def completed(nodes: list[Node], dim: str, bound: int) -> Mapping:
-    """The nest with as many blocks in the outermost temporal loop of a dim as its bound needs, without loops of one."""
-    places = [i for i, node in enumerate(nodes) if isinstance(node, Temporal) and node.dim == dim]
-    factors = {i: node.factor for i, node in enumerate(nodes) if not isinstance(node, Hold) and node.dim == dim}
-    inside = math.prod(factor for i, factor in factors.items() if i != places[0])
-    nodes[places[0]] = Temporal(dim, -(-bound // inside))
-    return Mapping(tuple(node for node in nodes if not (isinstance(node, Temporal) and node.factor == 1)))
 
 
 def neighbours(mapping: Mapping, layer: Layer) -> Iterator[Mapping]:
@@ -218,3 +192,28 @@ def test_an_optimum_over_all_tile_sizes_is_named() -> None:
     assert certificate.space == EVERYTHING
     assert certificate.any_tiles_gap <= 1e-6
     assert certificate.gap <= certificate.any_tiles_gap
+
+
+def test_resized_nests_fill_the_bound() -> None:
+    """One dim changes, and no block of its outermost loop is to spare."""
+    layer = strided(Loops(K=11, C=7, P=9, R=3), 2, 1)
+    rng, machine, seen = random.Random(1), load_accelerator("eyeriss_v1"), 0
+    for _ in range(50):
+        nest = random_nest(rng, layer, machine)
+        for other in resized(nest, layer):
+            changed = [dim for dim in DIMS if factors_of(nest, dim) != factors_of(other, dim)]
+            for dim in changed:
+                outermost, *inside = factors_of(other, dim)
+                bound = layer.loops.as_dict()[dim]
+                assert bound <= outermost * math.prod(inside)
+                if len(inside) + 1 == len(factors_of(nest, dim)):
+                    assert (outermost - 1) * math.prod(inside) < bound
+            assert len(changed) <= 1
+            seen += len(changed)
+    assert seen > 100
+
+
+def factors_of(nest: Mapping, dim: str) -> list[int]:
+    """Factors of a dim, temporal loops first."""
+    mine = [node for node in nest.loops if node.dim == dim]
+    return [node.factor for node in sorted(mine, key=lambda node: isinstance(node, Spatial))]
