@@ -156,7 +156,9 @@ class Search:
             if prices.kind == MIXED:
                 a, b = prices.weights
                 more = values[:, t] > a * energy + b * cycles
-                least = np.minimum(energy * (values[:, t] - a * energy) / b, cycles * (values[:, t] - b * cycles) / a)
+                with np.errstate(invalid="ignore"):  # where nothing fits all are infinite
+                    ends = energy * (values[:, t] - a * energy) / b, cycles * (values[:, t] - b * cycles) / a
+                least = np.minimum(*ends)
                 bounds = np.where(more, np.maximum(bounds, least), bounds)
         return bounds
 

@@ -20,19 +20,26 @@ from hwsim.mapper.lattice import Ints, divisors
 from hwsim.mapper.nest import write_path
 
 CANDIDATES = 64  # unrollings whose lattices are looked at
-ROWS = 6  # of which so many are given longer loops
+ROWS = 4  # of which so many are given longer loops
 LENGTHS = 3  # per dim
 LONGER = 1.25  # at most
 SWEEPS = 3
-LATTICES = 400  # in all
+LATTICES = 300  # in all
 Start = tuple[int, Ints]  # an unrolling, iterations of its dims
 
 
 def improve(search: Search, best: float, deadline: float) -> None:
-    """Price mappings with longer loops whose bounds lie below the best value so far."""
+    """Price mappings with longer loops whose bounds lie below the best value so far.
+
+    Unrollings that divide come first, by themselves, as where no others are looked at.
+    """
     search.best = best
     search.kernel.set_tables(search.tables)
-    Padding(search, deadline).run()
+    every = np.arange(len(search.spatial))
+    divide = (np.array(search.problem.extents) % search.spatial.prod(axis=1) == 0).all(axis=1)
+    for rows in (every[divide], every[~divide]):
+        if len(rows):
+            Padding(search, deadline).run(rows)
 
 
 class Padding:
@@ -41,21 +48,20 @@ class Padding:
     def __init__(self, search: Search, deadline: float) -> None:
         self.search, self.deadline, self.left = search, deadline, LATTICES
 
-    def run(self) -> None:
-        """Longer loops in the most promising unrollings, then further ones in whatever was best."""
-        starts = [(row, self.search.steps_of(row)) for row in self.promising()]
+    def run(self, rows: Ints) -> None:
+        """Longer loops in the most promising of these unrollings, then further ones in whatever was best."""
+        starts = [(row, self.search.steps_of(row)) for row in self.promising(rows)]
         for _ in range(SWEEPS):
             better = self.swept(starts)
             if better is None:
                 return
             starts = [better]
 
-    def promising(self) -> list[int]:
+    def promising(self, rows: Ints) -> list[int]:
         """Unrollings with the least bounds."""
         search = self.search
-        every = np.arange(len(search.spatial))
-        closed = search.objectives(every, search.least_sums.T)
-        some = every[np.argsort(closed, kind="stable")[:CANDIDATES]]
+        closed = search.objectives(rows, search.least_sums[:, rows].T)
+        some = rows[np.argsort(closed, kind="stable")[:CANDIDATES]]
         bounds = self.bounds(some, np.zeros_like(search.spatial[some]), None)
         return some[np.argsort(bounds, kind="stable")[:ROWS]].tolist()
 
