@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
@@ -39,7 +40,7 @@ SLACK = 1e-9
 INPUT, OUTPUT = OPERANDS.index("input"), OPERANDS.index("output")
 
 
-class CrossingBound:
+class CrossingBound(ABC):
     """Bounds for ways in which MACs work side by side, one per row: unrollings, or boxes of MACs (`any_tiles`).
 
     `inside[level]` [row, dim]: the MACs that a group inside a level (so many arrays) shares loads among; `held[level]`:
@@ -112,25 +113,25 @@ class CrossingBound:
         axes = self.reuse[x]
         return elements * least[:, axes].prod(axis=1), elements * most[:, axes].prod(axis=1)
 
+    @abstractmethod
     def apart(self, level: int) -> Rows:
         """[row, dim]: groups among which a dim is divided."""
-        raise NotImplementedError
 
+    @abstractmethod
     def groups(self, level: int) -> tuple[Rows, Rows]:
         """[row, dim]: groups that need what a dim reuses: at least, some of them idle, and at most."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reach(self, level: int) -> Rows:
         """[row, dim]: how much of a dim a group sees."""
-        raise NotImplementedError
 
+    @abstractmethod
     def most_reach(self, level: int) -> Rows:
         """[row, dim]: the most that any group sees."""
-        raise NotImplementedError
 
+    @abstractmethod
     def neighbours(self, pair: tuple[int, int], level: int) -> list[Rows]:
         """How many values of two dims a group must have to be sure to have all of them, side by side."""
-        raise NotImplementedError
 
     def level_costs(self, prices: Linear) -> dict[tuple[int, int], Rows]:
         """C_x of every crossing, level by level."""

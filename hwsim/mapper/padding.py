@@ -24,7 +24,7 @@ ROWS = 4  # of which so many are given longer loops
 LENGTHS = 3  # per dim
 LONGER = 1.25  # at most
 SWEEPS = 3
-LATTICES = 300  # in all
+LATTICES = 300  # in all, for those that divide and again for the others
 Start = tuple[int, Ints]  # an unrolling, iterations of its dims
 
 

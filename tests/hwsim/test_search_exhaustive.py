@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -34,19 +34,24 @@ def small_layer(rng: random.Random) -> Layer:
         for dim in rng.sample(("K", "C", "P", "Q", "R", "S", "G"), k=rng.randint(2, 4)):
             bounds[dim] = rng.choice((2, 3, 4) if dim in "PQ" else (2, 3))
         loops = Loops(**bounds)
-        if sum(len(primes(n)) for n in loops.as_tuple()) <= 4:
+        if few_primes(loops):
             break
     return strided(loops, rng.choice((1, 1, 2)), rng.choice((1, 1, 2)))
 
 
-def uneven_layer(rng: random.Random) -> Layer:
-    """A convolution of at most four prime factors whose bounds the arrays' two and three elements rarely divide."""
+def few_primes(loops: Loops) -> bool:
+    """Whether all bounds together have at most four prime factors."""
+    return sum(len(primes(n)) for n in loops.as_tuple()) <= 4
+
+
+def uneven_layer(rng: random.Random, small: Callable[[Loops], bool] = few_primes) -> Layer:
+    """A small convolution whose bounds the arrays' two and three elements rarely divide."""
     while True:
         bounds = dict.fromkeys(DIMS, 1)
         for dim in rng.sample(("K", "C", "P", "Q", "R", "G"), k=rng.randint(1, 3)):
             bounds[dim] = rng.choice((2, 3) if dim == "R" else (2, 3, 4, 5, 5, 7))
         loops = Loops(**bounds)
-        if sum(len(primes(n)) for n in loops.as_tuple()) <= 4 and max(loops.as_tuple()) > 4:
+        if small(loops) and max(loops.as_tuple()) > 4:
             break
     return strided(loops, rng.choice((1, 1, 2)), rng.choice((1, 1, 2)))
 
