@@ -15,7 +15,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called before a wheel or an editable install is built."""
-        folder = Path(self.root) / "hwsim" / "mapper"
+        folder = Path(self.root) / "hwsim" / "search" / "proof"
         found = importlib.util.spec_from_file_location("compiler", folder / "compiler.py")
         assert found is not None
         assert found.loader is not None
@@ -30,6 +30,6 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         except (OSError, subprocess.SubprocessError):
             return  # as without a compiler: the first run tries again
         if version != "editable":
-            build_data["force_include"][str(path)] = f"hwsim/mapper/kernel/{path.name}"
+            build_data["force_include"][str(path)] = f"hwsim/search/proof/kernel/{path.name}"
             build_data["pure_python"] = False
             build_data["infer_tag"] = True

@@ -22,11 +22,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.networks import NETWORKS, layers
-from hwsim.accelerator import load_accelerator
 from hwsim.errors import HwsimError
-from hwsim.mapper.cache import ENVIRONMENT
-from hwsim.search import Effortful, Objective, search
-from hwsim.workload import Layer
+from hwsim.machine.load import load_accelerator
+from hwsim.network.layer import Layer
+from hwsim.search.cache import ENVIRONMENT
+from hwsim.search.layer import search
+from hwsim.search.objective import Objective
+from hwsim.search.result import Effortful
 
 RESULTS = Path("results/certificates.csv")
 PAGE = Path("docs/search.md")

@@ -15,14 +15,15 @@ import time
 
 import numpy as np
 
-from hwsim import reuse
-from hwsim.accelerator import load_accelerator
-from hwsim.bits import assign_bits
-from hwsim.count_batch import count_batch
-from hwsim.counts import count_accesses
-from hwsim.mapping import Mapping
-from hwsim.search import search
-from hwsim.workload import Layer, load_workload
+from hwsim.machine.load import load_accelerator
+from hwsim.nest import reuse
+from hwsim.nest.count import count_accesses
+from hwsim.nest.count_batch import count_batch
+from hwsim.nest.mapping import Mapping
+from hwsim.network.bits import assign_bits
+from hwsim.network.layer import Layer
+from hwsim.network.saved import load_workload
+from hwsim.search.layer import search
 
 
 def shuffled_factors(layer: Layer, template: Mapping, rows: int, seed: int = 1) -> np.ndarray:

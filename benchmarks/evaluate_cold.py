@@ -30,7 +30,7 @@ source, spec, out = sys.argv[1:4]
 accelerator = command.load_accelerator(spec)
 mark("read spec")
 if not source.endswith(".json"):
-    import hwsim.models_in
+    import hwsim.frontends.argument
     mark("import torch")
 workload = command.load_model(source, None, False)
 mark("extract" if not source.endswith(".json") else "read workload")

@@ -26,15 +26,15 @@ from typing import Any
 
 import numpy as np
 
-from hwsim.accelerator import load_accelerator
-from hwsim.evaluate import load_model
-from hwsim.explore.allocate import Solver, front
-from hwsim.explore.bill import ENERGY, LOSS, bit_problem
-from hwsim.explore.choices import Freedom, parse_widths
-from hwsim.explore.elimination import whole_front
-from hwsim.explore.problem import Choice, Measure, Problem, Term
-from hwsim.explore.sensitivities import read_sensitivities
-from hwsim.pareto import hypervolume, non_dominated
+from hwsim.command_line import load_model
+from hwsim.explore.bits.allocate import Solver, front
+from hwsim.explore.bits.bill import ENERGY, LOSS, bit_problem
+from hwsim.explore.bits.choices import Freedom, parse_widths
+from hwsim.explore.bits.elimination import whole_front
+from hwsim.explore.bits.problem import Choice, Measure, Problem, Term
+from hwsim.explore.bits.sensitivities import read_sensitivities
+from hwsim.explore.pareto import hypervolume, non_dominated
+from hwsim.machine.load import load_accelerator
 
 NAMES = (LOSS, ENERGY)
 REFUSED = 1e30

@@ -25,20 +25,20 @@ from typing import Any
 
 import numpy as np
 
-from hwsim.accelerator import find_spec, load_accelerator
-from hwsim.bits import assign_bits
-from hwsim.evaluate import load_model
-from hwsim.explore.allocate import Solver
-from hwsim.explore.bill import bit_problem
-from hwsim.explore.choices import Freedom, free_choices
-from hwsim.explore.journal import Record
-from hwsim.explore.space import machine_of, put
-from hwsim.explore.workers import Cluster, Local, Workers
-from hwsim.machine import Accelerator
-from hwsim.mapper.cache import ENVIRONMENT
-from hwsim.reprice import NetworkTable
-from hwsim.search import search_network
-from hwsim.spec.strict_yaml import read_document
+from hwsim.command_line import load_model
+from hwsim.explore.bits.allocate import Solver
+from hwsim.explore.bits.bill import bit_problem
+from hwsim.explore.bits.choices import Freedom, free_choices
+from hwsim.explore.machines.journal import Record
+from hwsim.explore.machines.space import machine_of, put
+from hwsim.explore.machines.workers import Cluster, Local, Workers
+from hwsim.files.strict_yaml import read_document
+from hwsim.machine.load import find_spec, load_accelerator
+from hwsim.machine.parts import Accelerator
+from hwsim.network.bits import assign_bits
+from hwsim.search.cache import ENVIRONMENT
+from hwsim.search.network import search_network
+from hwsim.tables.network_table import NetworkTable
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8)
 AXES = {

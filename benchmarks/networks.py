@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hwsim.workload import Layer, Loops, Tensor
+from hwsim.network.layer import Layer, Loops, Tensor
 
 # (name, K, C per group, P = Q, R = S, stride, groups): the distinct MAC layers at 224 x 224, batch 1.
 RESNET18 = (

@@ -22,12 +22,13 @@ import time
 from pathlib import Path
 
 from experiments.validation.networks import conv
-from hwsim.accelerator import load_accelerator
-from hwsim.machine import Accelerator
-from hwsim.mapper.cache import ENVIRONMENT
-from hwsim.mapping import Temporal
-from hwsim.search import Found, search
-from hwsim.workload import Layer
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Accelerator
+from hwsim.nest.mapping import Temporal
+from hwsim.network.layer import Layer
+from hwsim.search.cache import ENVIRONMENT
+from hwsim.search.layer import search
+from hwsim.search.result import Found
 
 FOLDER = Path(__file__).resolve().parent / "peers"
 MACHINES = ("tpu_like", "eyeriss_like")

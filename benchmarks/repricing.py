@@ -16,12 +16,13 @@ import time
 
 import numpy as np
 
-from hwsim.accelerator import load_accelerator
-from hwsim.bits import assign_bits
-from hwsim.evaluate import load_model
-from hwsim.mapper.cache import ENVIRONMENT
-from hwsim.plan import plan_network
-from hwsim.reprice import ALL_BITS, NetworkTable
+from hwsim.command_line import load_model
+from hwsim.machine.load import load_accelerator
+from hwsim.network.bits import assign_bits
+from hwsim.search.cache import ENVIRONMENT
+from hwsim.search.network import plan_network
+from hwsim.tables.network_table import NetworkTable
+from hwsim.tables.pool import ALL_BITS
 
 
 def main() -> None:

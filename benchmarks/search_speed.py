@@ -19,13 +19,15 @@ import statistics
 import time
 
 from benchmarks.networks import NETWORKS, layers
-from hwsim.accelerator import load_accelerator
-from hwsim.machine import Accelerator
-from hwsim.mapper.cache import ENVIRONMENT
-from hwsim.mapper.certify import certified_search
-from hwsim.mapper.problem import Problem
-from hwsim.search import Effortful, Found, Objective, Pricing, search
-from hwsim.workload import Layer
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Accelerator
+from hwsim.network.layer import Layer
+from hwsim.search.cache import ENVIRONMENT
+from hwsim.search.layer import Pricing, search
+from hwsim.search.objective import Objective
+from hwsim.search.proof.certify import certified_search
+from hwsim.search.result import Effortful, Found
+from hwsim.search.space.problem import Problem
 
 PEERS = {
     "resnet18": "ZigZag 28-35 CPU s (7,200-7,380 mappings, no certificate); AccelForge 118 CPU s for one 3x3 layer",

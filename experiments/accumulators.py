@@ -13,10 +13,10 @@ from pathlib import Path
 from experiments import table
 from experiments.command_line import measure_main
 from experiments.tables import markdown
-from hwsim.integer.accuracy import top1_percent
-from hwsim.integer.lower import lower
+from hwsim.integer.lowering.lower import lower
+from hwsim.integer.proof.accuracy import top1_percent
+from hwsim.integer.proof.images import test_images
 from hwsim.integer.run import Machine, Mode
-from hwsim.verify import test_images
 from quant import checkpoint
 
 TABLE = Path("experiments/data/accumulators.csv")

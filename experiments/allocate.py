@@ -19,17 +19,17 @@ import yaml
 
 from experiments.jobs import ALLOCATIONS, Job
 from experiments.pricing import workload_of
-from hwsim.accelerator import load_accelerator
 from hwsim.errors import HwsimError
 from hwsim.evaluate import Request, evaluate
-from hwsim.explore.allocate import front
-from hwsim.explore.bill import ENERGY, LOSS, bit_problem
-from hwsim.explore.choices import Freedom, parse_widths
-from hwsim.explore.output import overrides
-from hwsim.explore.problem import InfeasibleBudget
-from hwsim.explore.sensitivities import read_sensitivities
-from hwsim.extract import extract
-from hwsim.machine import Accelerator
+from hwsim.explore.bits.allocate import front
+from hwsim.explore.bits.bill import ENERGY, LOSS, bit_problem
+from hwsim.explore.bits.choices import Freedom, parse_widths
+from hwsim.explore.bits.output import overrides
+from hwsim.explore.bits.problem import InfeasibleBudget
+from hwsim.explore.bits.sensitivities import read_sensitivities
+from hwsim.frontends.torch_export import extract
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Accelerator
 from quant import models
 from quant.convert import quantize
 from quant.data import write_atomically

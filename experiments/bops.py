@@ -16,11 +16,11 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from experiments import table
-from hwsim.accelerator import load_accelerator
+from hwsim.command_line import load_model
 from hwsim.errors import HwsimError
-from hwsim.evaluate import load_model
-from hwsim.explore.bill import bit_problem
-from hwsim.explore.choices import Freedom
+from hwsim.explore.bits.bill import bit_problem
+from hwsim.explore.bits.choices import Freedom
+from hwsim.machine.load import load_accelerator
 
 MACHINES = ("bit_fusion", "unpu", "stripes", "eyeriss_v1", "nvdla_small", "mico_riscv")
 WIDTHS = (2, 4, 8)

@@ -22,10 +22,12 @@ from torch import Tensor
 from experiments import table
 from experiments.drawing import save
 from experiments.tables import markdown
-from hwsim.integer import Machine, Mode, graph, lower
-from hwsim.integer.certificate import source_convolution
+from hwsim.integer import graph
 from hwsim.integer.graph import IntegerModel, Node
-from hwsim.verify import test_images
+from hwsim.integer.lowering import lower
+from hwsim.integer.proof.certificate import source_convolution
+from hwsim.integer.proof.images import test_images
+from hwsim.integer.run import Machine, Mode
 from quant import checkpoint
 
 TABLE = Path("results/border_error.csv")

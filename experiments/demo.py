@@ -18,14 +18,16 @@ import torch
 
 from experiments import table
 from experiments.pareto_figures import label_of
-from hwsim.accelerator import load_accelerator
 from hwsim.errors import HwsimError
 from hwsim.evaluate import evaluate
-from hwsim.integer.certificate import certify
-from hwsim.machine import Accelerator
-from hwsim.models_in import load_model_argument
-from hwsim.pareto import non_dominated
-from hwsim.report import Report, render, write_report
+from hwsim.explore.pareto import non_dominated
+from hwsim.frontends.argument import load_model_argument
+from hwsim.integer.proof.certificate import certify
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Accelerator
+from hwsim.report.files import write_report
+from hwsim.report.report import Report
+from hwsim.report.terminal import render
 from quant import checkpoint, data
 from quant.loop import evaluate as accuracy_of
 

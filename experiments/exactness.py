@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from experiments import table
 from experiments.command_line import measure_main
 from experiments.tables import markdown
-from hwsim.integer.certificate import needs_border
-from hwsim.integer.compare import compare, reference, reference_codes
-from hwsim.integer.lower import lower
+from hwsim.integer.lowering.lower import lower
+from hwsim.integer.proof.certificate import needs_border
+from hwsim.integer.proof.compare import compare, reference, reference_codes
 from hwsim.integer.run import Machine, Mode
 from quant import checkpoint, data
 from quant.calibration import calibrate, calibration_batches

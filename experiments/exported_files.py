@@ -19,11 +19,11 @@ from experiments import table
 from experiments.command_line import measure_main
 from experiments.tables import markdown
 from hwsim.export_c import export
-from hwsim.integer.c_check import run_compiled
-from hwsim.integer.lower import lower
-from hwsim.integer.onnx_check import agreement, engine_for
-from hwsim.integer.onnx_source import onnx_network
-from hwsim.verify import test_images
+from hwsim.integer.export.c_check import run_compiled
+from hwsim.integer.export.onnx_check import agreement, engine_for
+from hwsim.integer.export.onnx_source import onnx_network
+from hwsim.integer.lowering.lower import lower
+from hwsim.integer.proof.images import test_images
 from quant import checkpoint
 from quant.provenance import provenance
 

@@ -20,8 +20,8 @@ import numpy as np
 from experiments import table
 from experiments.validation.rows import read_table
 from hwsim.errors import HwsimError
-from hwsim.explore.allocate import Solver
-from hwsim.explore.problem import Choice, InfeasibleBudget, Measure, Problem, Solution, Term
+from hwsim.explore.bits.allocate import Solver
+from hwsim.explore.bits.problem import Choice, InfeasibleBudget, Measure, Problem, Solution, Term
 
 FIRST_MACS_1E9, LAST_MACS_1E9 = 0.118013952, 0.000512
 ENDS_PARAMETERS = 9408 + 512 * 1000 + 1000

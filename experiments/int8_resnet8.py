@@ -20,8 +20,8 @@ from experiments import table
 from experiments.command_line import measure_main
 from experiments.tables import markdown
 from hwsim.integer.run import Machine, Mode
-from hwsim.integer.tflite import lower_tflite
-from hwsim.integer.tflite_kernels import tflite_rules
+from hwsim.integer.tflite.tflite import lower_tflite
+from hwsim.integer.tflite.tflite_kernels import tflite_rules
 from quant import data
 
 TABLE = Path("experiments/data/int8_resnet8.csv")

@@ -18,16 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from experiments import table
-from hwsim.accelerator import load_accelerator
-from hwsim.bits import assign_bits
+from hwsim.command_line import load_model
 from hwsim.errors import HwsimError
-from hwsim.evaluate import load_model
-from hwsim.machine import Accelerator, Array
-from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal, validate
-from hwsim.plan import plan_network
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Accelerator, Array
+from hwsim.nest.legal import validate
+from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
+from hwsim.network.bits import assign_bits
+from hwsim.network.layer import Layer
+from hwsim.network.workload import Workload
 from hwsim.pricing.stages import effective_layer, fuse
-from hwsim.reprice.pool import anonymous
-from hwsim.workload import Layer, Workload
+from hwsim.search.network import plan_network
+from hwsim.tables.pool import anonymous
 
 WIDTHS = (2, 4, 8, 16)
 MACHINES = ("experiments/data/synergy_eyeriss.yaml", "eyeriss_v1", "simba")

@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 
 from experiments.drawing import save, write_bytes
 from experiments.validation.networks import conv
-from hwsim.accelerator import load_accelerator
-from hwsim.pricing.layer_cost import price
-from hwsim.search import search
+from hwsim.machine.load import load_accelerator
+from hwsim.pricing.layer import price
+from hwsim.search.layer import search
 
 # One machine per style; two bit-serial ones because it matters which operand is serial.
 MACHINES = ("gemmini_16x16", "t4", "unpu", "bismo", "bit_fusion", "bitblade", "sram_imc")

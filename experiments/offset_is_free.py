@@ -18,14 +18,15 @@ import torch
 
 from experiments import table
 from experiments.tables import markdown
-from hwsim.accelerator import load_accelerator
 from hwsim.errors import HwsimError
-from hwsim.extract import extract
-from hwsim.machine import Accelerator
-from hwsim.plan import plan_network, planned
-from hwsim.pricing.cost import NetworkCost
-from hwsim.search import Found
-from hwsim.workload import Layer, Tensor, Workload
+from hwsim.frontends.torch_export import extract
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Accelerator
+from hwsim.network.layer import Layer, Tensor
+from hwsim.network.workload import Workload
+from hwsim.pricing.network import NetworkCost
+from hwsim.search.network import plan_network, planned
+from hwsim.search.result import Found
 from quant import models
 from quant.convert import quantize
 from quant.spec import PADDING_POLICIES

@@ -19,8 +19,8 @@ from experiments.jobs import Job
 from experiments.pareto_page import write_page
 from experiments.pricing import Prices, price_runs, refresh_accuracies
 from experiments.profiles import Profile
-from hwsim.accelerator import load_accelerator, shipped_specs
 from hwsim.errors import HwsimError
+from hwsim.machine.load import load_accelerator, shipped_specs
 from quant.loop import rank
 from quant.provenance import command
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from experiments import table
 from experiments.drawing import save
 from experiments.table import MIXED, Row, usual
-from hwsim.pareto import non_dominated, possibly_non_dominated
+from hwsim.explore.pareto import non_dominated, possibly_non_dominated
 
 # Column of pareto.csv, its label, and the factor to the label's unit.
 AXES = (

@@ -22,13 +22,13 @@ import torch
 from experiments import table
 from experiments.jobs import Job
 from experiments.table import Interval, Row
-from hwsim.accelerator import load_accelerator
 from hwsim.errors import CapabilityError, HwsimError
 from hwsim.evaluate import evaluate
-from hwsim.extract import extract
-from hwsim.machine import Accelerator
-from hwsim.report import Report
-from hwsim.workload import Workload
+from hwsim.frontends.torch_export import extract
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Accelerator
+from hwsim.network.workload import Workload
+from hwsim.report.report import Report
 from quant import models
 from quant.convert import quantize
 from quant.provenance import provenance

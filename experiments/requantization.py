@@ -18,11 +18,11 @@ from torch import Tensor
 from experiments import table
 from experiments.tables import markdown
 from hwsim.errors import exit_code_of
-from hwsim.integer.accuracy import top1_percent
 from hwsim.integer.graph import IntegerModel
-from hwsim.integer.lower import lower
+from hwsim.integer.lowering.lower import lower
+from hwsim.integer.proof.accuracy import top1_percent
+from hwsim.integer.proof.images import test_images
 from hwsim.integer.run import Machine, Mode
-from hwsim.verify import test_images
 from quant import checkpoint
 
 TABLE = Path("experiments/data/requantization.csv")

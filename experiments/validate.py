@@ -84,7 +84,7 @@ def page(studies: Sequence[Study]) -> str:
         "",
         "Systolic arrays are not in the table because nothing differs: cycles equal the closed forms of a public cycle",
         "simulator for every layer of ResNet-18 and MobileNetV2 on 12x14, 32x32 and 128x128 arrays holding outputs,",
-        "weights or inputs, and a register-by-register simulation on small ones (`tests/hwsim/test_systolic.py`).",
+        "weights or inputs, and a register-by-register simulation on small ones (`tests/pricing/test_systolic.py`).",
         "",
         "How throughput, latency and energy move with bits on each style of MAC unit (`python -m",
         "experiments.mac_styles`; the claims are tests):",

@@ -1,6 +1,6 @@
 """hwsim: what a quantized network costs on an accelerator.
 
-The core (workload, machine, accelerator, mapping, counts, cost, search, report) needs no torch; `extract` and
+The core (network, machine, nest, pricing, search, report) needs no torch; `extract` and
 `integer` do, and are imported only when asked for.
 
     workload = hwsim.extract(model, example)            # or hwsim.load_workload("net.json")
@@ -18,20 +18,21 @@ __version__ = "0.1.0"
 
 # Public name -> module that defines it; imported on first use.
 PUBLIC = {
-    "assign_bits": "hwsim.bits",
-    "sharing_groups": "hwsim.bits",
-    "load_workload": "hwsim.workload",
-    "load_accelerator": "hwsim.accelerator",
+    "assign_bits": "hwsim.network.bits",
+    "sharing_groups": "hwsim.network.sharing",
+    "load_workload": "hwsim.network.saved",
+    "load_accelerator": "hwsim.machine.load",
+    "extract": "hwsim.frontends.torch_export",
 }
 # Functions that have their module's name: calling the module calls the function.
-CALLABLE_MODULES = ("extract", "evaluate")
+CALLABLE_MODULES = ("evaluate",)
 
 
 class CallableModule(ModuleType):
     """A module that can be called: it runs the function that has its name."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call `hwsim.extract.extract` as `hwsim.extract`, whichever way the module was imported."""
+        """Call `hwsim.evaluate.evaluate` as `hwsim.evaluate`, whichever way the module was imported."""
         return getattr(self, self.__name__.rpartition(".")[2])(*args, **kwargs)
 
 

@@ -13,20 +13,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwsim.accelerator import load_accelerator
-from hwsim.bits import assign_bits
+from hwsim.command_line import EFFORTS, OBJECTIVES, load_model, parse_fraction, parse_seconds, parse_shape
 from hwsim.errors import WorkloadError, exit_code_of
-from hwsim.explain import explain, explained_json, explanation_lines, write_explanations
-from hwsim.machine import Accelerator
-from hwsim.mapping import load_mappings
-from hwsim.plan import plan_network, planned
-from hwsim.pricing.cost import price_network
-from hwsim.report import Report, render, write_report
-from hwsim.search import Effortful, Objective, given_mappings
-from hwsim.workload import FORMAT, Workload, load_workload
-
-OBJECTIVES = ("energy", "latency", "edp")
-EFFORTS = ("auto", "proven", "perfect", "quick")
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Accelerator
+from hwsim.nest.text import load_mappings
+from hwsim.network.bits import assign_bits
+from hwsim.network.workload import Workload
+from hwsim.pricing.network import price_network
+from hwsim.report.explain import explain, explained_json, explanation_lines, write_explanations
+from hwsim.report.files import write_report
+from hwsim.report.report import Report
+from hwsim.report.terminal import render
+from hwsim.search.network import given_mappings, plan_network, planned
+from hwsim.search.objective import Objective
+from hwsim.search.result import Effortful
 
 
 @dataclass(frozen=True)
@@ -100,59 +101,6 @@ def load_zero_shares(path: Path) -> dict[str, float]:
             f"{path}: expected a certificate with zero_shares: python -m hwsim.verify CHECKPOINT --out FILE writes one"
         ) from None
     return shares
-
-
-def load_model(text: str, input_shape: tuple[int, ...] | None, allow_uncosted: bool) -> Workload:
-    """The workload a MODEL argument names; torch is imported only where the argument is not a saved workload."""
-    path = Path(text)
-    if path.suffix == ".json" or (path.is_file() and starts_like_workload(path)):
-        return load_workload(path)
-    try:
-        from hwsim.models_in import load_model_argument
-    except ImportError as problem:
-        raise WorkloadError(
-            f"{text}: reading a model needs torch ({problem}); a saved workload (.json) does not"
-        ) from None
-    return load_model_argument(text, input_shape, allow_uncosted=allow_uncosted)
-
-
-def starts_like_workload(path: Path) -> bool:
-    """Whether a file without the usual suffix is a saved workload all the same."""
-    with path.open("rb") as file:
-        return FORMAT.encode() in file.read(200)
-
-
-def parse_shape(text: str) -> tuple[int, ...]:
-    """`1,3,224,224` as a tuple. Raises argparse's error for anything but positive integers."""
-    try:
-        shape = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        shape = ()
-    if not shape or any(n < 1 for n in shape):
-        raise argparse.ArgumentTypeError(f"expected positive integers like 1,3,224,224, got {text!r}")
-    return shape
-
-
-def parse_fraction(text: str) -> float:
-    """A gap in [0, 1)."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value < 1.0:
-        raise argparse.ArgumentTypeError(f"expected a fraction from 0 to below 1, got {text!r}")
-    return value
-
-
-def parse_seconds(text: str) -> float:
-    """A positive, finite time."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"expected a positive number of seconds, got {text!r}")
-    return value
 
 
 def parser() -> argparse.ArgumentParser:

@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 
 from hwsim.errors import WorkloadError, exit_code_of
-from hwsim.integer.c_check import run_compiled
-from hwsim.integer.c_source import c_source, working_memory
-from hwsim.integer.lower import lower
+from hwsim.files.atomic import write_atomically
+from hwsim.integer.export.c_check import run_compiled
+from hwsim.integer.export.c_source import c_source, working_memory
+from hwsim.integer.lowering.lower import lower
+from hwsim.integer.proof.images import test_images
 from hwsim.integer.run import Machine
-from hwsim.verify import test_images
-from hwsim.workload import write_atomically
 from quant import checkpoint
 
 

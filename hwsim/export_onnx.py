@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 from hwsim.errors import WorkloadError, exit_code_of
-from hwsim.integer.lower import lower
-from hwsim.integer.onnx_check import ENGINES, agreement, engine_for
-from hwsim.integer.onnx_source import FORMS, OFFSETS, Exported, onnx_network
-from hwsim.verify import test_images
+from hwsim.integer.export.onnx_check import ENGINES, agreement, engine_for
+from hwsim.integer.export.onnx_source import FORMS, OFFSETS, Exported, onnx_network
+from hwsim.integer.lowering.lower import lower
+from hwsim.integer.proof.images import test_images
 from quant import checkpoint
 from quant.data import write_atomically
 

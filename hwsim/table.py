@@ -16,18 +16,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hwsim.accelerator import load_accelerator
-from hwsim.bits import assign_bits, parse_wxay
+from hwsim.command_line import OBJECTIVES, load_model, parse_shape
 from hwsim.errors import CapabilityError, InfeasibleMapping, SpecError, exit_code_of
-from hwsim.evaluate import OBJECTIVES, load_model, parse_shape
-from hwsim.machine import Accelerator
-from hwsim.plan import Plan, plan_network
-from hwsim.pricing.cost import price_stage
-from hwsim.pricing.layer_cost import LayerCost, price_fused
+from hwsim.files.atomic import write_atomically
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Accelerator
+from hwsim.network.bits import assign_bits
+from hwsim.network.bits_file import parse_wxay
+from hwsim.network.layer import Layer
+from hwsim.network.workload import Workload
+from hwsim.pricing.layer import LayerCost, price_fused, price_stage
 from hwsim.pricing.stages import fuse
-from hwsim.report import rows_to_csv
-from hwsim.search import Objective
-from hwsim.workload import Layer, Workload, write_atomically
+from hwsim.report.files import rows_to_csv
+from hwsim.search.network import Plan, plan_network
+from hwsim.search.objective import Objective
 
 FORMAT = "hwsim-table"
 FORMAT_VERSION = 1

@@ -15,17 +15,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from hwsim.accelerator import load_accelerator
 from hwsim.errors import WorkloadError, exit_code_of
-from hwsim.integer.accuracy import FORMS, accuracies
-from hwsim.integer.certificate import UNLIMITED, Certificate, LayerCertificate, certify
-from hwsim.integer.lower import lower
+from hwsim.files.atomic import write_atomically
+from hwsim.integer.lowering.lower import lower
+from hwsim.integer.proof.accuracy import FORMS, accuracies
+from hwsim.integer.proof.certificate import UNLIMITED, Certificate, LayerCertificate, certify
+from hwsim.integer.proof.images import test_images
 from hwsim.integer.run import Mode
-from hwsim.workload import write_atomically
-from quant import checkpoint, data
+from hwsim.machine.load import load_accelerator
+from quant import checkpoint
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,20 +43,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, help="write the certificate as JSON")
     p.add_argument("--json", action="store_true", help="print the certificate as JSON and nothing else")
     return p
-
-
-def test_images(folder: Path, data_dir: Path | None, count: int, random: bool) -> tuple[Tensor, Tensor | None]:
-    """Normalised test images (and labels) of the data set that the checkpoint names, or noise."""
-    meta = checkpoint.load_meta(folder)
-    if random or not meta.data:
-        if not meta.input_shape:
-            raise WorkloadError(f"{folder}: settings.json has no input_shape; without it there are no images to run")
-        return torch.randn(count, *meta.input_shape, generator=torch.Generator().manual_seed(0)), None
-    found = data.load(meta.data, data_dir, test_only=True)
-    scale = meta.normalisation or found.normalisation
-    batches = data.eval_batches(found.test.subset(torch.arange(min(count, len(found.test)))), scale, 500)
-    parts = list(batches)
-    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
 
 def verify(arguments: argparse.Namespace) -> Certificate:

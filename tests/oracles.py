@@ -2,7 +2,7 @@
 
 `walk_counts` walks the loop nest of a mapping step by step. Every memory instance holds an explicit set of points,
 every partial sum is a number that is really moved, added and checked: at the end each output must have received
-exactly its C*R*S products. Nothing here shares arithmetic with hwsim.counts.
+exactly its C*R*S products. Nothing here shares arithmetic with hwsim.nest.counts.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from hwsim.counts import ArrayUse, Conventions, Counts, Delivery, Kind, Tile, Traffic
-from hwsim.machine import OPERANDS, Accelerator, Array, Operand
-from hwsim.mapping import Hold, Mapping, Spatial, Temporal
-from hwsim.workload import DIMS, Layer
+from hwsim.machine.parts import OPERANDS, Accelerator, Array, Operand
+from hwsim.nest.counts import ArrayUse, Conventions, Counts, Delivery, Kind, Tile, Traffic
+from hwsim.nest.mapping import Hold, Mapping, Spatial, Temporal
+from hwsim.network.layer import DIMS, Layer
 
 Point = tuple[int, ...]
 Index = tuple[int, ...]  # one value per loop of some list of loops
@@ -306,7 +306,7 @@ class Walk:
 def walk_counts(
     layer: Layer, mapping: Mapping, accelerator: Accelerator, conventions: Conventions | None = None
 ) -> Counts:
-    """What `hwsim.counts.count_accesses` must return, by walking."""
+    """What `hwsim.nest.counts.count_accesses` must return, by walking."""
     walks = {o: Walk(layer, mapping, accelerator, o, conventions or Conventions()) for o in OPERANDS}
     nest = Nest(layer, mapping)
     times = list(nest.steps())

@@ -9,9 +9,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from hwsim.machine import OPERANDS, Accelerator, Array, Axis, Capabilities, MacUnit, Memory, Operand, VectorUnit
-from hwsim.mapping import REDUCTION_DIMS, Hold, Mapping, Node, Spatial, Temporal
-from hwsim.workload import DIMS, Layer, Loops, Tensor
+from hwsim.machine.parts import OPERANDS, Accelerator, Array, Axis, Capabilities, MacUnit, Memory, Operand, VectorUnit
+from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
+from hwsim.nest.points import REDUCTION_DIMS
+from hwsim.network.layer import DIMS, Layer, Loops, Tensor
 
 MAX_MACS = 400  # keeps one walk at a few milliseconds
 

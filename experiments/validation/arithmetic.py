@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 
 from experiments.validation.rows import Row, Study, read_table
-from hwsim.machine import MacMode, MacUnit
+from hwsim.machine.parts import MacMode, MacUnit
 from hwsim.pricing.mac import mac_cost
 
 CLOCK = "5.00"  # ns: 200 MHz, where leakage and timing pressure distort least

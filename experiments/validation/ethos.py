@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from experiments.validation.networks import TINY, kept_on_chip
 from experiments.validation.rows import Row, Study, read_table
-from hwsim.accelerator import load_accelerator
-from hwsim.pricing.layer_cost import price
-from hwsim.search import search
-from hwsim.workload import Layer
+from hwsim.machine.load import load_accelerator
+from hwsim.network.layer import Layer
+from hwsim.pricing.layer import price
+from hwsim.search.layer import search
 
 NETWORKS = ("ic", "kws", "ad")
 

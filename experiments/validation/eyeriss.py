@@ -11,10 +11,11 @@ from functools import lru_cache
 
 from experiments.validation.networks import eyeriss_alexnet
 from experiments.validation.rows import Role, Row, Study, read_table
-from hwsim.accelerator import load_accelerator
-from hwsim.machine import Accelerator, Array, Axis
-from hwsim.pricing.layer_cost import LayerCost, price
-from hwsim.search import Found, search
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Accelerator, Array, Axis
+from hwsim.pricing.layer import LayerCost, price
+from hwsim.search.layer import search
+from hwsim.search.result import Found
 
 # (filter rows, output rows side by side, sets over input channels, sets over filters)
 SETS = {

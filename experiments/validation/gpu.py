@@ -11,11 +11,11 @@ from functools import lru_cache
 
 from experiments.validation.networks import resnet18_body
 from experiments.validation.rows import Role, Row, Study, rank_correlation, read_table
-from hwsim.accelerator import load_accelerator
-from hwsim.counts import Counts
-from hwsim.machine import Accelerator
-from hwsim.pricing.layer_cost import price
-from hwsim.search import search
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Accelerator
+from hwsim.nest.counts import Counts
+from hwsim.pricing.layer import price
+from hwsim.search.layer import search
 
 BATCH = 8
 CALIBRATED = (0, 6)  # rows of the table: a large 3x3 layer and the smallest 1x1 one, both int8

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hwsim.machine import Operand
-from hwsim.workload import Layer, Loops, Tensor
+from hwsim.machine.parts import Operand
+from hwsim.network.layer import Layer, Loops, Tensor
 
 Bits = tuple[int, int, int]  # weight, input, output
 W8A8: Bits = (8, 8, 8)

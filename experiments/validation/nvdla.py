@@ -9,9 +9,9 @@ import dataclasses
 
 from experiments.validation.networks import resnet50
 from experiments.validation.rows import Row, Study, read_table
-from hwsim.accelerator import load_accelerator
-from hwsim.machine import Accelerator, Array, Axis, Node
-from hwsim.search import search
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Accelerator, Array, Axis, Node
+from hwsim.search.layer import search
 
 # Atomic C x atomic K: 8 x 8 and 64 x 32 are the published small and large ones, the others keep C >= K.
 ATOMS = {2048: (64, 32), 1024: (32, 32), 512: (32, 16), 256: (16, 16), 128: (16, 8), 64: (8, 8), 32: (8, 4)}

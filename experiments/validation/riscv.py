@@ -14,12 +14,12 @@ import numpy as np
 
 from experiments.validation.networks import Bits, conv
 from experiments.validation.rows import Role, Row, Study, rank_correlation, read_table
-from hwsim.accelerator import load_accelerator
-from hwsim.counts import Counts
-from hwsim.machine import Accelerator
-from hwsim.pricing.layer_cost import price
-from hwsim.search import search
-from hwsim.workload import Layer
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Accelerator
+from hwsim.nest.counts import Counts
+from hwsim.network.layer import Layer
+from hwsim.pricing.layer import price
+from hwsim.search.layer import search
 
 FIT_PAIRS = ((8, 8), (2, 2))
 

@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from experiments.validation.rows import DATA, Role, Row, Study, read_table
-from hwsim.accelerator import load_accelerator
-from hwsim.counts import Conventions, Counts, count_accesses
-from hwsim.machine import OPERANDS, Accelerator, Operand
-from hwsim.mapping import Hold, Mapping, Node, Spatial, Temporal, validate
-from hwsim.packing import words
-from hwsim.pricing.layer_cost import price
-from hwsim.search import Found, search
-from hwsim.workload import Layer, Loops, Tensor
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.packing import words
+from hwsim.machine.parts import OPERANDS, Accelerator, Operand
+from hwsim.nest.count import count_accesses
+from hwsim.nest.counts import Conventions, Counts
+from hwsim.nest.legal import validate
+from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
+from hwsim.network.layer import Layer, Loops, Tensor
+from hwsim.pricing.layer import price
+from hwsim.search.layer import search
+from hwsim.search.result import Found
 
 SPEC = DATA / "synergy_eyeriss.yaml"
 LIMIT_S = 120.0  # per search; its certificate says where that was too little

@@ -12,10 +12,11 @@ from functools import lru_cache
 from experiments.validation.networks import conv, linear
 from experiments.validation.rows import Row, Study, read_table
 from experiments.validation.synergy import machine
-from hwsim.machine import Accelerator, Array, MacUnit
-from hwsim.pricing.layer_cost import LayerCost, price
-from hwsim.search import Found, search
-from hwsim.workload import Layer
+from hwsim.machine.parts import Accelerator, Array, MacUnit
+from hwsim.network.layer import Layer
+from hwsim.pricing.layer import LayerCost, price
+from hwsim.search.layer import search
+from hwsim.search.result import Found
 
 WIDTHS = (8, 4, 2)
 STEPS = (

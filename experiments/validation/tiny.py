@@ -10,9 +10,9 @@ from functools import lru_cache
 
 from experiments.validation.networks import TINY, kept_on_chip
 from experiments.validation.rows import Role, Row, Study, read_table
-from hwsim.accelerator import load_accelerator
-from hwsim.pricing.layer_cost import price
-from hwsim.search import search
+from hwsim.machine.load import load_accelerator
+from hwsim.pricing.layer import price
+from hwsim.search.layer import search
 
 NETWORKS = {"ic": "ResNet-8", "kws": "DS-CNN", "vww": "MobileNetV1 x 0.25", "ad": "autoencoder"}
 REFERENCE = "NUCLEO-H7A3ZI-Q_X-CUBE-AI-7.3"

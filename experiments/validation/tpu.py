@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from experiments.validation.networks import kept_on_chip, linear
 from experiments.validation.rows import Row, Study, read_table
-from hwsim.accelerator import load_accelerator
-from hwsim.pricing.layer_cost import LayerCost, price
-from hwsim.search import search
+from hwsim.machine.load import load_accelerator
+from hwsim.pricing.layer import LayerCost, price
+from hwsim.search.layer import search
 
 SIDE = 1024  # of a square layer: four tiles of the array
 WEIGHT_BOUND = ("MLP0", "MLP1", "LSTM0", "LSTM1")

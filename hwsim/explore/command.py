@@ -14,25 +14,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hwsim.accelerator import load_accelerator
+from hwsim.command_line import OBJECTIVES, load_model, parse_shape
 from hwsim.errors import SpecError, exit_code_of
-from hwsim.evaluate import OBJECTIVES, load_model, parse_shape
-from hwsim.explore.allocate import Solver, front
-from hwsim.explore.bill import LOSS, BitProblem, bit_problem
-from hwsim.explore.budgets import NAMES, parse_budgets
-from hwsim.explore.choices import FIRST_LAST, Freedom, parse_limit, parse_widths
-from hwsim.explore.figures import DrawingError, as_png, front_figure, front_page
-from hwsim.explore.journal import Record
-from hwsim.explore.output import Point, write_points
-from hwsim.explore.problem import InfeasibleBudget, Solution
-from hwsim.explore.sensitivities import read_sensitivities
-from hwsim.explore.space import NETWORK, Parameters, Space, read_space
-from hwsim.explore.study import Progress, front_of, run_study
-from hwsim.explore.study_output import write_study
-from hwsim.explore.training import chosen, extra_options, train_points, trainable, write_trained
-from hwsim.explore.trial import network_key
-from hwsim.explore.workers import Cluster, Here, Local, Workers
-from hwsim.workload import Workload, write_atomically
+from hwsim.explore.bits.allocate import Solver, front
+from hwsim.explore.bits.bill import LOSS, BitProblem, bit_problem
+from hwsim.explore.bits.budgets import NAMES, parse_budgets
+from hwsim.explore.bits.choices import FIRST_LAST, Freedom, parse_limit, parse_widths
+from hwsim.explore.bits.figures import DrawingError, as_png, front_figure, front_page
+from hwsim.explore.bits.output import Point, write_points
+from hwsim.explore.bits.problem import InfeasibleBudget, Solution
+from hwsim.explore.bits.sensitivities import read_sensitivities
+from hwsim.explore.machines.journal import Record
+from hwsim.explore.machines.space import NETWORK, Parameters, Space, read_space
+from hwsim.explore.machines.study import Progress, front_of, run_study
+from hwsim.explore.machines.study_output import write_study
+from hwsim.explore.machines.training import chosen, extra_options, train_points, trainable, write_trained
+from hwsim.explore.machines.trial import network_key
+from hwsim.explore.machines.workers import Cluster, Here, Local, Workers
+from hwsim.files.atomic import write_atomically
+from hwsim.machine.load import load_accelerator
+from hwsim.network.workload import Workload
 
 
 def parser() -> argparse.ArgumentParser:
@@ -125,7 +126,7 @@ def variant(model: str, parameters: Parameters) -> Workload:
     """A network at another resolution or width. Raises WorkloadError where the model has no such argument."""
     if not parameters:
         return load_model(model, None, False)
-    from hwsim.models_in import load_variant
+    from hwsim.frontends.argument import load_variant
 
     return load_variant(model, parameters.get("network.resolution"), parameters.get("network.width"))
 

@@ -6,9 +6,9 @@
 `python -m hwsim.export_c`. docs/integer.md says what is exact and why.
 """
 
-from hwsim.integer.certificate import Certificate, annotate, certify
 from hwsim.integer.graph import IntegerModel
-from hwsim.integer.lower import lower
+from hwsim.integer.lowering.lower import lower
+from hwsim.integer.proof.certificate import Certificate, annotate, certify
 from hwsim.integer.run import Machine, Mode
 
 __all__ = ["Certificate", "IntegerModel", "Machine", "Mode", "annotate", "certify", "lower"]

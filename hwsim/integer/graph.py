@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hwsim.integer.forms import Form
-from hwsim.integer.geometry import Window
-from hwsim.integer.rules import CodeSpec, Range
+from hwsim.integer.arithmetic.forms import Form
+from hwsim.integer.arithmetic.geometry import Window
+from hwsim.integer.arithmetic.rules import CodeSpec, Range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +220,7 @@ class IntegerModel:
     @property
     def weight_bits(self) -> int:
         """Bits of all weights, each layer at the width its codes need."""
-        from hwsim.integer.kernels import bits_for
+        from hwsim.integer.arithmetic.kernels import bits_for
 
         return sum(n.weight.numel() * bits_for(int(n.weight.min()), int(n.weight.max())) for n in self.convolutions)
 

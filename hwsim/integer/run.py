@@ -20,12 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hwsim.errors import HwsimError
-from hwsim.integer import graph, kernels
-from hwsim.integer.fixed_values import FixedValue, fixed_value
-from hwsim.integer.forms import Form, along_axis
+from hwsim.integer import graph
+from hwsim.integer.arithmetic import kernels
+from hwsim.integer.arithmetic.forms import Form, along_axis
+from hwsim.integer.arithmetic.requantize import BIAS_UNITS, ROUNDINGS
+from hwsim.integer.arithmetic.rules import CodeSpec, Rule, exact_rule, fixed_rule, product
 from hwsim.integer.graph import IntegerModel, Node
-from hwsim.integer.requantize import BIAS_UNITS, ROUNDINGS
-from hwsim.integer.rules import CodeSpec, Rule, exact_rule, fixed_rule, product
+from hwsim.integer.lowering.fixed_values import FixedValue, fixed_value
 
 OVERFLOWS = ("check", "wrap", "saturate", "saturate_each")
 PADDINGS = ("as_trained", "naive")

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from hwsim.machine import Accelerator, MacUnit, Memory
+from hwsim.machine.parts import Accelerator, MacUnit, Memory
 
 # CACTI sweep published with Bit Fusion, 45 nm, 32-bit port: bytes -> mm2 (the denser of the two 4 KiB points).
 SRAM_MM2_45NM: tuple[tuple[int, float], ...] = (

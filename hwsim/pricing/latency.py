@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
-from hwsim.counts import Counts, Kind
-from hwsim.machine import Accelerator, Array, Memory, Operand, VectorUnit
+from hwsim.machine.parts import Accelerator, Array, Memory, Operand, VectorUnit
+from hwsim.nest.counts import Counts, Kind
 from hwsim.pricing.mac import MacCost
 from hwsim.pricing.moves import Direction, Moved
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from hwsim.errors import CapabilityError
-from hwsim.machine import Accelerator, MacMode, MacUnit
-from hwsim.workload import Layer
+from hwsim.machine.parts import Accelerator, MacMode, MacUnit
+from hwsim.network.layer import Layer
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hwsim.counts import Counts, Kind
-from hwsim.machine import Accelerator, Array, Capabilities, Memory, Operand
-from hwsim.packing import words
+from hwsim.machine.packing import words
+from hwsim.machine.parts import Accelerator, Array, Capabilities, Memory, Operand
+from hwsim.nest.counts import Counts, Kind
+from hwsim.network.layer import Layer, Tensor
 from hwsim.pricing.offsets import BIAS_BITS, OffsetCost
-from hwsim.workload import Layer, Tensor
 
 Direction = Literal["read", "write"]
 MULTIPLIER_BITS, SHIFT_BITS = 32, 8  # one requantization multiplier and its shift, as integer runtimes store them

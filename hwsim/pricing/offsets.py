@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hwsim.machine import Capabilities
-from hwsim.workload import Layer
+from hwsim.machine.parts import Capabilities
+from hwsim.network.layer import Layer
 
 OffsetClass = Literal["none", "folded", "border_bias", "padded_copy", "dynamic"]
 BIAS_BITS = 32

@@ -1,19 +1,19 @@
-"""From layers to stages: what runs on the way out of the MAC array, which tensors exist when, which stay on chip.
+"""From layers to stages: what runs on the way out of the MAC array, and which tensors exist between stages.
 
 A stage is a MAC layer with the operators fused behind it, or one operator of its own. Tensors inside a stage never
-reach a memory. The tensors that stay between layers are chosen to save most energy among all choices that fit: an
-exact dynamic programme over the order of execution, so smaller tensors never lead to a worse choice.
+reach a memory.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hwsim.machine import Capabilities
-from hwsim.workload import ACTIVATION_FUNCTIONS, Layer, Tensor, Workload, activation_inputs
+from hwsim.machine.parts import Capabilities
+from hwsim.network.layer import ACTIVATION_FUNCTIONS, Layer, Tensor, activation_inputs
+from hwsim.network.workload import Workload
 
 GROUP_OF: dict[str, str] = {
     "requantize": "requantize",
@@ -21,7 +21,6 @@ GROUP_OF: dict[str, str] = {
     **dict.fromkeys(("add", "sub", "mul"), "elementwise"),
     **dict.fromkeys(ACTIVATION_FUNCTIONS, "activation"),
 }
-MAX_STATES = 4096
 
 
 @dataclass(frozen=True)
@@ -101,95 +100,3 @@ def host_stage(
 def effective_workload(workload: Workload, capabilities: Capabilities) -> dict[str, Layer]:
     """MAC layers by name as memories see them: what a mapping search must be given."""
     return {s.layer.name: effective_layer(s) for s in fuse(workload, capabilities) if s.layer.has_macs}
-
-
-# --- which tensors exist when -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Life:
-    """A tensor between two stages: made at stage `born` (-1: given from outside), last read at `last`."""
-
-    tensor: Tensor
-    born: int
-    last: int
-
-
-def lifetimes(stages: Sequence[Stage]) -> tuple[Life, ...]:
-    """Every tensor that reaches a memory. What nobody reads is the network's output and lives to the end."""
-    born: dict[str, int] = {}
-    last: dict[str, int] = {}
-    tensors: dict[str, Tensor] = {}
-    for index, stage in enumerate(stages):
-        for tensor in stage.inputs:
-            tensors.setdefault(tensor.name, tensor)
-            born.setdefault(tensor.name, -1)
-            last[tensor.name] = index
-        tensors[stage.output.name] = stage.output
-        born[stage.output.name] = index
-    end = len(stages) - 1
-    return tuple(Life(tensor, born[name], last.get(name, end)) for name, tensor in tensors.items())
-
-
-def peak_activation_bits(stages: Sequence[Stage]) -> int:
-    """Largest sum of live tensors while any stage runs: its inputs, its output, and what later stages still need."""
-    lives = lifetimes(stages)
-    return max(
-        sum(life.tensor.size_bits for life in lives if life.born <= index <= life.last) for index in range(len(stages))
-    )
-
-
-# --- which tensors stay on chip ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Stay:
-    """A tensor that could stay on chip: when, how large, and how much energy it would save."""
-
-    name: str
-    born: int
-    last: int
-    bits: int
-    saving_pj: float
-
-
-def choose_resident(stays: Iterable[Stay], tiles: Sequence[Mapping[str, int]], capacity_bits: int) -> frozenset[str]:
-    """The tensors to keep: most energy saved among all choices that fit at every stage.
-
-    At a stage the memory holds each kept live tensor whole, and a tile for every other operand: `tiles[stage]` gives
-    the bits of a tile by tensor name (tiles that no tensor replaces under any other name). Exact as long as no more
-    than MAX_STATES sets of live tensors compete; beyond that the best are followed. Ties: see `preferred`.
-    """
-    by_birth: dict[int, list[Stay]] = defaultdict(list)
-    for stay in stays:
-        if stay.saving_pj > 0 and stay.bits <= capacity_bits:
-            by_birth[max(stay.born, 0)].append(stay)
-    # live set -> (energy saved, everything kept so far)
-    states: dict[frozenset[Stay], tuple[float, frozenset[str]]] = {frozenset(): (0.0, frozenset())}
-    for index, stage_tiles in enumerate(tiles):
-        for stay in by_birth[index]:
-            grown = {
-                live | {stay}: (saved + stay.saving_pj, kept | {stay.name}) for live, (saved, kept) in states.items()
-            }
-            states = {**states, **grown}
-        following: dict[frozenset[Stay], tuple[float, frozenset[str]]] = {}
-        for live, (saved, kept) in states.items():
-            names = {stay.name for stay in live}
-            held = sum(stay.bits for stay in live)
-            held += sum(bits for name, bits in stage_tiles.items() if name not in names)
-            if live and held > capacity_bits:
-                continue
-            later = frozenset(stay for stay in live if stay.last > index)
-            if later not in following or preferred((saved, kept), following[later]):
-                following[later] = (saved, kept)
-        ranked = sorted(following.items(), key=lambda item: (-item[1][0], sorted(item[1][1])))
-        states = dict(ranked[:MAX_STATES])
-        states.setdefault(frozenset(), following.get(frozenset(), (0.0, frozenset())))
-    return max(states.values(), key=lambda state: state[0])[1]
-
-
-def preferred(one: tuple[float, frozenset[str]], other: tuple[float, frozenset[str]]) -> bool:
-    """Whether a choice saves more; of two that save equally much, whether it keeps the first name they differ in."""
-    if one[0] != other[0] or one[1] == other[1]:
-        return one[0] > other[0]
-    return min(one[1] ^ other[1]) in one[1]

@@ -10,18 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from hwsim.counts import Counts, Kind
-from hwsim.machine import Accelerator, Operand
-from hwsim.measured import Measurements
-from hwsim.packing import words_per_operand
+from hwsim.machine.measured import Measurements
+from hwsim.machine.packing import words_per_operand
+from hwsim.machine.parts import Accelerator, Operand
+from hwsim.nest.counts import Counts, Kind
+from hwsim.network.layer import Layer
 from hwsim.pricing.area import static_power_mw
 from hwsim.pricing.latency import vector_cycles
-from hwsim.pricing.layer_cost import memory_parts, price_measured
+from hwsim.pricing.layer import memory_parts, price_measured
 from hwsim.pricing.mac import mac_cost, require_capable
 from hwsim.pricing.moves import Direction, fixed_moves, hop_bits, operand_bits
 from hwsim.pricing.offsets import offset_cost
 from hwsim.pricing.vector import requantize_ops, vector_work
-from hwsim.workload import Layer
 
 
 @dataclass(frozen=True)

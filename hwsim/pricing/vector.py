@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hwsim.machine import Capabilities
-from hwsim.workload import Layer
+from hwsim.machine.parts import Capabilities
+from hwsim.network.layer import Layer
 
 LOOKUP_BITS = 8  # tables have at most 2^8 entries; wider inputs interpolate between two entries
 

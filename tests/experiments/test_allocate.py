@@ -10,8 +10,8 @@ import pytest
 from experiments.allocate import QUICK, energy_pj, main
 from experiments.jobs import ALLOCATIONS, Job, allocation
 from experiments.pricing import workload_of
-from hwsim.accelerator import load_accelerator
 from hwsim.evaluate import evaluate
+from hwsim.machine.load import load_accelerator
 
 
 @pytest.mark.parametrize("name", ["resnet8-bit_fusion-w4a4"])

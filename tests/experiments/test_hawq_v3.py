@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 
 from experiments import hawq_v3
-from hwsim.explore.allocate import Solver
+from hwsim.explore.bits.allocate import Solver
 
 
 def test_uniform_networks_are_the_published_ones() -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from experiments.legal_mappings import at, fitting, main, prime_factors, random_nest
-from hwsim.accelerator import load_accelerator
-from hwsim.mapping import Spatial, Temporal, validate
-from hwsim.workload import Layer, Workload
+from hwsim.machine.load import load_accelerator
+from hwsim.nest.legal import validate
+from hwsim.nest.mapping import Spatial, Temporal
+from hwsim.network.layer import Layer
+from hwsim.network.workload import Workload
 from tests.explore.test_bill import residual
 
 

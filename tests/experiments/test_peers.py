@@ -7,9 +7,10 @@ import dataclasses
 import pytest
 
 from benchmarks.peers_zigzag import CHANNELS, FOLDER, MACHINES, SIZE, border_pj, layer, partial_words_pj, peer
-from hwsim.accelerator import load_accelerator
-from hwsim.counts import Counts
-from hwsim.search import Found, search
+from hwsim.machine.load import load_accelerator
+from hwsim.nest.counts import Counts
+from hwsim.search.layer import search
+from hwsim.search.result import Found
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,9 @@ from experiments import (
 )
 from experiments.pricing import Prices, job_of, price_job, price_point, refresh_accuracies, workload_of
 from hwsim import verify
-from hwsim.accelerator import load_accelerator
 from hwsim.evaluate import Request, evaluate
 from hwsim.evaluate import main as evaluate_main
+from hwsim.machine.load import load_accelerator
 from tests.experiments import browser
 
 MACHINES = ("bit_fusion", "gemmini_16x16")

@@ -15,7 +15,7 @@ import pytest
 from experiments import mac_styles, validate
 from experiments.validation import arithmetic, eyeriss, networks, nvdla, riscv, synergy, synergy_right, tpu
 from experiments.validation.rows import Row, Study, rank_correlation, read_table
-from hwsim.pricing.layer_cost import price
+from hwsim.pricing.layer import price
 
 
 def test_networks_have_the_published_macs() -> None:

@@ -7,8 +7,8 @@ import random
 
 import numpy as np
 
-from hwsim.explore.problem import Choice, Measure, Problem, Refusal, Term
-from hwsim.pareto import non_dominated
+from hwsim.explore.bits.problem import Choice, Measure, Problem, Refusal, Term
+from hwsim.explore.pareto import non_dominated
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from hwsim.errors import SpecError
-from hwsim.explore import elimination
-from hwsim.explore.allocate import Solver, allocate, front, swept
-from hwsim.explore.elimination import elimination_order, whole_front
-from hwsim.explore.problem import Choice, InfeasibleBudget, Measure, Problem, Refusal, Term, collect, separate
+from hwsim.explore.bits import elimination
+from hwsim.explore.bits.allocate import Solver, allocate, front, swept
+from hwsim.explore.bits.elimination import elimination_order, whole_front
+from hwsim.explore.bits.problem import Choice, InfeasibleBudget, Measure, Problem, Refusal, Term, collect, separate
 from tests.explore.problems import enumerated_front, every_assignment, random_problem
 
 PAIRS = (("loss", "energy"), ("energy", "cycles"), ("loss", "peak"))

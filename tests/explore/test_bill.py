@@ -7,14 +7,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from hwsim.accelerator import load_accelerator
-from hwsim.bits import assign_bits
 from hwsim.errors import CapabilityError, SpecError
-from hwsim.explore.allocate import Solver, front
-from hwsim.explore.bill import BitProblem, bit_problem
-from hwsim.explore.choices import Freedom, Limit, Site, free_choices, parse_limit, parse_widths
-from hwsim.machine import Accelerator
-from hwsim.workload import Layer, Loops, Tensor, Workload
+from hwsim.explore.bits.allocate import Solver, front
+from hwsim.explore.bits.bill import BitProblem, bit_problem
+from hwsim.explore.bits.choices import Freedom, Limit, Site, free_choices, parse_limit, parse_widths
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Accelerator
+from hwsim.network.bits import assign_bits
+from hwsim.network.layer import Layer, Loops, Tensor
+from hwsim.network.workload import Workload
 from tests.explore.problems import enumerated_front
 from tests.strategies import conv
 
@@ -46,7 +47,7 @@ def free_of(machine: Accelerator, *weights: int) -> Freedom:
 
 def alone(problem: BitProblem, picks: np.ndarray) -> tuple[float, int]:
     """Energy and cycles of an assignment with no tensor kept on chip, from `table.py`'s pricing of the same plan."""
-    from hwsim.plan import plan_network
+    from hwsim.search.network import plan_network
     from hwsim.table import priced_alone
 
     network = problem.at(problem.problem.solution(picks))
@@ -76,9 +77,8 @@ def test_tables_are_prices_of_the_network(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", ["bit_fusion", pytest.param("unpu", marks=SLOW)])
 def test_with_one_mapping_per_layer_tables_equal_pricing_exactly(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hwsim.explore import bill
-    from hwsim.plan import planned
-    from hwsim.search import search_network
+    from hwsim.explore.bits import bill
+    from hwsim.search.network import planned, search_network
     from hwsim.table import priced_alone
 
     machine = load_accelerator(spec)
@@ -96,8 +96,8 @@ def test_with_one_mapping_per_layer_tables_equal_pricing_exactly(spec: str, monk
 
 @pytest.mark.parametrize("spec", ["stripes", pytest.param("eyeriss_v2", marks=SLOW)])
 def test_with_what_stays_on_chip_given_tables_equal_the_whole_price(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hwsim.explore import bill
-    from hwsim.plan import planned
+    from hwsim.explore.bits import bill
+    from hwsim.search.network import planned
 
     machine = load_accelerator(spec)
     monkeypatch.setattr(bill, "corners", lambda shape: [])

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hwsim.explore.budgets import parse_budgets
+from hwsim.explore.bits.budgets import parse_budgets
 from hwsim.explore.command import main
-from hwsim.workload import Workload
+from hwsim.network.workload import Workload
 from tests.explore.test_bill import residual
 
 SITES = [(n, o) for n in ("first", "second", "last") for o in ("weight", "input")] + [("add", "input")]

@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hwsim.accelerator import load_accelerator
-from hwsim.explore.bill import BitProblem, bit_problem
-from hwsim.explore.choices import Freedom
-from hwsim.explore.problem import Problem
-from hwsim.extract import extract
-from hwsim.learned_bits import SoftCost, learn_bits
+from hwsim.explore.bits.bill import BitProblem, bit_problem
+from hwsim.explore.bits.choices import Freedom
+from hwsim.explore.bits.learned import SoftCost, learn_bits
+from hwsim.explore.bits.problem import Problem
+from hwsim.frontends.torch_export import extract
+from hwsim.machine.load import load_accelerator
 from quant.convert import quantize
 from quant.quantizer import initialise
 from tests.small_networks import Residual
@@ -92,7 +92,7 @@ def test_three_lines_learn_bits_that_cost_less(made: BitProblem) -> None:
 
 def test_refused_combinations_have_no_cost_in_between(made: BitProblem) -> None:
     from hwsim.errors import SpecError
-    from hwsim.explore.problem import Refusal
+    from hwsim.explore.bits.problem import Refusal
 
     problem = made.problem
     scope = tuple(i for i, c in enumerate(problem.choices) if len(c.widths) > 1)[:2]

@@ -19,16 +19,16 @@ from typing import Any
 import pytest
 import yaml
 
-from hwsim.bits import assign_bits
 from hwsim.errors import SpecError
 from hwsim.explore.command import main
-from hwsim.explore.journal import Journal
-from hwsim.explore.space import read_space
-from hwsim.explore.study import run_study
-from hwsim.explore.study_output import write_point
-from hwsim.explore.trial import evaluate
-from hwsim.explore.workers import Here, Local, Pace, timed
-from hwsim.plan import plan_network
+from hwsim.explore.machines.journal import Journal
+from hwsim.explore.machines.space import read_space
+from hwsim.explore.machines.study import run_study
+from hwsim.explore.machines.study_output import write_point
+from hwsim.explore.machines.trial import evaluate
+from hwsim.explore.machines.workers import Here, Local, Pace, timed
+from hwsim.network.bits import assign_bits
+from hwsim.search.network import plan_network
 from tests.explore.test_bill import residual
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -367,7 +367,7 @@ def assert_cluster_survives(tmp_path: Path, address: str, kills: int, points: in
 
     from distributed import Client
 
-    from hwsim.explore.workers import Cluster
+    from hwsim.explore.machines.workers import Cluster
 
     flag = tmp_path / "flags"
     flag.mkdir()

@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 import yaml
 
-from hwsim.accelerator import load_accelerator
-from hwsim.bits import assign_bits
+from hwsim.command_line import load_model
 from hwsim.errors import SpecError
-from hwsim.evaluate import load_model
-from hwsim.explore.choices import Freedom, free_choices
+from hwsim.explore.bits.choices import Freedom, free_choices
 from hwsim.explore.command import main
-from hwsim.explore.training import TrainingFailed, chosen, train, train_points
-from hwsim.explore.workers import Cluster, Here
+from hwsim.explore.machines.training import TrainingFailed, chosen, train, train_points
+from hwsim.explore.machines.workers import Cluster, Here
+from hwsim.machine.load import load_accelerator
+from hwsim.network.bits import assign_bits
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NETWORK = str(ROOT / "networks" / "digits_silu_float")
@@ -174,7 +174,7 @@ def test_a_cluster_trains_each_point_once(tmp_path: Path, monkeypatch: pytest.Mo
         result = json.dumps({"finished": True, "test_accuracy_percent": 80.0 + len(asked[-1]), "seconds": 1.0})
         return subprocess.CompletedProcess(words, 0, result, "")
 
-    monkeypatch.setattr("hwsim.explore.training.subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr("hwsim.explore.machines.training.subprocess", SimpleNamespace(run=run))
     points: list[Any] = [Named("a"), Named("bb"), Named("ccc")]
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as local:
         workers = Cluster(local.scheduler_address)

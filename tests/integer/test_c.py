@@ -13,9 +13,9 @@ from torch import nn
 
 from hwsim import export_c
 from hwsim.errors import UnsupportedOp, WorkloadError
-from hwsim.integer.c_check import run_compiled
-from hwsim.integer.c_source import c_source
-from hwsim.integer.lower import lower
+from hwsim.integer.export.c_check import run_compiled
+from hwsim.integer.export.c_source import c_source
+from hwsim.integer.lowering.lower import lower
 from hwsim.integer.run import Machine
 from quant import checkpoint
 from tests.integer.nets import quantized, zoo

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from hwsim.accelerator import load_accelerator
 from hwsim.evaluate import evaluate
-from hwsim.extract import extract
-from hwsim.integer.certificate import UNLIMITED, annotate, certify, offset_classes
-from hwsim.integer.lower import lower
+from hwsim.frontends.argument import load_model_argument
+from hwsim.frontends.torch_export import extract
+from hwsim.integer.lowering.lower import lower
+from hwsim.integer.proof.certificate import UNLIMITED, annotate, certify, offset_classes
 from hwsim.integer.run import Machine
-from hwsim.models_in import load_model_argument
+from hwsim.machine.load import load_accelerator
 from hwsim.pricing.offsets import OffsetCost, offset_cost
 from quant import checkpoint
 from quant.quantizer import Quantizer, quantizers

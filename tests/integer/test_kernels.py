@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwsim.integer import kernels
-from hwsim.integer.geometry import Window, border_share, border_sums, spread
+from hwsim.integer.arithmetic import kernels
+from hwsim.integer.arithmetic.geometry import Window, border_share, border_sums, spread
 
 windows = st.builds(
     Window,

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hwsim.errors import UnsupportedOp, WorkloadError
-from hwsim.integer.certificate import certify
-from hwsim.integer.compare import reference, run_and_compare
-from hwsim.integer.lower import lower
+from hwsim.integer.lowering.lower import lower
+from hwsim.integer.proof.certificate import certify
+from hwsim.integer.proof.compare import reference, run_and_compare
 from hwsim.integer.run import AccumulatorOverflow, Machine, Mode
 from quant import initialise, models
 from quant.convert import quantize
@@ -177,7 +177,7 @@ def test_the_naive_constant_bias_is_wrong_at_the_border_and_only_there() -> None
 
 
 def test_the_class_follows_the_policy_and_the_machine() -> None:
-    from hwsim.machine import Capabilities
+    from hwsim.machine.parts import Capabilities
 
     plain = Capabilities((8,), (8,), (8,), pad_value="zero_only", border_bias=False)
     classes = {}

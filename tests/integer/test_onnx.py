@@ -11,13 +11,14 @@ from torch import nn
 
 from hwsim import export_onnx
 from hwsim.errors import UnsupportedOp, WorkloadError
-from hwsim.extract import extract
-from hwsim.integer.lower import lower
-from hwsim.integer.onnx_check import Session, agreement
-from hwsim.integer.onnx_source import FORMS, Exported, code_type, onnx_network
-from hwsim.models_in import load_model_argument
-from hwsim.workload import Layer, Workload
-from hwsim.workload import Tensor as Operand
+from hwsim.frontends.argument import load_model_argument
+from hwsim.frontends.torch_export import extract
+from hwsim.integer.export.onnx_check import Session, agreement
+from hwsim.integer.export.onnx_source import FORMS, Exported, code_type, onnx_network
+from hwsim.integer.lowering.lower import lower
+from hwsim.network.layer import Layer
+from hwsim.network.layer import Tensor as Operand
+from hwsim.network.workload import Workload
 from quant import checkpoint
 from tests.integer.nets import quantized, zoo
 from tests.integer.test_lower import SILU_SMALL, Mixture

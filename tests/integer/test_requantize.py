@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwsim.integer.requantize import (
+from hwsim.integer.arithmetic.requantize import (
     Line,
     agrees,
     channel_steps,
@@ -20,7 +20,7 @@ from hwsim.integer.requantize import (
     proven_multiplier,
     shift_right,
 )
-from hwsim.integer.steps import SMOOTH, Clamp, Leaky, ScalarFunction, Smooth, quantizer_steps, rational_sqrt
+from hwsim.integer.arithmetic.steps import SMOOTH, Clamp, Leaky, ScalarFunction, Smooth, quantizer_steps, rational_sqrt
 
 FUNCTIONS: tuple[ScalarFunction | None, ...] = (
     None, Clamp(Fraction(0)), Clamp(Fraction(0), Fraction(6)), Leaky(Fraction(1, 8)), *map(Smooth, SMOOTH),

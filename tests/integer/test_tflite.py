@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from hwsim.errors import WorkloadError
-from hwsim.integer.accuracy import top1_percent
+from hwsim.integer.proof.accuracy import top1_percent
 from hwsim.integer.run import Machine, Mode
-from hwsim.integer.tflite import lower_tflite
-from hwsim.integer.tflite_kernels import tflite_rules
+from hwsim.integer.tflite.tflite import lower_tflite
+from hwsim.integer.tflite.tflite_kernels import tflite_rules
 from quant import data
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hwsim.integer.compare import compare, reference, reference_codes
-from hwsim.integer.lower import lower
+from hwsim.integer.lowering.lower import lower
+from hwsim.integer.proof.compare import compare, reference, reference_codes
 from hwsim.integer.run import Machine
 from quant import checkpoint, data, initialise
 from quant.convert import quantize

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from hwsim import verify
-from hwsim.accelerator import load_accelerator
 from hwsim.errors import WorkloadError
 from hwsim.evaluate import Request, evaluate, load_zero_shares
-from hwsim.integer.accuracy import accuracies
-from hwsim.integer.lower import lower
+from hwsim.frontends.argument import load_model_argument
+from hwsim.integer.lowering.lower import lower
+from hwsim.integer.proof.accuracy import accuracies
 from hwsim.integer.run import Machine, Mode
-from hwsim.models_in import load_model_argument
+from hwsim.machine.load import load_accelerator
 from quant import checkpoint, models
 from tests.integer.nets import zoo
 from tests.integer.test_lower import SILU_SMALL

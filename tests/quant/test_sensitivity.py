@@ -74,7 +74,7 @@ def test_nothing_is_left_switched_off(subject: Subject) -> None:
 
 
 def test_command_writes_what_explore_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from hwsim.explore.sensitivities import read_sensitivities
+    from hwsim.explore.bits.sensitivities import read_sensitivities
 
     out = tmp_path / "s.json"
     assert main(["networks/digits_silu_float", "--widths", "4", "--images", "32", "--calibration-images", "32",

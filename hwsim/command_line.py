@@ -1,0 +1,66 @@
+"""What the commands share: how a MODEL argument is read, and the checked kinds of numbers of their options."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hwsim.errors import WorkloadError
+from hwsim.network.saved import load_workload
+from hwsim.network.workload import FORMAT, Workload
+
+OBJECTIVES = ("energy", "latency", "edp")
+EFFORTS = ("auto", "proven", "perfect", "quick")
+
+
+def load_model(text: str, input_shape: tuple[int, ...] | None, allow_uncosted: bool) -> Workload:
+    """The workload a MODEL argument names; torch is imported only where the argument is not a saved workload."""
+    path = Path(text)
+    if path.suffix == ".json" or (path.is_file() and starts_like_workload(path)):
+        return load_workload(path)
+    try:
+        from hwsim.frontends.argument import load_model_argument
+    except ImportError as problem:
+        raise WorkloadError(
+            f"{text}: reading a model needs torch ({problem}); a saved workload (.json) does not"
+        ) from None
+    return load_model_argument(text, input_shape, allow_uncosted=allow_uncosted)
+
+
+def starts_like_workload(path: Path) -> bool:
+    """Whether a file without the usual suffix is a saved workload all the same."""
+    with path.open("rb") as file:
+        return FORMAT.encode() in file.read(200)
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """`1,3,224,224` as a tuple. Raises argparse's error for anything but positive integers."""
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = ()
+    if not shape or any(n < 1 for n in shape):
+        raise argparse.ArgumentTypeError(f"expected positive integers like 1,3,224,224, got {text!r}")
+    return shape
+
+
+def parse_fraction(text: str) -> float:
+    """A gap in [0, 1)."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value < 1.0:
+        raise argparse.ArgumentTypeError(f"expected a fraction from 0 to below 1, got {text!r}")
+    return value
+
+
+def parse_seconds(text: str) -> float:
+    """A positive, finite time."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"expected a positive number of seconds, got {text!r}")
+    return value

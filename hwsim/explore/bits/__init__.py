@@ -1,0 +1,1 @@
+"""Bits of every layer under budgets: an exact integer programme over sensitivities and prices."""

@@ -1,0 +1,245 @@
+"""Which widths of a network may be chosen: one choice per weight and per group of activations that must agree.
+
+Groups follow from the network (`bits.sharing_groups`: inputs of an addition, a concatenation, a pooling), widths from
+the request, from limits by name and from what the machine can run. The width of a tensor that nothing judges (no
+sensitivity covers it) is not free: it keeps `KEPT_BITS`, and so does everything under the first/last policy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from hwsim.errors import CapabilityError, SpecError
+from hwsim.explore.bits.problem import Choice
+from hwsim.machine.parts import Accelerator
+from hwsim.network.bits import NORMS
+from hwsim.network.bits_file import MAX_BITS
+from hwsim.network.layer import Layer, activation_inputs
+from hwsim.network.sharing import sharing_groups
+from hwsim.network.workload import Workload
+from hwsim.pricing.mac import known_widths
+
+KEPT_BITS = 8
+ALL_WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
+FIRST_LAST = ("free", "8bit")
+# Operators whose inputs a quantized network rounds: those with MACs, and sums and products of activations.
+QUANTIZING = ("conv", "linear", "matmul", "add", "sub", "mul", "concat")
+LIMIT = re.compile(r"(?P<pattern>[^=\s]+)\.(?P<operand>weight|input)=(?P<widths>[0-9.,]+)")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Widths allowed for one operand of the layers whose names match."""
+
+    pattern: str
+    operand: str
+    widths: tuple[int, ...]
+    place: str = "limit"
+
+
+@dataclass(frozen=True)
+class Freedom:
+    """What the user lets vary. `first_last` "8bit" keeps the first and last layer with weights at 8 bits."""
+
+    weight_widths: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8)
+    activation_widths: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8)
+    first_last: str = "8bit"
+    limits: tuple[Limit, ...] = ()
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where a network rounds: an operand ("weight" or "input") of a layer."""
+
+    layer: str
+    operand: str
+
+
+@dataclass(frozen=True)
+class Freed:
+    """A choice, and the places whose rounding it decides."""
+
+    choice: Choice
+    sites: tuple[Site, ...]
+
+
+def parse_widths(text: str, place: str) -> tuple[int, ...]:
+    """`2..8` or `2,4,8,16` as widths. Raises SpecError.
+
+    >>> parse_widths("2..4,8", "widths")
+    (2, 3, 4, 8)
+    """
+    found: set[int] = set()
+    for part in text.split(","):
+        low, dots, high = part.strip().partition("..")
+        if not low.isdecimal() or (dots and not high.isdecimal()):
+            raise SpecError(f"{place}: expected widths like 2..8 or 2,4,8, got {text!r}")
+        found.update(range(int(low), int(high if dots else low) + 1))
+    if not found:
+        raise SpecError(f"{place}: the range {text!r} is empty: expected widths like 2..8")
+    wrong = [width for width in sorted(found) if not 1 <= width <= MAX_BITS]
+    if wrong:
+        raise SpecError(f"{place}: widths must be 1 to {MAX_BITS}, got {wrong[0]}")
+    return tuple(sorted(found))
+
+
+def parse_limit(text: str, place: str = "--limit") -> Limit:
+    """`blocks.*.weight=2..4` as a limit. Raises SpecError."""
+    match = LIMIT.fullmatch(text.strip())
+    if match is None:
+        raise SpecError(f"{place}: expected LAYERS.weight=WIDTHS or LAYERS.input=WIDTHS, got {text!r}")
+    return Limit(
+        match["pattern"], match["operand"], parse_widths(match["widths"], f"{place} {text}"), f"{place} {text}"
+    )
+
+
+def free_choices(
+    workload: Workload, accelerator: Accelerator, freedom: Freedom, judged: Collection[Site] | None = None
+) -> tuple[Freed, ...]:
+    """All choices, in order of execution; those with one width are decided already.
+
+    `judged`: the sites that a sensitivity covers (default: all). Raises SpecError for limits that match nothing or
+    contradict each other within a group, CapabilityError where the machine runs none of the widths allowed.
+    """
+    return Chooser(workload, accelerator, freedom, judged).choices()
+
+
+class Chooser:
+    """Collects choices and every problem with them."""
+
+    def __init__(
+        self, workload: Workload, accelerator: Accelerator, freedom: Freedom, judged: Collection[Site] | None
+    ) -> None:
+        if freedom.first_last not in FIRST_LAST:
+            raise SpecError(f"first_last: expected one of {', '.join(FIRST_LAST)}, got {freedom.first_last!r}")
+        self.workload, self.machine, self.freedom = workload, accelerator, freedom
+        self.judged = judged
+        self.ends = [layer.name for layer in workload if has_weight(layer)]
+        self.ends = [*self.ends[:1], *self.ends[-1:]] if freedom.first_last == "8bit" else []
+        self.problems: list[str] = []
+
+    def choices(self) -> tuple[Freed, ...]:
+        """Every choice. Raises SpecError with all problems."""
+        self.check_limits()
+        found = [*self.weights(), *self.activations()]
+        if self.problems:
+            raise SpecError(self.problems)
+        return tuple(found)
+
+    def check_limits(self) -> None:
+        """A limit that names nothing is a mistake."""
+        names = [layer.name for layer in self.workload]
+        for limit in self.freedom.limits:
+            if not any(fnmatch.fnmatchcase(name, limit.pattern) for name in names):
+                near = difflib.get_close_matches(limit.pattern, names, 3) or names[:3]
+                self.problems.append(f"{limit.place}: matches no layer; did you mean {', '.join(near)}?")
+
+    def weights(self) -> list[Freed]:
+        """One choice per weight tensor."""
+        users: dict[str, list[Layer]] = {}
+        for layer in self.workload:
+            if has_weight(layer) and layer.weight is not None:
+                users.setdefault(layer.weight.name, []).append(layer)
+        return [self.choice([name], [Site(layer.name, "weight") for layer in layers], "weight")
+                for name, layers in users.items()]  # fmt: skip
+
+    def activations(self) -> list[Freed]:
+        """One choice per activation, or per group of activations that share their width."""
+        readers: dict[str, list[Site]] = {}
+        order: dict[str, None] = {}
+        weights = {layer.weight.name for layer in self.workload if layer.weight and not layer.weight_is_activation}
+        for layer in self.workload:
+            for tensor in (*activation_inputs(layer), layer.output):
+                if tensor.name not in weights and tensor.origin != "index":
+                    order.setdefault(tensor.name)
+            if layer.op in QUANTIZING:
+                for tensor in activation_inputs(layer):
+                    readers.setdefault(tensor.name, []).append(Site(layer.name, "input"))
+        group_of = {name: group for group in sharing_groups(self.workload) for name in group}
+        found: list[Freed] = []
+        done: set[str] = set()
+        for name in order:
+            if name not in done:
+                group = [member for member in order if member in group_of.get(name, (name,))]
+                done.update(group)
+                sites = dict.fromkeys(site for member in group for site in readers.get(member, ()))
+                found.append(self.choice(group, list(sites), "activation"))
+        return found
+
+    def choice(self, tensors: Sequence[str], sites: list[Site], kind: str) -> Freed:
+        """The widths left for some tensors by policy, limits and machine."""
+        free = self.freedom.weight_widths if kind == "weight" else self.freedom.activation_widths
+        kept = any(site.layer in self.ends for site in sites)
+        unjudged = not sites or (self.judged is not None and not any(site in self.judged for site in sites))
+        widths = {KEPT_BITS} if kept or unjudged else set(free)
+        limits = [
+            limit for limit in self.freedom.limits for site in sites
+            if site.operand == limit.operand and fnmatch.fnmatchcase(site.layer, limit.pattern)
+        ]  # fmt: skip
+        asked = set(range(1, MAX_BITS + 1))
+        for limit in dict.fromkeys(limits):
+            asked &= set(limit.widths)
+        if limits and not asked:
+            places = " and ".join(dict.fromkeys(limit.place for limit in limits))
+            self.problems.append(f"{places}: contradict each other about tensors that share one width: "
+                                 f"{', '.join(tensors)}")  # fmt: skip
+            asked = set(limits[0].widths)
+        if limits:
+            widths = asked if kept or unjudged else (widths & asked or asked)
+        able = self.able(tensors, kind)
+        if not widths & able:
+            raise CapabilityError(
+                f"{self.machine.name} runs {tensors[0]} at {known_widths(tuple(sorted(able))) or 'no width'} bits, "
+                f"allowed are {known_widths(tuple(sorted(widths)))}: allow one that it runs"
+            )
+        name = tensors[0] if len(tensors) == 1 else f"{tensors[0]} (+{len(tensors) - 1})"
+        return Freed(Choice(name, tuple(sorted(widths & able)), tuple(tensors), kind), tuple(sites))
+
+    def able(self, tensors: Sequence[str], kind: str) -> set[int]:
+        """Widths that the machine's capabilities allow for all of some tensors."""
+        can, names = self.machine.capabilities, set(tensors)
+        able = set(range(1, MAX_BITS + 1))
+        for layer in self.workload:
+            if not layer.has_macs or layer.weight is None:
+                continue
+            if layer.weight.name in names:
+                able &= set(can.weight_bits)
+            if layer.inputs[0].name in names:
+                able &= set(can.activation_bits)
+            if layer.output.name in names:
+                able &= set(can.output_bits)
+        return able
+
+
+def has_weight(layer: Layer) -> bool:
+    """Whether a layer multiplies by weights of its own."""
+    return layer.has_macs and layer.weight is not None and not layer.weight_is_activation
+
+
+def spread(freed: Sequence[Freed], sensitivities: Mapping[Site, Mapping[int, float]]) -> list[dict[int, float]]:
+    """Loss of each choice at each of its widths: the sum over its sites. Raises SpecError for widths not measured."""
+    found: list[dict[int, float]] = []
+    missing: list[str] = []
+    for entry in freed:
+        known = [(site, sensitivities[site]) for site in entry.sites if site in sensitivities]
+        losses: dict[int, float] = {}
+        for width in entry.choice.widths:
+            lacking = [site for site, table in known if width not in table]
+            if lacking and len(entry.choice.widths) > 1:
+                missing.append(f"{lacking[0].layer}.{lacking[0].operand} at {width} bits")
+            losses[width] = sum(table.get(width, 0.0) for _, table in known)
+        found.append(losses)
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise SpecError(f"sensitivities: not measured: {', '.join(missing[:3])}{more}: measure these widths, or "
+                        "allow fewer")  # fmt: skip
+    return found
+
+
+def norm_weights(workload: Workload) -> frozenset[str]:
+    """Parameters of normalisation layers: they keep their bits."""
+    return frozenset(layer.weight.name for layer in workload if layer.weight is not None and layer.op in NORMS)

@@ -1,0 +1,1 @@
+"""Studies over machines and bits together, resumable, on processes or a cluster."""

@@ -1,0 +1,97 @@
+"""One design point: a machine (and a network variant) priced, with its bits fixed or solved exactly for it.
+
+Runs in any process: it needs the space, a folder with the networks as saved workloads, and the point's parameters.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+from hwsim.errors import HwsimError
+from hwsim.explore.bits.allocate import Solver
+from hwsim.explore.bits.bill import LOSS, bit_problem
+from hwsim.explore.bits.output import overrides
+from hwsim.explore.bits.problem import InfeasibleBudget
+from hwsim.explore.machines.journal import Record
+from hwsim.explore.machines.space import NETWORK, Parameters, Space, freedom_of, solved_for
+from hwsim.machine.parts import Accelerator
+from hwsim.network.bits import assign_bits
+from hwsim.network.saved import load_workload
+from hwsim.network.workload import Workload
+from hwsim.pricing.area import component_areas
+from hwsim.search.network import Plan, plan_network
+from hwsim.search.objective import Objective
+from hwsim.search.result import Effortful
+
+Task = tuple[int, Parameters]
+
+
+def network_key(parameters: Parameters) -> str:
+    """File name of the network variant that a point needs."""
+    said = [f"{key.removeprefix('network.')}-{parameters[key]}" for key in NETWORK if key in parameters]
+    return "_".join(["network", *said]) + ".json"
+
+
+@lru_cache(maxsize=64)
+def network(path: Path) -> Workload:
+    """A saved workload, read once per process."""
+    return load_workload(path)
+
+
+def evaluate(space: Space, networks: Path, tasks: list[Task]) -> list[Record]:
+    """The records of some trials. Errors of a point are part of its record, not of the study."""
+    return [one(space, networks, trial, parameters) for trial, parameters in tasks]
+
+
+def one(space: Space, networks: Path, trial: int, parameters: Parameters) -> Record:
+    """One trial's record: `status` is ok, over (a limit is exceeded, named in `why`) or infeasible."""
+    record: Record = {"trial": trial, "parameters": parameters, "status": "ok", "why": "", "values": {}, "widths": {}}
+    try:
+        machine = space.machine(parameters)
+        area = sum(part.area_mm2 for part in component_areas(machine))
+        if area > space.limits.get("area_mm2", area):
+            return {**record, "status": "over", "why": "area_mm2", "values": {"area_mm2": area}}
+        values, bits = price(space, machine, network(networks / network_key(parameters)))
+    except HwsimError as problem:
+        return {**record, "status": "infeasible", "why": str(problem).splitlines()[0]}
+    over = [name for name, limit in space.limits.items() if values.get(name, 0.0) > limit]
+    return {**record, "status": "over" if over else "ok", "why": " ".join(over), "values": values, **bits}
+
+
+def price(space: Space, machine: Accelerator, workload: Workload) -> tuple[dict[str, float], dict[str, Any]]:
+    """What a machine costs with its best bits, and those bits as `bits` and `overrides` (nothing where all have the
+    same)."""
+    objective, effort = cast(Objective, space.mapping), cast(Effortful, space.effort)
+    if isinstance(space.bits, str):
+        network = assign_bits(workload, space.bits)
+        return totals(plan_network(network, machine, objective, effort=effort, gap=space.gap)), {}
+    minimised, budgets, measured = solved_for(space.bits, machine.clock_mhz)
+    losses = measured.for_network(workload) if measured else None
+    made = bit_problem(workload, machine, freedom_of(space.bits), losses, objective, on_chip=True)
+    try:
+        solution = Solver(made.problem).best(minimised, budgets)
+    except InfeasibleBudget as problem:
+        problem.args = (f"{problem}".replace("\n", "; "),)
+        raise
+    found = totals(plan_network(made.at(solution), machine, objective, effort=effort, gap=space.gap))
+    if LOSS in solution.values:
+        found[LOSS] = solution.values[LOSS]
+    return found, {"widths": made.bits_file(solution), "overrides": overrides(made, solution)}
+
+
+def totals(plan: Plan) -> dict[str, float]:
+    """The network's totals that a study keeps."""
+    found = plan.cost.totals
+    return {
+        "energy_pj": found.energy_pj,
+        "latency_cycles": float(found.latency_cycles),
+        "latency_s": found.latency_s,
+        "edp_pj_s": found.edp_pj_s,
+        "power_mw": found.energy_pj / found.latency_s * 1e-9,
+        "area_mm2": found.area_mm2,
+        "weight_bits": float(found.weight_bits),
+        "peak_activation_bits": float(found.peak_activation_bits),
+        "mapping_gap_max": max((f.certificate.gap for f in plan.found.values()), default=0.0),
+    }

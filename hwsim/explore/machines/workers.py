@@ -1,0 +1,188 @@
+"""Where trials run: this process, local processes, or a dask.distributed cluster.
+
+A worker may die at any moment: its trials run again elsewhere, what others finished is kept. Nothing here decides what
+is tried or writes results; it turns tasks into records.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import math
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Protocol
+
+from hwsim.errors import HwsimError
+from hwsim.explore.machines.journal import Record
+from hwsim.explore.machines.trial import Task
+
+BATCH_SECONDS = 0.1
+MAX_DEATHS = 100
+Evaluate = Callable[[list[Task]], list[Record]]
+
+
+class SchedulerError(HwsimError):
+    """A cluster that cannot be reached or was lost; what is finished is in the journal."""
+
+
+class Workers(Protocol):
+    """Turns tasks into records, in any order."""
+
+    def run(self, evaluate: Evaluate, tasks: Sequence[Task]) -> Iterator[list[Record]]:
+        """Records in the batches in which they finish."""
+        ...
+
+    def close(self) -> None:
+        """Give processes and connections back."""
+
+
+class Pace:
+    """Batch sizes that hold at least BATCH_SECONDS of work."""
+
+    def __init__(self) -> None:
+        self.seconds, self.count = 0.0, 0
+
+    def note(self, seconds: float, count: int) -> None:
+        """A batch of `count` tasks took so long."""
+        self.seconds, self.count = self.seconds + seconds, self.count + count
+
+    def batches(self, tasks: Sequence[Task], workers: int) -> list[list[Task]]:
+        """Tasks cut into batches; unknown work goes one by one, and no worker stays idle for a batch's sake."""
+        each = self.seconds / self.count if self.count else BATCH_SECONDS
+        size = max(1, min(math.ceil(BATCH_SECONDS / max(each, 1e-6)), math.ceil(len(tasks) / workers)))
+        return [list(tasks[i : i + size]) for i in range(0, len(tasks), size)]
+
+
+def timed(evaluate: Evaluate, batch: list[Task]) -> tuple[list[Record], float]:
+    """A batch's records and its seconds, as measured where it ran."""
+    began = time.perf_counter()
+    return evaluate(batch), time.perf_counter() - began
+
+
+class Here:
+    """This process."""
+
+    def run(self, evaluate: Evaluate, tasks: Sequence[Task]) -> Iterator[list[Record]]:
+        for task in tasks:
+            yield evaluate([task])
+
+    def close(self) -> None:
+        pass
+
+
+def end_with_parent() -> None:
+    """Let this worker end when its driver is killed; it would wait for tasks for ever otherwise."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+class Local:
+    """Processes of this machine; a pool that a killed worker broke is started anew."""
+
+    def __init__(self, processes: int) -> None:
+        self.processes, self.pace = processes, Pace()
+        self.pool = self.start()
+
+    def start(self) -> concurrent.futures.ProcessPoolExecutor:
+        """A pool of fresh processes."""
+        context = multiprocessing.get_context("spawn")
+        return concurrent.futures.ProcessPoolExecutor(self.processes, mp_context=context, initializer=end_with_parent)
+
+    def run(self, evaluate: Evaluate, tasks: Sequence[Task]) -> Iterator[list[Record]]:
+        left = {task[0]: task for task in tasks}
+        deaths = 0
+        while left:
+            batches = self.pace.batches(list(left.values()), self.processes)
+            try:
+                futures = [self.pool.submit(timed, evaluate, batch) for batch in batches]
+                for future in concurrent.futures.as_completed(futures):
+                    records, seconds = future.result()
+                    self.pace.note(seconds, len(records))
+                    for record in records:
+                        left.pop(record["trial"], None)
+                    yield records
+            except BrokenProcessPool:
+                deaths += 1
+                self.pool.shutdown(wait=False, cancel_futures=True)
+                if deaths > MAX_DEATHS:
+                    raise SchedulerError(
+                        f"worker processes died {deaths} times in a row (out of memory?); what is finished is kept: "
+                        "start again with fewer --processes"
+                    ) from None
+                self.pool = self.start()
+
+    def close(self) -> None:
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Cluster:
+    """A dask.distributed cluster. Batches of a worker that dies are given to another by the scheduler, and submitted
+    anew when it gives them up."""
+
+    def __init__(self, address: str, timeout_s: float = 10.0) -> None:
+        try:
+            from distributed import Client
+        except ImportError:
+            raise SchedulerError("--scheduler needs dask: pip install 'hwsim[explore]'") from None
+        try:
+            self.client: Any = Client(address, timeout=timeout_s, set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as problem:
+            why = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+            raise SchedulerError(f"--scheduler {address}: no scheduler answers there ({why}): start one with "
+                                 "`dask scheduler`, workers with `dask worker ADDRESS`") from None  # fmt: skip
+        self.address, self.pace = address, Pace()
+
+    def workers(self) -> int:
+        """Threads of the cluster, at least 1."""
+        return max(1, sum(self.client.nthreads().values()))
+
+    def run(self, evaluate: Evaluate, tasks: Sequence[Task]) -> Iterator[list[Record]]:
+        from distributed import as_completed
+        from distributed.scheduler import KilledWorker
+
+        deaths = 0
+        try:
+            batches = self.pace.batches(tasks, self.workers())
+            running = {self.submit(evaluate, batch): batch for batch in batches}
+            waiting = as_completed(list(running), loop=self.client.loop)
+            for future in waiting:
+                batch = running.pop(future)
+                try:
+                    records, seconds = future.result()
+                except (KilledWorker, concurrent.futures.CancelledError) as problem:
+                    deaths += 1
+                    if deaths > MAX_DEATHS:
+                        raise SchedulerError(f"--scheduler {self.address}: workers died {deaths} times: {problem}"
+                                             ) from None  # fmt: skip
+                    if self.client.status != "running":
+                        raise self.lost() from None
+                    again = self.submit(evaluate, batch)
+                    running[again] = batch
+                    waiting.add(again)
+                    continue
+                self.pace.note(seconds, len(records))
+                yield records
+        except OSError:
+            raise self.lost() from None
+
+    def submit(self, evaluate: Evaluate, batch: list[Task]) -> Any:
+        """One batch as a task of the cluster."""
+        return self.client.submit(timed, evaluate, batch, pure=False)
+
+    def lost(self) -> SchedulerError:
+        """What to say when the scheduler goes away."""
+        return SchedulerError(f"--scheduler {self.address}: the scheduler was lost; what is finished is kept: start "
+                              "it and this command again")  # fmt: skip
+
+    def close(self) -> None:
+        self.client.close(timeout=2)

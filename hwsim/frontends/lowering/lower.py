@@ -1,0 +1,341 @@
+"""Walk an `OpGraph` node by node and collect layers: the table operator -> handler decides, nothing is guessed.
+
+An operator whose inputs are all constants is computed before deployment and costs nothing. One without a handler is
+refused with its name, or listed as uncosted when that was allowed; all of them are reported at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable
+
+from hwsim.errors import UnsupportedOp, WorkloadError
+from hwsim.frontends.lowering.finish import finish
+from hwsim.frontends.lowering.ir import Arg, Meta, Op, OpGraph, Quantization, Ref
+from hwsim.frontends.lowering.values import Act, Const, Draft, Part, Record, Single, Value
+from hwsim.network.layer import Loops
+from hwsim.network.workload import Coverage, FreeOp, Uncosted, Workload
+
+QUANTIZER = "hwsim_quant.quantizer"
+SPLITS = ("split", "split_with_sizes", "chunk", "tensor_split", "unbind", "unsafe_split", "unsafe_chunk")
+
+Handler = Callable[["Lowering", Op], None]
+
+
+class Unhandled(Exception):
+    """A handler meets a form of its operator that it has no price for; carries the reason."""
+
+
+class Lowering:
+    """State of one walk: values by name, layers so far, and the account of what cost nothing and why."""
+
+    def __init__(self, graph: OpGraph, handlers: dict[str, Handler]) -> None:
+        self.graph = graph
+        self.handlers = handlers
+        self.uses = graph.uses()
+        self.values: dict[str, Value] = {}
+        self.drafts: list[Draft] = []
+        self.free: Counter[tuple[str, str]] = Counter()
+        self.uncosted: list[tuple[Op, str]] = []
+        self.notes: dict[str, None] = {}
+        self.operators = 0
+        for name, parameter in graph.constants.items():
+            self.values[name] = Const(parameter, self.meta(name).shape)
+        for name in graph.inputs:
+            self.values[name] = self.network_input(name)
+        self.batch = self.batch_size()
+
+    def meta(self, name: str) -> Meta:
+        """Shape and type of a value; a value without them (an integer, None) has the shape of a scalar."""
+        return self.graph.metas.get(name, Meta(()))
+
+    def network_input(self, name: str) -> Act:
+        """What the user feeds: four dimensions are an image, integers are indices, anything else plain numbers."""
+        meta = self.meta(name)
+        origin = "index" if meta.is_index else "image" if len(meta.shape) == 4 else "input"
+        record = Record(meta.shape, origin, name, index_bits=32 if meta.is_index else None)
+        return Act(record, meta.shape)
+
+    def batch_size(self) -> int:
+        """First size of the first network input; 1 if there is none."""
+        for name in self.graph.inputs:
+            shape = self.meta(name).shape
+            if shape:
+                return shape[0]
+        return 1
+
+    # -- what handlers read ----------------------------------------------------------------------------------------
+
+    def raw(self, arg: Arg) -> Value | None:
+        """The value behind an argument, zeros still to be padded included; None for a number or nothing."""
+        if not isinstance(arg, Ref):
+            return None
+        if arg.name not in self.values:
+            raise Unhandled(f"it reads {arg.name}, which nothing here makes")
+        return self.values[arg.name]
+
+    def value(self, arg: Arg) -> Single | None:
+        """The single value behind an argument, padding written out; None for a number or nothing."""
+        found = self.raw(arg)
+        if isinstance(found, tuple):
+            raise Unhandled("a list of tensors where one is expected")
+        return self.settled(found) if isinstance(found, Act) else found
+
+    def act(self, op: Op, name: str) -> Act:
+        """An argument that must be an activation."""
+        found = self.value(op.get(name))
+        if not isinstance(found, Act):
+            raise Unhandled(f"its {name} is not an activation")
+        return found
+
+    def const(self, op: Op, name: str) -> Const | None:
+        """An optional argument that must be a parameter where it is given."""
+        found = self.value(op.get(name))
+        if isinstance(found, Act):
+            raise Unhandled(f"its {name} is computed from the input")
+        return found
+
+    def members(self, arg: Arg) -> list[Single]:
+        """The values of a list argument."""
+        items = arg if isinstance(arg, tuple) else (arg,)
+        found = [self.value(item) for item in items]
+        return [item for item in found if item is not None]
+
+    def shape(self, op: Op, index: int = 0) -> tuple[int, ...]:
+        """Shape of an output."""
+        return self.meta(op.outputs[index]).shape
+
+    def settled(self, act: Act) -> Act:
+        """The activation with its pending zeros written out, which costs a `pad` layer of its own."""
+        if act.pad is None:
+            return act
+        source = act.seen_as(unpadded(act.shape, act.pad))
+        op = Op("aten.pad", {}, (), self.current.module, self.current.call)
+        return self.emit("pad", op, [source], act.shape, source.record.origin)
+
+    # -- what handlers write ---------------------------------------------------------------------------------------
+
+    def bind(self, op: Op, *values: Value) -> None:
+        """Name the results; an in-place operator also renames what it overwrote."""
+        for name, value in zip(op.outputs, values, strict=False):
+            self.values[name] = value
+        if op.op.endswith("_") and not op.op.endswith("__"):
+            target = next(iter(op.args.values()), None)
+            if isinstance(target, Ref):
+                self.values[target.name] = values[0]
+
+    def emit(
+        self,
+        kind: str,
+        op: Op,
+        inputs: list[Act],
+        shape: tuple[int, ...],
+        origin: str,
+        *,
+        label: str = "",
+        weight: Single | None = None,
+        loops: Loops | None = None,
+        bias: bool = False,
+        window: int = 1,
+    ) -> Act:
+        """A new layer and the activation it makes."""
+        record = Record(shape, origin)
+        label = label or op.op.rpartition(".")[2].strip("_")
+        draft = Draft(kind, op, label, inputs, record, weight, loops or Loops(), bias=bias, window=window)
+        record.producer = draft
+        self.drafts.append(draft)
+        return Act(record, shape)
+
+    def pass_through(self, op: Op, why: str) -> None:
+        """The operator costs nothing: its outputs are its first input under other shapes."""
+        source = self.value(next(iter(op.args.values()), None))
+        if source is None:
+            raise Unhandled("it has no tensor to pass on")
+        outputs = [reshaped(source, self.meta(name).shape) for name in op.outputs]
+        parts = parts_of(op, source.shape, [self.meta(name).shape for name in op.outputs])
+        outputs = [
+            dataclasses.replace(made, part=part) if isinstance(made, Act) and made.part is None else made
+            for made, part in zip(outputs, parts, strict=True)
+        ]
+        self.bind(op, *outputs)
+        self.count_free(op, why)
+
+    def count_free(self, op: Op, why: str) -> None:
+        """Account for an operator that costs nothing."""
+        self.free[op.op.removeprefix("aten.").rstrip("_"), why] += 1
+
+    def note(self, text: str) -> None:
+        """Remember an assumption for the report, once."""
+        self.notes[text] = None
+
+    # -- the walk --------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Lower every operator in order."""
+        for op in self.graph.ops:
+            self.current = op
+            if self.is_constant(op):
+                continue
+            self.operators += 1
+            handler = self.handlers.get(op.op) or self.handlers.get(op.op.rstrip("_"))
+            try:
+                if handler is not None:
+                    handler(self, op)
+                elif self.is_bookkeeping(op):
+                    self.bookkeeping(op)
+                else:
+                    raise Unhandled("no handler")
+            except Unhandled as problem:
+                self.give_up(op, str(problem))
+            except (ArithmeticError, IndexError, KeyError, TypeError, ValueError) as problem:
+                raise WorkloadError(
+                    f"model {self.graph.name}: {op.op} at {place(op)} has operands it cannot have: {problem!r}"
+                ) from problem
+
+    def is_constant(self, op: Op) -> bool:
+        """Whether nothing it reads depends on the input; its outputs become constants."""
+        read = [self.values.get(ref.name) for ref in op.refs()]
+        if any(contains_act(value) for value in read) or op.op == QUANTIZER:
+            return False
+        consts = [value for value in read if isinstance(value, Const)]
+        for name in op.outputs:
+            self.values[name] = computed(name, self.meta(name).shape, consts)
+        return True
+
+    def is_bookkeeping(self, op: Op) -> bool:
+        """Whether it makes integers out of integers: positions, masks, counts."""
+        read = [value for ref in op.refs() if isinstance(value := self.values.get(ref.name), Act)]
+        integers = all(act.record.index_bits is not None for act in read)
+        return integers and bool(op.outputs) and all(self.meta(name).is_index for name in op.outputs)
+
+    def bookkeeping(self, op: Op) -> None:
+        """Integer arithmetic beside the network: one operation per element."""
+        self.note("integer arithmetic on indices and masks is priced as one addition per element")
+        acts = [act for ref in op.refs() if isinstance(act := self.value(ref), Act)]
+        for name in op.outputs:
+            made = self.emit("add", op, acts, self.meta(name).shape, "index")
+            made.record.index_bits = 1 if self.meta(name).dtype == "bool" else 32
+            self.values[name] = made
+
+    def give_up(self, op: Op, reason: str) -> None:
+        """List the operator; what it makes enters the graph as a tensor that nobody produces."""
+        self.uncosted.append((op, reason))
+        for name in op.outputs:
+            meta = self.meta(name)
+            width = 32 if meta.is_index else None
+            self.values[name] = Act(Record(meta.shape, "uncosted", name, index_bits=width), meta.shape)
+
+
+def computed(name: str, shape: tuple[int, ...], sources: list[Const]) -> Const:
+    """A constant made from others. It keeps the parameter's name and codes while it is the whole parameter, reshaped
+    or rescaled per channel; a part of one, or a mixture, is called after the operator that makes it."""
+    coded = [source for source in sources if source.quantization is not None]
+    main = coded[0] if len(coded) == 1 else sources[0] if len(sources) == 1 else None
+    if main is None:
+        return Const(name, shape)
+    codes = main.quantization
+    if codes is not None and len(sources) > 1:
+        steps = max(math.prod(source.shape) for source in sources if source is not main)
+        codes = dataclasses.replace(codes, scales=max(codes.scales, steps))
+    whole = math.prod(main.shape) == math.prod(shape)
+    return Const(main.name if whole else f"{main.name}:{name}", shape, codes)
+
+
+def contains_act(value: Value | None) -> bool:
+    """Whether an activation is in it."""
+    if isinstance(value, tuple):
+        return any(contains_act(item) for item in value)
+    return isinstance(value, Act)
+
+
+def reshaped(value: Single, shape: tuple[int, ...]) -> Single:
+    """The same array under another shape."""
+    if isinstance(value, Const):
+        return Const(value.name, shape, value.quantization)
+    return value.seen_as(shape)
+
+
+def parts_of(op: Op, shape: tuple[int, ...], made: list[tuple[int, ...]]) -> list[Part | None]:
+    """The range of its input that each output of a split, slice or selection is; None where that is not plain."""
+    source, dim = next(op.refs(), None), op.get("dim", 0)
+    nothing: list[Part | None] = [None] * len(made)
+    if source is None or not isinstance(dim, int) or not shape:
+        return nothing
+    dim %= len(shape)
+    name = op.op.removeprefix("aten.")
+    if name in ("select", "slice"):
+        start = op.get("index" if name == "select" else "start", 0) or 0
+        if not isinstance(start, int) or op.get("step", 1) != 1:
+            return nothing
+        start = start + shape[dim] if start < 0 else start
+        return [Part(source.name, dim, start, start + (1 if name == "select" else made[0][dim]))]
+    if name not in SPLITS:
+        return nothing
+    sizes = [1 if name == "unbind" else out[dim] for out in made]
+    return [Part(source.name, dim, sum(sizes[:i]), sum(sizes[: i + 1])) for i in range(len(made))]
+
+
+def unpadded(shape: tuple[int, ...], pad: tuple[int, int, int, int]) -> tuple[int, ...]:
+    """Shape without its zeros."""
+    return (*shape[:-2], shape[-2] - pad[0] - pad[1], shape[-1] - pad[2] - pad[3])
+
+
+def quantize(value: Single, quantization: Quantization) -> Single:
+    """The value after a quantizer: codes of that quantizer, shape and pending zeros unchanged."""
+    if isinstance(value, Const):
+        return Const(value.name, value.shape, quantization)
+    value.record.versions.setdefault(quantization.module, quantization)
+    return dataclasses.replace(value, version=quantization.module)
+
+
+def lower(graph: OpGraph, handlers: dict[str, Handler], allow_uncosted: bool = False) -> Workload:
+    """The graph as a workload.
+
+    Raises UnsupportedOp naming every operator without a price, with how often and where it occurs, unless
+    `allow_uncosted`: then they are listed in the workload's coverage.
+    """
+    walk = Lowering(graph, handlers)
+    walk.run()
+    if walk.uncosted and not allow_uncosted:
+        raise UnsupportedOp(refusal(graph.name, walk.uncosted))
+    layers, notes = finish(walk.drafts)
+    uncosted = tuple(
+        Uncosted(place(op), op.op, sum(math.prod(walk.meta(name).shape) for name in op.outputs), known_macs(walk, op))
+        for op, _ in walk.uncosted
+    )
+    free = tuple(FreeOp(name, count, why) for (name, why), count in sorted(walk.free.items()))
+    coverage = Coverage(walk.operators, walk.operators - len(uncosted), uncosted, free)
+    return Workload(graph.name, layers, coverage, (*graph.notes, *walk.notes, *notes))
+
+
+def place(op: Op) -> str:
+    """Where an operator stands, for messages."""
+    return f"{op.module}.{op.op.rpartition('.')[2]}" if op.module else op.outputs[0] if op.outputs else op.op
+
+
+def refusal(name: str, uncosted: list[tuple[Op, str]]) -> str:
+    """One message for all operators without a price."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for op, reason in uncosted:
+        groups.setdefault((op.op, reason), []).append(place(op))
+    lines: list[str] = []
+    for (op_name, reason), places in groups.items():
+        shown = ", ".join(places[:3]) + (", ..." if len(places) > 3 else "")
+        why = "" if reason == "no handler" else f" ({reason})"
+        lines.append(f"  {op_name}{why}: {len(places)}x, at {shown}")
+    return (
+        f"model {name}: {len(uncosted)} operators have no price:\n"
+        + "\n".join(lines)
+        + "\nAllow them with --allow-uncosted (allow_uncosted=True); the report then lists them as not costed."
+    )
+
+
+def known_macs(walk: Lowering, op: Op) -> int | None:
+    """MACs of an uncosted operator where its shapes tell them; None: unknown."""
+    if op.op == "aten.conv3d":
+        weight = walk.raw(op.get("weight"))
+        if isinstance(weight, Const):
+            return math.prod(walk.shape(op)) * math.prod(weight.shape[1:])
+    return 0 if not any(walk.meta(name).shape for name in op.outputs) else None

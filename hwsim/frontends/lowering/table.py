@@ -1,0 +1,12 @@
+"""The table operator -> handler; a new operator is one handler and one entry."""
+
+from __future__ import annotations
+
+from hwsim.frontends.lowering import mac_handlers, vector_handlers, view_handlers
+from hwsim.frontends.lowering.lower import Handler
+
+HANDLERS: dict[str, Handler] = {
+    **view_handlers.HANDLERS,
+    **vector_handlers.HANDLERS,
+    **mac_handlers.HANDLERS,
+}

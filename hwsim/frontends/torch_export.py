@@ -1,0 +1,292 @@
+# pyright: basic
+"""A torch model as a workload: `extract(model, example)`.
+
+The model runs through torch.export (non-strict, on fake tensors: no arithmetic, no copies of weights), each quantizer
+appearing as one node with its module's name; what does not export is recorded while it runs once. The graph then goes
+through the handlers of `hwsim.extraction`. Shapes, names and the quantizers' integers are read; of a trained network
+also which offsets are exactly 0, and the code that 0.0 has in front of a padded convolution.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import operator
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from hwsim.errors import WorkloadError
+from hwsim.frontends.lowering.ir import Arg, Meta, Op, OpGraph, Quantization, Ref
+from hwsim.frontends.lowering.lower import lower
+from hwsim.frontends.lowering.record import record
+from hwsim.frontends.lowering.table import HANDLERS
+from hwsim.network.workload import Workload
+from quant.quantizer import BaseQuantizer, export_names, quantizers
+
+
+def extract(model: nn.Module, example: Any, *, name: str | None = None, allow_uncosted: bool = False) -> Workload:
+    """The layers of `model` for inputs like `example`, in execution order, with the bits of its quantizers.
+
+    `example`: a tensor, a tuple of positional arguments, or a dict of keyword arguments; values do not matter, and it
+    may live on the meta device together with the model. The model is left as it was; it runs in eval mode.
+    Float tensors count 32 bits: `hwsim.assign_bits` gives others. Raises WorkloadError when the model does not run on
+    the example, UnsupportedOp with all names when operators have no price and `allow_uncosted` is False.
+    """
+    if not isinstance(model, nn.Module):
+        raise WorkloadError(f"extract: expected a torch.nn.Module, got {type(model).__name__}")
+    args, kwargs = as_arguments(example)
+    name = name or type(model).__name__
+    with as_at_inference(model):
+        try:
+            graph = exported(model, args, kwargs, name)
+        except Exception as problem:  # export may fail in any way a model's code can
+            graph = recorded(model, args, kwargs, name, problem)
+    return lower(graph, HANDLERS, allow_uncosted)
+
+
+def as_arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of an example."""
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    if isinstance(example, Sequence) and not isinstance(example, str):
+        return tuple(example), {}
+    return (example,), {}
+
+
+@contextlib.contextmanager
+def as_at_inference(model: nn.Module) -> Iterator[None]:
+    """Eval mode, quantizers as named nodes, attention through its plain path; all of it restored afterwards."""
+    training = [module for module in model.modules() if module.training]
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    model.eval()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with export_names(model), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        for module in training:
+            module.training = True
+
+
+def exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> OpGraph:
+    """The graph that torch.export sees."""
+    # An export that fails prints the graph so far; its reason goes into the workload's notes instead.
+    with contextlib.redirect_stderr(io.StringIO()):
+        program = torch.export.export(model, args, kwargs, strict=False)
+    return ProgramReader(program, model, name).read()
+
+
+def recorded(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, problem: Exception) -> OpGraph:
+    """The graph of one real run, for models that torch.export refuses. Raises WorkloadError when it fails too."""
+    try:
+        graph = record(model, args, kwargs, name, quantizations(model), padding_policies(model))
+    except Exception as failure:
+        shapes = ", ".join(describe(item) for item in (*args, *kwargs.values()))
+        raise WorkloadError(
+            f"model {name} does not run on an input of {shapes}: {first_line(failure)}. "
+            "Give the shape it expects with --input"
+        ) from None
+    note = f"torch.export refused the model ({first_line(problem)}); its operators were recorded from one run instead"
+    return OpGraph(**{**graph.__dict__, "notes": (*graph.notes, note), "pad_codes": pad_codes(model)})
+
+
+def first_line(problem: Exception) -> str:
+    """The first line of an error with anything in it."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    return lines[0].rstrip(".:") if lines else type(problem).__name__
+
+
+def describe(value: Any) -> str:
+    """Shape of an example's tensor, type of anything else."""
+    return f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+
+
+def quantizations(model: nn.Module) -> dict[str, Quantization]:
+    """Plain integers out of every quantizer, by qualified name. An offset that training left at 0 is none."""
+    return {
+        name: Quantization(
+            name, q.spec.bits, q.spec.signed, q.spec.offset and not has_no_offset(q), q.rows, q.is_weight
+        )
+        for name, q in quantizers(model)
+    }
+
+
+def is_trained(q: BaseQuantizer) -> bool:
+    """Whether a quantizer's numbers are known: neither on the meta device nor waiting for initialisation."""
+    return not q.initialized.is_meta and bool(q.initialized)
+
+
+def has_no_offset(q: BaseQuantizer) -> bool:
+    """Whether a trained quantizer's offset is exactly 0."""
+    return is_trained(q) and not bool(q.offset().detach().any())
+
+
+def pad_codes(model: nn.Module) -> dict[str, int]:
+    """The code of 0.0 at the input of every convolution with a trained quantizer, by qualified name."""
+    found: dict[str, int] = {}
+    for name, module in model.named_modules():
+        q = getattr(module, "input_quantizer", None)
+        if isinstance(q, BaseQuantizer) and hasattr(module, "padding_policy") and q.rows == 1 and is_trained(q):
+            with torch.no_grad():
+                zero = torch.zeros(1, dtype=q.step().dtype, device=q.step().device)
+                found[name] = int(q.codes(zero).round())
+    return found
+
+
+def padding_policies(model: nn.Module) -> dict[str, str]:
+    """The padding policy of every quantized convolution, by qualified name."""
+    found = ((name, getattr(module, "padding_policy", "")) for name, module in model.named_modules())
+    return {name: policy for name, policy in found if policy and isinstance(policy, str)}
+
+
+class ProgramReader:
+    """Turns a torch.export program into an `OpGraph`."""
+
+    def __init__(self, program: torch.export.ExportedProgram, model: nn.Module, name: str) -> None:
+        self.program, self.model, self.name = program, model, name
+        self.metas: dict[str, Meta] = {}
+        self.alias: dict[str, Arg] = {}  # nodes that stand for another value: list elements, inlined arguments
+        self.ops: list[Op] = []
+        self.constants: dict[str, str] = {}
+
+    def read(self) -> OpGraph:
+        """The whole graph, with what the model itself says about its quantizers."""
+        signature = self.program.graph_signature
+        stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        stored.update(signature.inputs_to_lifted_tensor_constants)
+        graph = self.program.graph_module.graph
+        inputs: list[str] = []
+        for node in graph.nodes:
+            if node.op != "placeholder":
+                continue
+            self.note_meta(node.name, node.meta.get("val"))
+            if node.name in stored:
+                self.constants[node.name] = stored[node.name]
+            elif isinstance(node.meta.get("val"), torch.Tensor):
+                inputs.append(node.name)
+            else:
+                self.alias[node.name] = None
+        results = self.walk(self.program.graph_module, "")
+        outputs = [ref.name for ref in results if isinstance(ref, Ref)]
+        return OpGraph(
+            self.name,
+            tuple(inputs),
+            self.constants,
+            self.metas,
+            tuple(self.ops),
+            tuple(outputs),
+            quantizations(self.model),
+            padding_policies(self.model),
+            pad_codes=pad_codes(self.model),
+        )
+
+    def walk(self, module: torch.fx.GraphModule, prefix: str) -> list[Arg]:
+        """Read the calls of a graph (`prefix` keeps the names of an inlined one apart); what it returns."""
+        for node in module.graph.nodes:
+            if node.op == "get_attr":
+                value = getattr(module, str(node.target), None)
+                if isinstance(value, torch.Tensor):
+                    self.note_meta(prefix + node.name, value)
+                    self.constants[prefix + node.name] = str(node.target)
+            elif node.op == "call_function":
+                self.call(module, node, prefix)
+            elif node.op == "output":
+                return list(flat(self.argument(node.args[0], prefix)))
+        return []
+
+    def call(self, module: torch.fx.GraphModule, node: torch.fx.Node, prefix: str) -> None:
+        """One call_function node: an operator, an element of a list, or a graph wrapped for its gradient mode."""
+        name = prefix + node.name
+        if node.target is operator.getitem:
+            source, index = prefix + str(node.args[0]), int(str(node.args[1]))
+            value = self.alias.get(source)
+            self.alias[name] = value[index] if isinstance(value, tuple) else Ref(f"{source}.{index}")
+            return
+        target = str(node.target)
+        if target in ("wrap_with_set_grad_enabled", "wrap_with_autocast"):
+            self.inline(module, node, prefix)
+            return
+        value = node.meta.get("val")
+        if isinstance(value, list | tuple):
+            outputs = tuple(f"{name}.{i}" for i in range(len(value)))
+            for output, item in zip(outputs, value, strict=True):
+                self.note_meta(output, item)
+        else:
+            outputs = (name,)
+            self.note_meta(name, value)
+        path, call = module_of(node)
+        self.ops.append(Op(operator_name(node.target), self.named_arguments(node, prefix), outputs, path, call))
+
+    def inline(self, module: torch.fx.GraphModule, node: torch.fx.Node, prefix: str) -> None:
+        """Read the operators of a wrapped graph as if they stood in its place."""
+        position, wrapped = next((i, arg) for i, arg in enumerate(node.args) if getattr(arg, "op", "") == "get_attr")
+        inner = getattr(module, str(getattr(wrapped, "target", "")))
+        inner_prefix = f"{prefix}{node.name}/"
+        arguments = [self.argument(arg, prefix) for arg in node.args[position + 1 :]]
+        places = [n for n in inner.graph.nodes if n.op == "placeholder"]
+        for place, argument in zip(places, arguments, strict=True):
+            self.alias[inner_prefix + place.name] = argument
+        results = self.walk(inner, inner_prefix)
+        self.alias[prefix + node.name] = tuple(results)
+
+    def named_arguments(self, node: torch.fx.Node, prefix: str) -> dict[str, Arg]:
+        """Arguments by the names of the operator's schema."""
+        schema = getattr(node.target, "_schema", None)
+        names = [argument.name for argument in schema.arguments] if schema else []
+        named = {
+            names[i] if i < len(names) else f"arg{i}": self.argument(arg, prefix) for i, arg in enumerate(node.args)
+        }
+        named.update({key: self.argument(arg, prefix) for key, arg in node.kwargs.items()})
+        return named
+
+    def argument(self, value: Any, prefix: str) -> Arg:
+        """A node's argument as the graph's own kind of value."""
+        if isinstance(value, torch.fx.Node):
+            name = prefix + value.name
+            return self.alias.get(name, Ref(name))
+        if isinstance(value, list | tuple):
+            return tuple(self.argument(item, prefix) for item in value)
+        if isinstance(value, bool | int | float | str) or value is None:
+            return value
+        if isinstance(value, torch.SymInt):
+            raise WorkloadError(f"model {self.name}: symbolic size {value}: give every size of the input")
+        return str(value)
+
+    def note_meta(self, name: str, value: Any) -> None:
+        """Remember the shape and type of a tensor."""
+        if isinstance(value, torch.Tensor):
+            if any(isinstance(n, torch.SymInt) for n in value.shape):
+                raise WorkloadError(f"model {self.name}: {name} has a symbolic size: give every size of the input")
+            self.metas[name] = Meta(tuple(int(n) for n in value.shape), str(value.dtype).removeprefix("torch."))
+
+
+def flat(value: Arg) -> Iterator[Arg]:
+    """The leaves of nested lists."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from flat(item)
+    else:
+        yield value
+
+
+def operator_name(target: Any) -> str:
+    """`aten.conv2d` of an overload `aten.conv2d.default`; the plain name of anything else."""
+    if isinstance(target, torch._ops.OpOverload):
+        return target._schema.name.replace("::", ".")
+    return getattr(target, "__name__", str(target))
+
+
+def module_of(node: torch.fx.Node) -> tuple[str, str]:
+    """(qualified module name, the same with the number of the call) of the innermost module around a node."""
+    stack = node.meta.get("nn_module_stack") or {}
+    if not stack:
+        return "", ""
+    key, (path, _) = list(stack.items())[-1]
+    _, at, number = key.partition("@")
+    return path, f"{path}@{number}" if at else path

@@ -1,0 +1,1 @@
+"""Integer arithmetic: geometry, kernels, requantization and the rules of each operator."""

@@ -1,0 +1,25 @@
+"""The images that a check of an integer network runs on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hwsim.errors import WorkloadError
+from quant import checkpoint, data
+
+
+def test_images(folder: Path, data_dir: Path | None, count: int, random: bool) -> tuple[Tensor, Tensor | None]:
+    """Normalised test images (and labels) of the data set that the checkpoint names, or noise."""
+    meta = checkpoint.load_meta(folder)
+    if random or not meta.data:
+        if not meta.input_shape:
+            raise WorkloadError(f"{folder}: settings.json has no input_shape; without it there are no images to run")
+        return torch.randn(count, *meta.input_shape, generator=torch.Generator().manual_seed(0)), None
+    found = data.load(meta.data, data_dir, test_only=True)
+    scale = meta.normalisation or found.normalisation
+    batches = data.eval_batches(found.test.subset(torch.arange(min(count, len(found.test)))), scale, 500)
+    parts = list(batches)
+    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])

@@ -1,0 +1,1 @@
+"""TFLite files run on integers with that runtime's own rules."""

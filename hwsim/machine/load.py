@@ -1,0 +1,174 @@
+"""Accelerator YAML -> `Accelerator`, or one SpecError that lists every problem with file, line and key.
+
+The file reads as a drawing of the machine: `hierarchy` lists memories and arrays, outermost first; every number has
+its unit in the key and its origin in `source`, estimates are named in `estimated`. `load_accelerator` takes a path or
+the bare name of a shipped spec. The keys themselves are in yaml_keys.py, what must hold between them in yaml_checks.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from hwsim.errors import SpecError
+from hwsim.files.strict_yaml import Document, read_document
+from hwsim.machine.measured import Measurements, read_measurements
+from hwsim.machine.parts import (
+    OPERANDS,
+    Accelerator,
+    Array,
+    Axis,
+    Capabilities,
+    MacMode,
+    MacUnit,
+    Memory,
+    Operand,
+    VectorUnit,
+)
+from hwsim.machine.yaml_checks import contradictions, measured_contradictions
+from hwsim.machine.yaml_keys import (
+    AcceleratorSpec,
+    ArraySpec,
+    MacSpec,
+    MeasuredMac,
+    MemorySpec,
+    ModesMac,
+)
+from hwsim.machine.yaml_messages import explanations, shown
+
+# --- loading --------------------------------------------------------------------------------------------------------
+
+
+def spec_folder() -> Path:
+    """Folder of the shipped specs: inside the package when installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "accel_specs"
+    return inside if inside.is_dir() else package.parent / "accel_specs"
+
+
+def shipped_specs() -> tuple[str, ...]:
+    """Bare names of the shipped specs."""
+    return tuple(sorted(path.stem for path in spec_folder().glob("*.yaml")))
+
+
+def load_accelerator(name_or_path: str | Path) -> Accelerator:
+    """The machine described by a YAML file, or by a shipped spec's bare name.
+
+    Raises SpecError with every problem of the file at once, each as `file:line: key.path: expected ..., got ...`.
+    """
+    document = read_document(find_spec(name_or_path))
+    if not isinstance(document.data, dict):
+        raise SpecError(f"{document.place(())}: expected keys and values, got {shown(document.data)}")
+    try:
+        spec = AcceleratorSpec.model_validate(document.data)
+    except ValidationError as problem:
+        raise SpecError(sorted_by_line(explanations(document, problem))) from None
+    problems = contradictions(document, spec)
+    if problems:
+        raise SpecError(sorted_by_line(problems))
+    return build(spec, measured_table(document, spec))
+
+
+def measured_table(document: Document, spec: AcceleratorSpec) -> Measurements | None:
+    """The table that a measured machine points to, beside its spec. Raises SpecError."""
+    if not isinstance(spec.mac, MeasuredMac):
+        return None
+    path = Path(document.path).parent / spec.mac.table
+    if not path.is_file():
+        raise SpecError(f"{document.place(('mac', 'table'))}: no such file beside the spec: {spec.mac.table!r}")
+    measurements = read_measurements(path, spec.mac.energy_pj_per_cycle or 0.0)
+    problems = measured_contradictions(document, spec, measurements)
+    if problems:
+        raise SpecError(sorted_by_line(problems))
+    return measurements
+
+
+def find_spec(name_or_path: str | Path) -> Path:
+    """File behind a path or bare name. Raises SpecError that lists the shipped names."""
+    text = str(name_or_path)
+    bare = isinstance(name_or_path, str) and re.fullmatch(r"[A-Za-z0-9_-]+", text) is not None
+    if bare and text in shipped_specs():
+        return spec_folder() / f"{text}.yaml"
+    path = Path(text)
+    try:
+        exists = path.exists()
+    except (OSError, ValueError):
+        exists = False
+    if exists:
+        return path
+    names = shipped_specs()
+    close = difflib.get_close_matches(Path(text).stem, names, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise SpecError(f"{text}: no such file or shipped spec; {hint}shipped: {', '.join(names)}")
+
+
+def sorted_by_line(problems: list[str]) -> list[str]:
+    """Problems in the order of the file."""
+
+    def line(problem: str) -> int:
+        match = re.search(r":(\d+): ", problem)
+        return int(match[1]) if match else 0
+
+    return sorted(problems, key=line)
+
+
+# --- into the machine -------------------------------------------------------------------------------------------------
+
+
+def build(spec: AcceleratorSpec, measurements: Measurements | None = None) -> Accelerator:
+    """The frozen machine of a checked spec; estimates become notes."""
+    estimates: list[tuple[str, str | None]] = [(spec.name, spec.estimated)]
+    estimates += [(n.memory if isinstance(n, MemorySpec) else n.array, n.estimated) for n in spec.hierarchy]
+    estimates += [("mac", spec.mac.estimated), ("vector", spec.vector.estimated)]
+    return Accelerator(
+        name=spec.name,
+        clock_mhz=spec.clock_mhz,
+        node_nm=spec.node_nm,
+        hierarchy=tuple(build_memory(n) if isinstance(n, MemorySpec) else build_array(n) for n in spec.hierarchy),
+        mac=build_mac(spec.mac, measurements),
+        vector=VectorUnit(**given(spec.vector)),
+        capabilities=Capabilities(**given(spec.capabilities, "source")),
+        static_power_mw=spec.static_power_mw or 0.0,
+        other_area_mm2=spec.other_area_mm2 or 0.0,
+        sources=(spec.source,),
+        overlap=spec.overlap,
+        layer_overhead_cycles=spec.layer_overhead_cycles or 0,
+        notes=tuple(f"{where}: estimated: {text}" for where, text in estimates if text),
+    )
+
+
+def given(spec: BaseModel, *omitted: str) -> dict[str, Any]:
+    """Fields of a part that say something, lists frozen; what is absent keeps the machine's default."""
+    skipped = {"estimated", *omitted}
+    fields = {key: value for key, value in spec if value is not None and key not in skipped}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+
+
+def build_memory(spec: MemorySpec) -> Memory:
+    """One memory; an absent area or leakage is 0 here and estimated by area.py."""
+    parts = {} if spec.partitions is None else spec.partitions.model_dump(exclude_none=True)
+    partitions: tuple[tuple[Operand, int], ...] = tuple((o, int(parts[o])) for o in OPERANDS if o in parts)
+    fields = given(spec, "memory", "partitions", "size_bits")
+    return Memory(name=spec.memory, size_bits=spec.size_bits, partitions=partitions, **fields)
+
+
+def build_array(spec: ArraySpec) -> Array:
+    """One array with its axes in the file's order."""
+    axes = tuple(Axis(name, axis.size, tuple(axis.dims), axis.max_dims) for name, axis in spec.axes.items())
+    return Array(name=spec.array, axes=axes, **given(spec, "array", "axes"))
+
+
+def build_mac(spec: MacSpec, measurements: Measurements | None = None) -> MacUnit:
+    """The MAC unit of any style; fields a style lacks keep their defaults."""
+    if measurements is not None:
+        weight_bits, input_bits = (max(pair[i] for pair in measurements.by_pair) for i in (0, 1))
+        fields = given(spec, "table", "energy_pj_per_cycle")
+        return MacUnit(
+            weight_bits=weight_bits, input_bits=input_bits, energy_pj=0.0, measurements=measurements, **fields
+        )
+    modes = tuple(MacMode(**dict(mode)) for mode in spec.modes) if isinstance(spec, ModesMac) else ()
+    return MacUnit(modes=modes, **given(spec, "modes"))

@@ -1,0 +1,230 @@
+"""The accelerator as the formulas see it: frozen dataclasses, nothing about files.
+
+A machine is a hierarchy of nodes, outermost first: memories and, between them, arrays that replicate everything
+below. `accelerator.py` reads YAML into these types; mapping, counts and cost only ever see them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hwsim.machine.measured import Measurements
+
+Operand = Literal["weight", "input", "output"]
+OPERANDS: tuple[Operand, ...] = ("weight", "input", "output")
+
+Packing = Literal["dense", "floor", "padded"]
+MacStyle = Literal["fixed", "subword", "bit_serial", "fusion", "table", "in_memory", "measured"]
+MAC_STYLES: tuple[MacStyle, ...] = ("fixed", "subword", "bit_serial", "fusion", "table", "in_memory", "measured")
+Serial = Literal["weight", "input", "both"]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One storage level; sizes and bandwidths are per instance (one instance per element of the arrays above).
+
+    `keeps`: operands it may hold; `bypass`: the subset of them that a mapping may leave out here.
+    `partitions`: separate capacity per operand (bits) where the level is not shared; empty means one shared pool.
+    `packing`: how narrow operands share a word of `word_bits`: `dense` (bit-packed), `floor` (an operand never
+    straddles two words), `padded` (one operand per word, or several words if wider).
+    Energies are per access of one whole word.
+    """
+
+    name: str
+    size_bits: int | None  # None: unlimited (the outermost memory)
+    keeps: tuple[Operand, ...]
+    bypass: tuple[Operand, ...] = ()
+    partitions: tuple[tuple[Operand, int], ...] = ()
+    word_bits: int = 8
+    packing: Packing = "dense"
+    read_energy_pj: float = 0.0
+    write_energy_pj: float = 0.0
+    read_bandwidth_bits_per_cycle: float | None = None  # None: never the bottleneck
+    write_bandwidth_bits_per_cycle: float | None = None
+    shared_port: bool = False  # reads and writes share read_bandwidth_bits_per_cycle
+    double_buffered: bool = True
+    area_mm2: float = 0.0  # per instance
+    leakage_mw: float = 0.0  # per instance
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One spatial axis of an array: its size and the loop dims that may be unrolled on it (several may share it)."""
+
+    name: str
+    size: int
+    dims: tuple[str, ...]
+    max_dims: int | None = None  # at most so many different dims at once on this axis
+
+
+@dataclass(frozen=True)
+class Array:
+    """A spatial fan-out: everything below it exists once per element.
+
+    Operands whose points coincide are multicast (one parent read, one write per child); outputs that share points
+    are reduced on the way up (one parent write). `hop_energy_pj_per_bit` is charged per bit and per child reached.
+    """
+
+    name: str
+    axes: tuple[Axis, ...]
+    hop_energy_pj_per_bit: float = 0.0
+    reduction: bool = True  # False: dims C, R, S may not be unrolled here
+    multicast: bool = True  # False: every child's fill costs the parent a read of its own
+    systolic: bool = False  # fill and drain of rows + columns cycles per tile are charged
+    source: str = ""
+    hop_word_bits: int = 1  # wires come in words of so many bits: an operand pays for whole words
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        n = 1
+        for axis in self.axes:
+            n *= axis.size
+        return n
+
+
+Node = Memory | Array
+
+
+@dataclass(frozen=True)
+class MacMode:
+    """One way a MAC unit can work: operands up to these widths, at this rate, for this energy per MAC."""
+
+    weight_bits: int
+    input_bits: int
+    macs_per_cycle: float
+    energy_pj: float
+
+
+@dataclass(frozen=True)
+class MacUnit:
+    """One multiply-accumulate unit per innermost element; see mac.py for the styles' formulas.
+
+    `energy_pj` and `macs_per_cycle` hold at the native widths `weight_bits` x `input_bits`. `accumulator_bits` is the
+    widest partial sum the unit keeps. `latches`: operands held in a register at the MAC, so that innermost irrelevant
+    loops cost no read of the innermost memory. Without a latch every MAC reads its operands and reads and writes its
+    partial sum.
+    """
+
+    style: MacStyle
+    weight_bits: int
+    input_bits: int
+    accumulator_bits: int
+    energy_pj: float
+    macs_per_cycle: float = 1.0
+    latches: tuple[Operand, ...] = ()
+    modes: tuple[MacMode, ...] = ()  # subword, table: every mode, the native one included
+    serial: Serial = "weight"  # bit_serial: which operand comes digit by digit
+    digit_bits: int = 1  # bit_serial: bits per digit
+    fixed_energy_share: float = 0.0  # bit_serial: share of energy_pj that stays when digits are skipped
+    brick_bits: int = 2  # fusion: width of one brick
+    cell_bits: int = 1  # in_memory: weight bits per cell
+    dac_bits: int = 1  # in_memory: input bits per phase
+    rows: int = 1  # in_memory: cells summed on one column
+    adc_bits: int | None = None  # in_memory: None means lossless
+    adc_energy_pj: float = 0.0  # in_memory: per conversion
+    measurements: Measurements | None = None  # measured: the whole machine, in place of all other figures
+    area_mm2: float = 0.0
+    leakage_mw: float = 0.0
+    source: str = ""
+
+    def partial_sum_bits(self, needed: int) -> int:
+        """Width in which partial sums of a layer that needs `needed` bits are kept: never wider than the unit's own."""
+        return min(needed, self.accumulator_bits)
+
+
+@dataclass(frozen=True)
+class VectorUnit:
+    """Elementwise work beside the array: requantization, activations, additions, pooling, softmax."""
+
+    lanes: int
+    energy_pj_per_op: float
+    lookup_energy_pj: float
+    bits: int = 32
+    area_mm2: float = 0.0
+    leakage_mw: float = 0.0
+    source: str = ""
+    cycles_per_op: float = 1.0  # of one lane
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What the machine can do at all; a request outside is refused with the rule's name."""
+
+    weight_bits: tuple[int, ...]
+    activation_bits: tuple[int, ...]
+    output_bits: tuple[int, ...]
+    signed_activations: bool = True
+    unsigned_activations: bool = True
+    per_channel_scales: bool = True
+    requantization: str = "multiplier"  # multiplier | shift | thresholds
+    pad_value: str = "zero_only"  # zero_only | any_code
+    border_bias: bool = False
+    zero_gating: tuple[Operand, ...] = ()
+    zero_gating_saving: float = 0.0  # share of a MAC's energy that a zero operand saves
+    fused: tuple[str, ...] = ("activation", "requantize")
+    operators: tuple[str, ...] = ()  # empty: all that the cost model knows
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """A whole machine. `hierarchy` is outermost first; the MAC units sit below its last node."""
+
+    name: str
+    clock_mhz: float
+    node_nm: float
+    hierarchy: tuple[Node, ...]
+    mac: MacUnit
+    vector: VectorUnit
+    capabilities: Capabilities
+    static_power_mw: float = 0.0
+    other_area_mm2: float = 0.0
+    sources: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+    overlap: bool = True  # False: MACs, memory ports and vector work take turns, as on a plain processor
+    layer_overhead_cycles: int = 0  # to start one layer: launch, configuration, call
+
+    @property
+    def memories(self) -> tuple[Memory, ...]:
+        """Memories, outermost first."""
+        return tuple(n for n in self.hierarchy if isinstance(n, Memory))
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """Spatial arrays, outermost first."""
+        return tuple(n for n in self.hierarchy if isinstance(n, Array))
+
+    @property
+    def outermost(self) -> Memory:
+        """The memory that holds everything; the loader guarantees that it comes first."""
+        return self.memories[0]
+
+    @property
+    def activation_memory(self) -> Memory | None:
+        """Where tensors may stay between layers: the outermost single on-chip memory that inputs and outputs share."""
+        for node in self.hierarchy[1:]:
+            if isinstance(node, Array) and node.size > 1:
+                return None
+            if isinstance(node, Memory) and {"input", "output"} <= set(node.keeps) and not node.partitions:
+                return node
+        return None
+
+    def instances(self, node: Node) -> int:
+        """How many copies of `node` the machine has: the product of the arrays above it."""
+        n = 1
+        for other in self.hierarchy:
+            if other is node:
+                return n
+            if isinstance(other, Array):
+                n *= other.size
+        return n
+
+    @property
+    def mac_units(self) -> int:
+        """Number of MAC units: one per element of all arrays."""
+        n = 1
+        for array in self.arrays:
+            n *= array.size
+        return n

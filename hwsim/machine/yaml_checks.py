@@ -1,0 +1,198 @@
+"""What no single key of an accelerator YAML can show: keys that exclude each other.
+
+A missing outermost memory, capacities that do not add up, spatial constraints that contradict each other, MAC modes
+that would break "fewer bits never cost more", widths promised but not computable. Every problem has file, line and key.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+from hwsim.files.strict_yaml import Document, KeyPath
+from hwsim.machine.measured import Measurements
+from hwsim.machine.parts import OPERANDS
+from hwsim.machine.yaml_keys import AcceleratorSpec, ArraySpec, BitSerialMac, MeasuredMac, MemorySpec, ModesMac
+from hwsim.network.layer import MAC_OPS, VECTOR_OPS
+
+REDUCTION_DIMS = ("C", "R", "S")
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """A suggestion for a misspelt key, or the list of keys that exist."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; known keys: {', '.join(known)}" if known else ""
+
+
+def contradictions(document: Document, spec: AcceleratorSpec) -> list[str]:
+    """Problems between keys: a missing outermost memory, capacities and spatial constraints that exclude each other."""
+    problems: list[str] = []
+    outermost = spec.hierarchy[0]
+    first: KeyPath = ("hierarchy", 0)
+    if not isinstance(outermost, MemorySpec):
+        problems.append(f"{document.place(first)}: expected the outermost memory first, got array {outermost.array!r}")
+    elif set(outermost.keeps) != set(OPERANDS) or outermost.bypass:
+        problems.append(
+            f"{document.place((*first, 'keeps'))}: expected the outermost memory to keep weight, input and output "
+            f"without bypass, got keeps {outermost.keeps}, bypass {outermost.bypass}"
+        )
+    names: set[str] = set()
+    for index, node in enumerate(spec.hierarchy):
+        where: KeyPath = ("hierarchy", index)
+        name = node.memory if isinstance(node, MemorySpec) else node.array
+        if name in names:
+            problems.append(f"{document.place(where)}: two levels are called {name!r}: names must differ")
+        names.add(name)
+        if isinstance(node, MemorySpec):
+            problems += memory_contradictions(document, where, node)
+        else:
+            problems += array_contradictions(document, where, node)
+    return problems + mac_contradictions(document, spec) + operator_contradictions(document, spec)
+
+
+def memory_contradictions(document: Document, where: KeyPath, memory: MemorySpec) -> list[str]:
+    """Capacity, bypass and ports of one memory."""
+    problems: list[str] = []
+
+    def complain(key: str, message: str) -> None:
+        problems.append(f"{document.place((*where, key))}: {message}")
+
+    for key, operands in (("keeps", memory.keeps), ("bypass", memory.bypass)):
+        if len(set(operands)) < len(operands):
+            complain(key, f"expected each operand once, got {operands}")
+    if not set(memory.bypass) <= set(memory.keeps):
+        complain("bypass", f"expected operands out of keeps {memory.keeps}, got {memory.bypass}")
+    if memory.size_bits is None and where != ("hierarchy", 0):
+        complain("size_bits", "expected a whole number: only the outermost memory may be unlimited")
+    if memory.size_bits is not None and where == ("hierarchy", 0):
+        message = f"expected unlimited, got {memory.size_bits}: the outermost memory comes first and holds everything"
+        complain("size_bits", message)
+    parts = {} if memory.partitions is None else memory.partitions.model_dump(exclude_none=True)
+    if memory.partitions is not None and set(parts) != set(memory.keeps):
+        complain("partitions", f"expected one capacity for each of keeps {memory.keeps}, got {sorted(parts)}")
+    if memory.size_bits is not None and sum(parts.values()) > memory.size_bits:
+        complain("partitions", f"expected at most size_bits {memory.size_bits} in sum, got {sum(parts.values())}")
+    if memory.shared_port and memory.write_bandwidth_bits_per_cycle is not None:
+        complain(
+            "write_bandwidth_bits_per_cycle", "expected no such key: a shared port has read_bandwidth_bits_per_cycle"
+        )
+    return problems
+
+
+def array_contradictions(document: Document, where: KeyPath, array: ArraySpec) -> list[str]:
+    """Spatial constraints that exclude each other."""
+    problems: list[str] = []
+    for name, axis in array.axes.items():
+        place = document.place((*where, "axes", name))
+        if len(set(axis.dims)) < len(axis.dims):
+            problems.append(f"{place}: expected each loop once in dims, got {axis.dims}")
+        if axis.max_dims is not None and axis.max_dims > len(axis.dims):
+            problems.append(f"{place}: expected max_dims of at most {len(axis.dims)} (the dims), got {axis.max_dims}")
+        reduced = [dim for dim in axis.dims if dim in REDUCTION_DIMS]
+        if reduced and not array.reduction:
+            problems.append(
+                f"{place}: contradiction: dims {reduced} need sums between elements, but the array has "
+                "reduction: false; remove these dims or set reduction: true"
+            )
+    if array.systolic and len(array.axes) != 2:
+        problems.append(
+            f"{document.place((*where, 'axes'))}: expected rows and columns of a systolic array, got {len(array.axes)}"
+        )
+    return problems
+
+
+def mac_contradictions(document: Document, spec: AcceleratorSpec) -> list[str]:
+    """Modes that cannot be ranked, and widths promised but not computed."""
+    mac, capabilities = spec.mac, spec.capabilities
+    problems: list[str] = []
+    limits: list[tuple[str, int, int]] = []
+    if isinstance(mac, ModesMac):
+        problems += mode_contradictions(document, mac)
+        limits.append(("weight_bits", max(capabilities.weight_bits), max(m.weight_bits for m in mac.modes)))
+        limits.append(("activation_bits", max(capabilities.activation_bits), max(m.input_bits for m in mac.modes)))
+    if isinstance(mac, BitSerialMac) and mac.serial == "weight":
+        limits.append(("activation_bits", max(capabilities.activation_bits), mac.input_bits))
+    if isinstance(mac, BitSerialMac) and mac.serial == "input":
+        limits.append(("weight_bits", max(capabilities.weight_bits), mac.weight_bits))
+    for key, promised, possible in limits:
+        if promised > possible:
+            problems.append(
+                f"{document.place(('capabilities', key))}: expected at most the {possible} bits that the {mac.style} "
+                f"MAC can take, got {promised}"
+            )
+    return problems
+
+
+def measured_contradictions(document: Document, spec: AcceleratorSpec, table: Measurements) -> list[str]:
+    """What a measured machine may not say: an energy twice or never, levels inside it, widths beyond its table."""
+    problems: list[str] = []
+    if len(spec.hierarchy) > 1:
+        problems.append(
+            f"{document.place(('hierarchy', 1))}: a measured machine has the outermost memory alone: what lies inside "
+            "is in its table"
+        )
+    mac = spec.mac
+    assert isinstance(mac, MeasuredMac)
+    tabulated = table.rows[0].energy_pj is not None
+    if tabulated and mac.energy_pj_per_cycle is not None:
+        message = "expected no such key: the table has energies of its own"
+        problems.append(f"{document.place(('mac', 'energy_pj_per_cycle'))}: {message}")
+    if not tabulated and mac.energy_pj_per_cycle is None:
+        message = "missing key: the table has no column energy_pj, so energy needs pJ per cycle"
+        problems.append(f"{document.place(('mac', 'energy_pj_per_cycle'))}: {message}")
+    widths = (
+        ("weight_bits", spec.capabilities.weight_bits, 0),
+        ("activation_bits", spec.capabilities.activation_bits, 1),
+    )
+    for key, promised, side in widths:
+        possible = max(pair[side] for pair in table.by_pair)
+        if max(promised) > possible:
+            problems.append(
+                f"{document.place(('capabilities', key))}: expected at most the {possible} bits that {table.name} "
+                f"measured, got {max(promised)}"
+            )
+    return problems
+
+
+def mode_contradictions(document: Document, mac: ModesMac) -> list[str]:
+    """Modes must be ranked alike by energy and by speed, so that one mode is best for every operand pair."""
+    problems: list[str] = []
+    for i, mode in enumerate(mac.modes):
+        for other in mac.modes[:i]:
+            cheaper, dearer = sorted((mode, other), key=lambda m: (m.energy_pj, -m.macs_per_cycle))
+            if cheaper.macs_per_cycle < dearer.macs_per_cycle:
+                problems.append(
+                    f"{document.place(('mac', 'modes', i))}: contradiction: of two modes the cheaper is the slower "
+                    f"({cheaper.energy_pj:g} pJ at {cheaper.macs_per_cycle:g} per cycle, {dearer.energy_pj:g} pJ at "
+                    f"{dearer.macs_per_cycle:g}); leave one out"
+                )
+    native = [m for m in mac.modes if (m.weight_bits, m.input_bits) == (mac.weight_bits, mac.input_bits)]
+    if not native:
+        place = document.place(("mac", "modes"))
+        problems.append(f"{place}: expected the native {mac.weight_bits}x{mac.input_bits} mode among them")
+    elif (native[0].energy_pj, native[0].macs_per_cycle) != (mac.energy_pj, mac.macs_per_cycle):
+        problems.append(
+            f"{document.place(('mac', 'energy_pj'))}: expected the native mode's {native[0].energy_pj:g} pJ and "
+            f"{native[0].macs_per_cycle:g} MACs per cycle, got {mac.energy_pj:g} and {mac.macs_per_cycle:g}"
+        )
+    return problems
+
+
+def operator_contradictions(document: Document, spec: AcceleratorSpec) -> list[str]:
+    """Operators nobody knows, widths listed twice."""
+    known = [*MAC_OPS, *VECTOR_OPS]
+    problems = [
+        f"{document.place(('capabilities', 'operators', i))}: unknown operator {op!r}{did_you_mean(op, known)}"
+        for i, op in enumerate(spec.capabilities.operators)
+        if op not in known
+    ]
+    for key in ("weight_bits", "activation_bits", "output_bits"):
+        widths: list[int] = getattr(spec.capabilities, key)
+        if len(set(widths)) < len(widths):
+            problems.append(f"{document.place(('capabilities', key))}: expected each width once, got {widths}")
+    if spec.capabilities.zero_gating and not spec.capabilities.zero_gating_saving:
+        problems.append(
+            f"{document.place(('capabilities', 'zero_gating_saving'))}: missing key: zero_gating needs its saving"
+        )
+    return problems

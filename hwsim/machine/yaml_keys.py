@@ -1,0 +1,321 @@
+"""The shape of an accelerator YAML as pydantic models: every key, its type, its range, its meaning.
+
+The JSON Schema for editors and the key table of accel_specs/README.md are generated from these models, so neither can
+drift from what the loader accepts. `accelerator.py` loads files with them; nothing else imports pydantic.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+from hwsim.machine.parts import MAC_STYLES
+
+MAX_WIDTH = 64
+
+
+def expand_widths(value: object) -> object:
+    """`"2..8"` as [2, 3, ..., 8]; anything else as it is, for the type check to judge."""
+    match = re.fullmatch(r"\s*(\d{1,2})\s*\.\.\s*(\d{1,2})\s*", value) if isinstance(value, str) else None
+    if match is None:
+        return value
+    low, high = int(match[1]), int(match[2])
+    return list(range(low, high + 1)) or value
+
+
+def no_limit(value: object) -> object:
+    """`unlimited` as None, which Memory takes for no limit."""
+    return None if value == "unlimited" else value
+
+
+Operand = Literal["weight", "input", "output"]
+Dim = Literal["N", "G", "K", "C", "P", "Q", "R", "S"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", max_length=60)]
+Text = Annotated[str, Field(min_length=1)]
+Size = Annotated[int, Field(gt=0, le=2**50)]
+Capacity = Annotated[Size | None, BeforeValidator(no_limit, json_schema_input_type=Size | Literal["unlimited"])]
+Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
+Widths = Annotated[
+    list[Width],
+    BeforeValidator(expand_widths, json_schema_input_type=list[Width] | str),
+    Field(min_length=1),
+]
+Energy = Annotated[float, Field(gt=0, le=1e6)]
+Positive = Annotated[float, Field(gt=0, le=1e12)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Spec(BaseModel):
+    """Settings of all parts: no unknown keys, no guessing of types, no NaN or infinity."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Part(Spec):
+    """What every part of the machine states about itself."""
+
+    source: Text = Field(description="where the numbers come from")
+    estimated: Text | None = Field(None, description="which numbers are estimates, and how they were made")
+
+
+class Partitions(Spec):
+    """Capacity per operand where a memory is divided."""
+
+    weight: Size | None = Field(None, description="bits for weights")
+    input: Size | None = Field(None, description="bits for inputs")
+    output: Size | None = Field(None, description="bits for outputs and partial sums")
+
+
+class MemorySpec(Part):
+    """One memory level; sizes, energies and bandwidths of ONE instance."""
+
+    memory: Name = Field(description="name of the level")
+    size_bits: Capacity = Field(description="capacity usable for tiles; `unlimited` for the outermost memory alone")
+    keeps: list[Operand] = Field(min_length=1, max_length=3, description="operands it may hold")
+    bypass: list[Operand] = Field(default=[], description="operands of `keeps` that a mapping may leave out here")
+    partitions: Partitions | None = Field(None, description="separate capacities; without it one shared pool")
+    word_bits: Annotated[int, Field(gt=0, le=65536)] = Field(description="bits moved by one access")
+    packing: Literal["dense", "floor", "padded"] = Field(
+        "dense", description="narrow operands in a word: bit-packed, never straddling, or one per word"
+    )
+    read_energy_pj: Energy = Field(description="pJ to read one word")
+    write_energy_pj: Energy = Field(description="pJ to write one word")
+    read_bandwidth_bits_per_cycle: Positive | None = Field(None, description="without it never the bottleneck")
+    write_bandwidth_bits_per_cycle: Positive | None = Field(None, description="without it never the bottleneck")
+    shared_port: bool = Field(False, description="reads and writes share read_bandwidth_bits_per_cycle")
+    double_buffered: bool = Field(True, description="fills overlap compute; otherwise they add to the latency")
+    area_mm2: Positive | None = Field(None, description="mm2; without it estimated from size_bits")
+    leakage_mw: Positive | None = Field(None, description="mW; without it estimated from area")
+
+
+class AxisSpec(Spec):
+    """One spatial axis of an array."""
+
+    size: Annotated[int, Field(gt=0, le=2**20)] = Field(description="elements along the axis")
+    dims: list[Dim] = Field(min_length=1, description="loops that may be unrolled along it")
+    max_dims: Annotated[int, Field(ge=1, le=8)] | None = Field(None, description="at most so many of them at once")
+
+
+class ArraySpec(Part):
+    """A spatial fan-out: everything below exists once per element."""
+
+    array: Name = Field(description="name of the array")
+    axes: dict[Name, AxisSpec] = Field(min_length=1, description="its axes by name; rows first for a systolic array")
+    hop_energy_pj_per_bit: Energy | None = Field(
+        None, description="pJ per bit delivered to or sent up from one element"
+    )
+    hop_word_bits: Width = Field(1, description="an operand pays for whole words of so many wires")
+    reduction: bool = Field(True, description="partial sums are added between elements (needed to unroll C, R, S)")
+    multicast: bool = Field(True, description="one parent read serves all elements that need the same point")
+    systolic: bool = Field(False, description="fill and drain cycles of rows + columns are charged")
+
+
+class MacBase(Part):
+    """What all MAC styles state: one unit per innermost element."""
+
+    weight_bits: Width = Field(description="native weight width")
+    input_bits: Width = Field(description="native input width")
+    accumulator_bits: Width = Field(description="widest partial sum kept")
+    energy_pj: Energy = Field(description="pJ per MAC at native widths, accumulation included")
+    macs_per_cycle: Positive = Field(1.0, description="rate at native widths")
+    latches: list[Operand] = Field(default=[], description="operands kept in a register at the MAC")
+    area_mm2: Positive | None = Field(None, description="mm2 per unit; without it estimated from widths and style")
+    leakage_mw: Positive | None = Field(None, description="mW per unit; without it estimated from area")
+
+
+class ModeSpec(Spec):
+    """One mode of a sub-word or tabulated MAC unit."""
+
+    weight_bits: Width = Field(description="weights up to this width")
+    input_bits: Width = Field(description="inputs up to this width")
+    macs_per_cycle: Positive = Field(description="rate in this mode")
+    energy_pj: Energy = Field(description="pJ per MAC in this mode")
+
+
+class FixedMac(MacBase):
+    """Narrow operands are padded (no gain), wider ones take several passes."""
+
+    style: Literal["fixed"] = Field(description="narrow operands padded, wider ones in passes")
+
+
+class ModesMac(MacBase):
+    """A table of modes; an operand pair runs in the cheapest mode that holds it."""
+
+    style: Literal["subword", "table"] = Field(description="modes by construction, or measured")
+    modes: list[ModeSpec] = Field(min_length=1, description="all modes, the native one included")
+
+
+class BitSerialMac(MacBase):
+    """Digits of one or both operands come one after another."""
+
+    style: Literal["bit_serial"] = Field(description="time and energy by digits")
+    serial: Literal["weight", "input", "both"] = Field(description="which operand comes digit by digit")
+    digit_bits: Annotated[int, Field(ge=1, le=16)] = Field(1, description="bits per digit")
+    fixed_energy_share: Share = Field(0.0, description="share of energy_pj that stays when digits are skipped")
+
+
+class FusionMac(MacBase):
+    """Bricks of a few bits that fuse into wider multipliers."""
+
+    style: Literal["fusion"] = Field(description="ceil(w/brick)*ceil(a/brick) bricks per MAC")
+    brick_bits: Annotated[int, Field(ge=1, le=8)] = Field(2, description="width of one brick")
+
+
+class InMemoryMac(MacBase):
+    """Bit-sliced array with a converter per column."""
+
+    style: Literal["in_memory"] = Field(description="weight slices side by side, input bits in phases")
+    cell_bits: Annotated[int, Field(ge=1, le=8)] = Field(1, description="weight bits per cell")
+    dac_bits: Annotated[int, Field(ge=1, le=8)] = Field(1, description="input bits per phase")
+    rows: Annotated[int, Field(ge=1, le=65536)] = Field(description="cells summed on one column")
+    adc_bits: Annotated[int, Field(ge=1, le=24)] | None = Field(None, description="without it lossless")
+    adc_energy_pj: Energy = Field(description="pJ per conversion")
+
+
+class MeasuredMac(Part):
+    """A machine known by measurements of whole layers; its hierarchy is the outermost memory alone."""
+
+    style: Literal["measured"] = Field(description="whole layers from a table, interpolated")
+    table: Text = Field(description="CSV beside the spec: loops, strides, weight_bits, input_bits, cycles, energy_pj")
+    accumulator_bits: Width = Field(description="widest partial sum kept")
+    energy_pj_per_cycle: Energy | None = Field(None, description="pJ per cycle where the table has no energy_pj")
+    area_mm2: Positive | None = Field(None, description="mm2 of the machine; never estimated")
+    leakage_mw: Positive | None = Field(None, description="mW on top of the measured energy")
+
+
+class VectorSpec(Part):
+    """Elementwise work beside the array."""
+
+    lanes: Annotated[int, Field(gt=0, le=2**20)] = Field(description="operations per cycle")
+    energy_pj_per_op: Energy = Field(description="pJ per operation")
+    lookup_energy_pj: Energy = Field(description="pJ per table lookup")
+    cycles_per_op: Positive = Field(1.0, description="cycles one lane needs for an operation")
+    bits: Width = Field(32, description="width of the unit")
+    area_mm2: Positive | None = Field(None, description="mm2; without it estimated from lanes and bits")
+    leakage_mw: Positive | None = Field(None, description="mW; without it estimated from area")
+
+
+class CapabilitySpec(Spec):
+    """What the machine can do at all; anything else is refused with the rule's name."""
+
+    weight_bits: Widths = Field(description='widths allowed: a list, or "2..8"')
+    activation_bits: Widths = Field(description="widths of inputs")
+    output_bits: Widths = Field(description="widths written back")
+    signed_activations: bool = Field(True, description="signed input codes")
+    unsigned_activations: bool = Field(True, description="unsigned input codes")
+    per_channel_scales: bool = Field(True, description="one weight scale per output channel")
+    requantization: Literal["multiplier", "shift", "thresholds"] = Field(
+        "multiplier", description="how outputs become codes"
+    )
+    pad_value: Literal["zero_only", "any_code"] = Field("zero_only", description="codes the border may be filled with")
+    border_bias: bool = Field(False, description="bias may depend on the position along the border")
+    zero_gating: list[Operand] = Field(default=[], description="operands whose zeros save MAC energy")
+    zero_gating_saving: Share = Field(0.0, description="share of a MAC's energy that a zero saves")
+    fused: list[Literal["requantize", "activation", "normalization", "elementwise", "pooling"]] = Field(
+        default=["requantize", "activation"], description="done on the way out of the array, without memory traffic"
+    )
+    operators: list[str] = Field(default=[], description="operators it can run; empty: all that are priced")
+    source: Text | None = Field(None, description="where this comes from")
+
+
+def node_kind(value: Any) -> str | None:
+    """Which model an entry of `hierarchy` belongs to."""
+    if not isinstance(value, dict):
+        return None
+    return "<memory>" if "memory" in value else "<array>" if "array" in value else None
+
+
+def mac_kind(value: Any) -> str | None:
+    """Which model a `mac` belongs to."""
+    style: Any = value.get("style") if isinstance(value, dict) else None
+    if style in ("subword", "table"):
+        return "<modes>"
+    return f"<{style}>" if style in MAC_STYLES else None
+
+
+NodeSpec = Annotated[
+    Annotated[MemorySpec, Tag("<memory>")] | Annotated[ArraySpec, Tag("<array>")], Discriminator(node_kind)
+]
+MacSpec = Annotated[
+    Annotated[FixedMac, Tag("<fixed>")]
+    | Annotated[ModesMac, Tag("<modes>")]
+    | Annotated[BitSerialMac, Tag("<bit_serial>")]
+    | Annotated[FusionMac, Tag("<fusion>")]
+    | Annotated[InMemoryMac, Tag("<in_memory>")]
+    | Annotated[MeasuredMac, Tag("<measured>")],
+    Discriminator(mac_kind),
+]
+
+
+MAC_MODELS: dict[str, type[BaseModel]] = {
+    "<fixed>": FixedMac,
+    "<modes>": ModesMac,
+    "<bit_serial>": BitSerialMac,
+    "<fusion>": FusionMac,
+    "<in_memory>": InMemoryMac,
+    "<measured>": MeasuredMac,
+}
+
+
+class AcceleratorSpec(Part):
+    """A whole machine, outermost memory first."""
+
+    name: Name = Field(description="bare name of the machine")
+    clock_mhz: Annotated[float, Field(gt=0, le=20000)] = Field(description="clock in MHz")
+    node_nm: Annotated[float, Field(gt=0, le=500)] = Field(description="technology node in nm")
+    static_power_mw: Positive | None = Field(
+        None, description="idle power of the whole machine; replaces leakage estimates"
+    )
+    other_area_mm2: Positive | None = Field(None, description="control, interfaces and whatever is not listed")
+    overlap: bool = Field(True, description="false: MACs, memory ports and vector work take turns (a plain processor)")
+    layer_overhead_cycles: Annotated[int, Field(gt=0, le=10**9)] | None = Field(
+        None, description="cycles to start one layer: launch, configuration, call"
+    )
+    hierarchy: list[NodeSpec] = Field(min_length=1, description="memories and arrays, outermost first")
+    mac: MacSpec = Field(description="the MAC unit at every innermost element")
+    vector: VectorSpec = Field(description="the vector unit")
+    capabilities: CapabilitySpec = Field(description="what it can do")
+
+
+def json_schema() -> str:
+    """JSON Schema of the YAML, as published in hwsim/machine/accelerator.schema.json."""
+    schema = AcceleratorSpec.model_json_schema()
+    schema |= {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "hwsim accelerator"}
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+
+
+def key_table() -> str:
+    """Markdown tables of all keys with their meaning, as they stand in accel_specs/README.md."""
+    parts: list[tuple[str, type[BaseModel]]] = [
+        ("top level", AcceleratorSpec),
+        ("`hierarchy` entry: a memory", MemorySpec),
+        ("`hierarchy` entry: an array", ArraySpec),
+        ("an axis", AxisSpec),
+        ("`mac`, every style but `measured`", MacBase),
+        ("`mac`, style `subword` or `table`", ModesMac),
+        ("a mode", ModeSpec),
+        ("`mac`, style `bit_serial`", BitSerialMac),
+        ("`mac`, style `fusion`", FusionMac),
+        ("`mac`, style `in_memory`", InMemoryMac),
+        ("`mac`, style `measured`", MeasuredMac),
+        ("`vector`", VectorSpec),
+        ("`capabilities`", CapabilitySpec),
+    ]
+    lines: list[str] = []
+    for title, model in parts:
+        shared = (
+            set(MacBase.model_fields) - {"style"} if issubclass(model, MacBase) and model is not MacBase else set[str]()
+        )
+        lines += [f"**{title}**", "", "| key | meaning | default |", "| --- | --- | --- |"]
+        for key, known in model.model_fields.items():
+            if key in shared:
+                continue
+            default = (
+                "required" if known.is_required() else "none" if known.default is None else json.dumps(known.default)
+            )
+            lines.append(f"| `{key}` | {known.description} | {default} |")
+        lines.append("")
+    return "\n".join(lines)

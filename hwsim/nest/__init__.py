@@ -1,0 +1,1 @@
+"""Loop nests: the mapping format, what is legal, and exact counts of what moves."""

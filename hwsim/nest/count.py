@@ -1,0 +1,84 @@
+"""`count_accesses`: exact set-difference counts of a mapping, equal to a walk over point sets.
+
+A held tile is exactly the set of points that everything below the hold needs for the current indices of the loops
+above it; when it changes, only points it did not hold are fetched. Conventions and equations: docs/counting.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from hwsim.machine.parts import OPERANDS, Accelerator, Array, Memory
+from hwsim.nest.counts import KINDS, ArrayUse, Conventions, Counts, Delivery, Tile, Traffic
+from hwsim.nest.legal import holds_partials
+from hwsim.nest.mapping import Hold, Mapping, Spatial
+from hwsim.nest.points import tile_elements
+from hwsim.nest.tally import Key, Nest, tally_accesses
+from hwsim.network.layer import Layer
+
+
+def count_accesses(
+    layer: Layer, mapping: Mapping, accelerator: Accelerator, conventions: Conventions | None = None
+) -> Counts:
+    """Exact counts of one legal mapping (`mapping.validate` says whether it is), equations in docs/counting.md.
+
+    Equal to a walk of the loop nest over explicit point sets, for every stride, dilation, group, imperfect factor.
+    """
+    nest = Nest(layer, mapping)
+    tally = tally_accesses(nest, mapping, accelerator, conventions or Conventions())
+    traffic = [
+        Traffic(*key, int(tally.reads.get(key, 0)), int(tally.writes.get(key, 0)))
+        for key in keys([memory.name for memory in accelerator.memories])
+    ]
+    deliveries = [
+        Delivery(*key, int(tally.down.get(key, 0)), int(tally.up.get(key, 0)))
+        for key in keys([array.name for array in accelerator.arrays])
+    ]
+    return Counts(
+        traffic=tuple(entry for entry in traffic if entry.reads or entry.writes),
+        tiles=tuple(held_tiles(layer, mapping, accelerator)),
+        deliveries=tuple(entry for entry in deliveries if entry.down or entry.up),
+        arrays=tuple(use_of_array(nest, mapping, accelerator, array) for array in accelerator.arrays),
+        instances=tuple((memory.name, used_instances(nest, mapping, memory)) for memory in accelerator.memories),
+        macs=layer.loops.macs,
+        steps=nest.visited([loop for loop in nest.loops if not loop.array]),
+        active_macs=nest.visited([loop for loop in nest.loops if loop.array]),
+        reduction_adds=int(tally.reduction_adds),
+    )
+
+
+def held_tiles(layer: Layer, mapping: Mapping, accelerator: Accelerator) -> Iterator[Tile]:
+    """The tile of every operand in every memory that holds it."""
+    for memory in accelerator.memories:
+        for operand in OPERANDS:
+            place = mapping.hold_index(memory.name, operand)
+            if place is not None:
+                partial = operand == "output" and holds_partials(mapping, accelerator, memory.name)
+                yield Tile(memory.name, operand, tile_elements(layer, operand, mapping.tile(place)), partial)
+
+
+def used_instances(nest: Nest, mapping: Mapping, memory: Memory) -> int:
+    """Instances of a memory that ever hold something."""
+    places = [place for operand in OPERANDS if (place := mapping.hold_index(memory.name, operand)) is not None]
+    return nest.visited([loop for loop in nest.above(places[0]) if loop.array]) if places else 0
+
+
+def use_of_array(nest: Nest, mapping: Mapping, accelerator: Accelerator, array: Array) -> ArrayUse:
+    """Elements used per axis, and iterations of the temporal loops above the array's place in the nest."""
+    names = [node.name for node in accelerator.hierarchy]
+    inwards = set(names[names.index(array.name) :])
+    used = {axis.name: 1 for axis in array.axes}
+    place = nest.end
+    for index, node in reversed(list(enumerate(mapping.nodes))):
+        name = node.memory if isinstance(node, Hold) else node.array if isinstance(node, Spatial) else ""
+        if name in inwards:
+            place = index
+        if isinstance(node, Spatial) and name == array.name:
+            used[node.axis] *= node.factor
+    passes = nest.visited([loop for loop in nest.above(place) if not loop.array])
+    return ArrayUse(array.name, tuple(used.items()), passes)
+
+
+def keys(names: Sequence[str]) -> list[Key]:
+    """Every (name, operand, kind), in this order."""
+    return [(name, operand, kind) for name in names for operand in OPERANDS for kind in KINDS]

@@ -1,0 +1,246 @@
+"""Mappings as text: the YAML of `--mapping` and mappings.yaml, and the lists that caches and tables keep.
+
+`dump_mappings` and `load_mappings` are inverse; every mistake in a file is named with its line. `to_lists` and
+`from_lists` are the same nests as JSON-ready lists.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from collections.abc import Mapping as Map
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hwsim.errors import SpecError
+from hwsim.machine.parts import OPERANDS, Operand
+from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
+from hwsim.network.layer import DIMS
+
+
+def dump_mappings(mappings: Map[str, Mapping]) -> str:
+    """YAML text of mappings by layer name; `parse_mappings` reads it back to equal objects."""
+    lines = ["layers:"]
+    for name, mapping in mappings.items():
+        lines.append(f"  {quoted(name)}:")
+        lines.extend(f"    - {entry}" for entry in entries(mapping))
+    return "\n".join(lines) + "\n"
+
+
+def quoted(text: str) -> str:
+    """A name as a YAML scalar that is always text: double quotes, escapes as in JSON."""
+    plain = re.fullmatch(r"[A-Za-z_][\w./-]*", text, re.ASCII) and text.lower() not in YAML_WORDS
+    return text if plain else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+YAML_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
+
+
+def entries(mapping: Mapping) -> Iterator[str]:
+    """One line per hold and array, each with the temporal loops that follow it."""
+    nodes = list(mapping.nodes)
+    if nodes and isinstance(nodes[0], Temporal):
+        raise SpecError("a mapping must begin with a hold of the outermost memory, not with a loop")
+    while nodes:
+        head = nodes[0]
+        if isinstance(head, Hold):
+            text = f"memory: {quoted(head.memory)}, holds: [{', '.join(head.operands)}]"
+            nodes = nodes[1:]
+        else:
+            run = axis_run(nodes)
+            axes: dict[str, list[str]] = {}
+            for loop in run:
+                axes.setdefault(loop.axis, []).append(f"{loop.dim}{loop.factor}")
+            inside = ", ".join(f"{quoted(axis)}: [{', '.join(loops)}]" for axis, loops in axes.items())
+            text = f"array: {quoted(run[0].array)}, axes: {{{inside}}}"
+            nodes = nodes[len(run) :]
+        loops = list(itertools.takewhile(lambda node: isinstance(node, Temporal), nodes))
+        nodes = nodes[len(loops) :]
+        if loops:
+            text += f", loops: [{', '.join(f'{n.dim}{n.factor}' for n in loops if isinstance(n, Temporal))}]"
+        yield f"{{{text}}}"
+
+
+def axis_run(nodes: list[Node]) -> list[Spatial]:
+    """The leading loops of one array, up to where an axis comes back: what one YAML entry can say in order."""
+    run: list[Spatial] = []
+    for node in nodes:
+        if not isinstance(node, Spatial) or node.array != nodes[0].array:  # type: ignore[union-attr]
+            break
+        if run and node.axis != run[-1].axis and any(node.axis == other.axis for other in run):
+            break
+        run.append(node)
+    return run
+
+
+LOOP = re.compile(rf"([{''.join(DIMS)}])([1-9][0-9]{{0,8}})")
+
+
+def load_mappings(path: str | Path) -> dict[str, Mapping]:
+    """Mappings by layer name from a YAML file. Raises SpecError listing every problem with file and line.
+
+    Checks the form only; whether a mapping is legal for a layer on a machine is `validate`'s.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise SpecError(f"{path}: cannot be read as a mapping file: {problem}") from None
+    return parse_mappings(text, str(path))
+
+
+def parse_mappings(text: str, name: str = "mapping") -> dict[str, Mapping]:
+    """`load_mappings` on text; `name` stands for the file in messages."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as problem:
+        line = problem.problem_mark.line + 1 if problem.problem_mark else 1
+        raise SpecError(f"{name}:{line}: not valid YAML: {problem.problem}") from None
+    except (yaml.YAMLError, RecursionError) as problem:
+        raise SpecError(f"{name}: not valid YAML: {problem}") from None
+    reader = MappingReader(name)
+    mappings = reader.read(root)
+    if reader.problems:
+        raise SpecError(reader.problems)
+    return mappings
+
+
+class MappingReader:
+    """Turns YAML nodes into mappings and collects every problem with its line."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.problems: list[str] = []
+
+    def read(self, root: yaml.Node | None) -> dict[str, Mapping]:
+        """The whole document: `layers: {name: [entry, ...]}`."""
+        keys = self.keys(root, "the file", ("layers",), ("layers",)) if root is not None else None
+        if keys is None:
+            if root is None:
+                self.problems.append(f"{self.name}:1: expected 'layers:', found an empty file")
+            return {}
+        if "layers" not in keys:
+            return {}
+        layers = self.keys(keys["layers"], "layers", None, ())
+        return {
+            layer: Mapping(tuple(node for entry in self.items(value, layer) for node in self.entry(entry, layer)))
+            for layer, value in (layers or {}).items()
+        }
+
+    def entry(self, node: yaml.Node, layer: str) -> list[Node]:
+        """One hold or array with the temporal loops that follow it."""
+        keys = self.keys(node, layer, ("memory", "holds", "array", "axes", "loops"), ())
+        if keys is None:
+            return []
+        if keys.keys() & {"memory", "holds"} and keys.keys() & {"array", "axes"}:
+            self.problem(node, layer, "one entry is either a memory with 'holds' or an array with 'axes', not both")
+            return []
+        found: list[Node] = []
+        if "memory" in keys and "holds" in keys:
+            operands = self.operands(keys["holds"], f"{layer}.holds")
+            found.append(Hold(self.text(keys["memory"], f"{layer}.memory"), operands))
+        elif "array" in keys and "axes" in keys:
+            array = self.text(keys["array"], f"{layer}.array")
+            for axis, loops in (self.keys(keys["axes"], f"{layer}.axes", None, ()) or {}).items():
+                found += [Spatial(d, f, array, axis) for d, f in self.loops(loops, f"{layer}.axes.{axis}")]
+        else:
+            self.problem(node, layer, "expected 'memory' with 'holds', or 'array' with 'axes'")
+        if "loops" in keys:
+            found += [Temporal(dim, factor) for dim, factor in self.loops(keys["loops"], f"{layer}.loops")]
+        return found
+
+    def loops(self, node: yaml.Node, where: str) -> list[tuple[str, int]]:
+        """Loops such as [K4, P7], outermost first."""
+        found: list[tuple[str, int]] = []
+        for item in self.items(node, where):
+            text = self.text(item, where)
+            match = LOOP.fullmatch(text)
+            if match:
+                found.append((match[1], int(match[2])))
+            elif text:
+                self.problem(
+                    item, where, f"expected a loop such as K4 (one of {', '.join(DIMS)}, then its factor)", text
+                )
+        return found
+
+    def operands(self, node: yaml.Node, where: str) -> tuple[Operand, ...]:
+        """A list of weight, input, output."""
+        found: list[Operand] = []
+        for item in self.items(node, where):
+            text = self.text(item, where)
+            if text in found:
+                self.problem(item, where, "an operand may stand once", text)
+            elif text in OPERANDS:
+                found.append(text)
+            elif text:
+                self.problem(item, where, f"expected one of {', '.join(OPERANDS)}", text)
+        return tuple(found)
+
+    def text(self, node: yaml.Node, where: str) -> str:
+        """A plain scalar; empty, with a problem noted, where there is none."""
+        if isinstance(node, yaml.ScalarNode) and node.value:
+            return str(node.value)
+        self.problem(node, where, "expected a name")
+        return ""
+
+    def items(self, node: yaml.Node, where: str) -> list[yaml.Node]:
+        """The items of a list."""
+        if isinstance(node, yaml.SequenceNode):
+            return list(node.value)
+        self.problem(node, where, "expected a list")
+        return []
+
+    def keys(
+        self, node: yaml.Node, where: str, known: tuple[str, ...] | None, needed: tuple[str, ...]
+    ) -> dict[str, yaml.Node] | None:
+        """Keys and values of a mapping node; unknown, double and missing keys are problems."""
+        if not isinstance(node, yaml.MappingNode):
+            self.problem(node, where, "expected keys and values")
+            return None
+        found: dict[str, yaml.Node] = {}
+        for key_node, value in node.value:
+            key = self.text(key_node, where)
+            if key in found:
+                self.problem(key_node, where, "a key may stand once", key)
+            elif known is not None and key not in known:
+                self.problem(key_node, where, f"unknown key; known: {', '.join(known)}", key)
+            else:
+                found[key] = value
+        for key in needed:
+            if key not in found:
+                self.problem(node, where, f"key {key!r} is missing")
+        return found
+
+    def problem(self, node: yaml.Node, where: str, expectation: str, value: str | None = None) -> None:
+        """Note one problem with its place."""
+        got = "" if value is None else f", got {value!r}"
+        self.problems.append(f"{self.name}:{node.start_mark.line + 1}: {where}: {expectation}{got}")
+
+
+def to_lists(mapping: Mapping) -> list[list[Any]]:
+    """A mapping as JSON: holds [memory, [operands]], loops [dim, factor], unrolled ones [dim, factor, array, axis]."""
+    found: list[list[Any]] = []
+    for node in mapping.nodes:
+        if isinstance(node, Hold):
+            found.append([node.memory, list(node.operands)])
+        elif isinstance(node, Temporal):
+            found.append([node.dim, node.factor])
+        else:
+            found.append([node.dim, node.factor, node.array, node.axis])
+    return found
+
+
+def from_lists(nodes: Sequence[Sequence[Any]]) -> Mapping:
+    """`to_lists` read back."""
+    found: list[Node] = []
+    for node in nodes:
+        if len(node) == 4:
+            found.append(Spatial(node[0], node[1], node[2], node[3]))
+        elif isinstance(node[1], list):
+            found.append(Hold(node[0], tuple(node[1])))
+        else:
+            found.append(Temporal(node[0], node[1]))
+    return Mapping(tuple(found))

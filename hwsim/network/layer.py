@@ -1,0 +1,180 @@
+"""A layer as the cost model sees it: loop bounds, operands with bits and signedness, how outputs are made.
+
+Loop names are the field's: N batch, G groups, K output and C input channels per group, P,Q output rows and
+columns, R,S filter rows and columns, so MACs = N*G*K*C*P*Q*R*S.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+DIMS: tuple[str, ...] = ("N", "G", "K", "C", "P", "Q", "R", "S")
+MAC_OPS: tuple[str, ...] = ("conv", "linear", "matmul")
+# Operators without MACs, priced on the vector unit or as data movement; see vector.VECTOR_OPS_PER_ELEMENT.
+VECTOR_OPS: tuple[str, ...] = (
+    "add", "mul", "sub", "div", "relu", "relu6", "leaky_relu", "silu", "hswish", "hsigmoid", "sigmoid", "gelu",
+    "tanh", "exp", "sqrt", "pow", "softmax", "layer_norm", "batch_norm", "group_norm", "lrn", "max_pool", "avg_pool",
+    "reduce_sum", "reduce_mean", "reduce_max", "concat", "embedding", "pad", "upsample", "requantize", "copy",
+)  # fmt: skip
+# Functions of one element that run on the accumulator, before its one rounding to the output's bits.
+ACTIVATION_FUNCTIONS: frozenset[str] = frozenset(
+    ("relu", "relu6", "leaky_relu", "silu", "hswish", "hsigmoid", "sigmoid", "gelu", "tanh")
+)
+# Beyond these, products of counts and bits would leave 64-bit integers.
+MAX_ELEMENTS = 2**40
+MAX_MACS = 2**50
+FLOAT_BITS = 32  # what a tensor counts that nobody quantized
+
+
+@dataclass(frozen=True)
+class Loops:
+    """Loop bounds of a layer; all 1 where an operator has no MACs."""
+
+    N: int = 1
+    G: int = 1
+    K: int = 1
+    C: int = 1
+    P: int = 1
+    Q: int = 1
+    R: int = 1
+    S: int = 1
+
+    @property
+    def macs(self) -> int:
+        """N*G*K*C*P*Q*R*S."""
+        return math.prod(self.as_tuple())
+
+    def as_tuple(self) -> tuple[int, ...]:
+        """Bounds in the order of `DIMS`."""
+        return (self.N, self.G, self.K, self.C, self.P, self.Q, self.R, self.S)
+
+    def as_dict(self) -> dict[str, int]:
+        """Bounds by name."""
+        return dict(zip(DIMS, self.as_tuple(), strict=True))
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One operand: a named array of codes.
+
+    `name` is shared by everybody who touches the same tensor (so bits are assigned per tensor, not per layer).
+    `origin` says what produced an activation (`image`, `relu`, `silu`, `sigmoid`, `linear`, `softmax`, ...): it
+    decides the quantizer's configuration. `offset`: a real-valued beta belongs to it. `scales`: step sizes stored.
+    `zero_point`: the code that means 0.0, in files whose offsets are integers (beta = -s * zero_point).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    bits: int = FLOAT_BITS
+    signed: bool = True
+    offset: bool = False
+    origin: str = ""
+    scales: int = 1
+    zero_point: int | None = None
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def size_bits(self) -> int:
+        """Elements times bits, densely packed."""
+        return self.elements * self.bits
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One operator of the network.
+
+    MAC operators (`conv`, `linear`, `matmul`) have `loops` and a `weight`; for `matmul` the "weight" is an
+    activation (`weight_is_activation`). Other operators list their inputs and count `elements` of work.
+    `padding` is (top, bottom, left, right) in input pixels. `padding_policy`: how zero padding meets the offset
+    (`pad_code`, `snap_offset`, `pad_beta`, `border_bias`; empty where there is nothing to pad).
+    `pad_code`: the code that 0.0 has at the layer's input, where the trained offset is known; None: not known.
+    `window`: elements read per output element (pooling); 1 elsewhere.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    weight: Tensor | None = None
+    loops: Loops = Loops()
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    padding_policy: str = ""
+    bias: bool = False
+    accumulator_bits: int | None = None  # None: derived, see `accumulator_bits_needed`
+    weight_is_activation: bool = False
+    window: int = 1
+    source: str = ""  # what it was in the model, for messages
+    pad_code: int | None = None
+
+    @property
+    def has_macs(self) -> bool:
+        """Whether the operator runs on the MAC array."""
+        return self.op in MAC_OPS
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates; 0 for vector operators."""
+        return self.loops.macs if self.has_macs else 0
+
+    @property
+    def elements(self) -> int:
+        """Elementwise work: output elements times window."""
+        return self.output.elements * self.window
+
+    @property
+    def bops(self) -> int:
+        """Bit operations, MACs * weight bits * input bits (Uhlich, HAWQ); 0 for vector operators."""
+        if self.weight is None or not self.has_macs:
+            return 0
+        return self.macs * self.weight.bits * self.inputs[0].bits
+
+    def accumulator_bits_needed(self) -> int:
+        """Accumulator width that no input can overflow, from widths and signs alone (two's complement).
+
+        Largest |w|*|x| summed over C*R*S terms, plus one sign bit. An explicit `accumulator_bits` wins: the integer
+        machine proves tighter bounds from the weight codes.
+        """
+        if self.accumulator_bits is not None:
+            return self.accumulator_bits
+        if self.weight is None:
+            return self.output.bits
+        terms = self.loops.C * self.loops.R * self.loops.S
+        largest = terms * max_magnitude(self.weight) * max_magnitude(self.inputs[0])
+        return max(2, largest.bit_length() + 1)
+
+    def shape_key(self) -> tuple[object, ...]:
+        """What decides the access counts: two layers with equal keys have equal mappings and counts."""
+        return (self.op, self.loops, self.stride, self.dilation)
+
+    def bits_key(self) -> tuple[int, int, int, int]:
+        """(weight, input, output, accumulator) bits."""
+        weight = self.weight.bits if self.weight is not None else 0
+        return (weight, self.inputs[0].bits, self.output.bits, self.accumulator_bits_needed())
+
+
+def max_magnitude(tensor: Tensor) -> int:
+    """Largest absolute code of a tensor: 2^(b-1) signed, 2^b - 1 unsigned."""
+    return 2 ** (tensor.bits - 1) if tensor.signed else 2**tensor.bits - 1
+
+
+def activation_inputs(layer: Layer) -> tuple[Tensor, ...]:
+    """The tensors that flow into a layer from others (a matmul's second operand included)."""
+    if layer.weight is not None and layer.weight_is_activation:
+        return (*layer.inputs, layer.weight)
+    return layer.inputs
+
+
+def operands(layer: Layer) -> tuple[Tensor, ...]:
+    """All tensors a layer touches: inputs, output, weight."""
+    return (*layer.inputs, layer.output, *((layer.weight,) if layer.weight is not None else ()))

@@ -1,0 +1,123 @@
+"""What the numbers of a bill rest on, in sentences: assumptions, and warnings where the reader must act."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from hwsim.machine.parts import Accelerator
+from hwsim.pricing.area import ComponentArea
+from hwsim.pricing.layer import LayerCost
+from hwsim.pricing.mac import adc_bits, lossless_adc_bits
+from hwsim.pricing.moves import MULTIPLIER_BITS, SHIFT_BITS
+from hwsim.pricing.offsets import BIAS_BITS
+from hwsim.pricing.stages import Stage
+from hwsim.pricing.vector import requantize_ops
+
+CONSTANTS = {
+    "multiplier": f"{MULTIPLIER_BITS} + {SHIFT_BITS} bits per scale",
+    "shift": f"{SHIFT_BITS} bits per scale",
+    "thresholds": f"2^bits - 1 of {BIAS_BITS} bits per scale",
+}
+
+
+def assumptions(
+    accelerator: Accelerator, areas: tuple[ComponentArea, ...], resident: frozenset[str]
+) -> tuple[str, ...]:
+    """Every simplification behind the numbers of this file."""
+    can = accelerator.capabilities
+    home = accelerator.activation_memory
+    fused = ", ".join(can.fused) or "nothing"
+    together = "the slowest of" if accelerator.overlap else "the sum (no overlap) of"
+    found = [
+        f"latency of a layer: {together} compute, memory ports and vector unit; layers run one after another",
+        *(measured_assumptions(accelerator) or modelled_assumptions(accelerator)),
+        f"requantization by {can.requantization}: {requantize_ops(can, 8)} vector operations per output; operators "
+        "without MACs by the table of vector.py, pooling windows through line buffers (each input read once)",
+        f"fused behind a layer, without memory traffic: {fused}; other operators stream their tensors between the "
+        "outermost memory and the vector unit",
+        f"biases of {BIAS_BITS} bits, requantization constants of {CONSTANTS[can.requantization]}, read once per layer",
+    ]
+    if home is None:
+        found.append("no single on-chip memory keeps inputs and outputs: tensors go through the outermost memory")
+    else:
+        found.append(
+            f"tensors stay in {home.name} from their maker to their last reader where they and the tiles of all other "
+            f"operands fit ({len(resident)} tensors do), chosen to save most energy under the given mappings"
+        )
+    guessed = [area.name for area in areas if area.estimated]
+    if guessed:
+        found.append(f"area or leakage estimated (CACTI, Horowitz, Stillmaker; 10 mW/mm2) for: {', '.join(guessed)}")
+    return tuple(found)
+
+
+def border_assumptions(layers: Iterable[LayerCost]) -> tuple[str, ...]:
+    """How inputs that need a border of codes come to have one."""
+    needed = sum(layer.offset.kind == "padded_copy" for layer in layers)
+    if not needed:
+        return ()
+    return (
+        f"inputs that need a border of codes other than 0 ({needed} layers, class padded_copy) are stored inside it by "
+        "their maker: the border is written once per layer where the input lies, the input is not copied again",
+    )
+
+
+def gating_assumptions(accelerator: Accelerator, shares: Mapping[str, float]) -> tuple[str, ...]:
+    """What zero codes save here."""
+    if not shares:
+        return ()
+    if "input" not in accelerator.capabilities.zero_gating:
+        return (f"shares of zero codes were given; {accelerator.name} gates no multiplier, so they save nothing",)
+    return (
+        f"zero input codes gate {100 * accelerator.capabilities.zero_gating_saving:g} % of a MAC's energy, by the "
+        f"shares given for {len(shares)} layers",
+    )
+
+
+def modelled_assumptions(accelerator: Accelerator) -> list[str]:
+    """What stands behind layers whose accesses are counted."""
+    return [
+        "port loads spread evenly over the instances in use; first fills of double-buffered levels overlap the layer "
+        "before",
+        "a MAC unit that does n MACs per cycle at narrow widths is kept busy; operands are still counted per MAC",
+        f"partial sums have the width the layer needs, at most the machine's {accelerator.mac.accumulator_bits} bits",
+        "adding partial sums between array elements is part of the MAC energy",
+    ]
+
+
+def measured_assumptions(accelerator: Accelerator) -> list[str]:
+    """What stands behind measured layers; empty for a machine that is modelled."""
+    table = accelerator.mac.measurements
+    if table is None:
+        return []
+    return [
+        f"layers with MACs are measured, not modelled: {table.describe()}",
+        "a measured layer contains its memory traffic (not reported), its biases and its requantization",
+    ]
+
+
+def warnings(stages: tuple[Stage, ...], accelerator: Accelerator) -> tuple[str, ...]:
+    """What a reader must not overlook."""
+    mac = accelerator.mac
+    found: list[str] = []
+    narrow = [
+        s.layer.name for s in stages if s.layer.has_macs and s.layer.accumulator_bits_needed() > mac.accumulator_bits
+    ]
+    if narrow:
+        found.append(
+            f"{accelerator.name} accumulates in {mac.accumulator_bits} bits; worst-case sums of {len(narrow)} layers "
+            f"need more ({', '.join(narrow[:3])}{', ...' if len(narrow) > 3 else ''}): they may overflow or be rounded"
+        )
+    if mac.measurements is not None:
+        known = [(s.layer.name, mac.measurements.predict(s.layer).how) for s in stages if s.layer.has_macs]
+        beyond = [name for name, how in known if how == "extrapolated"]
+        if beyond:
+            found.append(
+                f"{len(beyond)} of {len(known)} layers lie outside the shapes that {mac.measurements.name} measured "
+                f"({', '.join(beyond[:3])}{', ...' if len(beyond) > 3 else ''}): they are extrapolated"
+            )
+    if mac.style == "in_memory" and adc_bits(mac) < lossless_adc_bits(mac):
+        found.append(
+            f"{accelerator.name} converts with {adc_bits(mac)} of {lossless_adc_bits(mac)} bits: results are not "
+            "exact, accuracy must come from a simulation that truncates alike"
+        )
+    return tuple(found)

@@ -1,0 +1,164 @@
+"""The bill of a whole network: layers priced in stages, tensors that stay on chip, memory held, area, totals.
+
+`price_network` takes a workload and the counts of its layers with MACs. Operators are fused behind a layer where the
+machine does so, tensors stay on chip where that saves most energy, and every simplification is listed in `assumptions`.
+One layer alone is `price` (layer_cost.py); what a search needs per count is `unit_prices` (unit_prices.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+from hwsim.errors import InfeasibleMapping
+from hwsim.machine.packing import words
+from hwsim.machine.parts import Accelerator
+from hwsim.nest.counts import Counts
+from hwsim.network.layer import Tensor
+from hwsim.network.workload import Workload
+from hwsim.pricing.area import ComponentArea, component_areas, static_power_mw
+from hwsim.pricing.assumptions import assumptions, border_assumptions, gating_assumptions, warnings
+from hwsim.pricing.layer import LayerCost, price, price_fused, price_stage
+from hwsim.pricing.moves import parameter_bits
+from hwsim.pricing.residents import peak_activation_bits, residents
+from hwsim.pricing.stages import Stage, fuse
+from hwsim.pricing.unit_prices import UnitPrices, unit_prices
+
+__all__ = ["LayerCost", "NetworkCost", "Totals", "UnitPrices", "price", "price_network", "unit_prices"]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The network in one line. `weight_bits`: packed weights plus scales, offsets, biases (`parameter_bits`)."""
+
+    energy_pj: float
+    latency_cycles: int
+    latency_s: float
+    edp_pj_s: float
+    macs: int
+    bops: int
+    average_weight_bits: float
+    average_activation_bits: float
+    weight_bits: int
+    packed_weight_bits: int
+    parameter_bits: int
+    compression: float
+    peak_activation_bits: int
+    traffic_bits: int
+    outermost_traffic_bits: int
+    area_mm2: float
+    static_power_mw: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Fields by name, JSON-ready."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """A workload on an accelerator: `layers` in the workload's order."""
+
+    layers: tuple[LayerCost, ...]
+    totals: Totals
+    areas: tuple[ComponentArea, ...]
+    resident: tuple[str, ...]
+    assumptions: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @cached_property
+    def energy_pj_by_component(self) -> tuple[tuple[str, float], ...]:
+        """Energy by component over all layers; sums to `totals.energy_pj` exactly."""
+        found: dict[str, float] = {}
+        for layer in self.layers:
+            for component, energy in layer.energy_pj.items():
+                found[component] = found.get(component, 0.0) + energy
+        return tuple(found.items())
+
+
+def price_network(
+    workload: Workload,
+    accelerator: Accelerator,
+    counts: Mapping[str, Counts],
+    zero_shares: Mapping[str, float] | None = None,
+) -> NetworkCost:
+    """A whole workload, given the counts of each layer with MACs by name.
+
+    Operators that the machine fuses run behind their layer; tensors stay on chip where that saves most energy.
+    """
+    stages = fuse(workload, accelerator.capabilities)
+    missing = [s.layer.name for s in stages if s.layer.has_macs and s.layer.name not in counts]
+    if missing:
+        raise InfeasibleMapping(f"no mapping given for layer {', '.join(missing)}")
+    shares = zero_shares or {}
+    resident = residents(stages, accelerator, counts)
+    found: dict[str, LayerCost] = {}
+    for stage in stages:
+        name = stage.layer.name
+        found[name] = price_stage(stage, accelerator, counts.get(name), resident, shares.get(name, 0.0))
+        for follower in stage.fused:
+            found[follower.name] = price_fused(follower, accelerator, stage, resident)
+    layers = tuple(found[layer.name] for layer in workload)
+    areas = component_areas(accelerator)
+    return NetworkCost(
+        layers=layers,
+        totals=totals(workload, accelerator, layers, stages, areas),
+        areas=areas,
+        resident=tuple(sorted(resident)),
+        assumptions=(
+            *assumptions(accelerator, areas, resident),
+            *border_assumptions(layers),
+            *gating_assumptions(accelerator, shares),
+        ),
+        warnings=warnings(stages, accelerator),
+    )
+
+
+def totals(
+    workload: Workload,
+    accelerator: Accelerator,
+    layers: tuple[LayerCost, ...],
+    stages: tuple[Stage, ...],
+    areas: tuple[ComponentArea, ...],
+) -> Totals:
+    """Sums over the layers, memory held, and the field's common currencies."""
+    outer = accelerator.outermost
+    weights = {
+        layer.weight.name: layer.weight
+        for layer in workload
+        if layer.weight is not None and not layer.weight_is_activation
+    }
+    packed = sum(words(w.elements, w.bits, outer.word_bits, outer.packing) * outer.word_bits for w in weights.values())
+    parameters = sum(parameter_bits(layer, accelerator.capabilities) for layer in workload)
+    parameters += sum(layer.offset.extra_bits for layer in layers if layer.offset.kind in ("folded", "border_bias"))
+    inputs = [layer.inputs[0] for layer in workload if layer.has_macs]
+    energy = sum(layer.total_energy_pj for layer in layers)
+    cycles = sum(layer.latency_cycles for layer in layers)
+    seconds = cycles / (accelerator.clock_mhz * 1e6)
+    raw = sum(w.elements for w in weights.values())
+    return Totals(
+        energy_pj=energy,
+        latency_cycles=cycles,
+        latency_s=seconds,
+        edp_pj_s=energy * seconds,
+        macs=workload.macs,
+        bops=sum(layer.bops for layer in workload),
+        average_weight_bits=average_bits(weights.values()),
+        average_activation_bits=average_bits(inputs),
+        weight_bits=packed + parameters,
+        packed_weight_bits=packed,
+        parameter_bits=parameters,
+        compression=32 * raw / packed if packed else 1.0,
+        peak_activation_bits=peak_activation_bits(stages),
+        traffic_bits=sum(layer.traffic_bits for layer in layers),
+        outermost_traffic_bits=sum(m.bits for layer in layers for m in layer.moved if m.memory == outer.name),
+        area_mm2=sum(part.area_mm2 for part in areas),
+        static_power_mw=static_power_mw(accelerator),
+    )
+
+
+def average_bits(tensors: Iterable[Tensor]) -> float:
+    """Bits per element, over all elements; 0 where there is none."""
+    known = list(tensors)
+    elements = sum(t.elements for t in known)
+    return sum(t.size_bits for t in known) / elements if elements else 0.0

@@ -1,0 +1,195 @@
+"""Which activations stay on chip between layers: lifetimes, what memory holds them, and what staying saves.
+
+Mappings are given here; the choice among whole tensors is exact (dynamic programming over the sets alive).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from hwsim.machine.packing import words
+from hwsim.machine.parts import Accelerator, Memory
+from hwsim.nest.counts import Counts, Kind
+from hwsim.network.layer import Tensor
+from hwsim.pricing.layer import operand_tensors, price_fused, price_stage
+from hwsim.pricing.moves import operand_bits
+from hwsim.pricing.offsets import offset_cost
+from hwsim.pricing.stages import Stage, effective_layer
+
+
+def residents(stages: tuple[Stage, ...], accelerator: Accelerator, counts: Mapping[str, Counts]) -> frozenset[str]:
+    """Tensors that stay in the activation memory between the stage that makes them and the last that reads them.
+
+    A tensor qualifies when every stage that touches it takes it through that memory and its maker spills no partial
+    sums to the outermost memory. At every stage the kept tensors, whole and with the border of codes that a reader may
+    need around them, and the tiles of all other operands must fit together.
+    """
+    home = accelerator.activation_memory
+    if home is None or home.size_bits is None:
+        return frozenset()
+    tiles = [stage_tiles(stage, accelerator, home, counts) for stage in stages]
+    stays: list[Stay] = []
+    for life in lifetimes(stages):
+        name = life.tensor.name
+        users = [index for index, stage in enumerate(stages) if name in {t.name for t in stage.inputs}]
+        if life.born < 0 or not users:
+            continue
+        touched = [stages[index] for index in (life.born, *users)]
+        if all(goes_through(stage, name, accelerator, home, counts) for stage in touched):
+            held = held_elements(life.tensor, [stages[index] for index in users], accelerator)
+            size = words(held, life.tensor.bits, home.word_bits, home.packing) * home.word_bits
+            saving = sum(saving_pj(stage, name, accelerator, counts) for stage in touched)
+            stays.append(Stay(name, life.born, life.last, size, saving))
+    return choose_resident(stays, tiles, home.size_bits)
+
+
+def held_elements(tensor: Tensor, readers: Iterable[Stage], accelerator: Accelerator) -> int:
+    """Codes to keep for a tensor: its own, and the widest border that a reader needs around it (`padded_copy`)."""
+    borders = [
+        offset_cost(stage.layer, accelerator.capabilities).border_codes
+        for stage in readers
+        if stage.layer.has_macs and stage.layer.inputs[0].name == tensor.name
+    ]
+    return tensor.elements + max(borders, default=0)
+
+
+def stage_tiles(stage: Stage, accelerator: Accelerator, home: Memory, counts: Mapping[str, Counts]) -> dict[str, int]:
+    """Bits of every tile a stage holds in the activation memory, by tensor (an unfinished output under `+sums`)."""
+    if not stage.layer.has_macs:
+        return {}
+    layer = effective_layer(stage)
+    tensors: dict[str, str] = {**operand_tensors(layer)}
+    found: dict[str, int] = {}
+    for tile in counts[stage.layer.name].tiles:
+        if tile.memory == home.name:
+            kind: Kind = "partial" if tile.partial else "final" if tile.operand == "output" else "code"
+            bits = operand_bits(layer, accelerator, tile.operand, kind)
+            if kind == "partial":
+                bits = max(bits, layer.output.bits)
+            name = tensors.get(tile.operand, tile.operand) + ("+sums" if kind == "partial" else "")
+            held = words(tile.elements, bits, home.word_bits, home.packing) * home.word_bits
+            found[name] = found.get(name, 0) + held
+    return found
+
+
+def goes_through(
+    stage: Stage, tensor: str, accelerator: Accelerator, home: Memory, counts: Mapping[str, Counts]
+) -> bool:
+    """Whether a stage can take or leave `tensor` in the activation memory instead of the outermost one."""
+    if not stage.layer.has_macs:
+        return True
+    layer = effective_layer(stage)
+    mine = [operand for operand, name in operand_tensors(layer).items() if name == tensor]
+    found = counts[stage.layer.name]
+    if "output" in mine and found.reads(accelerator.outermost.name, "output"):
+        return False
+    held = {tile.operand for tile in found.tiles if tile.memory == home.name}
+    return set(mine) <= held  # an operand of a fused operator streams and may come from anywhere
+
+
+def saving_pj(stage: Stage, tensor: str, accelerator: Accelerator, counts: Mapping[str, Counts]) -> float:
+    """Memory energy that keeping one tensor on chip saves at one stage."""
+
+    def spent(resident: frozenset[str]) -> float:
+        costs = [price_stage(stage, accelerator, counts.get(stage.layer.name), resident)]
+        costs += [price_fused(follower, accelerator, stage, resident) for follower in stage.fused]
+        return sum(part.energy_pj for cost in costs for part in cost.parts if part.component != "static")
+
+    return spent(frozenset()) - spent(frozenset((tensor,)))
+
+
+MAX_STATES = 4096
+
+
+# --- which tensors exist when -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Life:
+    """A tensor between two stages: made at stage `born` (-1: given from outside), last read at `last`."""
+
+    tensor: Tensor
+    born: int
+    last: int
+
+
+def lifetimes(stages: Sequence[Stage]) -> tuple[Life, ...]:
+    """Every tensor that reaches a memory. What nobody reads is the network's output and lives to the end."""
+    born: dict[str, int] = {}
+    last: dict[str, int] = {}
+    tensors: dict[str, Tensor] = {}
+    for index, stage in enumerate(stages):
+        for tensor in stage.inputs:
+            tensors.setdefault(tensor.name, tensor)
+            born.setdefault(tensor.name, -1)
+            last[tensor.name] = index
+        tensors[stage.output.name] = stage.output
+        born[stage.output.name] = index
+    end = len(stages) - 1
+    return tuple(Life(tensor, born[name], last.get(name, end)) for name, tensor in tensors.items())
+
+
+def peak_activation_bits(stages: Sequence[Stage]) -> int:
+    """Largest sum of live tensors while any stage runs: its inputs, its output, and what later stages still need."""
+    lives = lifetimes(stages)
+    return max(
+        sum(life.tensor.size_bits for life in lives if life.born <= index <= life.last) for index in range(len(stages))
+    )
+
+
+# --- which tensors stay on chip ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stay:
+    """A tensor that could stay on chip: when, how large, and how much energy it would save."""
+
+    name: str
+    born: int
+    last: int
+    bits: int
+    saving_pj: float
+
+
+def choose_resident(stays: Iterable[Stay], tiles: Sequence[Mapping[str, int]], capacity_bits: int) -> frozenset[str]:
+    """The tensors to keep: most energy saved among all choices that fit at every stage.
+
+    At a stage the memory holds each kept live tensor whole, and a tile for every other operand: `tiles[stage]` gives
+    the bits of a tile by tensor name (tiles that no tensor replaces under any other name). Exact as long as no more
+    than MAX_STATES sets of live tensors compete; beyond that the best are followed. Ties: see `preferred`.
+    """
+    by_birth: dict[int, list[Stay]] = defaultdict(list)
+    for stay in stays:
+        if stay.saving_pj > 0 and stay.bits <= capacity_bits:
+            by_birth[max(stay.born, 0)].append(stay)
+    # live set -> (energy saved, everything kept so far)
+    states: dict[frozenset[Stay], tuple[float, frozenset[str]]] = {frozenset(): (0.0, frozenset())}
+    for index, stage_tiles in enumerate(tiles):
+        for stay in by_birth[index]:
+            grown = {
+                live | {stay}: (saved + stay.saving_pj, kept | {stay.name}) for live, (saved, kept) in states.items()
+            }
+            states = {**states, **grown}
+        following: dict[frozenset[Stay], tuple[float, frozenset[str]]] = {}
+        for live, (saved, kept) in states.items():
+            names = {stay.name for stay in live}
+            held = sum(stay.bits for stay in live)
+            held += sum(bits for name, bits in stage_tiles.items() if name not in names)
+            if live and held > capacity_bits:
+                continue
+            later = frozenset(stay for stay in live if stay.last > index)
+            if later not in following or preferred((saved, kept), following[later]):
+                following[later] = (saved, kept)
+        ranked = sorted(following.items(), key=lambda item: (-item[1][0], sorted(item[1][1])))
+        states = dict(ranked[:MAX_STATES])
+        states.setdefault(frozenset(), following.get(frozenset(), (0.0, frozenset())))
+    return max(states.values(), key=lambda state: state[0])[1]
+
+
+def preferred(one: tuple[float, frozenset[str]], other: tuple[float, frozenset[str]]) -> bool:
+    """Whether a choice saves more; of two that save equally much, whether it keeps the first name they differ in."""
+    if one[0] != other[0] or one[1] == other[1]:
+        return one[0] > other[0]
+    return min(one[1] ^ other[1]) in one[1]

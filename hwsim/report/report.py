@@ -1,0 +1,169 @@
+"""What a run says, as data: JSON with a published schema.
+
+Numbers come from pricing/ unchanged; this file only arranges them. Every simplification behind them is listed under
+`assumptions`.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hwsim.machine.parts import Accelerator
+from hwsim.nest.text import entries
+from hwsim.network.layer import Layer
+from hwsim.network.workload import Workload
+from hwsim.pricing.layer import LayerCost
+from hwsim.pricing.network import NetworkCost
+from hwsim.search.result import Found
+
+SCHEMA_VERSION = 1
+SCHEMA_FILE = Path(__file__).parent / "report.schema.json"
+
+
+@dataclass(frozen=True)
+class Report:
+    """One network on one accelerator: costs, mappings, and what they rest on."""
+
+    workload: Workload
+    accelerator: Accelerator
+    cost: NetworkCost
+    found: Mapping[str, Found]
+    objective: str
+
+    @cached_property
+    def assumptions(self) -> list[str]:
+        """Every simplification and choice behind the numbers: of extractor, cost model, spec and search."""
+        spaces = Counter(found.certificate.space for found in self.found.values())
+        return [
+            *self.workload.notes,
+            *self.cost.assumptions,
+            *(f"spec: {note}" for note in self.accelerator.notes),
+            *(f"mapping search, {count} layers: {space}" for space, count in sorted(spaces.items())),
+            *self.distance_from_any_mapping,
+        ]
+
+    @property
+    def distance_from_any_mapping(self) -> list[str]:
+        """How much less any legal mapping could cost, by the certificates."""
+        gaps = [100 * found.certificate.any_tiles_gap for found in self.found.values()]
+        if not gaps:
+            return []
+        return [
+            f"no legal mapping, whatever its tile sizes, could have a lower {self.objective} by more than this: median "
+            f"{statistics.median(gaps):.2f} % of {len(gaps)} layers, at most {max(gaps):.2f} %"
+        ]
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What a reader must not overlook: uncosted operators first."""
+        uncosted = [
+            f"uncosted operator {item.op} ({item.name}, {item.elements:,} elements): its cost is missing here"
+            for item in self.workload.coverage.uncosted
+        ]
+        return [*uncosted, *self.cost.warnings]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-ready data; its schema is hwsim/report/report.schema.json."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "model": {"name": self.workload.name, "layers": len(self.workload)},
+            "accelerator": {
+                "name": self.accelerator.name,
+                "clock_mhz": self.accelerator.clock_mhz,
+                "node_nm": self.accelerator.node_nm,
+                "sources": list(self.accelerator.sources),
+            },
+            "objective": self.objective,
+            "totals": self.cost.totals.to_dict(),
+            "energy_pj_by_component": dict(self.cost.energy_pj_by_component),
+            "layers": [
+                self.layer_dict(layer, cost) for layer, cost in zip(self.workload, self.cost.layers, strict=True)
+            ],
+            "coverage": coverage_dict(self.workload),
+            "assumptions": self.assumptions,
+            "warnings": self.warnings,
+        }
+
+    def layer_dict(self, layer: Layer, cost: LayerCost) -> dict[str, Any]:
+        """One entry of `layers`."""
+        found = self.found.get(layer.name)
+        weight, activation, output, accumulator = layer.bits_key()
+        return {
+            "name": layer.name,
+            "op": layer.op,
+            "loops": layer.loops.as_dict(),
+            "bits": {"weight": weight, "input": activation, "output": output, "accumulator": accumulator},
+            "macs": layer.macs,
+            "energy_pj": {"total": cost.total_energy_pj, **cost.energy_pj},
+            "latency_cycles": cost.latency_cycles,
+            "cycles": dict(cost.cycles),
+            "bottleneck": cost.bottleneck,
+            "mac_mode": cost.mac_mode,
+            "mapping": list(entries(found.mapping)) if found else None,
+            "certificate": found.certificate.to_dict() if found else None,
+            "counts": counts_dict(found) if found else {},
+            "offset": cost.offset.to_dict(),
+            "resident": list(cost.resident),
+            "fused_into": cost.fused_into,
+        }
+
+    def to_json(self) -> str:
+        """The report as text; NaN or infinity would be a bug and raise."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One flat row per layer, for layers.csv and data frames; energies per component in pJ."""
+        components = [component for component, _ in self.cost.energy_pj_by_component]
+        rows: list[dict[str, Any]] = []
+        for layer, cost in zip(self.workload, self.cost.layers, strict=True):
+            weight, activation, output, accumulator = layer.bits_key()
+            energies = cost.energy_pj
+            rows.append(
+                {
+                    "name": layer.name,
+                    "op": layer.op,
+                    **layer.loops.as_dict(),
+                    "weight_bits": weight,
+                    "input_bits": activation,
+                    "output_bits": output,
+                    "accumulator_bits": accumulator,
+                    "macs": layer.macs,
+                    "energy_pj": cost.total_energy_pj,
+                    **{f"energy_{component}_pj": energies.get(component, 0.0) for component in components},
+                    "latency_cycles": cost.latency_cycles,
+                    "bottleneck": cost.bottleneck,
+                    "offset_class": cost.offset.kind,
+                }
+            )
+        return rows
+
+
+def counts_dict(found: Found) -> dict[str, dict[str, dict[str, int]]]:
+    """memory -> operand -> reads and writes, in elements, partial sums and finished outputs apart."""
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    for entry in found.counts.traffic:
+        operand = entry.operand if entry.kind != "partial" else f"{entry.operand}_partial"
+        place = counts.setdefault(entry.memory, {}).setdefault(operand, {"reads": 0, "writes": 0})
+        place["reads"] += entry.reads
+        place["writes"] += entry.writes
+    return counts
+
+
+def coverage_dict(workload: Workload) -> dict[str, Any]:
+    """Costed shares of the network, the operators that have no price, and those that cost nothing and why."""
+    shares, coverage = workload.shares, workload.coverage
+    return {
+        "macs_share": shares.macs,
+        "elements_share": shares.elements,
+        "operators_share": shares.operators,
+        "operators_total": coverage.ops_total,
+        "uncosted": [{"name": u.name, "op": u.op, "elements": u.elements} for u in coverage.uncosted],
+        "free": [{"op": f.op, "count": f.count, "why": f.why} for f in coverage.free],
+    }

@@ -1,0 +1,1 @@
+"""Lower bounds of a layer's cost: simple ones, in closed form, for every legal mapping."""

@@ -1,0 +1,212 @@
+"""The mappings of a network: every distinct layer is searched once, and the network is priced with them.
+
+Fewer bits never cost more: a search at narrow widths also considers what the next wider ones found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping as Map
+from typing import Any
+
+from hwsim.errors import HwsimError, SpecError
+from hwsim.machine.parts import Accelerator
+from hwsim.nest.count import count_accesses
+from hwsim.nest.legal import check, validate
+from hwsim.nest.mapping import Mapping
+from hwsim.network.layer import Layer, Tensor
+from hwsim.network.workload import Workload
+from hwsim.pricing.layer import price
+from hwsim.pricing.network import NetworkCost, price_network
+from hwsim.pricing.stages import effective_workload
+from hwsim.search.bounds.any_mapping import bound_of_all
+from hwsim.search.bounds.any_tiles import ROUNDS
+from hwsim.search.layer import search
+from hwsim.search.objective import Objective
+from hwsim.search.result import GIVEN, Certificate, Effortful, Found
+from hwsim.search.space.problem import Problem
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A mapping per layer with MACs, by name, and what the network costs under them."""
+
+    found: Map[str, Found]
+    cost: NetworkCost
+
+    def value(self, objective: Objective) -> float:
+        """What is minimised, over the network: pJ, cycles, or pJ*s."""
+        totals = self.cost.totals
+        return {"energy": totals.energy_pj, "latency": float(totals.latency_cycles), "edp": totals.edp_pj_s}[objective]
+
+    def costs_no_more_than(self, other: Plan) -> bool:
+        """Whether energy and traffic are both at most the other's."""
+        mine, theirs = self.cost.totals, other.cost.totals
+        return mine.energy_pj <= theirs.energy_pj and mine.traffic_bits <= theirs.traffic_bits
+
+
+def plan_network(
+    workload: Workload,
+    accelerator: Accelerator,
+    objective: Objective = "energy",
+    *,
+    gap: float = 0.0,
+    time_limit_s: float | None = None,
+    effort: Effortful = "quick",
+) -> Plan:
+    """The best plan found for a network. Raises InfeasibleMapping or CapabilityError as the search does.
+
+    `effort`, `gap` and `time_limit_s` (per layer) are the search's.
+    """
+    known: dict[tuple[object, ...], Found] = {}
+    best: Plan | None = None
+    for rung in ladder(workload):
+        try:
+            searched = search_network(
+                rung, accelerator, objective, gap=gap, time_limit_s=time_limit_s, effort=effort, known=known
+            )
+        except HwsimError:
+            if rung is workload:
+                raise
+            continue  # the machine does not run the wider widths
+        fresh = planned(rung, accelerator, searched)
+        best = fresh if best is None else better(rung, accelerator, objective, best, fresh)
+    assert best is not None
+    return best
+
+
+def better(workload: Workload, accelerator: Accelerator, objective: Objective, above: Plan, fresh: Plan) -> Plan:
+    """The best of: the mappings of the rung above, the fresh ones, and layer by layer whichever costs no more."""
+    handed = handed_down(workload, accelerator, above.found, fresh.found)
+    mixed = {name: winner(handed[name], found) for name, found in fresh.found.items()}
+    kept = planned(workload, accelerator, handed)
+    candidates = [plan for plan in (planned(workload, accelerator, mixed), fresh) if plan.costs_no_more_than(kept)]
+    return min([*candidates, kept], key=lambda plan: plan.value(objective))
+
+
+def handed_down(
+    workload: Workload, accelerator: Accelerator, above: Map[str, Found], fresh: Map[str, Found]
+) -> dict[str, Found]:
+    """The rung above's mappings, priced at this rung's widths; a mapping's counts do not depend on widths."""
+    handed: dict[str, Found] = {}
+    for name, layer in effective_workload(workload, accelerator.capabilities).items():
+        mapping = above[name].mapping
+        if mapping == fresh[name].mapping or validate(mapping, layer, accelerator):
+            handed[name] = fresh[name]
+            continue
+        cost = price(layer, above[name].counts, accelerator)
+        certificate = fresh[name].certificate.revalued(cost)
+        handed[name] = Found(mapping, above[name].counts, cost, certificate)
+    return handed
+
+
+def winner(handed: Found, fresh: Found) -> Found:
+    """The fresh mapping where it costs neither more energy nor more traffic by itself."""
+    cheaper = fresh.cost.total_energy_pj <= handed.cost.total_energy_pj
+    return fresh if cheaper and fresh.cost.traffic_bits <= handed.cost.traffic_bits else handed
+
+
+def planned(workload: Workload, accelerator: Accelerator, found: Map[str, Found]) -> Plan:
+    """A plan from given mappings."""
+    return Plan(found, price_network(workload, accelerator, {name: f.counts for name, f in found.items()}))
+
+
+def ladder(workload: Workload) -> list[Workload]:
+    """The workload at ever narrower widths, its own last: every tensor one rung of RUNGS at a time."""
+    rungs = [workload]
+    while True:
+        grown = rungs[0].map_tensors(one_rung_up)
+        if grown == rungs[0]:
+            return rungs
+        rungs.insert(0, grown)
+
+
+def one_rung_up(tensor: Tensor) -> Tensor:
+    """The tensor at the next wider rung; unchanged at the top."""
+    higher = [rung for rung in RUNGS if rung > tensor.bits]
+    return dataclasses.replace(tensor, bits=higher[0]) if higher else tensor
+
+
+RUNGS: tuple[int, ...] = (1, 2, 4, 8)  # widths whose searches hand their mapping down to narrower ones
+
+
+# --- whole networks ---------------------------------------------------------------------------------------------------
+
+
+def search_key(layer: Layer) -> tuple[object, ...]:
+    """Layers with equal keys have the same search."""
+    return (layer.shape_key(), layer.bits_key(), layer.bias, layer.weight and layer.weight.scales, layer.padding_policy)
+
+
+def wider(layer: Layer) -> Layer | None:
+    """The layer at the next wider rung of RUNGS; None where every operand is at the top."""
+
+    def up(tensor: Tensor) -> Tensor:
+        higher = [rung for rung in RUNGS if rung > tensor.bits]
+        return dataclasses.replace(tensor, bits=higher[0]) if higher else tensor
+
+    assert layer.weight is not None
+    grown = dataclasses.replace(
+        layer, weight=up(layer.weight), inputs=tuple(up(t) for t in layer.inputs), output=up(layer.output)
+    )
+    return None if grown == layer else grown
+
+
+def search_ladder(
+    layer: Layer, accelerator: Accelerator, objective: Objective, known: dict[tuple[object, ...], Found], **options: Any
+) -> Found:
+    """`search`, with the mapping of the next wider widths among the candidates: fewer bits never cost more."""
+    key = search_key(layer)
+    if key not in known:
+        seeds: list[Mapping] = []
+        above = wider(layer)
+        if above is not None:
+            try:
+                seeds.append(search_ladder(above, accelerator, objective, known, **options).mapping)
+            except HwsimError:
+                seeds = []
+        known[key] = search(layer, accelerator, objective, seeds=seeds, **options)
+    return known[key]
+
+
+def search_network(
+    workload: Workload,
+    accelerator: Accelerator,
+    objective: Objective = "energy",
+    *,
+    gap: float = 0.0,
+    time_limit_s: float | None = None,
+    effort: Effortful = "quick",
+    known: dict[tuple[object, ...], Found] | None = None,
+) -> dict[str, Found]:
+    """A mapping for every layer with MACs, by name; identical layers are searched once.
+
+    `known` carries results from one call to the next (same accelerator, objective and limits).
+    """
+    known = {} if known is None else known
+    found: dict[str, Found] = {}
+    for name, layer in effective_workload(workload, accelerator.capabilities).items():
+        result = search_ladder(layer, accelerator, objective, known, gap=gap, time_limit_s=time_limit_s, effort=effort)
+        found[name] = dataclasses.replace(result, cost=dataclasses.replace(result.cost, name=name))
+    return found
+
+
+def given_mappings(workload: Workload, accelerator: Accelerator, mappings: Map[str, Mapping]) -> dict[str, Found]:
+    """Exact counts and prices of given mappings, one per layer with MACs; InfeasibleMapping where one is illegal."""
+    found: dict[str, Found] = {}
+    layers = effective_workload(workload, accelerator.capabilities)
+    missing = [name for name in layers if name not in mappings]
+    unknown = [name for name in mappings if name not in layers]
+    if missing or unknown:
+        raise SpecError(
+            [f"layer {name}: no mapping given for it" for name in missing]
+            + [f"mapping of {name!r}: the workload has no such layer with MACs" for name in unknown]
+        )
+    for name, layer in layers.items():
+        check(mappings[name], layer, accelerator)
+        counts = count_accesses(layer, mappings[name], accelerator)
+        cost = price(layer, counts, accelerator)
+        bound = bound_of_all(Problem(layer, accelerator), "energy", (mappings[name], counts, cost), ROUNDS)
+        certificate = Certificate("energy", cost.total_energy_pj, bound, 1, 1, GIVEN, any_tiles_bound=bound)
+        found[name] = Found(mappings[name], counts, cost, certificate)
+    return found

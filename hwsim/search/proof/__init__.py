@@ -1,0 +1,1 @@
+"""Proven mappings: the kernel in C, the search over unrollings around it, longer loops after it."""

@@ -1,0 +1,262 @@
+"""The C kernel of the certified search: compiled with the package or at its first use (`compiler`).
+
+Without a working compiler `open_kernel` gives None and the search runs in numpy (`certify_numpy`), slower but equal.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsim.machine.parts import OPERANDS
+from hwsim.nest.points import Ints
+from hwsim.search.proof import compiler
+from hwsim.search.space.paths import CheapestPath, Step
+from hwsim.search.space.prices import Linear, Prices, crossings_of
+from hwsim.search.space.problem import Crossing, Problem, window_ranks
+
+# As in kernel/state.h; a problem beyond these is left to numpy.
+DIMS, ARRAYS, CROSSINGS, HOLDERS, POOLS, SLOTS, POINTS, TABLES = 8, 6, 64, 8, 6, 4, 32 * 64, 6
+LEVELS = ARRAYS + 1
+PATH = 4096
+SETTLE, PASS, NOTHING = 1000, 2000, 3000  # codes of a path's actions; smaller ones are steps
+
+
+class CrossingC(ctypes.Structure):
+    """`Crossing` of kernel/state.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("operand", "child", "parent", "inner", "outer")),
+        *((name, ctypes.c_int32) for name in ("forgets", "latch", "pool")),
+        *((name, ctypes.c_double) for name in ("capacity", "bits", "word")),
+    )  # fmt: skip
+
+
+class ProblemC(ctypes.Structure):
+    """`Problem` of kernel/state.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("dims", "arrays", "crossings", "pools", "ranks", "remainders")),
+        ("extent", ctypes.c_int32 * DIMS),
+        ("relevant", ctypes.c_int32 * 3),
+        ("latched", ctypes.c_int32 * 3),
+        ("holders", ctypes.c_int32 * 3),
+        ("segment", (ctypes.c_int32 * HOLDERS) * 3),
+        ("rank_dim", (ctypes.c_int32 * 2) * 2),
+        ("coefficient", (ctypes.c_int32 * 2) * 2),
+        ("pool_bits", ctypes.c_double * POOLS),
+        ("crossing", CrossingC * CROSSINGS),
+    )  # fmt: skip
+
+
+class TableC(ctypes.Structure):
+    """`Table` of kernel/state.h."""
+
+    _fields_ = (
+        ("kind", ctypes.c_int32),
+        ("unused", ctypes.c_int32),
+        ("energy", ctypes.c_double),
+        ("time", ctypes.c_double),
+        ("price", ((ctypes.c_double * LEVELS) * (LEVELS + 1)) * CROSSINGS),
+        ("constant", (ctypes.c_double * (LEVELS + 1)) * CROSSINGS),
+    )
+
+
+class Kernel:
+    """A problem handed to the C kernel."""
+
+    def __init__(self, problem: Problem, library: ctypes.CDLL, remainders: bool) -> None:
+        self.problem, self.library = problem, library
+        self.crossings, described = described_problem(problem)
+        described.remainders = remainders
+        self.handle = ctypes.c_void_p(library.mapper_open(ctypes.byref(described)))
+        if not self.handle:
+            raise MemoryError("the search kernel found no room for the stages of this machine")
+        self.tables = 0
+        self.known: dict[Prices, TableC] = {}
+
+    def __del__(self) -> None:
+        if getattr(self, "handle", None):
+            self.library.mapper_close(self.handle)
+
+    def bounds(self, spatial: Ints, spacing: Ints, steps: Ints | None = None) -> tuple[NDArray[np.float64], int]:
+        """([unrolling, table]: least sums with the windows of each input alone, points covered).
+
+        Infinite where nothing fits, -infinity where the lattice is too large. `steps` [unrolling, dim]: temporal
+        iterations of dims that take more than they need.
+        """
+        found = np.empty((len(spatial), self.tables))
+        needed = np.zeros((len(spatial), len(self.problem.dims)))
+        given = (spatial, spacing, needed if steps is None else steps)
+        left, right, more = (np.ascontiguousarray(a, dtype=np.int32) for a in given)
+        covered = self.library.mapper_bounds(
+            self.handle, len(found), left.ctypes.data, right.ctypes.data, more.ctypes.data, found.ctypes.data
+        )
+        return found, int(covered)
+
+    def set_tables(self, tables: Sequence[tuple[Prices, Linear]]) -> None:
+        """The sums that `bounds` and `path` use from now on."""
+        for prices, linear in tables:
+            if prices not in self.known:
+                self.known[prices] = table(prices, linear)
+        self.tables = len(tables)
+        together = (TableC * len(tables))(*(self.known[prices] for prices, _ in tables))
+        self.library.mapper_tables(self.handle, len(tables), together)
+
+    def path(
+        self, spatial: Ints, spacing: Ints, steps: Ints, offsets: NDArray[np.float64], idle_pj: float, cutoff: float,
+        nodes: int,
+    ) -> CheapestPath:  # fmt: skip
+        """The cheapest path of one unrolling below a cutoff; windows, distances and shared memories exact.
+
+        `steps` as in `bounds`. `offsets` are added to the sums of the tables; `idle_pj` per cycle counts in products.
+        """
+        left, right, more = (np.ascontiguousarray(a, dtype=np.int32) for a in (spatial, spacing, steps))
+        value, length, visited = ctypes.c_double(), ctypes.c_int32(PATH), ctypes.c_int64()
+        actions, loops = (ctypes.c_int32 * PATH)(), (ctypes.c_int32 * 80)()
+        status = self.library.mapper_path(
+            self.handle, left.ctypes.data, right.ctypes.data, more.ctypes.data, offsets.ctypes.data, idle_pj, cutoff,
+            nodes, ctypes.byref(value), actions, ctypes.byref(length), loops, ctypes.byref(visited),
+        )  # fmt: skip
+        if status == 1:
+            return CheapestPath(math.inf, (), visited.value)
+        if status:
+            return CheapestPath(value.value if status == 2 else 0.0, (), visited.value)
+        found = tuple(self.step(action, loops) for action in actions[: length.value] if action != NOTHING)
+        return CheapestPath(value.value, found, visited.value)
+
+    def step(self, action: int, loops: ctypes.Array[ctypes.c_int32]) -> Step:
+        """An action of the kernel."""
+        if action >= PASS:
+            return Step(array=action - PASS)
+        if action >= SETTLE:
+            return Step(crossing=self.crossings[action - SETTLE])
+        return Step(int(loops[2 * action]), int(loops[2 * action + 1]))
+
+
+def table(prices: Prices, linear: Linear) -> TableC:
+    """Prices as the kernel reads them: its groups reach LEVELS, the one that is not divided being the last."""
+    found = TableC(kind=prices.kind, energy=prices.weights[0], time=prices.weights[1])
+    price, constant = np.ctypeslib.as_array(found.price), np.ctypeslib.as_array(found.constant)
+    count, groups, levels = linear.price.shape
+    for mine, theirs in zip((*range(groups - 1), LEVELS), range(groups), strict=True):
+        price[:count, mine, :levels] = linear.price[:, theirs]
+        constant[:count, mine] = linear.constant[:, theirs]
+    return found
+
+
+def open_kernel(problem: Problem, remainders: bool = False) -> Kernel | None:
+    """The kernel for a problem, its unrollings with remainders or without.
+
+    None without a compiler, or where the problem is larger than its tables.
+    """
+    library = compiled()
+    return Kernel(problem, library, remainders) if library is not None and has_kernel(problem) else None
+
+
+def has_kernel(problem: Problem) -> bool:
+    """Whether `open_kernel` gives one."""
+    return compiled() is not None and fits(problem)
+
+
+def fits(problem: Problem) -> bool:
+    """Whether the kernel's fixed tables hold the problem."""
+    reach = 0
+    for rank, _ in window_ranks(problem):
+        bounds = problem.layer.loops.as_dict()
+        reach = max(reach, sum(coefficient * bounds[dim] for dim, coefficient in rank.terms))
+    crossings = sum(len(pairs) for pairs in problem.crossings.values())
+    return (
+        len(problem.dims) <= DIMS
+        and len(problem.arrays) <= ARRAYS
+        and crossings <= CROSSINGS
+        and max(len(holders) for holders in problem.holders.values()) < HOLDERS
+        and len(problem.holders["input"]) <= SLOTS
+        and len(pools(problem)) <= POOLS
+        and reach < POINTS
+    )
+
+
+def pools(problem: Problem) -> list[str]:
+    """Shared memories that could be too small for all their operands together."""
+    found = {c.pool for pairs in problem.crossings.values() for c in pairs.values() if c.pool and c.capacity_bits}
+    return sorted(found)
+
+
+def described_problem(problem: Problem) -> tuple[list[Crossing], ProblemC]:
+    """The crossings in the kernel's order, and the problem as it reads it."""
+    shared = pools(problem)
+    p = ProblemC(dims=len(problem.dims), arrays=len(problem.arrays), pools=len(shared))
+    memories = {memory.name: memory for memory in problem.accelerator.memories}
+    for e, extent in enumerate(problem.extents):
+        p.extent[e] = extent
+    for i, name in enumerate(shared):
+        memory = memories[name]
+        p.pool_bits[i] = (memory.size_bits or 0) - sum(size for _, size in memory.partitions)
+    for i, (rank, pair) in enumerate(window_ranks(problem)):
+        p.ranks = i + 1
+        for t in range(2):
+            p.rank_dim[i][t], p.coefficient[i][t] = pair[t], rank.terms[t][1]
+    for x, operand in enumerate(OPERANDS):
+        reuse = problem.irrelevant_axes(operand)
+        p.relevant[x] = sum(1 << e for e in range(len(problem.dims)) if e not in reuse)
+        p.latched[x] = problem.latched(operand)
+        p.holders[x] = len(problem.holders[operand])
+        for place, memory in enumerate(problem.holders[operand]):
+            p.segment[x][place + 1] = problem.segments[memory.name]
+    known = crossings_of(problem)
+    places = [place for pairs in problem.crossings.values() for place in pairs]
+    for q, crossing, (child, parent) in zip(p.crossing[: len(known)], known, places, strict=True):
+        x = OPERANDS.index(crossing.operand)
+        q.operand, q.child, q.parent = x, child + 1, parent + 1
+        q.inner, q.outer = crossing.segment, crossing.parent_segment
+        q.forgets = child < 0 and not problem.latched(crossing.operand)
+        q.latch = child < 0 and problem.latched(crossing.operand)
+        q.pool = shared.index(crossing.pool) if crossing.pool in shared else -1
+        q.capacity = math.inf if crossing.capacity_bits is None else crossing.capacity_bits
+        if q.pool >= 0:
+            q.capacity = p.pool_bits[q.pool]
+        q.bits = crossing.bits_per_element
+        q.word = memories[crossing.child].word_bits if child >= 0 else 1.0
+    p.crossings = len(known)
+    return known, p
+
+
+# --- loading ----------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def compiled() -> ctypes.CDLL | None:
+    """The kernel compiled for this machine, or None without a working compiler."""
+    if os.environ.get("HWSIM_KERNEL") == "numpy":
+        return None
+    for path in compiler.compiled_files():
+        try:
+            return declared(ctypes.CDLL(str(path)))
+        except OSError:
+            continue
+    return None
+
+
+def declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    """The library with the types of its functions."""
+    pointer, whole, wide, real = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double
+    library.mapper_sizes.argtypes, library.mapper_sizes.restype = [whole], wide
+    if [library.mapper_sizes(i) for i in range(3)] != [ctypes.sizeof(c) for c in (ProblemC, CrossingC, TableC)]:
+        raise OSError("the compiled kernel and this file disagree on its structures")
+    library.mapper_open.argtypes, library.mapper_open.restype = [pointer], pointer
+    library.mapper_close.argtypes, library.mapper_close.restype = [pointer], None
+    library.mapper_tables.argtypes, library.mapper_tables.restype = [pointer, whole, pointer], None
+    library.mapper_bounds.argtypes = [pointer, wide, pointer, pointer, pointer, pointer]
+    library.mapper_bounds.restype = wide
+    library.mapper_path.argtypes = [
+        pointer, pointer, pointer, pointer, pointer, real, real, wide, pointer, pointer, pointer, pointer, pointer,
+    ]  # fmt: skip
+    library.mapper_path.restype = whole
+    return library

@@ -1,0 +1,1 @@
+"""Good mappings in milliseconds, unproven."""

@@ -1,0 +1,187 @@
+"""Unrollings solved together: their lattices share a shape, and every quantity is one array with a row each.
+
+`visits` and `energy` say what a crossing costs when it settles at each lattice point, `elements` how large the tile is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping as Map
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsim.machine.parts import Operand
+from hwsim.nest.points import Ints, Rank, united_new, window
+from hwsim.search.space.lattice import Costs, Lattices
+from hwsim.search.space.problem import Crossing, Problem
+
+Shares = Map[tuple[str, Operand], Costs]  # (memory, operand) -> bits its tile may take there, one per row
+
+
+@dataclass
+class Batch:
+    """Unrollings whose lattices share a shape. `spatial[row, j, e]`: factor of dim e on array j (innermost first).
+
+    `spacing[row, j, e]`: temporal extent that dim e must have reached when array j is passed, where the distance of its
+    elements matters (`certify.spacings`); 0: any.
+    """
+
+    problem: Problem
+    lattices: Lattices
+    spatial: Ints
+    spacing: Ints | None = None
+
+    @cached_property
+    def rows(self) -> int:
+        """Number of unrollings."""
+        return len(self.spatial)
+
+    @cached_property
+    def inside(self) -> Ints:
+        """[row, level, e]: product of the factors of the arrays below that level."""
+        ones = np.ones((self.rows, 1, self.spatial.shape[2]), dtype=np.int64)
+        return np.concatenate([ones, np.cumprod(self.spatial, axis=1)], axis=1)
+
+    @cached_property
+    def place(self) -> dict[str, int]:
+        """Axis of every active dim."""
+        return {dim: axis for axis, dim in enumerate(self.problem.dims)}
+
+    def spread(self, values: Costs, dims: tuple[int, ...]) -> Costs:
+        """Broadcastable form of (rows, one axis per dim in ascending order)."""
+        shape = [values.shape[0]] + [1] * len(self.problem.dims)
+        for dim, length in zip(dims, values.shape[1:], strict=True):
+            shape[dim + 1] = length
+        return values.reshape(shape)
+
+    def tiles(self, dim: int, level: int) -> Ints:
+        """(rows, sizes): extent of a dim below `level` for every lattice size."""
+        return self.lattices.sizes[dim] * self.inside[:, level, dim][:, None]
+
+    def window_pair(self, rank: Rank) -> tuple[int, int] | None:
+        """Axes of a rank with two active dims."""
+        active = [self.place[dim] for dim in rank.dims if dim in self.place]
+        return (active[0], active[1]) if len(active) == 2 else None
+
+    def visits(self, operand: Operand, level: int, child: int) -> Costs:
+        """V_level for every settle point of a child inside `child` arrays (broadcastable over the lattices)."""
+        key = (operand, level, child if self.spacing is not None else 0)
+        if key not in self._visits:
+            self._visits[key] = self._count_visits(operand, level, child)
+        return self._visits[key]
+
+    @cached_property
+    def _visits(self) -> dict[tuple[str, int, int], Costs]:
+        return {}
+
+    def distance(self, row: int, dim: int, child: int, level: int, tile: int) -> int:
+        """Distance of the elements of the arrays between `child` and `level` along a dim; as tiles stand side by side
+        unless the spacing of the row says otherwise."""
+        if self.spacing is not None:
+            for array in range(child, level):
+                if self.spacing[row, array, dim] and self.spatial[row, array, dim] > 1:
+                    return int(self.spacing[row, array, dim] * self.inside[row, child, dim])
+        return tile
+
+    def _count_visits(self, operand: Operand, level: int, child: int) -> Costs:
+        problem = self.problem
+        result = np.ones((self.rows,) + (1,) * len(problem.dims))
+        for dim in problem.irrelevant_axes(operand):
+            blocks = -(-problem.extents[dim] // self.tiles(dim, level))
+            result = result * self.spread(blocks.astype(np.float64), (dim,))
+        for rank in problem.ranks[operand]:
+            pair = self.window_pair(rank)
+            if pair is None:
+                result *= math.prod(problem.extents[self.place[dim]] for dim in rank.dims if dim in self.place)
+            else:
+                sums = self.window_sum(rank, pair, level)
+                if self.spacing is not None and level > child:
+                    sums = self.spaced_sum(rank, pair, child, level, sums)
+                result = result * self.spread(sums, pair)
+        return result
+
+    def spaced_sum(self, rank: Rank, pair: tuple[int, int], child: int, level: int, sums: Costs) -> Costs:
+        """`window_sum` where rows fix how far apart array elements stand (perfect factors)."""
+        assert self.spacing is not None
+        (_, a), (_, b) = rank.terms
+        result = sums.copy()
+        for row in range(self.rows):
+            if not self.spacing[row][child:level][:, list(pair)].any():
+                continue
+            own, united = self.inside[row, child], self.inside[row, level] // self.inside[row, child]
+            for i, x in enumerate((self.lattices.sizes[pair[0]][row] * own[pair[0]]).tolist()):
+                for j, y in enumerate((self.lattices.sizes[pair[1]][row] * own[pair[1]]).tolist()):
+                    blocks = self.problem.extents[pair[0]] // (x * int(united[pair[0]]))
+                    blocks *= self.problem.extents[pair[1]] // (y * int(united[pair[1]]))
+                    apart = [self.distance(row, pair[0], child, level, x), self.distance(row, pair[1], child, level, y)]
+                    found = united_new(
+                        a, x, b, y, int(united[pair[0]]), int(united[pair[1]]), None, (apart[0], apart[1])
+                    )
+                    result[row, i, j] = blocks * found
+        return result
+
+    def window_sum(self, rank: Rank, pair: tuple[int, int], level: int) -> Costs:
+        """(rows, sizes, sizes): points of a two-dim rank summed over all blocks of both dims."""
+        total = np.zeros((1, 1, 1))
+        for p, p_count in pieces(self.problem.extents[pair[0]], self.tiles(pair[0], level)):
+            for r, r_count in pieces(self.problem.extents[pair[1]], self.tiles(pair[1], level)):
+                points = window(rank, p[:, :, None], r[:, None, :])
+                total = total + points * (p_count[:, :, None] * r_count[:, None, :])
+        return total.astype(np.float64)
+
+    def energy(self, crossing: Crossing) -> Costs:
+        """pJ of a crossing for every settle point."""
+        fixed = crossing.first_pj * self.problem.elements(crossing.operand)
+        total: Costs = np.full((1,) * (len(self.problem.dims) + 1), fixed)
+        for offset, price in enumerate(crossing.prices):
+            if price:
+                level = crossing.segment + offset
+                total = total + price * self.visits(crossing.operand, level, crossing.segment)
+        return total
+
+    def elements(self, operand: Operand, level: int) -> Costs:
+        """Elements of the operand's tile below `level` for every point, cut at the layer's bounds."""
+        problem = self.problem
+        result = np.ones((self.rows,) + (1,) * len(problem.dims))
+        for rank in problem.ranks[operand]:
+            active = [self.place[dim] for dim in rank.dims if dim in self.place]
+            cut = [np.minimum(self.tiles(dim, level), problem.extents[dim]) for dim in active]
+            if len(active) == 1:
+                result = result * self.spread(cut[0].astype(np.float64), (active[0],))
+            elif len(active) == 2:
+                points = window(rank, cut[0][:, :, None], cut[1][:, None, :])
+                result = result * self.spread(points.astype(np.float64), (active[0], active[1]))
+        return result
+
+    def fits(self, operand: Operand, child: str, crossing: Crossing, shares: Shares) -> NDArray[np.bool_] | None:
+        """Where the operand's tile fits into its holder; None where it always does."""
+        if child == "mac":
+            return self.elements(operand, 0) <= 1 if self.problem.latched(operand) else None
+        if crossing.capacity_bits is None:
+            return None
+        limit: float | Costs = crossing.capacity_bits
+        share = shares.get((child, operand))
+        if share is not None:
+            limit = np.minimum(share, limit).reshape(self.rows, *([1] * len(self.problem.dims)))
+        return self.elements(operand, crossing.segment) * crossing.bits_per_element <= limit
+
+    def settle_cost(self, crossing: Crossing, shares: Shares) -> Costs:
+        """Energy of one crossing where its tile fits, infinite elsewhere."""
+        value = self.energy(crossing)
+        if crossing.child == "mac" and not self.problem.latched(crossing.operand):
+            return value[(slice(None), *([slice(0, 1)] * len(self.problem.dims)))]  # no tile: every step reads anew
+        fits = self.fits(crossing.operand, crossing.child, crossing, shares)
+        return value if fits is None else np.where(fits, value, np.inf)
+
+
+def pieces(extent: int, tiles: Ints) -> list[tuple[Ints, Ints]]:
+    """(size, how many) of the blocks of a dim cut every `tiles`: full ones and the remainder."""
+    tiles = np.minimum(tiles, extent)
+    full = extent // tiles
+    rest = extent - full * tiles
+    if not rest.any():
+        return [(tiles, full)]
+    return [(tiles, full), (np.maximum(rest, 1), (rest > 0).astype(np.int64))]

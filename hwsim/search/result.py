@@ -1,0 +1,87 @@
+"""What a search of one layer returns: mapping, counts, price, and a certificate of how good it is proven to be."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hwsim.nest.counts import Counts
+from hwsim.nest.mapping import Mapping
+from hwsim.pricing.layer import LayerCost
+from hwsim.search.objective import Objective, value_of
+
+Effortful = Literal["quick", "perfect", "proven", "auto"]
+ROUNDING = 1e-6  # of a bound that counts as reached: entries of a bill are kept on a grid
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How good a mapping is proven to be: `value` and `lower_bound` in the objective's unit (pJ, cycles, pJ*cycles).
+
+    No mapping of `space` has an objective below `lower_bound`; gap = value/lower_bound - 1. No legal mapping at all,
+    whatever its tile sizes, has one below `any_tiles_bound`. `covered`: lattice points the search accounted for;
+    `priced`: mappings priced exactly. `exhaustive`: the search ended by itself. `root_bound`: what a proof knew when
+    it had priced one mapping, after `root_seconds`; 0 without a proof.
+    """
+
+    objective: Objective
+    value: float
+    lower_bound: float
+    covered: int
+    priced: int
+    space: str
+    exhaustive: bool = False
+    seconds: float = 0.0
+    root_bound: float = 0.0
+    root_seconds: float = 0.0
+    any_tiles_bound: float = 0.0
+
+    @property
+    def gap(self) -> float:
+        """Relative distance to the bound."""
+        return max(0.0, self.value / self.lower_bound - 1.0) if self.lower_bound > 0 else 0.0
+
+    @property
+    def any_tiles_gap(self) -> float:
+        """Relative distance to what holds for every legal mapping."""
+        return max(0.0, self.value / self.any_tiles_bound - 1.0) if self.any_tiles_bound > 0 else 0.0
+
+    def revalued(self, cost: LayerCost) -> Certificate:
+        """The same bound beside another mapping's cost."""
+        return dataclasses.replace(self, value=value_of(cost, self.objective), exhaustive=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the report."""
+        found = dataclasses.asdict(self)
+        del found["seconds"], found["root_seconds"]
+        return {**found, "gap": self.gap, "any_tiles_gap": self.any_tiles_gap}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A mapping with its exact counts, its price and its certificate."""
+
+    mapping: Mapping
+    counts: Counts
+    cost: LayerCost
+    certificate: Certificate
+
+
+SPACE = (
+    "declared subset: unrollings that head a ranking by traffic or cycles, for each the cheapest chain of tiles over "
+    "divisors of the (padded) extents, uneven cuts and allowed bypasses, a few loop orders; the bound holds for "
+    "all legal mappings"
+)
+ORDERS = "every order of temporal loops, every place of every hold, every allowed bypass"
+PROVEN: dict[Effortful, str] = {
+    "quick": SPACE,
+    "perfect": f"perfect factors: every spatial unrolling, {ORDERS}; mappings with remainders are tried but not "
+    "covered by the bound",
+    "proven": "remainders of unrollings included: every spatial unrolling, where it divides and where it does not (on "
+    "one array, the fewest elements for its steps), windows as well; temporal loops divide the steps that are left; "
+    f"{ORDERS}; not covered: tiles of weights and outputs that an idle array element keeps while others reload theirs, "
+    "and temporal loops with remainders (tried)",
+}
+EVERYTHING = "every legal mapping, whatever its tile sizes"
+GIVEN = "given mapping, not searched; the bound holds for all legal mappings"

@@ -1,0 +1,258 @@
+"""One layer on one accelerator as the search sees it: who holds what, and the price of an element that moves.
+
+Every operand has a chain of holders from the outermost memory down to the MAC, some of which it may bypass. A
+`Crossing` is one possible neighbouring pair (parent, child) of that chain. Its energy is linear in the visits V_j:
+elements that pass level j between child and parent (j counts the arrays inside it), summed over instances and time:
+energy = sum_j price_j * V_j + constant. V_j = |operand| * product over irrelevant dims of the blocks they are cut into.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from hwsim.machine.parts import OPERANDS, Accelerator, Array, Memory, Operand
+from hwsim.nest.counts import Kind
+from hwsim.nest.legal import accumulates_only
+from hwsim.nest.points import Rank, operand_ranks, relevant_dims, tile_elements
+from hwsim.network.layer import DIMS, Layer
+from hwsim.pricing.moves import Direction
+from hwsim.pricing.unit_prices import UnitPrices, unit_prices
+
+REDUCTION = ("C", "R", "S")
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """One (parent, child) pair of an operand's chain.
+
+    `segment`, `parent_segment`: arrays inside the child and inside the parent. `prices`: pJ per element at level j of
+    segment..parent_segment. For outputs V counts updates; `first_pj` is charged once per output (its first visit needs
+    no return, its last may be narrower), `back_pj` is what one return of a partial sum costs, `saved_pj` the returns
+    below the child that every further child saves.
+    `capacity`: elements of the child's tile, `pool`: (memory, bits per element, capacity in bits) where it is shared.
+    """
+
+    operand: Operand
+    child: str  # memory name, or "mac"
+    parent: str
+    segment: int
+    parent_segment: int
+    prices: tuple[float, ...]
+    first_pj: float
+    back_pj: float
+    saved_pj: float
+    capacity_bits: int | None
+    bits_per_element: float
+    pool: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(operand, child)."""
+        return (self.operand, self.child)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A layer on an accelerator, compiled for searching."""
+
+    layer: Layer
+    accelerator: Accelerator
+
+    @cached_property
+    def dims(self) -> tuple[str, ...]:
+        """Loop names longer than one (at least one)."""
+        extents = self.layer.loops.as_dict()
+        return tuple(dim for dim in DIMS if extents[dim] > 1) or ("K",)
+
+    @cached_property
+    def extents(self) -> tuple[int, ...]:
+        """Bounds of `dims`."""
+        bounds = self.layer.loops.as_dict()
+        return tuple(bounds[dim] for dim in self.dims)
+
+    @cached_property
+    def arrays(self) -> tuple[Array, ...]:
+        """Arrays, innermost first."""
+        return tuple(reversed(self.accelerator.arrays))
+
+    @cached_property
+    def ranks(self) -> dict[Operand, tuple[Rank, ...]]:
+        """Ranks of every operand."""
+        return {operand: operand_ranks(self.layer, operand) for operand in OPERANDS}
+
+    @cached_property
+    def reuse_axes(self) -> dict[Operand, tuple[int, ...]]:
+        """Per operand the axes (positions in `dims`) of the loops that reuse it."""
+        found: dict[Operand, tuple[int, ...]] = {}
+        for operand in OPERANDS:
+            relevant = relevant_dims(operand)
+            found[operand] = tuple(axis for axis, dim in enumerate(self.dims) if dim not in relevant)
+        return found
+
+    def irrelevant_axes(self, operand: Operand) -> tuple[int, ...]:
+        """Axes of the loops that reuse the operand."""
+        return self.reuse_axes[operand]
+
+    @cached_property
+    def segments(self) -> dict[str, int]:
+        """Arrays inside every memory; 0 for the MAC."""
+        found: dict[str, int] = {"mac": 0}
+        inside = 0
+        for node in reversed(self.accelerator.hierarchy):
+            if isinstance(node, Array):
+                inside += 1
+            else:
+                found[node.name] = inside
+        return found
+
+    @cached_property
+    def holders(self) -> dict[Operand, tuple[Memory, ...]]:
+        """Memories that may hold an operand, innermost first; the last is the outermost memory."""
+        memories = tuple(reversed(self.accelerator.memories))
+        return {operand: tuple(m for m in memories if operand in m.keeps) for operand in OPERANDS}
+
+    @cached_property
+    def crossings(self) -> dict[Operand, dict[tuple[int, int], Crossing]]:
+        """Per operand every possible (child, parent) by position in `holders`; child -1 is the MAC."""
+        return {operand: self.pairs(operand, len(holders)) for operand, holders in self.holders.items()}
+
+    def pairs(self, operand: Operand, count: int) -> dict[tuple[int, int], Crossing]:
+        """Crossings among the innermost `count` holders; all memories between the two must be ones it may bypass."""
+        holders = self.holders[operand]
+        found: dict[tuple[int, int], Crossing] = {}
+        for child in range(-1, count - 1):
+            for parent in range(child + 1, count):
+                key = (operand, child, parent)
+                if key not in self.priced:
+                    self.priced[key] = self.price(operand, holders[parent], holders[child] if child >= 0 else None)
+                found[child, parent] = self.priced[key]
+                if operand not in holders[parent].bypass:
+                    break
+        return found
+
+    @cached_property
+    def priced(self) -> dict[tuple[Operand, int, int], Crossing]:
+        """Cache of `pairs`."""
+        return {}
+
+    @cached_property
+    def sizes(self) -> dict[Operand, int]:
+        """Points of every operand that the layer touches."""
+        bounds = self.layer.loops.as_dict()
+        return {operand: tile_elements(self.layer, operand, bounds) for operand in OPERANDS}
+
+    def elements(self, operand: Operand) -> int:
+        """Points of the operand that the layer touches."""
+        return self.sizes[operand]
+
+    def main_chain(self, operand: Operand) -> tuple[Crossing, ...]:
+        """The operand's crossings when nothing is bypassed, innermost first."""
+        pairs = self.crossings[operand]
+        return tuple(pairs[i, i + 1] for i in range(-1, len(self.holders[operand]) - 1))
+
+    @cached_property
+    def unit(self) -> UnitPrices:
+        """Prices per count of this layer at its bits."""
+        return unit_prices(self.layer, self.accelerator)
+
+    def access(self, memory: Memory, operand: Operand, kind: Kind, direction: Direction) -> float:
+        """pJ per element read from or written to a memory."""
+        return self.unit.traffic_pj[memory.name, operand, kind, direction]
+
+    def hop(self, array: int, operand: Operand, kind: Kind) -> float:
+        """pJ per element that passes an array (innermost is 0)."""
+        return self.unit.hop_pj[self.arrays[array].name, operand, kind]
+
+    def price(self, operand: Operand, parent: Memory, child: Memory | None) -> Crossing:
+        """The crossing between two holders, with its prices per element at every level between them."""
+        inner = 0 if child is None else self.segments[child.name]
+        outer = self.segments[parent.name]
+        # level[j]: the level whose V counts what passes array inner + j once multicast or reduction merged it
+        level = [0]
+        for j in range(inner, outer):
+            level.append(j - inner + 1 if self.merges(operand, j) else level[-1])
+        kind: Kind = "partial" if operand == "output" else "code"
+        prices = [0.0] * (outer - inner + 1)
+        for j in range(inner, outer):
+            prices[level[j - inner]] += self.hop(j, operand, kind)
+        first = back = saved = 0.0
+        if operand == "output":
+            first, back, saved = self.output_prices(parent, child, prices, range(inner, outer))
+        else:
+            prices[level[-1]] += self.access(parent, operand, kind, "read")
+            if child is not None:
+                prices[0] += self.access(child, operand, kind, "write")
+        capacity, pool = self.capacity(operand, child)
+        bits = 0.0 if child is None else self.unit.port_bits[child.name, operand, kind, "write"]
+        name = "mac" if child is None else child.name
+        return Crossing(
+            operand, name, parent.name, inner, outer, tuple(prices), first, back, saved, capacity, bits, pool
+        )
+
+    def output_prices(
+        self, parent: Memory, child: Memory | None, prices: list[float], arrays: range
+    ) -> tuple[float, float, float]:
+        """Adds drains, updates and returns to `prices`; (pJ per output, pJ per return, returns saved).
+
+        Updates cost a write and a return, less the returns of first visits. A point is visited for the first time once
+        in the outermost memory, and again in every further child among which a crossing further out divides it: that
+        crossing saves the returns of all crossings inside its child (`saved_returns`).
+        """
+        back = sum(self.hop(j, "output", "partial") for j in arrays) + self.access(parent, "output", "partial", "read")
+        write = self.access(parent, "output", "partial", "write")
+        drain = saved = 0.0
+        if child is not None:
+            drain = self.access(child, "output", "partial", "read")
+            back += self.access(child, "output", "partial", "write")
+            saved = self.saved_returns(child)
+        prices[0] += drain - saved
+        prices[-1] += write + back + saved
+        first = -back
+        if not accumulates_only(self.accelerator, parent.name):
+            first -= write - self.access(parent, "output", "final", "write")
+            if child is not None and not accumulates_only(self.accelerator, child.name):
+                first -= sum(self.hop(j, "output", "partial") - self.hop(j, "output", "final") for j in arrays)
+                first -= drain - self.access(child, "output", "final", "read")
+        return first, back, saved
+
+    def saved_returns(self, child: Memory) -> float:
+        """pJ of one return through all crossings below `child`; the largest over the choices of bypassed memories."""
+        holders = self.holders["output"]
+        place = next(i for i, memory in enumerate(holders) if memory is child)
+        most = {-1: 0.0}
+        for (inner, parent), crossing in sorted(self.output_crossings_below(place).items()):
+            value = most[inner] + crossing.back_pj
+            most[parent] = max(most.get(parent, value), value)
+        return most[place]
+
+    def output_crossings_below(self, place: int) -> dict[tuple[int, int], Crossing]:
+        """The output's crossings up to one of its holders."""
+        return self.pairs("output", place + 1)
+
+    def merges(self, operand: Operand, array: int) -> bool:
+        """Whether elements shared by children of an array cross it once (multicast down, reduction up)."""
+        return self.arrays[array].multicast if operand != "output" else True
+
+    def capacity(self, operand: Operand, child: Memory | None) -> tuple[int | None, str]:
+        """Bits the operand's tile may take in the child, and the pool it shares (empty: its own)."""
+        if child is None:
+            return None, ""
+        shares = dict(child.partitions)
+        if operand in shares:
+            return shares[operand], ""
+        shared = [other for other in child.keeps if other not in shares]
+        return child.size_bits, child.name if len(shared) > 1 else ""
+
+    def latched(self, operand: Operand) -> bool:
+        """Whether the MAC keeps the operand's last element."""
+        return operand in self.accelerator.mac.latches
+
+
+def window_ranks(problem: Problem) -> list[tuple[Rank, tuple[int, int]]]:
+    """Input ranks with two active dims, and the positions of those dims."""
+    found: list[tuple[Rank, tuple[int, int]]] = []
+    for rank in problem.ranks["input"]:
+        if all(dim in problem.dims for dim in rank.dims) and len(rank.dims) == 2:
+            found.append((rank, (problem.dims.index(rank.dims[0]), problem.dims.index(rank.dims[1]))))
+    return found

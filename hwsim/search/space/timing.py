@@ -1,0 +1,182 @@
+"""Time as the search sees it: which resource is taken to be the slowest, and what each crossing adds to it.
+
+latency = max over MACs, ports and vector unit + what waits for refills of memories without a second buffer, where the
+slowest port decides (`pricing.latency`). A `Regime` names the resource in each maximum: its sum never exceeds the
+latency, and the latency is the largest sum over all regimes. A sum is linear in counts, so it has prices per crossing
+like energy has (`Table` of kernel/state.h), divided by the instances inside which a memory works.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsim.machine.parts import Memory, Operand
+from hwsim.nest.counts import Counts, Kind
+from hwsim.pricing.latency import below_systolic, port_cycles, port_loads, split_loads, stationary_memory
+from hwsim.pricing.moves import Direction, fixed_moves, layer_moves
+from hwsim.pricing.offsets import offset_cost
+from hwsim.search.space.problem import Crossing, Problem
+
+Port = tuple[str, str]  # (memory, "read", "write" or, where both share it, "port")
+COMPUTE: Port = ("", "compute")
+VECTOR: Port = ("", "vector")
+
+
+@dataclass(frozen=True)
+class Regime:
+    """The slowest resource, and per memory whose refills wait its slowest port. `busy` empty: all resources add up."""
+
+    busy: tuple[Port, ...]
+    waits: tuple[tuple[str, Port], ...]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Resources of a problem and what they are charged for."""
+
+    problem: Problem
+
+    @cached_property
+    def waiting(self) -> tuple[str, ...]:
+        """Memories whose refills nothing hides."""
+        machine = self.problem.accelerator
+        return tuple(m.name for m in machine.memories[1:] if not (m.double_buffered or below_systolic(machine, m)))
+
+    def port(self, memory: str, direction: Direction) -> Port:
+        """The port that serves a direction."""
+        return (memory, "port") if memory in self.problem.unit.shared_ports else (memory, direction)
+
+    @cached_property
+    def bandwidths(self) -> dict[Port, float]:
+        """Bits per cycle of every limited port, one instance."""
+        return {self.port(memory, d): limit for (memory, d), limit in self.problem.unit.bandwidth.items()}
+
+    @cached_property
+    def constant_bits(self) -> dict[Port, float]:
+        """What parameters and offsets move over every port, the same under every mapping."""
+        problem = self.problem
+        offset = offset_cost(problem.layer, problem.accelerator.capabilities)
+        found: dict[Port, float] = {}
+        for (memory, direction), bits in port_loads(fixed_moves(problem.layer, problem.accelerator, offset)).items():
+            port = self.port(memory, direction)
+            found[port] = found.get(port, 0.0) + bits
+        return found
+
+    @cached_property
+    def resources(self) -> tuple[Port, ...]:
+        """Everything that could be the slowest."""
+        return (COMPUTE, VECTOR, *self.bandwidths)
+
+    def default(self) -> Regime:
+        """MACs are the slowest; refills wait for the outermost memory where its port is limited."""
+        outermost = self.port(self.problem.accelerator.outermost.name, "read")
+        waits = tuple((m, outermost) for m in self.waiting) if outermost in self.bandwidths else ()
+        return Regime((COMPUTE,) if self.problem.accelerator.overlap else self.resources, waits)
+
+    def regime_of(self, counts: Counts) -> Regime:
+        """The regime that gives the latency of a mapping."""
+        problem = self.problem
+        layer, machine = problem.layer, problem.accelerator
+        moved = layer_moves(layer, counts, machine, frozenset(), offset_cost(layer, machine.capabilities))
+        exposed, overlapped = split_loads(counts, machine, moved)
+        instances = dict(counts.instances)
+        waits: list[tuple[str, Port]] = []
+        for memory, load in exposed.items():
+            refill = port_cycles(load, machine, instances)
+            if any(refill.values()):
+                waits.append((memory, named(max(refill, key=lambda name: refill[name]))))
+        cycles = {named(name): n for name, n in port_cycles(overlapped, machine, instances).items()}
+        cycles[COMPUTE] = round(counts.steps * float(problem.unit.cycles_per_step))
+        cycles[VECTOR] = problem.unit.fixed_cycles
+        busy = (max(cycles, key=lambda port: cycles[port]),) if machine.overlap else self.resources
+        return Regime(busy, tuple(waits))
+
+    def compute_cycles(self, spatial: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Cycles of the MACs per unrolling, the least fill and drain of systolic arrays included."""
+        problem = self.problem
+        machine = problem.accelerator
+        rate = problem.unit.cycles_per_step
+        steps = (-(-np.array(problem.extents) // spatial.prod(axis=1))).prod(axis=1)
+        cycles = (-(-steps * rate.numerator // rate.denominator)).astype(float)
+        for array in machine.arrays:
+            if array.systolic:
+                below = stationary_memory(machine, array)
+                rows, columns = (axis.size for axis in array.axes)
+                shift = rows if below is not None and set(below.keeps) & {"weight", "input"} else 0
+                cycles += float(-(-int((rows + columns - 2 + shift) * max(rate, 1)) // 1))
+        return cycles
+
+    def constant_cycles(self, regime: Regime, spatial: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The part of a regime's sum that no order of loops changes, per unrolling."""
+        problem = self.problem
+        total = np.full(len(spatial), float(problem.accelerator.layer_overhead_cycles))
+        for resource in regime.busy:
+            if resource == COMPUTE:
+                total += self.compute_cycles(spatial)
+            elif resource == VECTOR:
+                total += problem.unit.fixed_cycles
+            elif resource in self.bandwidths:
+                bits = self.constant_bits.get(resource, 0.0) / self.bandwidths[resource]
+                total += bits / spatial[:, problem.segments[resource[0]] :].prod(axis=(1, 2))
+        return total
+
+    def prices(self, regime: Regime, segment: int) -> Problem:
+        """The problem priced in cycles of a regime: only memories with `segment` arrays inside, as one instance."""
+        priced = CycleProblem(self.problem.layer, self.problem.accelerator, self, regime, segment)
+        priced.__dict__["unit"] = self.problem.unit
+        return priced
+
+
+def named(text: str) -> Port:
+    """A port from its name in `pricing.latency`: "glb read"."""
+    memory, _, kind = text.rpartition(" ")
+    return (memory, kind)
+
+
+@dataclass(frozen=True)
+class CycleProblem(Problem):
+    """A problem whose prices are cycles at the ports of a regime."""
+
+    timing: Timing
+    regime: Regime
+    segment: int
+
+    @cached_property
+    def places(self) -> list[tuple[Memory, Memory | None]]:
+        """(parent, child) of the crossings being priced, innermost call last."""
+        return []
+
+    def price(self, operand: Operand, parent: Memory, child: Memory | None) -> Crossing:
+        """`Problem.price` in cycles."""
+        self.places.append((parent, child))
+        try:
+            return super().price(operand, parent, child)
+        finally:
+            self.places.pop()
+
+    def access(self, memory: Memory, operand: Operand, kind: Kind, direction: Direction) -> float:
+        """Cycles per element at one instance of a memory."""
+        port = self.timing.port(memory.name, direction)
+        if self.segments[memory.name] != self.segment or port not in self.timing.bandwidths:
+            return 0.0
+        bits = self.timing.problem.unit.port_bits[memory.name, operand, kind, direction]
+        waits = self.waits_for(memory, operand)
+        chosen = port in self.regime.busy if waits is None else (waits, port) in self.regime.waits
+        return bits / self.timing.bandwidths[port] if chosen else 0.0
+
+    def hop(self, array: int, operand: Operand, kind: Kind) -> float:
+        """Arrays are no resource."""
+        return 0.0
+
+    def waits_for(self, memory: Memory, operand: Operand) -> str | None:
+        """The memory whose refill this access belongs to; None where it overlaps with compute."""
+        parent, child = self.places[-1]
+        if child is None or child.name not in self.timing.waiting:
+            return None
+        if operand == "output":
+            return child.name if memory is parent is self.accelerator.outermost else None
+        return child.name

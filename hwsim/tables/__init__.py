@@ -1,0 +1,11 @@
+"""Pricing many bit assignments without searching again: tables of layers and of networks.
+
+A mapping's counts do not depend on bits, so a layer's mappings are counted once and priced at every triple of widths
+(`LayerTable`); a network's bill is a gather from such tables (`NetworkTable`), ten thousand assignments at a time.
+"""
+
+from hwsim.tables.layer_table import LayerTable
+from hwsim.tables.network_table import Column, NetworkTable, Priced
+from hwsim.tables.pool import ALL_BITS, Widths
+
+__all__ = ["ALL_BITS", "Column", "LayerTable", "NetworkTable", "Priced", "Widths"]

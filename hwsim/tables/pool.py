@@ -1,0 +1,111 @@
+"""Mappings of one layer shape on one machine with their counts, and the triples of widths they are priced at.
+
+Access counts do not depend on bits: a mapping is counted once and priced at every width. What depends on bits is how
+many words its elements fill, and whether its tiles fit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from hwsim.machine.parts import Accelerator
+from hwsim.nest.count import count_accesses
+from hwsim.nest.counts import Counts
+from hwsim.nest.legal import validate
+from hwsim.nest.mapping import Mapping
+from hwsim.network.layer import Layer
+
+ALL_BITS: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 16)
+Triple = tuple[int, int, int]  # bits of weight, input, output
+
+
+@dataclass(frozen=True)
+class Widths:
+    """The grid of widths that a table covers: bits of weights, inputs and outputs, each ascending."""
+
+    weight: tuple[int, ...] = ALL_BITS
+    input: tuple[int, ...] = ALL_BITS
+    output: tuple[int, ...] = ALL_BITS
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Points along each axis; tables are arrays of this shape."""
+        return (len(self.weight), len(self.input), len(self.output))
+
+    def __iter__(self) -> Iterator[tuple[Triple, Triple]]:
+        """Every (index, widths)."""
+        for i, w in enumerate(self.weight):
+            for j, x in enumerate(self.input):
+                for k, o in enumerate(self.output):
+                    yield (i, j, k), (w, x, o)
+
+    def index(self, weight: int, input_: int, output: int) -> Triple:
+        """Place of a triple in the grid. Raises ValueError outside it."""
+        return (self.weight.index(weight), self.input.index(input_), self.output.index(output))
+
+    def at(self, index: Sequence[int]) -> Triple:
+        """Widths at a place of the grid."""
+        return (self.weight[index[0]], self.input[index[1]], self.output[index[2]])
+
+
+def at_widths(layer: Layer, weight: int, input_: int, output: int) -> Layer:
+    """The layer with other bits on its operands; a width that was proven for its accumulator stays."""
+    assert layer.weight is not None
+    return dataclasses.replace(
+        layer,
+        weight=dataclasses.replace(layer.weight, bits=weight),
+        inputs=(dataclasses.replace(layer.inputs[0], bits=input_), *layer.inputs[1:]),
+        output=dataclasses.replace(layer.output, bits=output),
+    )
+
+
+def anonymous(layer: Layer) -> Layer:
+    """The layer without names and widths: equal for layers that share a table."""
+    plain = at_widths(layer, 1, 1, 1)
+    assert plain.weight is not None
+    return dataclasses.replace(
+        plain,
+        name="layer",
+        source="",
+        weight=dataclasses.replace(plain.weight, name="weight", origin=""),
+        inputs=tuple(dataclasses.replace(t, name=f"input{i}", origin="") for i, t in enumerate(plain.inputs)),
+        output=dataclasses.replace(plain.output, name="output", origin=""),
+    )
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Distinct legal mappings of a layer, with their counts."""
+
+    layer: Layer
+    accelerator: Accelerator
+    mappings: tuple[Mapping, ...] = ()
+    counts: tuple[Counts, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.mappings)
+
+    @cached_property
+    def known(self) -> frozenset[Mapping]:
+        """The mappings as a set."""
+        return frozenset(self.mappings)
+
+    def with_mapping(self, mapping: Mapping, counts: Counts | None = None) -> Pool:
+        """The pool with one more mapping; itself where it has it."""
+        if mapping in self.known:
+            return self
+        found = counts or count_accesses(self.layer, mapping, self.accelerator)
+        return dataclasses.replace(self, mappings=(*self.mappings, mapping), counts=(*self.counts, found))
+
+    def only(self, keep: Sequence[int]) -> Pool:
+        """The mappings at these places."""
+        return dataclasses.replace(
+            self, mappings=tuple(self.mappings[i] for i in keep), counts=tuple(self.counts[i] for i in keep)
+        )
+
+    def legal(self, mapping: Mapping) -> bool:
+        """Whether a mapping is legal for the layer at one bit: everything but capacity at the widths asked for."""
+        return not validate(mapping, at_widths(self.layer, 1, 1, 1), self.accelerator)

@@ -1,0 +1,157 @@
+"""The main job end to end: totals that add up, monotone in bits, the published report format, exit codes."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from hwsim.errors import CapabilityError
+from hwsim.evaluate import Request, evaluate, main
+from hwsim.frontends.argument import load_model_argument
+from hwsim.machine.load import load_accelerator, shipped_specs
+from hwsim.network.workload import Workload
+from hwsim.report.report import SCHEMA_FILE, Report
+
+FIRST_SPECS = ("eyeriss_v1", "tpu_v1", "bit_fusion", "t4")
+PAPERS = ("resnet18", "efficientnet_b0", "mixnet_s", "mobilenet_v2", "vit_b_16")
+BITS = ("W8A8", "W4A4", "W2A2")
+
+
+@pytest.fixture(scope="module")
+def resnet20() -> Workload:
+    return load_model_argument("resnet20", None)
+
+
+def reports(workload: Workload, spec: str) -> list[Report]:
+    """Reports at falling widths; a machine that cannot run a width must say so, and its report is left out."""
+    accelerator = load_accelerator(spec)
+    found = []
+    for bits in BITS:
+        if int(bits[1]) in accelerator.capabilities.weight_bits:
+            found.append(evaluate(workload, accelerator, Request(bits=bits)))
+        else:
+            with pytest.raises(CapabilityError, match=spec):
+                evaluate(workload, accelerator, Request(bits=bits))
+    return found
+
+
+def assert_parts_sum(report: Report) -> None:
+    """Components, layers and totals agree exactly, not to a tolerance."""
+    totals = report.cost.totals
+    assert sum(layer.total_energy_pj for layer in report.cost.layers) == totals.energy_pj
+    assert sum(energy for _, energy in report.cost.energy_pj_by_component) == totals.energy_pj
+    assert all(sum(layer.energy_pj.values()) == layer.total_energy_pj for layer in report.cost.layers)
+    assert sum(layer.latency_cycles for layer in report.cost.layers) == totals.latency_cycles
+    assert sum(layer.macs for layer in report.workload) == totals.macs
+    assert all(math.isfinite(value) and value >= 0 for value in totals.to_dict().values())
+
+
+def assert_falling(found: list[Report]) -> None:
+    """Energy, latency and traffic never rise when bits fall."""
+    for wide, narrow in itertools.pairwise(found):
+        assert narrow.cost.totals.energy_pj <= wide.cost.totals.energy_pj
+        assert narrow.cost.totals.traffic_bits <= wide.cost.totals.traffic_bits
+        assert narrow.cost.totals.weight_bits <= wide.cost.totals.weight_bits
+        assert narrow.cost.totals.peak_activation_bits <= wide.cost.totals.peak_activation_bits
+
+
+@pytest.mark.parametrize("spec", FIRST_SPECS)
+def test_parts_sum_and_fewer_bits_never_cost_more(resnet20: Workload, spec: str) -> None:
+    found = reports(resnet20, spec)
+    assert found
+    for report in found:
+        assert_parts_sum(report)
+    assert_falling(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", shipped_specs())
+@pytest.mark.parametrize("model", PAPERS)
+def test_the_papers_networks_on_every_spec(model: str, spec: str) -> None:
+    found = reports(load_model_argument(model, None), spec)
+    assert found
+    for report in found:
+        assert_parts_sum(report)
+        assert report.workload.shares.macs == 1.0
+    assert_falling(found)
+
+
+@pytest.fixture(scope="module")
+def written(resnet20: Workload, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Files of one run of the command on a saved workload, and its report."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    resnet20.save(folder / "resnet20.json")
+    assert main([str(folder / "resnet20.json"), "eyeriss_v1", "--bits", "W4A4", "--out", str(folder / "out")]) == 0
+    return folder, json.loads((folder / "out" / "report.json").read_text())
+
+
+def test_report_follows_its_published_schema(written: tuple[Path, dict[str, Any]]) -> None:
+    schema = json.loads(SCHEMA_FILE.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(written[1], schema)
+    broken = {**written[1], "totals": {}}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(broken, schema)
+
+
+def test_files_say_the_same_as_the_report(written: tuple[Path, dict[str, Any]]) -> None:
+    folder, report = written
+    rows = list(csv.DictReader((folder / "out" / "layers.csv").read_text().splitlines()))
+    assert [row["name"] for row in rows] == [layer["name"] for layer in report["layers"]]
+    assert sum(float(row["energy_pj"]) for row in rows) == report["totals"]["energy_pj"]
+    assert (folder / "out" / "energy.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (folder / "out" / "energy.svg").read_text()
+    page = (folder / "out" / "report.html").read_text()
+    assert all(layer["name"] in page for layer in report["layers"])
+    assert not re.search(r"(src|href)=.https?:|@import|url\(http", page), "the page must be self-contained"
+
+
+def test_written_mappings_price_to_the_same_report(
+    written: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, report = written
+    mappings = str(folder / "out" / "mappings.yaml")
+    assert main([str(folder / "resnet20.json"), "eyeriss_v1", "--bits", "W4A4", "--mapping", mappings, "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["totals"] == report["totals"]
+    assert [layer["counts"] for layer in again["layers"]] == [layer["counts"] for layer in report["layers"]]
+
+
+def test_table_names_what_a_reader_needs(
+    written: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(written[0] / "resnet20.json"), "eyeriss_v1"]) == 0
+    text = capsys.readouterr().out
+    for word in (
+        "energy",
+        "latency",
+        "Five costliest layers",
+        "bound",
+        "Coverage",
+        "Assumptions",
+        "W8A8",
+        "BOP",
+        "area",
+    ):
+        assert word in text, word
+
+
+def test_objectives_win_their_own_game(resnet20: Workload) -> None:
+    accelerator = load_accelerator("eyeriss_v1")
+    energy, latency, edp = (
+        evaluate(resnet20, accelerator, Request(objective=objective)) for objective in ("energy", "latency", "edp")
+    )
+    for name, best in energy.found.items():  # never worse than another objective's mapping by more than its own gap
+        others = [r.found[name].cost.total_energy_pj for r in (latency, edp)]
+        assert best.cost.total_energy_pj <= min(others) * (1 + best.certificate.gap)
+    for name, best in latency.found.items():
+        others = [r.found[name].cost.latency_cycles for r in (energy, edp)]
+        assert best.cost.latency_cycles <= min(others) * (1 + best.certificate.gap)

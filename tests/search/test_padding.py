@@ -1,0 +1,95 @@
+"""Longer loops than a dim needs: what the kernel says of their paths against exact counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+
+import numpy as np
+import pytest
+
+from hwsim.errors import HwsimError
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import OPERANDS, Accelerator, Array, Operand
+from hwsim.network.layer import Loops
+from hwsim.search.layer import Pricing, search
+from hwsim.search.proof.certify import NODES, Search, certified_search, spacings
+from hwsim.search.proof.longer_loops import lengths
+from hwsim.search.space.problem import Problem
+from hwsim.search.write import write_path
+from tests.search.test_any_tiles import some_layer
+from tests.search.test_search_exhaustive import keeps_by_remainder, small_machine, strided
+
+
+def serial(machine: Accelerator) -> Accelerator:
+    """The machine with one element."""
+    nodes = [
+        dataclasses.replace(node, axes=tuple(dataclasses.replace(axis, size=1) for axis in node.axes))
+        if isinstance(node, Array)
+        else node
+        for node in machine.hierarchy
+    ]
+    return dataclasses.replace(machine, hierarchy=tuple(nodes))
+
+
+def check(seed: int) -> int:
+    """The cheapest path with random lengths costs what its mapping costs, where no elements idle.
+
+    A remainder may leave a loop one iteration and so keep a tile that the path loads again: such a mapping costs less.
+    """
+    rng = random.Random(seed)
+    layer, machine = some_layer(rng), serial(small_machine(rng))
+    try:
+        pricing = Pricing(layer, machine, "energy")
+        hunt = certified_search(Problem(layer, machine), "energy", pricing.value, True)
+    except HwsimError:
+        return 0
+    if not isinstance(hunt, Search):
+        pytest.skip("no kernel")
+    hunt.start(None)
+    needed = hunt.steps_of(0)
+    steps = np.array([rng.choice([n, *lengths(n)]) for n in needed.tolist()])
+    (spacing,) = spacings(hunt.problem, hunt.spatial[0], steps)
+    offsets = np.ascontiguousarray(hunt.offsets[:, 0])
+    path = hunt.kernel.path(hunt.spatial[0], spacing, steps, offsets, hunt.idle_pj, math.inf, NODES)
+    if not path.steps:
+        return 0
+    mapping = write_path(hunt.problem, hunt.options.one(0), path.steps)
+    value = pricing.value(mapping)
+    assert value is not None
+    operands: tuple[Operand, ...] = OPERANDS
+    if value < path.value * (1 - 1e-6):
+        assert any(keeps_by_remainder(mapping, layer, machine, operand) for operand in operands), (seed, steps, mapping)
+        return 0
+    assert value == pytest.approx(path.value, rel=1e-6), (seed, steps, mapping)
+    return int((steps > needed).any())
+
+
+def test_paths_of_longer_loops_cost_what_their_mappings_cost() -> None:
+    assert sum(check(seed) for seed in range(60)) > 20
+
+
+@pytest.mark.slow
+def test_paths_of_longer_loops_cost_what_their_mappings_cost_on_more_machines() -> None:
+    assert sum(check(seed) for seed in range(60, 1500)) > 500
+
+
+def test_lengths_are_longer_and_richer() -> None:
+    assert lengths(197)[0] == 240
+    assert lengths(7) == [8, 10, 9]
+    assert lengths(2) == []
+
+
+@pytest.mark.parametrize("objective", ["energy", "latency", "edp"])
+def test_prime_dims_get_tiles_that_do_not_divide(objective: str) -> None:
+    layer = strided(Loops(K=64, C=197, P=197), 1, 1)
+    machine = load_accelerator("cortex_m7")
+    proven = search(layer, machine, objective, effort="perfect")  # type: ignore[arg-type]
+    problem, pricing = Problem(layer, machine), Pricing(layer, machine, objective)  # type: ignore[arg-type]
+    hunt = certified_search(problem, objective, pricing.value, False)
+    assert hunt is not None
+    hunt.run(0.0, math.inf)
+    assert proven.certificate.value <= pricing.best_value
+    if objective == "energy" and isinstance(hunt, Search):
+        assert proven.certificate.value < 0.96 * pricing.best_value

@@ -1,0 +1,360 @@
+"""The quick search: legal, honest, monotone in bits; its cache; the certified optima of a known machine."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import itertools
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from hwsim.errors import InfeasibleMapping
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import OPERANDS, Accelerator, Array, Axis, Capabilities, MacUnit, Memory, Operand, VectorUnit
+from hwsim.nest.count import count_accesses
+from hwsim.nest.legal import validate
+from hwsim.nest.mapping import Mapping
+from hwsim.network.layer import DIMS, Layer, Loops, Tensor
+from hwsim.network.workload import Workload
+from hwsim.pricing.layer import price
+from hwsim.search import cache as search_cache
+from hwsim.search.bounds.any_mapping import lower_bound
+from hwsim.search.bounds.simple import bound_pj
+from hwsim.search.layer import search
+from hwsim.search.network import plan_network, search_network
+from hwsim.search.proof import compiler
+from hwsim.search.proof.certify import certified_search, unrollings_at_most
+from hwsim.search.proof.native import has_kernel
+from hwsim.search.result import PROVEN, Effortful
+from hwsim.search.space.problem import Problem
+from tests.strategies import random_mapping
+
+SPECS = ("eyeriss_v1", "tpu_v1", "bit_fusion", "t4")
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(search_cache.ENVIRONMENT, "")
+
+
+def conv(k: int, c: int, p: int, r: int, stride: int = 1, bits: int = 8, groups: int = 1, name: str = "conv") -> Layer:
+    """A square convolution with padding as usual, K and C per group."""
+    padding = r // 2
+    height = (p - 1) * stride + r - 2 * padding
+    return Layer(
+        name=name,
+        op="conv",
+        inputs=(Tensor("x", (1, c * groups, height, height), bits, signed=False),),
+        output=Tensor("y", (1, k * groups, p, p), bits),
+        weight=Tensor("w", (k * groups, c, r, r), bits),
+        loops=Loops(G=groups, K=k, C=c, P=p, Q=p, R=r, S=r),
+        stride=(stride, stride),
+        padding=(padding,) * 4,
+    )
+
+
+LAYERS = (conv(64, 3, 112, 7, 2), conv(128, 128, 28, 3), conv(512, 256, 7, 1, 2), conv(1, 1, 28, 3, groups=96))
+
+
+def with_bits(layer: Layer, bits: int) -> Layer:
+    """The layer with all operands at one width."""
+    weight = layer.weight
+    assert weight is not None
+    return dataclasses.replace(
+        layer,
+        weight=dataclasses.replace(weight, bits=bits),
+        inputs=tuple(dataclasses.replace(t, bits=bits) for t in layer.inputs),
+        output=dataclasses.replace(layer.output, bits=bits),
+    )
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("objective", ["energy", "latency", "edp"])
+def test_found_mappings_are_legal_and_never_below_the_bound(spec: str, objective: str) -> None:
+    machine = load_accelerator(spec)
+    for layer in LAYERS[1:]:
+        found = search(layer, machine, objective)  # type: ignore[arg-type]
+        assert validate(found.mapping, layer, machine) == []
+        assert found.counts == count_accesses(layer, found.mapping, machine)
+        assert 0 < found.certificate.lower_bound <= found.certificate.value
+        assert found.certificate.gap == pytest.approx(found.certificate.value / found.certificate.lower_bound - 1)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_fewer_bits_never_cost_more(spec: str) -> None:
+    machine = load_accelerator(spec)
+    layers = list(LAYERS[1:3])
+    energies = []
+    for bits in (8, 4, 2):
+        network = Workload("n", [renamed(with_bits(layer, bits), f"l{i}") for i, layer in enumerate(layers)])
+        found = search_network(network, machine)
+        energies.append([f.cost.total_energy_pj for f in found.values()])
+    for wide, narrow in itertools.pairwise(energies):
+        assert all(n <= w for n, w in zip(narrow, wide, strict=True))
+
+
+def renamed(layer: Layer, name: str) -> Layer:
+    """The layer under another name, with tensors of its own."""
+    assert layer.weight is not None
+    return dataclasses.replace(
+        layer,
+        name=name,
+        inputs=tuple(dataclasses.replace(t, name=f"{name}.x") for t in layer.inputs),
+        output=dataclasses.replace(layer.output, name=f"{name}.y"),
+        weight=dataclasses.replace(layer.weight, name=f"{name}.w"),
+    )
+
+
+def test_identical_layers_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import hwsim.search.layer as module
+
+    asked: list[str] = []
+    original = module.candidates
+    monkeypatch.setattr(module, "candidates", lambda problem, effort: (asked.append("x"), original(problem, effort))[1])
+    network = Workload("twins", [renamed(LAYERS[2], "a"), renamed(LAYERS[2], "b")])
+    found = search_network(network, load_accelerator("bit_fusion"))
+    assert len(asked) == 1
+    assert found["a"].mapping == found["b"].mapping
+    assert (found["a"].cost.name, found["b"].cost.name) == ("a", "b")
+
+
+def test_a_proven_plan_proves_every_layer() -> None:
+    network = Workload("n", [renamed(layer, f"l{i}") for i, layer in enumerate(LAYERS[2:])])
+    plan = plan_network(network, load_accelerator("bit_fusion"), effort="proven")
+    assert all(found.certificate.exhaustive for found in plan.found.values())
+    assert all(found.certificate.gap < 1e-4 for found in plan.found.values())
+    quick = plan_network(network, load_accelerator("bit_fusion"))
+    assert not any(found.certificate.exhaustive for found in quick.found.values())
+
+
+def test_the_simple_bound_holds_for_random_legal_mappings() -> None:
+    rng = random.Random(7)
+    for spec in SPECS:
+        machine = unlimited(load_accelerator(spec))
+        for layer in (conv(6, 4, 5, 3), conv(8, 6, 4, 1), conv(1, 1, 6, 3, groups=4)):
+            bound = bound_pj(Problem(layer, machine))
+            for _ in range(12):
+                mapping = legal_mapping(rng, layer, machine)
+                cost = price(layer, count_accesses(layer, mapping, machine), machine)
+                assert cost.total_energy_pj >= bound * (1 - 1e-12)
+
+
+def unlimited(machine: Accelerator) -> Accelerator:
+    """The machine with room for everything, all dims allowed on its axes, its outermost memory called dram."""
+    nodes = []
+    for place, node in enumerate(machine.hierarchy):
+        if isinstance(node, Array):
+            axes = tuple(dataclasses.replace(axis, size=64, dims=DIMS, max_dims=None) for axis in node.axes)
+            nodes.append(dataclasses.replace(node, axes=axes, reduction=True))
+        else:
+            name = "dram" if place == 0 else node.name
+            nodes.append(dataclasses.replace(node, name=name, size_bits=None, partitions=()))
+    return dataclasses.replace(machine, hierarchy=tuple(nodes))
+
+
+def legal_mapping(rng: random.Random, layer: Layer, machine: Accelerator) -> Mapping:
+    """A random mapping that keeps every rule."""
+    while True:
+        mapping = random_mapping(rng, layer, machine)
+        if not validate(mapping, layer, machine):
+            return mapping
+
+
+def test_a_layer_that_fits_nowhere_names_the_need_and_the_memory() -> None:
+    machine = study_machine(scratch_words=0.5)
+    with pytest.raises(InfeasibleMapping, match=r"does not fit study.*(isp|wsp|osp) holds 8 bits, its tiles need 16"):
+        search(study_layer(8, 8, 7, 1), machine)
+
+
+# --- cache ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_search_comes_from_the_cache_and_is_equal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(search_cache.ENVIRONMENT, str(tmp_path))
+    machine = load_accelerator("bit_fusion")
+    first = search(LAYERS[2], machine)
+    monkeypatch.setattr("hwsim.search.layer.candidates", None)  # a search would fail now
+    assert search(dataclasses.replace(LAYERS[2], name="other"), machine).mapping == first.mapping
+    assert search(LAYERS[2], machine).certificate == first.certificate
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"version": 1}', '{"version": 1, "nodes": [["dram"]]}', "null"])
+def test_a_damaged_cache_entry_is_a_miss(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: str) -> None:
+    monkeypatch.setenv(search_cache.ENVIRONMENT, str(tmp_path))
+    machine = load_accelerator("bit_fusion")
+    first = search(LAYERS[2], machine)
+    (entry,) = (tmp_path / "mappings").glob("*.json")
+    entry.write_text(damage)
+    assert search(LAYERS[2], machine).mapping == first.mapping
+    assert json.loads(entry.read_text())["version"] == search_cache.VERSION
+
+
+def test_another_width_or_machine_is_another_question() -> None:
+    machine = load_accelerator("bit_fusion")
+    keys = {
+        search_cache.content_hash(layer, accelerator, {"objective": objective})
+        for layer in (LAYERS[1], with_bits(LAYERS[1], 4))
+        for accelerator in (machine, dataclasses.replace(machine, clock_mhz=1.0))
+        for objective in ("energy", "edp")
+    }
+    assert len(keys) == 8
+
+
+# --- the machine of the study: 12 x 14 PEs, scratchpads of 12, 192 and 16 words, prices 1 / 6 / 200 ------------------
+
+
+def study_machine(scratch_words: float = 1.0) -> Accelerator:
+    """Everything in words of 16 bits, no static power."""
+
+    def memory(name: str, words: float | None, keeps: tuple[Operand, ...], energy: float) -> Memory:
+        size = None if words is None else int(words * 16)
+        return Memory(name, size, keeps, word_bits=16, packing="padded", read_energy_pj=energy, write_energy_pj=energy)
+
+    every = tuple(range(1, 65))
+    pads = (12, 192, 16) if scratch_words == 1.0 else (scratch_words,) * 3
+    return Accelerator(
+        name="study",
+        clock_mhz=200.0,
+        node_nm=65.0,
+        hierarchy=(
+            memory("dram", None, OPERANDS, 200.0),
+            memory("glb", 128 * 1024, ("input", "output"), 6.0),
+            Array("pe", (Axis("rows", 12, DIMS), Axis("columns", 14, DIMS))),
+            memory("isp", pads[0], ("input",), 1.0),
+            memory("wsp", pads[1], ("weight",), 1.0),
+            memory("osp", pads[2], ("output",), 1.0),
+        ),
+        mac=MacUnit("fixed", 16, 16, 16, 1.0),
+        vector=VectorUnit(1, 0.0, 0.0),
+        capabilities=Capabilities(every, every, every),
+    )
+
+
+def study_layer(k: int, c: int, p: int, r: int, stride: int = 1) -> Layer:
+    """A layer in words: 16 bits everywhere, accumulators included."""
+    return dataclasses.replace(conv(k, c, p, r, stride, bits=16), accumulator_bits=16)
+
+
+STUDY = (
+    ((64, 3, 112, 7, 2), 6.7688),
+    ((64, 64, 56, 3, 1), 5.9338),
+    ((128, 64, 28, 3, 2), 6.4729),
+    ((128, 128, 28, 3, 1), 5.7045),
+    ((128, 64, 28, 1, 2), 10.23294),
+    ((256, 128, 14, 3, 2), 6.6944),
+    ((256, 256, 14, 3, 1), 6.3066),
+    ((256, 128, 14, 1, 2), 8.5958),
+    ((512, 256, 7, 3, 2), 9.5200),
+    ((512, 512, 7, 3, 1), 9.3144),
+    ((512, 256, 7, 1, 2), 10.4966),
+    ((1000, 512, 1, 1, 1), 206.6271),
+)
+
+
+def certified_pj_per_mac(shape: tuple[int, int, int, int, int]) -> tuple[float, float]:
+    """(best, lower bound) of crossings and MACs, static power and parameters left out as in the study."""
+    layer, machine = study_layer(*shape), study_machine()
+    problem = Problem(layer, machine)
+    dynamic = dataclasses.replace(problem.unit, static_pj_per_cycle=0.0)
+    problem.__dict__["unit"] = dynamic
+
+    def value(mapping: Mapping) -> float | None:
+        if validate(mapping, layer, machine):
+            return None
+        return dynamic.dynamic_pj(count_accesses(layer, mapping, machine))
+
+    hunt = certified_search(problem, "energy", value)
+    assert hunt is not None
+    proof = hunt.run(0.0, float("inf"))
+    assert proof.finished
+    return (hunt.best - dynamic.fixed_pj) / layer.macs, (proof.lower_bound - dynamic.fixed_pj) / layer.macs
+
+
+@pytest.mark.parametrize(("shape", "expected"), STUDY)
+def test_certified_optima_of_the_study(shape: tuple[int, int, int, int, int], expected: float) -> None:
+    best, bound = certified_pj_per_mac(shape)
+    assert best == pytest.approx(expected, abs=6e-5)
+    assert bound == pytest.approx(best, rel=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(1000, 512, 1, 1, 1), (512, 256, 7, 1, 2)])
+def test_the_search_in_numpy_proves_the_same_optimum(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int, int, int]
+) -> None:
+    with_kernel = certified_pj_per_mac(shape)
+    monkeypatch.setattr("hwsim.search.proof.certify.open_kernel", lambda *_: None)
+    assert certified_pj_per_mac(shape) == pytest.approx(with_kernel, rel=1e-9)
+
+
+def test_without_a_compiler_several_arrays_keep_the_bound_of_all_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = load_accelerator("simba")
+    assert len(machine.arrays) > 1
+    layer = conv(8, 8, 4, 1)
+    with_kernel = search(layer, machine, effort="proven").certificate
+    monkeypatch.setattr("hwsim.search.proof.certify.open_kernel", lambda *_: None)
+    without = search(layer, machine, effort="proven").certificate
+    assert "C compiler" in without.space
+    assert not without.exhaustive
+    assert lower_bound(Problem(layer, machine), "energy") <= without.any_tiles_bound == without.lower_bound
+    assert without.lower_bound <= with_kernel.lower_bound
+
+
+def test_a_bound_within_a_gap_stays_below_the_optimum() -> None:
+    layer, machine = conv(64, 32, 14, 3), load_accelerator("eyeriss_v1")
+    proven = search(layer, machine, effort="perfect").certificate
+    for gap in (0.01, 0.1):
+        hasty = search(layer, machine, effort="perfect", gap=gap).certificate
+        assert hasty.lower_bound <= proven.value
+        assert hasty.gap <= gap * 1.001 or not hasty.exhaustive
+
+
+def test_proofs_cover_unrollings_that_do_not_divide() -> None:
+    layer, machine = conv(64, 64, 7, 1), load_accelerator("eyeriss_v1")  # 12 x 14 PEs
+    perfect, proven = (search(layer, machine, effort=effort) for effort in ("perfect", "proven"))
+    assert proven.certificate.exhaustive
+    assert proven.certificate.gap < 1e-4  # a part of a word
+    assert proven.certificate.lower_bound < perfect.certificate.lower_bound
+    assert proven.certificate.value <= perfect.certificate.value
+    assert "remainders of unrollings" in proven.certificate.space
+    assert "perfect factors" in perfect.certificate.space
+
+
+def test_auto_proves_what_is_within_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, machine = conv(16, 8, 14, 3), load_accelerator("eyeriss_v1")
+    problem = Problem(layer, machine)
+    assert has_kernel(problem), "the proofs need a C compiler"
+    few, many = unrollings_at_most(problem, False), unrollings_at_most(problem, True)
+    assert 1 < few < many
+    reaches: list[tuple[int, Effortful]] = [(many, "proven"), (few, "perfect"), (few - 1, "quick")]
+    values: list[float] = []
+    for most, effort in reaches:
+        monkeypatch.setattr("hwsim.search.UNROLLINGS", most)
+        certificate = search(layer, machine, effort="auto").certificate
+        assert certificate.space == PROVEN[effort]
+        assert certificate.exhaustive == (effort != "quick")
+        values.append(certificate.value)
+    assert values[0] <= values[1] <= values[2]
+    monkeypatch.setattr("hwsim.search.UNROLLINGS", many)
+    monkeypatch.setattr("hwsim.search.layer.has_kernel", lambda problem: False)
+    assert search(layer, machine, effort="auto").certificate.space == PROVEN["quick"]
+
+
+def test_the_kernel_of_the_installation_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = tmp_path / "package" / "kernel.c"
+    source.parent.mkdir()
+    source.write_text("int one(void) { return 1; }\n")
+    cc = compiler.find_compiler()
+    assert cc, "the proofs need a C compiler"
+    monkeypatch.setattr(compiler, "SOURCE", source)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    cached = next(compiler.compiled_files())
+    assert cached.parent == tmp_path / "cache" / "hwsim"
+    assert ctypes.CDLL(str(cached)).one() == 1
+    installed = source.with_name(cached.name)
+    compiler.compile_to(cc, installed)
+    assert next(compiler.compiled_files()) == installed
+    source.write_text("int two(void) { return 2; }\n")  # another source is another file
+    assert next(compiler.compiled_files()) not in (cached, installed)

@@ -1,0 +1,126 @@
+"""The look-up table: its rows are the layers of `evaluate`, exactly; what the machine refuses is said."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from hwsim.errors import CapabilityError
+from hwsim.evaluate import Request, evaluate
+from hwsim.machine.load import load_accelerator
+from hwsim.nest.count import count_accesses
+from hwsim.network.layer import Layer, Loops
+from hwsim.network.workload import Workload
+from hwsim.pricing.layer import price
+from hwsim.table import look_up_table, main
+from tests.strategies import conv
+
+PAIRS = ("W8A8", "W8A4", "W4A4")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    monkeypatch.setenv("HWSIM_CACHE", str(cache))
+
+
+@pytest.fixture
+def chain() -> Workload:
+    """A convolution, its activation, a depthwise convolution with stride, and a pointwise one."""
+    first = conv(Loops(K=16, C=3, P=16, Q=16, R=3, S=3), name="first")
+    relu = Layer("relu", "relu", (first.output,), dataclasses.replace(first.output, name="relu.y", signed=False))
+    deep = conv(Loops(G=16, P=7, Q=7, R=3, S=3), stride=(2, 2), name="deep")
+    cropped = dataclasses.replace(relu.output, shape=deep.inputs[0].shape)
+    pad = Layer("crop", "copy", (relu.output,), dataclasses.replace(cropped, name="crop.y"))
+    deep = dataclasses.replace(deep, inputs=(pad.output,))
+    last = dataclasses.replace(conv(Loops(K=8, C=16, P=7, Q=7), name="last"), inputs=(deep.output,))
+    return Workload("chain", [first, relu, pad, deep, last])
+
+
+@pytest.mark.parametrize("spec", ["bit_fusion", "eyeriss_v2"])
+def test_rows_of_a_pair_are_the_layers_of_evaluate(chain: Workload, spec: str) -> None:
+    accelerator = load_accelerator(spec)
+    pairs = [p for p in PAIRS if int(p[1]) in accelerator.capabilities.weight_bits]
+    table = look_up_table(chain, accelerator, pairs)
+    rows = list(csv.DictReader(io.StringIO(table.to_csv())))
+    assert len(rows) == len(pairs) * len(chain)
+    for pair in pairs:
+        report = evaluate(chain, accelerator, Request(bits=pair))
+        mine = [row for row in rows if row["bits"] == pair]
+        assert [row["layer"] for row in mine] == [layer.name for layer in report.workload]
+        assert sum(float(row["energy_pj"]) for row in mine) == report.cost.totals.energy_pj
+        assert sum(int(row["cycles"]) for row in mine) == report.cost.totals.latency_cycles
+        for row, layer, cost in zip(mine, report.workload, report.cost.layers, strict=True):
+            assert (int(row["weight_bits"]), int(row["input_bits"])) == layer.bits_key()[:2]
+            assert {dim: int(row[dim]) for dim in layer.loops.as_dict()} == layer.loops.as_dict()
+            assert row["bottleneck"] == cost.bottleneck
+    assert {row["stride_rows"] for row in rows if row["layer"] == "deep"} == {"2"}
+
+
+def test_alone_no_row_depends_on_its_neighbours(chain: Workload) -> None:
+    """With a large on-chip memory the network keeps tensors there; alone, each row is the price of one layer."""
+    accelerator = load_accelerator("cortex_m7")
+    together = look_up_table(chain, accelerator, ["W8A8"])
+    alone = look_up_table(chain, accelerator, ["W8A8"], alone=True)
+    assert sum(r.cost.total_energy_pj for r in alone.rows) > sum(r.cost.total_energy_pj for r in together.rows)
+    report = evaluate(chain, accelerator, Request(bits="W8A8"))
+    last, found = report.workload.layers[-1], report.found["last"]
+    single = price(last, count_accesses(last, found.mapping, accelerator), accelerator)
+    assert alone.by_key["last", "W8A8"] == single
+
+
+def test_pairs_that_the_machine_refuses_are_left_out_and_named(
+    chain: Workload, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = tmp_path / "chain.json", tmp_path / "table.json"
+    chain.save(model)
+    assert main([str(model), "bit_fusion", "--bits", "w8a8,W3A3", "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"wrote {out}: {len(chain)} rows\n"
+    assert "W3A3 left out: layer first: bit_fusion capabilities.weight_bits" in said.err
+    table = json.loads(out.read_text())
+    assert [(r["bits"], "weight_bits" in r["why"]) for r in table["refused"]] == [("W3A3", True)]
+    assert {row["bits"] for row in table["rows"]} == {"W8A8"}
+    assert all(sum(row["energy_pj_by_component"].values()) == row["energy_pj"] for row in table["rows"])
+    with pytest.raises(CapabilityError, match="weight_bits"):
+        look_up_table(chain, load_accelerator("bit_fusion"), ["W3A3"])
+    assert main([str(model), "bit_fusion", "--bits", "W3A3,W5A5"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--bits", "W8"], "--bits: expected W<bits>A<bits>"),
+        (["--bits", "W8A8,"], "--bits: expected W<bits>A<bits>"),
+        (["--bits", "W8A8", "--out", "table.xls"], "ends in .csv or .json"),
+    ],
+)
+def test_bad_input_is_one_message(
+    chain: Workload, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    model = tmp_path / "chain.json"
+    chain.save(model)
+    assert main([str(model), "bit_fusion", *arguments]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert message in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_the_table_goes_to_the_terminal_without_out(
+    chain: Workload, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "chain.json"
+    chain.save(model)
+    assert main([str(model), "bit_fusion", "--bits", "W8A8,W8A8"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["layer"] for row in rows] == [layer.name for layer in chain]
