@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 from hwsim.errors import WorkloadError
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Accelerator
+from hwsim.nest.mapping import Mapping as Nest
 from hwsim.network.saved import load_workload
 from hwsim.network.workload import FORMAT, Workload
 
 OBJECTIVES = ("energy", "latency", "edp")
 EFFORTS = ("auto", "proven", "perfect", "quick")
+PEERS = ("timeloop:", "zigzag:", "scalesim:")  # begin an argument that names other tools' files
+
+
+def load_machine(text: str) -> Accelerator:
+    """The machine an ACCEL argument names: a spec, or `timeloop:FILE,...` and the like."""
+    if text.startswith(PEERS):
+        from hwsim.peers.translation import machine_argument  # jinja2 is loaded for descriptions alone
+
+        return machine_argument(text)
+    return load_accelerator(text)
 
 
 def load_model(text: str, input_shape: tuple[int, ...] | None, allow_uncosted: bool) -> Workload:
     """The workload a MODEL argument names; torch is imported only where the argument is not a saved workload."""
+    if text.startswith(PEERS):
+        from hwsim.peers.translation import workload_argument
+
+        return workload_argument(text)
     path = Path(text)
     if path.suffix == ".json" or (path.is_file() and starts_like_workload(path)):
         return load_workload(path)
@@ -25,6 +43,17 @@ def load_model(text: str, input_shape: tuple[int, ...] | None, allow_uncosted: b
             f"{text}: reading a model needs torch ({problem}); a saved workload (.json) does not"
         ) from None
     return load_model_argument(text, input_shape, allow_uncosted=allow_uncosted)
+
+
+def write_for_peer(
+    peer: str, machine: Accelerator, workload: Workload, mappings: Mapping[str, Nest], folder: Path | None
+) -> list[Path]:
+    """Write machine, layers and mappings in another tool's format below `folder`. Raises WorkloadError without one."""
+    if folder is None:
+        raise WorkloadError(f"--format {peer} needs --out DIR to write to")
+    from hwsim.peers.timeloop.export import write_files
+
+    return write_files(machine, workload, mappings, folder / peer)
 
 
 def starts_like_workload(path: Path) -> bool:

@@ -13,9 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwsim.command_line import EFFORTS, OBJECTIVES, load_model, parse_fraction, parse_seconds, parse_shape
+from hwsim.command_line import (
+    EFFORTS,
+    OBJECTIVES,
+    load_machine,
+    load_model,
+    parse_fraction,
+    parse_seconds,
+    parse_shape,
+    write_for_peer,
+)
 from hwsim.errors import WorkloadError, exit_code_of
-from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import Accelerator
 from hwsim.nest.text import load_mappings
 from hwsim.network.bits import assign_bits
@@ -137,6 +145,9 @@ def parser() -> argparse.ArgumentParser:
         "--zero-shares", type=Path, metavar="FILE", help="a certificate of hwsim.verify: its zero codes gate MACs"
     )
     parse.add_argument("--out", type=Path, metavar="DIR", help="write report.json, layers.csv, figures, report.html")
+    parse.add_argument(
+        "--format", choices=["timeloop"], help="with --out: machine, layers and mappings in its form, too"
+    )
     parse.add_argument("--json", action="store_true", help="print the report as JSON and nothing else")
     parse.add_argument("--allow-uncosted", action="store_true", help="list unknown operators instead of refusing")
     parse.add_argument(
@@ -149,7 +160,7 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: Sequence[str] | None = None) -> None:
     """Parse, evaluate, print. Raises HwsimError where `main` prints it."""
     options = parser().parse_args(arguments)
-    accelerator = load_accelerator(options.accelerator)
+    accelerator = load_machine(options.accelerator)
     workload = load_model(options.model, options.input, options.allow_uncosted)
     if options.save_workload:
         workload.save(options.save_workload)
@@ -166,6 +177,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
     )
     report = evaluate(workload, accelerator, request)
     written = write_report(report, options.out) if options.out else []
+    if options.format:
+        mappings = {name: found.mapping for name, found in report.found.items()}
+        written += write_for_peer(options.format, report.accelerator, report.workload, mappings, options.out)
     explanations = explain(report, request.effort) if options.explain else ()
     if explanations and options.out:
         written.append(write_explanations(explanations, options.out))

@@ -16,10 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hwsim.command_line import OBJECTIVES, load_model, parse_shape
+from hwsim.command_line import OBJECTIVES, load_machine, load_model, parse_shape
 from hwsim.errors import CapabilityError, InfeasibleMapping, SpecError, exit_code_of
 from hwsim.files.atomic import write_atomically
-from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import Accelerator
 from hwsim.network.bits import assign_bits
 from hwsim.network.bits_file import parse_wxay
@@ -174,7 +173,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     pairs = parse_pairs(options.bits)
     if options.out is not None and options.out.suffix not in (".csv", ".json"):
         raise SpecError(f"--out: expected a file that ends in .csv or .json, got {options.out}")
-    accelerator = load_accelerator(options.accelerator)
+    accelerator = load_machine(options.accelerator)
     workload = load_model(options.model, options.input, options.allow_uncosted)
     table = look_up_table(workload, accelerator, pairs, options.objective, alone=options.alone)
     for pair, why in table.refused:

@@ -66,3 +66,8 @@ def onnx_dir() -> Path:
 @pytest.fixture(scope="session")
 def tflite_dir() -> Path:
     return _need("tflite")
+
+
+@pytest.fixture(scope="session")
+def peers_dir() -> Path:
+    return _need("peers")

@@ -18,9 +18,9 @@ FLOORS = (
     ("machine", "frontends"),
     ("nest",),
     ("pricing",),
-    ("search", "integer"),
+    ("search", "integer", "peers"),
     ("tables", "report", "command_line"),
-    ("evaluate", "table", "explore", "verify", "export_c", "export_onnx", "accelerator"),
+    ("evaluate", "table", "explore", "verify", "export_c", "export_onnx", "accelerator", "convert"),
 )
 ORDER = tuple(room for floor in FLOORS for room in floor)
 # Rooms that may import torch and quant.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hwsim.command_line import OBJECTIVES, load_model, parse_shape
+from hwsim.command_line import OBJECTIVES, load_machine, load_model, parse_shape
 from hwsim.errors import SpecError, exit_code_of
 from hwsim.explore.bits.allocate import Solver, front
 from hwsim.explore.bits.bill import LOSS, BitProblem, bit_problem
@@ -32,7 +32,6 @@ from hwsim.explore.machines.training import chosen, extra_options, train_points,
 from hwsim.explore.machines.trial import network_key
 from hwsim.explore.machines.workers import Cluster, Here, Local, Workers
 from hwsim.files.atomic import write_atomically
-from hwsim.machine.load import load_accelerator
 from hwsim.network.workload import Workload
 
 
@@ -197,7 +196,7 @@ def freedom_of(options: argparse.Namespace) -> Freedom:
 def run_bits(options: argparse.Namespace) -> None:
     """Allocate and report. Raises HwsimError."""
     freedom = freedom_of(options)
-    machine = load_accelerator(options.accelerator)
+    machine = load_machine(options.accelerator)
     budgets = parse_budgets(options.budget, machine.clock_mhz)
     if options.points is not None and options.front is None:
         raise SpecError("--points: needs --front NAME, the measure to trade against")

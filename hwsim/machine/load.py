@@ -7,6 +7,7 @@ the bare name of a shipped spec. The keys themselves are in yaml_keys.py, what m
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 from pathlib import Path
@@ -60,7 +61,11 @@ def load_accelerator(name_or_path: str | Path) -> Accelerator:
 
     Raises SpecError with every problem of the file at once, each as `file:line: key.path: expected ..., got ...`.
     """
-    document = read_document(find_spec(name_or_path))
+    return accelerator_of(read_document(find_spec(name_or_path)))
+
+
+def accelerator_of(document: Document, notes: tuple[str, ...] = ()) -> Accelerator:
+    """The machine that a parsed document describes; `notes` are told with its estimates. Raises SpecError."""
     if not isinstance(document.data, dict):
         raise SpecError(f"{document.place(())}: expected keys and values, got {shown(document.data)}")
     try:
@@ -70,7 +75,8 @@ def load_accelerator(name_or_path: str | Path) -> Accelerator:
     problems = contradictions(document, spec)
     if problems:
         raise SpecError(sorted_by_line(problems))
-    return build(spec, measured_table(document, spec))
+    machine = build(spec, measured_table(document, spec))
+    return dataclasses.replace(machine, notes=(*machine.notes, *notes)) if notes else machine
 
 
 def measured_table(document: Document, spec: AcceleratorSpec) -> Measurements | None:

@@ -1,0 +1,91 @@
+"""`python -m hwsim.convert FILE... --to DIR`: descriptions of other tools into ours, and ours into Timeloop's.
+
+In: Timeloop v4 and v3 (with jinja2 top files), Accelergy's tables, ZigZag 3.9, SCALE-Sim v3. Out: a spec, a workload, a
+mapping, and `translation.txt`, which says what was taken over, what was approximated and what has no counterpart.
+With `--format timeloop`: a spec (and a workload and mapping) of ours as Timeloop v4 files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hwsim.errors import SpecError, exit_code_of
+from hwsim.files.atomic import write_atomically
+from hwsim.machine.load import load_accelerator
+from hwsim.nest.text import load_mappings
+from hwsim.network.saved import load_workload
+from hwsim.network.workload import Workload
+from hwsim.peers.report import TITLES, TranslationReport
+from hwsim.peers.timeloop.export import export_files
+from hwsim.peers.translation import TOOLS, VARIABLE, tool_of, translate
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parse = argparse.ArgumentParser(
+        prog="python -m hwsim.convert",
+        description="Descriptions of other tools into ours (spec, workload, mapping, report), or ours into Timeloop's.",
+        epilog="Exit codes: 0 done; 2 bad input. Nothing in a description is executed.",
+    )
+    parse.add_argument("files", nargs="+", metavar="FILE", help="files of one tool; or, with --format, a spec of ours")
+    parse.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder to write to")
+    parse.add_argument("--from", dest="tool", choices=TOOLS, help="the tool (default: told by the files)")
+    parse.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a template's variable")
+    parse.add_argument("--format", choices=["timeloop"], help="write a machine of ours in this tool's format")
+    parse.add_argument("--workload", type=Path, metavar="FILE", help="with --format: its layers become problems")
+    parse.add_argument("--mapping", type=Path, metavar="FILE", help="with --format: mappings of these layers")
+    parse.add_argument("--quiet", action="store_true", help="print only the files written")
+    return parse
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Parse, translate, write, print. Raises HwsimError where `main` prints it."""
+    options = parser().parse_args(arguments)
+    report, written = write_out(options) if options.format else read_in(options)
+    if not options.quiet:
+        print(report.text(), end="")
+    said = ", ".join(f"{len(report.of(verdict))} {title}" for verdict, title in TITLES.items())
+    print(f"translation: {said}")
+    for path in written:
+        print(f"wrote {path}")
+
+
+def read_in(options: argparse.Namespace) -> tuple[TranslationReport, list[Path]]:
+    """Other tools' files into ours."""
+    paths = [Path(text) for text in options.files]
+    tools = {options.tool or tool_of(path) for path in paths}
+    if len(tools) > 1:
+        raise SpecError(f"{', '.join(options.files)}: files of {' and '.join(sorted(tools))}: give those of one tool")
+    variables: dict[str, str] = {}
+    for text in options.set:
+        match = VARIABLE.fullmatch(text)
+        if match is None:
+            raise SpecError(f"--set {text}: expected NAME=VALUE")
+        variables[match[1]] = match[2]
+    translation = translate(tools.pop(), paths, variables)
+    return translation.report, translation.write(options.to)
+
+
+def write_out(options: argparse.Namespace) -> tuple[TranslationReport, list[Path]]:
+    """A spec of ours into Timeloop's files."""
+    if len(options.files) != 1:
+        raise SpecError(f"{' '.join(options.files)}: with --format expected one spec, got {len(options.files)}")
+    workload: Workload | None = load_workload(options.workload) if options.workload else None
+    mappings = load_mappings(options.mapping) if options.mapping else {}
+    report = TranslationReport()
+    files = export_files(load_accelerator(options.files[0]), workload, mappings, report)
+    for name, text in files.items():
+        write_atomically(options.to / name, text)
+    return report, [options.to / name for name in files]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code of the command: one clear message on stderr for every error that is the input's."""
+    return exit_code_of(lambda: run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

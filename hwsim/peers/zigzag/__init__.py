@@ -1,0 +1,1 @@
+"""ZigZag 3.9: hardware, mapping and workload files."""
