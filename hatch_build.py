@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import subprocess
-from pathlib import Path
+import sys
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Puts the compiled kernel beside its source; without a compiler there is none and the search uses numpy."""
+    """Puts the compiled kernel beside its source; without a compiler there is none."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called before a wheel or an editable install is built."""
-        folder = Path(self.root) / "hwsim" / "search" / "proof"
-        found = importlib.util.spec_from_file_location("compiler", folder / "compiler.py")
-        assert found is not None
-        assert found.loader is not None
-        module = importlib.util.module_from_spec(found)
-        found.loader.exec_module(module)
-        compiler = module.find_compiler()
-        if not compiler:
-            return
-        path = module.SOURCE.with_name(module.file_name(compiler))
+        sys.path.insert(0, self.root)
         try:
-            module.compile_to(compiler, path)
+            kernel = importlib.import_module("hwsim.search.proof.compiler").KERNEL
+        finally:
+            sys.path.remove(self.root)
+        try:
+            path = kernel.compile_into(kernel.source.parent)
         except (OSError, subprocess.SubprocessError):
             return  # as without a compiler: the first run tries again
         if version != "editable":

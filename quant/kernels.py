@@ -10,13 +10,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import math
 import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from quant.compiled import Build
+
 PATHS = ("auto", "plain", "fused", "triton")
 # torch.compile options under which a CUDA kernel keeps eager's bits: true division, no contraction to fused
 # multiply-add. On the CPU inductor does both without being asked.
@@ -32,8 +29,13 @@ EXACT_COMPILE_OPTIONS = {"eager_numerics.division_rounding": True, "emulate_prec
 
 NO_BORDER, BORDER_OF_ZERO, BORDER_OF_CODE_0 = 0, 1, 2
 
-_SOURCE = Path(__file__).with_name("lsq_kernel.c")
-_FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+_KERNEL = Build(
+    Path(__file__).with_name("lsq_kernel.c"),
+    "lsq",
+    ("-O3", "-std=c11", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
+    # Without OpenMP, or without knowing the processor, the kernel is slower but the same.
+    (("-march=native", "-fopenmp"), ("-march=native",), ()),
+)
 _chosen = os.environ.get("HWSIM_KERNELS", "auto")
 
 
@@ -304,54 +306,12 @@ def _fused_backward(
 @functools.cache
 def library() -> Library | None:
     """The C file compiled for this machine (0.1 s, kept in the cache folder), or None without a working compiler."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None or not _SOURCE.is_file():
-        return None
-    code = _SOURCE.read_bytes()
-    key = hashlib.sha256(b"\0".join([code, compiler.encode(), " ".join(_FLAGS).encode(), _processor()]))
-    for folder in _cache_folders():
-        path = folder / f"lsq_{key.hexdigest()[:20]}.so"
+    for path in _KERNEL.files():
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not path.is_file():
-                _compile(compiler, path)
             return _load(path)
-        except (OSError, subprocess.SubprocessError):
+        except OSError:
             continue
     return None
-
-
-def _cache_folders() -> list[Path]:
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    return [Path(home) / "hwsim", Path(tempfile.gettempdir()) / f"hwsim-{user}"]
-
-
-def _processor() -> bytes:
-    """What tells processors apart for -march=native: a home folder may be shared by several kinds."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor().encode()
-    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})).encode()
-
-
-def _compile(compiler: str, path: Path) -> None:
-    """Compile beside `path` and move into place, so that processes starting together do not read half a file."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        made = Path(scratch) / path.name
-        error: subprocess.SubprocessError | None = None
-        # Without OpenMP, or without knowing the processor, the kernel is slower but the same.
-        for extra in (("-march=native", "-fopenmp"), ("-march=native",), ()):
-            command = [compiler, *_FLAGS, *extra, str(_SOURCE), "-o", str(made), "-lm"]
-            try:
-                subprocess.run(command, check=True, capture_output=True, timeout=60)
-            except subprocess.SubprocessError as failure:
-                error = failure
-                continue
-            os.replace(made, path)
-            return
-        raise error or subprocess.SubprocessError("no compiler command ran")
 
 
 def _load(path: Path) -> Library:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import itertools
 import json
@@ -25,7 +24,6 @@ from hwsim.search.bounds.any_mapping import lower_bound
 from hwsim.search.bounds.simple import bound_pj
 from hwsim.search.layer import search
 from hwsim.search.network import plan_network, search_network
-from hwsim.search.proof import compiler
 from hwsim.search.proof.certify import certified_search, unrollings_at_most
 from hwsim.search.proof.native import has_kernel
 from hwsim.search.result import PROVEN, Effortful
@@ -340,21 +338,3 @@ def test_auto_proves_what_is_within_reach(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("hwsim.search.UNROLLINGS", many)
     monkeypatch.setattr("hwsim.search.layer.has_kernel", lambda problem: False)
     assert search(layer, machine, effort="auto").certificate.space == PROVEN["quick"]
-
-
-def test_the_kernel_of_the_installation_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    source = tmp_path / "package" / "kernel.c"
-    source.parent.mkdir()
-    source.write_text("int one(void) { return 1; }\n")
-    cc = compiler.find_compiler()
-    assert cc, "the proofs need a C compiler"
-    monkeypatch.setattr(compiler, "SOURCE", source)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    cached = next(compiler.compiled_files())
-    assert cached.parent == tmp_path / "cache" / "hwsim"
-    assert ctypes.CDLL(str(cached)).one() == 1
-    installed = source.with_name(cached.name)
-    compiler.compile_to(cc, installed)
-    assert next(compiler.compiled_files()) == installed
-    source.write_text("int two(void) { return 2; }\n")  # another source is another file
-    assert next(compiler.compiled_files()) not in (cached, installed)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hwsim.machine.parts import OPERANDS
 from hwsim.nest.points import Ints
-from hwsim.search.proof import compiler
+from hwsim.search.proof.compiler import KERNEL
 from hwsim.search.space.paths import CheapestPath, Step
 from hwsim.search.space.prices import Linear, Prices, crossings_of
 from hwsim.search.space.problem import Crossing, Problem, window_ranks
@@ -236,12 +236,22 @@ def compiled() -> ctypes.CDLL | None:
     """The kernel compiled for this machine, or None without a working compiler."""
     if os.environ.get("HWSIM_KERNEL") == "numpy":
         return None
-    for path in compiler.compiled_files():
+    for path in KERNEL.files():
         try:
             return declared(ctypes.CDLL(str(path)))
         except OSError:
             continue
     return None
+
+
+@functools.cache
+def why_no_kernel() -> str:
+    """Why the search has no compiled kernel, in a few words; empty where it has one."""
+    if compiled() is not None:
+        return ""
+    if os.environ.get("HWSIM_KERNEL") == "numpy":
+        return "HWSIM_KERNEL=numpy"
+    return KERNEL.missing() or "the compiled kernel and this version disagree"
 
 
 def declared(library: ctypes.CDLL) -> ctypes.CDLL:
