@@ -1,6 +1,6 @@
 """A report as files: report.json, layers.csv, mappings.yaml, a figure and a page.
 
-Files are written into a fresh folder first and moved in one by one, so none is ever half written.
+The folder appears with all of them at once, or not at all; report.json stands for the whole.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from hwsim.files.atomic import write_atomically
+from hwsim.files.atomic import write_folder
 from hwsim.nest.text import dump_mappings
 from hwsim.report.report import Report
 from hwsim.report.terminal import coverage_line, si, total_rows
@@ -20,23 +20,20 @@ from hwsim.report.terminal import coverage_line, si, total_rows
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write report.json, layers.csv, mappings.yaml, energy.png, energy.svg and report.html; returns their paths.
+    """Write layers.csv, mappings.yaml, energy.png, energy.svg, report.html and last report.json; returns their paths.
 
     Everything is drawn up in memory before the first byte lands. Raises OSError where the folder cannot be written.
     """
     figure = energy_figure(report)
     contents: dict[str, bytes] = {
-        "report.json": (report.to_json() + "\n").encode(),
         "layers.csv": rows_to_csv(report.to_rows()).encode(),
         "mappings.yaml": dump_mappings({name: found.mapping for name, found in report.found.items()}).encode(),
         "energy.png": figure_bytes(figure, "png"),
         "energy.svg": figure_bytes(figure, "svg"),
     }
     contents["report.html"] = html_page(report, contents["energy.svg"].decode()).encode()
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        write_atomically(folder / name, content)
-    return [folder / name for name in contents]
+    contents["report.json"] = (report.to_json() + "\n").encode()
+    return write_folder(folder, contents)
 
 
 def rows_to_csv(rows: list[dict[str, Any]]) -> str:

@@ -1,33 +1,33 @@
 """Mappings found before, on disk by content hash: safe with several processes, harmless when lost.
 
 An entry is one small JSON file named by the hash of everything a search depends on (layer, machine, objective,
-version of the search). Files are replaced in one step, so readers see a whole
-entry or none; a damaged or foreign file is a miss.
+version of the search). Files are replaced in one step, so readers see a whole entry or none. An entry carries its own
+hash, and its certificate is checked: a damaged, foreign or impossible entry is a miss.
 Entries hold the mapping and its certificate; counts and prices are always computed anew.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from hwsim.files.atomic import write_atomically
 from hwsim.machine.parts import Accelerator
 from hwsim.nest.count import count_accesses
 from hwsim.nest.legal import validate
-from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
+from hwsim.nest.text import from_lists, to_lists
 from hwsim.network.layer import Layer
 from hwsim.pricing.layer import price
-from hwsim.search import cache as search_cache
-from hwsim.search.objective import value_of
-from hwsim.search.result import Certificate, Found
+from hwsim.search.objective import Objective, value_of
+from hwsim.search.result import ROUNDING, Certificate, Found
 
-VERSION = 6  # raise it whenever a search may return something else for the same question
+VERSION = 7  # raise it whenever a search may return something else for the same question
 ENVIRONMENT = "HWSIM_CACHE"
 
 
@@ -57,15 +57,23 @@ def content_hash(layer: Layer, accelerator: Accelerator, question: dict[str, Any
 
 
 def load(key: str) -> dict[str, Any] | None:
-    """The entry of a key; None where there is none or it cannot be read."""
+    """The entry of a key; None where there is none, or where what lies there is not what was stored."""
     folder = cache_folder()
     if folder is None:
         return None
     try:
-        entry = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        stored = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
+        entry = stored["entry"]
+        whole = stored["version"] == VERSION and stored["hash"] == entry_hash(key, entry)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return entry if isinstance(entry, dict) and entry.get("version") == VERSION else None
+    return entry if whole and isinstance(entry, dict) else None
+
+
+def entry_hash(key: str, entry: Any) -> str:
+    """Hash of an entry under its key, so that a damaged or renamed file is a miss."""
+    text = json.dumps([VERSION, key, entry], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def store(key: str, entry: dict[str, Any]) -> None:
@@ -73,54 +81,43 @@ def store(key: str, entry: dict[str, Any]) -> None:
     folder = cache_folder()
     if folder is None:
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{key}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(json.dumps({**entry, "version": VERSION}))
-            os.replace(temporary, folder / f"{key}.json")
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError:
-        return
+    stored = {"version": VERSION, "hash": entry_hash(key, entry), "entry": entry}
+    with contextlib.suppress(OSError):
+        write_atomically(folder / f"{key}.json", json.dumps(stored), durable=False)
 
 
 def remembered(found: Found) -> dict[str, Any]:
     """A result as a cache entry: the mapping and what its certificate says."""
-    nodes: list[list[Any]] = []
-    for node in found.mapping.nodes:
-        if isinstance(node, Hold):
-            nodes.append([node.memory, list(node.operands)])
-        elif isinstance(node, Temporal):
-            nodes.append([node.dim, node.factor])
-        else:
-            nodes.append([node.dim, node.factor, node.array, node.axis])
-    return {"nodes": nodes, "certificate": dataclasses.asdict(found.certificate)}
+    return {"nodes": to_lists(found.mapping), "certificate": dataclasses.asdict(found.certificate)}
 
 
 def recalled(key: str, layer: Layer, accelerator: Accelerator) -> Found | None:
     """A cache entry counted and priced anew; None where there is none or it is not what it claims to be."""
-    entry = search_cache.load(key)
+    entry = load(key)
     if entry is None:
         return None
     try:
-        nodes: list[Node] = []
-        for node in entry["nodes"]:
-            if len(node) == 4:
-                nodes.append(Spatial(node[0], node[1], node[2], node[3]))
-            elif isinstance(node[1], list):
-                nodes.append(Hold(node[0], tuple(node[1])))
-            else:
-                nodes.append(Temporal(node[0], node[1]))
-        mapping = Mapping(tuple(nodes))
+        mapping = from_lists(entry["nodes"])
         certificate = Certificate(**entry["certificate"])
-        if validate(mapping, layer, accelerator):
+        if not is_sound(certificate) or validate(mapping, layer, accelerator):
             return None
-    except (KeyError, TypeError, IndexError, AttributeError):
+        counts = count_accesses(layer, mapping, accelerator)
+        cost = price(layer, counts, accelerator)
+        same = math.isclose(value_of(cost, certificate.objective), certificate.value, rel_tol=1e-9)
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError):
         return None
-    counts = count_accesses(layer, mapping, accelerator)
-    cost = price(layer, counts, accelerator)
-    same = math.isclose(value_of(cost, certificate.objective), certificate.value, rel_tol=1e-9)
     return Found(mapping, counts, cost, certificate) if same else None
+
+
+def is_sound(certificate: Certificate) -> bool:
+    """Whether every field has its type, every number is finite, and no bound lies above the value."""
+    kinds = {"str": str, "int": int, "bool": bool, "float": (int, float), "Objective": str}
+    for field in dataclasses.fields(certificate):
+        value = getattr(certificate, field.name)
+        if not isinstance(value, kinds[str(field.type)]) or (isinstance(value, bool) != (field.type == "bool")):
+            return False
+        if isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
+            return False
+    highest = certificate.value * (1 + ROUNDING)
+    bounds = (certificate.lower_bound, certificate.any_tiles_bound, certificate.root_bound)
+    return certificate.objective in get_args(Objective) and all(bound <= highest for bound in bounds)

@@ -190,6 +190,34 @@ def test_a_damaged_cache_entry_is_a_miss(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert json.loads(entry.read_text())["version"] == search_cache.VERSION
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("lower_bound", 1e30), ("any_tiles_bound", 1e30), ("root_bound", float("nan")), ("value", "many"), ("covered", -1),
+     ("covered", True), ("exhaustive", 1), ("seconds", float("inf")), ("objective", "speed"), ("space", None)],
+)  # fmt: skip
+def test_an_impossible_certificate_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, field: str, value: object
+) -> None:
+    monkeypatch.setenv(search_cache.ENVIRONMENT, str(tmp_path))
+    machine = load_accelerator("bit_fusion")
+    search(LAYERS[2], machine, effort="quick")
+    (path,) = (tmp_path / "mappings").glob("*.json")
+    entry = search_cache.load(path.stem)
+    assert entry is not None
+    assert search_cache.recalled(path.stem, LAYERS[2], machine) is not None
+    entry["certificate"][field] = value
+    search_cache.store(path.stem, entry)  # under a hash that fits
+    assert search_cache.recalled(path.stem, LAYERS[2], machine) is None
+
+
+def test_an_entry_under_another_key_is_a_miss(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(search_cache.ENVIRONMENT, str(tmp_path))
+    search(LAYERS[2], load_accelerator("bit_fusion"), effort="quick")
+    (path,) = (tmp_path / "mappings").glob("*.json")
+    path.rename(path.with_name("0123.json"))
+    assert search_cache.load("0123") is None
+
+
 def test_another_width_or_machine_is_another_question() -> None:
     machine = load_accelerator("bit_fusion")
     keys = {
