@@ -29,6 +29,7 @@ def row_of(folder: Path) -> dict[str, Any]:
         "bits": "float" if chosen is None else f"W{chosen['weight_bits']}A{chosen['act_bits']}",
         **({} if chosen is None else {k: chosen[k] for k in ("config", "first_last", "elementwise_bits", "init")}),
         **{k: recipe[k] for k in ("epochs", "batch_size", "learning_rate", "weight_decay", "distill", "seed")},
+        "weight_learning_rate": recipe.get("weight_learning_rate"),
         **meta.metrics,
         "steps": training["step"],
         "duration_s": round(training["seconds"], 1),

@@ -8,12 +8,14 @@ part of the training images; the test accuracy is only reported.
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +30,7 @@ from quant import checkpoint, models, weights
 from quant.checkpoint import Meta
 from quant.convert import quantize, read_overrides
 from quant.data import Dataset, load, train_batches, write_atomically
-from quant.loop import TrainingDiverged, fit, processes, rank
+from quant.loop import FitResult, TrainingDiverged, fit, processes, rank
 from quant.provenance import provenance
 from quant.quantizer import Quantizer, initialise, quantizers
 from quant.recipe import NORM_BATCHES, Recipe
@@ -38,7 +40,7 @@ FIRST_VALUES = "first_values.json"
 NETWORKS = Path(__file__).resolve().parent.parent / "networks"
 ALLOCATIONS = Path(__file__).resolve().parent / "allocations"
 # Fields younger than the committed rows: at None a key is what it was without them.
-_NOT_NAMED_WHEN_NONE = ("float_seed", "change_limit", "float_weight_decay", "norm_batches")
+_NOT_NAMED_WHEN_NONE = ("float_seed", "change_limit", "float_weight_decay", "norm_batches", "weight_learning_rate")
 _FLOAT_KEEPS = ("network", "arguments", "data", "limit", "seed", "float_epochs", "batch_size", "weights")
 
 
@@ -55,6 +57,7 @@ class Job:
     `float_weight_decay`: of the float network; None is the recipe's.
     `change_limit`: the recipe's; None, no limit, is the papers' way and what runs were before there was one.
     `norm_batches`: the recipe's; None, batch norms as trained, is the papers' way and what runs were before.
+    `weight_learning_rate`: the recipe's; None, one rate for weights and step sizes, is the papers' way.
     """
 
     network: str
@@ -81,6 +84,7 @@ class Job:
     change_limit: float | None = Recipe.change_limit
     float_weight_decay: float | None = None
     norm_batches: int | None = NORM_BATCHES
+    weight_learning_rate: float | None = None
 
     @property
     def is_float(self) -> bool:
@@ -142,7 +146,7 @@ class Job:
 
     def recipe(self, device: torch.device) -> Recipe:
         """The papers' recipe for the bits, with what the job changes."""
-        chosen = {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay}
+        chosen = {name: getattr(self, name) for name in ("learning_rate", "weight_decay", "weight_learning_rate")}
         return Recipe.for_bits(
             None if self.is_float else self.narrowest(),
             epochs=self.epochs, batch_size=self.batch_size, seed=self.seed, distill=self.distill,
@@ -204,8 +208,11 @@ class Runner:
         if not wanted and len(jobs) == 1 and rank() == 0:
             self.report(f"{jobs[0].key}: {self.table} has its row; with another --out it is trained again")
         # A float network whose row came with the project, but not its weights, is trained again for those who need it.
-        lost = {job.key for job in with_float_jobs(wanted) if job.is_float and self.lacks(job)}
-        todo = [job for job in with_float_jobs(wanted) if job.key not in done or job.key in lost]
+        # One that came with the project as a whole is not.
+        needed = with_float_jobs(wanted)
+        lost = {job.key for job in needed if job.is_float and self.lacks(job)}
+        kept = {job.key for job in needed if job.is_float and job not in wanted and self.came_along(job)}
+        todo = [job for job in needed if job.key in lost or job.key not in done | kept]
         for position, job in enumerate(todo, start=1):
             left = (deadline - time.monotonic()) / 60
             if left <= 0:
@@ -213,17 +220,45 @@ class Runner:
                     f"time is up: {len(todo) - position + 1} of {len(todo)} runs are left; start again to go on"
                 )
                 return False
-            if job.key not in lost and any(row["key"] == job.key for row in table.read(self.table)):
+            if job.key not in lost and self.has_row(job):
                 continue  # another process has done it meanwhile
-            if rank() == 0:
-                self.report(f"[{position}/{len(todo)}] {job.key}")
-            if not self.train(job, None if math.isinf(left) else left):
-                return False
+            with self.claimed(job) as mine:
+                if not mine:
+                    continue
+                if rank() == 0:
+                    self.report(f"[{position}/{len(todo)}] {job.key}")
+                if not self.train(job, None if math.isinf(left) else left):
+                    return False
         return True
+
+    @contextmanager
+    def claimed(self, job: Job) -> Iterator[bool]:
+        """Whether this process may train the job: False while another process beside it does.
+
+        So several processes given the same list share it, in its order. A float network is waited for.
+        """
+        if processes() > 1:  # one group of processes trains alone
+            yield True
+            return
+        self.work.mkdir(parents=True, exist_ok=True)
+        with (self.work / f".{job.key}.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if job.is_float else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            yield not (self.has_row(job) and checkpoint.is_checkpoint(self.work / job.key))
+
+    def has_row(self, job: Job) -> bool:
+        return any(row["key"] == job.key for row in table.read(self.table))
 
     def lacks(self, job: Job) -> bool:
         """Whether a float job's network is neither among the checkpoints nor among the shipped networks."""
         return not checkpoint.is_checkpoint(self.work / job.key) and shipped(job) is None
+
+    def came_along(self, job: Job) -> bool:
+        """Whether a float job's network is one of the shipped networks, and none was begun here."""
+        return not checkpoint.is_checkpoint(self.work / job.key) and shipped(job) is not None
 
     def train(self, job: Job, minutes: float | None) -> bool:
         """Train one job and add its row; False when it was stopped, resumable."""
@@ -255,6 +290,7 @@ class Runner:
             "diverged": False, "steps": result.steps, "train_loss": result.history[-1].train_loss,
             "validation_accuracy_percent": result.validation_accuracy_percent,
             "test_accuracy_percent": result.test_accuracy_percent, "duration_s": round(result.seconds, 1),
+            "last_epoch_gain_points": last_gain(result),
         })  # fmt: skip
         # The figures and claims about first and learned values (LSQ+ Figures 1 and 2) are of configuration 4.
         if before and job.config == "4" and rank() == 0:
@@ -301,6 +337,14 @@ class Runner:
                "threads": origin["threads"], "processes": processes(), "torch": origin["torch"],
                "date": origin["date"], "command": self.command(job.key)}  # fmt: skip
         table.append(self.table, [row], key="key")
+
+
+def last_gain(result: FitResult) -> float | None:
+    """Points of validation accuracy that the last full epoch added to the one before; None for less than two."""
+    measured = [record.validation_accuracy_percent for record in result.history if record.epoch == int(record.epoch)]
+    if len(measured) < 2 or measured[-1] is None or measured[-2] is None:
+        return None
+    return measured[-1] - measured[-2]
 
 
 def shipped(job: Job, networks: Path = NETWORKS) -> Path | None:

@@ -39,7 +39,7 @@ SAME_PRICE = (
     "padding_policy", "init", "offset_mode", "method", "first_last", "learning_rate", "weight_decay", "distill",
     "gradient_scale",
 )  # fmt: skip
-SAME_POINT = (*SAME_PRICE, "change_limit", "norm_batches")
+SAME_POINT = (*SAME_PRICE, "change_limit", "norm_batches", "weight_learning_rate")
 COSTS = ("energy_pj", "latency_s", "weight_bits", "peak_activation_bits")
 
 

@@ -3,7 +3,9 @@
 smoke: seconds on the embedded digits, to see that everything works; its accuracies mean little.
 digits: half an hour on them, a SiLU and a ReLU network, three seeds, no download.
 fashion: an hour on two cores, Fashion-MNIST, three seeds. cpu: two cores for some hours, CIFAR-10, three seeds from
-one float network each. gpu: one CUDA device, CIFAR-10, five seeds. imagenet: the papers' settings.
+one float network each. cpu_long: a day on two cores, the same networks for two to four epochs, from first
+values of least squared error and with three times the papers' learning rate for the weights (docs/training.md).
+gpu: one CUDA device, CIFAR-10, five seeds. imagenet: the papers' settings.
 """
 
 from __future__ import annotations
@@ -92,6 +94,15 @@ PROFILES = {
             "resnet8-stripes-w4a4-finetune", "resnet8-unpu-w4a4-finetune", "resnet8-bit_fusion-w4a4-finetune",
             "resnet8-stripes-w2a2-finetune", "resnet8-unpu-w4a4-finetune_90",
         ),
+    ),
+    "cpu_long": Profile(
+        "cpu_long",
+        Job("silu_se_net", (), "cifar10", float_epochs=20, epochs=2, float_seed=0, init="mse",
+            weight_learning_rate=0.03),
+        Job("resnet8", (), "cifar10", weights="pretrained", epochs=2, init="mse", weight_learning_rate=0.03),
+        ("W2A2", "W3A3", "W4A4"),
+        (0, 1, 2),
+        epochs=(("W2A2", 4), ("W3A3", 3)),
     ),
     "gpu": Profile(
         "gpu",

@@ -68,9 +68,11 @@ def text_of(value: Any) -> str:
 
 
 USUAL = {
-    "init": "lsqplus", "offset_mode": "learned", "method": "lsqplus", "weight_decay": "", "learning_rate": "",
-    "distill": "False", "gradient_scale": "1/sqrt(Np)",
+    "offset_mode": "learned", "method": "lsqplus", "weight_decay": "", "learning_rate": "", "distill": "False",
+    "gradient_scale": "1/sqrt(Np)",
 }  # fmt: skip
+# The usual first values at each learning rate of the weights: the papers', and those of profile cpu_long.
+USUAL_INIT = {"": "lsqplus", "0.03": "mse"}
 
 
 MIXED = "mixed-"  # begins the `bits` of a run or point whose layers have widths of their own
@@ -78,7 +80,12 @@ MIXED = "mixed-"  # begins the `bits` of a run or point whose layers have widths
 
 def usual(row: Mapping[str, str]) -> bool:
     """Whether a run or point differs from others of its network by bits, configuration and padding policy alone."""
-    return all(row[name] == value for name, value in USUAL.items())
+    return row["init"] == usual_init(row) and all(row[name] == value for name, value in USUAL.items())
+
+
+def usual_init(row: Mapping[str, str]) -> str:
+    """The first values that a run of this learning rate of weights has unless they are what is compared."""
+    return USUAL_INIT.get(row.get("weight_learning_rate", ""), "lsqplus")
 
 
 def current(rows: Iterable[Row]) -> list[Row]:

@@ -20,7 +20,7 @@ TIE_WITHIN = 1.0
 # What makes two runs the same but for the change limit and how their batch norms were measured.
 SAME_RUN = (
     "bits", "config", "seed", "padding_policy", "init", "offset_mode", "method", "gradient_scale", "weight_decay",
-    "learning_rate", "distill", "first_last", "epochs",
+    "learning_rate", "weight_learning_rate", "distill", "first_last", "epochs",
 )  # fmt: skip
 USUAL = {"config": "4", "padding_policy": "pad_code", **table.USUAL}
 
@@ -29,7 +29,8 @@ def matches(row: Row, **wanted: str) -> bool:
     """Whether a row is the usual run but for these columns; one of mixed bits only where `bits` says so."""
     if row["bits"].startswith(table.MIXED) and "bits" not in wanted:
         return False
-    return all(row[name] == value for name, value in {**USUAL, **wanted}.items())
+    usual = {**USUAL, "init": table.usual_init(row)}
+    return all(row[name] == value for name, value in {**usual, **wanted}.items())
 
 
 def cell(rows: Sequence[Row]) -> str:

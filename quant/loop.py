@@ -29,6 +29,7 @@ from quant import checkpoint
 from quant.change_limit import ChangeLimit
 from quant.checkpoint import Meta
 from quant.data import Arrays, Dataset, Normalisation, Split, eval_batches, train_batches, write_atomically
+from quant.memory import keep_memory
 from quant.norms import NORMS, reestimate_norms
 from quant.quantizer import initialise, parameter_groups, quantizers
 from quant.recipe import Recipe
@@ -101,6 +102,8 @@ def fit(
     Raises TrainingDiverged, and ValueError for settings that cannot work.
     """
     recipe = recipe or Recipe()
+    if torch.device(device).type == "cpu":
+        keep_memory()
     run = _Run(model, data, recipe, meta, None if out is None else Path(out), teacher, torch.device(device))
     if resume:
         run.restore()
@@ -281,7 +284,7 @@ class _Run:
         """One optimizer step over `accumulate` passes; returns the mean loss of this process's images."""
         recipe = self.recipe
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate_at(self.step, self.total_steps)
+            group["lr"] = recipe.learning_rate_at(self.step, self.total_steps, weights=not group["quantizers"])
         images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
         if recipe.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)

@@ -488,18 +488,22 @@ def initialise(
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two optimizer groups: all else with `weight_decay`, and without decay the quantizers' s, beta and the like.
+    """Optimizer groups: all else with `weight_decay`, and without decay the quantizers' s, beta and the like.
 
-    One exception, as its paper has it: PACT's alpha is regularised like a weight.
+    One exception, as its paper has it: PACT's alpha is regularised like a weight, in a third group where there is one.
+    The key "quantizers" says whether a group holds the parameters of quantizers.
     """
-    apart = {
-        id(parameter)
-        for _, q in quantizers(model)
-        if q.spec.method != "pact"
-        for parameter in q.parameters(recurse=False)
-    }
+    regularised: set[int] = set()
+    free: set[int] = set()
+    for _, q in quantizers(model):
+        (regularised if q.spec.method == "pact" else free).update(id(p) for p in q.parameters(recurse=False))
     trained = [p for p in model.parameters() if p.requires_grad]
+    parts = [
+        ([p for p in trained if id(p) not in free | regularised], weight_decay, False),
+        ([p for p in trained if id(p) in free], 0.0, True),
+        ([p for p in trained if id(p) in regularised], weight_decay, True),
+    ]
     return [
-        {"params": [p for p in trained if id(p) not in apart], "weight_decay": weight_decay},
-        {"params": [p for p in trained if id(p) in apart], "weight_decay": 0.0},
+        {"params": members, "weight_decay": decay, "quantizers": of_quantizers}
+        for members, decay, of_quantizers in parts[: 3 if parts[2][0] else 2]
     ]

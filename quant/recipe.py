@@ -46,6 +46,8 @@ class Recipe:
     `norm_batches`: training batches on which the batch norms' statistics are measured again after the last step (see
     `quant.norms`); 0, the papers' way, keeps the running ones.
     `init_batches`: batches for the quantizers' first values (LSQ+ Eq. 8).
+    `weight_learning_rate`: of everything but the quantizers' parameters, which keep `learning_rate`; None, the papers'
+    way, is one rate for all.
     """
 
     epochs: float = 1.0
@@ -64,9 +66,11 @@ class Recipe:
     clip_norm: float = 0.0
     change_limit: float = 0.02
     norm_batches: int = 0
+    weight_learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "batch_size", "learning_rate", "accumulate", "init_batches")
+        positive = ["epochs", "batch_size", "learning_rate", "accumulate", "init_batches"]
+        positive += ["weight_learning_rate"] if self.weight_learning_rate is not None else []
         for name in (*positive, "weight_decay", "momentum", "clip_norm", "change_limit", "norm_batches"):
             value = getattr(self, name)
             low = name in positive
@@ -99,9 +103,14 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
-    def learning_rate_at(self, step: int, total_steps: int) -> float:
-        """Cosine from `learning_rate` to 0 without restarts: 0.5 (1 + cos(pi step / total))."""
-        return 0.5 * self.learning_rate * (1 + math.cos(math.pi * step / total_steps))
+    def learning_rate_at(self, step: int, total_steps: int, *, weights: bool = False) -> float:
+        """Cosine from `learning_rate` to 0 without restarts: 0.5 (1 + cos(pi step / total)); that of s and beta, or of
+        the `weights`.
+        """
+        first = self.learning_rate
+        if weights and self.weight_learning_rate is not None:
+            first = self.weight_learning_rate
+        return 0.5 * first * (1 + math.cos(math.pi * step / total_steps))
 
     def differences(self, other: "Recipe") -> list[str]:
         """'name: mine, other' for every field that differs."""

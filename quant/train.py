@@ -55,6 +55,8 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
     }
     if arguments.lr is not None:
         choices["learning_rate"] = arguments.lr
+    if arguments.weight_lr is not None:
+        choices["weight_learning_rate"] = arguments.weight_lr
     if arguments.norm_batches is not None:
         choices["norm_batches"] = arguments.norm_batches
     if arguments.weight_decay is not None:
@@ -199,6 +201,9 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--epochs", type=float, default=1.0)
     how.add_argument("--batch-size", type=int, default=128, help="images per optimizer step, over all processes")
     how.add_argument("--lr", type=float, help="learning rate (default: the paper's for the bits)")
+    how.add_argument(
+        "--weight-lr", type=float, help="learning rate of all but step sizes and offsets (default: that of --lr)"
+    )
     how.add_argument("--weight-decay", type=float, help="(default: the paper's for the bits)")
     how.add_argument("--clip-norm", type=float, default=0.0, help="largest norm of the gradients (default: 0, none)")
     how.add_argument(

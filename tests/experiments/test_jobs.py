@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from experiments import command_line, jobs, lsq_tables, lsqplus_tables, padding, pareto, profiles, table
+from experiments import campaign, command_line, jobs, lsq_tables, lsqplus_tables, padding, pareto, profiles, table
 from experiments.jobs import (
     Job,
     Runner,
@@ -230,3 +230,30 @@ def test_bad_input_is_named(
     code = command_line.train_main("padding", "doc", padding.jobs, [*arguments, "--out", str(tmp_path)])
     assert code == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(tmp_path: Path) -> None:
+    mine, said = runner(tmp_path), []
+    other = replace(mine, report=said.append)
+    with mine.claimed(QUANTIZED) as first:
+        assert first
+        with other.claimed(QUANTIZED) as second:
+            assert not second
+        with other.claimed(replace(QUANTIZED, seed=1)) as elsewhere:
+            assert elsewhere
+    with other.claimed(QUANTIZED) as again:
+        assert again
+
+
+def test_the_campaign_trains_what_decides_first() -> None:
+    profile = PROFILES["cpu_long"]
+    listed = campaign.jobs(profile)
+    assert len(set(listed)) == len(listed)
+    first = listed[:6]
+    assert {(job.bits, job.config, job.padding_policy) for job in first} == {
+        (bits, *pair) for bits in ("W2A2", "W4A4") for pair in campaign.CENTRAL
+    }
+    assert all(job.init == "mse" and job.weight_learning_rate == 0.03 for job in listed)
+    assert {job.seed for job in listed[:18]} == set(profile.seeds)
+    assert {job.padding_policy for job in listed} == set(profiles.POLICIES)
+    assert all(shipped(job.float_job()) is not None for job in listed if not job.weights)

@@ -68,9 +68,12 @@ def test_signed_pact_is_the_unsigned_one_on_both_sides() -> None:
 
 def test_pact_regularises_alpha_like_a_weight() -> None:
     quantizer = Pact(spec("pact", 4, False))
-    decayed, kept = quant.parameter_groups(quantizer, 1e-4)
-    assert decayed["params"] == [quantizer.alpha]
-    assert kept["params"] == []
+    weights, kept, alphas = quant.parameter_groups(quantizer, 1e-4)
+    assert alphas["params"] == [quantizer.alpha]
+    assert alphas["weight_decay"] == weights["weight_decay"] == 1e-4
+    assert alphas["quantizers"]
+    assert not weights["quantizers"]
+    assert kept["params"] == weights["params"] == []
 
 
 # ---- DoReFa ------------------------------------------------------------------------------------------------------

@@ -560,3 +560,33 @@ def test_tensorboard_gets_every_number_of_the_log(tmp_path: Path, monkeypatch: p
     expected = {(n, r.step): v for r in result.history for n, v in vars(r).items() if v is not None}
     assert written == expected
     assert len(result.history) == 2
+
+
+def test_weights_and_step_sizes_learn_at_rates_of_their_own() -> None:
+    """One step without momentum or decay: each parameter moves by its gradient times the rate of its kind."""
+    source = digits(64)
+    moved: dict[float | None, dict[str, Tensor]] = {}
+    for rate in (None, 0.03):
+        model = plain()
+        quant.initialise(model, [source.normalisation.apply(source.train.images[:32])])  # type: ignore[attr-defined]
+        before = {name: p.detach().double().clone() for name, p in model.named_parameters()}
+        recipe = Recipe(
+            batch_size=64, learning_rate=0.01, weight_learning_rate=rate, weight_decay=0, momentum=0, change_limit=0,
+            augment=False,
+        )  # fmt: skip
+        fit(model, source, recipe, max_steps=1, test=False)
+        moved[rate] = {name: p.detach().double() - before[name] for name, p in model.named_parameters()}
+    of_quantizers = {name for name in moved[None] if name.endswith((".s", ".beta"))}
+    assert of_quantizers
+    for name, change in moved[None].items():
+        factor = 1 if name in of_quantizers else 3
+        torch.testing.assert_close(moved[0.03][name], factor * change, rtol=1e-4, atol=1e-7)
+
+
+def test_a_rate_of_weights_outlives_the_checkpoint_and_must_be_positive() -> None:
+    recipe = Recipe(weight_learning_rate=0.03)
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+    old = {name: value for name, value in recipe.to_dict().items() if name != "weight_learning_rate"}
+    assert Recipe.from_dict(old).weight_learning_rate is None
+    with pytest.raises(ValueError, match="weight_learning_rate: expected a positive number"):
+        Recipe(weight_learning_rate=0.0)

@@ -1,0 +1,41 @@
+"""Freed memory stays with the process where glibc is; elsewhere nothing happens and nothing fails."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from quant.memory import keep_memory
+
+FAULTS = textwrap.dedent("""
+    import resource, torch
+    from quant.memory import keep_memory
+    torch.set_num_threads(1)
+    if {keep}:
+        assert keep_memory()
+    def work():
+        parts = [torch.ones(1 << 22) for _ in range(4)]  # 64 MiB, allocated and freed as activations are
+    work()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        work()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+""")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_steps_fault_no_pages_in_again() -> None:
+    faults = {}
+    for keep in (False, True):
+        line = [sys.executable, "-c", FAULTS.format(keep=keep)]
+        faults[keep] = int(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
+    assert faults[True] < 100 < faults[False]
+
+
+def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not keep_memory()
