@@ -40,7 +40,9 @@ FIRST_VALUES = "first_values.json"
 NETWORKS = Path(__file__).resolve().parent.parent / "networks"
 ALLOCATIONS = Path(__file__).resolve().parent / "allocations"
 # Fields younger than the committed rows: at None a key is what it was without them.
-_NOT_NAMED_WHEN_NONE = ("float_seed", "change_limit", "float_weight_decay", "norm_batches", "weight_learning_rate")
+_NOT_NAMED_WHEN_NONE = (
+    "float_seed", "change_limit", "float_weight_decay", "norm_batches", "weight_learning_rate", "positivity",
+)  # fmt: skip
 _FLOAT_KEEPS = ("network", "arguments", "data", "limit", "seed", "float_epochs", "batch_size", "weights")
 
 
@@ -57,6 +59,8 @@ class Job:
     `float_weight_decay`: of the float network; None is the recipe's.
     `change_limit`: the recipe's; None, no limit, is the papers' way and what runs were before there was one.
     `norm_batches`: the recipe's; None, batch norms as trained, is the papers' way and what runs were before.
+    `positivity`: of a run without a limit (a limit keeps s positive whatever the rule): absolute or printed; None is
+    the floor s >= s0 / 2^14 that such runs had until 2026-12, and they can be read but not made again.
     `weight_learning_rate`: the recipe's; None, one rate for weights and step sizes, is the papers' way.
     """
 
@@ -85,6 +89,7 @@ class Job:
     float_weight_decay: float | None = None
     norm_batches: int | None = NORM_BATCHES
     weight_learning_rate: float | None = None
+    positivity: str | None = None
 
     @property
     def is_float(self) -> bool:
@@ -135,6 +140,7 @@ class Job:
             "init": self.init,
             "offset_mode": self.offset_mode,
             "method": self.method,
+            **({} if self.positivity is None else {"positivity": self.positivity}),
             **({"overrides": mixed} if mixed else {}),
         }
 
@@ -300,6 +306,10 @@ class Runner:
 
     def start(self, job: Job, data: Dataset, resume: bool) -> tuple[nn.Module, Meta]:
         """The network at the beginning of a job (its tensors come from the checkpoint where it resumes)."""
+        if not (job.is_float or job.change_limit or job.positivity):
+            raise ValueError(
+                f"{job.key}: made with the floor under step sizes that was removed in 2026-12; see its commit"
+            )
         torch.manual_seed(job.seed)
         model, meta = self.float_network(job, data)
         if not job.is_float:

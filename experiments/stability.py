@@ -1,8 +1,9 @@
 """`python -m experiments.stability --profile digits`: runs at chance and accuracy at each change limit.
 
-Configurations 1 to 4 of the SiLU network below 8 bits, as printed (no limit), at the default and on both sides of it;
-and at the fewest bits without a limit but with a tenth of LSQ's gradient scale, a milder remedy that does not suffice.
-`python -m experiments.tables` prints them.
+Every configuration, padding policy, initialisation and offset of the SiLU network below 8 bits: at the default limit,
+and without one (|s| after each step, and as printed). The configurations alone on both sides of the default, and, at
+the fewest bits, without a limit but with a tenth of LSQ's gradient scale, a milder remedy that does not suffice. Batch
+norms as trained. `python -m experiments.tables` prints them.
 """
 
 from __future__ import annotations
@@ -15,20 +16,27 @@ from experiments.jobs import Job
 from experiments.profiles import Profile
 from quant.recipe import Recipe
 
-LIMITS = (Recipe.change_limit, None, 0.05, 0.005)
+# (limit, what keeps s positive without one)
+RULES = ((Recipe.change_limit, None), (None, "absolute"), (None, "printed"))
+OTHER_LIMITS = (0.05, 0.005)
+TENTH = "0.1/sqrt(Np)"
 
 
 def jobs(profile: Profile) -> list[Job]:
     """The default first: those runs belong to every table."""
+    listed = (profiles.config_jobs, profiles.padding_jobs, profiles.init_jobs, profiles.offset_jobs)
     usual = [
-        profile.at(profile.silu, bits, config=config, seed=seed)
-        for seed in profile.seeds
-        for bits in profile.low_bits()
-        for config in profiles.CONFIGS
+        replace(job, norm_batches=None)
+        for job in dict.fromkeys(job for make in listed for job in make(profile))
+        if job.network == profile.silu.network and job.bits in profile.low_bits()
     ]
-    limited = [replace(job, change_limit=limit) for limit in LIMITS for job in usual]
-    tenth = [replace(job, change_limit=None, gradient_scale="0.1/sqrt(Np)") for job in usual]
-    return [*limited, *(job for job in tenth if job.bits == profile.bits[0])]
+    configurations = [
+        job for job in usual if job in {replace(j, norm_batches=None) for j in profiles.config_jobs(profile)}
+    ]
+    found = [replace(job, change_limit=limit, positivity=rule) for limit, rule in RULES for job in usual]
+    found += [replace(job, change_limit=limit) for limit in OTHER_LIMITS for job in configurations]
+    tenth = {"change_limit": None, "positivity": "absolute", "gradient_scale": TENTH}
+    return found + [replace(job, **tenth) for job in configurations if job.bits == profile.bits[0]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

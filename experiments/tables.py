@@ -17,6 +17,8 @@ from experiments.profiles import BASELINES, CONFIGS, INITS, OFFSET_MODES, POLICI
 from experiments.table import Interval, Row, paired_difference, verdict
 
 TIE_WITHIN = 1.0
+# What keeps s positive in runs without a limit. The floor was the rule until 2026-12.
+POSITIVITY = {"": "floor s0/2^14", "absolute": "|s| after each step", "printed": "as printed"}
 # What makes two runs the same but for the change limit and how their batch norms were measured.
 SAME_RUN = (
     "bits", "config", "seed", "padding_policy", "init", "offset_mode", "method", "gradient_scale", "weight_decay",
@@ -183,18 +185,18 @@ def identity(row: Row, other: str) -> tuple[str, ...]:
 
 
 def change_limits(rows: Sequence[Row]) -> str:
-    """Runs at chance and accuracy at each change limit, over the runs that every limit has."""
-    limits = table.group(rows, "change_limit")
+    """Runs at chance and accuracy at each change limit and rule, over the runs that each of them has."""
+    limits = table.group(rows, "change_limit", "positivity")
     if len(limits) < 2:
         return ""
     common = set.intersection(*({identity(row, "norm_batches") for row in members} for members in limits.values()))
     lines = []
     for bits in sorted({row["bits"] for row in rows}):
-        for (limit,), members in limits.items():
+        for (limit, rule), members in limits.items():
             mine = [row for row in members if row["bits"] == bits and identity(row, "norm_batches") in common]
             if mine:
                 bad = sum(at_chance(row) or row["diverged"] == "True" for row in mine)
-                lines.append([bits, limit or "none", str(len(mine)), str(bad), cell(mine)])
+                lines.append([bits, limit or f"none, {POSITIVITY[rule]}", str(len(mine)), str(bad), cell(mine)])
     heads = ("bits", "change limit", "runs", "at chance or diverged", "accuracy, all of them")
     return f"### With and without a change limit, the same runs\n\n{markdown(heads, lines)}\n"
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from quant.init import initial
-from quant.quantizer import BaseQuantizer, Quantizer, at_least, not_positive
+from quant.quantizer import BaseQuantizer, Quantizer, not_positive
 from quant.spec import QuantSpec, check_choice
 
 
@@ -33,10 +33,6 @@ class _ValueOf(torch.autograd.Function):
 def rounded_through(soft: Tensor, value: Tensor) -> Tensor:
     """round(value) with the gradient of `soft`."""
     return cast(Tensor, _ValueOf.apply(soft, value.detach().round()))
-
-
-# A learned range never falls below its initial value divided by this.
-_LARGEST_SHRINKAGE = 2.0**14
 
 
 class _PerTensor(BaseQuantizer):
@@ -96,29 +92,27 @@ class Pact(_PerTensor):
         if spec.offset or is_weight:
             raise ValueError("method 'pact' quantizes activations without an offset: use configuration 1 or 2")
         self.alpha = nn.Parameter(torch.tensor(math.nan))
-        self.register_buffer("alpha_floor", torch.tensor(torch.finfo(torch.float32).tiny))
 
     def in_wide(self, x: Tensor, features: int) -> Tensor:
-        return cast(Tensor, _Pact.apply(x, at_least(self.alpha, self.alpha_floor), self.spec.n, self.spec.p))
+        return cast(Tensor, _Pact.apply(x, self.alpha.abs(), self.spec.n, self.spec.p))
 
     def codes(self, x: Tensor) -> Tensor:
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         return (x / self.step()).clamp(self.spec.n, self.spec.p).round()
 
     def step(self) -> Tensor:
-        return at_least(self.alpha, self.alpha_floor) / self.spec.p
+        return self.alpha.abs() / self.spec.p
 
     @torch.no_grad()
     def initialise_parameters(self, values: Tensor) -> None:
         s, _ = initial(values, self.spec, is_weight=False)
         self.alpha.copy_(self.spec.p * s[0])
-        self.alpha_floor.copy_(self.alpha / _LARGEST_SHRINKAGE)
 
-    def steps_and_floors(self) -> list[tuple[nn.Parameter, Tensor]]:
-        return [(self.alpha, self.alpha_floor)]
+    def positive_parameters(self) -> list[nn.Parameter]:
+        return [self.alpha]
 
     def faults(self, state: dict[str, Tensor]) -> list[str]:
-        return not_positive(state, ("alpha", "alpha_floor"))
+        return not_positive(state, ("alpha",))
 
 
 class DoReFa(_PerTensor):
@@ -261,7 +255,6 @@ class Qil(_PerTensor):
             raise ValueError("method 'qil' has no offset: use configuration 1 or 2")
         self.centre = nn.Parameter(torch.tensor(math.nan))
         self.distance = nn.Parameter(torch.tensor(math.nan))
-        self.register_buffer("distance_floor", torch.tensor(torch.finfo(torch.float32).tiny))
         self.register_buffer("one", torch.ones(()))
         self.zero_is_exact = spec.signed
 
@@ -274,8 +267,7 @@ class Qil(_PerTensor):
 
     def _soft_codes(self, x: Tensor, grad_scale: float) -> Tensor:
         centre = cast(Tensor, _ScaledGradient.apply(self.centre, grad_scale))
-        distance = at_least(self.distance, self.distance_floor)
-        distance = cast(Tensor, _ScaledGradient.apply(distance, grad_scale))
+        distance = cast(Tensor, _ScaledGradient.apply(self.distance.abs(), grad_scale))
         if not self.spec.signed:
             return ((x - centre) / (2 * distance) + 0.5).clamp(0, 1) * self.spec.p
         return ((x.abs() - centre) / (2 * distance) + 0.5).clamp(0, 1) * x.sign() * self.spec.p
@@ -288,17 +280,16 @@ class Qil(_PerTensor):
         s, _ = initial(values, self.spec, is_weight=self.is_weight)
         self.centre.copy_(self.spec.p * s[0] / 2)
         self.distance.copy_(self.centre)
-        self.distance_floor.copy_(self.distance / _LARGEST_SHRINKAGE)
 
-    def steps_and_floors(self) -> list[tuple[nn.Parameter, Tensor]]:
-        return [(self.distance, self.distance_floor)]
+    def positive_parameters(self) -> list[nn.Parameter]:
+        return [self.distance]
 
-    def reaches(self) -> list[tuple[nn.Parameter, nn.Parameter, Tensor, float]]:
+    def reaches(self) -> list[tuple[nn.Parameter, nn.Parameter, float]]:
         """Half the interval's width is the measure of both its width and its centre."""
-        return [*super().reaches(), (self.centre, self.distance, self.distance_floor, 1.0)]
+        return [*super().reaches(), (self.centre, self.distance, 1.0)]
 
     def faults(self, state: dict[str, Tensor]) -> list[str]:
-        return not_positive(state, ("distance", "distance_floor"))
+        return not_positive(state, ("distance",))
 
 
 METHODS: dict[str, type[BaseQuantizer]] = {

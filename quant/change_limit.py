@@ -2,9 +2,11 @@
 
 LSQ scales the gradient of a step size s by 1/sqrt(N p), so that one update moves s by about the share that it moves a
 weight by. That holds where N is in the thousands. A squeeze-excite gate has N = 8 to 100, and the 8-bit steps of gates
-and classifiers are 0.001 to 0.01: there one update can exceed s itself. s then falls to its floor, every value clips to
-almost 0, the next batch norm amplifies what is left, and gradients of 1e3 to 1e13 carry the network to chance level.
-Neither LSQ nor LSQ+ as printed has a guard against it.
+and classifiers are 0.001 to 0.01: there one update can exceed s itself, and s crosses 0. LSQ and LSQ+ as printed have
+no guard: a negative s with unsigned codes (n = 0) clips every positive value to code 0, where d/ds is n = 0, and never
+comes back. `quant.quantizer` therefore reflects s to |s| after each step. That makes mild crossings harmless. Where the
+first gradients are in the thousands (a channel of zero weights before a batch norm) runs collapse under |s| too; under
+the limit no run did (docs/training.md).
 
 The remedy is adaptive gradient clipping, which Brock et al. (2021) introduced as a bound on |dL/dW| / |W| of weights,
 applied to the quantizers alone. With learning rate lr and momentum m,
@@ -37,18 +39,16 @@ class ChangeLimit:
         """Between backward and the optimizer's step, whose learning rate this is; NaN stays NaN."""
         gradients: list[Tensor] = []
         steps: list[Tensor] = []
-        floors: list[Tensor] = []
         factors: list[float] = []
         for quantizer in self.quantizers:
-            for parameter, step, floor, factor in quantizer.reaches():
+            for parameter, step, factor in quantizer.reaches():
                 if parameter.grad is not None:
                     gradients.append(parameter.grad)
                     steps.append(step)
-                    floors.append(floor)
                     factors.append(factor * self.share / learning_rate)
         if not gradients:
             return
-        bounds = torch._foreach_maximum(steps, floors)
+        bounds = torch._foreach_abs(steps)
         torch._foreach_mul_(bounds, factors)
         torch._foreach_minimum_(gradients, bounds)
         torch._foreach_neg_(bounds)

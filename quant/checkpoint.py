@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from quant import models
 from quant.convert import quantize
 from quant.data import Normalisation, write_atomically
-from quant.quantizer import quantizers
+from quant.quantizer import RETIRED_BUFFERS, quantizers
 
 SETTINGS = "settings.json"
 FORMAT_VERSION = 1
@@ -217,8 +217,9 @@ def _read_tensors(folder: Path, files: Mapping[str, str], kind: str) -> dict[str
         raise ValueError(f"{path}: expected safetensors, could not read it: {error}") from error
 
 
-def _load_weights(model: nn.Module, state: Mapping[str, Tensor], folder: Path, meta: Meta) -> None:
+def _load_weights(model: nn.Module, stored: Mapping[str, Tensor], folder: Path, meta: Meta) -> None:
     own = model.state_dict()
+    state = {k: v for k, v in stored.items() if k in own or k.rpartition(".")[2] not in RETIRED_BUFFERS}
     missing = [k for k in own if k not in state]
     unexpected = [k for k in state if k not in own]
     wrong = [
@@ -234,7 +235,7 @@ def _load_weights(model: nn.Module, state: Mapping[str, Tensor], folder: Path, m
         ]
         raise ValueError(f"{folder}: the tensors are of another network than '{meta.model}': {'; '.join(parts)}")
     try:
-        model.load_state_dict(dict(state))
+        model.load_state_dict(state)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()] or [str(error)]
         raise ValueError(f"{folder}: {'; '.join(lines[:3])}") from error

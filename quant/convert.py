@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from quant.spec import (
     METHOD_NAMES,
     OFFSET_MODES,
     PADDING_POLICIES,
+    POSITIVITY,
     QuantSpec,
     check_choice,
 )
@@ -58,6 +59,7 @@ class Choices:
     power_of_two: bool = False
     ternary_weights: bool = False
     shared_inputs: bool = False
+    positivity: str = "absolute"
     skip: bool = False
 
     def __post_init__(self) -> None:
@@ -68,6 +70,7 @@ class Choices:
         check_choice("init", self.init, INIT_NAMES)
         check_choice("clip_rule", self.clip_rule, CLIP_RULES)
         check_choice("offset_mode", self.offset_mode, OFFSET_MODES)
+        check_choice("positivity", self.positivity, POSITIVITY)
         self.weight_spec()
         QuantSpec(self.act_bits, False)
 
@@ -77,7 +80,7 @@ class Choices:
         return QuantSpec(
             2 if self.ternary_weights else self.weight_bits, True, offset=method == "dorefa", method=method,
             init=self.init, clip_rule=self.clip_rule, granularity=self.weight_granularity,
-            power_of_two=self.power_of_two, ternary=self.ternary_weights,
+            power_of_two=self.power_of_two, ternary=self.ternary_weights, positivity=self.positivity,
         )  # fmt: skip
 
     def input_spec(self, source: Range) -> QuantSpec:
@@ -87,7 +90,7 @@ class Choices:
         return QuantSpec.for_config(
             self.act_bits, config, method=self.method, init=self.init, clip_rule=self.clip_rule,
             offset_mode=self.offset_mode if offset else "learned", power_of_two=self.power_of_two,
-            snap_offset=offset and self.padding_policy == "snap_offset",
+            snap_offset=offset and self.padding_policy == "snap_offset", positivity=self.positivity,
         )  # fmt: skip
 
     def config_for(self, source: Range) -> int:
@@ -126,11 +129,14 @@ class Left:
 
 @dataclass(frozen=True)
 class Plan:
-    """What `quantize` chose: the layers in order of execution, what stays float, and the arguments given."""
+    """What `quantize` chose: the layers in order of execution, what stays float, the arguments given, and what is
+    likely to go wrong in training.
+    """
 
     layers: tuple[LayerPlan, ...]
     left: tuple[Left, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def to_frame(self) -> list[dict[str, Any]]:
         """One row per quantized operand."""
@@ -159,6 +165,7 @@ class Plan:
                 for layer in self.layers
             ],
             "left": [asdict(left) for left in self.left],
+            "warnings": list(self.warnings),
         }  # fmt: skip
 
     def __str__(self) -> str:
@@ -171,7 +178,7 @@ class Plan:
         widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
         lines += [f"left in float: {left.name} ({left.op}): {left.why}" for left in self.left]
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
 
 
 def quantize(
@@ -192,6 +199,7 @@ def quantize(
     power_of_two: bool = False,
     ternary_weights: bool = False,
     shared_inputs: bool = False,
+    positivity: str = "absolute",
     example: Any = None,
 ) -> tuple[nn.Module, Plan]:
     """A quantized copy of `model` and the plan behind it; `initialise` it with data before the first forward pass.
@@ -202,7 +210,8 @@ def quantize(
     the papers' literal networks, whose residual path no integer machine can run.
     `overrides`: {name pattern: {choice: value}} or a YAML file of that, later patterns win; choices are the fields of
     `Choices`, `skip: true` leaves a layer in float. `shared_inputs`: one step for all inputs of an addition or
-    concatenation with equal specs. `example`: an input (or tuple), needed only where symbolic tracing fails.
+    concatenation with equal specs. `positivity`: what keeps s positive, see `QuantSpec`. `example`: an input (or
+    tuple), needed only where symbolic tracing fails.
     Raises ValueError for names, bits and patterns that mean nothing.
     """
     settings = {k: v for k, v in locals().items() if k not in ("model", "example", "overrides")}
@@ -211,7 +220,7 @@ def quantize(
         QuantSpec(elementwise_bits, False)  # type: ignore[arg-type]
     base = Choices(
         weight_bits, act_bits, config, padding_policy, weight_granularity, method, init, clip_rule, offset_mode,
-        power_of_two, ternary_weights, shared_inputs,
+        power_of_two, ternary_weights, shared_inputs, positivity,
     )  # fmt: skip
     if any(getattr(module, "is_quantized_layer", False) for module in model.modules()):
         raise ValueError("model: expected a float model, this one has quantized layers already")
@@ -220,7 +229,24 @@ def quantize(
     ops, traced = _read(model, example)
     planner = _Planner(model, ops, base, first_last, elementwise_bits, patterns)
     model = planner.convert(traced)
-    return model, Plan(tuple(planner.layers), tuple(planner.left), {**settings, "overrides": patterns})
+    layers, left = tuple(planner.layers), tuple(planner.left)
+    warnings = (*printed_dead_ends(layers), *planner.dead_channels())
+    return model, Plan(layers, left, {**settings, "overrides": patterns}, warnings)
+
+
+def printed_dead_ends(layers: Sequence[LayerPlan]) -> Iterator[str]:
+    """A warning where LSQ's text, s without a guard, can end in a state that no gradient leaves."""
+    risky = [layer.name for layer in layers if any(s.positivity == "printed" and s.n == 0 for s in layer.inputs)]
+    if risky:
+        yield (
+            f"positivity 'printed' with unsigned codes (n = 0) in {len(risky)} layers ({_few(risky)}): once s is "
+            "negative every positive value has code 0 and d/ds = n = 0, so s never comes back; the change limit, or "
+            "positivity 'absolute', prevents it"
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def read_overrides(source: str | Path | Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
@@ -420,6 +446,26 @@ class _Planner:
         if policy and new.input_quantizer.zero_is_exact:
             note = ", ".join(filter(None, (note, "0 is a code: all padding policies agree")))
         return new, LayerPlan(site.name, site.kind, weight, (spec,), (source.reason,), policy, note)
+
+    def dead_channels(self) -> Iterator[str]:
+        """A warning for every layer with channels of weights that are all 0 in front of a batch norm.
+
+        The norm divides what is constant by sqrt(eps), and multiplies gradients by 1/sqrt(eps): 316 at eps = 1e-5.
+        """
+        for site in self.sites:
+            if not any(user.kind.startswith("batchnorm") for op in site.ops for user in op.users):
+                continue
+            layer = self.model.get_submodule(site.name)
+            quantizer = getattr(layer, "weight_quantizer", None)
+            if quantizer is None or layer.weight.is_meta:
+                continue
+            dead = int((quantizer.codes(layer.weight.detach()).flatten(1) == 0).all(1).sum())
+            if dead:
+                yield (
+                    f"{site.name}: {dead} of {len(layer.weight)} output channels have no weight but 0 and a batch norm "
+                    "behind them, which multiplies gradients by 1/sqrt(eps): init 'mse' or granularity 'channel' "
+                    "rounds fewer weights to 0"
+                )
 
     def _absorbed_padding(self, site: _Site) -> tuple[int, ...]:
         """Padding of an nn.ZeroPad in front of the convolution alone, which then becomes an nn.Identity."""

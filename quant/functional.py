@@ -3,7 +3,7 @@
 `lsq_plus(x, s, beta, n, p)` is differentiable in x, s and beta; `codes` gives the integers behind it. One arithmetic
 serves every path (eager, fused, compiled): v = (x - beta) / s, clamp, round half to even, times s, plus beta, each
 operation rounded once, so that all paths return the same bits. Which path runs is decided in `quant.kernels`.
-`lsq_plus_at` is what modules and layers call: with a floor for s, and with the value that padding has taken out.
+`lsq_plus_at` is what modules and layers call: with s or |s|, and with the value that padding has taken out.
 """
 
 from __future__ import annotations
@@ -50,19 +50,14 @@ def lsq_plus(
         raise ValueError(f"code bounds: expected n <= 0 <= p and n < p, got n={n}, p={p}")
     beta = None if beta is None else _as_tensor(beta, x)
     problem = Problem(n, p, grad_scale, clip_rule == "inclusive")
-    return lsq_plus_at(x, _as_tensor(s, x), beta, None, problem)[0]
+    return lsq_plus_at(x, _as_tensor(s, x), beta, problem)[0]
 
 
-def lsq_plus_at(
-    x: Tensor, s: Tensor, beta: Tensor | None, floor: Tensor | None, problem: Problem
-) -> tuple[Tensor, Tensor | None]:
-    """(x_hat, None), or (x_hat - c, c) where `problem` names a border value c; differentiable in x, s and beta.
-
-    s counts as max(s, floor), and below its floor receives only gradients that raise it.
-    """
+def lsq_plus_at(x: Tensor, s: Tensor, beta: Tensor | None, problem: Problem) -> tuple[Tensor, Tensor | None]:
+    """(x_hat, None), or (x_hat - c, c) where `problem` names a border value c; differentiable in x, s and beta."""
     if problem.border:
-        return cast("tuple[Tensor, Tensor]", _LsqPlus.apply(x, s, beta, floor, problem))
-    return cast(Tensor, _LsqPlus.apply(x, s, beta, floor, problem)), None
+        return cast("tuple[Tensor, Tensor]", _LsqPlus.apply(x, s, beta, problem))
+    return cast(Tensor, _LsqPlus.apply(x, s, beta, problem)), None
 
 
 def _as_tensor(value: Tensor | float, like: Tensor) -> Tensor:
@@ -76,16 +71,16 @@ class _LsqPlus(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, s: Tensor, beta: Tensor | None, floor: Tensor | None, problem: Problem
+        ctx: Any, x: Tensor, s: Tensor, beta: Tensor | None, problem: Problem
     ) -> Tensor | tuple[Tensor, Tensor]:
-        ctx.save_for_backward(x, s, beta, floor)
+        ctx.save_for_backward(x, s, beta)
         ctx.problem = problem
-        x_hat, border = kernels.forward(x, s, beta, floor, problem)
+        x_hat, border = kernels.forward(x, s, beta, problem)
         return x_hat if border is None else (x_hat, border)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, grad_border: Tensor | None = None) -> tuple[Tensor | None, ...]:
-        x, s, beta, floor = ctx.saved_tensors
-        dx, ds, dbeta = kernels.backward(grad, grad_border, x, s, beta, floor, ctx.problem)
-        return dx, ds, dbeta, None, None
+        x, s, beta = ctx.saved_tensors
+        dx, ds, dbeta = kernels.backward(grad, grad_border, x, s, beta, ctx.problem)
+        return dx, ds, dbeta, None

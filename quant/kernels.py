@@ -43,6 +43,8 @@ _chosen = os.environ.get("HWSIM_KERNELS", "auto")
 class Problem:
     """Constants of one call: code bounds, clip rule, gradient scale, and what the border of a padded map holds.
 
+    With `absolute`, s counts as |s|, and its gradient has the sign of s.
+
     With `border`, the result is x_hat - c together with c, the value that the padding would have: quant(0), or beta
     (code 0). Zeros around x_hat - c then stand for c, and c enters through the bias: no padded copy is made.
     """
@@ -52,6 +54,7 @@ class Problem:
     grad_scale: float = 1.0
     inclusive: bool = False
     border: int = NO_BORDER
+    absolute: bool = False
 
 
 def codes(x: Tensor, s: Tensor, beta: Tensor | None, n: int, p: int) -> Tensor:
@@ -60,14 +63,12 @@ def codes(x: Tensor, s: Tensor, beta: Tensor | None, n: int, p: int) -> Tensor:
     return v.clamp(n, p).round()
 
 
-def forward(
-    x: Tensor, s: Tensor, beta: Tensor | None, floor: Tensor | None, problem: Problem
-) -> tuple[Tensor, Tensor | None]:
-    """(x_hat, None) in x's dtype, or (x_hat - c, c) with a border; s counts as max(s, floor)."""
+def forward(x: Tensor, s: Tensor, beta: Tensor | None, problem: Problem) -> tuple[Tensor, Tensor | None]:
+    """(x_hat, None) in x's dtype, or (x_hat - c, c) with a border."""
     path = choose(x, s, beta)
     if path == "fused":
-        return _fused_forward(x, s, beta, floor, problem)
-    s = s if floor is None else torch.maximum(s, floor)
+        return _fused_forward(x, s, beta, problem)
+    s = s.abs() if problem.absolute else s
     if path == "triton":
         from quant import triton_kernel
 
@@ -84,17 +85,13 @@ def backward(
     x: Tensor,
     s: Tensor,
     beta: Tensor | None,
-    floor: Tensor | None,
     problem: Problem,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(dx, ds, dbeta) of Eq. 3 and 4; those of s and beta times the gradient scale, summed to their shapes.
-
-    Where s is below its floor, only gradients that raise it pass.
-    """
+    """(dx, ds, dbeta) of Eq. 3 and 4; those of s and beta times the gradient scale, summed to their shapes."""
     path = choose(x, s, beta)
     if path == "fused":
-        return _fused_backward(grad, grad_border, x, s, beta, floor, problem)
-    raw_s, s = s, s if floor is None else torch.maximum(s, floor)
+        return _fused_backward(grad, grad_border, x, s, beta, problem)
+    raw_s, s = s, s.abs() if problem.absolute else s
     if path == "triton":
         from quant import triton_kernel
 
@@ -105,8 +102,8 @@ def backward(
     if problem.border and beta is not None and dbeta is not None and grad_border is not None:
         ds, dbeta = _with_border(ds, dbeta, grad_border - total, s, beta, problem)
     ds = (ds * problem.grad_scale).to(raw_s.dtype)
-    if floor is not None:
-        ds = torch.where(raw_s < floor, ds.clamp_max(0.0), ds)
+    if problem.absolute:
+        ds = torch.where(raw_s < 0, -ds, ds)
     return dx, ds, None if beta is None or dbeta is None else (dbeta * problem.grad_scale).to(beta.dtype)
 
 
@@ -262,16 +259,14 @@ def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _fused_forward(
-    x: Tensor, s: Tensor, beta: Tensor | None, floor: Tensor | None, problem: Problem
-) -> tuple[Tensor, Tensor | None]:
+def _fused_forward(x: Tensor, s: Tensor, beta: Tensor | None, problem: Problem) -> tuple[Tensor, Tensor | None]:
     compiled = library()
     assert compiled is not None
     rows, columns, threads = _geometry(x, s)
     x_hat = torch.empty_like(x)
     border = torch.empty_like(s) if problem.border else None
     compiled.forward(
-        x.data_ptr(), x_hat.data_ptr(), rows, columns, s.data_ptr(), _address(floor), _address(beta),
+        x.data_ptr(), x_hat.data_ptr(), rows, columns, s.data_ptr(), problem.absolute, _address(beta),
         problem.n, problem.p, problem.border, _address(border), threads,
     )  # fmt: skip
     return x_hat, border
@@ -283,7 +278,6 @@ def _fused_backward(
     x: Tensor,
     s: Tensor,
     beta: Tensor | None,
-    floor: Tensor | None,
     problem: Problem,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     compiled = library()
@@ -294,7 +288,7 @@ def _fused_backward(
     dx, ds = torch.empty_like(x), torch.empty_like(s)
     dbeta = None if beta is None else torch.empty_like(beta)
     missing_memory = compiled.backward(
-        x.data_ptr(), grad.data_ptr(), dx.data_ptr(), rows, columns, s.data_ptr(), _address(floor), _address(beta),
+        x.data_ptr(), grad.data_ptr(), dx.data_ptr(), rows, columns, s.data_ptr(), problem.absolute, _address(beta),
         problem.n, problem.p, problem.inclusive, problem.border, _address(grad_border), problem.grad_scale,
         ds.data_ptr(), _address(dbeta), threads,
     )  # fmt: skip

@@ -2,8 +2,8 @@
  * gradient and writes dx. Nothing is saved between them. Each operation is rounded once (no contraction to fused
  * multiply-add, true division), so the results have the bits of the plain torch expression.
  *
- * x is (rows, columns), contiguous; s, floor and beta hold one value per row. floor and beta may be null: no lower bound
- * of s, no offset. border: 0 gives x_hat; 1 and 2 give x_hat - c and c, the value around a padded map: c is quant(0) for
+ * x is (rows, columns), contiguous; s and beta hold one value per row. beta may be null: no offset. absolute: s counts as
+ * |s|, and its gradient has the sign of s. border: 0 gives x_hat; 1 and 2 give x_hat - c and c, the value around a padded map: c is quant(0) for
  * 1 and beta (code 0) for 2.
  * Sums are formed per block of BLOCK elements, which do not depend on the number of threads, and added in order: the
  * gradients of s and beta are the same for any number of threads. */
@@ -19,19 +19,19 @@ static inline float clamp(float v, float n, float p) {
     return v > p ? p : v;
 }
 
-static inline float step_of(const float *s, const float *floor, int64_t row) {
-    return floor && s[row] < floor[row] ? floor[row] : s[row];
+static inline float step_of(const float *s, int absolute, int64_t row) {
+    return absolute ? fabsf(s[row]) : s[row];
 }
 
 static inline float border_code(int border, float step, float offset, float n, float p) {
     return border == 1 ? rintf(clamp((0.0f - offset) / step, n, p)) : 0.0f;
 }
 
-void lsq_forward(const float *x, float *x_hat, int64_t rows, int64_t columns, const float *s, const float *floor,
+void lsq_forward(const float *x, float *x_hat, int64_t rows, int64_t columns, const float *s, int absolute,
                  const float *beta, float n, float p, int border, float *border_value, int threads) {
     const int64_t per_row = (columns + BLOCK - 1) / BLOCK;
     if (border) {
-        const float step = step_of(s, floor, 0);
+        const float step = step_of(s, absolute, 0);
         *border_value = border_code(border, step, beta[0], n, p) * step + beta[0];
     }
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
@@ -40,7 +40,7 @@ void lsq_forward(const float *x, float *x_hat, int64_t rows, int64_t columns, co
         const int64_t count = columns - first < BLOCK ? columns - first : BLOCK;
         const float *restrict in = x + row * columns + first;
         float *restrict out = x_hat + row * columns + first;
-        const float step = step_of(s, floor, row), offset = beta ? beta[row] : 0.0f;
+        const float step = step_of(s, absolute, row), offset = beta ? beta[row] : 0.0f;
         if (border) {
             const float zero = border_code(border, step, offset, n, p);
 #pragma omp simd
@@ -75,7 +75,7 @@ static void backward_block(const float *restrict in, const float *restrict g, fl
 
 /* Returns 0, or 1 when memory for the partial sums is missing. dbeta may be null. grad_border: the gradient of c. */
 int lsq_backward(const float *x, const float *grad, float *dx, int64_t rows, int64_t columns, const float *s,
-                 const float *floor, const float *beta, float n, float p, int inclusive, int border,
+                 int absolute, const float *beta, float n, float p, int inclusive, int border,
                  const float *grad_border, double grad_scale, float *ds, float *dbeta, int threads) {
     const int64_t per_row = (columns + BLOCK - 1) / BLOCK, blocks = rows * per_row;
     double *sums = malloc((size_t)blocks * SUMS * sizeof *sums);
@@ -84,7 +84,7 @@ int lsq_backward(const float *x, const float *grad, float *dx, int64_t rows, int
     for (int64_t block = 0; block < blocks; block++) {
         const int64_t row = block / per_row, first = block % per_row * BLOCK, at = row * columns + first;
         const int64_t count = columns - first < BLOCK ? columns - first : BLOCK;
-        backward_block(x + at, grad + at, dx + at, count, step_of(s, floor, row), beta ? beta[row] : 0.0f, n, p,
+        backward_block(x + at, grad + at, dx + at, count, step_of(s, absolute, row), beta ? beta[row] : 0.0f, n, p,
                        inclusive, sums + block * SUMS);
     }
     for (int64_t row = 0; row < rows; row++) {
@@ -93,16 +93,14 @@ int lsq_backward(const float *x, const float *grad, float *dx, int64_t rows, int
             for (int k = 0; k < SUMS; k++) total[k] += sums[block * SUMS + k];
         if (border) {
             /* x_hat - c: c takes back what the gradients of x_hat count, and has a gradient of its own. */
-            const float step = step_of(s, floor, row), v = (0.0f - beta[row]) / step;
+            const float step = step_of(s, absolute, row), v = (0.0f - beta[row]) / step;
             const float code = border_code(border, step, beta[row], n, p);
             const int clipped = inclusive ? v < n || v > p : v <= n || v >= p;
             const double rest = (double)*grad_border - total[2];
             if (border == 1) total[0] += rest * (clipped ? code : code - v);
             if (border == 2 || clipped) total[1] += rest;
         }
-        double d = total[0] * grad_scale;
-        if (floor && s[row] < floor[row] && d > 0.0) d = 0.0; /* below the floor only upwards */
-        ds[row] = (float)d;
+        ds[row] = (float)((absolute && s[row] < 0.0f ? -total[0] : total[0]) * grad_scale);
         if (dbeta) dbeta[row] = (float)(total[1] * grad_scale);
     }
     free(sums);

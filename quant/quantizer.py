@@ -25,8 +25,8 @@ from quant.spec import QuantSpec
 # Values kept of one observed batch, and of all of them: enough for 0.2 % on a mean, little enough for many layers.
 _KEPT_PER_BATCH = 2**18
 _KEPT_IN_ALL = 2**20
-# A step never falls below its initial value divided by this.
-_LARGEST_SHRINKAGE = 2.0**14
+# Buffers of checkpoints from before 2026-12: lower bounds of s, alpha and D, which nothing reads any more.
+RETIRED_BUFFERS = ("s_floor", "alpha_floor", "distance_floor")
 
 _LIVE: weakref.WeakSet[BaseQuantizer] = weakref.WeakSet()
 
@@ -96,13 +96,13 @@ class BaseQuantizer(nn.Module):
         """Set the parameters from `values` (rows, elements)."""
         raise TypeError(f"{type(self).__name__} defines no initialise_parameters()")
 
-    def steps_and_floors(self) -> list[tuple[nn.Parameter, Tensor]]:
-        """Parameters that must stay positive with their lower bounds; enforced after every optimizer step."""
+    def positive_parameters(self) -> list[nn.Parameter]:
+        """Parameters v that become |v| after every step of a torch optimizer."""
         return []
 
-    def reaches(self) -> list[tuple[nn.Parameter, nn.Parameter, Tensor, float]]:
-        """(parameter, step, floor, factor): changes of the parameter are measured by factor * max(step, floor)."""
-        return [(parameter, parameter, floor, 1.0) for parameter, floor in self.steps_and_floors()]
+    def reaches(self) -> list[tuple[nn.Parameter, nn.Parameter, float]]:
+        """(parameter, step, factor): changes of the parameter are measured by factor * |step|."""
+        return [(parameter, parameter, 1.0) for parameter in self.positive_parameters()]
 
     def faults(self, state: dict[str, Tensor]) -> list[str]:
         """What is wrong with the values of an initialised checkpoint, by parameter name without prefix."""
@@ -184,6 +184,8 @@ class BaseQuantizer(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         errors: list[str] = args[-1]
+        for name in RETIRED_BUFFERS:
+            state_dict.pop(f"{prefix}{name}", None)
         own = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
         bounds = own.get("bounds")
         if bounds is not None and bounds.tolist() != [self.spec.n, self.spec.p]:
@@ -217,9 +219,10 @@ class Quantizer(BaseQuantizer):
 
     N counts the weights of the layer (per step), or the features of one sample, so neither the batch size nor gradient
     accumulation nor the number of processes changes training. p is 1 for signed 1-bit codes, where it would be 0.
-    s stays positive by projection: every step of a torch optimizer raises it to a floor, its initial value / 2^14,
-    and what the forward pass uses is never below it either. `beta` is a parameter only where the spec has an offset;
-    with `fixed_min` it holds the minimum, and the offset used is beta - n*s, so that code n stays at the minimum.
+    s stays positive by reflection (`spec.positivity` "absolute"): after every step of a torch optimizer s becomes |s|,
+    its momentum kept, and the forward pass uses |s|. With "printed" nothing guards s, as in the papers.
+    `beta` is a parameter only where the spec has an offset; with `fixed_min` it holds the minimum, and the offset used
+    is beta - n*s, so that code n stays at the minimum.
     """
 
     def __init__(self, spec: QuantSpec, *, is_weight: bool = False, rows: int = 1, axis: int = 0) -> None:
@@ -230,7 +233,6 @@ class Quantizer(BaseQuantizer):
             raise ValueError("method 'lsq' has no offset: use method='lsqplus', or configuration 1 or 2")
         shape = () if spec.granularity == "tensor" else (rows,)
         self.s = nn.Parameter(torch.full(shape, math.nan))
-        self.register_buffer("s_floor", torch.full(shape, torch.finfo(torch.float32).tiny))
         learned = spec.offset_mode == "learned"
         self.beta = nn.Parameter(torch.full(shape, math.nan), requires_grad=learned) if spec.offset else None
         self.zero_is_exact = not spec.offset or spec.offset_mode == "fixed_zero"
@@ -247,21 +249,22 @@ class Quantizer(BaseQuantizer):
     def _run(self, x: Tensor, features: int, border: int) -> tuple[Tensor, Tensor | None]:
         spec = self.spec
         grad_scale = 1.0 / math.sqrt(features * spec.magnitude)
-        problem = Problem(spec.n, spec.p, grad_scale, spec.clip_rule == "inclusive", border)
+        absolute = spec.positivity == "absolute"
+        problem = Problem(spec.n, spec.p, grad_scale, spec.clip_rule == "inclusive", border, absolute)
         if spec.power_of_two or spec.snap_offset or spec.offset_mode == "fixed_min":
             s, beta = self._operands(x, self.step())
-            return lsq_plus_at(x, s, beta, None, problem)
+            return lsq_plus_at(x, s, beta, problem)
         if spec.granularity == "tensor":
-            return lsq_plus_at(x, self.s, self.beta, self.s_floor, problem)
+            return lsq_plus_at(x, self.s, self.beta, problem)
         s, beta = self._operands(x, self.s)
-        return lsq_plus_at(x, s, beta, self.s_floor.view(s.shape), problem)
+        return lsq_plus_at(x, s, beta, problem)
 
     def codes(self, x: Tensor) -> Tensor:
         s, beta = self._operands(x, self.step())
         return codes(x, s, beta, self.spec.n, self.spec.p)
 
     def step(self) -> Tensor:
-        s = at_least(self.s, self.s_floor)
+        s = self.s.abs() if self.spec.positivity == "absolute" else self.s
         return cast(Tensor, _NearestPowerOfTwo.apply(s)) if self.spec.power_of_two else s
 
     def offset(self) -> Tensor:
@@ -302,28 +305,24 @@ class Quantizer(BaseQuantizer):
         if (beta is None) != (self.beta is None):
             raise ValueError(f"beta: {'expected a value' if self.beta is not None else 'this quantizer has none'}")
         self.s.copy_(s.expand_as(self.s))
-        self.s_floor.copy_(self.s / _LARGEST_SHRINKAGE)
         if self.beta is not None:
             self.beta.copy_(torch.as_tensor(beta, dtype=self.beta.dtype).expand_as(self.beta))
         self.initialized.fill_(True)
         self._ready = True
 
-    def steps_and_floors(self) -> list[tuple[nn.Parameter, Tensor]]:
-        return [(self.s, self.s_floor)]
+    def positive_parameters(self) -> list[nn.Parameter]:
+        return [self.s] if self.spec.positivity == "absolute" else []
 
-    def reaches(self) -> list[tuple[nn.Parameter, nn.Parameter, Tensor, float]]:
+    def reaches(self) -> list[tuple[nn.Parameter, nn.Parameter, float]]:
         """s is measured by itself, beta by the width of its range, (p - n) s."""
-        found = super().reaches()
+        found: list[tuple[nn.Parameter, nn.Parameter, float]] = [(self.s, self.s, 1.0)]
         if self.beta is not None:
-            found.append((self.beta, self.s, self.s_floor, float(self.spec.p - self.spec.n)))
+            found.append((self.beta, self.s, float(self.spec.p - self.spec.n)))
         return found
 
     def faults(self, state: dict[str, Tensor]) -> list[str]:
-        found = not_positive(state, ("s", "s_floor"))
-        beta = state.get("beta")
-        if beta is not None and not bool(torch.isfinite(beta).all()):
-            found.append(f"beta: expected finite offsets, the checkpoint has {_few(beta)}")
-        return found
+        found = not_positive(state, ("s",)) if self.spec.positivity == "absolute" else not_finite(state, ("s",))
+        return found + not_finite(state, ("beta",))
 
 
 def not_positive(state: dict[str, Tensor], names: Iterable[str]) -> list[str]:
@@ -336,25 +335,18 @@ def not_positive(state: dict[str, Tensor], names: Iterable[str]) -> list[str]:
     return found
 
 
+def not_finite(state: dict[str, Tensor], names: Iterable[str]) -> list[str]:
+    """One message for each named tensor of a checkpoint that holds NaN or infinities."""
+    values = {name: state[name] for name in names if name in state}
+    return [
+        f"{name}: expected finite values, the checkpoint has {_few(value)}"
+        for name, value in values.items()
+        if not bool(torch.isfinite(value).all())
+    ]
+
+
 def _few(value: Tensor) -> list[float]:
     return [float(v) for v in value.flatten()[:4]]
-
-
-class _AtLeast(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, s: Tensor, floor: Tensor) -> Tensor:
-        ctx.save_for_backward(s, floor)
-        return torch.maximum(s, floor)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        s, floor = ctx.saved_tensors
-        return torch.where(s < floor, grad.clamp_max(0.0), grad), None
-
-
-def at_least(s: Tensor, floor: Tensor) -> Tensor:
-    """max(s, floor), differentiable in s; below the floor only gradients that raise s pass, so that s can come back."""
-    return cast(Tensor, _AtLeast.apply(s, floor))
 
 
 class _NearestPowerOfTwo(torch.autograd.Function):
@@ -383,6 +375,8 @@ def _join(quantizer: BaseQuantizer) -> None:
 
 
 _registered: list[object] = []
+# The smallest normal float32: x / s is then at most infinite, and the codes of what is not 0 are clipped ones.
+_LEAST_STEP = torch.finfo(torch.float32).tiny
 
 
 def _register_projection() -> None:
@@ -392,11 +386,12 @@ def _register_projection() -> None:
 
 @torch.no_grad()
 def _project(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    """Raise the steps that this optimizer moved to their floors; NaN stays NaN."""
+    """Steps that this optimizer moved across 0 are reflected, its momentum kept; none is 0; NaN stays NaN."""
     updated = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    pairs = [pair for q in _LIVE for pair in q.steps_and_floors() if id(pair[0]) in updated]
-    if pairs:
-        torch._foreach_maximum_([s for s, _ in pairs], [floor for _, floor in pairs])
+    steps = [s for q in _LIVE for s in q.positive_parameters() if id(s) in updated]
+    if steps:
+        torch._foreach_abs_(steps)
+        torch._foreach_maximum_(steps, _LEAST_STEP)
 
 
 # ---- whole models ------------------------------------------------------------------------------------------------

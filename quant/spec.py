@@ -15,6 +15,7 @@ INIT_NAMES = ("minmax", "lsq", "lsqplus", "mse")
 CLIP_RULES = ("strict", "inclusive")
 GRANULARITIES = ("tensor", "channel")
 OFFSET_MODES = ("learned", "fixed_zero", "fixed_min")
+POSITIVITY = ("absolute", "printed")
 PADDING_POLICIES = ("pad_code", "snap_offset", "pad_beta", "border_bias")
 ALLOWED_BITS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
 
@@ -64,7 +65,9 @@ class QuantSpec:
 
     `offset`: a real-valued beta exists (LSQ+ configurations 3 and 4). `power_of_two`: the step used is the power of
     two nearest to s. `ternary`: two signed bits of which only -1, 0, 1 are used. `snap_offset`: beta is forced to -s*z
-    with an integer z. Signed 1 bit has the codes -1 and 0: wherever a formula divides by p, `magnitude` stands in.
+    with an integer z. `positivity`: "absolute" sets s to |s| after every optimizer step; "printed", LSQ's own text,
+    does nothing, and s may become negative. Signed 1 bit has the codes -1 and 0: wherever a formula divides by p,
+    `magnitude` stands in.
     """
 
     bits: int
@@ -78,6 +81,7 @@ class QuantSpec:
     ternary: bool = False
     offset_mode: str = "learned"
     snap_offset: bool = False
+    positivity: str = "absolute"
 
     def __post_init__(self) -> None:
         if isinstance(self.bits, bool) or self.bits not in ALLOWED_BITS:
@@ -87,6 +91,9 @@ class QuantSpec:
         check_choice("QuantSpec.clip_rule", self.clip_rule, CLIP_RULES)
         check_choice("QuantSpec.granularity", self.granularity, GRANULARITIES)
         check_choice("QuantSpec.offset_mode", self.offset_mode, OFFSET_MODES)
+        check_choice("QuantSpec.positivity", self.positivity, POSITIVITY)
+        if self.positivity == "printed" and (self.power_of_two or self.method not in ("lsq", "lsqplus")):
+            raise ValueError("QuantSpec.positivity: 'printed' is for lsq and lsqplus with steps of any value")
         if self.ternary and not (self.signed and self.bits == 2):
             raise ValueError(
                 f"QuantSpec.ternary: needs bits=2 and signed=True, got bits={self.bits}, signed={self.signed}"

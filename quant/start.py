@@ -11,7 +11,7 @@ from torch import nn
 from quant import checkpoint, models, weights
 from quant.checkpoint import Meta
 from quant.data import NAMES, Dataset
-from quant.spec import ALLOWED_BITS, GRANULARITIES, INIT_NAMES, METHOD_NAMES, PADDING_POLICIES
+from quant.spec import ALLOWED_BITS, GRANULARITIES, INIT_NAMES, METHOD_NAMES, PADDING_POLICIES, POSITIVITY
 
 
 def parse_bits(text: str) -> tuple[int, int] | None:
@@ -108,6 +108,10 @@ def add_quantization_arguments(group: Any, bits: str, init: str) -> None:
     group.add_argument(
         "--init", default=init, choices=INIT_NAMES, help="first steps and offsets (default: %(default)s)"
     )
+    group.add_argument(
+        "--positivity", default="absolute", choices=POSITIVITY,
+        help="what keeps s positive: |s| after each step, or nothing, as LSQ is printed (default: %(default)s)",
+    )  # fmt: skip
     group.add_argument("--overrides", help="YAML file: {layer name pattern: {choice: value}}")
 
 
@@ -138,5 +142,6 @@ def quantize_arguments(arguments: argparse.Namespace) -> dict[str, Any] | None:
         "weight_granularity": arguments.weight_granularity,
         "method": arguments.method,
         "init": arguments.init,
+        "positivity": arguments.positivity,
         "overrides": arguments.overrides,
     }

@@ -104,6 +104,8 @@ def run(arguments: argparse.Namespace, report: Callable[[str], None]) -> FitResu
         if settings is not None:
             model, plan = quantize(model, **settings)
             meta = replace(meta, quantization=dict(plan.settings))
+            for warning in plan.warnings:
+                report(f"warning: {warning}")
             if rank() == 0:
                 write_atomically(out / "plan.txt", lambda file: file.write(f"{plan}\n".encode()))
         kept = {key: value for key, value in vars(arguments).items() if key not in _FREE_ON_RESUME}

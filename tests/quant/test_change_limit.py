@@ -61,14 +61,13 @@ def test_a_gradient_that_is_not_a_number_stays_one() -> None:
 
 @pytest.mark.parametrize("momentum", [0.5, 0.9, 0.99])
 def test_the_worst_gradients_cannot_bring_s_to_zero(momentum: float) -> None:
-    """Without the floor's help: s falls by a bounded share of itself at every step and never changes its sign."""
+    """s falls by a bounded share of itself at every step and never changes its sign."""
     limit = largest_safe_limit(momentum)
     quantizer = ready(CONFIG_4).double()
-    quantizer.s_floor.fill_(1e-300)
     optimizer = torch.optim.SGD([quantizer.s], lr=0.1, momentum=momentum)
     guard = ChangeLimit(quantizer, limit, momentum)
     before = quantizer.s.item()
-    for _ in range(1000):
+    for _ in range(200):
         quantizer.s.grad = torch.tensor(1e12, dtype=torch.float64)
         guard.clip_gradients(0.1)
         optimizer.step()
@@ -81,12 +80,15 @@ def test_the_worst_gradients_cannot_bring_s_to_zero(momentum: float) -> None:
 def test_beyond_that_limit_it_can() -> None:
     quantizer = ready(CONFIG_4).double()
     optimizer = torch.optim.SGD([quantizer.s], lr=0.1, momentum=0.9)
-    guard, floor = ChangeLimit(quantizer, 2 * largest_safe_limit(0.9), 0.9), quantizer.s_floor.item()
+    guard = ChangeLimit(quantizer, 2 * largest_safe_limit(0.9), 0.9)
+    before, rises = quantizer.s.item(), 0
     for _ in range(200):
         quantizer.s.grad = torch.tensor(1e12, dtype=torch.float64)
         guard.clip_gradients(0.1)
         optimizer.step()
-    assert quantizer.s.item() == floor
+        rises += quantizer.s.item() > before  # gradients that all lower s can raise it across 0 only
+        before = quantizer.s.item()
+    assert rises > 0
 
 
 def test_the_default_is_within_it() -> None:
@@ -156,5 +158,5 @@ def test_one_update_as_printed_destroys_a_gate_and_the_limit_keeps_it() -> None:
         guard.clip_gradients(0.01)
         optimizer.step()
         left[limit] = float(product.quantizer_of(1).s.detach()) / 0.003
-    assert left[0.0] == pytest.approx(2.0**-14)  # its floor: the product is nothing but zeros from here on
+    assert abs(left[0.0] - 1) > 0.9  # one update moved it by its own size
     assert left[Recipe.change_limit] == pytest.approx(1 - 0.1 * Recipe.change_limit, abs=1e-6)

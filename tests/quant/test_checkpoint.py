@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import quant
@@ -217,3 +218,15 @@ def test_meta_round_trip_through_json() -> None:
     again = Meta.from_dict(json.loads(json.dumps(meta.to_dict())))
     assert again == meta
     assert isinstance(again.normalisation, Normalisation)
+
+
+def test_checkpoints_from_before_steps_lost_their_floors_still_load(tmp_path: Path) -> None:
+    """They hold a lower bound beside each step; nothing reads it, and everything else is refused as before."""
+    shipped = Path(__file__).parents[2] / "networks" / "digits_silu_w4a4"
+    (weights,) = shipped.glob("weights-*.safetensors")
+    stored = load_file(weights)
+    assert any(name.endswith(".s_floor") for name in stored)
+    model, _ = checkpoint.load(shipped)
+    assert not any(name.endswith("_floor") for name in model.state_dict())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, stored[name])

@@ -370,3 +370,27 @@ def test_ranges_of_sizes_are_not_tensors() -> None:
     ops = context.trace(Reshaping())
     assert [op.kind for op in ops if op.is_tensor] == ["placeholder", "relu", "view", "mul", "output"]
     assert ops[-2].range.kind in ("unsigned", "signed")
+
+
+def test_the_plan_warns_of_dead_channels_before_a_batch_norm_and_of_nothing_else() -> None:
+    """At 2 bits the Gaussian rule rounds a narrow channel to 0; least squared error per channel keeps it."""
+    torch.manual_seed(0)
+    with_norm = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU())
+    with torch.no_grad():
+        for layer in (with_norm[0], with_norm[3]):
+            layer.weight[2] *= 0.01  # only the first is followed by a batch norm
+    plan = plan_of(with_norm, weight_bits=2, first_last="same")
+    assert len(plan.warnings) == 1
+    assert plan.warnings[0].startswith("0: 1 of 8 output channels have no weight but 0 and a batch norm behind them")
+    assert f"warning: {plan.warnings[0]}" in str(plan)
+    assert plan_of(with_norm, weight_bits=2, first_last="same", weight_granularity="channel").warnings == ()
+    assert plan_of(with_norm, weight_bits=8, first_last="same").warnings == ()
+
+
+def test_the_plan_warns_of_unsigned_steps_as_printed() -> None:
+    network = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    (warning,) = plan_of(network, positivity="printed").warnings
+    assert "n = 0" in warning
+    assert "(2)" in warning
+    assert plan_of(network, positivity="printed", config=2).warnings == ()
+    assert plan_of(network).warnings == ()

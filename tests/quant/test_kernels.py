@@ -163,11 +163,11 @@ for n, p in ((0, 15), (-8, 7), (-1, 0), (0, 255), (-32768, 32767)):
                 xs, gs = x.clamp(-6e4, 6e4).to(dtype), g.to(dtype)
                 with kernels.using("plain"):
                     problem = kernels.Problem(n, p, 1.0, inclusive)
-                    expected, _ = kernels.forward(xs, s, beta, None, problem)
-                    gradients = kernels.backward(gs, None, xs, s, beta, None, problem)
+                    expected, _ = kernels.forward(xs, s, beta, problem)
+                    gradients = kernels.backward(gs, None, xs, s, beta, problem)
                     if beta is not None:
                         moved = kernels.Problem(n, p, 1.0, inclusive, kernels.BORDER_OF_ZERO)
-                        shifted, _ = kernels.forward(xs, s, beta, None, moved)
+                        shifted, _ = kernels.forward(xs, s, beta, moved)
                         around = kernels.border_code(s, beta, moved)
                         assert torch.equal(shifted, triton_kernel.forward(xs, s, beta, around, n, p))
                 assert torch.equal(expected, triton_kernel.forward(xs, s, beta, None, n, p))
@@ -181,7 +181,7 @@ for n, p in ((0, 15), (-8, 7), (-1, 0), (0, 255), (-32768, 32767)):
                         torch.testing.assert_close(a, b.to(a.dtype), rtol=2e-4, atol=1e-2)
 x = torch.tensor([float("nan"), float("inf"), -float("inf")])
 found = triton_kernel.forward(x, s, None, None, 0, 15)
-expected, _ = kernels.forward(x, s, None, None, kernels.Problem(0, 15))
+expected, _ = kernels.forward(x, s, None, kernels.Problem(0, 15))
 assert torch.equal(found.nan_to_num(7), expected.nan_to_num(7))
 """
 
