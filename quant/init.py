@@ -20,6 +20,10 @@ _GRID = 24
 _KEPT = 8
 _REFINEMENTS = 60
 _ZOOMS = 5
+# Rows of at most so many different values, at up to 4 bits, are searched from every line through two of them as well.
+_FEW_VALUES = 16
+_FEW_LEVELS = 16
+_KEPT_OF_FEW = 64
 # Most thresholds looked up at once; more rows are handled in blocks.
 _LOOKUPS = 4_000_000
 
@@ -106,14 +110,24 @@ def mse(values: Tensor, spec: QuantSpec, is_weight: bool) -> tuple[Tensor, Tenso
     The error of any (s, beta) is exact from sorted values and prefix sums: one look-up per threshold. A grid over the
     two ends of the range is searched, and its best points are refined by alternating the assignment of codes with the
     least-squares line through (code, value), which never raises the error. 16 bits start from `minmax` alone.
+    Where values are few (a depthwise filter, a pruned tensor) the error has a minimum per assignment of codes: such
+    rows are also searched from every line through two values and two codes.
     """
     if spec.bits == 16:
         return minmax(values, spec, is_weight)
-    per_row = _GRID * _GRID * spec.levels
-    rows = max(1, _LOOKUPS // per_row)
-    parts = [_minimise(block, spec) for block in values.split(rows)]
-    s, beta = (torch.cat(column) for column in zip(*parts, strict=True))
+    few = _distinct(values) <= (_FEW_VALUES if spec.levels <= _FEW_LEVELS else 0)
+    s, beta = torch.empty_like(values[:, 0]), torch.empty_like(values[:, 0])
+    for kind, chosen in ((False, ~few), (True, few)):
+        candidates = (_FEW_VALUES * spec.levels) ** 2 // 4 if kind else _GRID * _GRID
+        rows = max(1, _LOOKUPS // (candidates * spec.levels))
+        for index in chosen.nonzero()[:, 0].split(rows) if bool(chosen.any()) else ():
+            s[index], beta[index] = _minimise(values[index], spec, few=kind)
     return s, beta
+
+
+def _distinct(values: Tensor) -> Tensor:
+    """Number of different values in each row."""
+    return (values.sort(1).values.diff(dim=1) != 0).sum(1) + 1
 
 
 def squared_error(values: Tensor, s: Tensor, beta: Tensor, spec: QuantSpec) -> Tensor:
@@ -144,12 +158,15 @@ class _SortedRows:
         return error / elements, counts, sums
 
 
-def _minimise(values: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
+def _minimise(values: Tensor, spec: QuantSpec, *, few: bool) -> tuple[Tensor, Tensor]:
     """Grid, then refinement, for a block of rows."""
     data = _SortedRows(values)
     s, beta = _candidates(data.values, spec)
+    if few:
+        lines = _through_values(data.values, spec)
+        s, beta = torch.cat([s, lines[0]], 1), torch.cat([beta, lines[1]], 1)
     error, _, _ = data.fit(s, beta, spec)
-    best = error.topk(_KEPT, dim=1, largest=False).indices
+    best = error.topk(_KEPT_OF_FEW if few else _KEPT, dim=1, largest=False).indices
     s, beta = s.gather(1, best), beta.gather(1, best)
     s, beta = _zoom(data, s, beta, spec)
     for _ in range(_REFINEMENTS):
@@ -191,6 +208,28 @@ def _candidates(ordered: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
     span = torch.where(span > 0, span, widest)
     s = span / (spec.p - spec.n)
     return s, lows[:, :, None].expand(-1, -1, highs.shape[1]).flatten(1) - spec.n * s
+
+
+def _through_values(ordered: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
+    """(s, beta) of every line value = s*code + beta through two different values and codes; without an offset of every
+    line through 0, a value and a code. Rows of fewer different values repeat their last one.
+    """
+    new = torch.cat([torch.ones_like(ordered[:, :1], dtype=torch.bool), ordered.diff(dim=1) != 0], 1)
+    place = (new.cumsum(1) - 1).clamp_max(_FEW_VALUES - 1)
+    values = ordered[:, -1:].expand(-1, _FEW_VALUES).clone().scatter_(1, place, ordered)
+    code = torch.arange(spec.n, spec.p + 1, dtype=ordered.dtype, device=ordered.device)
+    if spec.offset:
+        low, high = torch.triu_indices(_FEW_VALUES, _FEW_VALUES, 1, device=ordered.device)
+        first, last = torch.triu_indices(len(code), len(code), 1, device=ordered.device)
+        s = (values[:, high] - values[:, low])[..., None] / (code[last] - code[first])
+        beta = values[:, low][..., None] - s * code[first]
+    else:
+        s = values[..., None] / code[code != 0]
+        beta = torch.zeros_like(s)
+    s, beta = s.flatten(1), beta.flatten(1)
+    # Lines that do not rise are no quantizers: the first candidate of the grid stands in.
+    grid_s, grid_beta = (each[:, :1] for each in _candidates(ordered, spec))
+    return torch.where(s > 0, s, grid_s), torch.where(s > 0, beta, grid_beta)
 
 
 def _zoom(data: _SortedRows, s: Tensor, beta: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:

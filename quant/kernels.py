@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,8 +94,7 @@ def backward(
     if path == "triton":
         from quant import triton_kernel
 
-        bounds = clipping_bounds(problem, torch.float32)
-        dx, ds, dbeta, total = triton_kernel.backward(grad, x, s, beta, problem.n, problem.p, bounds)
+        dx, ds, dbeta, total = triton_kernel.backward(grad, x, s, beta, problem.n, problem.p, problem.inclusive)
     else:
         dx, ds, dbeta, total = _plain_backward(grad, x, s, beta, problem)
     if problem.border and beta is not None and dbeta is not None and grad_border is not None:
@@ -187,28 +185,28 @@ def _plain_backward(
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """dx, the sums that make ds and dbeta of x_hat, and the sum of the gradient."""
     v, _, _ = _scaled(x, s, beta)
-    low, high = clipping_bounds(problem, v.dtype)
-    # hardtanh_backward(a, v, low, high) is a where low < v < high, 0 where clipped, and a where v is NaN, in one pass.
-    unclipped = torch.ops.aten.hardtanh_backward
     wide = grad.to(v.dtype)
-    dx = unclipped(wide, v, low, high)
-    ds = (wide * (v.clamp(problem.n, problem.p).round() - unclipped(v, v, low, high))).sum_to_size(s.shape)
+    dx = where_in_range(wide, v, problem)
+    ds = (wide * (v.clamp(problem.n, problem.p).round() - where_in_range(v, v, problem))).sum_to_size(s.shape)
     dbeta = None if beta is None else (wide - dx).sum_to_size(beta.shape)
     return dx.to(grad.dtype), ds, dbeta, wide.sum() if problem.border else ds
 
 
-def clipping_bounds(problem: Problem, dtype: torch.dtype) -> tuple[float, float]:
-    """Values are clipped at or beyond these: n and p themselves, or their neighbours outside when they are in range."""
-    if not problem.inclusive:
-        return float(problem.n), float(problem.p)
-    return problem.n - _spacing(problem.n, dtype), problem.p + _spacing(problem.p, dtype)
+def where_in_range(a: Tensor, v: Tensor, problem: Problem) -> Tensor:
+    """a where v is in range or NaN, 0 where it is clipped."""
+    if problem.inclusive:
+        return torch.where(is_clipped(v, problem), 0.0, a)
+    # a where n < v < p, in one pass.
+    return torch.ops.aten.hardtanh_backward(a, v, float(problem.n), float(problem.p))
 
 
-def _spacing(value: int, dtype: torch.dtype) -> float:
-    """Distance from `value` to the next number of that dtype away from zero."""
-    if dtype == torch.float64:
-        return math.ulp(float(value))
-    return math.ulp(float(value)) * 2.0**29 if value else 2.0**-149
+def is_clipped(v: Tensor, problem: Problem) -> Tensor:
+    """v <= n or v >= p as printed, v < n or v > p with the inclusive rule. Plain comparisons with n and p: bounds moved
+    to their neighbours would be subnormal at n = 0, and equal to it where the processor flushes those to 0.
+    """
+    if problem.inclusive:
+        return (v < problem.n) | (v > problem.p)
+    return (v <= problem.n) | (v >= problem.p)
 
 
 def _with_border(
@@ -218,8 +216,7 @@ def _with_border(
     if problem.border == BORDER_OF_CODE_0:
         return ds, dbeta + rest
     v = (0.0 - beta) / s
-    low, high = clipping_bounds(problem, v.dtype)
-    clipped = (v <= low) | (v >= high)
+    clipped = is_clipped(v, problem)
     code = v.clamp(problem.n, problem.p).round()
     return ds + rest * torch.where(clipped, code, code - v), dbeta + torch.where(clipped, rest, 0.0)
 
@@ -314,11 +311,11 @@ def _load(path: Path) -> Library:
         ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double, ctypes.c_int,
     )  # fmt: skip
     loaded.lsq_forward.argtypes = [
-        pointer, pointer, integer, integer, pointer, pointer, pointer, real, real, flag, pointer, flag,
+        pointer, pointer, integer, integer, pointer, flag, pointer, real, real, flag, pointer, flag,
     ]  # fmt: skip
     loaded.lsq_forward.restype = None
     loaded.lsq_backward.argtypes = [
-        pointer, pointer, pointer, integer, integer, pointer, pointer, pointer, real, real, flag, flag, pointer, wide,
+        pointer, pointer, pointer, integer, integer, pointer, flag, pointer, real, real, flag, flag, pointer, wide,
         pointer, pointer, flag,
     ]  # fmt: skip
     loaded.lsq_backward.restype = flag

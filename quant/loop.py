@@ -221,11 +221,19 @@ class _Run:
         self.history = [EpochRecord(**record) for record in meta.training["history"]]
         self.seconds_before = float(meta.training["seconds"])
         self.best = meta.training["best_validation_percent"]
-        self.sums.copy_(state["sums"])
-        torch.set_rng_state(state["rng/cpu"])
-        if self.device.type == "cuda" and "rng/cuda" in state:
-            torch.cuda.set_rng_state(state["rng/cuda"], self.device)
+        self.sums.copy_(state["sums"] if rank() == 0 else torch.zeros(3))
+        self._restore_random_states(state)
         self.saved = self.out
+
+    def _restore_random_states(self, state: dict[str, Tensor]) -> None:
+        """This process's own; a process that the checkpoint does not know begins a sequence of its own."""
+        mine = {kind: state.get(_random_name(kind, rank())) for kind in ("cpu", "cuda")}
+        if mine["cpu"] is None:
+            torch.manual_seed(self.recipe.seed + 1_000_003 * rank() + self.step)
+        else:
+            torch.set_rng_state(mine["cpu"])
+        if self.device.type == "cuda" and mine["cuda"] is not None:
+            torch.cuda.set_rng_state(mine["cuda"], self.device)
 
     def _make_optimizer(self) -> None:
         groups = parameter_groups(self.model, self.recipe.weight_decay)
@@ -257,11 +265,11 @@ class _Run:
             self._look(loss)
             if self.step % self.steps_per_epoch == 0 or self.step == self.total_steps:
                 self._end_epoch()
-            reason = self._stop_reason(stop, self.step - first, max_steps, minutes)
+            reason, due = self._stop_reason(stop, self.step - first, max_steps, minutes)
             if reason and self.step < self.total_steps:
                 self._save()
                 return reason
-            if self._save_is_due():
+            if due:
                 self._save()
         return ""
 
@@ -341,7 +349,10 @@ class _Run:
             "Try a smaller learning rate, or look at the data"
         )
 
-    def _stop_reason(self, stop: "_StopSignals", done: int, max_steps: int | None, minutes: float | None) -> str:
+    def _stop_reason(
+        self, stop: "_StopSignals", done: int, max_steps: int | None, minutes: float | None
+    ) -> tuple[str, bool]:
+        """Why to stop ('': go on), and whether to save; several processes agree on both, every LOOK_EVERY steps."""
         reason = 0
         if stop.received:
             reason = 1
@@ -349,21 +360,19 @@ class _Run:
             reason = 2
         elif minutes is not None and time.monotonic() - self.started >= 60 * minutes:
             reason = 3
+        due = self._save_is_due()
         if processes() > 1 and (self.step % LOOK_EVERY == 0 or max_steps is not None):
-            shared = torch.tensor(reason, device=self.device)
+            shared = torch.tensor([reason, int(due)], device=self.device)
             dist.all_reduce(shared, dist.ReduceOp.MAX)
-            reason = int(shared)
+            reason, due = int(shared[0]), bool(shared[1])
         elif processes() > 1:
-            reason = 0
-        return ("", "interrupted", "step limit", "time limit")[reason]
+            reason, due = 0, False
+        return ("", "interrupted", "step limit", "time limit")[reason], due
 
     # Epochs and checkpoints
 
     def _end_epoch(self) -> None:
-        sums = self.sums.clone()
-        if processes() > 1:
-            dist.all_reduce(sums)
-        loss, right, seen = sums.tolist()
+        loss, right, seen = self._all_sums().tolist()
         if self.step == self.total_steps:
             self._measure_norms()
         validation = None
@@ -391,6 +400,13 @@ class _Run:
         if validation is not None and (self.best is None or validation > self.best):
             self.best = validation
             self._save_best()
+
+    def _all_sums(self) -> Tensor:
+        """The sums of all processes; every process must call this together."""
+        sums = self.sums.clone()
+        if processes() > 1:
+            dist.all_reduce(sums)
+        return sums
 
     def _measure_norms(self) -> None:
         """The batch norms' statistics of the network as it now is; every process sees the same images."""
@@ -422,15 +438,15 @@ class _Run:
         return {} if last is None else {"validation_accuracy_percent": last}
 
     def _save(self, metrics: dict[str, float] | None = None) -> None:
-        if self.out is None or rank() != 0:
+        if self.out is None:
+            return
+        state = {"sums": self._all_sums(), **_random_states(self.device)}
+        if rank() != 0:
             return
         try:
             checkpoint.check_finite(self.model)
         except ValueError as error:
             self._diverged(str(error).split(";")[0])
-        state = {"sums": self.sums, "rng/cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            state["rng/cuda"] = torch.cuda.get_rng_state(self.device)
         for name, parameter in self.model.named_parameters():
             momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
             if momentum is not None:
@@ -464,6 +480,26 @@ class _Run:
             accuracy,
             self.saved,
         )
+
+
+def _random_name(kind: str, of_rank: int) -> str:
+    return f"rng/{kind}" + (f"/{of_rank}" if of_rank else "")
+
+
+def _random_states(device: torch.device) -> dict[str, Tensor]:
+    """The random states of all processes, by name; every process must call this together."""
+    own = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        own["cuda"] = torch.cuda.get_rng_state(device)
+    states: dict[str, Tensor] = {}
+    for kind, state in own.items():
+        gathered = [state]
+        if processes() > 1:
+            here = state.to(device)
+            gathered = [torch.empty_like(here) for _ in range(processes())]
+            dist.all_gather(gathered, here)
+        states |= {_random_name(kind, i): each.cpu() for i, each in enumerate(gathered)}
+    return states
 
 
 def check_batches(model: nn.Module, data: Dataset, recipe: Recipe) -> None:

@@ -55,15 +55,15 @@ void lsq_forward(const float *x, float *x_hat, int64_t rows, int64_t columns, co
     }
 }
 
-/* Clipped means v <= n or v >= p (strict) or v < n or v > p; the latter is the same comparison with moved bounds. */
-static void backward_block(const float *restrict in, const float *restrict g, float *restrict out, int64_t count,
+/* Clipped means v <= n or v >= p (strict), or v < n or v > p. The rule is a constant of each caller, so that the loop has
+ * no branch; bounds moved to their neighbours would be subnormal at n = 0 and equal to it under flush-to-zero. */
+static inline void backward_block(const float *restrict in, const float *restrict g, float *restrict out, int64_t count,
                            float step, float offset, float n, float p, int inclusive, double *restrict sums) {
-    const float low = inclusive ? nextafterf(n, -INFINITY) : n, high = inclusive ? nextafterf(p, INFINITY) : p;
     float sum_s = 0.0f, sum_clipped = 0.0f, sum_all = 0.0f;
 #pragma omp simd reduction(+ : sum_s, sum_clipped, sum_all)
     for (int64_t i = 0; i < count; i++) {
         const float v = (in[i] - offset) / step, code = rintf(clamp(v, n, p));
-        const int clipped = v <= low || v >= high;
+        const int clipped = inclusive ? v < n || v > p : v <= n || v >= p;
         const float passed = clipped ? 0.0f : g[i];
         out[i] = passed;
         sum_s += g[i] * (clipped ? code : code - v);
@@ -84,8 +84,9 @@ int lsq_backward(const float *x, const float *grad, float *dx, int64_t rows, int
     for (int64_t block = 0; block < blocks; block++) {
         const int64_t row = block / per_row, first = block % per_row * BLOCK, at = row * columns + first;
         const int64_t count = columns - first < BLOCK ? columns - first : BLOCK;
-        backward_block(x + at, grad + at, dx + at, count, step_of(s, absolute, row), beta ? beta[row] : 0.0f, n, p,
-                       inclusive, sums + block * SUMS);
+        const float step = step_of(s, absolute, row), offset = beta ? beta[row] : 0.0f;
+        if (inclusive) backward_block(x + at, grad + at, dx + at, count, step, offset, n, p, 1, sums + block * SUMS);
+        else backward_block(x + at, grad + at, dx + at, count, step, offset, n, p, 0, sums + block * SUMS);
     }
     for (int64_t row = 0; row < rows; row++) {
         double total[SUMS] = {0.0, 0.0, 0.0};

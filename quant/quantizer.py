@@ -124,9 +124,8 @@ class BaseQuantizer(nn.Module):
 
     def count_features(self, x: Tensor) -> int:
         """N: elements that share one step; for activations in one sample (the first axis is the batch)."""
-        if self.is_weight:
-            return x.numel() // self.rows
-        return x.numel() // x.shape[0] if x.ndim > 1 and x.shape[0] > 0 else max(x.numel(), 1)
+        batch = 1 if self.is_weight or x.ndim < 2 or (self.rows > 1 and self.axis == 0) else x.shape[0]
+        return max(x.numel() // (max(batch, 1) * self.rows), 1)
 
     def _aside(self, x: Tensor) -> Tensor:
         """The modes in which nothing is quantized: `name`, `observe`, `float`."""

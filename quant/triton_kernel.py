@@ -44,7 +44,8 @@ def _forward_kernel(
 
 @triton.jit
 def _backward_kernel(
-    x, grad, dx, s, beta, sums, blocks, count, n, p, low, high, HAS_BETA: tl.constexpr, BLOCK: tl.constexpr
+    x, grad, dx, s, beta, sums, blocks, count, n, p,
+    HAS_BETA: tl.constexpr, INCLUSIVE: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
     block = tl.program_id(0)
     at = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -55,7 +56,7 @@ def _backward_kernel(
         value = value - tl.load(beta)
     v = tl.div_rn(value, tl.load(s))
     code = _code_of(v, n, p)
-    clipped = (v <= low) | (v >= high)
+    clipped = (v < n) | (v > p) if INCLUSIVE else (v <= n) | (v >= p)
     passed = tl.where(clipped, 0.0, g)
     tl.store(dx + at, passed.to(dx.dtype.element_ty), mask=inside)
     # Lanes past the end have a zero gradient, which a NaN or infinite v would not survive: mask the product.
@@ -76,9 +77,9 @@ def forward(x: Tensor, s: Tensor, beta: Tensor | None, around: Tensor | None, n:
 
 
 def backward(
-    grad: Tensor, x: Tensor, s: Tensor, beta: Tensor | None, n: int, p: int, bounds: tuple[float, float]
+    grad: Tensor, x: Tensor, s: Tensor, beta: Tensor | None, n: int, p: int, inclusive: bool
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """dx, the sums for ds and dbeta, and the sum of the gradient; v <= bounds[0] and v >= bounds[1] are clipped."""
+    """dx, the sums for ds and dbeta, and the sum of the gradient; `inclusive` is the clip rule."""
     if grad.stride() != x.stride():
         grad = torch.empty_like(x, dtype=grad.dtype).copy_(grad)
     dx = torch.empty_like(grad)
@@ -86,8 +87,8 @@ def backward(
     blocks = triton.cdiv(count, _BLOCK)
     sums = torch.empty((3, blocks), dtype=torch.float32, device=x.device)
     _backward_kernel[(blocks,)](
-        x, grad, dx, s, s if beta is None else beta, sums, blocks, count, float(n), float(p), *bounds,
-        HAS_BETA=beta is not None, BLOCK=_BLOCK, num_warps=8, enable_fp_fusion=False,
+        x, grad, dx, s, s if beta is None else beta, sums, blocks, count, float(n), float(p),
+        HAS_BETA=beta is not None, INCLUSIVE=inclusive, BLOCK=_BLOCK, num_warps=8, enable_fp_fusion=False,
     )  # fmt: skip
     ds, dbeta, total = sums.sum(1).unbind()
     return dx, ds.view(s.shape), None if beta is None else dbeta.view(beta.shape), total

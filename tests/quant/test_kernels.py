@@ -148,6 +148,22 @@ def test_triton_kernel_equals_plain_in_the_interpreter() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("path", ["plain", "fused"])
+def test_the_inclusive_rule_keeps_its_bounds_where_subnormals_are_flushed(path: str) -> None:
+    """A value at code 0 of unsigned codes is in range; a bound moved by a subnormal would be 0 again and clip it."""
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush subnormals to 0")
+    try:
+        x = torch.tensor([-1.0, 0.0, 0.5, 3.0, 4.0], requires_grad=True)
+        s = torch.tensor(1.0, requires_grad=True)
+        with kernels.using(path):
+            lsq_plus(x, s, None, 0, 3, clip_rule="inclusive").sum().backward()
+    finally:
+        torch.set_flush_denormal(False)
+    assert x.grad.tolist() == [0, 1, 1, 1, 0]
+    assert s.grad == 0 + 0 + (0 - 0.5) + 0 + 3  # code - v in range, code where clipped
+
+
 _TRITON = """
 import torch
 from quant import kernels, triton_kernel
@@ -171,8 +187,7 @@ for n, p in ((0, 15), (-8, 7), (-1, 0), (0, 255), (-32768, 32767)):
                         around = kernels.border_code(s, beta, moved)
                         assert torch.equal(shifted, triton_kernel.forward(xs, s, beta, around, n, p))
                 assert torch.equal(expected, triton_kernel.forward(xs, s, beta, None, n, p))
-                bounds = kernels.clipping_bounds(problem, torch.float32)
-                *found, total = triton_kernel.backward(gs, xs, s, beta, n, p, bounds)
+                *found, total = triton_kernel.backward(gs, xs, s, beta, n, p, inclusive)
                 torch.testing.assert_close(total, gs.float().sum(), rtol=1e-4, atol=1e-2)
                 assert torch.equal(gradients[0], found[0])
                 for a, b in zip(gradients[1:], found[1:]):

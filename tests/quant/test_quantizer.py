@@ -503,3 +503,19 @@ def test_the_base_class_says_what_a_method_must_define() -> None:
     for call in (base.step, lambda: base.codes(torch.ones(1)), lambda: base.quantize(torch.ones(1), 1)):
         with pytest.raises(TypeError, match="defines no"):
             call()
+
+
+def test_channels_of_an_activation_count_the_features_of_one_channel_and_one_sample() -> None:
+    """N of the gradient scale: 5 x 7 values share a step, whatever the batch; so do d/ds of one channel alone."""
+    spec = QuantSpec(4, signed=True, granularity="channel")
+    quantizer = Quantizer(spec, rows=3, axis=1)
+    quantizer.set_parameters(torch.tensor([0.1, 0.2, 0.3]))
+    x = torch.randn(8, 3, 5, 7)
+    assert quantizer.count_features(x) == 35
+    assert Quantizer(spec, rows=3, axis=0).count_features(torch.randn(3, 40)) == 40  # no batch: the channels lead
+    quantizer(x).square().sum().backward()
+    for channel in range(3):
+        alone = Quantizer(QuantSpec(4, signed=True))
+        alone.set_parameters(quantizer.s[channel].item())
+        alone(x[:, channel]).square().sum().backward()
+        torch.testing.assert_close(quantizer.s.grad[channel], alone.s.grad, rtol=1e-4, atol=1e-4)

@@ -271,6 +271,40 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path: Path) ->
     assert sum(k.startswith("momentum/") for k in momenta[0]) == sum(1 for _ in whole.parameters())
 
 
+RESUMED_DDP = """
+import sys, torch, torch.distributed as dist
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from quant.recipe import Recipe
+from tests.quant.test_train import records, run, state_of
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method="file://{store}", rank=int(sys.argv[1]), world_size=2)
+recipe = Recipe(epochs=2, batch_size=32, learning_rate=0.02, norm_batches=2)
+whole, expected = run(Path({out!r}) / "whole", recipe=recipe)
+run(Path({out!r}) / "parts", recipe=recipe, max_steps=11)
+torch.rand(1000 * (1 + dist.get_rank()))
+model, last = run(Path({out!r}) / "parts", recipe=recipe, resume=True)
+if dist.get_rank() == 0:
+    torch.save([state_of(whole), state_of(model)], Path({out!r}) / "both.pt")
+    for a, b in zip(records(expected), records(last), strict=True):
+        assert all(abs(x - y) <= 1e-12 * abs(x) for x, y in zip(a, b)), (a, b)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_resume_to_the_bit_with_dropout(tmp_path: Path) -> None:
+    """Each process has a random state of its own; stopped in mid-epoch, all of them go on where they were."""
+    code = RESUMED_DDP.format(root=str(ROOT), store=tmp_path / "store", out=str(tmp_path))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    workers = [subprocess.Popen([sys.executable, "-c", code, str(r)], env=environment, cwd=ROOT) for r in (0, 1)]
+    assert [w.wait(timeout=240) for w in workers] == [0, 0]
+    whole, parts = torch.load(tmp_path / "both.pt", weights_only=True)
+    assert same_bits(whole, parts)
+    kept = checkpoint.load_training_state(tmp_path / "parts")
+    assert not torch.equal(kept["rng/cpu"], kept["rng/cpu/1"])
+
+
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     model, done = run(tmp_path / "c", recipe=Recipe(epochs=1, batch_size=64))
     again, result = run(tmp_path / "c", recipe=Recipe(epochs=1, batch_size=64), resume=True)
