@@ -24,7 +24,7 @@ from experiments.drawing import save
 from experiments.tables import markdown
 from hwsim.integer import graph
 from hwsim.integer.graph import IntegerModel, Node
-from hwsim.integer.lowering import lower
+from hwsim.integer.lowering.lower import lower
 from hwsim.integer.proof.certificate import source_convolution
 from hwsim.integer.proof.images import test_images
 from hwsim.integer.run import Machine, Mode

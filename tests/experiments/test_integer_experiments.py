@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from experiments import border_error, exactness, offset_is_free, table
-from hwsim.integer.lowering import lower
+from hwsim.integer.lowering.lower import lower
 from tests.integer.nets import quantized
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -357,12 +357,12 @@ def test_auto_proves_what_is_within_reach(monkeypatch: pytest.MonkeyPatch) -> No
     reaches: list[tuple[int, Effortful]] = [(many, "proven"), (few, "perfect"), (few - 1, "quick")]
     values: list[float] = []
     for most, effort in reaches:
-        monkeypatch.setattr("hwsim.search.UNROLLINGS", most)
+        monkeypatch.setattr("hwsim.search.layer.UNROLLINGS", most)
         certificate = search(layer, machine, effort="auto").certificate
         assert certificate.space == PROVEN[effort]
         assert certificate.exhaustive == (effort != "quick")
         values.append(certificate.value)
     assert values[0] <= values[1] <= values[2]
-    monkeypatch.setattr("hwsim.search.UNROLLINGS", many)
+    monkeypatch.setattr("hwsim.search.layer.UNROLLINGS", many)
     monkeypatch.setattr("hwsim.search.layer.has_kernel", lambda problem: False)
     assert search(layer, machine, effort="auto").certificate.space == PROVEN["quick"]
