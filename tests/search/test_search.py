@@ -16,6 +16,7 @@ from hwsim.machine.parts import OPERANDS, Accelerator, Array, Axis, Capabilities
 from hwsim.nest.count import count_accesses
 from hwsim.nest.legal import validate
 from hwsim.nest.mapping import Mapping
+from hwsim.nest.text import parse_mappings
 from hwsim.network.layer import DIMS, Layer, Loops, Tensor
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import price
@@ -366,3 +367,31 @@ def test_auto_proves_what_is_within_reach(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("hwsim.search.layer.UNROLLINGS", many)
     monkeypatch.setattr("hwsim.search.layer.has_kernel", lambda problem: False)
     assert search(layer, machine, effort="auto").certificate.space == PROVEN["quick"]
+
+
+def test_no_bound_lies_above_a_nest_whose_buffer_holds_finished_outputs_only() -> None:
+    # 1x1, 256 -> 512, 7x7, stride 2: at the accumulators' 24 bits this nest's outputs would not fit the buffer
+    nest = parse_mappings(
+        "layers:\n  conv:\n"
+        "    - {memory: dram, holds: [weight, input, output]}\n"
+        "    - {memory: global_buffer, holds: [input], loops: [K16]}\n"
+        "    - {memory: global_buffer, holds: [output]}\n"
+        "    - {array: pes, axes: {columns: [K4], rows: [C2]}}\n"
+        "    - {memory: input_buffer, holds: [input]}\n"
+        "    - {memory: accumulation_buffer, holds: [output], loops: [C16]}\n"
+        "    - {memory: weight_buffer, holds: [weight], loops: [P7, Q7]}\n"
+        "    - {array: vector_macs, axes: {width: [C8], lanes: [K8]}}\n",
+        "test",
+    )["conv"]
+    simba, layer = load_accelerator("simba"), conv(512, 256, 7, 1, 2)
+    nodes = tuple(
+        dataclasses.replace(node, size_bits=114_688) if node.name == "global_buffer" else node
+        for node in simba.hierarchy
+    )  # fmt: skip
+    machine = dataclasses.replace(simba, hierarchy=nodes)
+    assert validate(nest, layer, machine) == []
+    cost = price(layer, count_accesses(layer, nest, machine), machine).total_energy_pj
+    found = search(layer, machine, effort="perfect")
+    assert found.certificate.lower_bound <= cost
+    assert found.certificate.value <= cost
+    assert found.certificate.gap <= 1e-5

@@ -24,7 +24,7 @@ from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
 from hwsim.network.layer import DIMS, Layer, Loops
 from hwsim.pricing.latency import port_loads, split_loads
 from hwsim.pricing.layer import price
-from hwsim.pricing.moves import fixed_moves, moved_words
+from hwsim.pricing.moves import fixed_moves, moved_words, operand_bits
 from hwsim.pricing.offsets import offset_cost
 from hwsim.pricing.unit_prices import unit_prices
 from hwsim.search.proof.certify import certified_search
@@ -247,7 +247,12 @@ class Enumeration:
             + t.writes * self.unit.traffic_pj[t.memory, operand, t.kind, "write"]
             for t in mine
         )
-        moved = tuple(moved_words(memories[t.memory], operand, t.kind, BITS, t.reads, t.writes) for t in mine)
+        moved = tuple(
+            moved_words(
+                memories[t.memory], operand, t.kind, operand_bits(layer, machine, operand, t.kind), t.reads, t.writes
+            )
+            for t in mine
+        )
         exposed, overlapped = split_loads(counts, machine, moved)
         assert sum(port_loads(moved).values()) == sum(overlapped.values()) + sum(
             sum(load.values()) for load in exposed.values()
@@ -316,10 +321,24 @@ def certified(
     return search.best, proof.lower_bound, proof.finished
 
 
-def compare(seed: int) -> dict[str, float]:
+def with_wide_sums(layer: Layer, machine: Accelerator, bits: int) -> tuple[Layer, Accelerator]:
+    """Partial sums of so many bits, where finished outputs have BITS; outputs are kept more often than not."""
+    nodes = tuple(
+        dataclasses.replace(node, keeps=OPERANDS, size_bits=node.size_bits and node.size_bits + bits)
+        if isinstance(node, Memory)
+        else node
+        for node in machine.hierarchy
+    )
+    mac = dataclasses.replace(machine.mac, accumulator_bits=bits)
+    return dataclasses.replace(layer, accumulator_bits=bits), dataclasses.replace(machine, hierarchy=nodes, mac=mac)
+
+
+def compare(seed: int, sum_bits: int = BITS) -> dict[str, float]:
     """Gaps by objective; asserts that values are optimal wherever the search says so, and bounds never above."""
     rng = random.Random(seed)
     layer, machine = small_layer(rng), some_machine(rng)
+    if sum_bits != BITS:
+        layer, machine = with_wide_sums(layer, machine, sum_bits)
     wanted = Enumeration(layer, machine).best
     gaps: dict[str, float] = {}
     for objective, expected in zip(("energy", "latency", "edp"), wanted, strict=True):
@@ -343,6 +362,17 @@ def test_search_equals_exhaustive_enumeration_on_machines_of_every_kind(seed: in
 @pytest.mark.parametrize("seed", range(1000, 1300))
 def test_search_equals_exhaustive_enumeration_on_300_machines_of_every_kind(seed: int) -> None:
     compare(seed)
+
+
+@pytest.mark.parametrize("seed", [4001, 4003])
+def test_tiles_of_finished_outputs_take_their_own_width(seed: int) -> None:
+    assert max(compare(seed, 24).values()) <= 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4000, 4200))
+def test_tiles_of_finished_outputs_take_their_own_width_on_200_machines(seed: int) -> None:
+    compare(seed, random.Random(seed).choice((16, 24)))
 
 
 def compare_uneven(seed: int) -> dict[str, float]:

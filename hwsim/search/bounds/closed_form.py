@@ -253,7 +253,7 @@ class CrossingBound(ABC):
         elif crossing.capacity_bits is None:
             return np.full(self.rows, np.inf)
         else:
-            elements = crossing.capacity_bits / crossing.bits_per_element
+            elements = crossing.capacity_bits / crossing.least_bits_per_element
         if self.operand[holder] == INPUT:
             elements = elements * np.where(self.again[INPUT] > 1, 2.0**self.overlapping, 1.0)
         axes = [axis for x in over for axis in self.reuse[x]]

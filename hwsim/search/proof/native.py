@@ -34,7 +34,7 @@ class CrossingC(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("operand", "child", "parent", "inner", "outer")),
         *((name, ctypes.c_int32) for name in ("forgets", "latch", "pool")),
-        *((name, ctypes.c_double) for name in ("capacity", "bits", "word")),
+        *((name, ctypes.c_double) for name in ("capacity", "bits", "finished", "word")),
     )  # fmt: skip
 
 
@@ -222,7 +222,7 @@ def described_problem(problem: Problem) -> tuple[list[Crossing], ProblemC]:
         q.capacity = math.inf if crossing.capacity_bits is None else crossing.capacity_bits
         if q.pool >= 0:
             q.capacity = p.pool_bits[q.pool]
-        q.bits = crossing.bits_per_element
+        q.bits, q.finished = crossing.bits_per_element, crossing.finished_bits_per_element
         q.word = memories[crossing.child].word_bits if child >= 0 else 1.0
     p.crossings = len(known)
     return known, p

@@ -30,7 +30,8 @@ class Crossing:
     segment..parent_segment. For outputs V counts updates; `first_pj` is charged once per output (its first visit needs
     no return, its last may be narrower), `back_pj` is what one return of a partial sum costs, `saved_pj` the returns
     below the child that every further child saves.
-    `capacity`: elements of the child's tile, `pool`: (memory, bits per element, capacity in bits) where it is shared.
+    `capacity_bits`: room for the child's tile, in `pool` where it is shared. `bits_per_element`: of a tile that may
+    hold partial sums; `finished_bits_per_element`: of one that only finished outputs reach (`legal.holds_partials`).
     """
 
     operand: Operand
@@ -44,7 +45,13 @@ class Crossing:
     saved_pj: float
     capacity_bits: int | None
     bits_per_element: float
+    finished_bits_per_element: float
     pool: str
+
+    @property
+    def least_bits_per_element(self) -> float:
+        """No tile takes fewer, whatever it holds."""
+        return min(self.bits_per_element, self.finished_bits_per_element)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -184,11 +191,20 @@ class Problem:
             if child is not None:
                 prices[0] += self.access(child, operand, kind, "write")
         capacity, pool = self.capacity(operand, child)
-        bits = 0.0 if child is None else self.unit.port_bits[child.name, operand, kind, "write"]
+        bits, finished = (0.0, 0.0) if child is None else self.tile_widths(operand, child)
         name = "mac" if child is None else child.name
         return Crossing(
-            operand, name, parent.name, inner, outer, tuple(prices), first, back, saved, capacity, bits, pool
+            operand, name, parent.name, inner, outer, tuple(prices), first, back, saved, capacity, bits, finished, pool
         )
+
+    def tile_widths(self, operand: Operand, child: Memory) -> tuple[float, float]:
+        """Bits per element of a tile in a memory: where it may hold partial sums, and where it does not."""
+        widths, name = self.unit.port_bits, child.name
+        if operand != "output":
+            return widths[name, operand, "code", "write"], widths[name, operand, "code", "write"]
+        partial = widths[name, operand, "partial", "write"]
+        only = accumulates_only(self.accelerator, name)
+        return partial, partial if only else widths[name, operand, "final", "write"]
 
     def output_prices(
         self, parent: Memory, child: Memory | None, prices: list[float], arrays: range

@@ -113,9 +113,9 @@ static void set_prices(Context *c, int r, int k, double *cost) {
         return;
     }
     set_elements(c, q);
-    /* in whole words: the tile may have a fraction of a word less */
-    const double words = floor(q->capacity / q->word + 1e-9) + 1e-9;
-    const double most = q->latch ? 1 : q->capacity == INFINITY ? INFINITY : words * q->word / q->bits;
+    /* a tile settles finished only where no loop is left that adds to it; whether it does, the exact path knows */
+    const double most = most_elements(q, q->bits);
+    const double finished = c->finishes[r] ? larger(most, most_elements(q, q->finished)) : most;
     const double *restrict elements = c->elements;
     double *restrict priced = c->priced;
     if (is_window(c, q)) {
@@ -134,7 +134,8 @@ static void set_prices(Context *c, int r, int k, double *cost) {
         return;
     }
     for (int t = 0; t < c->tables; t++) {
-        for (int v = 0; v < c->points; v++) priced[v] = elements[v] <= most ? c->constant[t][r] : INFINITY;
+        for (int v = 0; v < c->points; v++)
+            priced[v] = elements[v] <= (c->reduced[v] ? finished : most) ? c->constant[t][r] : INFINITY;
         for (int l = apart ? q->inner : q->outer; l <= q->outer; l++) {
             const double each = apart ? c->weight[t][r][l] : sum[t];
             if (t == 0 || apart) {

@@ -51,14 +51,14 @@ static Entry heap_pop(Context *c) {
 
 static uint64_t node_hash(const Node *n) {
     Hash h = {0x1ull, 0x2ull};
-    feed(&h, n->stage), feed(&h, n->point);
+    feed(&h, n->stage), feed(&h, n->point), feed(&h, n->broken);
     for (int i = 0; i < SLOTS; i++) feed(&h, n->slot[i]);
     for (int i = 0; i < POOLS; i++) feed(&h, (int64_t)n->used[i]);
     return h.a ^ (h.b << 1);
 }
 
 static int same_place(const Node *a, const Node *b) {
-    return a->stage == b->stage && a->point == b->point && !memcmp(a->slot, b->slot, sizeof a->slot) &&
+    return a->stage == b->stage && a->point == b->point && a->broken == b->broken && !memcmp(a->slot, b->slot, sizeof a->slot) &&
            !memcmp(a->used, b->used, sizeof a->used);
 }
 
@@ -216,11 +216,21 @@ static int depth_of(const Context *c, const Node *n) {
     return depth;
 }
 
-/* Room in a shared memory: bits taken so far while some of its operands are still to come. 0 where it overflows. */
-static int take_room(const Context *c, Node *n, const Crossing *q, int point) {
+/* Whether nothing but finished outputs reach the tile of a crossing's child that settles here (`holds_partials` of
+ * hwsim/nest/legal.py): every point arrives once if, since the output settled further in, no loop of outputs ran before
+ * the last one that adds to them (`broken`). A tile that settles before that last loop would do as well behind it. */
+static int settles_finished(const Context *c, const Node *n, int r) {
+    return c->finishes[r] && !n->broken && c->reduced[n->point];
+}
+
+/* Room for a tile: bits taken so far in a shared memory while some of its operands are still to come. 0 where it overflows. */
+static int take_room(const Context *c, Node *n, int r, int finished) {
     const Problem *p = &c->p;
+    const Crossing *q = &p->crossing[r];
+    const double bits = finished ? q->finished : q->bits;
+    if (c->finishes[r] && elements_at(c, q, n->point) > most_elements(q, bits)) return 0;
     if (q->pool >= 0) {
-        n->used[q->pool] += in_words(q, elements_at(c, q, point));
+        n->used[q->pool] += in_words(q, elements_at(c, q, n->point), bits);
         if (n->used[q->pool] > p->pool_bits[q->pool]) return 0;
     }
     for (int pool = 0; pool < p->pools; pool++) {
@@ -313,7 +323,9 @@ int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, cons
                 } else {
                     for (int t = 0; t < c->tables; t++) next.spent[t] += cost[t];
                 }
-                if (!take_room(c, &next, q, n.point)) continue;
+                if (!take_room(c, &next, r, settles_finished(c, &n, r))) continue;
+                /* a MAC that keeps nothing gives every step's sum away */
+                if (q->operand == OUTPUT) next.broken = c->tracks && q->forgets && !c->reduced[n.point];
             }
             visit(c, next, &h, depth_of(c, &next));
         }
@@ -325,6 +337,7 @@ int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, cons
             next.point += a->stride;
             next.parent = e.node;
             next.action = i;
+            if (c->tracks && p->relevant[OUTPUT] >> a->dim & 1 && !c->reduced[n.point]) next.broken = 1;
             for (int slot = 0; slot < SLOTS; slot++)
                 if (next.slot[slot]) {
                     if (p->relevant[INPUT] >> a->dim & 1 && !c->in_rank[a->dim])

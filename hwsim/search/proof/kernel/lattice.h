@@ -106,7 +106,7 @@ void mapper_close(Context *c) {
         for (int k = 0; k < LEVELS; k++) free(c->grown[r][k]);
     }
     for (int k = 0; k < ARRAYS; k++) free(c->blocked[k]);
-    free(c->bound), free(c->line), free(c->memo), free(c->coord), free(c->fills), free(c->elements), free(c->reused), free(c->priced), free(c->node), free(c->heap), free(c->hash), free(c);
+    free(c->bound), free(c->line), free(c->memo), free(c->coord), free(c->reduced), free(c->fills), free(c->elements), free(c->reused), free(c->priced), free(c->node), free(c->heap), free(c->hash), free(c);
 }
 
 /* ---- the lattice of one unrolling --------------------------------------------------------------------------------- */
@@ -137,6 +137,21 @@ static void set_blocks(Context *c) {
                     c->all[x][l] *= c->full[l][e][c->length[e] - 1];
                 }
         }
+}
+
+/* Which children of output crossings may receive nothing but finished outputs: those that no array outside adds up into,
+ * as an instance there has only its share (`receives_finals` of hwsim/nest/legal.py). */
+static void set_finishes(Context *c) {
+    const Problem *p = &c->p;
+    c->tracks = 0;
+    for (int r = 0; r < p->crossings; r++) {
+        const Crossing *q = &p->crossing[r];
+        c->finishes[r] = q->operand == OUTPUT && q->child && q->finished != q->bits;
+        for (int j = q->inner; j < p->arrays; j++)
+            for (int e = 0; e < p->dims; e++)
+                if (!(p->relevant[OUTPUT] >> e & 1) && c->spatial[j][e] > 1) c->finishes[r] = 0;
+        c->tracks |= c->finishes[r];
+    }
 }
 
 /* `steps`: iterations of every dim, where more than it needs: its tiles are factors of them, the last ones cut short. */
@@ -173,10 +188,12 @@ static int set_row(Context *c, const int32_t *spatial, const int32_t *spacing, c
         if (points > 4000000) return 0;
     }
     set_blocks(c);
+    set_finishes(c);
     c->points = (int32_t)points;
     if (c->points > c->point_room) {
         c->point_room = c->points;
         c->coord = room(c->coord, (size_t)c->points * DIMS);
+        c->reduced = room(c->reduced, (size_t)c->points);
         const size_t bytes = (size_t)c->points * LANES * sizeof(double);
         for (int r = 0; r < p->crossings; r++) c->cost[r] = room(c->cost[r], bytes);
         for (int k = 0; k < p->arrays; k++) c->blocked[k] = room(c->blocked[k], bytes);
@@ -188,6 +205,9 @@ static int set_row(Context *c, const int32_t *spatial, const int32_t *spacing, c
     uint8_t now[DIMS] = {0};
     for (int v = 0; v < c->points; v++) {
         memcpy(c->coord + (size_t)v * DIMS, now, DIMS);
+        c->reduced[v] = 1;
+        for (int e = 0; e < p->dims; e++)
+            if (!(p->relevant[OUTPUT] >> e & 1) && now[e] < c->length[e] - 1) c->reduced[v] = 0;
         for (int e = p->dims - 1; e >= 0; e--) {
             if (++now[e] < c->length[e]) break;
             now[e] = 0;
@@ -287,6 +307,12 @@ static void set_elements(Context *c, const Crossing *q) {
 }
 
 /* Bits of a tile in whole words. */
-static inline double in_words(const Crossing *q, double elements) {
-    return ceil(elements * q->bits / q->word - 1e-9) * q->word;
+static inline double in_words(const Crossing *q, double elements, double bits) {
+    return ceil(elements * bits / q->word - 1e-9) * q->word;
+}
+
+/* Elements of a tile that fit, in whole words: the tile may have a fraction of a word less. */
+static double most_elements(const Crossing *q, double bits) {
+    if (q->latch) return 1;
+    return q->capacity == INFINITY ? INFINITY : (floor(q->capacity / q->word + 1e-9) + 1e-9) * q->word / bits;
 }

@@ -6,14 +6,14 @@
 #include <string.h>
 
 enum { DIMS = 8, ARRAYS = 6, LEVELS = ARRAYS + 1, CROSSINGS = 64, HOLDERS = 8, POOLS = 6, SLOTS = 4, AXES = 40 };
-enum { WORDS = 32, INPUT = 1, MAX_LENGTH = 128, STAGES = 4096, EDGES = 16384, WINDOWS = 4, TABLES = 6, LANES = 8, LINES = 24 };
+enum { WORDS = 32, INPUT = 1, OUTPUT = 2, MAX_LENGTH = 128, STAGES = 4096, EDGES = 16384, WINDOWS = 4, TABLES = 6, LANES = 8, LINES = 24 };
 enum { GROWN = 3, PASSED = -1, GROWS = -2 }; /* PASSED, GROWS: edges that settle nothing */
 enum { COST, ENERGY, TIME, MIXED }; /* what a table of prices adds up to */
 
 typedef struct {
     int32_t operand, child, parent, inner, outer; /* holders counted from 1, the MAC is 0; arrays inside both */
     int32_t forgets, latch, pool;                 /* a MAC without a latch; one with; shared memory or -1 */
-    double capacity, bits, word;
+    double capacity, bits, finished, word; /* bits of an element, and of one in a tile of finished outputs only */
 } Crossing;
 
 /* Linear prices of crossings: per element at a level, part of it divided by the instances inside which a memory works
@@ -62,7 +62,7 @@ typedef struct {
 
 typedef struct {
     double spent[TABLES]; /* since the start */
-    int32_t stage, point, parent, action, next, done, slot[SLOTS];
+    int32_t stage, point, parent, action, next, done, broken, slot[SLOTS]; /* broken: see `settles_finished` */
     double used[POOLS];
 } Node;
 
@@ -106,6 +106,8 @@ typedef struct {
     Axis axis[AXES];
     int32_t axes;
     uint8_t *coord; /* [point][dim] */
+    uint8_t *reduced;          /* [point]: no loop that adds to outputs is left outside it */
+    int32_t finishes[CROSSINGS], tracks; /* crossings whose child may receive nothing but finished outputs; any of them */
     int32_t tables; /* in use */
     Table table[TABLES];
     /* Several unrollings of one lattice shape, or several tables, are solved side by side: one lane each. */
