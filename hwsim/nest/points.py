@@ -18,42 +18,6 @@ from hwsim.machine.parts import Operand
 from hwsim.network.layer import DIMS, Layer
 
 
-@lru_cache(maxsize=1 << 16)
-def points(a: int, m: int, b: int, n: int) -> int:
-    """{a*i + b*j : i < m, j < n} as an integer with one bit per point."""
-    row = sum(1 << (a * i) for i in range(m))
-    found = 0
-    for j in range(n):
-        found |= row << (b * j)
-    return found
-
-
-def spread(found: int, a: int, m: int, b: int, n: int) -> int:
-    """Every point moved by every a*i + b*j, i < m, j < n."""
-    moved = 0
-    for i in range(m):
-        moved |= found << (a * i)
-    result = 0
-    for j in range(n):
-        result |= moved << (b * j)
-    return result
-
-
-def new_points(tile: int, shift: int) -> int:
-    """Points of the tile that were not in it before it moved by `shift`, in the tile's own coordinates."""
-    return tile & ~(tile >> shift if shift >= 0 else tile << -shift)
-
-
-@lru_cache(maxsize=1 << 18)
-def united_new(
-    a: int, x: int, b: int, y: int, united_x: int, united_y: int, shift: int | None, apart: tuple[int, int]
-) -> int:
-    """Points new to any of the array elements, `apart` from each other, when the tile moves by `shift`; None: all."""
-    tile = points(a, x, b, y)
-    found = tile if shift is None else new_points(tile, shift)
-    return spread(found, a * apart[0], united_x, b * apart[1], united_y).bit_count()
-
-
 def window(rank: Rank, p: Ints, r: Ints) -> Ints:
     """Points of a two-dim rank for tile extents p and r, holes left out: as `mapping.rank_points`, on arrays."""
     (_, a), (_, b) = rank.terms
@@ -136,3 +100,11 @@ def repeated(points: int, step: int, many: int) -> int:
     half = repeated(points, step, many // 2)
     both = half | half << (many // 2 * step)
     return both | points << ((many - 1) * step) if many % 2 else both
+
+
+@lru_cache(maxsize=1 << 18)
+def united_new(a: int, x: int, b: int, y: int, united_x: int, united_y: int, shift: int | None) -> int:
+    """Points new to any of the array elements, their tiles side by side, when tiles move by `shift`; None: all."""
+    tile = lattice(a, x, b, y)
+    found = tile if shift is None else tile & ~(tile >> shift)
+    return repeated(repeated(found, a * x, united_x), b * y, united_y).bit_count()

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from hwsim.network.workload import Workload
 from hwsim.report.report import Report
+from hwsim.search.result import NOT_PROVEN
 
 WIDTH = 110  # of the tables where there is no terminal to ask
 
@@ -112,7 +113,9 @@ def certificate_line(report: Report) -> str:
     worst = max(c.gap for c in certificates)
     priced, covered = sum(c.priced for c in certificates), sum(c.covered for c in certificates)
     gap = f"proven gap at most {100 * worst:.2f} %"
-    return f"objective {report.objective}; {gap}; {priced:,} priced of {covered:,} covered"
+    missing = sorted({why for c in certificates if (why := c.space.partition(NOT_PROVEN)[2])})
+    why = f"; not proven: {', '.join(missing)}" if missing else ""
+    return f"objective {report.objective}; {gap}; {priced:,} priced of {covered:,} covered{why}"
 
 
 def components_table(report: Report) -> Table:

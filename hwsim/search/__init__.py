@@ -4,7 +4,7 @@
 of them; `unrolling` lists the spatial unrollings; `lattice` holds the tile sizes of every dim and their divisibility.
 Quick: `chains` finds the cheapest chain of tiles of one unrolling. Proven: `certify` follows the least bound,
 `closed_bound` bounds all unrollings at once, `native` and kernel/ find bounds of lattices and cheapest paths, `prices`
-and `timing` say what they add up; `certify_numpy` does without a compiler.
+and `timing` say what they add up.
 `padding` searches temporal tiles that do not divide; `any_tiles` bounds every legal mapping; `nest` writes a chain or a
 path as a Mapping.
 """

@@ -24,13 +24,11 @@ from hwsim.search.bounds.any_tiles import ROUNDS
 from hwsim.search.cache import recalled, remembered
 from hwsim.search.objective import Objective, rank_of, value_of
 from hwsim.search.proof import longer_loops as padding
-from hwsim.search.proof.certify import Search as KernelSearch
-from hwsim.search.proof.certify import certified_search, unrollings_at_most
-from hwsim.search.proof.certify_numpy import TOLERANCE
-from hwsim.search.proof.native import has_kernel
+from hwsim.search.proof.certify import TOLERANCE, certified_search, unrollings_at_most
+from hwsim.search.proof.native import why_no_kernel
 from hwsim.search.proof.resize import resized
 from hwsim.search.quick.candidates import Candidates, Effort, candidates
-from hwsim.search.result import EVERYTHING, PROVEN, ROUNDING, SPACE, Certificate, Effortful, Found
+from hwsim.search.result import EVERYTHING, NOT_PROVEN, PROVEN, ROUNDING, SPACE, Certificate, Effortful, Found
 from hwsim.search.space.problem import Problem
 
 UNROLLINGS = 400_000  # `auto` proves spaces of at most so many: about a second
@@ -52,7 +50,8 @@ def search(
     nothing better exists among unrollings of any size and temporal loops that divide what is left, until the proven
     gap is at most `gap`, or for `time_limit_s` (the certificate says which). `perfect`: the same among factors that
     divide, in less time.
-    `auto`: `proven`, or `perfect`, where the kernel is there and the unrollings are at most UNROLLINGS; else `quick`.
+    `auto`: `proven`, or `perfect`, where the unrollings are at most UNROLLINGS; else `quick`. Without the C kernel all
+    are `quick`, and the certificate says why.
     `seeds`: further mappings to consider, where they are legal. Raises InfeasibleMapping when no tile fits, naming the
     smallest need; CapabilityError when the machine cannot run the layer.
     """
@@ -66,30 +65,32 @@ def search(
     if known is not None:
         return known
     problem = Problem(layer, accelerator)
-    if effort == "auto":
+    missing = "" if effort == "quick" else why_no_kernel(problem)
+    if missing:
+        effort = "quick"
+    elif effort == "auto":
         effort = within_reach(problem)
     pricing = Pricing(layer, accelerator, objective)
     for mapping in dict.fromkeys(seeds):
         pricing.value(mapping)
     ways = Effort() if objective == "energy" and effort == "quick" else Effort(chains=4)
     hunt = None if effort == "quick" else certified_search(problem, objective, pricing.value, effort == "proven")
-    in_c = hunt if isinstance(hunt, KernelSearch) else None
     proof, covered, limit = None, 0, math.inf if time_limit_s is None else began + time_limit_s
-    if in_c is None:  # numpy's search looks at far too much without a good mapping
+    if hunt is None:
         covered += pricing.propose(candidates(problem, ways))
-    if hunt is not None:
+    else:
         proof = hunt.run(gap, limit, pricing.best_value * (1 + 2 * TOLERANCE), pricing.best_mapping)
         covered += proof.covered
     any_tiles = bound_of_all(problem, objective, pricing.best, 0 if effort == "quick" else ROUNDS)
     ended = proof is not None and proof.finished
-    if in_c is not None and not (ended and pricing.reaches(any_tiles)):
-        covered += pricing.propose(candidates(problem, ways, in_c.covers if ended else None))
+    if hunt is not None and not (ended and pricing.reaches(any_tiles)):
+        covered += pricing.propose(candidates(problem, ways, hunt.covers if ended else None))
     if effort != "quick" and not pricing.reaches(any_tiles):
         pricing.resize()
-        if in_c is not None and ended:
-            before = in_c.covered
-            padding.improve(in_c, pricing.best_value, limit)
-            covered += in_c.covered - before
+        if hunt is not None and ended:
+            before = hunt.covered
+            padding.improve(hunt, pricing.best_value, limit)
+            covered += hunt.covered - before
             pricing.resize()
     if pricing.best is None:
         raise InfeasibleMapping(why_infeasible(layer, accelerator))
@@ -99,8 +100,8 @@ def search(
         bound = max(bound, min(proof.lower_bound, pricing.best_value))
         space = PROVEN[effort if hunt.remainders else "perfect"]
         root = min(max(proof.root_bound, any_tiles), bound), proof.root_seconds
-    elif effort != "quick":
-        space = f"{SPACE}; --proven needs a C compiler (cc) on this machine of several arrays and found none"
+    elif missing:
+        space = SPACE + NOT_PROVEN + missing
     if pricing.reaches(any_tiles):
         space = EVERYTHING
     certificate = Certificate(
@@ -108,15 +109,13 @@ def search(
         time.perf_counter() - began, *root, any_tiles,
     )  # fmt: skip
     found = Found(mapping, counts, cost, certificate)
-    if effort == "quick" or ended:
+    if not missing and (effort == "quick" or ended):  # with a compiler the same question has a better answer
         search_cache.store(key, remembered(found))
     return found
 
 
 def within_reach(problem: Problem) -> Effortful:
     """The largest space whose proof takes about a second."""
-    if not has_kernel(problem):
-        return "quick"
     if unrollings_at_most(problem, True) <= UNROLLINGS:
         return "proven"
     return "perfect" if unrollings_at_most(problem, False) <= UNROLLINGS else "quick"

@@ -21,7 +21,6 @@ from hwsim.network.layer import DIMS, Layer, Loops, Tensor
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import price
 from hwsim.search import cache as search_cache
-from hwsim.search.bounds.any_mapping import lower_bound
 from hwsim.search.bounds.simple import bound_pj
 from hwsim.search.layer import search
 from hwsim.search.network import plan_network, search_network
@@ -307,26 +306,29 @@ def test_certified_optima_of_the_study(shape: tuple[int, int, int, int, int], ex
     assert bound == pytest.approx(best, rel=1e-8)
 
 
-@pytest.mark.parametrize("shape", [(1000, 512, 1, 1, 1), (512, 256, 7, 1, 2)])
-def test_the_search_in_numpy_proves_the_same_optimum(
-    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int, int, int]
+@pytest.mark.parametrize("effort", ["perfect", "proven", "auto"])
+def test_without_a_compiler_the_answer_is_the_quick_search_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, effort: Effortful
 ) -> None:
-    with_kernel = certified_pj_per_mac(shape)
-    monkeypatch.setattr("hwsim.search.proof.certify.open_kernel", lambda *_: None)
-    assert certified_pj_per_mac(shape) == pytest.approx(with_kernel, rel=1e-9)
+    layer, machine = conv(8, 8, 4, 1), load_accelerator("simba")
+    quick, proven = search(layer, machine), search(layer, machine, effort="proven")
+    monkeypatch.setattr("hwsim.search.proof.native.compiled", lambda: None)
+    found = search(layer, machine, effort=effort)
+    assert (found.mapping, found.cost) == (quick.mapping, quick.cost)
+    assert found.certificate.space == f"{quick.certificate.space}; not proven: no C compiler"
+    assert not found.certificate.exhaustive
+    assert found.certificate.lower_bound == quick.certificate.lower_bound <= proven.certificate.lower_bound
 
 
-def test_without_a_compiler_several_arrays_keep_the_bound_of_all_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = load_accelerator("simba")
-    assert len(machine.arrays) > 1
-    layer = conv(8, 8, 4, 1)
-    with_kernel = search(layer, machine, effort="proven").certificate
-    monkeypatch.setattr("hwsim.search.proof.certify.open_kernel", lambda *_: None)
-    without = search(layer, machine, effort="proven").certificate
-    assert "C compiler" in without.space
-    assert not without.exhaustive
-    assert lower_bound(Problem(layer, machine), "energy") <= without.any_tiles_bound == without.lower_bound
-    assert without.lower_bound <= with_kernel.lower_bound
+def test_an_answer_without_a_compiler_is_not_kept_for_when_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HWSIM_CACHE", str(tmp_path))
+    layer, machine = conv(8, 8, 4, 1), load_accelerator("eyeriss_v1")
+    with monkeypatch.context() as without:
+        without.setattr("hwsim.search.proof.native.compiled", lambda: None)
+        assert "no C compiler" in search(layer, machine, effort="proven").certificate.space
+    assert search(layer, machine, effort="proven").certificate.exhaustive
 
 
 def test_a_bound_within_a_gap_stays_below_the_optimum() -> None:
@@ -364,9 +366,6 @@ def test_auto_proves_what_is_within_reach(monkeypatch: pytest.MonkeyPatch) -> No
         assert certificate.exhaustive == (effort != "quick")
         values.append(certificate.value)
     assert values[0] <= values[1] <= values[2]
-    monkeypatch.setattr("hwsim.search.layer.UNROLLINGS", many)
-    monkeypatch.setattr("hwsim.search.layer.has_kernel", lambda problem: False)
-    assert search(layer, machine, effort="auto").certificate.space == PROVEN["quick"]
 
 
 def test_no_bound_lies_above_a_nest_whose_buffer_holds_finished_outputs_only() -> None:

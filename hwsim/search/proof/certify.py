@@ -15,6 +15,7 @@ import heapq
 import itertools
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -25,8 +26,6 @@ from hwsim.nest.count import count_accesses
 from hwsim.nest.mapping import Mapping
 from hwsim.nest.points import Ints
 from hwsim.search.bounds.closed_form import ClosedBound
-from hwsim.search.proof import certify_numpy
-from hwsim.search.proof.certify_numpy import TOLERANCE, Proof, Value
 from hwsim.search.proof.native import TABLES, Kernel, open_kernel
 from hwsim.search.space.lattice import divisors
 from hwsim.search.space.prices import COST, ENERGY, MIXED, TIME, Linear, Prices, linear
@@ -39,6 +38,25 @@ from hwsim.search.write import write_path
 CHUNKS = (4, 32)  # lattices that are bounded at once: at first, at most
 APART = 8  # distances of array elements that are bounded at once
 NODES = 300_000
+# Rounding of partial words and of floats: bounds closer than this to the best price count as reached.
+TOLERANCE = 1e-9
+
+Value = Callable[[Mapping], float | None]  # the objective of a legal mapping; None if it is illegal
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Outcome: least bound left, whether the search ended by itself, unrollings and lattice points covered, priced.
+
+    `root_bound`: the least bound of all unrollings before any exact path, after `root_seconds` of CPU time.
+    """
+
+    lower_bound: float
+    finished: bool
+    covered: int
+    priced: int
+    root_bound: float = 0.0
+    root_seconds: float = 0.0
 
 
 @dataclass(order=True)
@@ -52,19 +70,13 @@ class Part:
     exact: bool = field(compare=False)  # every distance that matters is fixed
 
 
-def certified_search(
-    problem: Problem, objective: str, value: Value, remainders: bool = False
-) -> Search | certify_numpy.Search | None:
-    """The search in C, or in numpy without a compiler.
+def certified_search(problem: Problem, objective: str, value: Value, remainders: bool = False) -> Search | None:
+    """The search with the C kernel; None where `native.why_no_kernel` says why there is none.
 
-    `remainders`: unrollings need not divide, as far as `unrolling.provable` tells; numpy takes perfect factors only.
-    None without a compiler on a machine of several arrays: there the numpy search was never held against enumeration,
-    and a bound that may be too high proves nothing.
+    `remainders`: unrollings need not divide, as far as `unrolling.provable` tells.
     """
     kernel = open_kernel(problem, remainders)
-    if kernel is not None:
-        return Search(problem, objective, value, kernel, remainders)
-    return certify_numpy.Search(problem, objective, value) if len(problem.arrays) <= 1 else None
+    return None if kernel is None else Search(problem, objective, value, kernel, remainders)
 
 
 class Search:

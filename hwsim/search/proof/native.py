@@ -1,6 +1,7 @@
 """The C kernel of the certified search: compiled with the package or at its first use (`compiler`).
 
-Without a working compiler `open_kernel` gives None and the search runs in numpy (`certify_numpy`), slower but equal.
+Without a working compiler `open_kernel` gives None: nothing is proven then but the bound of all legal mappings, and
+`why_no_kernel` says why.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from hwsim.search.space.paths import CheapestPath, Step
 from hwsim.search.space.prices import Linear, Prices, crossings_of
 from hwsim.search.space.problem import Crossing, Problem, window_ranks
 
-# As in kernel/state.h; a problem beyond these is left to numpy.
+# As in kernel/state.h; a problem beyond these is not proven.
 DIMS, ARRAYS, CROSSINGS, HOLDERS, POOLS, SLOTS, POINTS, TABLES = 8, 6, 64, 8, 6, 4, 32 * 64, 6
 LEVELS = ARRAYS + 1
 PATH = 4096
@@ -162,7 +163,14 @@ def open_kernel(problem: Problem, remainders: bool = False) -> Kernel | None:
 
 def has_kernel(problem: Problem) -> bool:
     """Whether `open_kernel` gives one."""
-    return compiled() is not None and fits(problem)
+    return not why_no_kernel(problem)
+
+
+def why_no_kernel(problem: Problem) -> str:
+    """Why `open_kernel` gives none; empty where it does."""
+    if compiled() is None:
+        return "no C compiler"
+    return "" if fits(problem) else "more loops, memories or points than the proof's tables hold"
 
 
 def fits(problem: Problem) -> bool:
@@ -234,7 +242,7 @@ def described_problem(problem: Problem) -> tuple[list[Crossing], ProblemC]:
 @functools.cache
 def compiled() -> ctypes.CDLL | None:
     """The kernel compiled for this machine, or None without a working compiler."""
-    if os.environ.get("HWSIM_KERNEL") == "numpy":
+    if os.environ.get("HWSIM_KERNEL") == "none":
         return None
     for path in KERNEL.files():
         try:

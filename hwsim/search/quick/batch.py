@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.machine.parts import Operand
-from hwsim.nest.points import Ints, Rank, united_new, window
+from hwsim.nest.points import Ints, Rank, window
 from hwsim.search.space.lattice import Costs, Lattices
 from hwsim.search.space.problem import Crossing, Problem
 
@@ -23,16 +23,11 @@ Shares = Map[tuple[str, Operand], Costs]  # (memory, operand) -> bits its tile m
 
 @dataclass
 class Batch:
-    """Unrollings whose lattices share a shape. `spatial[row, j, e]`: factor of dim e on array j (innermost first).
-
-    `spacing[row, j, e]`: temporal extent that dim e must have reached when array j is passed, where the distance of its
-    elements matters (`certify.spacings`); 0: any.
-    """
+    """Unrollings whose lattices share a shape. `spatial[row, j, e]`: factor of dim e on array j (innermost first)."""
 
     problem: Problem
     lattices: Lattices
     spatial: Ints
-    spacing: Ints | None = None
 
     @cached_property
     def rows(self) -> int:
@@ -66,27 +61,18 @@ class Batch:
         active = [self.place[dim] for dim in rank.dims if dim in self.place]
         return (active[0], active[1]) if len(active) == 2 else None
 
-    def visits(self, operand: Operand, level: int, child: int) -> Costs:
-        """V_level for every settle point of a child inside `child` arrays (broadcastable over the lattices)."""
-        key = (operand, level, child if self.spacing is not None else 0)
+    def visits(self, operand: Operand, level: int) -> Costs:
+        """V_level for every settle point (broadcastable over the lattices)."""
+        key = (operand, level)
         if key not in self._visits:
-            self._visits[key] = self._count_visits(operand, level, child)
+            self._visits[key] = self._count_visits(operand, level)
         return self._visits[key]
 
     @cached_property
-    def _visits(self) -> dict[tuple[str, int, int], Costs]:
+    def _visits(self) -> dict[tuple[str, int], Costs]:
         return {}
 
-    def distance(self, row: int, dim: int, child: int, level: int, tile: int) -> int:
-        """Distance of the elements of the arrays between `child` and `level` along a dim; as tiles stand side by side
-        unless the spacing of the row says otherwise."""
-        if self.spacing is not None:
-            for array in range(child, level):
-                if self.spacing[row, array, dim] and self.spatial[row, array, dim] > 1:
-                    return int(self.spacing[row, array, dim] * self.inside[row, child, dim])
-        return tile
-
-    def _count_visits(self, operand: Operand, level: int, child: int) -> Costs:
+    def _count_visits(self, operand: Operand, level: int) -> Costs:
         problem = self.problem
         result = np.ones((self.rows,) + (1,) * len(problem.dims))
         for dim in problem.irrelevant_axes(operand):
@@ -97,30 +83,7 @@ class Batch:
             if pair is None:
                 result *= math.prod(problem.extents[self.place[dim]] for dim in rank.dims if dim in self.place)
             else:
-                sums = self.window_sum(rank, pair, level)
-                if self.spacing is not None and level > child:
-                    sums = self.spaced_sum(rank, pair, child, level, sums)
-                result = result * self.spread(sums, pair)
-        return result
-
-    def spaced_sum(self, rank: Rank, pair: tuple[int, int], child: int, level: int, sums: Costs) -> Costs:
-        """`window_sum` where rows fix how far apart array elements stand (perfect factors)."""
-        assert self.spacing is not None
-        (_, a), (_, b) = rank.terms
-        result = sums.copy()
-        for row in range(self.rows):
-            if not self.spacing[row][child:level][:, list(pair)].any():
-                continue
-            own, united = self.inside[row, child], self.inside[row, level] // self.inside[row, child]
-            for i, x in enumerate((self.lattices.sizes[pair[0]][row] * own[pair[0]]).tolist()):
-                for j, y in enumerate((self.lattices.sizes[pair[1]][row] * own[pair[1]]).tolist()):
-                    blocks = self.problem.extents[pair[0]] // (x * int(united[pair[0]]))
-                    blocks *= self.problem.extents[pair[1]] // (y * int(united[pair[1]]))
-                    apart = [self.distance(row, pair[0], child, level, x), self.distance(row, pair[1], child, level, y)]
-                    found = united_new(
-                        a, x, b, y, int(united[pair[0]]), int(united[pair[1]]), None, (apart[0], apart[1])
-                    )
-                    result[row, i, j] = blocks * found
+                result = result * self.spread(self.window_sum(rank, pair, level), pair)
         return result
 
     def window_sum(self, rank: Rank, pair: tuple[int, int], level: int) -> Costs:
@@ -138,8 +101,7 @@ class Batch:
         total: Costs = np.full((1,) * (len(self.problem.dims) + 1), fixed)
         for offset, price in enumerate(crossing.prices):
             if price:
-                level = crossing.segment + offset
-                total = total + price * self.visits(crossing.operand, level, crossing.segment)
+                total = total + price * self.visits(crossing.operand, crossing.segment + offset)
         return total
 
     def elements(self, operand: Operand, level: int) -> Costs:

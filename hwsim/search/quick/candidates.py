@@ -18,7 +18,7 @@ from hwsim.nest.mapping import Mapping
 from hwsim.nest.points import Ints
 from hwsim.search.quick.batch import Batch
 from hwsim.search.quick.capacity import overfull
-from hwsim.search.quick.chains import Solved, Windows, solve, trace
+from hwsim.search.quick.chains import Solved, solve, trace
 from hwsim.search.space.lattice import Costs, Lattices, clustered, factorised, paddings, points_of, signature
 from hwsim.search.space.problem import Problem, window_ranks
 from hwsim.search.space.unrolling import Unrollings, unrollings
@@ -126,7 +126,7 @@ class Solution:
     shares: int  # which of SHARES it was solved under; -1: every operand as if it had the shared memory alone
 
 
-def solve_rows(problem: Problem, spatial: Ints, rows: Sequence[tuple[Row, int]], windows: Windows) -> list[Solution]:
+def solve_rows(problem: Problem, spatial: Ints, rows: Sequence[tuple[Row, int]], slide: bool = False) -> list[Solution]:
     """All rows under their shares, in batches of like shape; rows where nothing fits are left out."""
     extents = np.array([row.extents for row, _ in rows], dtype=np.int64)
     idle = problem.unit.static_pj_per_cycle * float(problem.unit.cycles_per_step)
@@ -134,7 +134,7 @@ def solve_rows(problem: Problem, spatial: Ints, rows: Sequence[tuple[Row, int]],
     for members, shape in clustered(extents, WASTE, MAX_VALUES):
         unrolled = spatial[[rows[i][0].unrolling for i in members]]
         batch = Batch(problem, Lattices(extents[members], shape), unrolled)
-        solved = solve(batch, share_limits(problem, [rows[i][1] for i in members]), windows)
+        solved = solve(batch, share_limits(problem, [rows[i][1] for i in members]), slide)
         energies = solved.energies + idle * extents[members].prod(axis=1)
         for index, (i, energy) in enumerate(zip(members, energies.tolist(), strict=True)):
             if math.isfinite(energy):
@@ -185,16 +185,13 @@ def candidates(
     if known is not None:
         seen = known(options)
         rows = [row for row in rows if not seen[row.unrolling] or beyond(problem, spatial, row)]
-    relaxed = solve_rows(problem, spatial, [(row, -1) for row in rows], "none")
+    relaxed = solve_rows(problem, spatial, [(row, -1) for row in rows])
     covered = sum(s.solved.batch.lattices.points for s in relaxed)
     best = relaxed[: effort.shared]
     again = [(s.row, share) for s in best for share in (-1, *distinct_shares(problem))]
     # sliding windows multiply the stages of many bypass choices; the nests' orders slide all the same
-    slides = window_ranks(problem) and len(problem.crossings["input"]) <= MAX_SLIDING
-    if slides or len(again) > len(best):
-        ranked = solve_rows(problem, spatial, again, "slide" if slides else "none")
-    else:
-        ranked = best
+    slides = bool(window_ranks(problem)) and len(problem.crossings["input"]) <= MAX_SLIDING
+    ranked = solve_rows(problem, spatial, again, slides) if slides or len(again) > len(best) else best
     covered += sum(s.solved.batch.lattices.points for s in ranked)
     ranked = [s for s in ranked if s.shares >= 0 or not crowded(problem, s)]
     found: dict[Mapping, None] = {}
@@ -208,4 +205,4 @@ def candidates(
 def crowded(problem: Problem, solution: Solution) -> bool:
     """Whether the tiles of a shared memory do not fit together."""
     batch = solution.solved.batch
-    return overfull(problem, batch, solution.index, trace(solution.solved, solution.index)) is not None
+    return overfull(problem, batch, solution.index, trace(solution.solved, solution.index))

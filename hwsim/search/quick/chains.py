@@ -4,7 +4,7 @@ Lattice points are temporal extents (the unrolling divided out), so an array cha
 parent) settles at one point: its tile spans the relevant extents there, everything further out reloads it. Costs are
 sums over settle points on one path; stages say which holder settles next. Below an array everything settles except one
 operand that may stay stationary while only loops it does not see run above the array (`carried`).
-With `windows`, input tiles are cut first and settle after a run of one dim that slides them (`halos`).
+With `slide`, input tiles are cut first and settle after a run of one dim that slides them (`halos`).
 """
 
 from __future__ import annotations
@@ -14,22 +14,19 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
 from hwsim.machine.parts import OPERANDS, Operand
 from hwsim.search.quick.batch import Batch, Shares
-from hwsim.search.quick.halos import Halos, Ratio, window_ratios
+from hwsim.search.quick.halos import Halos
 from hwsim.search.space.lattice import Costs
 from hwsim.search.space.paths import Chain, Event
 from hwsim.search.space.problem import Crossing, Problem
 
 INPUT = OPERANDS.index("input")
-# Stages of the input from CUT on: CUT + holders cut but not settled (one bit each, the MAC's is 1) + RATIO * index of
-# the ratio its runs have reached + PARENT * (1 + holder they are read from), 0 while no run has begun.
-Windows = Literal["none", "slide", "bound", "exact"]
-CUT, RATIO, PARENT = 1 << 20, 1 << 21, 1 << 32
+# Stages of the input from CUT on: CUT + holders cut but not settled (one bit each, the MAC's is 1).
+CUT = 1 << 20
 Point = tuple[int, ...]
 # Per operand the holder that settles next (position in `Problem.holders`, -1 the MAC); index of the carried one or -1.
 Stage = tuple[int, int, int, int]
@@ -40,27 +37,21 @@ class Step:
     """One transition: a crossing settles; or the input is `cut` at a holder; or cut ones `run` along a dim or `leave`.
 
     `holders` of operand `x`: settle (child, parent); cut (holder,); run and leave (cut holders..., parent). After
-    leaving every step reloads. `ratio`: index of the ratio where a run begins or the input leaves.
+    both every step reloads.
     """
 
     x: int
     kind: str  # settle, cut, run, leave
     holders: tuple[int, ...]
     run: int = -1
-    ratio: int = 0
-    carried: int = -1  # operand carried before the step
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run from one size of its dim to another; `ratio`: index of the ratio reached, None where all is reloaded later.
-
-    `energy` is infinite in rows whose sizes make another ratio of it.
-    """
+    """A run from one size of its dim to another, after which all is reloaded; infinite in rows where both are one."""
 
     begin: int
     end: int
-    ratio: int | None
     energy: Costs
 
 
@@ -89,16 +80,11 @@ class Solved:
 class Programme:
     """Costs of all steps of a batch under given shares of memories."""
 
-    def __init__(self, batch: Batch, shares: Shares, windows: Windows) -> None:
+    def __init__(self, batch: Batch, shares: Shares, slide: bool) -> None:
         self.batch, self.shares = batch, shares
         self.problem = batch.problem
-        self.optimistic = windows == "bound"
         self.halos = [Halos(batch, k) for k in range(len(self.problem.arrays) + 1)]
-        self.windows = windows != "none" and bool(self.halos[0].ranks)
-        self.ratios: list[Ratio] = []
-        if self.windows:
-            self.ratios = window_ratios(self.problem) if windows == "exact" else [(1,) * len(self.halos[0].dims)]
-        self.ratio_index = {ratio: index for index, ratio in enumerate(self.ratios)}
+        self.windows = slide and bool(self.halos[0].ranks)
         self.known: dict[tuple[Step, int], Costs] = {}
         self.known_runs: dict[tuple[Step, int], list[Run]] = {}
         self.known_steps: dict[tuple[Stage, int], tuple[tuple[Stage, Step], ...]] = {}
@@ -120,8 +106,6 @@ class Programme:
             crossing = next(c for (child, _), c in crossings.items() if child == step.holders[0])
             fits = self.batch.fits(operand, crossing.child, crossing, self.shares)
             return total if fits is None else np.where(fits, 0.0, np.inf)
-        if step.ratio:
-            return self.halos[k].leave_energy(self.slid(step), self.ratios[step.ratio])
         for crossing in self.slid(step):
             total = total + self.batch.energy(crossing)
         return total
@@ -131,52 +115,27 @@ class Programme:
         return [self.problem.crossings["input"][pair] for pair in itertools.pairwise(step.holders)]
 
     def runs(self, step: Step, k: int) -> list[Run]:
-        """All runs of a step's dim, rows parted by the ratio they reach."""
+        """All runs of a step's dim."""
         if (step, k) not in self.known_runs:
-            halos = self.halos[k]
-            ratio = self.ratios[step.ratio]
-            found: list[Run] = []
-            for begin, end, growth, steps, left in halos.run_energy(self.slid(step), ratio, step.run, self.optimistic):
-                for factor in np.unique(growth).tolist():
-                    if factor == 1:
-                        continue
-                    reached = list(ratio)
-                    if step.run in halos.dims:
-                        reached[halos.dims.index(step.run)] *= factor
-                    index = self.ratio_index.get(tuple(reached))
-                    mine = (growth == factor).reshape(-1, *([1] * len(self.problem.dims)))
-                    found.append(Run(begin, end, index, np.where(mine, left if index is None else steps, np.inf)))
-            self.known_runs[step, k] = found
+            every = (slice(None), *([None] * len(self.problem.dims)))
+            self.known_runs[step, k] = [
+                Run(begin, end, np.where((growth > 1)[every], energy, np.inf))
+                for begin, end, growth, energy in self.halos[k].run_energy(self.slid(step), step.run)
+            ]
         return self.known_runs[step, k]
 
-    def arrivals(self, moved: Costs, target: Stage, step: Step, k: int) -> dict[Stage, Costs]:
-        """Costs of the stages that a step leads to, at every point, coming from `moved`."""
+    def arrival(self, moved: Costs, step: Step, k: int) -> Costs:
+        """Costs of the stage that a step leads to, at every point, coming from `moved`."""
         if step.kind != "run":
-            return {target: moved + self.cost(step, k)}
+            return moved + self.cost(step, k)
         axis = step.run + 1
-        found: dict[Stage, Costs] = {}
+        found = np.full_like(moved, np.inf)
         for run in self.runs(step, k):
             value = moved.take([run.begin], axis=axis) + run.energy
-            to = self.after_run(target, step, run)
-            if to not in found:
-                found[to] = np.full_like(moved, np.inf)
             place = [slice(None)] * moved.ndim
             place[axis] = slice(run.end, run.end + 1)
-            np.minimum(found[to][tuple(place)], value, out=found[to][tuple(place)])
+            np.minimum(found[tuple(place)], value, out=found[tuple(place)])
         return found
-
-    def after_run(self, target: Stage, step: Step, run: Run) -> Stage:
-        """`target`, the input settled, where nothing can be held any more; else unsettled at the new ratio."""
-        if run.ratio is None:
-            return target
-        mask = sum(2 << holder if holder >= 0 else 1 for holder in step.holders[:-1])
-        code = CUT + mask + RATIO * run.ratio + PARENT * (1 + step.holders[-1])
-        # still carried if the innermost cut holder lies inside an array already passed: the caller's stage says so
-        return replaced(target, INPUT, code, self.carrier(step, target))
-
-    def carrier(self, step: Step, target: Stage) -> int:
-        """Who is carried while the input of `step` is unsettled."""
-        return target[3] if target[3] >= 0 else step.carried
 
     def steps(self, stage: Stage, k: int) -> tuple[tuple[Stage, Step], ...]:
         """(next stage, step) of everything that may happen now. MACs without a latch settle first, in order."""
@@ -209,23 +168,22 @@ class Programme:
             if segment_of(problem, INPUT, now) == k and any(child == now for child, _ in crossings):
                 yield replaced(stage, INPUT, CUT + (2 << now if now >= 0 else 1), stage[3]), Step(INPUT, "cut", (now,))
             return
-        cut, ratio, fixed = cut_holders(now), now // RATIO % (PARENT // RATIO), now // PARENT - 1
+        cut = cut_holders(now)
         others = stage[3] if stage[3] != INPUT else -1
         free = moves(problem, (stage[0], -2, stage[2], others))
         for child, parent in crossings:
-            if child != cut[-1] or (fixed >= 0 and parent != fixed):
+            if child != cut[-1]:
                 continue
             place = segment_of(problem, INPUT, parent)
-            if place == k and not ratio and any(c == parent for c, _ in crossings):
+            if place == k and any(c == parent for c, _ in crossings):
                 yield replaced(stage, INPUT, now + (2 << parent), stage[3]), Step(INPUT, "cut", (parent,))
             if place < k:
                 continue
             settled = replaced(stage, INPUT, parent, others)
-            yield settled, Step(INPUT, "leave", (*cut, parent), -1, ratio)
-            runners = self.halos[0].runners if ratio else self.halos[0].dims
-            for dim in runners:
+            yield settled, Step(INPUT, "leave", (*cut, parent))
+            for dim in self.halos[0].dims:
                 if dim in free:
-                    yield settled, Step(INPUT, "run", (*cut, parent), dim, ratio, stage[3])
+                    yield settled, Step(INPUT, "run", (*cut, parent), dim)
 
 
 def replaced(stage: Stage, x: int, value: int, carried: int) -> Stage:
@@ -244,9 +202,7 @@ def cut_holders(code: int) -> tuple[int, ...]:
 def progress(stage: Stage) -> float:
     """Grows with every step."""
     inputs = stage[INPUT]
-    done = float(inputs)
-    if inputs >= CUT:
-        done = cut_holders(inputs)[-1] + 0.5 + (inputs // RATIO % (PARENT // RATIO)) / RATIO
+    done = float(inputs) if inputs < CUT else cut_holders(inputs)[-1] + 0.5
     return stage[0] + stage[2] + done
 
 
@@ -263,13 +219,12 @@ def segment_of(problem: Problem, x: int, holder: int) -> int:
     return 0 if holder < 0 else problem.segments[problem.holders[OPERANDS[x]][holder].name]
 
 
-def solve(batch: Batch, shares: Shares, windows: Windows = "none") -> Solved:
+def solve(batch: Batch, shares: Shares, slide: bool = False) -> Solved:
     """The cheapest chain of every row under `shares`.
 
-    `windows`: how input tiles that overlap are counted. `none`: every step reloads; `slide`: one run of one dim slides,
-    then every step reloads; `bound`: one run slides, then every step costs the least it can; `exact`: every overlap.
+    `slide`: one run of one dim slides each input tile, then every step reloads it; else every step reloads it.
     """
-    programme = Programme(batch, shares, windows)
+    programme = Programme(batch, shares, slide)
     dims = batch.lattices.dim_lengths
     start: Costs = np.full((batch.rows, *dims), np.inf)
     start[(slice(None), *([0] * len(dims)))] = 0.0
@@ -293,20 +248,8 @@ def passing(programme: Programme, after: dict[Stage, Costs], k: int) -> dict[Sta
         if lacking == [INPUT] and programme.windows and stage[INPUT] < CUT:
             continue
         key = (stage[0], stage[1], stage[2], lacking[0] if lacking else -1)
-        values = spaced(programme.batch, values, k)
         entering[key] = np.minimum(entering[key], values) if key in entering else values
     return entering
-
-
-def spaced(batch: Batch, values: Costs, k: int) -> Costs:
-    """Infinite where a row that fixes the distance of array k's elements passes it elsewhere."""
-    if batch.spacing is None or not batch.spacing[:, k].any():
-        return values
-    for dim in range(len(batch.problem.dims)):
-        wanted = batch.spacing[:, k, dim][:, None]
-        allowed = (wanted == 0) | (batch.lattices.sizes[dim] == wanted)
-        values = np.where(batch.spread(allowed, (dim,)), values, np.inf)
-    return values
 
 
 def moves(problem: Problem, stage: Stage) -> tuple[int, ...]:
@@ -314,8 +257,6 @@ def moves(problem: Problem, stage: Stage) -> tuple[int, ...]:
     if any(stage[x] == -1 and not problem.latched(OPERANDS[x]) for x in range(3)):
         return ()
     stationary: set[Operand] = {OPERANDS[stage[3]]} if stage[3] >= 0 else set()
-    if stage[INPUT] >= RATIO:
-        return ()
     if stage[INPUT] >= CUT:
         stationary.add("input")
     free = set(range(len(problem.dims)))
@@ -336,45 +277,20 @@ def run_segment(
         stage = waiting.pop(0)
         free = moves(batch.problem, stage)
         moved = batch.lattices.below(before[stage], free) if free else before[stage]
-        if stage[INPUT] >= RATIO:
-            moved = reused(programme, moved, stage, k)
         after[stage] = moved
         for target, step in programme.steps(stage, k):
-            for to, value in programme.arrivals(moved, target, step, k).items():
-                if to == stage:
-                    continue
-                if to in before:
-                    np.minimum(before[to], value, out=before[to])
-                else:
-                    before[to] = value
-                    bisect.insort(waiting, to, key=progress)
+            value = programme.arrival(moved, step, k)
+            if target in before:
+                np.minimum(before[target], value, out=before[target])
+            else:
+                before[target] = value
+                bisect.insort(waiting, target, key=progress)
     return before, after
-
-
-def own_runs(programme: Programme, stage: Stage, k: int) -> list[tuple[int, Run]]:
-    """(dim, run) of loops that reuse an unsettled input: they leave it at the same ratio, in the same stage."""
-    found: list[tuple[int, Run]] = []
-    for target, step in programme.steps(stage, k):
-        if step.kind == "run":
-            runs = programme.runs(step, k)
-            found.extend((step.run, run) for run in runs if programme.after_run(target, step, run) == stage)
-    return found
-
-
-def reused(programme: Programme, costs: Costs, stage: Stage, k: int) -> Costs:
-    """Costs of an unsettled stage after runs of loops that reuse the input; sizes only grow, so one sweep is enough."""
-    result = costs.copy()
-    for dim, run in own_runs(programme, stage, k):
-        end = [slice(None)] * result.ndim
-        end[dim + 1] = slice(run.end, run.end + 1)
-        value = result.take([run.begin], axis=dim + 1) + run.energy
-        np.minimum(result[tuple(end)], value, out=result[tuple(end)])
-    return result
 
 
 def trace(solved: Solved, row: int) -> Chain:
     """An optimal chain of one row, found backwards by exact equality of costs (minima copy values)."""
-    batch, problem, programme = solved.batch, solved.batch.problem, solved.programme
+    batch, problem = solved.batch, solved.batch.problem
     stage = final_stage(problem)
     point: Point = tuple(length - 1 for length in batch.lattices.dim_lengths)
     extents = tuple(int(e) for e in batch.lattices.extents[row])
@@ -391,10 +307,6 @@ def trace(solved: Solved, row: int) -> Chain:
             if free:
                 value = float(after[stage][(row, *point)])
                 point = source_of(batch, before[stage][row], value, point, free)
-            elif after[stage][(row, *point)] != before[stage][(row, *point)]:
-                events.append(Event(tile(), k))
-                point = own_origin(programme, after[stage], row, point, own_runs(programme, stage, k))
-                continue
             origin = origin_of(solved, row, k, stage, point)
             if origin is None:
                 break
@@ -414,16 +326,6 @@ def trace(solved: Solved, row: int) -> Chain:
     return Chain(float(solved.energies[row]), tuple(reversed(events)), extents, row)
 
 
-def own_origin(programme: Programme, after: Costs, row: int, point: Point, runs: list[tuple[int, Run]]) -> Point:
-    """Where the run within a stage began that ended at `point`."""
-    for dim, run in runs:
-        if run.end == point[dim]:
-            begin = (*point[:dim], run.begin, *point[dim + 1 :])
-            if after[(row, *begin)] + entry(run.energy, row, begin) == after[(row, *point)]:
-                return begin
-    raise AssertionError("no run gives this cost")
-
-
 def origin_of(solved: Solved, row: int, k: int, stage: Stage, point: Point) -> tuple[Stage, Step, int] | None:
     """The stage and step that gave this cost, and where a run began; None where the segment began here."""
     programme = solved.programme
@@ -431,15 +333,17 @@ def origin_of(solved: Solved, row: int, k: int, stage: Stage, point: Point) -> t
     goal = before[stage][(row, *point)]
     for previous, values in after.items():
         for target, step in programme.steps(previous, k):
+            if target != stage:
+                continue
             if step.kind != "run":
-                if target == stage and values[(row, *point)] + entry(programme.cost(step, k), row, point) == goal:
+                if values[(row, *point)] + entry(programme.cost(step, k), row, point) == goal:
                     return previous, step, -1
-            elif target[0] == stage[0] and target[2] == stage[2] and previous != stage:
-                for run in programme.runs(step, k):
-                    if run.end == point[step.run] and programme.after_run(target, step, run) == stage:
-                        begin = (*point[: step.run], run.begin, *point[step.run + 1 :])
-                        if values[(row, *begin)] + entry(run.energy, row, begin) == goal:
-                            return previous, step, run.begin
+                continue
+            for run in programme.runs(step, k):
+                if run.end == point[step.run]:
+                    begin = (*point[: step.run], run.begin, *point[step.run + 1 :])
+                    if values[(row, *begin)] + entry(run.energy, row, begin) == goal:
+                        return previous, step, run.begin
     return None
 
 
