@@ -14,12 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hwsim.nest.points import lattice
 
-Amount = int | NDArray[np.int64]  # of one mapping, or one entry per candidate
 Role = Literal["time", "apart", "united"]
 
 
@@ -40,8 +36,8 @@ class Profile:
     `advance[i]`: this rank's own i-th temporal loop advances.
     """
 
-    wrap: Sequence[tuple[Amount, Amount]]
-    advance: Sequence[tuple[Amount, Amount]]
+    wrap: Sequence[tuple[int, int]]
+    advance: Sequence[tuple[int, int]]
 
 
 # --- positions ------------------------------------------------------------------------------------------------------
@@ -86,14 +82,14 @@ def pairs(lines: Sequence[Line]) -> list[tuple[int, int]]:
 # --- ranks of one variable, and loops an operand does not depend on ---------------------------------------------------
 
 
-def even_profile(block: Amount, times: Sequence[Amount], moves: bool) -> Profile:
+def even_profile(block: int, times: Sequence[int], moves: bool) -> Profile:
     """Perfect factors: `block` points for all array elements together, the same at every position.
 
     moves: blocks of the rank lie side by side, so nothing is kept unless all loops that start anew are trivial.
     Otherwise the loops do not index the operand and everything is kept.
     """
-    wrap: list[tuple[Amount, Amount]] = []
-    advance: list[tuple[Amount, Amount]] = []
+    wrap: list[tuple[int, int]] = []
+    advance: list[tuple[int, int]] = []
     needed = block
     for index in range(len(times) + 1):
         inner = math.prod(times[index:]) if moves else 1
@@ -139,7 +135,7 @@ def blocks(bound: int, tile: int, lines: tuple[Line, ...], gates: tuple[int, ...
         (size(spread({bound: 1}, pairs([*times[:i], *space]), tile), tile), kept_blocks(bound, tile, lines, gates, i))
         for i in range(len(times) + 1)
     ]
-    advance: list[tuple[Amount, Amount]] = []
+    advance: list[tuple[int, int]] = []
     for index, line in enumerate(times):
         loops = [*pairs([*times[:index], *space]), (line.factor - 1, line.step)]
         advance.append((size(spread({bound - line.step: 1}, loops, tile), tile), 0))
@@ -194,8 +190,8 @@ class Side(NamedTuple):
 def crossing(first: Side, second: Side, lines: tuple[Line, ...]) -> Profile:
     """A rank of two variables, index = a*i + b*j: tiles overlap and have holes, so points are told one by one."""
     times = [line for line in lines if line.role == "time"]
-    wrap: list[tuple[Amount, Amount]] = []
-    advance: list[tuple[Amount, Amount]] = []
+    wrap: list[tuple[int, int]] = []
+    advance: list[tuple[int, int]] = []
     for index in range(len(times) + 1):
         outside = tuple(line for line in lines if line.role == "apart" or line in times[:index])
         united = tuple(line for line in lines if line.role == "united")
@@ -241,12 +237,12 @@ def of_term(lines: tuple[Line, ...], term: int) -> tuple[tuple[int, int], ...]:
     return tuple((line.factor, line.step) for line in lines if line.term == term and line.factor > 1)
 
 
-Loops = tuple[tuple[int, int], ...]
+Steps = tuple[tuple[int, int], ...]
 
 
 @lru_cache(maxsize=1 << 16)
 def side_groups(
-    bound: int, tile: int, outside: Loops, inner: Loops, united: Loops, ahead: tuple[int, int] | None
+    bound: int, tile: int, outside: Steps, inner: Steps, united: Steps, ahead: tuple[int, int] | None
 ) -> tuple[tuple[int, tuple[Block, ...]], ...]:
     """Groups of positions of one variable: (how many, the blocks of all united array elements that have work)."""
     enough = tile + sum((factor - 1) * step for factor, step in (*inner, *united))
@@ -269,7 +265,7 @@ def side_groups(
     return tuple(groups)
 
 
-def last(inner: Loops, room: int) -> int:
+def last(inner: Steps, room: int) -> int:
     """Offset of the last iteration of these loops that begins within `room`."""
     offset = 0
     for factor, step in inner:

@@ -1,55 +1,25 @@
 """What crosses each boundary between two holders of an operand, down for inputs and weights, up and down for outputs.
 
-The same tally serves one mapping (exact counts) and arrays of candidates, through the `Loops` protocol: how often
-points enter, leave and come back is asked of a `Profiles`, never computed twice.
+How often points enter, leave and come back is asked of a `Nest`, by operand and boundary, never computed twice.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Protocol
 
 from hwsim.machine.parts import OPERANDS, Accelerator, Array, Operand
 from hwsim.nest.counts import Conventions, Kind
 from hwsim.nest.legal import accumulates_only
 from hwsim.nest.mapping import Hold, Mapping, Spatial
 from hwsim.nest.points import REDUCTION_DIMS, ranks_of, relevant_dims
-from hwsim.nest.reuse import Amount, Line, Profile, Side, blocks, crossing, positions, visits
+from hwsim.nest.reuse import Line, Profile, Side, blocks, crossing, positions, visits
 from hwsim.network.layer import DIMS, Layer
 
 # --- the nest: loops seen by one dim, ranks seen by one tile ----------------------------------------------------------
-
-
-class Loops(Protocol):
-    """What counting needs to know of a nest; `Nest` for one mapping, `count_batch.BatchNest` for many."""
-
-    @property
-    def bounds(self) -> dict[str, int]:
-        """The layer's loop bounds."""
-        ...
-
-    def time_dims(self, place: int) -> list[str]:
-        """Dims of the temporal loops outside a place, outermost first."""
-        ...
-
-    def profiles(self, operand: Operand, place: int, apart: frozenset[str], gates: Sequence[int]) -> Profiles:
-        """Reuse of a tile at `place`, by groups of dims; elements of the arrays in `apart` count separately.
-
-        `gates`: places of the tiles that must not move on for a sum to be kept (`reuse.blocks`).
-        """
-        ...
-
-    def sharers(self, arrays: frozenset[str]) -> Amount:
-        """Elements of these arrays that ever work on one and the same output."""
-        ...
-
-    def split(self, place: int) -> Amount:
-        """Array elements among which the sum of one output is divided above a place."""
-        ...
 
 
 Profiles = list[tuple[tuple[str, ...], Profile]]
@@ -95,7 +65,11 @@ class Nest:
         return math.prod(loop.factor for loop in self.by_dim[dim] if loop.place >= place)
 
     def profiles(self, operand: Operand, place: int, apart: frozenset[str], gates: Sequence[int]) -> Profiles:
-        """Reuse of a tile at `place` by rank, see `Loops`; dims of one iteration are left out."""
+        """Reuse of a tile at `place` by rank; elements of the arrays in `apart` count separately.
+
+        `gates`: places of the tiles that must not move on for a sum to be kept (`reuse.blocks`). Dims of one iteration
+        are left out.
+        """
         found: Profiles = []
         for dims, coefficients, indexes in self.ranks[operand]:
             tiles = [self.tile(dim, place) for dim in dims]
@@ -160,7 +134,7 @@ def dims_of_ranks(
 # --- transfers across one boundary ------------------------------------------------------------------------------------
 
 
-def transfers(nest: Loops, operand: Operand, child: Holder, apart: frozenset[str], gates: Sequence[int]) -> Amount:
+def transfers(nest: Nest, operand: Operand, child: Holder, apart: frozenset[str], gates: Sequence[int]) -> int:
     """Points that enter the tiles of `child`, over all steps: elements of arrays in `apart` separately, others united.
 
     First tile + sum over temporal loops of (product of needed - product of kept): the points of a product of ranks
@@ -168,8 +142,8 @@ def transfers(nest: Loops, operand: Operand, child: Holder, apart: frozenset[str
     """
     profiles = nest.profiles(operand, child.place, apart, gates)
     if child.forgets:
-        return product(profile.wrap[-1][0] for _, profile in profiles)
-    total = product(profile.wrap[0][0] for _, profile in profiles)
+        return math.prod(profile.wrap[-1][0] for _, profile in profiles)
+    total = math.prod(profile.wrap[0][0] for _, profile in profiles)
     owner = {dim: index for index, (dims, _) in enumerate(profiles) for dim in dims}
     outside = [0] * len(profiles)
     for dim in nest.time_dims(child.place):
@@ -181,14 +155,6 @@ def transfers(nest: Loops, operand: Operand, child: Holder, apart: frozenset[str
             kept = kept * stay
         total = total + (needed - kept)
         outside[mine] += 1
-    return total
-
-
-def product(amounts: Iterable[Amount]) -> Amount:
-    """Product of ints or arrays; 1 of nothing."""
-    total: Amount = 1
-    for amount in amounts:
-        total = total * amount
     return total
 
 
@@ -219,7 +185,7 @@ class Boundary:
 
     def __init__(
         self,
-        nest: Loops,
+        nest: Nest,
         accelerator: Accelerator,
         operand: Operand,
         parent: Holder,
@@ -233,13 +199,13 @@ class Boundary:
         self.arrays = [array for depth, array in arrays if parent.depth < depth < child.depth]
         self.alone = frozenset(array.name for array in self.arrays if not array.multicast and operand != "output")
         self.levels = range(len(self.arrays) + 1)
-        self.known: dict[frozenset[str], Amount] = {}
+        self.known: dict[frozenset[str], int] = {}
 
     def counted_apart(self, inside: int) -> frozenset[str]:
         """Arrays whose elements count separately when the outer `inside` arrays on the way do."""
         return self.outer | self.alone | {array.name for array in self.arrays[:inside]}
 
-    def amount(self, inside: int) -> Amount:
+    def amount(self, inside: int) -> int:
         """Points that enter children, united within the arrays on the way from number `inside` inwards.
 
         0: as the parent sees them; len(arrays): every child on its own. Without multicast nothing unites.
@@ -250,12 +216,12 @@ class Boundary:
         return self.known[apart]
 
     @property
-    def seen_by_parent(self) -> Amount:
+    def seen_by_parent(self) -> int:
         """Points counted once per parent instance and step."""
         return self.amount(0)
 
     @property
-    def seen_by_children(self) -> Amount:
+    def seen_by_children(self) -> int:
         """Points counted at every child."""
         return self.amount(len(self.arrays))
 
@@ -267,14 +233,14 @@ Key = tuple[str, Operand, Kind]
 class Tally:
     """Sums being built: reads and writes by (memory, operand, kind), down and up by (array, operand, kind)."""
 
-    reads: dict[Key, Amount]
-    writes: dict[Key, Amount]
-    down: dict[Key, Amount]
-    up: dict[Key, Amount]
-    reduction_adds: Amount = 0
+    reads: dict[Key, int]
+    writes: dict[Key, int]
+    down: dict[Key, int]
+    up: dict[Key, int]
+    reduction_adds: int = 0
 
 
-def tally_accesses(nest: Loops, mapping: Mapping, accelerator: Accelerator, conventions: Conventions) -> Tally:
+def tally_accesses(nest: Nest, mapping: Mapping, accelerator: Accelerator, conventions: Conventions) -> Tally:
     """Traffic and deliveries of all operands."""
     tally = Tally({}, {}, {}, {})
     for operand in OPERANDS:
@@ -298,7 +264,7 @@ def tally_codes(tally: Tally, boundary: Boundary) -> None:
 
 
 def tally_outputs(
-    tally: Tally, nest: Loops, accelerator: Accelerator, chain: list[Holder], conventions: Conventions
+    tally: Tally, nest: Nest, accelerator: Accelerator, chain: list[Holder], conventions: Conventions
 ) -> None:
     """Outputs: what enters a child later leaves it; it is drained from each child, added on the way, written once.
 
@@ -307,8 +273,8 @@ def tally_outputs(
     entries into its other children are fresh.
     """
     total = math.prod(nest.bounds[dim] for dim in relevant_dims("output"))
-    fresh: Amount = total
-    finals: Amount = total  # the outermost memory ends with nothing but finished outputs
+    fresh: int = total
+    finals: int = total  # the outermost memory ends with nothing but finished outputs
     for parent, child in pairwise(chain):
         gates = [holder.place for holder in chain[1:] if holder.place <= child.place]
         boundary = Boundary(nest, accelerator, "output", parent, child, gates)
@@ -324,14 +290,14 @@ def tally_outputs(
         fresh, finals = fresh + (drains - updates), finished
 
 
-def finishes(nest: Loops, accelerator: Accelerator, holder: Holder) -> Amount:
+def finishes(nest: Nest, accelerator: Accelerator, holder: Holder) -> int:
     """1 where the last update of a point is its finished value (`mapping.receives_finals`), else 0."""
     if not holder.memory or accumulates_only(accelerator, holder.memory):
         return 0
     return 1 * (nest.split(holder.place) == 1)
 
 
-def tally_down(tally: Tally, boundary: Boundary, returns: Sequence[Amount]) -> None:
+def tally_down(tally: Tally, boundary: Boundary, returns: Sequence[int]) -> None:
     """Partial sums that come back: `returns` by number of arrays passed, 0 at the parent."""
     add(tally.reads, (boundary.parent.memory, "output", "partial"), returns[0])
     if boundary.child.memory:
@@ -340,7 +306,7 @@ def tally_down(tally: Tally, boundary: Boundary, returns: Sequence[Amount]) -> N
         add(tally.down, (array.name, "output", "partial"), amount)
 
 
-def tally_up(tally: Tally, boundary: Boundary, finals: Amount, finished: Amount, drain_reads: bool) -> None:
+def tally_up(tally: Tally, boundary: Boundary, finals: int, finished: int, drain_reads: bool) -> None:
     """Sums that leave the children: `finals` of the parent's updates and `finished` of the drains are final."""
     parent, child = boundary.parent.memory, boundary.child.memory
     add(tally.writes, (parent, "output", "final"), finals)
@@ -353,6 +319,6 @@ def tally_up(tally: Tally, boundary: Boundary, finals: Amount, finished: Amount,
         add(tally.up, (array.name, "output", "partial"), boundary.amount(inside) - finished)
 
 
-def add(sums: dict[Key, Amount], key: Key, amount: Amount) -> None:
+def add(sums: dict[Key, int], key: Key, amount: int) -> None:
     """Add to one of the sums."""
     sums[key] = sums.get(key, 0) + amount

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import random
 
-import numpy as np
 import pytest
 
-from hwsim.errors import InfeasibleMapping
 from hwsim.machine.parts import OPERANDS, Accelerator, Array, Axis, Memory
 from hwsim.nest.count import count_accesses
-from hwsim.nest.count_batch import count_batch
 from hwsim.nest.counts import Conventions, Counts
 from hwsim.nest.legal import validate
 from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
@@ -320,69 +316,3 @@ def test_drain_reads_are_the_only_difference_of_their_switch() -> None:
             drained = on.reads(memory.name, "output") - off.reads(memory.name, "output")
             assert drained >= 0
             assert (drained > 0) == (memory.name != "dram" and mapping.hold_index(memory.name, "output") is not None)
-
-
-# --- many candidates at once ------------------------------------------------------------------------------------------
-
-
-def perfect_rows(layer: Layer, template: Mapping, rng: random.Random, rows: int) -> np.ndarray:
-    """Random factors for the template's loops whose products are the layer's bounds."""
-    dims = [loop.dim for loop in template.loops]
-    table: list[list[int]] = []
-    for _ in range(rows):
-        row = [1] * len(dims)
-        for dim, left in layer.loops.as_dict().items():
-            mine = [column for column, name in enumerate(dims) if name == dim]
-            rng.shuffle(mine)
-            for column in mine[:-1]:
-                row[column] = rng.choice([f for f in range(1, left + 1) if left % f == 0])
-                left //= row[column]
-            for column in mine[-1:]:
-                row[column] = left
-        table.append(row)
-    return np.array(table, dtype=np.int64)
-
-
-def with_factors(template: Mapping, row: list[int]) -> Mapping:
-    """The template with the factors of one candidate."""
-    factors = iter(row)
-    nodes = [n if isinstance(n, Hold) else dataclasses.replace(n, factor=next(factors)) for n in template.nodes]
-    return Mapping(tuple(nodes))
-
-
-def padded_template(layer: Layer, mapping: Mapping) -> Mapping:
-    """The mapping with one more temporal loop per dim innermost, so that every dim can be covered."""
-    return Mapping((*mapping.nodes, *(Temporal(dim, 1) for dim in layer.loops.as_dict())))
-
-
-def test_batches_equal_single_counts() -> None:
-    rng = random.Random(7)
-    for seed in range(800, 840):
-        layer, accelerator, mapping = triple(seed)
-        template = padded_template(layer, mapping)
-        table = perfect_rows(layer, template, rng, rows=6)
-        conventions = CONVENTIONS[seed % 2]
-        batch = count_batch(layer, template, table, accelerator, conventions)
-        for index, row in enumerate(table.tolist()):
-            single = count_accesses(layer, with_factors(template, row), accelerator, conventions)
-            for sums, name in ((batch.reads, "reads"), (batch.writes, "writes")):
-                wanted = {(t.memory, t.operand, t.kind): getattr(t, name) for t in single.traffic}
-                assert {k: v[index] for k, v in sums.items() if v[index]} == {k: v for k, v in wanted.items() if v}
-            for sums, name in ((batch.down, "down"), (batch.up, "up")):
-                wanted = {(d.array, d.operand, d.kind): getattr(d, name) for d in single.deliveries}
-                assert {k: v[index] for k, v in sums.items() if v[index]} == {k: v for k, v in wanted.items() if v}
-            for tile in single.tiles:
-                assert batch.tiles[tile.memory, tile.operand][index] == tile.elements
-                assert tile.operand != "output" or batch.partial[tile.memory][index] == tile.partial
-            assert batch.steps[index] == single.steps
-            assert batch.active_macs[index] == single.active_macs
-            assert batch.reduction_adds[index] == single.reduction_adds
-
-
-def test_batches_refuse_factors_that_do_not_cover_the_layer() -> None:
-    layer = product(Loops(K=6))
-    template = Mapping((TOP, *loops("K6")))
-    with pytest.raises(InfeasibleMapping, match="candidate 1: the factors of K must multiply to 6"):
-        count_batch(layer, template, np.array([[6], [4]]), machine(DRAM))
-    with pytest.raises(InfeasibleMapping, match=r"expected \(candidates, 1\) positive factors"):
-        count_batch(layer, template, np.array([[6, 1]]), machine(DRAM))
