@@ -312,7 +312,7 @@ def test_without_a_compiler_the_answer_is_the_quick_search_and_says_so(
 ) -> None:
     layer, machine = conv(8, 8, 4, 1), load_accelerator("simba")
     quick, proven = search(layer, machine), search(layer, machine, effort="proven")
-    monkeypatch.setattr("hwsim.search.proof.native.compiled", lambda: None)
+    monkeypatch.setattr("hwsim.search.proof.native.why_not_compiled", lambda: "no C compiler")
     found = search(layer, machine, effort=effort)
     assert (found.mapping, found.cost) == (quick.mapping, quick.cost)
     assert found.certificate.space == f"{quick.certificate.space}; not proven: no C compiler"
@@ -326,7 +326,7 @@ def test_an_answer_without_a_compiler_is_not_kept_for_when_there_is_one(
     monkeypatch.setenv("HWSIM_CACHE", str(tmp_path))
     layer, machine = conv(8, 8, 4, 1), load_accelerator("eyeriss_v1")
     with monkeypatch.context() as without:
-        without.setattr("hwsim.search.proof.native.compiled", lambda: None)
+        without.setattr("hwsim.search.proof.native.why_not_compiled", lambda: "no C compiler")
         assert "no C compiler" in search(layer, machine, effort="proven").certificate.space
     assert search(layer, machine, effort="proven").certificate.exhaustive
 

@@ -167,10 +167,9 @@ def has_kernel(problem: Problem) -> bool:
 
 
 def why_no_kernel(problem: Problem) -> str:
-    """Why `open_kernel` gives none; empty where it does."""
-    if compiled() is None:
-        return "no C compiler"
-    return "" if fits(problem) else "more loops, memories or points than the proof's tables hold"
+    """Why `open_kernel` gives none, in a few words; empty where it gives one."""
+    too_large = "" if fits(problem) else "more loops, memories or points than the proof's tables hold"
+    return why_not_compiled() or too_large
 
 
 def fits(problem: Problem) -> bool:
@@ -253,12 +252,12 @@ def compiled() -> ctypes.CDLL | None:
 
 
 @functools.cache
-def why_no_kernel() -> str:
-    """Why the search has no compiled kernel, in a few words; empty where it has one."""
+def why_not_compiled() -> str:
+    """Why there is no compiled kernel, in a few words; empty where there is one."""
     if compiled() is not None:
         return ""
-    if os.environ.get("HWSIM_KERNEL") == "numpy":
-        return "HWSIM_KERNEL=numpy"
+    if os.environ.get("HWSIM_KERNEL") == "none":
+        return "HWSIM_KERNEL=none"
     return KERNEL.missing() or "the compiled kernel and this version disagree"
 
 
