@@ -76,11 +76,11 @@ def workers_of(options: argparse.Namespace) -> Workers:
 def run_machines(options: argparse.Namespace) -> None:
     """Run or resume a study and write its outputs. Raises HwsimError."""
     space = read_space(options.space)
-    networks = options.out.resolve() / "networks"
-    save_networks(space, networks)
+    networks = variants(space)
     workers = workers_of(options)
     try:
-        records = run_study(space, options.out, networks, workers, quiet if options.quiet else Reporter(space))
+        say = quiet if options.quiet else Reporter(space)
+        records = run_study(space, options.out, networks, workers, say, lambda line: print(line, file=sys.stderr))
     finally:
         workers.close()
     written = write_study(space, records, options.out, space.model)
@@ -111,14 +111,12 @@ def nothing_left(space: Space, records: Sequence[Record]) -> str:
     return f"{space.place}: limits: no point meets them; closest is trial {closest['trial']}: {shown}"
 
 
-def save_networks(space: Space, folder: Path) -> None:
-    """The network variants of a space as saved workloads, so that workers need no torch."""
+def variants(space: Space) -> dict[str, Workload]:
+    """The network variants of a space by the name of their file; workers read them from there and need no torch."""
     axes = [axis for axis in space.axes if axis.key in NETWORK]
-    for values in itertools.product(*(axis.values for axis in axes)):
-        parameters = dict(zip((axis.key for axis in axes), values, strict=True))
-        path = folder / network_key(parameters)
-        if not path.exists():
-            variant(space.model, parameters).save(path)
+    points = [dict(zip((axis.key for axis in axes), values, strict=True))
+              for values in itertools.product(*(axis.values for axis in axes))]  # fmt: skip
+    return {network_key(parameters): variant(space.model, parameters) for parameters in points}
 
 
 def variant(model: str, parameters: Parameters) -> Workload:

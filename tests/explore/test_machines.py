@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import random
 import shlex
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hwsim.errors import SpecError
+from hwsim.errors import SpecError, WorkloadError
 from hwsim.explore.command import main
 from hwsim.explore.machines.journal import Journal
 from hwsim.explore.machines.space import read_space
@@ -27,7 +28,9 @@ from hwsim.explore.machines.study import run_study
 from hwsim.explore.machines.study_output import write_point
 from hwsim.explore.machines.trial import evaluate
 from hwsim.explore.machines.workers import Here, Local, Pace, timed
+from hwsim.files.identity import identity
 from hwsim.network.bits import assign_bits
+from hwsim.network.saved import load_workload
 from hwsim.search.network import plan_network
 from tests.explore.test_bill import residual
 
@@ -191,7 +194,7 @@ def test_a_study_cut_anywhere_ends_as_the_undisturbed_one(tmp_path: Path, sample
                 yield [{"trial": trial, "parameters": parameters, "status": "ok", "why": "", "values": values,
                         "widths": {}}]  # fmt: skip
 
-    whole = run_study(space, tmp_path / "whole", tmp_path, Cheap())
+    whole = run_study(space, tmp_path / "whole", {}, Cheap())
     once = len(priced)
     total = 4 if sampler == "random" else 10
     assert [r["trial"] for r in whole] == list(range(total))
@@ -202,23 +205,90 @@ def test_a_study_cut_anywhere_ends_as_the_undisturbed_one(tmp_path: Path, sample
         again.mkdir()
         (again / "study.json").write_text((tmp_path / "whole" / "study.json").read_text())
         (again / "journal.jsonl").write_bytes(lines[:cut])
-        assert run_study(space, again, tmp_path, Cheap()) == whole
+        assert run_study(space, again, {}, Cheap()) == whole
         assert sorted(journal(again)) == list(range(total))
 
 
-def test_a_study_belongs_to_its_space_and_to_one_driver(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "out"
-    space = read_space(space_file(tmp_path))
-    with Journal(out, space.fingerprint()) as held:
-        held.append([{"trial": 0, "parameters": {}}])
-        with pytest.raises(SpecError, match="another process works on this study"), Journal(out, space.fingerprint()):
+def finished(trial: int) -> dict[str, Any]:
+    """A record as a study writes it."""
+    return {"trial": trial, "parameters": {"a": trial}, "status": "ok", "why": "", "values": {"energy_pj": 1.5}}
+
+
+def test_a_study_belongs_to_one_driver(tmp_path: Path) -> None:
+    asked = identity(space="x")
+    with Journal(tmp_path, asked) as held:
+        held.append([finished(0)])
+        with pytest.raises(SpecError, match="another process works on this study"), Journal(tmp_path, asked):
             pass
-    other = space_file(tmp_path, bits="W8A8")
-    assert main(["machines", str(other), "--out", str(out), "--quiet"]) == 2
-    assert "explores another space" in capsys.readouterr().err
-    (out / "journal.jsonl").write_text('{"nothing": 1}\n')
-    with pytest.raises(SpecError, match=r"journal.jsonl:1: not a trial"), Journal(out, space.fingerprint()):
-        pass
+
+
+def test_a_study_goes_on_only_where_nothing_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "out")
+    space = space_file(tmp_path)
+    command = ["machines", str(space), "--out", out, "--quiet"]
+    assert main(command) == 0
+    assert main(command) == 0
+    network = tmp_path / "net.json"
+    before = network.read_text()
+    network.write_text(before.replace('"name": "', '"name": "another ', 1))
+    capsys.readouterr()
+    assert main(command) == 2
+    assert "this changed: networks" in capsys.readouterr().err
+    network.write_text(before)
+    space.write_text(space.read_text().replace("W4A4", "W8A8"))
+    assert main(command) == 2
+    assert "this changed: space" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["", "\0\0\0", "{", "[]", "null", '{"nothing": 1}', '{"trial": true}', '{"trial": "1", "parameters": {}}',
+     json.dumps({**finished(1), "status": "fine"}), json.dumps({**finished(1), "values": {"energy_pj": "low"}}),
+     json.dumps({**finished(1), "values": [1]}), json.dumps({**finished(1), "values": {"energy_pj": math.nan}}),
+     "[" * 100_000, "\xff"],
+)  # fmt: skip
+def test_a_damaged_line_is_named_and_its_trial_done_again(tmp_path: Path, damage: str) -> None:
+    asked = identity(space="x")
+    with Journal(tmp_path, asked) as journal:
+        journal.append([finished(0), finished(1), finished(2)])
+    path = tmp_path / "journal.jsonl"
+    lines = path.read_bytes().splitlines()
+    lines[1] = damage.encode("latin-1")
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    with Journal(tmp_path, asked) as journal:
+        assert sorted(journal.records) == [0, 2]
+        assert len(journal.damaged) == 1
+        assert f"{path}:2" in journal.damaged[0]
+        journal.append([finished(1)])
+    with Journal(tmp_path, asked) as journal:
+        assert sorted(journal.records) == [0, 1, 2]
+        assert journal.damaged == []
+    assert damage.encode("latin-1") in (tmp_path / "journal.damaged").read_bytes()
+
+
+def test_a_measured_machine_can_be_the_base(tmp_path: Path) -> None:
+    space = read_space(space_file(tmp_path, accelerator="mico_measured", search={"clock_mhz": [100, 200]}))
+    assert space.machine({"clock_mhz": 200}).clock_mhz == 200
+
+
+def test_values_of_several_kinds_are_refused_before_the_first_trial(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"clock_mhz.*values of several kinds \(number and text\)"):
+        read_space(space_file(tmp_path, search={"clock_mhz": [100, "fast"]}))
+
+
+def test_what_is_wrong_with_the_surroundings_is_not_remembered(tmp_path: Path) -> None:
+    space = read_space(space_file(tmp_path))
+
+    class NoNetworks(Here):
+        def run(self, evaluate: Any, tasks: Any) -> Iterator[list[dict[str, Any]]]:
+            for file in (tmp_path / "out" / "networks").glob("*"):
+                file.unlink()
+            yield from super().run(evaluate, tasks)
+
+    networks = {"network.json": load_workload(tmp_path / "net.json")}
+    with pytest.raises(WorkloadError, match="cannot be read"):
+        run_study(space, tmp_path / "out", networks, NoNetworks())
+    assert (tmp_path / "out" / "journal.jsonl").read_bytes() == b""
 
 
 @pytest.mark.parametrize(

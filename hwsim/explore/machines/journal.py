@@ -1,13 +1,15 @@
 """A study's memory on disk: one line per finished trial, appended and flushed before anything builds on it.
 
-A folder holds `study.json` (which space it belongs to) and `journal.jsonl`. A line cut short by a crash is dropped on
-opening; one driver at a time may hold a study. So after a crash at any moment every finished trial is there, once.
+A folder holds `study.json` (the identity of everything its results depend on) and `journal.jsonl`. A line cut short by
+a crash is dropped on opening, a damaged one is named, kept aside and its trial done again; one driver at a time may
+hold a study. So after a crash at any moment every finished trial is there, once.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,16 +17,19 @@ from typing import IO, Any
 
 from hwsim.errors import SpecError
 from hwsim.files.atomic import write_atomically
+from hwsim.files.identity import Identity, read_identity
 
-FORMAT, FORMAT_VERSION = "hwsim-study", 1
+FORMAT, FORMAT_VERSION = "hwsim-study", 2
+STATUSES = ("ok", "over", "infeasible")
 Record = dict[str, Any]
 
 
 class Journal:
-    """Finished trials by number. Use as a context manager; raises SpecError for a study of another space."""
+    """Finished trials by number. Use as a context manager; raises SpecError for another study, naming what changed."""
 
-    def __init__(self, folder: Path, fingerprint: str, text: str = "") -> None:
-        self.folder, self.fingerprint, self.text = folder, fingerprint, text
+    def __init__(self, folder: Path, asked: Identity, text: str = "") -> None:
+        self.folder, self.asked, self.text = folder, asked, text
+        self.damaged: list[str] = []
         self.records: dict[int, Record] = {}
         self.file: IO[bytes] | None = None
         self.lock: IO[bytes] | None = None
@@ -41,9 +46,7 @@ class Journal:
             ) from None
         try:
             self.check_header()
-            path = self.folder / "journal.jsonl"
-            self.file = path.open("ab+")
-            self.recover(path)
+            self.recover(self.folder / "journal.jsonl")
         except BaseException:
             self.__exit__()
             raise
@@ -58,34 +61,46 @@ class Journal:
         """Write the header of a new study, or compare it."""
         path = self.folder / "study.json"
         if not path.exists():
-            header = {"format": FORMAT, "format_version": FORMAT_VERSION, "fingerprint": self.fingerprint,
+            header = {"format": FORMAT, "format_version": FORMAT_VERSION, "identity": self.asked.to_dict(),
                       "space": self.text}  # fmt: skip
             write_atomically(path, json.dumps(header, indent=1) + "\n")
             return
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            same = found["format"] == FORMAT and found["fingerprint"] == self.fingerprint
-        except (ValueError, KeyError, TypeError):
-            raise SpecError(f"{path}: not the header of a study: name another --out") from None
-        if not same:
-            raise SpecError(f"{path}: the study there explores another space: name another --out, or restore its file")
+            there = read_identity(found["identity"]) if found["format"] == FORMAT else None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            there = None
+        if there is None:
+            raise SpecError(f"{path}: not the header of a study of this version: name another --out")
+        changed = self.asked.differences(there)
+        if changed:
+            raise SpecError(
+                f"{path}: the study there is another one, since it began this changed: {', '.join(changed)}: name "
+                "another --out, or restore what it was"
+            )
 
     def recover(self, path: Path) -> None:
-        """Read the lines there are, and cut off what a crash left behind the last whole one."""
-        assert self.file is not None
-        self.file.seek(0)
-        content = self.file.read()
-        whole = content.rfind(b"\n") + 1
-        for number, line in enumerate(content[:whole].splitlines(), start=1):
-            try:
-                record = json.loads(line)
-                trial = int(record["trial"])
-            except (ValueError, KeyError, TypeError):
-                raise SpecError(f"{path}:{number}: not a trial: the file was changed; remove the line") from None
-            self.records.setdefault(trial, record)
-        if whole < len(content):
-            self.file.truncate(whole)
-            os.fsync(self.file.fileno())
+        """Read the lines there are. A line that is no trial is named in `damaged`, kept aside and tried anew."""
+        content = path.read_bytes() if path.exists() else b""
+        lines = content.split(b"\n")
+        cut = lines.pop()  # what a crash left behind the last whole line
+        good: list[bytes] = []
+        bad: list[bytes] = []
+        for number, line in enumerate(lines, start=1):
+            record = trial_of(line)
+            if record is None:
+                self.damaged.append(f"{path}:{number}: not a trial, it is tried again: {line[:60]!r}")
+                bad.append(line)
+            elif record["trial"] not in self.records:
+                self.records[record["trial"]] = record
+                good.append(line)
+        if bad:
+            aside = path.with_name("journal.damaged")
+            before = aside.read_bytes() if aside.exists() else b""
+            write_atomically(aside, before + b"".join(line + b"\n" for line in bad))
+        if bad or cut:
+            write_atomically(path, b"".join(line + b"\n" for line in good))
+        self.file = path.open("ab")
 
     def append(self, records: Iterable[Record]) -> None:
         """Add finished trials; on return they are on the disk. A trial that is there already is left alone."""
@@ -97,3 +112,21 @@ class Journal:
             self.file.flush()
             os.fsync(self.file.fileno())
             self.records.update({int(record["trial"]): record for record in fresh})
+
+
+def trial_of(line: bytes) -> Record | None:
+    """The trial of a journal's line, or None where the line is not one as `append` writes it."""
+    try:
+        record = json.loads(line)
+        values = record["values"]
+        whole = (
+            type(record["trial"]) is int
+            and record["trial"] >= 0
+            and isinstance(record["parameters"], dict)
+            and record["status"] in STATUSES
+            and isinstance(record["why"], str)
+            and all(isinstance(v, int | float) and math.isfinite(v) for v in values.values())
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return record if whole else None

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 import itertools
 import json
 import math
@@ -40,10 +39,13 @@ from hwsim.explore.bits.bill import LOSS
 from hwsim.explore.bits.budgets import NAMES, parse_budgets
 from hwsim.explore.bits.choices import FIRST_LAST, Freedom, parse_limit, parse_widths
 from hwsim.explore.bits.sensitivities import Sensitivities, read_sensitivities
+from hwsim.files.identity import Identity, identity
 from hwsim.files.strict_yaml import Document, read_document
 from hwsim.machine.load import find_spec, load_accelerator
 from hwsim.machine.parts import Accelerator
 from hwsim.network.bits_file import parse_wxay
+from hwsim.network.workload import Workload
+from hwsim.search.cache import VERSION as SEARCH_VERSION
 
 KEYS = ("model", "accelerator", "bits", "search", "limits", "objectives", "sampler", "trials", "generation", "seed",
         "memories", "mapping", "effort", "gap")  # fmt: skip
@@ -110,10 +112,19 @@ class Space:
         """Every combination of indices, the last axis fastest."""
         return list(itertools.product(*(range(len(axis.values)) for axis in self.axes)))
 
-    def fingerprint(self) -> str:
-        """Changes with anything that could change a result."""
-        said = {**dataclasses.asdict(self), "text": "", "place": "", "base_path": ""}
-        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    def identity(self, networks: Mapping[str, Workload]) -> Identity:
+        """Changes with anything that could change a result: the space, networks, spec, sensitivities, tables."""
+        said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        for name in ("text", "place", "base_path", "base", "model"):
+            del said[name]
+        measured = self.bits.get("sensitivities") if not isinstance(self.bits, str) else None
+        return identity(
+            space=said,
+            networks={name: network.to_dict() for name, network in networks.items()},
+            accelerator=[self.base, [table.read_bytes() for table in tables_of(self.base, self.base_path)]],
+            sensitivities=Path(str(measured)) if measured else "",
+            search=SEARCH_VERSION,
+        )
 
     def spec(self, parameters: Parameters) -> dict[str, Any]:
         """The spec's data with a point's values in it. Raises SpecError for keys that lead nowhere."""
@@ -133,7 +144,7 @@ class Space:
 
 def machine_of(data: Mapping[str, Any], base_path: Path, place: str) -> Accelerator:
     """A spec given as data, read as if it lay beside the base spec. Raises SpecError."""
-    text = yaml.safe_dump(dict(data), sort_keys=False)
+    text = yaml.safe_dump(with_tables_beside(data, base_path), sort_keys=False)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{base_path.stem}.yaml"
         path.write_text(text, encoding="utf-8")
@@ -142,6 +153,21 @@ def machine_of(data: Mapping[str, Any], base_path: Path, place: str) -> Accelera
         except SpecError as problem:
             said = [line.replace(f"{path}", f"{place}: {base_path.name}") for line in problem.problems]
             raise SpecError(said) from None
+
+
+def tables_of(data: Mapping[str, Any], base_path: Path) -> list[Path]:
+    """Files of measurements that a spec names, where they lie."""
+    mac = data.get("mac")
+    named = cast(dict[str, Any], mac).get("table") if isinstance(mac, dict) else None
+    return [(base_path.parent / named).resolve()] if isinstance(named, str) else []
+
+
+def with_tables_beside(data: Mapping[str, Any], base_path: Path) -> dict[str, Any]:
+    """The spec's data with the files it names as whole paths, so that it can be read from elsewhere."""
+    found = dict(data)
+    for table in tables_of(data, base_path):
+        found["mac"] = {**found["mac"], "table": str(table)}
+    return found
 
 
 def put(data: dict[str, Any], key: str, value: Any, place: str) -> None:
@@ -233,6 +259,15 @@ def read_space(path: Path) -> Space:
     return SpaceReader(document, path).read()
 
 
+def kind_of(value: Any) -> str:
+    """What kind of YAML value this is, in a word."""
+    if isinstance(value, bool):
+        return "yes or no"
+    if isinstance(value, int | float):
+        return "number"
+    return "text" if isinstance(value, str) else "list" if isinstance(value, list) else "keys and values"
+
+
 class SpaceReader:
     """Collects every problem of an exploration file with its place."""
 
@@ -321,6 +356,9 @@ class SpaceReader:
                 self.complain(keys, "an empty list: expected at least one value")
             if len({json.dumps(v, sort_keys=True) for v in listed}) < len(listed):
                 self.complain(keys, "a value stands twice")
+            kinds = list(dict.fromkeys(kind_of(v) for v in listed))
+            if len(kinds) > 1:
+                self.complain(keys, f"values of several kinds ({' and '.join(kinds)}): expected one kind, got {listed}")
             return listed
         if not isinstance(value, dict) or not {"from", "to"} <= set(cast(dict[str, Any], value)):
             self.complain(keys, f"expected a list, or {{from, to, step}} or {{from, to, factor}}, got {value!r}")

@@ -11,7 +11,7 @@ import functools
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from hwsim.explore.machines.space import Parameters, Space
 from hwsim.explore.machines.trial import Task, evaluate
 from hwsim.explore.machines.workers import Workers
 from hwsim.explore.pareto import hypervolume, non_dominated
+from hwsim.network.workload import Workload
 
 Told = Callable[[Sequence[Record]], None]
 
@@ -107,17 +108,24 @@ def key_of(parameters: Parameters) -> str:
 def run_study(
     space: Space,
     folder: Path,
-    networks: Path,
+    networks: Mapping[str, Workload],
     workers: Workers,
     say: Callable[[Progress], None] = lambda progress: None,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> list[Record]:
     """Finish the study in `folder`, from wherever it stands; the records in trial order.
 
-    Raises SpecError where the folder holds another study, SchedulerError when workers are lost for good. In either
-    case, and after a kill, what was finished stays finished.
+    `networks`: the variants by file name; they are kept in `folder`/networks, where workers read them. `warn` is told
+    of damaged lines. Raises SpecError where the folder holds another study (what differs is named), SchedulerError
+    when workers are lost for good. In either case, and after a kill, what was finished stays finished.
     """
-    work = functools.partial(evaluate, space, networks)
-    with Journal(folder, space.fingerprint(), space.text) as journal:
+    place = folder.resolve() / "networks"
+    work = functools.partial(evaluate, space, place)
+    with Journal(folder, space.identity(networks), space.text) as journal:
+        for line in journal.damaged:
+            warn(line)
+        for name, workload in networks.items():
+            workload.save(place / name)
         began, fresh = time.perf_counter(), 0
         for tasks, told in generations(space):
             known = {key_of(record["parameters"]): record for record in journal.records.values()}

@@ -9,7 +9,6 @@ trains on the device that its environment shows (`CUDA_VISIBLE_DEVICES=0 dask wo
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 import shlex
 import signal
@@ -27,6 +26,7 @@ from hwsim.explore.machines.trial import Task
 from hwsim.explore.machines.workers import Workers
 from hwsim.explore.pareto import non_dominated
 from hwsim.files.atomic import write_atomically
+from hwsim.files.identity import identity
 from hwsim.report.files import rows_to_csv
 
 CHECKPOINT = "settings.json"
@@ -111,10 +111,11 @@ def train_points(
         place = (folder / point.name).resolve()
         arguments = [*train_command(place, model, data)[3:], *options]
         tasks.append((number, {"point": point.name, "folder": str(place / "trained"), "arguments": arguments}))
-    asked = hashlib.sha256(json.dumps([[t, p["arguments"]] for t, p in tasks]).encode()).hexdigest()[:16]
-    bits = hashlib.sha256("".join(point.overrides_yaml() for point in points).encode()).hexdigest()[:16]
+    commands = [[number, parameters["arguments"]] for number, parameters in tasks]
+    overrides = [point.overrides_yaml() for point in points]
     failed: list[Record] = []
-    with Journal(folder / "training", f"{asked}-{bits}", "trained points of a front") as journal:
+    asked = identity(commands=commands, bits=overrides)
+    with Journal(folder / "training", asked, "trained points of a front") as journal:
         todo = [task for task in tasks if task[0] not in journal.records]
         for records in workers.run(train, todo):
             journal.append([record for record in records if record["status"] == "ok"])

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-from hwsim.errors import HwsimError
+from hwsim.errors import CapabilityError, InfeasibleMapping, SpecError
 from hwsim.explore.bits.allocate import Solver
 from hwsim.explore.bits.bill import LOSS, bit_problem
 from hwsim.explore.bits.output import overrides
@@ -40,21 +40,27 @@ def network(path: Path) -> Workload:
     return load_workload(path)
 
 
+# What is a fact about a point: its spec contradicts itself, or it cannot run the network. All else (a missing file, no
+# memory, a full disk) stops the study, and nothing of it is remembered.
+FACTS = (SpecError, CapabilityError, InfeasibleMapping, InfeasibleBudget)
+
+
 def evaluate(space: Space, networks: Path, tasks: list[Task]) -> list[Record]:
-    """The records of some trials. Errors of a point are part of its record, not of the study."""
+    """The records of some trials. Facts about a point are part of its record; other errors are raised."""
     return [one(space, networks, trial, parameters) for trial, parameters in tasks]
 
 
 def one(space: Space, networks: Path, trial: int, parameters: Parameters) -> Record:
     """One trial's record: `status` is ok, over (a limit is exceeded, named in `why`) or infeasible."""
     record: Record = {"trial": trial, "parameters": parameters, "status": "ok", "why": "", "values": {}, "widths": {}}
+    workload = network(networks / network_key(parameters))
     try:
         machine = space.machine(parameters)
         area = sum(part.area_mm2 for part in component_areas(machine))
         if area > space.limits.get("area_mm2", area):
             return {**record, "status": "over", "why": "area_mm2", "values": {"area_mm2": area}}
-        values, bits = price(space, machine, network(networks / network_key(parameters)))
-    except HwsimError as problem:
+        values, bits = price(space, machine, workload)
+    except FACTS as problem:
         return {**record, "status": "infeasible", "why": str(problem).splitlines()[0]}
     over = [name for name, limit in space.limits.items() if values.get(name, 0.0) > limit]
     return {**record, "status": "over" if over else "ok", "why": " ".join(over), "values": values, **bits}
