@@ -20,7 +20,6 @@ import yaml
 from experiments.jobs import ALLOCATIONS, Job
 from experiments.pricing import workload_of
 from hwsim.errors import HwsimError
-from hwsim.evaluate import Request, evaluate
 from hwsim.explore.bits.allocate import front
 from hwsim.explore.bits.bill import ENERGY, LOSS, bit_problem
 from hwsim.explore.bits.choices import Freedom, parse_widths
@@ -30,6 +29,7 @@ from hwsim.explore.bits.sensitivities import read_sensitivities
 from hwsim.frontends.torch_export import extract
 from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import Accelerator
+from hwsim.report.evaluation import Request, evaluate_workload
 from quant import models
 from quant.convert import quantize
 from quant.data import write_atomically
@@ -42,7 +42,7 @@ def energy_pj(network: str, widths: Widths, machine: Accelerator) -> float:
     """What a network quantized to these widths costs."""
     model, _ = quantize(models.create(network), weight_bits=8, act_bits=8, config=1, overrides=widths)
     shape = (1, *models.info(network).input_shape_for())
-    return evaluate(extract(model, torch.zeros(shape), name=network), machine, QUICK).cost.totals.energy_pj
+    return evaluate_workload(extract(model, torch.zeros(shape), name=network), machine, QUICK).cost.totals.energy_pj
 
 
 def allocate(
@@ -53,7 +53,9 @@ def allocate(
     Raises InfeasibleBudget, SpecError.
     """
     machine = load_accelerator(spec)
-    uniform = evaluate(workload_of(Job(network, (), bits=bits, config="1")), machine, QUICK).cost.totals.energy_pj
+    uniform = evaluate_workload(
+        workload_of(Job(network, (), bits=bits, config="1")), machine, QUICK
+    ).cost.totals.energy_pj
     workload = workload_of(Job(network, (), bits="W8A8", config="1"))
     losses = read_sensitivities(file).for_network(workload)
     made = bit_problem(workload, machine, freedom or Freedom(), losses, on_chip=True)

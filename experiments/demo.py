@@ -19,12 +19,12 @@ import torch
 from experiments import table
 from experiments.pareto_figures import label_of
 from hwsim.errors import HwsimError
-from hwsim.evaluate import evaluate
 from hwsim.explore.pareto import non_dominated
 from hwsim.frontends.argument import load_model_argument
 from hwsim.integer.proof.certificate import certify
 from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import Accelerator
+from hwsim.report.evaluation import evaluate_workload
 from hwsim.report.files import write_report
 from hwsim.report.report import Report
 from hwsim.report.terminal import render
@@ -103,7 +103,7 @@ def run(out: Path, accelerator: str) -> None:
             measured = f"{percent:.2f} % of {images} real test digits"
         print(f"{name} (W4A4, LSQ+): {measured}")
         print(integer_line(NETWORKS / name, 64 if profile == "digits" else 4, machine))
-        report = evaluate(load_model_argument(str(NETWORKS / name)), machine)
+        report = evaluate_workload(load_model_argument(str(NETWORKS / name)), machine)
         if profile == "digits":
             render(report)
         print("\n".join(pareto_lines(report, meta.model, percent, RESULTS / profile / "pareto.csv")))

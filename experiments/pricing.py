@@ -23,11 +23,11 @@ from experiments import table
 from experiments.jobs import Job
 from experiments.table import Interval, Row
 from hwsim.errors import CapabilityError, HwsimError
-from hwsim.evaluate import evaluate
 from hwsim.frontends.torch_export import extract
 from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import Accelerator
 from hwsim.network.workload import Workload
+from hwsim.report.evaluation import evaluate_workload
 from hwsim.report.report import Report
 from quant import models
 from quant.convert import quantize
@@ -102,7 +102,7 @@ def price_point(workload: Workload, accelerator: Accelerator) -> dict[str, Any]:
     """Cost cells of a workload on a machine, or why the machine refuses it."""
     began = time.perf_counter()
     try:
-        cells = cost_cells(evaluate(workload, accelerator))
+        cells = cost_cells(evaluate_workload(workload, accelerator))
     except HwsimError as problem:
         status = "refused" if isinstance(problem, CapabilityError) else "infeasible"
         cells = {"status": status, "reason": " ".join(str(problem).split())}

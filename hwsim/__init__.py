@@ -1,10 +1,9 @@
 """hwsim: what a quantized network costs on an accelerator.
 
-The core (network, machine, nest, pricing, search, report) needs no torch; `extract` and
-`integer` do, and are imported only when asked for.
+    report = hwsim.evaluate("resnet18", "eyeriss_v1", bits="W4A4", effort="quick")
 
-    workload = hwsim.extract(model, example)            # or hwsim.load_workload("net.json")
-    report = hwsim.evaluate(hwsim.assign_bits(workload, "W4A4"), hwsim.load_accelerator("eyeriss_v1"))
+Every public name is listed in `__all__` and imported on first use, so `import hwsim` is fast. Networks that are saved
+as workloads need no torch; torch modules, zoo names and network files do.
 """
 
 from __future__ import annotations
@@ -12,42 +11,101 @@ from __future__ import annotations
 import importlib
 import sys
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hwsim.api import assign_bits, evaluate, explore_bits, extract, load_accelerator, load_workload, verify
+    from hwsim.errors import (
+        CapabilityError,
+        HwsimError,
+        InfeasibleMapping,
+        RequestError,
+        SpecError,
+        UnsupportedOp,
+        WorkloadError,
+    )
+    from hwsim.explore.bits.problem import InfeasibleBudget
+    from hwsim.machine.load import shipped_specs
+    from hwsim.machine.parts import Accelerator
+    from hwsim.network.layer import Layer
+    from hwsim.network.sharing import sharing_groups
+    from hwsim.network.workload import Workload
+    from hwsim.report.report import Report
 
 __version__ = "0.1.0"
+__all__ = [
+    "Accelerator",
+    "CapabilityError",
+    "HwsimError",
+    "InfeasibleBudget",
+    "InfeasibleMapping",
+    "Layer",
+    "Report",
+    "RequestError",
+    "SpecError",
+    "UnsupportedOp",
+    "Workload",
+    "WorkloadError",
+    "__version__",
+    "assign_bits",
+    "evaluate",
+    "explore_bits",
+    "extract",
+    "load_accelerator",
+    "load_workload",
+    "sharing_groups",
+    "shipped_specs",
+    "verify",
+]
 
 # Public name -> module that defines it; imported on first use.
 PUBLIC = {
-    "assign_bits": "hwsim.network.bits",
+    **dict.fromkeys(
+        ("assign_bits", "evaluate", "explore_bits", "extract", "load_accelerator", "load_workload", "verify"),
+        "hwsim.api",
+    ),
+    **dict.fromkeys(
+        (
+            "CapabilityError",
+            "HwsimError",
+            "InfeasibleMapping",
+            "RequestError",
+            "SpecError",
+            "UnsupportedOp",
+            "WorkloadError",
+        ),
+        "hwsim.errors",
+    ),
+    "InfeasibleBudget": "hwsim.explore.bits.problem",
+    "shipped_specs": "hwsim.machine.load",
+    "Accelerator": "hwsim.machine.parts",
+    "Layer": "hwsim.network.layer",
     "sharing_groups": "hwsim.network.sharing",
-    "load_workload": "hwsim.network.saved",
-    "load_accelerator": "hwsim.machine.load",
-    "extract": "hwsim.frontends.torch_export",
+    "Workload": "hwsim.network.workload",
+    "Report": "hwsim.report.report",
 }
-# Functions that have their module's name: calling the module calls the function.
-CALLABLE_MODULES = ("evaluate",)
-
-
-class CallableModule(ModuleType):
-    """A module that can be called: it runs the function that has its name."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call `hwsim.evaluate.evaluate` as `hwsim.evaluate`, whichever way the module was imported."""
-        return getattr(self, self.__name__.rpartition(".")[2])(*args, **kwargs)
-
-
-def make_callable(name: str) -> None:
-    """Let the module of that name be called; modules do this to themselves when they are imported."""
-    sys.modules[name].__class__ = CallableModule
 
 
 def __getattr__(name: str) -> Any:
     if name in PUBLIC:
         return getattr(importlib.import_module(PUBLIC[name]), name)
-    if name in CALLABLE_MODULES:
-        return importlib.import_module(f"hwsim.{name}")
     raise AttributeError(f"module 'hwsim' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *PUBLIC, *CALLABLE_MODULES])
+    return sorted({*globals(), *PUBLIC})
+
+
+class Package(ModuleType):
+    """Keeps `hwsim.evaluate` the function: importing the command `hwsim.evaluate` would put its module over it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """As any module; but a submodule never hides a public name (`sys.modules` has it all the same)."""
+        if not (name in PUBLIC and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = Package
+
+if sys.argv[:1] == ["-m"]:  # `python -m hwsim.something`: this package is the first of its imports
+    importlib.import_module("hwsim.console").prepare()

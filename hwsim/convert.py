@@ -26,7 +26,7 @@ from hwsim.peers.translation import TOOLS, VARIABLE, tool_of, translate
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parse = argparse.ArgumentParser(
-        prog="python -m hwsim.convert",
+        prog="hwsim convert",
         description="Descriptions of other tools into ours (spec, workload, mapping, report), or ours into Timeloop's.",
         epilog="Exit codes: 0 done; 2 bad input. Nothing in a description is executed.",
     )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from hwsim.console import INTERRUPTED, printable_lines, work_begins
+
 
 class HwsimError(Exception):
     """Base of all errors that are the input's fault, never the program's."""
@@ -38,10 +40,40 @@ class CapabilityError(HwsimError):
     exit_code = 3
 
 
+class RequestError(HwsimError, ValueError):
+    """An argument of a command or function that means nothing; the message lists the right ones."""
+
+
 class InfeasibleMapping(HwsimError):
-    """A layer that fits nowhere; names the smallest need and the memory that lacks it."""
+    """A layer that fits nowhere; names the smallest need and the memory that lacks it.
+
+    The same as data, where one memory is what lacks room: `memory` by name, `need_bits` that the smallest tiles take
+    there, `room_bits` that it has; `layer` wherever one layer is meant. None where the reason is another.
+    """
 
     exit_code = 3
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        layer: str | None = None,
+        memory: str | None = None,
+        need_bits: int | None = None,
+        room_bits: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.layer, self.memory, self.need_bits, self.room_bits = layer, memory, need_bits, room_bits
+
+    @property
+    def need(self) -> int | None:
+        """`need_bits`."""
+        return self.need_bits
+
+    @property
+    def room(self) -> int | None:
+        """`room_bits`."""
+        return self.room_bits
 
 
 def exit_code_of(run: Callable[[], int | None], *also: type[Exception]) -> int:
@@ -49,18 +81,20 @@ def exit_code_of(run: Callable[[], int | None], *also: type[Exception]) -> int:
 
     `also`: exceptions of other packages that are the input's fault too.
     """
+    work_begins()
     try:
         return run() or 0
     except HwsimError as problem:
-        print(f"hwsim: {problem}", file=sys.stderr)
-        return problem.exit_code
+        return complain(str(problem), problem.exit_code)
     except OSError as problem:
-        where = f"{problem.filename}: {problem.strerror}" if problem.filename else str(problem)
-        print(f"hwsim: {where}", file=sys.stderr)
-        return 2
+        return complain(f"{problem.filename}: {problem.strerror}" if problem.filename else str(problem))
     except also as problem:
-        print(f"hwsim: {problem}", file=sys.stderr)
-        return 2
+        return complain(str(problem))
     except KeyboardInterrupt:
-        print("hwsim: interrupted", file=sys.stderr)
-        return 130
+        return complain("interrupted", INTERRUPTED)
+
+
+def complain(message: str, code: int = 2) -> int:
+    """One message on stderr, control characters escaped; the exit code."""
+    print(f"hwsim: {printable_lines(message)}", file=sys.stderr)
+    return code

@@ -1,16 +1,14 @@
 """`python -m hwsim.evaluate MODEL ACCEL`: what a network costs on an accelerator, in one command.
 
-The picture of CONTRIBUTING.md in ten lines: load, assign bits, search mappings, price, report. A saved workload never
-imports torch. Exit codes: 0; 2 for bad input (one clear message, no traceback, no half-written file); 3 infeasible.
+Reads the arguments, evaluates (report/evaluation.py), prints and writes. A saved workload never imports torch.
+Exit codes: 0; 2 for bad input (one clear message, no traceback, no half-written file); 3 infeasible.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from hwsim.command_line import (
@@ -23,98 +21,20 @@ from hwsim.command_line import (
     parse_shape,
     write_for_peer,
 )
-from hwsim.errors import WorkloadError, exit_code_of
-from hwsim.machine.parts import Accelerator
-from hwsim.nest.text import load_mappings
-from hwsim.network.bits import assign_bits
-from hwsim.network.workload import Workload
-from hwsim.pricing.network import price_network
+from hwsim.console import printable
+from hwsim.errors import exit_code_of
+from hwsim.report.evaluation import Request, evaluate_workload, load_zero_shares
 from hwsim.report.explain import explain, explained_json, explanation_lines, write_explanations
 from hwsim.report.files import write_report
-from hwsim.report.report import Report
 from hwsim.report.terminal import render
-from hwsim.search.network import given_mappings, plan_network, planned
-from hwsim.search.objective import Objective
-from hwsim.search.result import Effortful
 
-
-@dataclass(frozen=True)
-class Request:
-    """What a run depends on besides its two files; the defaults are the command line's.
-
-    `bits` None: a quantized checkpoint brings its own, a float model is priced at W8A8 (and the report says so).
-    """
-
-    objective: Objective = "energy"
-    bits: str | None = None
-    config: str = "auto"
-    first_last: str = "same"
-    mapping: Path | None = None
-    effort: Effortful = "auto"
-    gap: float = 0.0
-    time_limit_s: float | None = None
-    zero_shares: Mapping[str, float] | None = None  # share of zero codes at each layer's input, where measured
-
-
-def evaluate(workload: Workload, accelerator: Accelerator, request: Request | None = None) -> Report:
-    """Energy, latency and memory of `workload` on `accelerator`, with the origin of each number.
-
-    Raises SpecError, WorkloadError, CapabilityError or InfeasibleMapping, each naming the place and the way out.
-    """
-    request = request or Request()
-    if request.bits is not None or not workload.quantized:
-        workload = assign_bits(workload, request.bits or "W8A8", config=request.config, first_last=request.first_last)
-    if request.mapping is not None:
-        plan = planned(workload, accelerator, given_mappings(workload, accelerator, load_mappings(request.mapping)))
-    else:
-        plan = plan_network(
-            workload,
-            accelerator,
-            request.objective,
-            effort=request.effort,
-            gap=request.gap,
-            time_limit_s=request.time_limit_s,
-        )
-    cost = plan.cost
-    if request.zero_shares is not None:
-        shares = known_layers(request.zero_shares, workload)
-        cost = price_network(workload, accelerator, {name: found.counts for name, found in plan.found.items()}, shares)
-    return Report(workload, accelerator, cost, plan.found, request.objective)
-
-
-def known_layers(shares: Mapping[str, float], workload: Workload) -> Mapping[str, float]:
-    """The shares, if they are of this network: every layer exists and every share is between 0 and 1."""
-    names = {layer.name for layer in workload}
-    strange = [name for name in shares if name not in names]
-    if strange:
-        raise WorkloadError(
-            f"zero shares: {workload.name} has no layer {strange[0]!r}: give the certificate of this network "
-            "(python -m hwsim.verify CHECKPOINT --out FILE)"
-        )
-    wrong = [f"{name}: {share!r}" for name, share in shares.items() if not 0 <= share <= 1]
-    if wrong:
-        raise WorkloadError(f"zero shares: expected numbers from 0 to 1, got {wrong[0]}")
-    return shares
-
-
-def load_zero_shares(path: Path) -> dict[str, float]:
-    """The shares of zero codes in a certificate that `python -m hwsim.verify --out` wrote."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        shares = {str(name): float(share) for name, share in found["zero_shares"].items()}
-    except OSError as problem:
-        raise WorkloadError(f"{path}: cannot be read: {problem.strerror or problem}") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise WorkloadError(
-            f"{path}: expected a certificate with zero_shares: python -m hwsim.verify CHECKPOINT --out FILE writes one"
-        ) from None
-    return shares
+evaluate = evaluate_workload  # the name under which scripts import it from here
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parse = argparse.ArgumentParser(
-        prog="python -m hwsim.evaluate",
+        prog="hwsim evaluate",
         description="Energy, latency and memory of a network on an accelerator.",
         epilog="Exit codes: 0 done; 2 bad input; 3 infeasible on this accelerator.",
     )
@@ -175,7 +95,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         time_limit_s=options.time_limit,
         zero_shares=load_zero_shares(options.zero_shares) if options.zero_shares else None,
     )
-    report = evaluate(workload, accelerator, request)
+    report = evaluate_workload(workload, accelerator, request)
     written = write_report(report, options.out) if options.out else []
     if options.format:
         mappings = {name: found.mapping for name, found in report.found.items()}
@@ -188,7 +108,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     else:
         render(report)
         for line in explanation_lines(explanations):
-            print(line)
+            print(printable(line))
         for path in written:
             print(f"wrote {path}")
 

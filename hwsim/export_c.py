@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m hwsim.export_c", description=__doc__)
+    parser = argparse.ArgumentParser(prog="hwsim export-c", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="folder of a trained, quantized network")
     parser.add_argument("out", type=Path, help="the C file to write")
     parser.add_argument("--name", help="prefix of its functions (default: the file's name)")

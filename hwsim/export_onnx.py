@@ -27,7 +27,7 @@ from quant.data import write_atomically
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(prog="python -m hwsim.export_onnx", description=__doc__)
+    p = argparse.ArgumentParser(prog="hwsim export-onnx", description=__doc__)
     p.add_argument("checkpoint", type=Path, help="folder of a trained, quantized network")
     p.add_argument("out", type=Path, help="the ONNX file to write")
     p.add_argument("--format", choices=FORMS, default="qdq")

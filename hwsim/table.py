@@ -152,7 +152,7 @@ def parse_pairs(text: str) -> tuple[str, ...]:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parse = argparse.ArgumentParser(
-        prog="python -m hwsim.table",
+        prog="hwsim table",
         description="A look-up table of layer costs: energy, cycles and bottleneck per layer and pair of widths.",
         epilog="Exit codes: 0 done; 2 bad input; 3 infeasible on this accelerator.",
     )

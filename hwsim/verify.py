@@ -15,20 +15,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hwsim.errors import WorkloadError, exit_code_of
+from hwsim.console import printable_lines
+from hwsim.errors import exit_code_of
 from hwsim.files.atomic import write_atomically
-from hwsim.integer.lowering.lower import lower
-from hwsim.integer.proof.accuracy import FORMS, accuracies
-from hwsim.integer.proof.certificate import UNLIMITED, Certificate, LayerCertificate, certify
-from hwsim.integer.proof.images import test_images
-from hwsim.integer.run import Mode
+from hwsim.integer.proof.certificate import Certificate, LayerCertificate
+from hwsim.integer.proof.verify import Proof, verify_checkpoint
 from hwsim.machine.load import load_accelerator
-from quant import checkpoint
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(prog="python -m hwsim.verify", description=__doc__)
+    p = argparse.ArgumentParser(prog="hwsim verify", description=__doc__)
     p.add_argument("checkpoint", type=Path, help="folder written by quant.train or quant.calibrate --out")
     p.add_argument("accelerator", nargs="?", help="spec (path or bare name) whose capabilities decide the classes")
     p.add_argument("--images", type=int, default=64, help="images whose codes are compared (default 64)")
@@ -47,49 +44,14 @@ def parser() -> argparse.ArgumentParser:
 
 def verify(arguments: argparse.Namespace) -> Certificate:
     """The certificate that the command line asks for."""
-    try:
-        model, meta = checkpoint.load(arguments.checkpoint)
-        if meta.quantization is None:
-            raise WorkloadError(
-                f"{arguments.checkpoint}: a float network, it has no quantizers; quantize it with "
-                "python -m quant.calibrate or python -m quant.train --bits W4A4"
-            )
-        wanted = max(arguments.images, 0 if arguments.random else arguments.accuracy_images, 1)
-        images, labels = test_images(arguments.checkpoint, arguments.data_dir, wanted, arguments.random)
-    except (ValueError, FileNotFoundError) as problem:
-        raise WorkloadError(str(problem)) from problem
-    for option in ("accumulator_bits", "adc_bits"):
-        if getattr(arguments, option) and (labels is None or arguments.accuracy_images <= 0):
-            name = option.replace("_", "-")
-            raise WorkloadError(
-                f"--{name} measures an accuracy, and there are no labelled images: leave out --random, and give "
-                "--accuracy-images and a checkpoint that names its data set"
-            )
-    chosen = {"capabilities": UNLIMITED}
-    if arguments.accelerator:
-        machine = load_accelerator(arguments.accelerator)
-        chosen = {"capabilities": machine.capabilities, "machine": machine.name}
-    result = certify(model, images[: arguments.images], name=meta.model, **chosen)  # type: ignore[arg-type]
-    if labels is None or arguments.accuracy_images <= 0:
-        return result
-    forms = dict(FORMS)
-    if arguments.accumulator_bits:
-        mode = Mode(accumulator_bits=arguments.accumulator_bits, overflow=arguments.overflow)
-        forms[f"accumulator_{arguments.accumulator_bits}_{arguments.overflow}"] = mode
-    if arguments.adc_bits:
-        mode = Mode(adc_bits=arguments.adc_bits, adc_rows=arguments.adc_rows)
-        forms[f"adc_{arguments.adc_bits}_bits_{arguments.adc_rows}_rows"] = mode
-    count = arguments.accuracy_images
+    proof = Proof(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Proof)})
 
-    def progress(name: str, percent: float) -> None:
+    def progress(name: str, percent: float, images: int) -> None:
         if not arguments.json:
-            print(f"{name}: {percent:.2f} % of {min(count, len(images))} images", file=sys.stderr)
+            print(f"{name}: {percent:.2f} % of {images} images", file=sys.stderr)
 
-    measured = accuracies(
-        model, lower(model, images[:1], name=meta.model), images[:count], labels[:count], forms=forms,
-        device=arguments.device, progress=progress,
-    )  # fmt: skip
-    return dataclasses.replace(result, accuracies=measured)
+    machine = load_accelerator(arguments.accelerator) if arguments.accelerator else None
+    return verify_checkpoint(arguments.checkpoint, machine, proof, progress)
 
 
 def table(certificate: Certificate) -> str:
@@ -136,7 +98,7 @@ def report(arguments: argparse.Namespace) -> int:
     text = json.dumps(result.to_dict(), indent=1, allow_nan=False)
     if arguments.out:
         write_atomically(arguments.out, text + "\n")
-    print(text if arguments.json else table(result))
+    print(text if arguments.json else printable_lines(table(result)))
     return 0 if result.equal else 1
 
 

@@ -16,14 +16,14 @@ from typing import Any
 
 from hwsim.command_line import OBJECTIVES, load_machine, load_model, parse_shape
 from hwsim.errors import SpecError, exit_code_of
-from hwsim.explore.bits.allocate import Solver, front
-from hwsim.explore.bits.bill import LOSS, BitProblem, bit_problem
+from hwsim.explore.bits.bill import BitProblem
 from hwsim.explore.bits.budgets import NAMES, parse_budgets
 from hwsim.explore.bits.choices import FIRST_LAST, Freedom, parse_limit, parse_widths
 from hwsim.explore.bits.figures import DrawingError, as_png, front_figure, front_page
 from hwsim.explore.bits.output import Point, write_points
-from hwsim.explore.bits.problem import InfeasibleBudget, Solution
+from hwsim.explore.bits.problem import InfeasibleBudget
 from hwsim.explore.bits.sensitivities import read_sensitivities
+from hwsim.explore.bits.solve import solve_bits
 from hwsim.explore.machines.journal import Record
 from hwsim.explore.machines.space import NETWORK, Parameters, Space, read_space
 from hwsim.explore.machines.study import Progress, front_of, run_study
@@ -38,7 +38,7 @@ from hwsim.network.workload import Workload
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parse = argparse.ArgumentParser(
-        prog="python -m hwsim.explore",
+        prog="hwsim explore",
         description="Design-space exploration: bits per layer under budgets, exact.",
         epilog="Exit codes: 0 done; 2 bad input; 3 infeasible.",
     )
@@ -196,27 +196,24 @@ def run_bits(options: argparse.Namespace) -> None:
     freedom = freedom_of(options)
     machine = load_machine(options.accelerator)
     budgets = parse_budgets(options.budget, machine.clock_mhz)
-    if options.points is not None and options.front is None:
-        raise SpecError("--points: needs --front NAME, the measure to trade against")
     further = check_training(options)
     sensitivities = read_sensitivities(options.sensitivities) if options.sensitivities else None
     workload = load_model(options.model, options.input, options.allow_uncosted)
-    losses = sensitivities.for_network(workload) if sensitivities else None
-    made = bit_problem(workload, machine, freedom, losses, options.objective, on_chip=not options.off_chip)
-    minimised = NAMES[options.minimise or ("loss" if losses else "energy")]
-    if minimised == LOSS and losses is None:
-        raise SpecError("--minimise loss: needs --sensitivities FILE (python -m quant.sensitivity writes one)")
-    if options.front is None:
-        solutions = [Solver(made.problem, options.time_limit).best(minimised, budgets)]
-    else:
-        against = NAMES[options.front]
-        if against == minimised:
-            raise SpecError(f"--front {options.front}: is what is minimised already: name another")
-        solutions = list(front(made.problem, minimised, against, budgets, points=options.points,
-                               time_limit_s=options.time_limit))  # fmt: skip
-    points = [Point(f"point_{i:02d}", made, s, made.exact(s)) for i, s in enumerate(solutions)]
-    uniform = [Point(name, made, s, made.exact(s), "uniform") for name, s in uniform_solutions(made)]
-    show([*points, *uniform])
+    found = solve_bits(
+        workload,
+        machine,
+        freedom,
+        sensitivities.for_network(workload) if sensitivities else None,
+        options.objective,
+        on_chip=not options.off_chip,
+        budgets=budgets,
+        minimise=options.minimise,
+        against=options.front,
+        points=options.points,
+        time_limit_s=options.time_limit,
+    )
+    made, points, uniform, minimised = found.problem, found.points, found.uniform, found.minimised
+    print(found)
     if options.out is not None:
         about = {
             "model": workload.name,
@@ -273,42 +270,6 @@ def assumptions(made: BitProblem, on_chip: bool) -> list[str]:
         f"one width is all that policy, limits, machine or missing sensitivities leave to {len(kept)} of "
         f"{len(made.freed)} choices",
     ]
-
-
-def uniform_solutions(made: BitProblem) -> list[tuple[str, Solution]]:
-    """One width for all that may vary, where every choice has it: `W4A4`, ... by width."""
-    widths = sorted({w for entry in made.freed if len(entry.choice.widths) > 1 for w in entry.choice.widths})
-    found: list[tuple[str, Solution]] = []
-    for width in widths:
-        picks: list[int] = []
-        for entry in made.freed:
-            available = entry.choice.widths
-            if len(available) > 1 and width not in available:
-                break
-            picks.append(available.index(width) if width in available and len(available) > 1 else 0)
-        if len(picks) == len(made.freed) and bool(made.problem.allowed([picks])[0]):
-            found.append((f"W{width}A{width}", made.problem.solution(picks)))
-    return found
-
-
-def show(points: Sequence[Point]) -> None:
-    """A table on the terminal."""
-    head = ("point", "loss", "energy µJ", "latency", "weights kB", "peak kB", "bits w/a")
-    rows: list[tuple[str, ...]] = [head]
-    for point in points:
-        row = point.to_row()
-        rows.append((
-            point.name,
-            f"{row['loss']:.4g}" if "loss" in row else "-",
-            f"{row['energy_pj'] * 1e-6:.4g}",
-            f"{row['latency_s'] * 1e6:.4g} µs",
-            f"{row['weight_bits'] / 8000:.4g}",
-            f"{row['peak_activation_bits'] / 8000:.4g}",
-            f"{row['average_weight_bits']:.2f}/{row['average_activation_bits']:.2f}",
-        ))  # fmt: skip
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    for row in rows:
-        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
 
 
 def draw(points: Sequence[Point], uniform: Sequence[Point], options: argparse.Namespace, minimised: str) -> list[Path]:

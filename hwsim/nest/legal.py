@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from hwsim.errors import InfeasibleMapping
 from hwsim.machine.packing import held_bits
@@ -37,9 +38,19 @@ def check(mapping: Mapping, layer: Layer, accelerator: Accelerator) -> None:
     """Raise InfeasibleMapping with all violations where `validate` finds any."""
     problems = validate(mapping, layer, accelerator)
     if problems:
-        raise InfeasibleMapping(
-            "\n".join(f"layer {layer.name} on {accelerator.name}: {problem}" for problem in problems)
-        )
+        lines = [f"layer {layer.name} on {accelerator.name}: {problem}" for problem in problems]
+        raise infeasible("\n".join(lines), mapping, layer, accelerator)
+
+
+def infeasible(message: str, mapping: Mapping, layer: Layer, accelerator: Accelerator) -> InfeasibleMapping:
+    """The error with the numbers of the first memory that is too small, where the nest itself makes sense."""
+    sound = not any((*hold_problems(mapping, accelerator), *factor_problems(mapping, layer)))
+    short = next(shortages(mapping, layer, accelerator), None) if sound else None
+    if short is None:
+        return InfeasibleMapping(message, layer=layer.name)
+    return InfeasibleMapping(
+        message, layer=layer.name, memory=short.memory, need_bits=short.need_bits, room_bits=short.room_bits
+    )
 
 
 def hold_problems(mapping: Mapping, accelerator: Accelerator) -> Iterator[str]:
@@ -137,19 +148,37 @@ def factor_problems(mapping: Mapping, layer: Layer) -> Iterator[str]:
             yield f"loop {node.dim}{node.factor} steps by {step} and needs {needed} iterations, not {node.factor}"
 
 
-def capacity_problems(mapping: Mapping, layer: Layer, accelerator: Accelerator) -> list[str]:
-    """Memories (or their partitions) whose tiles, packed into words, do not fit."""
-    problems: list[str] = []
+@dataclass(frozen=True)
+class Shortage:
+    """A memory (or one of its partitions) whose tiles, packed into words, do not fit: what each operand needs there."""
+
+    memory: str
+    room_bits: int
+    wanted: dict[Operand, int]
+
+    @property
+    def need_bits(self) -> int:
+        """What all tiles take together."""
+        return sum(self.wanted.values())
+
+    def __str__(self) -> str:
+        parts = " + ".join(f"{operand} {bits:,}" for operand, bits in self.wanted.items())
+        ratio = self.need_bits / max(self.room_bits, 1)
+        return f"{self.memory} holds {self.room_bits:,} bits, its tiles need {self.need_bits:,} ({parts}; {ratio:.3g}x)"
+
+
+def shortages(mapping: Mapping, layer: Layer, accelerator: Accelerator) -> Iterator[Shortage]:
+    """Every memory that the mapping's tiles do not fit, outermost first."""
     for memory in accelerator.memories:
         need = tile_bits(mapping, layer, accelerator, memory)
         for name, size, wanted in pools(memory, need):
-            total = sum(wanted.values())
-            if size is not None and total > size:
-                parts = " + ".join(f"{operand} {bits:,}" for operand, bits in wanted.items())
-                problems.append(
-                    f"{name} holds {size:,} bits, its tiles need {total:,} ({parts}; {total / max(size, 1):.3g}x)"
-                )
-    return problems
+            if size is not None and sum(wanted.values()) > size:
+                yield Shortage(name, size, wanted)
+
+
+def capacity_problems(mapping: Mapping, layer: Layer, accelerator: Accelerator) -> list[str]:
+    """Memories (or their partitions) whose tiles, packed into words, do not fit."""
+    return [str(shortage) for shortage in shortages(mapping, layer, accelerator)]
 
 
 def pools(memory: Memory, need: dict[Operand, int]) -> Iterator[tuple[str, int | None, dict[Operand, int]]]:

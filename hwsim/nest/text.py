@@ -31,9 +31,17 @@ def dump_mappings(mappings: Map[str, Mapping]) -> str:
 
 
 def quoted(text: str) -> str:
-    """A name as a YAML scalar that is always text: double quotes, escapes as in JSON."""
+    """A name as a YAML scalar that is always text: in double quotes, what is no visible character escaped."""
     plain = re.fullmatch(r"[A-Za-z_][\w./-]*", text, re.ASCII) and text.lower() not in YAML_WORDS
-    return text if plain else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return text if plain else '"' + "".join(map(escaped, text)) + '"'
+
+
+def escaped(character: str) -> str:
+    """One character between double quotes in YAML."""
+    if character in '\\"':
+        return "\\" + character
+    code = ord(character)
+    return character if character.isprintable() else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 YAML_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hwsim.console import printable
 from hwsim.files.atomic import write_folder
 from hwsim.nest.text import dump_mappings
-from hwsim.report.report import Report
 from hwsim.report.terminal import coverage_line, si, total_rows
+
+if TYPE_CHECKING:
+    from hwsim.report.report import Report
+
+FORMULA = ("=", "+", "-", "@")  # a spreadsheet runs text that begins with one of these
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
@@ -41,8 +48,16 @@ def rows_to_csv(rows: list[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def cell(value: Any) -> Any:
+    """Numbers as they are; text on one line, and with an apostrophe in front where a spreadsheet would run it."""
+    if not isinstance(value, str):
+        return value
+    shown = printable(value)
+    return f"'{shown}" if shown.lstrip().startswith(FORMULA) else shown
 
 
 def energy_figure(report: Report) -> Any:
@@ -63,13 +78,17 @@ def energy_figure(report: Report) -> Any:
         values = [cost.energy_pj.get(component, 0.0) * 1e-6 for cost in shown]
         if rest:
             values.append(sum(cost.energy_pj.get(component, 0.0) for cost in rest) * 1e-6)
-        axes.barh(names, values, left=left, label=component, height=0.75)
+        axes.barh(range(len(names)), values, left=left, label=printable(component), height=0.75)
         left = [a + b for a, b in zip(left, values, strict=True)]
+    axes.set_yticks(range(len(names)), [printable(name) for name in names])
     axes.invert_yaxis()
     axes.set_xlabel("energy (µJ)")
-    axes.set_title(f"{report.workload.name} on {report.accelerator.name}: {si(total * 1e-12, 'J')}", loc="left")
+    title = printable(f"{report.workload.name} on {report.accelerator.name}: {si(total * 1e-12, 'J')}")
+    axes.set_title(title, loc="left", parse_math=False)
     axes.tick_params(axis="y", labelsize=7)
-    figure.legend(fontsize=7, frameon=False, loc="outside lower center", ncols=5)
+    legend = figure.legend(fontsize=7, frameon=False, loc="outside lower center", ncols=5)
+    for label in (*axes.get_yticklabels(), *legend.get_texts()):
+        label.set_parse_math(False)  # a $ in a name is a $
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -79,7 +98,9 @@ def figure_bytes(figure: Any, kind: str) -> bytes:
     import matplotlib  # see energy_figure
 
     target = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "hwsim", "svg.fonttype": "none"}):
+    fixed = matplotlib.rc_context({"svg.hashsalt": "hwsim", "svg.fonttype": "none"})
+    with fixed, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name may use any script
         figure.savefig(target, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
     return target.getvalue()
 
@@ -106,30 +127,57 @@ svg {{ max-width: 100%; height: auto }} .warning {{ color: #a40 }}
 
 def html_page(report: Report, svg: str) -> str:
     """The report as one self-contained page: totals, figure, every layer, assumptions."""
-    totals = [[escape(name), escape(text)] for name, text in total_rows(report).items()]
-    layers = [
+    return PAGE.format(
+        title=html(f"{report.workload.name} on {report.accelerator.name}"),
+        totals=html_totals(report),
+        figure=svg[svg.index("<svg") :],
+        layers=html_layers(report, range(len(report.workload))),
+        coverage=html(coverage_line(report.workload)),
+        assumptions="".join(f"<li>{html(line)}</li>" for line in report.assumptions),
+        warnings=html_warnings(report),
+    )
+
+
+def html_fragment(report: Report) -> str:
+    """Title, totals and the five costliest layers: what a notebook shows."""
+    costs = report.cost.layers
+    costliest = sorted(range(len(costs)), key=lambda i: -costs[i].total_energy_pj)[:5]
+    title = html(f"{report.workload.name} on {report.accelerator.name}")
+    return f"<h4>{title}</h4>{html_totals(report)}{html_layers(report, costliest)}{html_warnings(report)}"
+
+
+def html(text: str) -> str:
+    """Text as HTML that shows it, control characters escaped."""
+    return escape(printable(text))
+
+
+def html_totals(report: Report) -> str:
+    """The network's totals as a table."""
+    return html_table([], [[html(name), html(value)] for name, value in total_rows(report).items()])
+
+
+def html_warnings(report: Report) -> str:
+    """What a reader must not overlook, a paragraph each."""
+    return "".join(f'<p class="warning">{html(line)}</p>' for line in report.warnings)
+
+
+def html_layers(report: Report, shown: Iterable[int]) -> str:
+    """Some layers as a table, by their position."""
+    layers, costs = report.workload.layers, report.cost.layers
+    rows = [
         [
-            escape(layer.name),
-            layer.op,
+            html(layer.name),
+            html(layer.op),
             f"{layer.weight.bits if layer.weight else '-'}/{layer.inputs[0].bits}",
             f"{layer.macs:,}",
             f"{cost.total_energy_pj * 1e-6:,.4g}",
             f"{cost.latency_cycles:,.0f}",
-            escape(cost.bottleneck),
-            cost.offset.kind,
+            html(cost.bottleneck),
+            html(cost.offset.kind),
         ]
-        for layer, cost in zip(report.workload, report.cost.layers, strict=True)
+        for layer, cost in ((layers[i], costs[i]) for i in shown)
     ]
-    header = ["layer", "op", "bits W/A", "MACs", "energy (µJ)", "cycles", "bound by", "offset"]
-    return PAGE.format(
-        title=escape(f"{report.workload.name} on {report.accelerator.name}"),
-        totals=html_table([], totals),
-        figure=svg[svg.index("<svg") :],
-        layers=html_table(header, layers),
-        coverage=escape(coverage_line(report.workload)),
-        assumptions="".join(f"<li>{escape(line)}</li>" for line in report.assumptions),
-        warnings="".join(f'<p class="warning">{escape(line)}</p>' for line in report.warnings),
-    )
+    return html_table(["layer", "op", "bits W/A", "MACs", "energy (µJ)", "cycles", "bound by", "offset"], rows)
 
 
 def html_table(header: list[str], rows: list[list[str]]) -> str:

@@ -6,36 +6,135 @@ Numbers come from pricing/ unchanged; this file only arranges them. Every simpli
 
 from __future__ import annotations
 
+import difflib
 import json
 import statistics
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hwsim.errors import RequestError
 from hwsim.machine.parts import Accelerator
 from hwsim.nest.text import entries
 from hwsim.network.layer import Layer
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import LayerCost
-from hwsim.pricing.network import NetworkCost
+from hwsim.pricing.network import NetworkCost, Totals
+from hwsim.report.files import html_fragment, write_report
+from hwsim.report.terminal import screenful
 from hwsim.search.result import Found
+
+if TYPE_CHECKING:
+    import pandas
 
 SCHEMA_VERSION = 1
 SCHEMA_FILE = Path(__file__).parent / "report.schema.json"
 
 
 @dataclass(frozen=True)
+class LayerReport:
+    """One layer of a report: the layer itself, its cost, and its mapping where it has MACs."""
+
+    layer: Layer
+    cost: LayerCost
+    found: Found | None
+
+    @property
+    def energy_pj(self) -> float:
+        """Energy of the layer."""
+        return self.cost.total_energy_pj
+
+    @property
+    def latency_cycles(self) -> int:
+        """Cycles of the layer; 0 where it runs behind another."""
+        return self.cost.latency_cycles
+
+    @property
+    def bottleneck(self) -> str:
+        """What bounds its cycles."""
+        return self.cost.bottleneck
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its entry of `layers` in report.json."""
+        return layer_dict(self.layer, self.cost, self.found)
+
+
+class LayerReports(Mapping[str, LayerReport]):
+    """Layers by name, in the order of execution."""
+
+    def __init__(self, report: Report) -> None:
+        self.entries = {
+            layer.name: LayerReport(layer, cost, report.found.get(layer.name))
+            for layer, cost in zip(report.workload, report.cost.layers, strict=True)
+        }
+
+    def __getitem__(self, name: str) -> LayerReport:
+        if name not in self.entries:
+            near = difflib.get_close_matches(name, self.entries, 3) or list(self.entries)[:3]
+            raise KeyError(f"no layer {name!r}; did you mean {', '.join(near)}?")
+        return self.entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __repr__(self) -> str:
+        return f"{len(self)} layers: {', '.join(map(repr, self))}"
+
+
+@dataclass(frozen=True, repr=False)
 class Report:
-    """One network on one accelerator: costs, mappings, and what they rest on."""
+    """One network on one accelerator: costs, mappings, and what they rest on. It prints itself in a screenful."""
 
     workload: Workload
     accelerator: Accelerator
     cost: NetworkCost
     found: Mapping[str, Found]
     objective: str
+
+    def __repr__(self) -> str:
+        return screenful(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return html_fragment(self)
+
+    @property
+    def totals(self) -> Totals:
+        """The network's totals: energy, latency, MACs, memory, area."""
+        return self.cost.totals
+
+    @property
+    def energy_pj(self) -> float:
+        """Energy of one inference."""
+        return self.totals.energy_pj
+
+    @property
+    def latency_s(self) -> float:
+        """Time of one inference."""
+        return self.totals.latency_s
+
+    @cached_property
+    def layers(self) -> LayerReports:
+        """Every layer by name: `report.layers["conv1"].energy_pj`."""
+        return LayerReports(self)
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One row per layer (`to_rows`) as a pandas data frame. Raises RequestError without pandas."""
+        try:
+            import pandas  # as heavy as all else together; only this method needs it
+        except ImportError as problem:
+            raise RequestError(f"to_frame needs pandas ({problem}): pip install pandas; or use to_rows()") from None
+        return pandas.DataFrame(self.to_rows())
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write report.json, layers.csv, mappings.yaml, a figure and a page; their paths. Raises OSError."""
+        return write_report(self, Path(folder))
 
     @cached_property
     def assumptions(self) -> list[str]:
@@ -84,34 +183,12 @@ class Report:
             "totals": self.cost.totals.to_dict(),
             "energy_pj_by_component": dict(self.cost.energy_pj_by_component),
             "layers": [
-                self.layer_dict(layer, cost) for layer, cost in zip(self.workload, self.cost.layers, strict=True)
+                layer_dict(layer, cost, self.found.get(layer.name))
+                for layer, cost in zip(self.workload, self.cost.layers, strict=True)
             ],
             "coverage": coverage_dict(self.workload),
             "assumptions": self.assumptions,
             "warnings": self.warnings,
-        }
-
-    def layer_dict(self, layer: Layer, cost: LayerCost) -> dict[str, Any]:
-        """One entry of `layers`."""
-        found = self.found.get(layer.name)
-        weight, activation, output, accumulator = layer.bits_key()
-        return {
-            "name": layer.name,
-            "op": layer.op,
-            "loops": layer.loops.as_dict(),
-            "bits": {"weight": weight, "input": activation, "output": output, "accumulator": accumulator},
-            "macs": layer.macs,
-            "energy_pj": {"total": cost.total_energy_pj, **cost.energy_pj},
-            "latency_cycles": cost.latency_cycles,
-            "cycles": dict(cost.cycles),
-            "bottleneck": cost.bottleneck,
-            "mac_mode": cost.mac_mode,
-            "mapping": list(entries(found.mapping)) if found else None,
-            "certificate": found.certificate.to_dict() if found else None,
-            "counts": counts_dict(found) if found else {},
-            "offset": cost.offset.to_dict(),
-            "resident": list(cost.resident),
-            "fused_into": cost.fused_into,
         }
 
     def to_json(self) -> str:
@@ -143,6 +220,29 @@ class Report:
                 }
             )
         return rows
+
+
+def layer_dict(layer: Layer, cost: LayerCost, found: Found | None) -> dict[str, Any]:
+    """One entry of `layers`."""
+    weight, activation, output, accumulator = layer.bits_key()
+    return {
+        "name": layer.name,
+        "op": layer.op,
+        "loops": layer.loops.as_dict(),
+        "bits": {"weight": weight, "input": activation, "output": output, "accumulator": accumulator},
+        "macs": layer.macs,
+        "energy_pj": {"total": cost.total_energy_pj, **cost.energy_pj},
+        "latency_cycles": cost.latency_cycles,
+        "cycles": dict(cost.cycles),
+        "bottleneck": cost.bottleneck,
+        "mac_mode": cost.mac_mode,
+        "mapping": list(entries(found.mapping)) if found else None,
+        "certificate": found.certificate.to_dict() if found else None,
+        "counts": counts_dict(found) if found else {},
+        "offset": cost.offset.to_dict(),
+        "resident": list(cost.resident),
+        "fused_into": cost.fused_into,
+    }
 
 
 def counts_dict(found: Found) -> dict[str, dict[str, dict[str, int]]]:

@@ -1,15 +1,24 @@
-"""A report on the terminal: totals, energy by component, the costliest layers, coverage and proof."""
+"""A report on the terminal: totals, energy by component, the costliest layers, coverage and proof.
+
+Names are text: none is read as rich's markup, and control characters are shown escaped.
+"""
 
 from __future__ import annotations
 
+import io
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from hwsim.console import printable
 from hwsim.network.workload import Workload
-from hwsim.report.report import Report
 from hwsim.search.result import NOT_PROVEN
+
+if TYPE_CHECKING:
+    from hwsim.report.report import Report
 
 WIDTH = 110  # of the tables where there is no terminal to ask
 
@@ -50,6 +59,21 @@ def share(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f} %" if whole else ""
 
 
+def text(name: str) -> Text:
+    """A cell that says exactly this, whatever the name looks like."""
+    return Text(printable(name))
+
+
+def screenful(report: Report) -> str:
+    """Totals, components and the costliest layers as plain text: what a report prints as in Python."""
+    target = io.StringIO()
+    console = Console(file=target, width=WIDTH, color_system=None, legacy_windows=False)
+    for table in (totals_table(report), components_table(report), layers_table(report)):
+        console.print(table)
+    lines = [*(f"warning: {line}" for line in report.warnings), f"{len(report.assumptions)} assumptions: .assumptions"]
+    return target.getvalue() + "\n".join(printable(line) for line in lines)
+
+
 def render(report: Report, console: Console | None = None) -> None:
     """Print totals, components, the five costliest layers, bottlenecks, coverage and assumptions."""
     if console is None:
@@ -61,16 +85,18 @@ def render(report: Report, console: Console | None = None) -> None:
     console.print(f"[bold]Coverage[/]  {coverage_line(report.workload)}", highlight=False)
     console.print("[bold]Assumptions[/]")
     for line in report.assumptions:
-        console.print(f"  - {line}", highlight=False, markup=False)
+        console.print(f"  - {printable(line)}", highlight=False, markup=False)
     for line in report.warnings:
-        console.print(f"warning: {line}", style="yellow", highlight=False, markup=False)
+        console.print(f"warning: {printable(line)}", style="yellow", highlight=False, markup=False)
 
 
 def totals_table(report: Report) -> Table:
     """The network's totals, units in every row."""
-    table = Table(title=f"{report.workload.name} on {report.accelerator.name}", show_header=False, title_justify="left")
+    table = Table(
+        title=text(f"{report.workload.name} on {report.accelerator.name}"), show_header=False, title_justify="left"
+    )
     for name, value in total_rows(report).items():
-        table.add_row(name, value)
+        table.add_row(name, text(value))
     return table
 
 
@@ -128,9 +154,11 @@ def components_table(report: Report) -> Table:
         table.add_column(column, justify="left" if column == "component" else "right")
     for component, energy in report.cost.energy_pj_by_component:
         layers = bounds.pop(component, 0)
-        table.add_row(component, si(energy * 1e-12, "J"), share(energy, total), f"{layers} layers" if layers else "")
+        table.add_row(
+            text(component), si(energy * 1e-12, "J"), share(energy, total), f"{layers} layers" if layers else ""
+        )
     for name, layers in bounds.most_common():
-        table.add_row(name, "", "", f"{layers} layers")
+        table.add_row(text(name), "", "", f"{layers} layers")
     if fused:
         table.add_row("(fused, no time of their own)", "", "", f"{fused} layers")
     return table
@@ -145,13 +173,13 @@ def layers_table(report: Report) -> Table:
     for layer, cost in pairs[:5]:
         weight, activation, *_ = layer.bits_key()
         table.add_row(
-            layer.name,
-            layer.op,
+            text(layer.name),
+            text(layer.op),
             f"{weight or '-'}/{activation}",
             si(layer.macs, "") if layer.macs else "-",
             si(cost.total_energy_pj * 1e-12, "J"),
             share(cost.total_energy_pj, report.cost.totals.energy_pj),
             f"{cost.latency_cycles:,.0f}",
-            cost.bottleneck,
+            text(cost.bottleneck),
         )
     return table

@@ -14,7 +14,7 @@ from hwsim.errors import InfeasibleMapping
 from hwsim.machine.parts import OPERANDS, Accelerator, Operand
 from hwsim.nest.count import count_accesses
 from hwsim.nest.counts import Counts
-from hwsim.nest.legal import validate
+from hwsim.nest.legal import infeasible, validate
 from hwsim.nest.mapping import Hold, Mapping, Node, Temporal
 from hwsim.network.layer import Layer
 from hwsim.pricing.layer import LayerCost, price
@@ -93,7 +93,7 @@ def search(
             covered += hunt.covered - before
             pricing.resize()
     if pricing.best is None:
-        raise InfeasibleMapping(why_infeasible(layer, accelerator))
+        raise why_infeasible(layer, accelerator)
     mapping, counts, cost = pricing.best
     bound, space, root = any_tiles, SPACE, (0.0, 0.0)
     if hunt is not None and proof is not None:
@@ -173,12 +173,13 @@ class Pricing:
         return value_of(cost, self.objective)
 
 
-def why_infeasible(layer: Layer, accelerator: Accelerator) -> str:
+def why_infeasible(layer: Layer, accelerator: Accelerator) -> InfeasibleMapping:
     """The smallest need and the memory that lacks it: what even a nest of single points cannot hold."""
     smallest = smallest_mapping(layer, accelerator)
     problems = validate(smallest, layer, accelerator)
     reason = "; ".join(problems) if problems else "no unrolling and tiling of the declared space fits"
-    return f"layer {layer.name} does not fit {accelerator.name}: with the smallest tiles {reason}"
+    message = f"layer {layer.name} does not fit {accelerator.name}: with the smallest tiles {reason}"
+    return infeasible(message, smallest, layer, accelerator)
 
 
 def smallest_mapping(layer: Layer, accelerator: Accelerator) -> Mapping:

@@ -14,10 +14,11 @@ import jsonschema
 import pytest
 
 from hwsim.errors import CapabilityError
-from hwsim.evaluate import Request, evaluate, main
+from hwsim.evaluate import main
 from hwsim.frontends.argument import load_model_argument
 from hwsim.machine.load import load_accelerator, shipped_specs
 from hwsim.network.workload import Workload
+from hwsim.report.evaluation import Request, evaluate_workload
 from hwsim.report.report import SCHEMA_FILE, Report
 
 FIRST_SPECS = ("eyeriss_v1", "tpu_v1", "bit_fusion", "t4")
@@ -36,10 +37,10 @@ def reports(workload: Workload, spec: str) -> list[Report]:
     found = []
     for bits in BITS:
         if int(bits[1]) in accelerator.capabilities.weight_bits:
-            found.append(evaluate(workload, accelerator, Request(bits=bits)))
+            found.append(evaluate_workload(workload, accelerator, Request(bits=bits)))
         else:
             with pytest.raises(CapabilityError, match=spec):
-                evaluate(workload, accelerator, Request(bits=bits))
+                evaluate_workload(workload, accelerator, Request(bits=bits))
     return found
 
 
@@ -147,7 +148,8 @@ def test_table_names_what_a_reader_needs(
 def test_objectives_win_their_own_game(resnet20: Workload) -> None:
     accelerator = load_accelerator("eyeriss_v1")
     energy, latency, edp = (
-        evaluate(resnet20, accelerator, Request(objective=objective)) for objective in ("energy", "latency", "edp")
+        evaluate_workload(resnet20, accelerator, Request(objective=objective))
+        for objective in ("energy", "latency", "edp")
     )
     for name, best in energy.found.items():  # never worse than another objective's mapping by more than its own gap
         others = [r.found[name].cost.total_energy_pj for r in (latency, edp)]

@@ -10,8 +10,8 @@ import pytest
 from experiments.allocate import QUICK, energy_pj, main
 from experiments.jobs import ALLOCATIONS, Job, allocation
 from experiments.pricing import workload_of
-from hwsim.evaluate import evaluate
 from hwsim.machine.load import load_accelerator
+from hwsim.report.evaluation import evaluate_workload
 
 
 @pytest.mark.parametrize("name", ["resnet8-bit_fusion-w4a4"])
@@ -21,7 +21,7 @@ def test_a_committed_allocation_costs_no_more_than_its_one_width(name: str) -> N
     assert said is not None
     machine = load_accelerator(spec)
     found = energy_pj(network, allocation(name), machine)
-    uniform = evaluate(
+    uniform = evaluate_workload(
         workload_of(Job(network, (), bits=bits.upper(), config="1")), machine, QUICK
     ).cost.totals.energy_pj
     assert found <= uniform

@@ -22,10 +22,10 @@ from experiments import (
     tables,
 )
 from experiments.pricing import Prices, job_of, price_job, price_point, refresh_accuracies, workload_of
-from hwsim import verify
-from hwsim.evaluate import Request, evaluate
 from hwsim.evaluate import main as evaluate_main
 from hwsim.machine.load import load_accelerator
+from hwsim.report.evaluation import Request, evaluate_workload
+from hwsim.verify import main as verify_main
 from tests.experiments import browser
 
 MACHINES = ("bit_fusion", "gemmini_16x16")
@@ -74,7 +74,9 @@ def test_prices_are_those_of_evaluate(results: Path) -> None:
     row = next(
         r for r in table.read(results / "pareto.csv") if r["config"] == "4" and r["accelerator"] == "gemmini_16x16"
     )
-    totals = evaluate(workload_of(job_of(row)), load_accelerator("gemmini_16x16"), Request(effort="quick")).cost.totals
+    totals = evaluate_workload(
+        workload_of(job_of(row)), load_accelerator("gemmini_16x16"), Request(effort="quick")
+    ).cost.totals
     assert float(row["energy_pj"]) == pytest.approx(totals.energy_pj, rel=1e-7)
     assert int(row["peak_activation_bits"]) == totals.peak_activation_bits
 
@@ -103,7 +105,7 @@ def test_a_trained_network_is_verified_and_evaluated(results: Path, tmp_path: Pa
     )
     key = next(r["key"] for r in table.read(results / "runs.csv") if r["config"] == "4" and r["bits"] != "float")
     folder = str(results / "checkpoints" / key)
-    assert verify.main([folder, "gemmini_16x16", "--images", "16", "--accuracy-images", "0"]) == 0
+    assert verify_main([folder, "gemmini_16x16", "--images", "16", "--accuracy-images", "0"]) == 0
     assert evaluate_main([folder, "gemmini_16x16", "--out", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["totals"]["energy_pj"] == pytest.approx(float(row["energy_pj"]), rel=1e-6)

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from hwsim import verify
 from hwsim.errors import WorkloadError
-from hwsim.evaluate import Request, evaluate, load_zero_shares
 from hwsim.frontends.argument import load_model_argument
 from hwsim.integer.lowering.lower import lower
+from hwsim.integer.proof import verify as proofs
 from hwsim.integer.proof.accuracy import accuracies
 from hwsim.integer.run import Machine, Mode
 from hwsim.machine.load import load_accelerator
+from hwsim.report.evaluation import Request, evaluate_workload, load_zero_shares
+from hwsim.verify import main
 from quant import checkpoint, models
 from tests.integer.nets import zoo
 from tests.integer.test_lower import SILU_SMALL
@@ -32,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_certificate_of_a_checkpoint(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "certificate.json"
-    assert verify.main([str(folder), "tpu_v1", "--random", "--images", "4", "--out", str(out)]) == 0
+    assert main([str(folder), "tpu_v1", "--random", "--images", "4", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "every code equals the float64 network's: silu_se_net, 4 images, tpu_v1" in printed
     assert "pad_beta     folded: 0 bits" in printed
@@ -50,9 +51,9 @@ def test_the_certificate_of_a_checkpoint(folder: Path, tmp_path: Path, capsys: p
 def test_a_float_checkpoint_and_an_absent_one_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = models.create("resnet8", image_size=8)
     checkpoint.save(tmp_path / "net", model, checkpoint.Meta("resnet8", {"image_size": 8}, None, (3, 8, 8), 10))
-    assert verify.main([str(tmp_path / "net"), "--random"]) == 2
+    assert main([str(tmp_path / "net"), "--random"]) == 2
     assert "has no quantizers; quantize it with" in capsys.readouterr().err
-    assert verify.main([str(tmp_path / "nowhere")]) == 2
+    assert main([str(tmp_path / "nowhere")]) == 2
     assert "no such checkpoint" in capsys.readouterr().err
 
 
@@ -67,7 +68,7 @@ def test_what_no_integer_machine_can_follow_is_named_with_the_way_out(
         model, _ = zoo("resnet8", 4, arguments=arguments, **choices)
         meta = checkpoint.Meta("resnet8", arguments, {**SETTINGS, **choices}, (1, 8, 8), 10, "digits")
         said[name] = str(checkpoint.save(tmp_path / name, model, meta))
-    monkeypatch.setattr(verify, "FORMS", {})
+    monkeypatch.setattr(proofs, "FORMS", {})
     few = ["--images", "2", "--accuracy-images", "4"]
     narrow = ["--accumulator-bits", "9", "--overflow", "check"]
     for given, code, message in (
@@ -76,18 +77,18 @@ def test_what_no_integer_machine_can_follow_is_named_with_the_way_out(
         ([said["narrow"], *few, *narrow], 3, r"layer [\w.]+: \d+ sums do not fit .* 9 bits; .* widen it"),
         ([said["narrow"], "--random", *narrow], 2, r"--accumulator-bits measures an accuracy, .* leave out --random"),
     ):
-        assert verify.main(given) == code
+        assert main(given) == code
         assert re.search(message, capsys.readouterr().err)
 
 
 def test_zero_shares_of_the_certificate_gate_multipliers(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "certificate.json"
-    assert verify.main([str(folder), "--random", "--images", "2", "--out", str(out)]) == 0
+    assert main([str(folder), "--random", "--images", "2", "--out", str(out)]) == 0
     shares = load_zero_shares(out)
     assert 0 < max(shares.values()) <= 1
     net, machine = load_model_argument(str(folder)), load_accelerator("eyeriss_v1")
-    plain = evaluate(net, machine)
-    gated = evaluate(net, machine, Request(zero_shares=shares))
+    plain = evaluate_workload(net, machine)
+    gated = evaluate_workload(net, machine, Request(zero_shares=shares))
     saving = machine.capabilities.zero_gating_saving
     for before, after in zip(plain.cost.layers, gated.cost.layers, strict=True):
         expected = before.energy_pj.get("mac", 0.0) * (1 - saving * shares.get(before.name, 0.0))
@@ -95,7 +96,7 @@ def test_zero_shares_of_the_certificate_gate_multipliers(folder: Path, tmp_path:
     assert gated.cost.totals.energy_pj < plain.cost.totals.energy_pj
     assert any("zero input codes gate 45 %" in line for line in gated.assumptions)
     with pytest.raises(WorkloadError, match="has no layer 'nowhere'"):
-        evaluate(net, machine, Request(zero_shares={"nowhere": 0.5}))
+        evaluate_workload(net, machine, Request(zero_shares={"nowhere": 0.5}))
     (tmp_path / "other.json").write_text("[]", encoding="utf-8")
     with pytest.raises(WorkloadError, match="expected a certificate with zero_shares"):
         load_zero_shares(tmp_path / "other.json")
@@ -120,10 +121,10 @@ def test_a_lossy_converter_is_measured_beside_the_exact_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`--adc-bits`: three bits for sums of up to 64 products spoil what the exact network knows."""
-    monkeypatch.setattr(verify, "FORMS", {"integer_exact": Mode()})
+    monkeypatch.setattr(proofs, "FORMS", {"integer_exact": Mode()})
     network, out = Path(__file__).resolve().parents[2] / "networks" / "digits_silu_w4a4", tmp_path / "found.json"
     given = ["--images", "1", "--accuracy-images", "60", "--adc-bits", "3", "--adc-rows", "64", "--out", str(out)]
-    assert verify.main([str(network), *given]) == 0
+    assert main([str(network), *given]) == 0
     found = json.loads(out.read_text(encoding="utf-8"))["accuracies_percent"]
     assert found["integer_exact"] > 90
     assert found["adc_3_bits_64_rows"] < found["integer_exact"] - 10

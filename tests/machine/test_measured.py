@@ -15,11 +15,11 @@ import pytest
 from scipy.optimize import lsq_linear
 
 from hwsim.errors import CapabilityError, SpecError
-from hwsim.evaluate import Request, evaluate
 from hwsim.machine.load import load_accelerator, spec_folder
 from hwsim.machine.measured import Measurements, Row, read_measurements
 from hwsim.network.layer import DIMS, Layer, Loops
 from hwsim.network.workload import Workload
+from hwsim.report.evaluation import Request, evaluate_workload
 from hwsim.report.explain import explain
 from hwsim.table import look_up_table
 from tests.strategies import conv, product
@@ -65,7 +65,7 @@ def test_a_measured_layer_through_the_whole_tool() -> None:
     machine = load_accelerator("mico_measured")
     for row in random.Random(1).sample(published(), 3):
         layer = as_layer(row)
-        report = evaluate(Workload("one", [layer]), machine, Request())
+        report = evaluate_workload(Workload("one", [layer]), machine, Request())
         assert report.cost.totals.latency_cycles == row["cycles"]
         assert report.cost.totals.energy_pj == row["cycles"] * 21.5
         found = report.found[layer.name].certificate
@@ -139,7 +139,7 @@ def test_layers_outside_the_table_say_so(mico: Measurements) -> None:
     assert mico.predict(inside).how == "interpolated"
     depthwise = conv(Loops(G=48, P=10, Q=10, R=3, S=3))
     assert mico.predict(depthwise).how == "extrapolated"
-    report = evaluate(Workload("one", [depthwise]), load_accelerator("mico_measured"), Request())
+    report = evaluate_workload(Workload("one", [depthwise]), load_accelerator("mico_measured"), Request())
     assert "1 of 1 layers lie outside the shapes that mico_measured.csv measured (conv)" in report.warnings[0]
 
 
@@ -184,7 +184,7 @@ def test_a_table_of_another_machine_is_a_machine(tmp_path: Path) -> None:
 
 def test_explain_names_the_kernel() -> None:
     layer = conv(Loops(K=64, C=32, P=4, Q=4, R=5, S=5), bits=(4, 8, 8))
-    part = explain(evaluate(Workload("one", [layer]), load_accelerator("mico_measured"), Request()))[0]
+    part = explain(evaluate_workload(Workload("one", [layer]), load_accelerator("mico_measured"), Request()))[0]
     assert part.fewer is not None
     assert part.fewer.verdict == "same"
     assert part.lowest == 3

@@ -10,7 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from hwsim.evaluate import Request, evaluate, main
+from hwsim.evaluate import main
 from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import OPERANDS, Accelerator, Capabilities, MacUnit, Memory
 from hwsim.nest.count import count_accesses
@@ -18,6 +18,7 @@ from hwsim.nest.mapping import Hold, Mapping, Temporal
 from hwsim.network.layer import Layer, Loops
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import price
+from hwsim.report.evaluation import Request, evaluate_workload
 from hwsim.report.explain import Explanation, explain, explanation_lines
 from hwsim.report.report import SCHEMA_FILE, Report
 from hwsim.search.network import given_mappings, planned
@@ -45,7 +46,7 @@ def report_of(layer: Layer, accelerator: Accelerator, mapping: Mapping | None = 
     """One layer alone, under a given mapping or a searched one."""
     workload = Workload("one", [layer])
     if mapping is None:
-        return evaluate(workload, accelerator, Request())
+        return evaluate_workload(workload, accelerator, Request())
     plan = planned(workload, accelerator, given_mappings(workload, accelerator, {layer.name: mapping}))
     return Report(workload, accelerator, plan.cost, plan.found, "energy")
 
@@ -193,7 +194,7 @@ def test_layers_that_share_a_tensor_are_named(tmp_path: Path, capsys: pytest.Cap
 
 def test_equal_texts_are_printed_once() -> None:
     layers = [product(Loops(K=8, C=8), name=f"fc{i}") for i in range(6)]
-    report = evaluate(Workload("six", layers), load_accelerator("cortex_m7"), Request())
+    report = evaluate_workload(Workload("six", layers), load_accelerator("cortex_m7"), Request())
     explanations = explain(report)
     assert len(explanations) == 12
     lines = explanation_lines(explanations)

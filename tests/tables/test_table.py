@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from hwsim.errors import CapabilityError
-from hwsim.evaluate import Request, evaluate
 from hwsim.machine.load import load_accelerator
 from hwsim.nest.count import count_accesses
 from hwsim.network.layer import Layer, Loops
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import price
+from hwsim.report.evaluation import Request, evaluate_workload
 from hwsim.table import look_up_table, main
 from tests.strategies import conv
 
@@ -54,7 +54,7 @@ def test_rows_of_a_pair_are_the_layers_of_evaluate(chain: Workload, spec: str) -
     rows = list(csv.DictReader(io.StringIO(table.to_csv())))
     assert len(rows) == len(pairs) * len(chain)
     for pair in pairs:
-        report = evaluate(chain, accelerator, Request(bits=pair))
+        report = evaluate_workload(chain, accelerator, Request(bits=pair))
         mine = [row for row in rows if row["bits"] == pair]
         assert [row["layer"] for row in mine] == [layer.name for layer in report.workload]
         assert sum(float(row["energy_pj"]) for row in mine) == report.cost.totals.energy_pj
@@ -72,7 +72,7 @@ def test_alone_no_row_depends_on_its_neighbours(chain: Workload) -> None:
     together = look_up_table(chain, accelerator, ["W8A8"])
     alone = look_up_table(chain, accelerator, ["W8A8"], alone=True)
     assert sum(r.cost.total_energy_pj for r in alone.rows) > sum(r.cost.total_energy_pj for r in together.rows)
-    report = evaluate(chain, accelerator, Request(bits="W8A8"))
+    report = evaluate_workload(chain, accelerator, Request(bits="W8A8"))
     last, found = report.workload.layers[-1], report.found["last"]
     single = price(last, count_accesses(last, found.mapping, accelerator), accelerator)
     assert alone.by_key["last", "W8A8"] == single

@@ -1,0 +1,233 @@
+"""The Python functions behind `hwsim.evaluate(...)` and its neighbours: names, paths and objects in, reports out.
+
+Arguments mean what the command line's options of the same name mean, and are checked like them: a word that is none of
+the right ones is a RequestError that lists those. The commands themselves do not come through here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from hwsim.command_line import EFFORTS, OBJECTIVES, load_machine, load_model
+from hwsim.errors import RequestError
+from hwsim.explore.bits.budgets import NAMES, parse_budgets
+from hwsim.explore.bits.choices import Freedom, parse_limit, parse_widths
+from hwsim.explore.bits.sensitivities import read_sensitivities
+from hwsim.explore.bits.solve import BitPoints, solve_bits
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Accelerator
+from hwsim.network.bits import assign_bits
+from hwsim.network.saved import load_workload
+from hwsim.network.workload import Workload
+from hwsim.report.evaluation import Request, evaluate_workload, load_zero_shares
+from hwsim.report.report import Report
+from hwsim.search.objective import Objective
+from hwsim.search.result import Effortful
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hwsim.integer.proof.certificate import Certificate
+
+__all__ = ["assign_bits", "evaluate", "explore_bits", "extract", "load_accelerator", "load_workload", "verify"]
+
+Path_ = str | os.PathLike[str]
+Shape = Sequence[int]
+
+
+def evaluate(
+    model: str | os.PathLike[str] | Workload | tuple[nn.Module, Any],
+    accelerator: str | os.PathLike[str] | Accelerator,
+    *,
+    bits: str | Path | Mapping[str, object] | None = None,
+    objective: Objective = "energy",
+    effort: Effortful = "auto",
+    config: str | int = "auto",
+    first_last: str = "same",
+    mapping: Path_ | None = None,
+    gap: float = 0.0,
+    time_limit_s: float | None = None,
+    zero_shares: Path_ | Mapping[str, float] | None = None,
+    input: Shape | None = None,
+    allow_uncosted: bool = False,
+) -> Report:
+    """Energy, latency and memory of a network on an accelerator, with the origin of each number.
+
+    `model`: what MODEL is on the command line (zoo name, checkpoint folder, file, `package.module:factory`, ...), a
+    `Workload`, or a pair (torch module, example input). `accelerator`: the name of a shipped spec, a YAML file, or an
+    `Accelerator`. Everything else as the options of `hwsim evaluate`.
+
+    >>> import hwsim
+    >>> report = hwsim.evaluate("resnet18", "eyeriss_v1", bits="W4A4", effort="quick")
+    >>> report.totals.macs, report.layers["fc"].bottleneck, len(report.to_frame())
+    (1814073344, 'dram port', 48)
+    >>> report.energy_pj == report.to_dict()["totals"]["energy_pj"]
+    True
+
+    Raises RequestError, SpecError, WorkloadError, UnsupportedOp, CapabilityError or InfeasibleMapping.
+    """
+    check_word("objective", objective, OBJECTIVES)
+    check_word("effort", effort, EFFORTS)
+    check_number("gap", gap, 0.0, 1.0)
+    if time_limit_s is not None:
+        check_number("time_limit_s", time_limit_s, 1e-9, 1e9)
+    machine = as_accelerator(accelerator)
+    workload = as_workload(model, input, allow_uncosted)
+    if zero_shares is not None and not isinstance(zero_shares, Mapping):
+        zero_shares = load_zero_shares(Path(zero_shares))
+    request = Request(
+        objective=objective,
+        bits=bits,
+        config=str(config),
+        first_last=first_last,
+        mapping=None if mapping is None else Path(mapping),
+        effort=effort,
+        gap=gap,
+        time_limit_s=time_limit_s,
+        zero_shares=zero_shares,
+    )
+    return evaluate_workload(workload, machine, request)
+
+
+def explore_bits(
+    model: str | os.PathLike[str] | Workload | tuple[nn.Module, Any],
+    accelerator: str | os.PathLike[str] | Accelerator,
+    *,
+    budgets: Mapping[str, str] | Sequence[str] = (),
+    minimise: str | None = None,
+    front: str | None = None,
+    points: int | None = None,
+    sensitivities: Path_ | None = None,
+    weights: str = "2..8",
+    activations: str = "2..8",
+    first_last: str = "8bit",
+    limits: Sequence[str] = (),
+    objective: Objective = "energy",
+    on_chip: bool = True,
+    time_limit_s: float | None = None,
+    input: Shape | None = None,
+    allow_uncosted: bool = False,
+) -> BitPoints:
+    """Which bits each layer should have on a machine, exactly: one point under budgets, or a front.
+
+    `budgets`: `{"energy": "2mJ", "latency": "5ms"}` or `["energy=2mJ"]`; `front` names the measure to trade
+    `minimise` against. Everything else as the options of `hwsim explore bits`.
+
+    >>> import hwsim
+    >>> found = hwsim.explore_bits("resnet8", "bit_fusion", weights="2,8", activations="8")
+    >>> found[0].to_row()["average_activation_bits"]
+    8.0
+
+    Raises what `evaluate` raises, and InfeasibleBudget where nothing meets the budgets.
+    """
+    check_word("objective", objective, OBJECTIVES)
+    for name, word in (("minimise", minimise), ("front", front)):
+        if word is not None:
+            check_word(name, word, NAMES)
+    machine = as_accelerator(accelerator)
+    texts = [f"{name}={limit}" for name, limit in budgets.items()] if isinstance(budgets, Mapping) else budgets
+    freedom = Freedom(
+        parse_widths(weights, "weights"),
+        parse_widths(activations, "activations"),
+        first_last,
+        tuple(parse_limit(text, "limits") for text in limits),
+    )
+    workload = as_workload(model, input, allow_uncosted)
+    losses = None if sensitivities is None else read_sensitivities(Path(sensitivities)).for_network(workload)
+    return solve_bits(
+        workload,
+        machine,
+        freedom,
+        losses,
+        objective,
+        on_chip=on_chip,
+        budgets=parse_budgets(texts, machine.clock_mhz, "budgets"),
+        minimise=minimise,
+        against=front,
+        points=points,
+        time_limit_s=time_limit_s,
+    )
+
+
+def verify(
+    checkpoint: Path_,
+    accelerator: str | os.PathLike[str] | Accelerator | None = None,
+    *,
+    images: int = 64,
+    accuracy_images: int = 1000,
+    data_dir: Path_ | None = None,
+    random: bool = False,
+) -> Certificate:
+    """Prove or refute that a trained network runs on integers alone, code for code: `.equal`, and a row per layer.
+
+    `checkpoint`: a folder written by quant.train or quant.calibrate. Options as those of `hwsim verify`.
+    Raises WorkloadError for what is no quantized checkpoint.
+    """
+    from hwsim.integer.proof.verify import Proof, verify_checkpoint  # torch: only this function needs it
+
+    folder = None if data_dir is None else Path(data_dir)
+    proof = Proof(images, accuracy_images, folder, random)
+    machine = None if accelerator is None else as_accelerator(accelerator)
+    return verify_checkpoint(Path(checkpoint), machine, proof)
+
+
+def extract(model: nn.Module, example: Any, *, name: str | None = None, allow_uncosted: bool = False) -> Workload:
+    """The layers of a torch module for inputs like `example`, with the bits of its quantizers.
+
+    `example`: a tensor, a tuple of positional arguments or a dict of keyword arguments; its values do not matter.
+    Raises WorkloadError when the model does not run on it, UnsupportedOp where operators have no price.
+    """
+    from hwsim.frontends.torch_export import extract as extract_module  # torch: only this function needs it
+
+    return extract_module(model, example, name=name, allow_uncosted=allow_uncosted)
+
+
+# --- what arguments may be ------------------------------------------------------------------------------------------
+
+
+def as_workload(model: object, input_shape: Shape | None, allow_uncosted: bool) -> Workload:
+    """The workload that an argument names, holds or is. Raises RequestError for anything else."""
+    if isinstance(model, Workload):
+        return model
+    if isinstance(model, str | os.PathLike):
+        shape = None if input_shape is None else tuple(input_shape)
+        return load_model(os.fspath(cast(Path_, model)), shape, allow_uncosted)
+    if isinstance(model, tuple) and len(cast(tuple[Any, ...], model)) == 2:
+        module, example = cast(tuple[Any, Any], model)
+        return extract(module, example, allow_uncosted=allow_uncosted)
+    kind = type(model).__name__
+    hint = f": give the pair ({kind} instance, example input)" if hasattr(model, "forward") else ""
+    raise RequestError(
+        f"model: expected a name, a path, a Workload or a pair (torch module, example input), got {kind}{hint}"
+    )
+
+
+def as_accelerator(accelerator: object) -> Accelerator:
+    """The machine that an argument names or is. Raises RequestError for anything else."""
+    if isinstance(accelerator, Accelerator):
+        return accelerator
+    if isinstance(accelerator, str):
+        return load_machine(accelerator)
+    if isinstance(accelerator, os.PathLike):
+        return load_accelerator(Path(cast(os.PathLike[str], accelerator)))
+    raise RequestError(
+        f"accelerator: expected a shipped spec's name, a YAML file or an Accelerator, got {type(accelerator).__name__}"
+    )
+
+
+def check_word(name: str, word: object, right: Collection[str]) -> None:
+    """Raise RequestError with the right words for any other."""
+    if word not in right:
+        near = difflib.get_close_matches(str(word), right, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise RequestError(f"{name}: expected one of {', '.join(right)}, got {word!r}{hint}")
+
+
+def check_number(name: str, value: object, least: float, below: float) -> None:
+    """Raise RequestError for what is no number in [least, below)."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value < below:
+        raise RequestError(f"{name}: expected a number from {least:g} to below {below:g}, got {value!r}")

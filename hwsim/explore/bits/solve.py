@@ -1,0 +1,133 @@
+"""Questions to the exact allocation: the best bits under budgets, or a front of one measure against another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hwsim.errors import RequestError, SpecError
+from hwsim.explore.bits.allocate import Solver, front
+from hwsim.explore.bits.bill import LOSS, BitProblem, bit_problem
+from hwsim.explore.bits.budgets import NAMES
+from hwsim.explore.bits.choices import Freedom, Site
+from hwsim.explore.bits.output import Point
+from hwsim.explore.bits.problem import Solution
+from hwsim.machine.parts import Accelerator
+from hwsim.network.workload import Workload
+from hwsim.search.objective import Objective
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True, repr=False)
+class BitPoints(Sequence[Point]):
+    """The points found, and beside them what one width for everything gives. It prints itself as a table."""
+
+    problem: BitProblem
+    points: tuple[Point, ...]
+    uniform: tuple[Point, ...]
+    minimised: str
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.points[index]
+
+    def __iter__(self) -> Iterator[Point]:
+        return iter(self.points)
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __repr__(self) -> str:
+        return table_of([*self.points, *self.uniform])
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One flat row per point, the uniform ones last."""
+        return [point.to_row() for point in (*self.points, *self.uniform)]
+
+    def to_frame(self) -> pandas.DataFrame:
+        """`to_rows` as a pandas data frame. Raises RequestError without pandas."""
+        try:
+            import pandas  # only this method needs it
+        except ImportError as problem:
+            raise RequestError(f"to_frame needs pandas ({problem}): pip install pandas; or use to_rows()") from None
+        return pandas.DataFrame(self.to_rows())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: what was minimised, and every point with its widths."""
+        rows = [{**point.to_row(), "bits": point.widths_by_layer()} for point in (*self.points, *self.uniform)]
+        return {"minimised": self.minimised, "points": rows}
+
+
+def solve_bits(
+    workload: Workload,
+    machine: Accelerator,
+    freedom: Freedom,
+    losses: Mapping[Site, Mapping[int, float]] | None,
+    objective: Objective = "energy",
+    *,
+    on_chip: bool = True,
+    budgets: Mapping[str, float] | None = None,
+    minimise: str | None = None,
+    against: str | None = None,
+    points: int | None = None,
+    time_limit_s: float | None = None,
+) -> BitPoints:
+    """The best point under `budgets` (by measure), or the front of `minimise` against another measure.
+
+    `minimise` and `against` are names of budgets.py; by default the loss is minimised where there are `losses`, else
+    the energy. Raises SpecError for questions that mean nothing, InfeasibleBudget where nothing meets the budgets.
+    """
+    if points is not None and against is None:
+        raise SpecError("--points: needs --front NAME, the measure to trade against")
+    minimised = NAMES[minimise or ("loss" if losses else "energy")]
+    if minimised == LOSS and losses is None:
+        raise SpecError("--minimise loss: needs --sensitivities FILE (python -m quant.sensitivity writes one)")
+    if against is not None and NAMES[against] == minimised:
+        raise SpecError(f"--front {against}: is what is minimised already: name another")
+    made = bit_problem(workload, machine, freedom, losses, objective, on_chip=on_chip)
+    limits = dict(budgets or {})
+    if against is None:
+        solutions = [Solver(made.problem, time_limit_s).best(minimised, limits)]
+    else:
+        solutions = list(front(made.problem, minimised, NAMES[against], limits, points=points,
+                               time_limit_s=time_limit_s))  # fmt: skip
+    found = [Point(f"point_{i:02d}", made, s, made.exact(s)) for i, s in enumerate(solutions)]
+    uniform = [Point(name, made, s, made.exact(s), "uniform") for name, s in uniform_solutions(made)]
+    return BitPoints(made, tuple(found), tuple(uniform), minimised)
+
+
+def uniform_solutions(made: BitProblem) -> list[tuple[str, Solution]]:
+    """One width for all that may vary, where every choice has it: `W4A4`, ... by width."""
+    widths = sorted({w for entry in made.freed if len(entry.choice.widths) > 1 for w in entry.choice.widths})
+    found: list[tuple[str, Solution]] = []
+    for width in widths:
+        picks: list[int] = []
+        for entry in made.freed:
+            available = entry.choice.widths
+            if len(available) > 1 and width not in available:
+                break
+            picks.append(available.index(width) if width in available and len(available) > 1 else 0)
+        if len(picks) == len(made.freed) and bool(made.problem.allowed([picks])[0]):
+            found.append((f"W{width}A{width}", made.problem.solution(picks)))
+    return found
+
+
+def table_of(points: Sequence[Point]) -> str:
+    """Points as a table for people."""
+    head = ("point", "loss", "energy µJ", "latency", "weights kB", "peak kB", "bits w/a")
+    rows: list[tuple[str, ...]] = [head]
+    for point in points:
+        row = point.to_row()
+        rows.append((
+            point.name,
+            f"{row['loss']:.4g}" if "loss" in row else "-",
+            f"{row['energy_pj'] * 1e-6:.4g}",
+            f"{row['latency_s'] * 1e6:.4g} µs",
+            f"{row['weight_bits'] / 8000:.4g}",
+            f"{row['peak_activation_bits'] / 8000:.4g}",
+            f"{row['average_weight_bits']:.2f}/{row['average_activation_bits']:.2f}",
+        ))  # fmt: skip
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)

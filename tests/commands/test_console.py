@@ -1,0 +1,106 @@
+"""The console command: one way in to every command, lazy, with one line for every mistake and every Ctrl-C."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from hwsim.__main__ import COMMANDS, available, main
+from hwsim.console import INTERRUPTED
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+# A module of `quant` says its own prog; the others are named as they are called.
+OURS = [name for name in available() if COMMANDS[name][0].startswith("hwsim.")]
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter."""
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_console_command_is_installed_under_its_name() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    assert scripts["hwsim"] == "hwsim.__main__:main"
+
+
+def test_help_lists_every_command_and_imports_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in available())
+    named = ("evaluate", "table", "explain", "explore", "verify", "export-c", "export-onnx", "check", "train",
+             "calibrate", "sensitivity")  # fmt: skip
+    assert set(named) <= set(available())
+    code = "import sys; from hwsim.__main__ import main; main(['--help']); "
+    code += "assert not {'torch', 'numpy', 'rich', 'quant'} & set(sys.modules)"
+    assert run(code).returncode == 0
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_command_says_its_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([name, "--help"])
+    spelt = "evaluate" if name == "explain" else name
+    assert capsys.readouterr().out.startswith(f"usage: hwsim {spelt}")
+
+
+def test_a_saved_workload_is_priced_without_torch(tmp_path: Path) -> None:
+    saved = tmp_path / "net.json"
+    code = f"""
+import sys
+sys.modules["torch"] = None
+from hwsim.__main__ import main
+sys.exit(main(["evaluate", {str(saved)!r}, "eyeriss_v1", "--quick", "--json"]))
+"""
+    from hwsim.network.layer import Layer, Loops, Tensor
+    from hwsim.network.workload import Workload
+
+    weight = Tensor("w", (4, 3), 8, True, origin="weight")
+    layer = Layer("fc", "linear", (Tensor("x", (1, 3), 8),), Tensor("y", (1, 4), 8), weight, Loops(K=4, C=3))
+    Workload("net", [layer]).save(saved)
+    found = run(code)
+    assert found.returncode == 0, found.stderr
+
+
+def test_unknown_command_is_one_line_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evalute"]) == 2
+    assert capsys.readouterr().err == "hwsim: no command 'evalute'; did you mean evaluate? `hwsim --help` lists them\n"
+
+
+def test_check_lists_the_mistakes_of_every_spec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad, worse = tmp_path / "bad.yaml", tmp_path / "worse.yaml"
+    bad.write_text("name: [", encoding="utf-8")
+    worse.write_text("nmae: x\n", encoding="utf-8")
+    assert main(["check", "eyeriss_v1", str(bad), str(worse)]) == 2
+    out, error = capsys.readouterr()
+    assert out.startswith("eyeriss_v1: ok, 168 MAC units")
+    assert "bad.yaml:1" in error
+    assert "worse.yaml:1: nmae" in error
+
+
+def test_ctrl_c_during_imports_is_one_line() -> None:
+    """`python -m hwsim.x` imports the package first; from then on a signal says one line and ends."""
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('not reached')"
+    for begin in ("import sys; sys.argv[:] = ['-m']; import hwsim", "from hwsim.console import prepare; prepare()"):
+        found = run(f"{begin}; {kill}")
+        assert (found.returncode, found.stdout, found.stderr) == (INTERRUPTED, "", "hwsim: interrupted\n")
+
+
+def test_ctrl_c_during_work_is_one_line_and_puts_work_away() -> None:
+    code = """
+import os, signal
+from hwsim.console import prepare
+from hwsim.errors import exit_code_of
+prepare()
+def work():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        print("put away")
+raise SystemExit(exit_code_of(work))
+"""
+    found = run(code)
+    assert (found.returncode, found.stdout, found.stderr) == (INTERRUPTED, "put away\n", "hwsim: interrupted\n")

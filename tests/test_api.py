@@ -1,0 +1,228 @@
+"""The Python door: `hwsim.evaluate(...)` and its neighbours, as a stranger calls them."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import hwsim
+from hwsim.frontends.argument import load_model_argument
+from hwsim.report.report import Report
+
+ROOT = Path(__file__).resolve().parent.parent
+PYRIGHT = Path(sys.executable).parent / "pyright"
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return hwsim.evaluate("resnet8", "eyeriss_v1", bits="W4A4", effort="quick")
+
+
+def test_every_public_name_is_what_it_says() -> None:
+    functions = {"assign_bits", "evaluate", "explore_bits", "extract", "load_accelerator", "load_workload",
+                 "sharing_groups", "shipped_specs", "verify"}  # fmt: skip
+    errors = {"HwsimError", "SpecError", "WorkloadError", "UnsupportedOp", "CapabilityError", "InfeasibleMapping",
+              "RequestError", "InfeasibleBudget"}  # fmt: skip
+    types = {"Accelerator", "Layer", "Report", "Workload"}
+    assert set(hwsim.__all__) == functions | errors | types | {"__version__"}
+    assert set(hwsim.__all__) <= set(dir(hwsim))
+    for name in hwsim.__all__:
+        value: Any = getattr(hwsim, name)
+        if name in functions:
+            assert type(value).__name__ == "function"
+            assert value.__doc__
+        elif name in errors:
+            assert issubclass(value, hwsim.HwsimError)
+            assert value.exit_code in (2, 3)
+        elif name in types:
+            assert isinstance(value, type)
+    namespace: dict[str, Any] = {}
+    exec("from hwsim import *", namespace)
+    assert set(hwsim.__all__) <= set(namespace)
+    with pytest.raises(AttributeError, match="no attribute 'evalaute'"):
+        hwsim.evalaute  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_no_two_lists_of_public_names() -> None:
+    """`__all__`, what is imported lazily, and what a type checker sees are one list."""
+    assert set(hwsim.PUBLIC) | {"__version__"} == set(hwsim.__all__)
+    text = (ROOT / "hwsim/__init__.py").read_text(encoding="utf-8")
+    checked = next(node for node in ast.parse(text).body if isinstance(node, ast.If))
+    seen = {alias.name for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert seen == set(hwsim.PUBLIC)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "import hwsim; import hwsim.evaluate, hwsim.verify",
+        "import hwsim.evaluate, hwsim.verify; import hwsim",
+        "from hwsim.evaluate import main; from hwsim.verify import parser; import hwsim",
+        "import hwsim; hwsim.evaluate; hwsim.verify; import hwsim.evaluate, hwsim.verify",
+        "import hwsim.api; import hwsim.evaluate, hwsim.verify",
+    ],
+)
+def test_functions_stay_functions_in_any_order_of_imports(order: str) -> None:
+    code = f"""{order}
+import sys, types
+assert type(hwsim.evaluate) is types.FunctionType and hwsim.evaluate.__module__ == "hwsim.api"
+assert type(hwsim.verify) is types.FunctionType
+assert "hwsim.evaluate" not in sys.modules or type(sys.modules["hwsim.evaluate"]) is types.ModuleType
+from hwsim.evaluate import main
+from hwsim import evaluate
+assert type(evaluate) is types.FunctionType
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.skipif(not PYRIGHT.exists(), reason="pyright is not installed")
+def test_a_type_checker_sees_real_types(tmp_path: Path) -> None:
+    (tmp_path / "use.py").write_text(
+        "import hwsim\n"
+        "report = hwsim.evaluate('resnet18', 'eyeriss_v1', bits='W4A4', effort='quick')\n"
+        "reveal_type(report)\n"
+        "reveal_type(report.layers['conv1'].energy_pj)\n"
+        "reveal_type(hwsim.load_accelerator('eyeriss_v1'))\n"
+        "reveal_type(hwsim.verify('folder').equal)\n"
+        "hwsim.evaluate('resnet18', 'eyeriss_v1', effort='quik')\n",
+        encoding="utf-8",
+    )
+    command = [str(PYRIGHT), "--outputjson", "--pythonpath", sys.executable, str(tmp_path / "use.py")]
+    found = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout)
+    said = [entry["message"] for entry in found["generalDiagnostics"]]
+    assert [line.rpartition(" is ")[2] for line in said[:4]] == ['"Report"', '"float"', '"Accelerator"', '"bool"']
+    assert "Literal['quik']" in said[4]
+    assert len(said) == 5
+
+
+def test_doctests_of_the_door_run() -> None:
+    for name in ("hwsim.api", "hwsim.console"):
+        found = doctest.testmod(importlib.import_module(name))
+        assert found.attempted
+        assert not found.failed
+
+
+def test_notebook_runs_and_shows_reports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The cells of the notebook, in order; the last value of a cell must show itself as HTML."""
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((ROOT / "docs/notebooks/evaluate.ipynb").read_text(encoding="utf-8"))
+    scope: dict[str, Any] = {}
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert cells
+    for cell in cells:
+        *before, last = cell.strip().splitlines()
+        exec("\n".join(before), scope)
+        value = eval(last, scope)
+        assert hasattr(value, "_repr_html_"), last
+        assert value._repr_html_().count("<table") >= 1
+
+
+def test_a_report_answers_what_is_asked_of_it(report: Report, tmp_path: Path) -> None:
+    assert report.energy_pj == report.totals.energy_pj == report.to_dict()["totals"]["energy_pj"]
+    assert report.latency_s == report.totals.latency_s > 0
+    layer = report.layers["linear"]
+    assert list(report.layers) == [entry["name"] for entry in report.to_dict()["layers"]]
+    assert layer.to_dict() in report.to_dict()["layers"]
+    assert sum(entry.energy_pj for entry in report.layers.values()) == report.energy_pj
+    with pytest.raises(KeyError, match="did you mean linear"):
+        report.layers["liner"]
+    frame = report.to_frame()
+    assert frame["energy_pj"].sum() == pytest.approx(report.energy_pj)
+    assert list(frame["name"]) == list(report.layers)
+    assert {path.name for path in report.save(tmp_path / "out")} >= {"report.json", "layers.csv", "report.html"}
+    assert json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8")) == report.to_dict()
+
+
+def test_a_report_prints_itself_in_a_screenful(report: Report) -> None:
+    lines = repr(report).splitlines()
+    assert lines[0].strip() == "resnet8 on eyeriss_v1"
+    assert str(report) == repr(report)
+    assert 20 < len(lines) < 60
+    assert max(map(len, lines)) < 200
+    assert "resnet8 on eyeriss_v1" in report._repr_html_()
+
+
+def test_names_paths_modules_and_objects_are_the_same_network(report: Report, tmp_path: Path) -> None:
+    from quant import models
+
+    workload = load_model_argument("resnet8", None)
+    workload.save(tmp_path / "net.json")
+    machine = hwsim.load_accelerator("eyeriss_v1")
+    pair = (models.create("resnet8"), torch.zeros(1, 3, 32, 32))
+    for model in (workload, tmp_path / "net.json", str(tmp_path / "net.json"), pair):
+        assert hwsim.evaluate(model, machine, bits="W4A4", effort="quick").totals == report.totals
+    taken = hwsim.load_workload(tmp_path / "net.json")
+    assert hwsim.evaluate(hwsim.assign_bits(taken, "W4A4"), machine, effort="quick").totals == report.totals
+    assert hwsim.extract(*pair, name="resnet8") == workload
+
+
+def test_arguments_are_checked_like_the_command_lines() -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"objective": "power"}, "objective: expected one of energy, latency, edp, got 'power'"),
+        ({"effort": "quik"}, "effort: expected one of auto, proven, perfect, quick, got 'quik'; did you mean quick?"),
+        ({"gap": 1.5}, "gap: expected a number from 0 to below 1, got 1.5"),
+        ({"time_limit_s": -1}, "time_limit_s"),
+        ({"first_last": "9bit"}, "first_last: expected one of"),
+        ({"config": "7"}, "config: expected one of"),
+        ({"bits": "W9"}, "expected W<bits>A<bits>"),
+    ]
+    for arguments, message in wrong:
+        with pytest.raises((hwsim.RequestError, hwsim.SpecError)) as found:
+            hwsim.evaluate("resnet8", "eyeriss_v1", **arguments)
+        assert message in str(found.value)
+    with pytest.raises(ValueError, match="give the pair \\(Linear instance, example input\\)"):
+        hwsim.evaluate(nn.Linear(2, 2), "eyeriss_v1")  # type: ignore[arg-type]
+    with pytest.raises(hwsim.RequestError, match="accelerator: expected"):
+        hwsim.evaluate("resnet8", 3)  # type: ignore[arg-type]
+    with pytest.raises(hwsim.SpecError, match="did you mean eyeriss_v1"):
+        hwsim.evaluate("resnet8", "eyeris_v1")
+    with pytest.raises(hwsim.RequestError, match="front: expected one of energy, latency"):
+        hwsim.explore_bits("resnet8", "bit_fusion", front="speed")
+
+
+def test_infeasible_mappings_carry_numbers() -> None:
+    """A pad of 8 bits for partial sums: nothing fits, and by how much is data."""
+    import dataclasses
+
+    machine = hwsim.load_accelerator("eyeriss_v1")
+    small = tuple(
+        dataclasses.replace(node, size_bits=8) if getattr(node, "name", "") == "psum_spad" else node
+        for node in machine.hierarchy
+    )
+    tiny = dataclasses.replace(machine, hierarchy=small)
+    with pytest.raises(hwsim.InfeasibleMapping) as found:
+        hwsim.evaluate("resnet8", tiny, effort="quick")
+    error = found.value
+    assert (error.layer, error.memory, error.room, error.room_bits) == ("stem.conv", "psum_spad", 8, 8)
+    assert error.need == error.need_bits == 16
+    assert "psum_spad holds 8 bits, its tiles need 16" in str(error)
+
+
+def test_explore_bits_finds_what_the_command_finds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from hwsim.explore.command import main
+
+    found = hwsim.explore_bits("resnet8", "bit_fusion", weights="2,8", activations="8", budgets={"energy": "60uJ"},
+                               minimise="weights")  # fmt: skip
+    assert found[0].exact.cost.totals.energy_pj <= 60e6
+    assert len(found.to_frame()) == len(found.to_dict()["points"]) == len(found) + len(found.uniform)
+    command = ["bits", "resnet8", "bit_fusion", "--weights", "2,8", "--activations", "8", "--budget", "energy=60uJ",
+               "--minimise", "weights"]  # fmt: skip
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"{found}\n"
+
+
+def test_verify_proves_a_shipped_network() -> None:
+    found = hwsim.verify(ROOT / "networks/digits_silu_w4a4", "bit_fusion", images=4, accuracy_images=0, random=True)
+    assert found.equal
+    with pytest.raises(hwsim.WorkloadError, match="no such"):
+        hwsim.verify("nowhere")
