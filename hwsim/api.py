@@ -54,6 +54,7 @@ def evaluate(
     zero_shares: Path_ | Mapping[str, float] | None = None,
     input: Shape | None = None,
     allow_uncosted: bool = False,
+    allow_overflow: bool = False,
 ) -> Report:
     """Energy, latency and memory of a network on an accelerator, with the origin of each number.
 
@@ -88,6 +89,7 @@ def evaluate(
         effort=effort,
         gap=gap,
         time_limit_s=time_limit_s,
+        allow_overflow=allow_overflow,
         zero_shares=zero_shares,
     )
     return evaluate_workload(workload, machine, request)

@@ -70,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parse.add_argument("--json", action="store_true", help="print the report as JSON and nothing else")
     parse.add_argument("--allow-uncosted", action="store_true", help="list unknown operators instead of refusing")
+    parse.add_argument("--allow-overflow", action="store_true", help="warn where the network does not fit")
     parse.add_argument(
         "--explain", action="store_true", help="what one bit fewer or more changes in each layer, and why"
     )
@@ -93,6 +94,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         effort=options.effort,
         gap=options.gap,
         time_limit_s=options.time_limit,
+        allow_overflow=options.allow_overflow,
         zero_shares=load_zero_shares(options.zero_shares) if options.zero_shares else None,
     )
     report = evaluate_workload(workload, accelerator, request)

@@ -134,7 +134,10 @@ def build(spec: AcceleratorSpec, measurements: Measurements | None = None) -> Ac
         name=spec.name,
         clock_mhz=spec.clock_mhz,
         node_nm=spec.node_nm,
-        hierarchy=tuple(build_memory(n) if isinstance(n, MemorySpec) else build_array(n) for n in spec.hierarchy),
+        hierarchy=tuple(
+            build_memory(node, outermost=index == 0) if isinstance(node, MemorySpec) else build_array(node)
+            for index, node in enumerate(spec.hierarchy)
+        ),
         mac=build_mac(spec.mac, measurements),
         vector=VectorUnit(**given(spec.vector)),
         capabilities=Capabilities(**given(spec.capabilities, "source")),
@@ -154,12 +157,16 @@ def given(spec: BaseModel, *omitted: str) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
 
 
-def build_memory(spec: MemorySpec) -> Memory:
-    """One memory; an absent area or leakage is 0 here and estimated by area.py."""
+def build_memory(spec: MemorySpec, outermost: bool) -> Memory:
+    """One memory; an absent area or leakage is 0 here and estimated by area.py.
+
+    The outermost one has room for every tile; its size bounds the whole network instead (pricing/fit.py).
+    """
     parts = {} if spec.partitions is None else spec.partitions.model_dump(exclude_none=True)
     partitions: tuple[tuple[Operand, int], ...] = tuple((o, int(parts[o])) for o in OPERANDS if o in parts)
     fields = given(spec, "memory", "partitions", "size_bits")
-    return Memory(name=spec.memory, size_bits=spec.size_bits, partitions=partitions, **fields)
+    size, total = (None, spec.size_bits) if outermost else (spec.size_bits, None)
+    return Memory(name=spec.memory, size_bits=size, total_bits=total, partitions=partitions, **fields)
 
 
 def build_array(spec: ArraySpec) -> Array:

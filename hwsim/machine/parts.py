@@ -44,6 +44,8 @@ class Memory:
     write_bandwidth_bits_per_cycle: float | None = None
     shared_port: bool = False  # reads and writes share read_bandwidth_bits_per_cycle
     double_buffered: bool = True
+    total_bits: int | None = None  # of the outermost memory: what the whole network must fit in; None: unlimited
+    stores: tuple[Operand, ...] = OPERANDS  # of the outermost memory: whole tensors that may live here between layers
     area_mm2: float = 0.0  # per instance
     leakage_mw: float = 0.0  # per instance
     source: str = ""

@@ -65,9 +65,10 @@ def memory_contradictions(document: Document, where: KeyPath, memory: MemorySpec
         complain("bypass", f"expected operands out of keeps {memory.keeps}, got {memory.bypass}")
     if memory.size_bits is None and where != ("hierarchy", 0):
         complain("size_bits", "expected a whole number: only the outermost memory may be unlimited")
-    if memory.size_bits is not None and where == ("hierarchy", 0):
-        message = f"expected unlimited, got {memory.size_bits}: the outermost memory comes first and holds everything"
-        complain("size_bits", message)
+    if memory.stores is not None and where != ("hierarchy", 0):
+        complain("stores", "expected no such key: it is the outermost memory's")
+    if memory.stores is not None and "weight" not in memory.stores:
+        complain("stores", f"expected weight among them, got {memory.stores}: weights have no other home")
     parts = {} if memory.partitions is None else memory.partitions.model_dump(exclude_none=True)
     if memory.partitions is not None and set(parts) != set(memory.keeps):
         complain("partitions", f"expected one capacity for each of keeps {memory.keeps}, got {sorted(parts)}")

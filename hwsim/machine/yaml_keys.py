@@ -73,7 +73,9 @@ class MemorySpec(Part):
     """One memory level; sizes, energies and bandwidths of ONE instance."""
 
     memory: Name = Field(description="name of the level")
-    size_bits: Capacity = Field(description="capacity usable for tiles; `unlimited` for the outermost memory alone")
+    size_bits: Capacity = Field(
+        description="capacity for tiles; of the outermost memory: for the network, or `unlimited`"
+    )
     keeps: list[Operand] = Field(min_length=1, max_length=3, description="operands it may hold")
     bypass: list[Operand] = Field(default=[], description="operands of `keeps` that a mapping may leave out here")
     partitions: Partitions | None = Field(None, description="separate capacities; without it one shared pool")
@@ -87,6 +89,9 @@ class MemorySpec(Part):
     write_bandwidth_bits_per_cycle: Positive | None = Field(None, description="without it never the bottleneck")
     shared_port: bool = Field(False, description="reads and writes share read_bandwidth_bits_per_cycle")
     double_buffered: bool = Field(True, description="fills overlap compute; otherwise they add to the latency")
+    stores: list[Operand] | None = Field(
+        None, description="outermost memory: operands whose whole tensors may live here; without it all"
+    )
     area_mm2: Positive | None = Field(None, description="mm2; without it estimated from size_bits")
     leakage_mw: Positive | None = Field(None, description="mW; without it estimated from area")
 

@@ -19,6 +19,7 @@ from hwsim.network.layer import Tensor
 from hwsim.network.workload import Workload
 from hwsim.pricing.area import ComponentArea, component_areas, static_power_mw
 from hwsim.pricing.assumptions import assumptions, border_assumptions, gating_assumptions, warnings
+from hwsim.pricing.fit import overflows
 from hwsim.pricing.layer import LayerCost, price, price_fused, price_stage
 from hwsim.pricing.moves import parameter_bits
 from hwsim.pricing.residents import peak_activation_bits, residents
@@ -110,7 +111,10 @@ def price_network(
             *border_assumptions(layers),
             *gating_assumptions(accelerator, shares),
         ),
-        warnings=warnings(stages, accelerator),
+        warnings=(
+            *(f"does not fit: {overflow}" for overflow in overflows(workload, accelerator)),
+            *warnings(stages, accelerator),
+        ),
     )
 
 

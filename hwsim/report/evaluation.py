@@ -16,6 +16,7 @@ from hwsim.machine.parts import Accelerator
 from hwsim.nest.text import load_mappings
 from hwsim.network.bits import assign_bits
 from hwsim.network.workload import Workload
+from hwsim.pricing.fit import require_fit
 from hwsim.pricing.network import price_network
 from hwsim.report.report import Report
 from hwsim.search.network import given_mappings, plan_network, planned
@@ -38,6 +39,7 @@ class Request:
     effort: Effortful = "auto"
     gap: float = 0.0
     time_limit_s: float | None = None
+    allow_overflow: bool = False  # price a network that does not fit a bounded memory, with a warning
     zero_shares: Mapping[str, float] | None = None  # share of zero codes at each layer's input, where measured
 
 
@@ -49,6 +51,8 @@ def evaluate_workload(workload: Workload, accelerator: Accelerator, request: Req
     request = request or Request()
     if request.bits is not None or not workload.quantized:
         workload = assign_bits(workload, request.bits or "W8A8", config=request.config, first_last=request.first_last)
+    if not request.allow_overflow:
+        require_fit(workload, accelerator)
     if request.mapping is not None:
         plan = planned(workload, accelerator, given_mappings(workload, accelerator, load_mappings(request.mapping)))
     else:

@@ -205,10 +205,16 @@ MISTAKES = [
     ("partition missing", "weight: 16_384, ", "", r"partitions: expected one capacity for each of keeps"),
     ("inner memory unlimited", "65_536", "unlimited", r"size_bits: expected a whole number: only the outermost memory"),
     (
-        "outermost limited",
-        "size_bits: unlimited",
-        "size_bits: 4_096",
-        r":6: hierarchy\[0\].size_bits: expected unlimited",
+        "stores inside",
+        "    packing: floor\n",
+        "    packing: floor\n    stores: [weight]\n",
+        r"hierarchy\[1\].stores: expected no such key",
+    ),
+    (
+        "stores no weights",
+        "size_bits: unlimited,",
+        "size_bits: unlimited, stores: [input],",
+        r"hierarchy\[0\].stores: expected weight among them",
     ),
     (
         "outermost keeps too little",

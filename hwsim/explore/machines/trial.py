@@ -21,6 +21,7 @@ from hwsim.network.bits import assign_bits
 from hwsim.network.saved import load_workload
 from hwsim.network.workload import Workload
 from hwsim.pricing.area import component_areas
+from hwsim.pricing.fit import require_fit
 from hwsim.search.network import Plan, plan_network
 from hwsim.search.objective import Objective
 from hwsim.search.result import Effortful
@@ -72,6 +73,7 @@ def price(space: Space, machine: Accelerator, workload: Workload) -> tuple[dict[
     objective, effort = cast(Objective, space.mapping), cast(Effortful, space.effort)
     if isinstance(space.bits, str):
         network = assign_bits(workload, space.bits)
+        require_fit(network, machine)
         return totals(plan_network(network, machine, objective, effort=effort, gap=space.gap)), {}
     minimised, budgets, measured = solved_for(space.bits, machine.clock_mhz)
     losses = measured.for_network(workload) if measured else None
@@ -81,6 +83,7 @@ def price(space: Space, machine: Accelerator, workload: Workload) -> tuple[dict[
     except InfeasibleBudget as problem:
         problem.args = (f"{problem}".replace("\n", "; "),)
         raise
+    require_fit(made.at(solution), machine)
     found = totals(plan_network(made.at(solution), machine, objective, effort=effort, gap=space.gap))
     if LOSS in solution.values:
         found[LOSS] = solution.values[LOSS]
