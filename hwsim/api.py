@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from hwsim.command_line import EFFORTS, OBJECTIVES, load_machine, load_model
+from hwsim.command_line import EFFORTS, load_machine, load_model
 from hwsim.errors import RequestError
 from hwsim.explore.bits.budgets import NAMES, parse_budgets
 from hwsim.explore.bits.choices import Freedom, parse_limit, parse_widths
@@ -25,7 +25,7 @@ from hwsim.network.saved import load_workload
 from hwsim.network.workload import Workload
 from hwsim.report.evaluation import Request, evaluate_workload, load_zero_shares
 from hwsim.report.report import Report
-from hwsim.search.objective import Objective
+from hwsim.search.objective import OBJECTIVES, Objective
 from hwsim.search.result import Effortful
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from hwsim.nest.mapping import Mapping as Nest
 from hwsim.network.saved import load_workload
 from hwsim.network.workload import FORMAT, Workload
 
-OBJECTIVES = ("energy", "latency", "edp")
 EFFORTS = ("auto", "proven", "perfect", "quick")
 PEERS = ("timeloop:", "zigzag:", "scalesim:")  # begin an argument that names other tools' files
 

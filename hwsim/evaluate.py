@@ -13,7 +13,6 @@ from pathlib import Path
 
 from hwsim.command_line import (
     EFFORTS,
-    OBJECTIVES,
     load_machine,
     load_model,
     parse_fraction,
@@ -27,6 +26,7 @@ from hwsim.report.evaluation import Request, evaluate_workload, load_zero_shares
 from hwsim.report.explain import explain, explained_json, explanation_lines, write_explanations
 from hwsim.report.files import write_report
 from hwsim.report.terminal import render
+from hwsim.search.objective import OBJECTIVES
 
 evaluate = evaluate_workload  # the name under which scripts import it from here
 

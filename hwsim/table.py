@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hwsim.command_line import OBJECTIVES, load_machine, load_model, parse_shape
+from hwsim.command_line import load_machine, load_model, parse_shape
 from hwsim.errors import CapabilityError, InfeasibleMapping, SpecError, exit_code_of
 from hwsim.files.atomic import write_atomically
 from hwsim.machine.parts import Accelerator
@@ -28,7 +28,7 @@ from hwsim.pricing.layer import LayerCost, price_fused, price_stage
 from hwsim.pricing.stages import fuse
 from hwsim.report.files import rows_to_csv
 from hwsim.search.network import Plan, plan_network
-from hwsim.search.objective import Objective
+from hwsim.search.objective import OBJECTIVES, Objective
 
 FORMAT = "hwsim-table"
 FORMAT_VERSION = 1

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hwsim.command_line import OBJECTIVES, load_machine, load_model, parse_shape
+from hwsim.command_line import load_machine, load_model, parse_shape
 from hwsim.errors import SpecError, exit_code_of
 from hwsim.explore.bits.bill import BitProblem
 from hwsim.explore.bits.budgets import NAMES, parse_budgets
@@ -33,6 +33,7 @@ from hwsim.explore.machines.trial import network_key
 from hwsim.explore.machines.workers import Cluster, Here, Local, Workers
 from hwsim.files.atomic import write_atomically
 from hwsim.network.workload import Workload
+from hwsim.search.objective import OBJECTIVES
 
 
 def parser() -> argparse.ArgumentParser:

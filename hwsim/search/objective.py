@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsim.errors import SpecError
 from hwsim.pricing.layer import LayerCost
 
 Objective = Literal["energy", "latency", "edp"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+Number = TypeVar("Number", float, NDArray[np.float64])
 
 
-def value_of(cost: LayerCost, objective: Objective) -> float:
-    """What is minimised: pJ, cycles, or pJ * cycles."""
-    energy, cycles = cost.total_energy_pj, float(cost.latency_cycles)
-    return energy if objective == "energy" else cycles if objective == "latency" else energy * cycles
+def objective_value(objective: str, energy_pj: Number, cycles: Number) -> Number:
+    """What is minimised, of numbers or arrays: pJ, cycles, or pJ * cycles. Raises SpecError for another word."""
+    if objective not in OBJECTIVES:
+        raise SpecError(f"objective: expected one of {', '.join(OBJECTIVES)}, got {objective!r}")
+    return energy_pj if objective == "energy" else cycles if objective == "latency" else energy_pj * cycles
 
 
-def rank_of(cost: LayerCost, objective: Objective) -> tuple[float, float, float]:
+def objective_rank(objective: str, energy_pj: Number, cycles: Number) -> tuple[Number, Number, Number]:
     """Order of preference: the objective, ties broken by the others."""
-    energy, cycles = cost.total_energy_pj, float(cost.latency_cycles)
-    return (value_of(cost, objective), cycles, energy) if objective == "energy" else (
-        value_of(cost, objective), energy, cycles
-    )  # fmt: skip
+    value = objective_value(objective, energy_pj, cycles)
+    return (value, cycles, energy_pj) if objective == "energy" else (value, energy_pj, cycles)
+
+
+def value_of(cost: LayerCost, objective: str) -> float:
+    """`objective_value` of a bill."""
+    return objective_value(objective, cost.total_energy_pj, float(cost.latency_cycles))
+
+
+def rank_of(cost: LayerCost, objective: str) -> tuple[float, float, float]:
+    """`objective_rank` of a bill."""
+    return objective_rank(objective, cost.total_energy_pj, float(cost.latency_cycles))

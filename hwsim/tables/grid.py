@@ -53,6 +53,11 @@ class Prices:
     busy: Ints
     waiting: Ints
 
+    def gathered(self, index: tuple[Ints, Ints, Ints]) -> Prices:
+        """The same at some widths: `index` are places of weight, input and output, arrays of one shape."""
+        rows = (slice(None), *index)
+        return Prices(self.accelerator, self.dynamic_pj[rows], self.busy[rows], self.waiting[rows])
+
     def cycles(self, vector: Ints) -> Ints:
         """Latency with a vector unit that is busy for `vector` cycles."""
         return latency(self.accelerator, self.busy, self.waiting, vector)
@@ -143,9 +148,11 @@ class Grid:
         return {(i, j): mac_cost(self.accelerator.mac, self.widths.weight[i], self.widths.input[j]) for i, j in pairs}
 
     @cached_property
-    def requantize_slots(self) -> Ints:
+    def vector_slots(self) -> Ints:
         """[output]: operations of the vector unit for this layer alone."""
         adds = offset_cost(self.layer, self.accelerator.capabilities).extra_adds
+        if self.accelerator.mac.measurements is not None:  # requantization is in the table
+            return np.full(len(self.widths.output), adds, dtype=np.int64)
         return np.array(
             [
                 self.layer.output.elements * requantize_ops(self.accelerator.capabilities, o) + adds
@@ -157,11 +164,8 @@ class Grid:
     @cached_property
     def vector(self) -> Ints:
         """[output]: cycles of the vector unit for this layer alone."""
-        if self.accelerator.mac.measurements is not None:  # requantization is in the table
-            adds = offset_cost(self.layer, self.accelerator.capabilities).extra_adds
-            return np.full(len(self.widths.output), vector_cycles(adds, self.accelerator.vector), dtype=np.int64)
         unit = self.accelerator.vector
-        return np.array([vector_cycles(int(n), unit) for n in self.requantize_slots], dtype=np.int64)
+        return np.array([vector_cycles(int(n), unit) for n in self.vector_slots], dtype=np.int64)
 
     @cached_property
     def fixed_pj(self) -> Floats:

@@ -28,7 +28,7 @@ from hwsim.pricing.mac import refusals
 from hwsim.pricing.unit_prices import unit_prices
 from hwsim.search import cache
 from hwsim.search.layer import search
-from hwsim.search.objective import Objective
+from hwsim.search.objective import Objective, objective_rank, objective_value
 from hwsim.search.result import Effortful
 from hwsim.tables.bounds import SimpleBounds, Solved, price_vector, solved_point, transferred
 from hwsim.tables.grid import Bools, Floats, Grid, Ints, Prices, tile_of
@@ -132,19 +132,7 @@ class LayerTable:
     @cached_property
     def best(self) -> Ints:
         """Place of the best mapping by the objective, ties broken by the others as the search does; -1: none."""
-        energy, cycles = self.all_energies, self.all_cycles.astype(np.float64)
-        cycles = np.where(np.isfinite(energy), cycles, np.inf)
-        ranks = {
-            "energy": (energy, cycles),
-            "latency": (cycles, energy),
-            "edp": (energy * cycles, energy, cycles),
-        }[self.objective]
-        chosen = np.isfinite(energy)
-        none = ~chosen.any(axis=0)
-        for rank in ranks:
-            least = np.where(chosen, rank, np.inf).min(axis=0)
-            chosen &= rank == least
-        return np.where(none, -1, chosen.argmax(axis=0))
+        return best_places(self.all_energies, self.all_cycles, self.objective)
 
     def of_best(self, values: Floats | Ints) -> Any:
         """The best mapping's entries of an array [mapping, weight, input, output]."""
@@ -164,7 +152,7 @@ class LayerTable:
     def value(self) -> Floats:
         """What the objective minimises: pJ, cycles or pJ * cycles; infinite where nothing fits."""
         cycles = np.where(np.isfinite(self.energy_pj), self.cycles, np.inf)
-        return {"energy": self.energy_pj, "latency": cycles, "edp": self.energy_pj * cycles}[self.objective]
+        return objective_value(self.objective, self.energy_pj, cycles)
 
     @cached_property
     def simple(self) -> SimpleBounds:
@@ -199,9 +187,7 @@ class LayerTable:
         """Bound on `value`; the value itself where a search proved it."""
         if self.objective == "energy":
             return self.lower_bound_pj
-        bound = (
-            self.lower_bound_cycles if self.objective == "latency" else self.lower_bound_pj * self.lower_bound_cycles
-        )
+        bound = objective_value(self.objective, self.lower_bound_pj, self.lower_bound_cycles)
         self.raise_equivalent(bound)
         for index, widths in self.widths:  # costs rise with widths: narrower searches bound wider triples
             for s in self.searched:
@@ -428,6 +414,16 @@ class LayerTable:
         except (KeyError, TypeError, IndexError, AttributeError):
             return None
         return cls(layer, accelerator, widths, objective, pool, searched) if len(pool) else None
+
+
+def best_places(energy_pj: Floats, cycles: Ints, objective: Objective) -> Ints:
+    """Place of the best of [mapping, ...] by the objective, ties broken as the search does; -1 where none is finite."""
+    chosen = np.isfinite(energy_pj)
+    none = ~chosen.any(axis=0)
+    for rank in objective_rank(objective, energy_pj, np.where(chosen, cycles, np.inf)):
+        least = np.where(chosen, rank, np.inf).min(axis=0)
+        chosen = chosen & (rank == least)
+    return np.where(none, -1, chosen.argmax(axis=0))
 
 
 class Hunt:

@@ -39,7 +39,7 @@ from hwsim.search.objective import Objective, value_of
 from hwsim.search.result import Certificate, Found
 from hwsim.tables.grid import Bools, Floats, Ints, latency, static_pj
 from hwsim.tables.layer_table import LayerTable
-from hwsim.tables.pool import ALL_BITS, Triple, Widths, anonymous
+from hwsim.tables.pool import ALL_BITS, Triple, Widths, anonymous, at_bits
 from hwsim.tables.residency import Held, Stays, choose
 
 WARM = 64
@@ -383,11 +383,7 @@ class Rows:
     def vector_cycles(self, stage: Stage) -> Ints:
         """Cycles of the vector unit for a layer and the operators fused behind it."""
         layer, table = self.table.effective[stage.layer.name], self.table.tables[stage.layer.name]
-        if table.measured:
-            adds = offset_cost(layer, self.accelerator.capabilities).extra_adds
-            slots = np.full(self.count, adds, dtype=np.int64)
-        else:
-            slots = table.grid.requantize_slots[self.index[:, self.table.column_of[layer.output.name]]]
+        slots = table.grid.vector_slots[self.index[:, self.table.column_of[layer.output.name]]]
         for follower in stage.fused:
             slots = slots + self.each(
                 "slots", follower, lambda layer, _: vector_work(layer, self.accelerator.capabilities).slots
@@ -443,7 +439,7 @@ class Rows:
                 for column in reversed(columns):
                     left, digit = divmod(left, len(self.table.widths))
                     bits |= dict.fromkeys(self.table.columns[column].tensors, self.table.widths[digit])
-                known[value] = function(with_bits(layer, bits), left)
+                known[value] = function(at_bits(layer, bits), left)
             values.append(known[value])
         found = np.array(values, dtype=np.float64)
         if rows is None:
@@ -571,17 +567,3 @@ class Rows:
             if layer.has_macs and layer.weight is not None:
                 found += layer.macs * self.column(layer.weight.name) * self.column(layer.inputs[0].name)
         return found
-
-
-def with_bits(layer: Layer, bits: Mapping[str, int]) -> Layer:
-    """The layer with other bits on the operands that are named."""
-
-    def change(tensor: Tensor) -> Tensor:
-        return dataclasses.replace(tensor, bits=bits.get(tensor.name, tensor.bits))
-
-    return dataclasses.replace(
-        layer,
-        inputs=tuple(change(t) for t in layer.inputs),
-        output=change(layer.output),
-        weight=change(layer.weight) if layer.weight else None,
-    )

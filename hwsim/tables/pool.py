@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from collections.abc import Mapping as Map
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +17,7 @@ from hwsim.nest.count import count_accesses
 from hwsim.nest.counts import Counts
 from hwsim.nest.legal import validate
 from hwsim.nest.mapping import Mapping
-from hwsim.network.layer import Layer
+from hwsim.network.layer import Layer, Tensor
 
 ALL_BITS: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 16)
 Triple = tuple[int, int, int]  # bits of weight, input, output
@@ -49,6 +50,20 @@ class Widths:
     def at(self, index: Sequence[int]) -> Triple:
         """Widths at a place of the grid."""
         return (self.weight[index[0]], self.input[index[1]], self.output[index[2]])
+
+
+def at_bits(layer: Layer, bits: Map[str, int]) -> Layer:
+    """The layer with other bits on the tensors that are named."""
+
+    def change(tensor: Tensor) -> Tensor:
+        return dataclasses.replace(tensor, bits=bits[tensor.name]) if tensor.name in bits else tensor
+
+    return dataclasses.replace(
+        layer,
+        inputs=tuple(change(t) for t in layer.inputs),
+        output=change(layer.output),
+        weight=change(layer.weight) if layer.weight is not None else None,
+    )
 
 
 def at_widths(layer: Layer, weight: int, input_: int, output: int) -> Layer:

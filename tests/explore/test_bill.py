@@ -77,12 +77,11 @@ def test_tables_are_prices_of_the_network(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", ["bit_fusion", pytest.param("unpu", marks=SLOW)])
 def test_with_one_mapping_per_layer_tables_equal_pricing_exactly(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hwsim.explore.bits import bill
     from hwsim.search.network import planned, search_network
     from hwsim.table import priced_alone
 
     machine = load_accelerator(spec)
-    monkeypatch.setattr(bill, "corners", lambda shape: [tuple(n - 1 for n in shape)])
+    monkeypatch.setattr("hwsim.tables.choice_tables.corners", lambda shape: [tuple(n - 1 for n in shape)])
     made = bit_problem(residual(), machine, free_of(machine, 2, 4, 8))
     widest = made.at(made.problem.solution([len(c.widths) - 1 for c in made.problem.choices]))
     found = search_network(widest, machine, "energy")
@@ -100,7 +99,7 @@ def test_with_what_stays_on_chip_given_tables_equal_the_whole_price(spec: str, m
     from hwsim.search.network import planned
 
     machine = load_accelerator(spec)
-    monkeypatch.setattr(bill, "corners", lambda shape: [])
+    monkeypatch.setattr("hwsim.tables.choice_tables.corners", lambda shape: [])
     made = bit_problem(residual(), machine, free_of(machine, 2, 4, 8), on_chip=True)
     plan = bill.widest_plan(made.workload, machine, made.freed, "energy")
     assert plan is not None

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from hwsim.errors import CapabilityError, SpecError
 from hwsim.explore.bits.problem import Choice
 from hwsim.machine.parts import Accelerator
-from hwsim.network.bits import NORMS
 from hwsim.network.bits_file import MAX_BITS
 from hwsim.network.layer import Layer, activation_inputs
 from hwsim.network.sharing import sharing_groups
@@ -24,7 +23,6 @@ from hwsim.network.workload import Workload
 from hwsim.pricing.mac import known_widths
 
 KEPT_BITS = 8
-ALL_WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
 FIRST_LAST = ("free", "8bit")
 # Operators whose inputs a quantized network rounds: those with MACs, and sums and products of activations.
 QUANTIZING = ("conv", "linear", "matmul", "add", "sub", "mul", "concat")
@@ -238,8 +236,3 @@ def spread(freed: Sequence[Freed], sensitivities: Mapping[Site, Mapping[int, flo
         raise SpecError(f"sensitivities: not measured: {', '.join(missing[:3])}{more}: measure these widths, or "
                         "allow fewer")  # fmt: skip
     return found
-
-
-def norm_weights(workload: Workload) -> frozenset[str]:
-    """Parameters of normalisation layers: they keep their bits."""
-    return frozenset(layer.weight.name for layer in workload if layer.weight is not None and layer.op in NORMS)
