@@ -18,17 +18,18 @@ from hwsim.machine.load import load_accelerator
 from hwsim.machine.packing import words
 from hwsim.machine.parts import OPERANDS, Accelerator, Operand
 from hwsim.nest.count import count_accesses
-from hwsim.nest.counts import Conventions, Counts
+from hwsim.nest.counts import Counts
 from hwsim.nest.legal import validate
 from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
 from hwsim.network.layer import Layer, Loops, Tensor
+from hwsim.peers.timeloop.accounting import Rules, accesses
 from hwsim.pricing.layer import price
 from hwsim.search.layer import search
 from hwsim.search.result import Found
 
 SPEC = DATA / "synergy_eyeriss.yaml"
 LIMIT_S = 120.0  # per search; its certificate says where that was too little
-THEIRS = Conventions(drain_reads=False, broadcast_partials=True)
+RULES = Rules(fresh_fills=True)
 HOLDS: dict[str, tuple[str, tuple[Operand, ...]]] = {
     "DRAM": ("dram", OPERANDS),
     "shared_glb": ("shared_glb", ("input", "output")),
@@ -112,36 +113,11 @@ class Entry:
 
 
 def entries(layer: Layer, mapping: Mapping) -> list[Entry]:
-    """Our exact counts, told in their conventions."""
-    accelerator = machine()
-    counts = count_accesses(layer, mapping, accelerator, THEIRS)
-    drained = count_accesses(layer, mapping, accelerator, dataclasses.replace(THEIRS, drain_reads=True))
-    tiles: dict[tuple[str, Operand], int] = {(tile.memory, tile.operand): tile.elements for tile in counts.tiles}
-    returned = {
-        "psum_spad": sum(d.down for d in counts.deliveries if d.operand == "output"),
-        "shared_glb": counts.reads("dram", "output"),
-        "dram": 0,
-    }
-    found: list[Entry] = []
-    for (level, operand), tile in tiles.items():
-        reads, writes = counts.reads(level, operand), counts.writes(level, operand)
-        if operand == "output":
-            entered = drained.reads(level, operand) - reads  # what leaves had entered, fresh or not
-            found.append(Entry(level, operand, reads, writes - returned[level], entered, tile))
-        else:
-            if (level, operand) == ("shared_glb", "input"):
-                reads = counts.writes("ifmap_spad", "input") // sharing_elements(mapping)
-            found.append(Entry(level, operand, reads, 0, writes, tile))
-    return found
-
-
-def sharing_elements(mapping: Mapping) -> int:
-    """PEs whose input tiles are identical: those unrolled over output channels. Overlapping tiles share nothing."""
-    shared = 1
-    for node in mapping.loops:
-        if isinstance(node, Spatial) and node.dim == "K":
-            shared *= node.factor
-    return shared
+    """Our counts, told in their conventions: Timeloop's (`hwsim.peers.timeloop.accounting`), fresh sums as fills."""
+    return [
+        Entry(a.memory, a.operand, a.reads, a.updates, a.fills, a.tile)
+        for a in accesses(layer, mapping, machine(), RULES)
+    ]
 
 
 def their_energy_pj(layer: Layer, found: list[Entry]) -> dict[str, float]:

@@ -79,6 +79,8 @@ def read_energies(entry: Item, prices: Prices, report: TranslationReport) -> Non
 
 def numbers(item: Item, what: str) -> Iterator[float]:
     """One energy or a list of them."""
+    if item.value == []:
+        raise item.error(f"{what}: an empty list of energies")
     for one in item.value if isinstance(item.value, list) else [item]:
         yield one.number(what, 0.0, STRANGE_PJ)
 

@@ -97,7 +97,7 @@ def place_of(chain: Chain, target: str, kind: str) -> Level | None:
 
 def names_of(chain: Chain) -> str:
     """Level names for messages."""
-    return ", ".join(level.name for level in chain.levels)
+    return ", ".join(level.name for level in chain.levels if level.kind != "dummy")
 
 
 def axis_dims(

@@ -155,7 +155,7 @@ def read_store(
         report.taken(item.place, f"{name}.force_double_buffering", "fills overlap compute here anyway")
     for key in ("latency", "mem_type"):
         if key in keys:
-            report.none(item.place, f"{name}.{key}", "not used by ZigZag's cost model, nor here")
+            report.none(item.file, key, "not used by ZigZag's cost model, nor here")
     return Store(
         name,
         item,

@@ -1,0 +1,1 @@
+"""Other tools' descriptions and printed results beside ours: `python -m experiments.peers --data DIR`."""

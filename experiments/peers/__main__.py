@@ -1,0 +1,52 @@
+"""`python -m experiments.peers --data DIR`: results/peers/*.csv, the numbers behind docs/coming_from.md.
+
+DIR holds `peers/` (descriptions of other tools and what these printed) and `onnx/`; default: $HWSIM_DATA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import table
+from experiments.peers import round_trip, scalesim, timeloop, zigzag
+from hwsim.errors import HwsimError
+from hwsim.search.cache import ENVIRONMENT
+
+STUDIES: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
+    "timeloop": timeloop.rows,
+    "zigzag": zigzag.rows,
+    "scalesim": scalesim.rows,
+    "scalesim_runs": lambda _: scalesim.printed_rows(),
+    "round_trip": lambda _: round_trip.rows(),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done, 2 bad input."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.peers", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("HWSIM_DATA", "data")))
+    parser.add_argument("--only", nargs="+", choices=list(STUDIES), default=list(STUDIES))
+    parser.add_argument("--out", type=Path, default=Path("results/peers"))
+    options = parser.parse_args(arguments)
+    os.environ[ENVIRONMENT] = ""
+    try:
+        for name in options.only:
+            rows = STUDIES[name](options.data)
+            table.write(options.out / f"{name}.csv", rows)
+            print(f"wrote {options.out / name}.csv: {len(rows)} rows")
+    except HwsimError as problem:
+        print(f"experiments.peers: {problem}", file=sys.stderr)
+        return problem.exit_code
+    except OSError as problem:
+        print(f"experiments.peers: {problem.filename}: {problem.strerror}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

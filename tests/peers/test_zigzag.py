@@ -1,0 +1,120 @@
+"""ZigZag's machines and networks: one of its results to the last term, and least latencies below its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hwsim.machine.parts import OPERANDS, Array, Memory
+from hwsim.nest.count import count_accesses
+from hwsim.nest.legal import validate
+from hwsim.nest.mapping import Hold, Mapping, Spatial, Temporal
+from hwsim.peers.zigzag.read import ZigZag, read_zigzag
+from hwsim.pricing.layer import price
+from hwsim.search.layer import search
+
+GEMM_PJ, GEMM_CYCLES = 511_349.76, 8_191
+FIRST_VISITS = 2 * 16_384  # every sum is read, and written from above, on its first visit there; not here
+
+
+def read(folder: Path, hardware: str, mapping: str, workload: str = "resnet18") -> ZigZag:
+    place = folder / "zigzag"
+    return read_zigzag([
+        place / "hardware" / f"{hardware}.yaml", place / "mapping" / f"{mapping}.yaml",
+        place / "workload" / f"{workload}.yaml",
+    ])  # fmt: skip
+
+
+def test_the_gemm_under_its_own_loops_differs_by_one_named_term(peers_dir: Path) -> None:
+    """It reads and refills a register's sums also on their first visit; everything else is equal."""
+    found = read(peers_dir, "gemm_l1", "gemm_l1", "gemm_layer")
+    machine, network = found.machine(), found.workload
+    assert network is not None
+    (layer,) = network.layers
+    nest = Mapping((
+        Hold("backing_store", OPERANDS), Hold("l1_weight", ("weight",)), Hold("l1_input", ("input",)),
+        Hold("l1_output", ("output",)), Temporal("N", 16), Temporal("C", 16), Temporal("K", 16),
+        Spatial("N", 8, "array_D1_D3", "D1"), Spatial("K", 8, "array_D1_D3", "D3"), Hold("reg_O", ("output",)),
+        Spatial("C", 8, "array_D2", "D2"),
+    ))  # fmt: skip
+    assert validate(nest, layer, machine) == []
+    cost = price(layer, count_accesses(layer, nest, machine), machine)
+    assert cost.total_energy_pj == pytest.approx(GEMM_PJ - FIRST_VISITS * 0.02, abs=0.1)
+    assert cost.latency_cycles == GEMM_CYCLES + 1  # its last index; the sums' port needs two cycles a step in both
+
+
+@pytest.mark.parametrize(("hardware", "mapping", "workload"), [
+    ("gemm_l1", "gemm_l1", "gemm_layer"), ("tpu_like", "tpu_like", "resnet18"),
+    ("edge_tpu_like", "edge_tpu_like", "resnet18"),
+])  # fmt: skip
+def test_the_first_layer_runs_no_slower_than_its_macs_allow(
+    peers_dir: Path, hardware: str, mapping: str, workload: str
+) -> None:
+    found = read(peers_dir, hardware, mapping, workload)
+    machine = found.machine()
+    assert found.workload is not None
+    layer = found.workload.layers[0]
+    best = search(layer, machine, "latency", effort="quick")
+    assert best.cost.latency_cycles >= layer.macs / machine.mac_units
+    assert best.cost.latency_cycles >= best.certificate.lower_bound
+
+
+def test_memories_at_dimensions_that_do_not_nest_are_shared_by_price(peers_dir: Path) -> None:
+    """edge_tpu_like: weights per D1 D2 stand where they belong; sums per D1 D3 D4 get an eighth of the price each."""
+    found = read(peers_dir, "edge_tpu_like", "edge_tpu_like")
+    machine = found.machine()
+    assert [node.name for node in machine.hierarchy if isinstance(node, Array)] == ["array_D1_D2", "array_D3_D4"]
+    names = [node.name for node in machine.hierarchy]
+    assert names.index("array_D1_D2") < names.index("rf_1B") < names.index("array_D3_D4") < names.index("rf_2B")
+    sums = next(memory for memory in machine.memories if memory.name == "rf_2B")
+    assert sums.read_energy_pj == pytest.approx(0.02 / 8)
+    assert [entry.text for entry in found.report.mentions("rf_2B")] == [
+        "serves 8 elements along D2, which stand above another memory: one instance per element at 1/8 of its "
+        "energies, exact while all work"
+    ]
+
+
+def test_a_memory_that_nests_keeps_its_price(peers_dir: Path) -> None:
+    found = read(peers_dir, "gemm_l1", "gemm_l1", "gemm_layer")
+    names = [node.name for node in found.machine().hierarchy]
+    assert names.index("array_D1_D3") < names.index("reg_O") < names.index("array_D2")
+    assert not found.report.mentions("reg_O")
+
+
+def test_prices_are_those_of_the_smallest_access(peers_dir: Path) -> None:
+    machine = read(peers_dir, "tpu_like", "tpu_like").machine()
+    sram = next(memory for memory in machine.memories if memory.name == "sram_2MB")
+    assert (sram.word_bits, sram.read_bandwidth_bits_per_cycle) == (64, 2048)
+    assert sram.read_energy_pj == pytest.approx(416.16 * 64 / 2048)
+
+
+def test_a_key_given_twice_counts_last_and_is_reported(peers_dir: Path) -> None:
+    found = read(peers_dir, "tpu_like", "tpu_like")
+    assert any(entry.subject == "repeated key" and ":67" in entry.place for entry in found.report.entries)
+
+
+def test_in_memory_arrays_say_that_energies_are_ours(peers_dir: Path) -> None:
+    found = read(peers_dir, "aimc", "default_imc")
+    mac = found.machine().mac
+    assert (mac.style, mac.rows, mac.dac_bits, mac.macs_per_cycle) == ("in_memory", 128, 2, 0.25)
+    assert "no counterpart" in found.report.mentions("is_imc")[0].text
+
+
+def test_every_operator_of_the_network_is_there(peers_dir: Path) -> None:
+    found = read(peers_dir, "tpu_like", "tpu_like")
+    assert found.workload is not None
+    ops = [layer.op for layer in found.workload.layers]
+    assert (ops.count("conv"), ops.count("add"), ops.count("max_pool")) == (21, 8, 2)
+    first = found.workload.layers[0]
+    assert (first.stride, first.loops.K, first.loops.C, first.loops.R) == ((2, 2), 64, 3, 7)
+    assert first.bits_key() == (8, 8, 8, 16)
+
+
+def test_every_memory_of_every_machine_is_told(peers_dir: Path) -> None:
+    for path in sorted((peers_dir / "zigzag" / "hardware").glob("*.yaml")):
+        found = read_zigzag([path])
+        told = {node.source for node in found.machine().hierarchy if isinstance(node, Memory)}
+        written = path.read_text().split("operational_array")[0]
+        for name in [line.strip()[:-1] for line in written.splitlines() if line.startswith("  ") and line[2] != " "]:
+            assert f"memory {name}" in told, (path.name, name)
