@@ -340,9 +340,30 @@ def walk_counts(
         instances=tuple((m.name, used_instances(walks, m.name)) for m in accelerator.memories),
         macs=macs,
         steps=len(times),
+        iterations=tuple((dim, len(distinct(nest, dim, times))) for dim in DIMS),
         active_macs=len(busy),
         reduction_adds=sum(walk.adds for walk in walks.values()),
     )
+
+
+def walk_unit_steps(layer: Layer, mapping: Mapping, lanes: tuple[str, ...], products: int) -> int:
+    """Steps of a MAC unit that takes up to `products` iterations of the loops `lanes` at once, seen one by one."""
+    nest = Nest(layer, mapping)
+    others = [place for place, i in enumerate(nest.temporal) if nest.nodes[i].dim not in lanes]  # type: ignore[union-attr]
+    room: dict[Index, int] = defaultdict(int)
+    steps = 0
+    for time in nest.steps():
+        key = tuple(time[place] for place in others)
+        if not room[key]:
+            room[key], steps = products, steps + 1
+        room[key] -= 1
+    return steps
+
+
+def distinct(nest: Nest, dim: str, times: list[Index]) -> set[Index]:
+    """Settings of the temporal loops of a dim in which some MAC unit has work."""
+    mine = [place for place, i in enumerate(nest.temporal) if nest.nodes[i].dim == dim]  # type: ignore[union-attr]
+    return {tuple(time[place] for place in mine) for time in times}
 
 
 def used_instances(walks: dict[Operand, Walk], memory: str) -> int:

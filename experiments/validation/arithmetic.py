@@ -9,8 +9,8 @@ from __future__ import annotations
 import statistics
 
 from experiments.validation.rows import Row, Study, read_table
+from hwsim.machine.mac import mac_cost
 from hwsim.machine.parts import MacMode, MacUnit
-from hwsim.pricing.mac import mac_cost
 
 CLOCK = "5.00"  # ns: 200 MHz, where leakage and timing pressure distort least
 PAIRS = {"8x8": (8, 8), "8x4": (8, 4), "8x2": (8, 2), "4x4": (4, 4), "2x2": (2, 2)}

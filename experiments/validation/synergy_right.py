@@ -65,7 +65,9 @@ def with_scalable_macs(base: Accelerator) -> Accelerator:
     Only energies are read from it here; the study has one MAC per element and cycle at every width.
     """
     mac = base.mac
-    unit = MacUnit("fusion", mac.weight_bits, mac.input_bits, mac.accumulator_bits, mac.energy_pj, brick_bits=2)
+    unit = MacUnit(
+        "fusion", mac.weight_bits, mac.input_bits, mac.accumulator_bits, mac.energy_pj, brick_bits=2, lanes=("C",)
+    )
     return dataclasses.replace(base, mac=unit)
 
 

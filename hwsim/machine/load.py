@@ -30,7 +30,7 @@ from hwsim.machine.parts import (
     Operand,
     VectorUnit,
 )
-from hwsim.machine.yaml_checks import contradictions, measured_contradictions
+from hwsim.machine.yaml_checks import contradictions, lane_problems, measured_contradictions
 from hwsim.machine.yaml_keys import (
     AcceleratorSpec,
     ArraySpec,
@@ -76,6 +76,9 @@ def accelerator_of(document: Document, notes: tuple[str, ...] = ()) -> Accelerat
     if problems:
         raise SpecError(sorted_by_line(problems))
     machine = build(spec, measured_table(document, spec))
+    problems = lane_problems(document, machine)
+    if problems:
+        raise SpecError(sorted_by_line(problems))
     return dataclasses.replace(machine, notes=(*machine.notes, *notes)) if notes else machine
 
 

@@ -117,6 +117,7 @@ class MacUnit:
     energy_pj: float
     macs_per_cycle: float = 1.0
     latches: tuple[Operand, ...] = ()
+    lanes: tuple[str, ...] = ()  # loops whose iterations fill a unit that does several products at once
     modes: tuple[MacMode, ...] = ()  # subword, table: every mode, the native one included
     serial: Serial = "weight"  # bit_serial: which operand comes digit by digit
     digit_bits: int = 1  # bit_serial: bits per digit

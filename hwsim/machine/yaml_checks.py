@@ -7,11 +7,21 @@ that would break "fewer bits never cost more", widths promised but not computabl
 from __future__ import annotations
 
 import difflib
+import math
 
 from hwsim.files.strict_yaml import Document, KeyPath
+from hwsim.machine.mac import lanes_wanted, mac_cost
 from hwsim.machine.measured import Measurements
-from hwsim.machine.parts import OPERANDS
-from hwsim.machine.yaml_keys import AcceleratorSpec, ArraySpec, BitSerialMac, MeasuredMac, MemorySpec, ModesMac
+from hwsim.machine.parts import OPERANDS, Accelerator
+from hwsim.machine.yaml_keys import (
+    AcceleratorSpec,
+    ArraySpec,
+    BitSerialMac,
+    MeasuredMac,
+    MemorySpec,
+    ModesMac,
+    ModeSpec,
+)
 from hwsim.network.layer import MAC_OPS, VECTOR_OPS
 
 REDUCTION_DIMS = ("C", "R", "S")
@@ -156,6 +166,11 @@ def measured_contradictions(document: Document, spec: AcceleratorSpec, table: Me
     return problems
 
 
+def step_cycles(mode: ModeSpec) -> float:
+    """Cycles of a step of all the products that a mode does at once."""
+    return math.ceil(mode.macs_per_cycle) / mode.macs_per_cycle
+
+
 def mode_contradictions(document: Document, mac: ModesMac) -> list[str]:
     """Modes must be ranked alike by energy and by speed, so that one mode is best for every operand pair."""
     problems: list[str] = []
@@ -168,6 +183,13 @@ def mode_contradictions(document: Document, mac: ModesMac) -> list[str]:
                     f"({cheaper.energy_pj:g} pJ at {cheaper.macs_per_cycle:g} per cycle, {dearer.energy_pj:g} pJ at "
                     f"{dearer.macs_per_cycle:g}); leave one out"
                 )
+            elif step_cycles(cheaper) > step_cycles(dearer):
+                problems.append(
+                    f"{document.place(('mac', 'modes', i))}: contradiction: a step of the faster mode is longer "
+                    f"({step_cycles(cheaper):.3g} cycles for {math.ceil(cheaper.macs_per_cycle)} products, "
+                    f"{step_cycles(dearer):.3g} for {math.ceil(dearer.macs_per_cycle)}), so few products would gain "
+                    "from wider operands; round the rates"
+                )
     native = [m for m in mac.modes if (m.weight_bits, m.input_bits) == (mac.weight_bits, mac.input_bits)]
     if not native:
         place = document.place(("mac", "modes"))
@@ -178,6 +200,24 @@ def mode_contradictions(document: Document, mac: ModesMac) -> list[str]:
             f"{native[0].macs_per_cycle:g} MACs per cycle, got {mac.energy_pj:g} and {mac.macs_per_cycle:g}"
         )
     return problems
+
+
+def lane_problems(document: Document, machine: Accelerator) -> list[str]:
+    """Lanes that several products at once need and lack, or that nothing fills."""
+    mac, can = machine.mac, machine.capabilities
+    place = document.place(("mac", "lanes"))
+    if len(set(mac.lanes)) < len(mac.lanes):
+        return [f"{place}: expected each loop once, got {list(mac.lanes)}"]
+    if mac.measurements is not None:
+        return []
+    most = max(
+        (mac_cost(mac, w, x) for w in can.weight_bits for x in can.activation_bits), key=lambda cost: cost.products
+    )
+    if most.products > 1 and not mac.lanes:
+        return [f"{place}: {lanes_wanted(most)}"]
+    if most.products == 1 and mac.lanes:
+        return [f"{place}: expected no such key: at no width does a unit do more than one product at once"]
+    return []
 
 
 def operator_contradictions(document: Document, spec: AcceleratorSpec) -> list[str]:

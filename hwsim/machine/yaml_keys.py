@@ -127,6 +127,9 @@ class MacBase(Part):
     energy_pj: Energy = Field(description="pJ per MAC at native widths, accumulation included")
     macs_per_cycle: Positive = Field(1.0, description="rate at native widths")
     latches: list[Operand] = Field(default=[], description="operands kept in a register at the MAC")
+    lanes: list[Dim] = Field(
+        default=[], description="loops that fill a unit of several products per cycle; required where one has them"
+    )
     area_mm2: Positive | None = Field(None, description="mm2 per unit; without it estimated from widths and style")
     leakage_mw: Positive | None = Field(None, description="mW per unit; without it estimated from area")
 

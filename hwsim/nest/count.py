@@ -6,6 +6,7 @@ above it; when it changes, only points it did not hold are fetched. Conventions 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from hwsim.machine.parts import OPERANDS, Accelerator, Array, Memory
@@ -14,7 +15,7 @@ from hwsim.nest.legal import holds_partials
 from hwsim.nest.mapping import Hold, Mapping, Spatial
 from hwsim.nest.points import tile_elements
 from hwsim.nest.tally import Key, Nest, tally_accesses
-from hwsim.network.layer import Layer
+from hwsim.network.layer import DIMS, Layer
 
 
 def count_accesses(
@@ -34,6 +35,8 @@ def count_accesses(
         Delivery(*key, int(tally.down.get(key, 0)), int(tally.up.get(key, 0)))
         for key in keys([array.name for array in accelerator.arrays])
     ]
+    in_time = [loop for loop in nest.loops if not loop.array]
+    iterations = tuple((dim, nest.visited([loop for loop in in_time if loop.dim == dim])) for dim in DIMS)
     return Counts(
         traffic=tuple(entry for entry in traffic if entry.reads or entry.writes),
         tiles=tuple(held_tiles(layer, mapping, accelerator)),
@@ -41,7 +44,8 @@ def count_accesses(
         arrays=tuple(use_of_array(nest, mapping, accelerator, array) for array in accelerator.arrays),
         instances=tuple((memory.name, used_instances(nest, mapping, memory)) for memory in accelerator.memories),
         macs=layer.loops.macs,
-        steps=nest.visited([loop for loop in nest.loops if not loop.array]),
+        steps=math.prod(n for _, n in iterations),
+        iterations=iterations,
         active_macs=nest.visited([loop for loop in nest.loops if loop.array]),
         reduction_adds=int(tally.reduction_adds),
     )

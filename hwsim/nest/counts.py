@@ -79,6 +79,7 @@ class Counts:
     instances: tuple[tuple[str, int], ...]  # (memory, instances that ever hold anything)
     macs: int
     steps: int  # temporal iterations = compute cycles of the busiest MAC unit at one MAC per cycle
+    iterations: tuple[tuple[str, int], ...]  # of every loop in time; their product is `steps`
     active_macs: int  # MAC units that ever work
     reduction_adds: int  # additions that merge partial sums of different array elements
 

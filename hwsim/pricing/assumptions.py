@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from hwsim.machine.mac import adc_bits, lossless_adc_bits
 from hwsim.machine.parts import Accelerator
 from hwsim.pricing.area import ComponentArea
 from hwsim.pricing.layer import LayerCost
-from hwsim.pricing.mac import adc_bits, lossless_adc_bits
 from hwsim.pricing.moves import MULTIPLIER_BITS, SHIFT_BITS
 from hwsim.pricing.offsets import BIAS_BITS
 from hwsim.pricing.stages import Stage

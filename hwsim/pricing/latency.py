@@ -12,22 +12,25 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
+from hwsim.machine.mac import MacCost
 from hwsim.machine.parts import Accelerator, Array, Memory, Operand, VectorUnit
 from hwsim.nest.counts import Counts, Kind
-from hwsim.pricing.mac import MacCost
+from hwsim.pricing.mac import require_lanes, unit_steps
 from hwsim.pricing.moves import Direction, Moved
 
 Load = dict[tuple[str, Direction], int]  # (memory, direction) -> bits over that port, all instances
 
 
 def compute_cycles(counts: Counts, accelerator: Accelerator, mac: MacCost) -> int:
-    """Temporal steps at the MAC's rate, plus fill and drain of systolic arrays.
+    """Steps of the MAC units, plus fill and drain of systolic arrays.
 
     With R rows and C columns every pass takes R + C - 2 cycles more for the skew, and R more to shift in a stationary
     weight or input: ceil(K/R)*ceil(N/C)*(M + 2R + C - 2) for a weight-stationary array. A double-buffered stationary
     memory hides all but the first.
     """
-    cycles = math.ceil(counts.steps * mac.cycles)
+    require_lanes(mac)
+    dims, iterations = zip(*counts.iterations, strict=True)
+    cycles = math.ceil(unit_steps(dims, iterations, mac) * mac.step_cycles)
     passes = {use.array: use.passes for use in counts.arrays}
     for array in accelerator.arrays:
         if array.systolic:
@@ -35,7 +38,7 @@ def compute_cycles(counts: Counts, accelerator: Accelerator, mac: MacCost) -> in
             rows, columns = (axis.size for axis in array.axes)
             shift_in = rows if below is not None and set(below.keeps) & {"weight", "input"} else 0
             times = 1 if below is None or below.double_buffered else passes.get(array.name, 1)
-            cycles += times * math.ceil((rows + columns - 2 + shift_in) * max(mac.cycles, Fraction(1)))
+            cycles += times * math.ceil((rows + columns - 2 + shift_in) * max(mac.step_cycles, Fraction(1)))
     return cycles
 
 

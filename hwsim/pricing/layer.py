@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from hwsim.machine.mac import MacCost, mac_cost
 from hwsim.machine.measured import Measurements
 from hwsim.machine.parts import Accelerator, Operand
 from hwsim.nest.counts import Counts
@@ -25,7 +26,7 @@ from hwsim.pricing.latency import (
     total_cycles,
     vector_cycles,
 )
-from hwsim.pricing.mac import MacCost, mac_cost, require_capable
+from hwsim.pricing.mac import require_capable
 from hwsim.pricing.moves import (
     Moved,
     hop_bits,

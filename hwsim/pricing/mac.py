@@ -1,155 +1,42 @@
-"""What one multiply-accumulate costs at given operand widths: energy, cycles, area, by the style of the MAC unit.
+"""How a layer fills the MAC units, and what a machine refuses to run.
 
-Pure functions of (MacUnit, weight bits, input bits). Fewer bits never cost more energy nor time, in every style.
-A unit that does n MACs per cycle at narrow widths is credited with n: how well a layer fills it is the array's matter.
-`refusals` says which capability a layer violates; nothing is priced that the machine cannot run.
+A unit that does n products side by side (machine/mac.py) needs n iterations of its `lanes` for them: Bit Fusion's
+authors count ceil(C / (rows * factor)) alike (issue 4 of their repository). `refusals` says which capability a layer
+violates; nothing is priced that the machine cannot run.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Sequence
+from typing import TypeVar
 
-from hwsim.errors import CapabilityError
-from hwsim.machine.parts import Accelerator, MacMode, MacUnit
+from hwsim.errors import CapabilityError, SpecError
+from hwsim.machine.mac import MacCost, lanes_wanted, mac_cost
+from hwsim.machine.parts import Accelerator
+from hwsim.nest.points import Ints
 from hwsim.network.layer import Layer
 
-
-@dataclass(frozen=True)
-class MacCost:
-    """One MAC at given widths. `cycles` is exact; `mode` says in words what the unit does."""
-
-    energy_pj: float
-    cycles: Fraction
-    mode: str
+Count = TypeVar("Count", int, Ints)
 
 
-def mac_cost(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
-    """Energy and cycles of one MAC of `weight_bits` x `input_bits`. Raises CapabilityError beyond the unit's reach."""
-    if weight_bits < 1 or input_bits < 1:
-        raise CapabilityError(f"a MAC needs operands of at least 1 bit, got {weight_bits}x{input_bits}")
-    match mac.style:
-        case "fixed":
-            return fixed(mac, weight_bits, input_bits)
-        case "subword" | "table":
-            return by_modes(mac, weight_bits, input_bits)
-        case "bit_serial":
-            return bit_serial(mac, weight_bits, input_bits)
-        case "fusion":
-            return fusion(mac, weight_bits, input_bits)
-        case "in_memory":
-            return in_memory(mac, weight_bits, input_bits)
-        case "measured":
-            return measured(mac, weight_bits, input_bits)
+def unit_steps(dims: Sequence[str], iterations: Sequence[Count], mac: MacCost) -> Count:
+    """Steps of a unit of several products: other iterations * ceil(iterations of its lanes / products).
 
-
-def native_cycles(mac: MacUnit) -> Fraction:
-    """Cycles of one MAC at native widths, as a fraction that survives decimal notation (0.1 is 1/10)."""
-    return 1 / Fraction(str(mac.macs_per_cycle))
-
-
-def ceil_div(a: int, b: int) -> int:
-    """Smallest integer not below a/b."""
-    return -(-a // b)
-
-
-def fixed(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
-    """Narrow operands are padded: no gain. Wider ones take ceil(w/W)*ceil(a/A) passes of native energy and time."""
-    passes = ceil_div(weight_bits, mac.weight_bits) * ceil_div(input_bits, mac.input_bits)
-    native = f"{mac.weight_bits}x{mac.input_bits}"
-    mode = f"{passes} passes of {native}" if passes > 1 else f"padded to {native}"
-    if (weight_bits, input_bits) == (mac.weight_bits, mac.input_bits):
-        mode = native
-    return MacCost(passes * mac.energy_pj, passes * native_cycles(mac), mode)
-
-
-def by_modes(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
-    """The best mode that holds both operands.
-
-    Modes are ranked alike by energy and by speed (the loader checks it), so "best" is one mode, and a narrower pair
-    can choose among more modes: it never costs more.
+    `iterations` of every loop of `dims` in time, as ints or arrays.
     """
-    fitting = [m for m in mac.modes if m.weight_bits >= weight_bits and m.input_bits >= input_bits]
-    if not fitting:
-        known = ", ".join(f"{m.weight_bits}x{m.input_bits}" for m in mac.modes)
-        raise CapabilityError(
-            f"no mode of the {mac.style} MAC holds {weight_bits}x{input_bits} operands; modes: {known}"
-        )
-    best = min(fitting, key=mode_rank)
-    return MacCost(best.energy_pj, 1 / Fraction(str(best.macs_per_cycle)), f"{best.weight_bits}x{best.input_bits} mode")
+    others, filling = iterations[0] ** 0, iterations[0] ** 0
+    for dim, n in zip(dims, iterations, strict=True):
+        if dim in mac.lanes:
+            filling = filling * n
+        else:
+            others = others * n
+    return others * -(-filling // mac.products)
 
 
-def mode_rank(mode: MacMode) -> tuple[float, float, int, int]:
-    """Cheapest first, then fastest, then narrowest."""
-    return (mode.energy_pj, -mode.macs_per_cycle, mode.weight_bits, mode.input_bits)
-
-
-def bit_serial(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
-    """Cycles and energy by digits of the serial operand(s); the parallel operand is padded to its native width.
-
-    cycles = native * digits/digits_native; energy = native * (share + (1 - share) * digits/digits_native).
-    """
-    digits, native = 1, 1
-    for operand, bits, width in (("weight", weight_bits, mac.weight_bits), ("input", input_bits, mac.input_bits)):
-        if mac.serial in (operand, "both"):
-            digits *= ceil_div(bits, mac.digit_bits)
-            native *= ceil_div(width, mac.digit_bits)
-        elif bits > width:
-            raise CapabilityError(
-                f"the bit-serial MAC takes {operand}s of at most {width} bits in parallel, got {bits}"
-            )
-    ratio = Fraction(digits, native)
-    share = mac.fixed_energy_share
-    energy = mac.energy_pj * (share + (1 - share) * float(ratio))
-    return MacCost(energy, ratio * native_cycles(mac), f"{digits} digit steps")
-
-
-def fusion(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
-    """Bricks that fuse: ceil(w/b)*ceil(a/b) per MAC out of the unit's ceil(W/b)*ceil(A/b).
-
-    Energy is proportional to the bricks used (measured arrays agree: 8x8 to 2x2 is 1/17, bricks say 1/16). The unit
-    does floor(bricks/needed) MACs at once, or takes ceil(needed/bricks) turns.
-    """
-    bricks = ceil_div(mac.weight_bits, mac.brick_bits) * ceil_div(mac.input_bits, mac.brick_bits)
-    needed = ceil_div(weight_bits, mac.brick_bits) * ceil_div(input_bits, mac.brick_bits)
-    at_once = bricks // needed
-    cycles = Fraction(1, at_once) if at_once else Fraction(ceil_div(needed, bricks))
-    return MacCost(mac.energy_pj * needed / bricks, cycles * native_cycles(mac), f"{needed} of {bricks} bricks per MAC")
-
-
-def in_memory(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
-    """Weight slices side by side times input phases; one conversion per column and phase serves `rows` MACs.
-
-    energy = slices*phases * (cell + adc/rows), where `energy_pj` is the native MAC without its conversions.
-    """
-    slices, phases = ceil_div(weight_bits, mac.cell_bits), ceil_div(input_bits, mac.dac_bits)
-    native = ceil_div(mac.weight_bits, mac.cell_bits) * ceil_div(mac.input_bits, mac.dac_bits)
-    cell_pj = mac.energy_pj / native
-    energy = slices * phases * (cell_pj + mac.adc_energy_pj / mac.rows)
-    adc = adc_bits(mac)
-    lossy = f", {adc}-bit converter loses bits" if adc < lossless_adc_bits(mac) else ""
-    cycles = Fraction(slices * phases, native) * native_cycles(mac)
-    return MacCost(energy, cycles, f"{slices} slices x {phases} phases{lossy}")
-
-
-def measured(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
-    """Nothing per MAC: whole layers are measured (layer_cost.py); only widths beyond the table are refused here."""
-    assert mac.measurements is not None
-    pairs = mac.measurements.pairs_for(weight_bits, input_bits)
-    exact = (weight_bits, input_bits) in pairs
-    mode = f"{weight_bits}x{input_bits}" if exact else f"a wider pair than {weight_bits}x{input_bits}"
-    return MacCost(0.0, Fraction(0), f"measured at {mode}")
-
-
-def lossless_adc_bits(mac: MacUnit) -> int:
-    """Bits that tell all sums of a column apart: ceil(log2(rows*(2^cell - 1)*(2^dac - 1) + 1))."""
-    levels = mac.rows * (2**mac.cell_bits - 1) * (2**mac.dac_bits - 1)
-    return max(1, levels.bit_length())
-
-
-def adc_bits(mac: MacUnit) -> int:
-    """The converter's width: as given, else lossless."""
-    return lossless_adc_bits(mac) if mac.adc_bits is None else mac.adc_bits
+def require_lanes(mac: MacCost) -> None:
+    """Raises SpecError where several products side by side have no loops to fill them."""
+    if mac.products > 1 and not mac.lanes:
+        raise SpecError(f"mac.lanes: {lanes_wanted(mac)}")
 
 
 # --- what the machine can run at all ----------------------------------------------------------------------------------

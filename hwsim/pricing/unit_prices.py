@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from hwsim.machine.mac import MacCost, mac_cost
 from hwsim.machine.measured import Measurements
 from hwsim.machine.packing import words_per_operand
 from hwsim.machine.parts import Accelerator, Operand
@@ -18,7 +19,7 @@ from hwsim.network.layer import Layer
 from hwsim.pricing.area import static_power_mw
 from hwsim.pricing.latency import vector_cycles
 from hwsim.pricing.layer import memory_parts, price_measured
-from hwsim.pricing.mac import mac_cost, require_capable
+from hwsim.pricing.mac import require_capable, require_lanes
 from hwsim.pricing.moves import Direction, fixed_moves, hop_bits, operand_bits
 from hwsim.pricing.offsets import offset_cost
 from hwsim.pricing.vector import requantize_ops, vector_work
@@ -40,12 +41,16 @@ class UnitPrices:
     bandwidth: Mapping[tuple[str, Direction], float]  # bits per cycle; shared ports under "read"
     shared_ports: frozenset[str]
     hop_pj: Mapping[tuple[str, Operand, Kind], float]
-    mac_pj: float
-    cycles_per_step: Fraction
+    mac: MacCost
     fixed_pj: float
     fixed_cycles: int  # the vector unit's; a lower bound on latency
     static_pj_per_cycle: float
     element_bits: Mapping[tuple[Operand, Kind], int] = field(default_factory=dict[tuple[Operand, Kind], int])
+
+    @property
+    def mac_pj(self) -> float:
+        """Energy of one MAC."""
+        return self.mac.energy_pj
 
     def dynamic_pj(self, counts: Counts) -> float:
         """Energy without static power: a lower bound of `price`, off by less than one word per entry."""
@@ -93,6 +98,7 @@ def unit_prices(layer: Layer, accelerator: Accelerator, fused: tuple[Layer, ...]
         for (o, k) in bits
     }
     mac = mac_cost(accelerator.mac, layer.weight.bits, layer.inputs[0].bits)
+    require_lanes(mac)
     offset = offset_cost(layer, accelerator.capabilities)
     requantize = layer.output.elements * requantize_ops(accelerator.capabilities, layer.output.bits)
     fixed = (requantize + offset.extra_adds) * accelerator.vector.energy_pj_per_op
@@ -104,8 +110,7 @@ def unit_prices(layer: Layer, accelerator: Accelerator, fused: tuple[Layer, ...]
         bandwidth=bandwidth,
         shared_ports=frozenset(memory.name for memory in accelerator.memories if memory.shared_port),
         hop_pj=hop_pj,
-        mac_pj=mac.energy_pj,
-        cycles_per_step=mac.cycles,
+        mac=mac,
         fixed_pj=fixed,
         fixed_cycles=vector_cycles(slots, accelerator.vector),
         static_pj_per_cycle=static_power_mw(accelerator) / accelerator.clock_mhz * 1e3,
@@ -134,8 +139,7 @@ def measured_prices(
         bandwidth={},
         shared_ports=frozenset(),
         hop_pj={},
-        mac_pj=0.0,
-        cycles_per_step=Fraction(0),
+        mac=MacCost(0.0, Fraction(0), "measured"),
         fixed_pj=cost.total_energy_pj,
         fixed_cycles=cost.latency_cycles,
         static_pj_per_cycle=0.0,

@@ -20,13 +20,14 @@ from typing import Any, Literal
 
 from hwsim.errors import HwsimError
 from hwsim.files.atomic import write_atomically
+from hwsim.machine.mac import mac_cost
 from hwsim.machine.packing import operands_per_word, words_per_operand
 from hwsim.machine.parts import Accelerator, Memory
 from hwsim.nest.legal import validate
 from hwsim.network.layer import Layer, Tensor, activation_inputs
 from hwsim.network.sharing import sharing_groups
 from hwsim.pricing.layer import LayerCost, price_stage
-from hwsim.pricing.mac import mac_cost, refusals
+from hwsim.pricing.mac import refusals
 from hwsim.pricing.moves import operand_bits
 from hwsim.pricing.stages import Stage, effective_layer, fuse
 from hwsim.report.files import rows_to_csv

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsim.machine.mac import MacCost, mac_cost
 from hwsim.machine.packing import held_bits, words
 from hwsim.machine.parts import OPERANDS, Accelerator, Memory, Operand
 from hwsim.nest.counts import Counts, Kind
@@ -24,7 +25,7 @@ from hwsim.network.layer import Layer
 from hwsim.pricing.area import static_power_mw
 from hwsim.pricing.latency import below_systolic, compute_cycles, parent_of, port_loads, vector_cycles
 from hwsim.pricing.layer import GRID, mac_energy, memory_parts, on_grid, price
-from hwsim.pricing.mac import MacCost, mac_cost, refusals
+from hwsim.pricing.mac import refusals
 from hwsim.pricing.moves import Direction, fixed_moves, traffic
 from hwsim.pricing.offsets import offset_cost
 from hwsim.pricing.vector import requantize_ops
@@ -318,12 +319,13 @@ class Grid:
     def compute(self, pool: Pool) -> Ints:
         """Cycles of the MACs, [mapping, weight, input, 1]."""
         found = np.zeros((len(pool), *self.widths.shape[:2], 1), dtype=np.int64)
-        known: dict[Fraction, Ints] = {}
+        known: dict[tuple[Fraction, int], Ints] = {}
         for (i, j), mac in self.macs.items():
-            if mac.cycles not in known:
+            pace = mac.cycles, mac.products
+            if pace not in known:
                 cycles = [compute_cycles(counts, self.accelerator, mac) for counts in pool.counts]
-                known[mac.cycles] = np.array(cycles, dtype=np.int64)
-            found[:, i, j, 0] = known[mac.cycles]
+                known[pace] = np.array(cycles, dtype=np.int64)
+            found[:, i, j, 0] = known[pace]
         return found
 
     def loads(self, pool: Pool, moved: Map[Key, tuple[Ints, Ints]], fixed: Load) -> tuple[list[Load], Load]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -381,7 +382,7 @@ class LayerTable:
 
     def pruned(self) -> LayerTable:
         """Only mappings that are best somewhere or that none beats in every count (see `undominated`)."""
-        keep = sorted(set(self.best[self.best >= 0].tolist()) | set(undominated(self.pool)))
+        keep = sorted(set(self.best[self.best >= 0].tolist()) | set(undominated(self.pool, self.accelerator.mac.lanes)))
         return dataclasses.replace(self, pool=self.pool.only(keep))
 
     # --- disk ---------------------------------------------------------------------------------------------------------
@@ -494,7 +495,7 @@ def question(layer: Layer, accelerator: Accelerator) -> tuple[object, ...]:
     unit = unit_prices(layer, accelerator)
     return (
         tuple(unit.traffic_pj.items()), tuple(unit.port_bits.items()), tuple(unit.hop_pj.items()), unit.mac_pj,
-        unit.cycles_per_step, unit.fixed_pj, unit.fixed_cycles,
+        unit.mac.cycles, unit.mac.products, unit.fixed_pj, unit.fixed_cycles,
     )  # fmt: skip
 
 
@@ -513,7 +514,7 @@ def structure(accelerator: Accelerator) -> Accelerator:
     return dataclasses.replace(accelerator, hierarchy=tuple(free))
 
 
-def undominated(pool: Pool) -> list[int]:
+def undominated(pool: Pool, lanes: tuple[str, ...]) -> list[int]:
     """Places of mappings that no other beats: nowhere more traffic, steps or tile, somewhere less.
 
     These alone can be the best under some prices and widths (fewer instances in use also slow a port down).
@@ -521,7 +522,8 @@ def undominated(pool: Pool) -> list[int]:
     keys: dict[object, None] = {}
     rows: list[dict[object, float]] = []
     for counts in pool.counts:
-        row: dict[object, float] = {"steps": counts.steps}
+        filling = math.prod(n for dim, n in counts.iterations if dim in lanes)
+        row: dict[object, float] = {"lanes": filling, "other loops": counts.steps // filling}
         for t in counts.traffic:
             row["reads", t.memory, t.operand, t.kind] = t.reads
             row["writes", t.memory, t.operand, t.kind] = t.writes

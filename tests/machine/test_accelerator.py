@@ -55,6 +55,7 @@ mac:
     - {weight_bits: 8, input_bits: 8, macs_per_cycle: 1, energy_pj: 0.4}
     - {weight_bits: 4, input_bits: 4, macs_per_cycle: 4, energy_pj: 0.1}
   latches: [output]
+  lanes: [C]
   source: here
 vector: {lanes: 4, energy_pj_per_op: 1, lookup_energy_pj: 1, source: here}
 capabilities: {weight_bits: 1..8, activation_bits: [4, 8], output_bits: [4, 8, 32]}
@@ -250,6 +251,25 @@ MISTAKES = [
         r"mac.modes\[1\]: contradiction: of two mod",
     ),
     (
+        "rates of which wide operands gain",
+        "macs_per_cycle: 4, energy",
+        "macs_per_cycle: 1.2, energy",
+        r"mac.modes\[1\]: contradiction: a step of the faster mode is longer \(1.67 cycles for 2 products, 1 for 1\)",
+    ),
+    (
+        "no lanes",
+        "  lanes: [C]\n",
+        "",
+        r"mac.lanes: missing key: a unit does 4 products at once \(4x4 mode\); name the loops .* e.g. lanes: \[C\]",
+    ),
+    ("lane twice", "lanes: [C]", "lanes: [C, C]", r"mac.lanes: expected each loop once, got \['C', 'C'\]"),
+    (
+        "lanes without use",
+        "macs_per_cycle: 4, energy",
+        "macs_per_cycle: 1, energy",
+        r"mac.lanes: expected no such key: at no width does a unit do more than one product",
+    ),
+    (
         "native mode missing",
         "- {weight_bits: 8, input_bits: 8,",
         "- {weight_bits: 9, input_bits: 8,",
@@ -326,7 +346,7 @@ def test_all_mistakes_are_named_at_once_in_the_files_order(tmp_path: Path) -> No
         ("2", "clock_mhz"),
         ("9", "hierarchy[1].size_bits"),
         ("13", "hierarchy[1].packng"),
-        ("36", "vector.lanes"),
+        ("37", "vector.lanes"),
     ]
 
 

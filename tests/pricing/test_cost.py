@@ -12,20 +12,24 @@ from pathlib import Path
 
 import pytest
 
-from hwsim.errors import CapabilityError, InfeasibleMapping
+from hwsim.errors import CapabilityError, InfeasibleMapping, SpecError
 from hwsim.machine.load import load_accelerator
+from hwsim.machine.mac import mac_cost
 from hwsim.machine.parts import OPERANDS, Accelerator, Array, Axis, MacMode, MacUnit, Memory, Packing
 from hwsim.nest.count import count_accesses
 from hwsim.nest.counts import Counts
 from hwsim.nest.legal import validate
 from hwsim.nest.mapping import Hold, Mapping, Spatial, Temporal
-from hwsim.network.layer import VECTOR_OPS, Layer, Loops, Tensor
+from hwsim.network.layer import DIMS, VECTOR_OPS, Layer, Loops, Tensor
 from hwsim.network.workload import Workload
 from hwsim.pricing.area import area_factor, component_areas, mac_area_mm2, sram_area_mm2, static_power_mw
+from hwsim.pricing.latency import compute_cycles
 from hwsim.pricing.layer import LayerCost, on_grid, price, price_vector
 from hwsim.pricing.network import price_network
 from hwsim.pricing.unit_prices import unit_prices
 from hwsim.pricing.vector import VECTOR_OPS_PER_ELEMENT, vector_work
+from hwsim.search.layer import search
+from tests.oracles import walk_unit_steps
 from tests.strategies import conv, machine, product, triple
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -330,7 +334,8 @@ def random_prices(seed: int) -> tuple[Layer, Counts, Accelerator]:
         else:
             new = dataclasses.replace(node, hop_energy_pj_per_bit=rng.choice((0.0, 0.13)))
         nodes.append(new)
-    mac = dataclasses.replace(rng.choice(MACS), latches=accelerator.mac.latches)
+    lanes = tuple(rng.sample(DIMS, k=rng.randint(1, 3)))
+    mac = dataclasses.replace(rng.choice(MACS), latches=accelerator.mac.latches, lanes=lanes)
     made = dataclasses.replace(accelerator, hierarchy=tuple(nodes), mac=mac, static_power_mw=rng.choice((0.0, 2.0)))
     return layer, count_accesses(layer, mapping, made), made
 
@@ -359,6 +364,33 @@ def test_fewer_bits_never_cost_more_energy_traffic_or_time(seed: int) -> None:
             assert narrow.total_energy_pj <= wide.total_energy_pj
             assert narrow.traffic_bits <= wide.traffic_bits
             assert narrow.latency_cycles <= wide.latency_cycles
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_units_of_several_products_take_the_steps_of_a_walk(seed: int) -> None:
+    layer, accelerator, mapping = triple(seed)
+    rng = random.Random(seed)
+    products, lanes = rng.randint(1, 5), tuple(rng.sample(DIMS, k=rng.randint(1, 4)))
+    mac = dataclasses.replace(accelerator.mac, macs_per_cycle=float(products), lanes=lanes)
+    cost = mac_cost(mac, mac.weight_bits, mac.input_bits)
+    counts = count_accesses(layer, mapping, accelerator)
+    assert compute_cycles(counts, accelerator, cost) == walk_unit_steps(layer, mapping, lanes, products)
+
+
+def test_depthwise_layers_gain_no_time_from_fusion() -> None:
+    """Nine terms fill nine of sixteen rows and leave nothing for further products: pixels x groups at every width."""
+    layer = conv(Loops(G=144, P=56, Q=56, R=3, S=3))
+    machine = load_accelerator("bit_fusion")
+    both = [with_bits(layer, b, b, b) for b in (2, 8)]
+    found = [price(one, search(one, machine, "latency", effort="proven").counts, machine) for one in both]
+    assert {dict(cost.cycles)["compute"] for cost in found} == {144 * 56 * 56 + 16 + 32 - 2 + 16}
+
+
+def test_a_unit_of_several_products_needs_lanes() -> None:
+    layer, accelerator, mapping = triple(0)
+    wide = dataclasses.replace(accelerator, mac=dataclasses.replace(accelerator.mac, macs_per_cycle=4.0))
+    with pytest.raises(SpecError, match=r"mac.lanes: missing key: a unit does 4 products at once .* e.g. lanes: \[C\]"):
+        price(layer, count_accesses(layer, mapping, wide), wide)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -390,7 +422,7 @@ def test_unit_prices_bound_the_price_within_a_word_per_entry(seed: int) -> None:
     assert dynamic <= prices.dynamic_pj(counts) + rounding + grid
     static = cost.energy_pj.get("static", 0.0)
     assert static == pytest.approx(prices.static_pj_per_cycle * cost.latency_cycles, abs=1e-3)
-    assert cost.latency_cycles >= prices.cycles_per_step * counts.steps
+    assert cost.latency_cycles >= prices.mac.cycles * counts.steps
     assert cost.latency_cycles >= prices.fixed_cycles
 
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from hwsim.errors import CapabilityError
 from hwsim.machine.load import load_accelerator, shipped_specs
+from hwsim.machine.mac import adc_bits, lossless_adc_bits, mac_cost
 from hwsim.machine.parts import MacMode, MacUnit
 from hwsim.network.layer import Layer, Loops, Tensor
-from hwsim.pricing.mac import adc_bits, lossless_adc_bits, mac_cost, refusals, require_capable
+from hwsim.pricing.mac import refusals, require_capable
 
 FIXED = MacUnit("fixed", 8, 8, 32, 0.3)
 FUSION = MacUnit("fusion", 8, 8, 32, 1.6)
@@ -123,6 +124,20 @@ def test_bricks_follow_measured_arrays() -> None:
     for widths, femtojoules in measured.items():
         predicted = ratio(FUSION, widths)[0] * measured[8, 8]
         assert predicted == pytest.approx(femtojoules, rel=0.10), widths
+
+
+def test_products_at_once_and_their_step() -> None:
+    """What fits side by side in each style; a step takes as long with one product as with all."""
+    widths = ((8, 8), (4, 8), (4, 4), (2, 2), (16, 16))
+    fused = [mac_cost(FUSION, w, a) for w, a in widths]
+    assert [(cost.products, cost.step_cycles) for cost in fused] == [(1, 1), (2, 1), (4, 1), (16, 1), (1, 4)]
+    assert [mac_cost(TABLE, b, b).products for b in (8, 4, 2)] == [1, 4, 16]
+    assert {mac_cost(SERIAL, b, 16).products for b in (16, 8, 1)} == {1}  # digits take time, not room
+    side_by_side = dataclasses.replace(SERIAL, macs_per_cycle=0.25)
+    assert {mac_cost(side_by_side, b, 16).products for b in (16, 8, 1)} == {4}
+    assert [mac_cost(side_by_side, b, 16).step_cycles for b in (16, 4)] == [16, 4]
+    assert [mac_cost(MEMORY, w, 8).products for w in (8, 4, 3, 2, 1)] == [1, 2, 2, 4, 8]  # columns of 8 slices
+    assert {mac_cost(MEMORY, 8, a).products for a in (8, 1)} == {1}
 
 
 def test_nothing_has_zero_bits() -> None:

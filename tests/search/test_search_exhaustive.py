@@ -8,6 +8,7 @@ the declared space, but are enumerated too: what is found may not be cheaper tha
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import random
@@ -27,6 +28,7 @@ from hwsim.search.proof.certify import certified_search
 from hwsim.search.space.problem import Problem
 
 BITS = 8
+Variant = Callable[[random.Random, Accelerator], Accelerator]  # a machine with keys that some machines have
 
 
 def small_layer(rng: random.Random) -> Layer:
@@ -116,6 +118,20 @@ def small_machine(rng: random.Random) -> Accelerator:
         vector=VectorUnit(lanes=1024, energy_pj_per_op=0.0, lookup_energy_pj=0.0),
         capabilities=Capabilities(everything, everything, everything),
     )
+
+
+def as_it_is(_: random.Random, machine: Accelerator) -> Accelerator:
+    """The machine itself."""
+    return machine
+
+
+def with_lanes(rng: random.Random, machine: Accelerator) -> Accelerator:
+    """The machine with units of several products at once, and power that makes energy a matter of time."""
+    products = rng.choice((2, 3, 4))
+    mac = dataclasses.replace(
+        machine.mac, macs_per_cycle=products / rng.choice((1, 2)), lanes=tuple(rng.sample(DIMS, k=rng.randint(1, 3)))
+    )
+    return dataclasses.replace(machine, mac=mac, static_power_mw=rng.choice((0.0, 0.5)))
 
 
 def unrollings(layer: Layer, array: Array, remainders: bool) -> Iterator[tuple[list[Node], dict[str, int]]]:
@@ -287,9 +303,9 @@ def certified(
     return search.best, proof.lower_bound, proof.finished
 
 
-def compare(seed: int) -> None:
+def compare(seed: int, variant: Variant = as_it_is) -> None:
     rng = random.Random(seed)
-    layer, machine = small_layer(rng), small_machine(rng)
+    layer, machine = small_layer(rng), variant(rng, small_machine(rng))
     wanted = exhaustive(layer, machine)
     for objective, expected in zip(("energy", "latency", "edp"), wanted, strict=True):
         best, bound, finished = certified(layer, machine, objective)
@@ -311,10 +327,10 @@ def test_search_equals_exhaustive_enumeration_on_300_instances(seed: int) -> Non
     compare(seed)
 
 
-def compare_uneven(seed: int) -> int:
+def compare_uneven(seed: int, variant: Variant = as_it_is) -> int:
     """How many objectives left a gap; asserts everything else."""
     rng = random.Random(seed)
-    layer, machine = uneven_layer(rng), small_machine(rng)
+    layer, machine = uneven_layer(rng), variant(rng, small_machine(rng))
     declared = exhaustive(layer, machine, remainders=True)
     everything = exhaustive(layer, machine, remainders=True, everything=True)
     gaps = 0
@@ -331,6 +347,19 @@ def compare_uneven(seed: int) -> int:
 @pytest.mark.parametrize("seed", [0, 1, 2, 3, 12, 29, 34])  # windows on two or three elements in the last ones
 def test_search_equals_enumeration_where_unrollings_do_not_divide(seed: int) -> None:
     assert compare_uneven(seed) == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_search_equals_enumeration_with_several_products_at_once(seed: int) -> None:
+    compare(seed, with_lanes)
+    assert compare_uneven(seed, with_lanes) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 300))
+def test_search_equals_enumeration_with_several_products_at_once_on_400_instances(seed: int) -> None:
+    compare(seed, with_lanes)
+    assert compare_uneven(seed, with_lanes) == 0
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from hwsim.machine.mac import MacCost
 from hwsim.machine.parts import OPERANDS, Accelerator, Array, Axis, Capabilities, MacUnit, Memory, Operand, VectorUnit
 from hwsim.nest.count import count_accesses
 from hwsim.nest.legal import factor_problems, validate
@@ -29,7 +30,16 @@ from hwsim.pricing.offsets import offset_cost
 from hwsim.pricing.unit_prices import unit_prices
 from hwsim.search.proof.certify import certified_search
 from hwsim.search.space.problem import Problem
-from tests.search.test_search_exhaustive import could_be_smaller, keeps_by_remainder, primes, strided
+from tests.oracles import walk_unit_steps
+from tests.search.test_search_exhaustive import (
+    Variant,
+    as_it_is,
+    could_be_smaller,
+    keeps_by_remainder,
+    primes,
+    strided,
+    with_lanes,
+)
 
 BITS = 8
 PRIMES = 3
@@ -226,7 +236,9 @@ class Enumeration:
             if list(factor_problems(mapping, self.layer)):
                 return
             counts = count_accesses(self.layer, mapping, self.machine)
-            cycles, used = counts.steps, {**used, **{k: max(n, used.get(k, 1)) for k, n in counts.instances}}
+            one, mac = self.unit.mac.products == 1, self.unit.mac
+            cycles = math.ceil(counts.steps * mac.cycles) if one else unit_cycles(self.layer, mapping, mac)
+            used = {**used, **{k: max(n, used.get(k, 1)) for k, n in counts.instances}}
             for operand, mine in choices.items():
                 if i < len(mine) and not (
                     self.narrow and keeps_by_remainder(mapping, self.layer, self.machine, operand)
@@ -265,7 +277,7 @@ class Enumeration:
             *(held[m.name] for m in machine.memories[1:]),
         ]
 
-    def combine(self, rows: list[np.ndarray], steps: int, used: dict[str, int]) -> None:
+    def combine(self, rows: list[np.ndarray], compute: int, used: dict[str, int]) -> None:
         """Every combination of the operands' choices, priced."""
         machine, unit = self.machine, self.unit
         total = rows[0][:, None, None] + rows[1][None, :, None] + rows[2][None, None, :]
@@ -276,7 +288,7 @@ class Enumeration:
         if not len(total):
             return
         busy = self.slowest(total[:, 1:first] + self.fixed, used, machine)
-        cycles = np.maximum(np.maximum(busy, math.ceil(steps * unit.cycles_per_step)), unit.fixed_cycles)
+        cycles = np.maximum(np.maximum(busy, compute), unit.fixed_cycles)
         for i in range(len(machine.memories) - 1):
             start = first + i * len(self.ports)
             cycles = cycles + self.slowest(total[:, start : start + len(self.ports)], used, machine)
@@ -296,6 +308,11 @@ class Enumeration:
                 if limit is not None:
                     found = np.maximum(found, np.ceil(load / used.get(memory.name, 1) / limit - 1e-9))
         return found
+
+
+def unit_cycles(layer: Layer, mapping: Mapping, mac: MacCost) -> int:
+    """Cycles of the MAC units, step by step."""
+    return math.ceil(walk_unit_steps(layer, mapping, mac.lanes, mac.products) * mac.step_cycles)
 
 
 def bits_of(mapping: Mapping, layer: Layer, machine: Accelerator, operand: Operand) -> dict[str, int]:
@@ -333,10 +350,10 @@ def with_wide_sums(layer: Layer, machine: Accelerator, bits: int) -> tuple[Layer
     return dataclasses.replace(layer, accumulator_bits=bits), dataclasses.replace(machine, hierarchy=nodes, mac=mac)
 
 
-def compare(seed: int, sum_bits: int = BITS) -> dict[str, float]:
+def compare(seed: int, sum_bits: int = BITS, variant: Variant = as_it_is) -> dict[str, float]:
     """Gaps by objective; asserts that values are optimal wherever the search says so, and bounds never above."""
     rng = random.Random(seed)
-    layer, machine = small_layer(rng), some_machine(rng)
+    layer, machine = small_layer(rng), variant(rng, some_machine(rng))
     if sum_bits != BITS:
         layer, machine = with_wide_sums(layer, machine, sum_bits)
     wanted = Enumeration(layer, machine).best
@@ -375,10 +392,10 @@ def test_tiles_of_finished_outputs_take_their_own_width_on_200_machines(seed: in
     compare(seed, random.Random(seed).choice((16, 24)))
 
 
-def compare_uneven(seed: int) -> dict[str, float]:
+def compare_uneven(seed: int, variant: Variant = as_it_is) -> dict[str, float]:
     """Gaps by objective where unrollings need not divide; asserts that no bound lies above the declared optimum."""
     rng = random.Random(seed)
-    layer, machine = uneven_layer(rng), some_machine(rng)
+    layer, machine = uneven_layer(rng), variant(rng, some_machine(rng))
     declared = Enumeration(layer, machine, remainders=True).best
     everything = Enumeration(layer, machine, remainders=True, narrow=False).best
     gaps: dict[str, float] = {}
@@ -392,6 +409,19 @@ def compare_uneven(seed: int) -> dict[str, float]:
             assert best <= expected * (1 + 1e-6 + slack), f"{best} found, {expected} exists: {text}"
         gaps[objective] = best / bound - 1 if math.isfinite(expected) else 0.0
     return gaps
+
+
+@pytest.mark.parametrize("seed", [7, 10, 21])
+def test_search_and_bounds_hold_with_several_products_at_once(seed: int) -> None:
+    compare(seed, variant=with_lanes)
+    assert all(gap > -1e-6 for gap in compare_uneven(seed, with_lanes).values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1000, 1200))
+def test_search_and_bounds_hold_with_several_products_at_once_on_400_machines(seed: int) -> None:
+    compare(seed, variant=with_lanes)
+    assert all(gap > -1e-6 for gap in compare_uneven(seed, with_lanes).values())
 
 
 @pytest.mark.parametrize("seed", [6, 10, 20, 34])

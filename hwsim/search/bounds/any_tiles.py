@@ -211,16 +211,28 @@ class BoxBound(CrossingBound):
 
     @cached_property
     def least_steps(self) -> Rows:
-        """Steps per box if all MACs of the layer worked in such boxes."""
-        units = math.prod(axis.size for array in self.problem.arrays for axis in array.axes)
-        return np.maximum(self.extents.prod() / np.minimum(self.inside[-1].prod(axis=1), units), 1.0)
+        """Steps per box if all MACs of the layer worked in such boxes.
+
+        A unit does at most as many products in a step as its lanes have iterations beside the narrowest factors.
+        """
+        problem = self.problem
+        units = math.prod(axis.size for array in problem.arrays for axis in array.axes)
+        lanes = [e for e, dim in enumerate(problem.dims) if dim in problem.unit.mac.lanes]
+        filled = np.ceil(problem.extents / self.all - SLACK)[:, lanes].prod(axis=1)
+        at_once = np.minimum(self.inside[-1].prod(axis=1), units) * np.minimum(filled, problem.unit.mac.products)
+        return np.maximum(np.prod(problem.extents, dtype=float) / at_once, 1.0)
 
     @cached_property
-    def whole_steps(self) -> Rows:
-        """Steps per box as the widest unrolling of it."""
-        return np.maximum(
-            np.ceil(self.extents / self.inside[-1] - SLACK).prod(axis=1), np.ceil(self.least_steps - SLACK)
-        )
+    def least_cycles(self) -> Rows:
+        """Cycles of `least_steps`."""
+        return self.least_steps * float(self.problem.unit.mac.step_cycles)
+
+    @cached_property
+    def whole_cycles(self) -> Rows:
+        """Cycles per box as the widest unrolling of it, in whole steps."""
+        widest = np.ceil(self.problem.extents / self.inside[-1] - SLACK).astype(np.int64)
+        steps = np.maximum(self.problem.steps(widest), np.ceil(self.least_steps - SLACK))
+        return steps * float(self.problem.unit.mac.step_cycles)
 
 
 class AnyTiles:
@@ -258,7 +270,7 @@ class AnyTiles:
         Every regime gives a sum that no mapping goes below, as does the time of the fastest unrolling; so does every
         mean of them. The boxes that are least in the best of some means are split until those left are unrollings.
         """
-        problem, rate = self.problem, float(self.problem.unit.cycles_per_step)
+        problem = self.problem
         kinds = tuple(regimes) if time else ()
         constant = energy * (problem.unit.fixed_pj + problem.layer.macs * problem.unit.mac_pj)
         tables = [linear(problem, Prices(COST, energy, time, regime)) for regime in kinds]
@@ -269,7 +281,7 @@ class AnyTiles:
             self.looked_at += len(boxes)
             found = BoxBound(boxes)
             rows = [
-                found.sums(table) + time * (cycles + rate * found.least_steps * (COMPUTE in regime.busy))
+                found.sums(table) + time * (cycles + found.least_cycles * (COMPUTE in regime.busy))
                 for regime, table, cycles in zip(kinds, tables, fixed, strict=True)
             ]
             rows.append(time * self.fewest_cycles + (found.sums(alone) if alone else np.zeros(len(boxes))))
@@ -306,14 +318,13 @@ class AnyTiles:
     def unhurried(self) -> float:
         """Cycles to fill and drain systolic arrays."""
         once = self.timing.compute_cycles(np.array(self.problem.extents)[None, None])
-        return float(once[0]) - math.ceil(self.problem.unit.cycles_per_step)
+        return float(once[0]) - math.ceil(self.problem.unit.mac.step_cycles)
 
     @cached_property
     def fewest_cycles(self) -> float:
         """Cycles of the fastest unrolling, whatever has to be moved: its steps are whole."""
         unit = self.problem.unit
-        steps = float(BoxBound(self.boxes).whole_steps.min())
-        cycles = max(steps * float(unit.cycles_per_step) + self.unhurried, unit.fixed_cycles)
+        cycles = max(float(BoxBound(self.boxes).whole_cycles.min()) + self.unhurried, unit.fixed_cycles)
         return cycles + self.problem.accelerator.layer_overhead_cycles
 
 

@@ -90,6 +90,7 @@ def widest_reuse(problem: Problem, operand: Operand, arrays: range) -> float:
 
 def bound_cycles(problem: Problem) -> int:
     """Cycles that no mapping goes below: all MAC units busy all the time, the vector unit's own time."""
-    unit = problem.unit
-    steps = -(-problem.layer.macs // problem.accelerator.mac_units)
-    return max(math.ceil(steps * unit.cycles_per_step), unit.fixed_cycles)
+    unit, bounds = problem.unit, problem.layer.loops.as_dict()
+    filled = min(math.prod(bounds[dim] for dim in unit.mac.lanes), unit.mac.products)
+    steps = -(-problem.layer.macs // (problem.accelerator.mac_units * filled))
+    return max(math.ceil(steps * unit.mac.step_cycles), unit.fixed_cycles)

@@ -73,7 +73,7 @@ def moved_per_mac(problem: Problem, spatial: NDArray[np.int64]) -> NDArray[np.fl
 def promising(problem: Problem, spatial: NDArray[np.int64], keep: int) -> list[int]:
     """Rows of the unrollings that head one of the rankings."""
     moved = moved_per_mac(problem, spatial)
-    cycles = (-(-np.array(problem.extents) // spatial.prod(axis=1))).prod(axis=1)
+    cycles = problem.steps(-(-np.array(problem.extents) // spatial.prod(axis=1)))
     rankings = [np.lexsort((cycles, np.array(used) @ moved)) for used in ((1, 1, 1), (0, 1, 1), (1, 0, 1), (1, 1, 0))]
     rankings.append(np.lexsort((cycles, np.log(moved + 1e-9).sum(axis=0))))
     rankings.append(np.lexsort((moved.sum(axis=0), cycles)))
@@ -128,14 +128,14 @@ class Solution:
 
 def solve_rows(problem: Problem, spatial: Ints, rows: Sequence[tuple[Row, int]], slide: bool = False) -> list[Solution]:
     """All rows under their shares, in batches of like shape; rows where nothing fits are left out."""
-    extents = np.array([row.extents for row, _ in rows], dtype=np.int64)
-    idle = problem.unit.static_pj_per_cycle * float(problem.unit.cycles_per_step)
+    extents = np.array([row.extents for row, _ in rows], dtype=np.int64).reshape(-1, len(problem.dims))
+    idle = problem.unit.static_pj_per_cycle * problem.mac_cycles(extents)
     found: list[Solution] = []
     for members, shape in clustered(extents, WASTE, MAX_VALUES):
         unrolled = spatial[[rows[i][0].unrolling for i in members]]
         batch = Batch(problem, Lattices(extents[members], shape), unrolled)
         solved = solve(batch, share_limits(problem, [rows[i][1] for i in members]), slide)
-        energies = solved.energies + idle * extents[members].prod(axis=1)
+        energies = solved.energies + idle[members]
         for index, (i, energy) in enumerate(zip(members, energies.tolist(), strict=True)):
             if math.isfinite(energy):
                 found.append(Solution(energy, rows[i][0], solved, index, rows[i][1]))

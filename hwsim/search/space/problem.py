@@ -11,11 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hwsim.machine.parts import OPERANDS, Accelerator, Array, Memory, Operand
 from hwsim.nest.counts import Kind
 from hwsim.nest.legal import accumulates_only
-from hwsim.nest.points import Rank, operand_ranks, relevant_dims, tile_elements
+from hwsim.nest.points import Ints, Rank, operand_ranks, relevant_dims, tile_elements
 from hwsim.network.layer import DIMS, Layer
+from hwsim.pricing.mac import unit_steps
 from hwsim.pricing.moves import Direction
 from hwsim.pricing.unit_prices import UnitPrices, unit_prices
 
@@ -162,6 +166,15 @@ class Problem:
     def unit(self) -> UnitPrices:
         """Prices per count of this layer at its bits."""
         return unit_prices(self.layer, self.accelerator)
+
+    def steps(self, iterations: Ints) -> Ints:
+        """Steps of a MAC unit for iterations of the loops in time, [..., dim]."""
+        return unit_steps(self.dims, list(np.moveaxis(iterations, -1, 0)), self.unit.mac)
+
+    def mac_cycles(self, iterations: Ints) -> NDArray[np.float64]:
+        """Whole cycles of the MAC units for iterations of the loops in time, [..., dim]."""
+        rate = self.unit.mac.step_cycles
+        return (-(-self.steps(iterations) * rate.numerator // rate.denominator)).astype(np.float64)
 
     def access(self, memory: Memory, operand: Operand, kind: Kind, direction: Direction) -> float:
         """pJ per element read from or written to a memory."""

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from hwsim.machine.parts import Memory, Operand
 from hwsim.nest.counts import Counts, Kind
-from hwsim.pricing.latency import below_systolic, port_cycles, port_loads, split_loads, stationary_memory
+from hwsim.pricing.latency import (
+    below_systolic,
+    compute_cycles,
+    port_cycles,
+    port_loads,
+    split_loads,
+    stationary_memory,
+)
 from hwsim.pricing.moves import Direction, fixed_moves, layer_moves
 from hwsim.pricing.offsets import offset_cost
 from hwsim.search.space.problem import Crossing, Problem
@@ -90,7 +97,7 @@ class Timing:
             if any(refill.values()):
                 waits.append((memory, named(max(refill, key=lambda name: refill[name]))))
         cycles = {named(name): n for name, n in port_cycles(overlapped, machine, instances).items()}
-        cycles[COMPUTE] = round(counts.steps * float(problem.unit.cycles_per_step))
+        cycles[COMPUTE] = compute_cycles(counts, machine, problem.unit.mac)
         cycles[VECTOR] = problem.unit.fixed_cycles
         busy = (max(cycles, key=lambda port: cycles[port]),) if machine.overlap else self.resources
         return Regime(busy, tuple(waits))
@@ -99,9 +106,8 @@ class Timing:
         """Cycles of the MACs per unrolling, the least fill and drain of systolic arrays included."""
         problem = self.problem
         machine = problem.accelerator
-        rate = problem.unit.cycles_per_step
-        steps = (-(-np.array(problem.extents) // spatial.prod(axis=1))).prod(axis=1)
-        cycles = (-(-steps * rate.numerator // rate.denominator)).astype(float)
+        rate = problem.unit.mac.step_cycles
+        cycles = problem.mac_cycles(-(-np.array(problem.extents) // spatial.prod(axis=1)))
         for array in machine.arrays:
             if array.systolic:
                 below = stationary_memory(machine, array)

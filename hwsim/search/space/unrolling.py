@@ -126,7 +126,7 @@ def unrollings(
             choices = np.array(found, dtype=np.int64)
             axes.append((index, axis))
             if keep is not None and len(factors) * len(choices) > 4 * keep:
-                factors = fastest(factors, extents, keep // 8)
+                factors = fastest(problem, factors, keep // 8)
             left = np.repeat(factors, len(choices), axis=0)
             right = np.tile(choices, (len(factors), 1))[:, None, :]
             factors = np.concatenate([left, right], axis=1)
@@ -135,7 +135,7 @@ def unrollings(
             without = total // factors[:, -1]
             factors = factors[((without < extents) | (factors[:, -1] == 1)).all(axis=1)]
             if keep is not None:
-                factors = fastest(factors, extents, keep)
+                factors = fastest(problem, factors, keep)
     return Unrollings(tuple(axes), factors)
 
 
@@ -245,9 +245,9 @@ def row_keys(rows: Factors) -> Factors:
     return keys
 
 
-def fastest(factors: Factors, extents: Factors, keep: int) -> Factors:
+def fastest(problem: Problem, factors: Factors, keep: int) -> Factors:
     """The `keep` unrollings of fewest steps."""
     if len(factors) <= keep:
         return factors
-    cycles = (-(-extents // factors.prod(axis=1))).prod(axis=1)
+    cycles = problem.steps(-(-np.array(problem.extents) // factors.prod(axis=1)))
     return factors[np.argsort(cycles, kind="stable")[:keep]]

@@ -1,0 +1,193 @@
+"""What one multiply-accumulate costs at given operand widths: energy, cycles, products at once, by the unit's style.
+
+Pure functions of (MacUnit, weight bits, input bits). Fewer bits never cost more energy nor time, in every style.
+How well a layer fills a unit that does several products at once is told in pricing/mac.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+from hwsim.errors import CapabilityError
+from hwsim.machine.parts import MacMode, MacUnit
+
+
+@dataclass(frozen=True)
+class MacCost:
+    """One MAC at given widths. `cycles` is exact; `mode` says in words what the unit does.
+
+    `products`: MACs that the unit does side by side, each its share of a step, on iterations of the loops `lanes`.
+    """
+
+    energy_pj: float
+    cycles: Fraction  # where all products have work
+    mode: str
+    products: int = 1
+    lanes: tuple[str, ...] = ()
+
+    @property
+    def step_cycles(self) -> Fraction:
+        """Cycles of one step of the unit, however many products have work."""
+        return self.cycles * self.products
+
+
+def mac_cost(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
+    """Energy and cycles of one MAC of `weight_bits` x `input_bits`. Raises CapabilityError beyond the unit's reach."""
+    if weight_bits < 1 or input_bits < 1:
+        raise CapabilityError(f"a MAC needs operands of at least 1 bit, got {weight_bits}x{input_bits}")
+    return dataclasses.replace(by_style(mac, weight_bits, input_bits), lanes=mac.lanes)
+
+
+def lanes_wanted(mac: MacCost) -> str:
+    """What a spec without `lanes` is told."""
+    return (
+        f"missing key: a unit does {mac.products} products at once ({mac.mode}); name the loops whose iterations "
+        "fill them, e.g. lanes: [C]"
+    )
+
+
+def by_style(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
+    """`mac_cost` without the lanes."""
+    match mac.style:
+        case "fixed":
+            return fixed(mac, weight_bits, input_bits)
+        case "subword" | "table":
+            return by_modes(mac, weight_bits, input_bits)
+        case "bit_serial":
+            return bit_serial(mac, weight_bits, input_bits)
+        case "fusion":
+            return fusion(mac, weight_bits, input_bits)
+        case "in_memory":
+            return in_memory(mac, weight_bits, input_bits)
+        case "measured":
+            return measured(mac, weight_bits, input_bits)
+
+
+def native_cycles(mac: MacUnit) -> Fraction:
+    """Cycles of one MAC at native widths, as a fraction that survives decimal notation (0.1 is 1/10)."""
+    return 1 / Fraction(str(mac.macs_per_cycle))
+
+
+def ceil_div(a: int, b: int) -> int:
+    """Smallest integer not below a/b."""
+    return -(-a // b)
+
+
+def native_products(mac: MacUnit) -> int:
+    """MACs side by side at native widths."""
+    return math.ceil(Fraction(str(mac.macs_per_cycle)))
+
+
+def fixed(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
+    """Narrow operands are padded: no gain. Wider ones take ceil(w/W)*ceil(a/A) passes of native energy and time."""
+    passes = ceil_div(weight_bits, mac.weight_bits) * ceil_div(input_bits, mac.input_bits)
+    native = f"{mac.weight_bits}x{mac.input_bits}"
+    mode = f"{passes} passes of {native}" if passes > 1 else f"padded to {native}"
+    if (weight_bits, input_bits) == (mac.weight_bits, mac.input_bits):
+        mode = native
+    return MacCost(passes * mac.energy_pj, passes * native_cycles(mac), mode, native_products(mac))
+
+
+def by_modes(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
+    """The best mode that holds both operands.
+
+    Modes are ranked alike by energy and by speed (the loader checks it), so "best" is one mode, and a narrower pair
+    can choose among more modes: it never costs more.
+    """
+    fitting = [m for m in mac.modes if m.weight_bits >= weight_bits and m.input_bits >= input_bits]
+    if not fitting:
+        known = ", ".join(f"{m.weight_bits}x{m.input_bits}" for m in mac.modes)
+        raise CapabilityError(
+            f"no mode of the {mac.style} MAC holds {weight_bits}x{input_bits} operands; modes: {known}"
+        )
+    best = min(fitting, key=mode_rank)
+    rate = Fraction(str(best.macs_per_cycle))
+    return MacCost(best.energy_pj, 1 / rate, f"{best.weight_bits}x{best.input_bits} mode", math.ceil(rate))
+
+
+def mode_rank(mode: MacMode) -> tuple[float, float, int, int]:
+    """Cheapest first, then fastest, then narrowest."""
+    return (mode.energy_pj, -mode.macs_per_cycle, mode.weight_bits, mode.input_bits)
+
+
+def bit_serial(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
+    """Cycles and energy by digits of the serial operand(s); the parallel operand is padded to its native width.
+
+    cycles = native * digits/digits_native; energy = native * (share + (1 - share) * digits/digits_native). A unit that
+    is faster than one digit per cycle has several serial multipliers side by side, as many at every width.
+    """
+    digits, native = 1, 1
+    for operand, bits, width in (("weight", weight_bits, mac.weight_bits), ("input", input_bits, mac.input_bits)):
+        if mac.serial in (operand, "both"):
+            digits *= ceil_div(bits, mac.digit_bits)
+            native *= ceil_div(width, mac.digit_bits)
+        elif bits > width:
+            raise CapabilityError(
+                f"the bit-serial MAC takes {operand}s of at most {width} bits in parallel, got {bits}"
+            )
+    ratio = Fraction(digits, native)
+    share = mac.fixed_energy_share
+    energy = mac.energy_pj * (share + (1 - share) * float(ratio))
+    products = math.ceil(native * Fraction(str(mac.macs_per_cycle)))
+    return MacCost(energy, ratio * native_cycles(mac), f"{digits} digit steps", products)
+
+
+def fusion(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
+    """Bricks that fuse: ceil(w/b)*ceil(a/b) per MAC out of the unit's ceil(W/b)*ceil(A/b).
+
+    Energy is proportional to the bricks used (measured arrays agree: 8x8 to 2x2 is 1/17, bricks say 1/16). The unit
+    does floor(bricks/needed) MACs at once, or takes ceil(needed/bricks) turns.
+    """
+    bricks = ceil_div(mac.weight_bits, mac.brick_bits) * ceil_div(mac.input_bits, mac.brick_bits)
+    needed = ceil_div(weight_bits, mac.brick_bits) * ceil_div(input_bits, mac.brick_bits)
+    at_once = bricks // needed
+    cycles = Fraction(1, at_once) if at_once else Fraction(ceil_div(needed, bricks))
+    return MacCost(
+        mac.energy_pj * needed / bricks,
+        cycles * native_cycles(mac),
+        f"{needed} of {bricks} bricks per MAC",
+        max(at_once, 1) * native_products(mac),
+    )
+
+
+def in_memory(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
+    """Weight slices side by side times input phases; one conversion per column and phase serves `rows` MACs.
+
+    energy = slices*phases * (cell + adc/rows), where `energy_pj` is the native MAC without its conversions. The columns
+    of a native weight hold floor(native slices / slices) narrower ones side by side; phases take time.
+    """
+    slices, phases = ceil_div(weight_bits, mac.cell_bits), ceil_div(input_bits, mac.dac_bits)
+    native_slices, native_phases = ceil_div(mac.weight_bits, mac.cell_bits), ceil_div(mac.input_bits, mac.dac_bits)
+    native = native_slices * native_phases
+    cell_pj = mac.energy_pj / native
+    energy = slices * phases * (cell_pj + mac.adc_energy_pj / mac.rows)
+    adc = adc_bits(mac)
+    lossy = f", {adc}-bit converter loses bits" if adc < lossless_adc_bits(mac) else ""
+    columns = native_products(mac) * native_slices
+    at_once = columns // slices
+    step = Fraction(phases, native_phases) * native_products(mac) * native_cycles(mac)
+    cycles = step / at_once if at_once else step * ceil_div(slices, columns)
+    return MacCost(energy, cycles, f"{slices} slices x {phases} phases{lossy}", max(at_once, 1))
+
+
+def measured(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
+    """Nothing per MAC: whole layers are measured (layer_cost.py); only widths beyond the table are refused here."""
+    assert mac.measurements is not None
+    pairs = mac.measurements.pairs_for(weight_bits, input_bits)
+    exact = (weight_bits, input_bits) in pairs
+    mode = f"{weight_bits}x{input_bits}" if exact else f"a wider pair than {weight_bits}x{input_bits}"
+    return MacCost(0.0, Fraction(0), f"measured at {mode}")
+
+
+def lossless_adc_bits(mac: MacUnit) -> int:
+    """Bits that tell all sums of a column apart: ceil(log2(rows*(2^cell - 1)*(2^dac - 1) + 1))."""
+    levels = mac.rows * (2**mac.cell_bits - 1) * (2**mac.dac_bits - 1)
+    return max(1, levels.bit_length())
+
+
+def adc_bits(mac: MacUnit) -> int:
+    """The converter's width: as given, else lossless."""
+    return lossless_adc_bits(mac) if mac.adc_bits is None else mac.adc_bits
