@@ -20,7 +20,7 @@ FLOORS = (
     ("pricing",),
     ("search", "integer", "peers"),
     ("tables", "report", "command_line"),
-    ("evaluate", "table", "explore", "verify", "export_c", "export_onnx", "accelerator", "convert"),
+    ("evaluate", "table", "explore", "verify", "export_c", "export_onnx", "accelerator", "convert", "compare"),
     ("api", "__main__"),
 )
 ORDER = tuple(room for floor in FLOORS for room in floor)

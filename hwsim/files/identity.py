@@ -67,7 +67,7 @@ def content_hash(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """What JSON does not know: dataclasses as dictionaries, mappings and sets in order, paths by content."""
+    """What JSON does not know: dataclasses as dictionaries, mappings and sets in order, paths by content, arrays."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -76,4 +76,7 @@ def plain(value: Any) -> Any:
         return sorted(cast(set[Any], value), key=repr)
     if isinstance(value, Path):
         return content_hash(value)
+    as_list = getattr(value, "tolist", None)  # numpy's arrays and numbers have one
+    if callable(as_list):
+        return as_list()
     raise TypeError(f"{type(value).__name__} has no canonical text")

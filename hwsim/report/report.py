@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwsim.errors import RequestError
+from hwsim.files.identity import Identity, identity
 from hwsim.machine.parts import Accelerator
-from hwsim.nest.text import entries
+from hwsim.nest.text import entries, to_lists
 from hwsim.network.layer import Layer
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import LayerCost
@@ -168,10 +169,21 @@ class Report:
         ]
         return [*uncosted, *self.cost.warnings]
 
+    @cached_property
+    def identity(self) -> Identity:
+        """Hashes of everything that the numbers follow from: network and bits, machine, mappings, version."""
+        return identity(
+            workload=self.workload.to_dict(),
+            accelerator=self.accelerator,
+            objective=self.objective,
+            mappings={name: to_lists(found.mapping) for name, found in self.found.items()},
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-ready data; its schema is hwsim/report/report.schema.json."""
         return {
             "schema_version": SCHEMA_VERSION,
+            "identity": self.identity.to_dict(),
             "model": {"name": self.workload.name, "layers": len(self.workload)},
             "accelerator": {
                 "name": self.accelerator.name,

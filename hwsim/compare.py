@@ -1,0 +1,51 @@
+"""`hwsim compare A B ...`: saved reports side by side, with ratios to the first, and what their questions differ in.
+
+`--same` prints only whether they are the same question; the exit code is then 1 where they are not. Exit codes
+otherwise: 0; 2 for a file that is no report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hwsim.console import printable
+from hwsim.errors import exit_code_of
+from hwsim.report.compare import read_report, sameness, table
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parse = argparse.ArgumentParser(prog="hwsim compare", description="Saved reports side by side.")
+    parse.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="report.json, or a folder that has one")
+    parse.add_argument("--same", action="store_true", help="only say whether they answer the same question")
+    return parse
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Parse, read, print. Raises HwsimError where `main` prints it."""
+    options = parser().parse_args(arguments)
+    if len(options.reports) < 2:
+        parser().error("expected at least two reports")
+    reports = [read_report(path) for path in options.reports]
+    if not options.same:
+        rows = table(reports)
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        for name, *cells in rows:
+            padded = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)]
+            print(printable("  ".join([f"{name:<{widths[0]}}", *padded]).rstrip()))
+    for line in sameness(reports):
+        print(printable(line))
+    different = any(reports[0].identity.value != report.identity.value for report in reports[1:])
+    return 1 if options.same and different else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code of the command."""
+    return exit_code_of(lambda: run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
