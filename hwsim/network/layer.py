@@ -66,6 +66,7 @@ class Tensor:
     `origin` says what produced an activation (`image`, `relu`, `silu`, `sigmoid`, `linear`, `softmax`, ...): it
     decides the quantizer's configuration. `offset`: a real-valued beta belongs to it. `scales`: step sizes stored.
     `zero_point`: the code that means 0.0, in files whose offsets are integers (beta = -s * zero_point).
+    `run_time`: step and offset are found anew for every input (dynamic quantization), so no bias can absorb the offset.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Tensor:
     origin: str = ""
     scales: int = 1
     zero_point: int | None = None
+    run_time: bool = False
 
     @property
     def elements(self) -> int:

@@ -56,6 +56,8 @@ def offset_cost(layer: Layer, capabilities: Capabilities) -> OffsetCost:
         return dynamic(layer)
     if not layer.inputs[0].offset:
         return NO_OFFSET
+    if layer.inputs[0].run_time:
+        return at_run_time(layer)
     if not meets_padding(layer):
         return folded(layer, "constant bias absorbs beta: no tap meets padding")
     if layer.padding_policy == "pad_beta":
@@ -162,6 +164,16 @@ def dynamic(layer: Layer) -> OffsetCost:
     bits = sums * BIAS_BITS
     why = "product of two activations: row and column sums at run time"
     return OffsetCost("dynamic", bits, adds + terms * layer.output.elements, bits, bits, why)
+
+
+def at_run_time(layer: Layer) -> OffsetCost:
+    """The input's offset changes with every input: bias_k + beta * s_w_k * sum(w_k) is formed anew each time.
+
+    The sums of the weights are stored, one 32-bit word per output channel; a multiply-add per channel makes the bias.
+    """
+    bits, channels = bias_vector_bits(layer), layer.loops.G * layer.loops.K
+    adds = channels if layer.bias else channels + layer.output.elements
+    return OffsetCost("dynamic", bits, adds, bits, bits, "the offset is found at run time: biases are made anew")
 
 
 def vector_offset(layer: Layer) -> OffsetCost:

@@ -4,6 +4,7 @@
 - Pad, quantizer, Conv: a convolution that pads with the code of a number (`pad_code`, `snap_offset`, `pad_beta`).
 - QuantizeLinear, Clip, DequantizeLinear: codes of fewer bits than their element type; the same for stored weights.
 - Mul(x, Sigmoid(x)): SiLU.
+- Movement of codes, DequantizeLinear: the same movement of the numbers (one spelling for both orders).
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ from numpy.typing import NDArray
 from hwsim.frontends.lowering.ir import Meta
 
 QUANTIZERS = ("Quant", "QuantizeLinear")
+# Operators that move what their first input holds, codes or numbers alike.
+MOVEMENT = frozenset(
+    ("Gather", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Identity", "Expand", "DepthToSpace",
+     "SpaceToDepth", "MaxPool", "Resize", "Upsample", "Tile")
+)  # fmt: skip
 
 
 class Reader(Protocol):
@@ -58,12 +64,14 @@ class Finder:
             self.nodes.append(twin)
         self.producer = {name: node for node in self.nodes for name in node.output}
         self.readers: Counter[str] = Counter(name for node in self.nodes for name in node.input)
-        self.readers.update(entry.name for entry in read.graph.output)
+        self.outputs = {entry.name for entry in read.graph.output}
+        self.readers.update(self.outputs)
         self.found = Patterns()
         self.dropped: set[int] = set()
 
     def find(self) -> Patterns:
         """All of them."""
+        self.numbers_move()
         for node in self.nodes:
             if node.op_type == "Mul":
                 self.silu(node)
@@ -109,6 +117,56 @@ class Finder:
         self.readers[new] += 1
 
     # -- patterns ------------------------------------------------------------------------------------------------------
+
+    def numbers_move(self) -> None:
+        """Put every DequantizeLinear in front of what only moves its codes, as far back as it goes."""
+        waiting = [node for node in self.nodes if node.op_type == "DequantizeLinear"]
+        while waiting:
+            node = waiting.pop()
+            if id(node) in self.dropped:
+                continue
+            mover = self.producer.get(node.input[0])
+            if mover is None or not self.moves_codes(mover) or not self.alone_behind(node):
+                continue
+            self.exchange(mover, node)
+            waiting.append(node)
+
+    def moves_codes(self, node: Any) -> bool:
+        """Whether a node makes nothing but codes of its first input, which are not numbers yet."""
+        source, made = node.input[0], node.output[0]
+        if node.op_type not in MOVEMENT or made in self.read.values or source not in self.read.metas:
+            return False
+        if node.op_type in ("Resize", "Upsample"):
+            return all(item.s == b"nearest" for item in node.attribute if item.name == "mode")
+        return node.op_type != "MaxPool" or len([name for name in node.output if name]) == 1
+
+    def alone_behind(self, node: Any) -> bool:
+        """Whether only this DequantizeLinear reads its codes; equal ones beside it are merged into it."""
+        codes = node.input[0]
+        readers = self.readers_of(codes)
+        if any(reader.op_type != "DequantizeLinear" or reader.input[1:] != node.input[1:] for reader in readers):
+            return False
+        if self.readers[codes] != len(readers) or codes not in self.producer:
+            return False
+        for twin in readers:
+            if twin is not node and twin.output[0] not in self.outputs:
+                for reader in self.readers_of(twin.output[0]):
+                    self.redirect(reader, twin.output[0], node.output[0])
+                self.drop(twin)
+        return self.readers[codes] == 1
+
+    def exchange(self, mover: Any, node: Any) -> None:
+        """mover, node -> node, mover; both keep what they read and make together."""
+        codes, numbers, source = node.input[0], node.output[0], mover.input[0]
+        between = f"{numbers}~numbers"
+        node.input[0], node.output[0] = source, between
+        mover.input[0], mover.output[0] = between, numbers
+        self.read.metas[between] = Meta(self.read.metas[source].shape)
+        self.producer.update({between: node, numbers: mover})
+        self.producer.pop(codes, None)
+        self.readers[between], self.readers[codes] = 1, 0
+        self.nodes.remove(node)
+        self.nodes.insert(self.nodes.index(mover), node)
 
     def silu(self, node: Any) -> None:
         """x * Sigmoid(x) becomes Swish(x)."""

@@ -22,6 +22,13 @@ MEANS = frozenset(("avg_pool", "reduce_mean"))
 BEFORE_ROUNDING = ACTIVATION_FUNCTIONS | MEANS
 # Layers that move or choose values: quantizing before or after them is the same.
 MOVES = frozenset(("max_pool", "pad", "copy", "concat"))
+
+
+def moves(draft: Draft) -> bool:
+    """Whether a layer moves or chooses values; an interpolation that reads one value per output does."""
+    return draft.kind in MOVES or (draft.kind == "upsample" and draft.window == 1)
+
+
 MEANS_NOTE = (
     "an average pool without a quantizer in front sums unrounded values as they leave the layer before; what that "
     "layer stores is charged at the width that others read, or of the pool's own result"
@@ -80,14 +87,17 @@ def decide_storage(drafts: list[Draft]) -> list[str]:
     means = False
     for draft in reversed(drafts):
         settle(draft.out, readers[id(draft.out)])
-        pushed = draft.out.stored if draft.kind in MOVES and draft.out.stored else None
+        pushed = draft.out.stored if moves(draft) and draft.out.stored else None
         if pushed is not None and pushed.module not in draft.out.versions:
             pushed = None  # the codes are those of a later layer: nothing to push through this one
         for position, act in enumerate(draft.inputs):
+            if act.record.index_bits is not None:  # positions are no values
+                readers[id(act.record)].add(act)
+                continue
             if act.version is None and pushed is not None:
                 act.record.versions.setdefault(pushed.module, pushed)
                 act = draft.inputs[position] = dataclasses.replace(act, version=pushed.module)
-            if act.version is None and (draft.kind in BEFORE_ROUNDING or (draft.kind in MOVES and draft.out.stored)):
+            if act.version is None and (draft.kind in BEFORE_ROUNDING or (moves(draft) and draft.out.stored)):
                 readers[id(act.record)].flexible.append((draft, position))
                 means = means or draft.kind in MEANS
             else:
@@ -161,10 +171,12 @@ def redirected(act: Act, made: Mapping[tuple[int, str], Record]) -> Act:
 def pass_codes_on(drafts: list[Draft]) -> None:
     """Moving codes about makes no new ones: outputs without a quantizer take their inputs' codes, if those agree."""
     for draft in drafts:
-        sources = [act.record.stored for act in draft.inputs]
+        looked_up = draft.kind == "embedding"  # the codes of its table
+        sources = [act.record.stored for act in draft.inputs if act.record.index_bits is None]
         if isinstance(draft.weight, Const):
             sources.append(draft.weight.quantization)
-        if draft.out.stored is not None or draft.kind not in MOVES | {"relu"} or not sources:
+        passes = moves(draft) or draft.kind == "relu" or looked_up
+        if draft.out.stored is not None or not passes or not sources:
             continue
         first = sources[0]
         if first is not None and all(other is not None and first.same_codes(other) for other in sources):
@@ -245,15 +257,15 @@ def tensor_of(act: Act) -> Tensor:
     record, codes = act.record, act.record.stored
     shape = tuple(act.shape) or (1,)
     if codes is None:
-        width = FLOAT_BITS if record.index_bits is None else record.index_bits
+        width = record.float_bits if record.index_bits is None else record.index_bits
         return Tensor(record.name, shape, width, signed=record.index_bits is None, origin=record.origin)
     named = (record.name, shape, codes.bits, codes.signed, codes.offset, record.origin, codes.scales)
-    return Tensor(*named, zero_point=codes.zero_point)
+    return Tensor(*named, zero_point=codes.zero_point, run_time=codes.run_time)
 
 
 def weight_tensor(const: Const) -> Tensor:
     """A parameter operand."""
-    codes = const.quantization or Quantization("", FLOAT_BITS, True, False)
+    codes = const.quantization or Quantization("", const.float_bits, True, False)
     shape = tuple(const.shape) or (1,)
     named = (const.name, shape, codes.bits, codes.signed, codes.offset, "weight", codes.scales)
     return Tensor(*named, zero_point=codes.zero_point)

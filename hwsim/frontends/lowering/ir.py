@@ -71,6 +71,7 @@ class Quantization:
     """What a quantizer module says about the codes it makes; `module` is its qualified name.
 
     `zero_point`: the integer that means 0.0, where the offset is snapped to one and there is one for the tensor.
+    `run_time`: scale and offset are found anew for every input (dynamic quantization).
     """
 
     module: str
@@ -80,6 +81,7 @@ class Quantization:
     scales: int = 1
     of_weight: bool = False
     zero_point: int | None = None
+    run_time: bool = False
 
     def same_codes(self, other: Quantization) -> bool:
         """Equal in everything that the codes' storage shows."""
@@ -92,7 +94,9 @@ class OpGraph:
     """A whole network. `inputs`: values the user supplies; `constants`: value -> qualified parameter name.
 
     `quantizers` and `padding_policies` go by module name: what the graph itself does not say about a quantized model.
-    `pad_codes`: the code of 0.0 at a module's input, for modules whose trained offset is known.
+    `pad_codes`: the code of 0.0 at a module's input, for modules whose trained offset is known. `dependent`: values
+    that depend on a network input by the file's own wiring, whatever the translated arguments say. `float_bits`:
+    widths of floating-point types that the file stores in fewer than 32 bits.
     """
 
     name: str
@@ -105,6 +109,8 @@ class OpGraph:
     padding_policies: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: tuple[str, ...] = field(default=())
     pad_codes: Mapping[str, int] = field(default_factory=dict[str, int])
+    dependent: frozenset[str] = frozenset()
+    float_bits: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def uses(self) -> dict[str, int]:
         """How often each value is read; being an output of the network counts as a read."""

@@ -15,10 +15,15 @@ from hwsim.errors import UnsupportedOp, WorkloadError
 from hwsim.frontends.lowering.finish import finish
 from hwsim.frontends.lowering.ir import Arg, Meta, Op, OpGraph, Quantization, Ref
 from hwsim.frontends.lowering.values import Act, Const, Draft, Part, Record, Single, Value
-from hwsim.network.layer import Loops
+from hwsim.network.layer import FLOAT_BITS, Loops
 from hwsim.network.workload import Coverage, FreeOp, Uncosted, Workload
 
 QUANTIZER = "hwsim_quant.quantizer"
+# Operators that read the shape of an activation and none of its values: what they make is known before any input.
+SHAPE_ONLY = frozenset(
+    f"aten.{name}"
+    for name in ("new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like")
+)
 SPLITS = ("split", "split_with_sizes", "chunk", "tensor_split", "unbind", "unsafe_split", "unsafe_chunk")
 
 Handler = Callable[["Lowering", Op], None]
@@ -42,7 +47,7 @@ class Lowering:
         self.notes: dict[str, None] = {}
         self.operators = 0
         for name, parameter in graph.constants.items():
-            self.values[name] = Const(parameter, self.meta(name).shape)
+            self.values[name] = Const(parameter, self.meta(name).shape, float_bits=self.float_bits(name))
         for name in graph.inputs:
             self.values[name] = self.network_input(name)
         self.batch = self.batch_size()
@@ -51,11 +56,16 @@ class Lowering:
         """Shape and type of a value; a value without them (an integer, None) has the shape of a scalar."""
         return self.graph.metas.get(name, Meta(()))
 
+    def float_bits(self, name: str) -> int:
+        """Width of a value that no quantizer covers: the file's own, where it stores small floats."""
+        return self.graph.float_bits.get(self.meta(name).dtype, FLOAT_BITS)
+
     def network_input(self, name: str) -> Act:
         """What the user feeds: four dimensions are an image, integers are indices, anything else plain numbers."""
         meta = self.meta(name)
         origin = "index" if meta.is_index else "image" if len(meta.shape) == 4 else "input"
         record = Record(meta.shape, origin, name, index_bits=32 if meta.is_index else None)
+        record.float_bits = self.float_bits(name)
         return Act(record, meta.shape)
 
     def batch_size(self) -> int:
@@ -141,7 +151,7 @@ class Lowering:
         window: int = 1,
     ) -> Act:
         """A new layer and the activation it makes."""
-        record = Record(shape, origin)
+        record = Record(shape, origin, float_bits=self.float_bits(op.outputs[0]) if op.outputs else FLOAT_BITS)
         label = label or op.op.rpartition(".")[2].strip("_")
         draft = Draft(kind, op, label, inputs, record, weight, loops or Loops(), bias=bias, window=window)
         record.producer = draft
@@ -177,8 +187,10 @@ class Lowering:
         for op in self.graph.ops:
             self.current = op
             if self.is_constant(op):
+                self.refuse_lost_input(op)
                 continue
             self.operators += 1
+            account, reads_input = self.account(), self.reads_activations(op)
             handler = self.handlers.get(op.op) or self.handlers.get(op.op.rstrip("_"))
             try:
                 if handler is not None:
@@ -193,16 +205,47 @@ class Lowering:
                 raise WorkloadError(
                     f"model {self.graph.name}: {op.op} at {place(op)} has operands it cannot have: {problem!r}"
                 ) from problem
+            if reads_input:
+                self.refuse_vanished(op, account)
+
+    def account(self) -> tuple[int, int, int]:
+        """How much is accounted for so far: layers, free operators, operators without a price."""
+        return len(self.drafts), self.free.total(), len(self.uncosted)
+
+    def refuse_lost_input(self, op: Op) -> None:
+        """Invariant of every front end: what depends on an input of the network is never taken for a parameter."""
+        lost = [name for name in op.outputs if name in self.graph.dependent]
+        if lost:
+            raise WorkloadError(
+                f"model {self.graph.name}: {op.op} at {place(op)}: {lost[0]!r} depends on an input of the network, but "
+                "none of the operands that this version read does: a gap of this reader, please report the file"
+            )
+
+    def refuse_vanished(self, op: Op, before: tuple[int, int, int]) -> None:
+        """Invariant of every handler: an operator on activations is a layer, counted as free, or named as uncosted,
+        and makes activations."""
+        made = [self.values.get(name) for name in op.outputs]
+        parameter = op.op not in SHAPE_ONLY and any(isinstance(value, Const) for value in made)
+        waiting = any(isinstance(value, Act) and value.pad is not None for value in made)  # zeros to pad with
+        if parameter or (self.account() == before and not waiting):
+            raise WorkloadError(
+                f"model {self.graph.name}: {op.op} at {place(op)} reads activations, but vanished from the account: a "
+                "gap of its handler, please report the model"
+            )
 
     def is_constant(self, op: Op) -> bool:
         """Whether nothing it reads depends on the input; its outputs become constants."""
-        read = [self.values.get(ref.name) for ref in op.refs()]
-        if any(contains_act(value) for value in read) or op.op == QUANTIZER:
+        if self.reads_activations(op) or op.op == QUANTIZER:
             return False
+        read = [self.values.get(ref.name) for ref in op.refs()]
         consts = [value for value in read if isinstance(value, Const)]
         for name in op.outputs:
             self.values[name] = computed(name, self.meta(name).shape, consts)
         return True
+
+    def reads_activations(self, op: Op) -> bool:
+        """Whether something it reads depends on the input."""
+        return any(contains_act(self.values.get(ref.name)) for ref in op.refs())
 
     def is_bookkeeping(self, op: Op) -> bool:
         """Whether it makes integers out of integers: positions, masks, counts."""
@@ -233,14 +276,15 @@ def computed(name: str, shape: tuple[int, ...], sources: list[Const]) -> Const:
     or rescaled per channel; a part of one, or a mixture, is called after the operator that makes it."""
     coded = [source for source in sources if source.quantization is not None]
     main = coded[0] if len(coded) == 1 else sources[0] if len(sources) == 1 else None
+    width = min((source.float_bits for source in sources), default=FLOAT_BITS)
     if main is None:
-        return Const(name, shape)
+        return Const(name, shape, float_bits=width)
     codes = main.quantization
     if codes is not None and len(sources) > 1:
         steps = max(math.prod(source.shape) for source in sources if source is not main)
         codes = dataclasses.replace(codes, scales=max(codes.scales, steps))
     whole = math.prod(main.shape) == math.prod(shape)
-    return Const(main.name if whole else f"{main.name}:{name}", shape, codes)
+    return Const(main.name if whole else f"{main.name}:{name}", shape, codes, width)
 
 
 def contains_act(value: Value | None) -> bool:
@@ -253,7 +297,7 @@ def contains_act(value: Value | None) -> bool:
 def reshaped(value: Single, shape: tuple[int, ...]) -> Single:
     """The same array under another shape."""
     if isinstance(value, Const):
-        return Const(value.name, shape, value.quantization)
+        return dataclasses.replace(value, shape=shape)
     return value.seen_as(shape)
 
 
@@ -285,7 +329,7 @@ def unpadded(shape: tuple[int, ...], pad: tuple[int, int, int, int]) -> tuple[in
 def quantize(value: Single, quantization: Quantization) -> Single:
     """The value after a quantizer: codes of that quantizer, shape and pending zeros unchanged."""
     if isinstance(value, Const):
-        return Const(value.name, value.shape, quantization)
+        return dataclasses.replace(value, quantization=quantization)
     value.record.versions.setdefault(quantization.module, quantization)
     return dataclasses.replace(value, version=quantization.module)
 

@@ -1,4 +1,4 @@
-"""Handlers of what runs on the MAC array: convolutions, linear layers, products of activations, attention.
+"""Handlers of products on the MAC array: linear layers, products of activations, attention.
 
 Rows of a linear layer's input (tokens, windows) are P, its batch N; a product of activations has batch x heads in G,
 and its second operand takes the place of the weight. Batch norm is here too, because it folds into these.
@@ -6,90 +6,13 @@ and its second operand takes the place of the weight. Batch norm is here too, be
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from hwsim.frontends.lowering.ir import Arg, Op, Ref
 from hwsim.frontends.lowering.lower import Handler, Lowering, Unhandled
-from hwsim.frontends.lowering.values import Act, Const, Draft, Padding, Single
+from hwsim.frontends.lowering.values import Act, Const, Draft, Single
 from hwsim.network.layer import Loops
-
-
-def pair(value: Arg, default: int) -> tuple[int, int]:
-    """An argument for rows and columns: one number means both; a 1-D operator has only columns."""
-    if isinstance(value, int):
-        return value, value
-    if isinstance(value, tuple) and value and all(isinstance(item, int) for item in value):
-        numbers = [item for item in value if isinstance(item, int)]
-        return numbers[0], numbers[-1]
-    return default, default
-
-
-def convolution(walk: Lowering, op: Op) -> None:
-    """conv1d, conv2d and aten.convolution: grouped, depthwise, strided, dilated, any zero padding."""
-    if op.get("transposed") is True:
-        raise Unhandled("transposed")
-    weight, bias = walk.const(op, "weight"), walk.const(op, "bias")
-    found = walk.raw(op.get("input"))
-    if not isinstance(found, Act) or weight is None:
-        raise Unhandled("its input is no activation or its weight no parameter")
-    one_dim = len(weight.shape) == 3
-    if len(weight.shape) not in (3, 4):
-        raise Unhandled(f"{len(weight.shape) - 2} spatial dimensions")
-    source, absorbed = without_padding(walk, found, one_dim)
-    stride, dilation = pair(op.get("stride"), 1), pair(op.get("dilation"), 1)
-    kernel = (1, weight.shape[-1]) if one_dim else (weight.shape[-2], weight.shape[-1])
-    if one_dim:
-        stride, dilation = (1, stride[1]), (1, dilation[1])
-    own = own_padding(op.get("padding"), kernel, dilation, one_dim)
-    out = image_shape(walk.shape(op), one_dim)
-    groups = op.get("groups", 1)
-    groups = groups if isinstance(groups, int) else 1
-    loops = Loops(out[0], groups, weight.shape[0] // groups, weight.shape[1], out[2], out[3], R=kernel[0], S=kernel[1])
-    act = source.seen_as(image_shape(source.shape, one_dim))
-    result = walk.emit("conv", op, [act], out, "linear", weight=weight, loops=loops, bias=bias is not None)
-    draft = producer(result)
-    draft.stride, draft.dilation = stride, dilation
-    draft.padding = (own[0] + absorbed[0], own[1] + absorbed[1], own[2] + absorbed[2], own[3] + absorbed[3])
-    if any(draft.padding):
-        draft.padding_policy = walk.graph.padding_policies.get(op.module, "")
-        draft.pad_code = walk.graph.pad_codes.get(op.module)
-    walk.bind(op, result.seen_as(walk.shape(op)))
-
-
-def without_padding(walk: Lowering, act: Act, one_dim: bool) -> tuple[Act, Padding]:
-    """The activation before its pending zeros, and those zeros for the convolution to take over."""
-    if act.pad is None or (one_dim and any(act.pad[:2])):
-        return walk.settled(act), (0, 0, 0, 0)
-    top, bottom, left, right = act.pad
-    shape = (*act.shape[:-2], act.shape[-2] - top - bottom, act.shape[-1] - left - right)
-    return act.seen_as(shape), act.pad
-
-
-def own_padding(value: Arg, kernel: tuple[int, int], dilation: tuple[int, int], one_dim: bool) -> Padding:
-    """(top, bottom, left, right) of the operator's own `padding`; "same" puts the odd zero after, as torch does."""
-    if isinstance(value, str):
-        if value == "valid":
-            return (0, 0, 0, 0)
-        rows, columns = (d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
-        return (rows // 2, rows - rows // 2, columns // 2, columns - columns // 2)
-    rows, columns = pair(value, 0)
-    return (0, 0, columns, columns) if one_dim else (rows, rows, columns, columns)
-
-
-def image_shape(shape: tuple[int, ...], one_dim: bool) -> tuple[int, ...]:
-    """(N, channels, rows, columns) of a convolution's operand; a 1-D one has one row, an unbatched one N = 1."""
-    spatial = shape[-1:] if one_dim else shape[-2:]
-    front = shape[: -len(spatial)]
-    if not front or len(front) > 2:
-        raise Unhandled(f"an input of shape {shape}")
-    front = front if len(front) == 2 else (1, *front)
-    return (*front, *((1,) if one_dim else ()), *spatial)
-
-
-def producer(act: Act) -> Draft:
-    """The draft that makes an activation just emitted."""
-    assert act.record.producer is not None
-    return act.record.producer
 
 
 def linear(walk: Lowering, op: Op) -> None:
@@ -136,7 +59,7 @@ def transposed(value: Single) -> Single:
         return value
     shape = (*value.shape[:-2], value.shape[-1], value.shape[-2])
     if isinstance(value, Const):
-        return Const(value.name, shape, value.quantization)
+        return dataclasses.replace(value, shape=shape)
     return value.seen_as(shape)
 
 
@@ -164,7 +87,7 @@ def contract(
     rows //= groups
     if isinstance(b, Const):
         n = walk.batch if groups == 1 and rows % walk.batch == 0 else 1
-        weight = Const(b.name, b_shape if groups > 1 else (columns, inner), b.quantization)
+        weight = dataclasses.replace(b, shape=b_shape if groups > 1 else (columns, inner))
         loops = Loops(N=n, G=groups, K=columns, C=inner, P=rows // n)
         return walk.emit("linear", op, [a], shape, "linear", label=label, weight=weight, loops=loops, bias=bias)
     second = b.seen_as(b_shape)
@@ -276,6 +199,8 @@ def foldable(walk: Lowering, ref: Arg) -> list[Draft]:
         return []
     if draft.kind in ("conv", "linear"):
         return [draft]
+    if draft.label == "interleave":  # the phases of a transposed convolution
+        return [part.record.producer for part in draft.inputs if part.record.producer is not None]
     if draft.kind != "concat" or draft.weight is not None or draft.op.get("dim", 0) != 1:
         return []
     parts = [foldable(walk, part) for part in draft.op.refs()]
@@ -283,7 +208,6 @@ def foldable(walk: Lowering, ref: Arg) -> list[Draft]:
 
 
 HANDLERS: dict[str, Handler] = {
-    **dict.fromkeys(("aten.conv1d", "aten.conv2d", "aten.convolution", "aten._convolution"), convolution),
     "aten.linear": linear,
     **dict.fromkeys(("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot"), matmul),
     **dict.fromkeys(("aten.addmm", "aten.baddbmm"), addmm),

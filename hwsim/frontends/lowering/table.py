@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from hwsim.frontends.lowering import mac_handlers, vector_handlers, view_handlers
+from hwsim.frontends.lowering import (
+    convolutions,
+    mac_handlers,
+    movement,
+    recurrent,
+    reductions,
+    vector_handlers,
+    view_handlers,
+)
 from hwsim.frontends.lowering.lower import Handler
 
 HANDLERS: dict[str, Handler] = {
     **view_handlers.HANDLERS,
     **vector_handlers.HANDLERS,
+    **reductions.HANDLERS,
+    **movement.HANDLERS,
     **mac_handlers.HANDLERS,
+    **convolutions.HANDLERS,
+    **recurrent.HANDLERS,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from hwsim.frontends.lowering.ir import Op, Quantization
-from hwsim.network.layer import Loops
+from hwsim.network.layer import FLOAT_BITS, Loops
 
 Padding = tuple[int, int, int, int]  # top, bottom, left, right
 
@@ -25,6 +25,7 @@ class Record:
     producer: Draft | None = None
     versions: dict[str, Quantization] = field(default_factory=dict[str, Quantization])
     stored: Quantization | None = None  # decided at the end
+    float_bits: int = FLOAT_BITS  # what it counts while no quantizer covers it
     parts_apart: bool = False  # its parts are stored each in the codes of their own reader
 
 
@@ -70,6 +71,7 @@ class Const:
     name: str
     shape: tuple[int, ...]
     quantization: Quantization | None = None
+    float_bits: int = FLOAT_BITS
 
 
 Single = Act | Const

@@ -1,0 +1,353 @@
+"""What is known of an ONNX network before any input arrives: element types, shapes, and the numbers of small constants.
+
+Shapes come from the onnx package's own inference, helped over quantizers and contributed operators that it does not
+know; branches with a known condition are taken. Nothing is guessed: a size that stays open is named.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwsim.errors import WorkloadError
+from hwsim.frontends.files.onnx_fold import MAX_KNOWN, Numbers, chosen_branch, evaluate, outer_reads
+from hwsim.frontends.files.onnx_types import CODES, QLINEAR, QUANT_OPS, attributes, numpy_name
+from hwsim.frontends.lowering.ir import Meta
+from hwsim.network.layer import MAX_ELEMENTS
+
+MAX_ROUNDS = 50
+MAX_NODES = 200_000
+Shape = tuple[int, ...]
+Shapes = Shape | Mapping[str, Shape] | None
+RESHAPING = ("Reshape", "Transpose", "Identity", "Cast", "Squeeze", "Unsqueeze", "Flatten")  # keep a parameter's name
+# Contributed operators whose result has the shape of their first operand.
+LIKE_FIRST = frozenset(
+    ("Gelu", "FastGelu", "BiasGelu", "QuickGelu", "SkipLayerNormalization", "SimplifiedLayerNormalization",
+     "SkipSimplifiedLayerNormalization", "EmbedLayerNormalization", "RotaryEmbedding", "QuantizeLinear",
+     "DequantizeLinear")
+)  # fmt: skip
+
+
+class Known:
+    """The graph of a model (local functions written out), and all that is known of its tensors."""
+
+    def __init__(self, path: Path, onnx: Any, model: Any) -> None:
+        self.path, self.onnx = path, onnx
+        if model.functions:
+            from onnx import inliner
+
+            model = inliner.inline_local_functions(model)
+        self.model = model
+        self.graph: Any = model.graph
+        self.types: dict[str, str] = {}  # element type of a tensor as the file has it: int4, float8e4m3fn, float
+        self.metas: dict[str, Meta] = {}
+        self.constants: dict[str, str] = {}
+        self.values: dict[str, Numbers] = {}
+        kinds = (*QUANT_OPS, *QLINEAR)
+        self.rounded = {name for node in self.graph.node if node.op_type in kinds for name in node.output}
+        self.unread = 0
+        if len(self.graph.node) > MAX_NODES:
+            raise WorkloadError(f"{path}: {len(self.graph.node):,} nodes; this version reads up to {MAX_NODES:,}")
+
+    def find(self, shapes: Shapes) -> list[Any]:
+        """Fill in all that is known; the network's inputs. Raises WorkloadError where sizes stay open."""
+        stored = {tensor.name for tensor in self.graph.initializer}
+        stored |= {tensor.values.name for tensor in self.graph.sparse_initializer}
+        inputs = [entry for entry in self.graph.input if entry.name not in stored]
+        if not inputs:
+            raise WorkloadError(f"{self.path}: the network has no input")
+        self.close_sizes(inputs, shapes)
+        for tensor in self.graph.initializer:
+            self.store(tensor)
+        for tensor in self.graph.sparse_initializer:
+            self.constants[tensor.values.name] = tensor.values.name
+            self.metas[tensor.values.name] = Meta(tuple(tensor.dims), self.meta_type(tensor.values.data_type))
+        self.infer()
+        missing = [entry for entry in inputs if entry.name not in self.metas]
+        if missing:
+            raise WorkloadError(f"{self.path}: {self.open_sizes(missing)}")
+        return inputs
+
+    def store(self, tensor: Any) -> None:
+        """An initializer: its shape, its type, and its numbers where they are few and at hand."""
+        dims = tuple(tensor.dims)
+        if any(n < 0 for n in dims) or math.prod(dims) > MAX_ELEMENTS:
+            raise WorkloadError(
+                f"{self.path}: initializer {tensor.name!r} has sizes {dims}; expected 0 to 2^40 elements"
+            )
+        self.constants[tensor.name] = tensor.name
+        self.types[tensor.name] = self.type_name(tensor.data_type)
+        self.metas[tensor.name] = Meta(dims, self.meta_type(tensor.data_type))
+        external = tensor.data_location == self.onnx.TensorProto.EXTERNAL
+        if math.prod(dims) > MAX_KNOWN or (external and not self.beside(tensor)):
+            self.unread += external
+            return
+        self.values[tensor.name] = np.asarray(self.onnx.numpy_helper.to_array(tensor, str(self.path.parent)))
+        self.unread += external and math.prod(dims) > MAX_KNOWN
+
+    def beside(self, tensor: Any) -> bool:
+        """Whether the file with a tensor's numbers lies in the model's folder, and holds them."""
+        where = {item.key: item.value for item in tensor.external_data}
+        name = where.get("location", "")
+        file = self.path.parent / name
+        if not name or Path(name).is_absolute() or ".." in Path(name).parts or file.is_symlink() or not file.is_file():
+            return False
+        try:
+            end = int(where.get("offset", "0")) + int(where.get("length", "0"))
+        except ValueError:
+            return False
+        return 0 <= end <= file.stat().st_size
+
+    # -- sizes of the inputs -------------------------------------------------------------------------------------------
+
+    def close_sizes(self, inputs: list[Any], shapes: Shapes) -> None:
+        """Give inputs the sizes asked for: one shape for the first input, or shapes by an input's or a size's name."""
+        if shapes is None:
+            return
+        named = {inputs[0].name: shapes} if isinstance(shapes, tuple) else dict(shapes)
+        symbols = {d.dim_param for entry in inputs for d in dims_of(entry) if d.dim_param}
+        known = {entry.name: entry for entry in inputs}
+        if "" in named:
+            named.setdefault(inputs[0].name, named.pop(""))
+        chosen: dict[str, int] = {}
+        for name, shape in named.items():
+            if name in known:
+                chosen.update(self.fix(known[name], shape))
+            elif name in symbols and len(shape) == 1:
+                chosen[name] = shape[0]
+            else:
+                raise WorkloadError(
+                    f"{self.path}: --input {name}=...: no input and no size of that name; inputs: "
+                    f"{', '.join(self.describe(entry) for entry in inputs)}"
+                )
+        for entry in inputs:
+            for dim in dims_of(entry):
+                if dim.dim_param in chosen:
+                    dim.dim_value = chosen[dim.dim_param]
+        del self.graph.value_info[:]
+        for output in self.graph.output:
+            output.type.tensor_type.ClearField("shape")
+
+    def fix(self, entry: Any, shape: Shape) -> dict[str, int]:
+        """The sizes of one input; what they say about its symbols. Fixed sizes may not be contradicted."""
+        dims = dims_of(entry)
+        fixed = [d.dim_value for d in dims]
+        if len(dims) != len(shape) or any(old > 0 and old != new for old, new in zip(fixed, shape, strict=True)):
+            raise WorkloadError(f"{self.path}: its input is {self.describe(entry)}, --input says {shape}")
+        symbols = {dim.dim_param: size for dim, size in zip(dims, shape, strict=True) if dim.dim_param}
+        for dim, size in zip(dims, shape, strict=True):
+            dim.dim_value = size
+        return symbols
+
+    def describe(self, entry: Any) -> str:
+        """Sizes of an input as the file gives them; an open one without a name is `?`."""
+        sizes = (str(d.dim_value) if d.dim_value > 0 else d.dim_param or "?" for d in dims_of(entry))
+        return f"{entry.name} ({', '.join(sizes)})"
+
+    def open_sizes(self, entries: list[Any]) -> str:
+        """Why inputs cannot be costed yet, and what to write."""
+        shown = ", ".join(self.describe(entry) for entry in entries)
+        few = "; ".join(f"--input {entry.name}={','.join('N' for _ in dims_of(entry)) or 'N'}" for entry in entries[:3])
+        return f"input {shown} leaves sizes open: give them all with {few} (one --input for each such input)"
+
+    # -- inference -----------------------------------------------------------------------------------------------------
+
+    def infer(self) -> None:
+        """Declare every tensor's shape, with constants folded and branches taken as far as they are known."""
+        twin = self.twin()
+        for _ in range(MAX_ROUNDS):
+            try:
+                shaped = self.onnx.shape_inference.infer_shapes(twin, data_prop=True)
+            except Exception as problem:  # inference raises its own errors for graphs that contradict themselves
+                line = next((part for part in str(problem).splitlines() if part.strip()), type(problem).__name__)
+                raise WorkloadError(f"{self.path}: its shapes contradict each other: {line}") from None
+            for entry in (*shaped.graph.input, *shaped.graph.value_info, *shaped.graph.output):
+                self.declare(entry)
+            progress = self.fold(twin)
+            progress = self.contributed(twin) or progress
+            progress = self.take_branches(twin) or progress
+            if not progress:
+                return
+
+    def twin(self) -> Any:
+        """The model without its large constants, quantizers as casts and operators on codes as plain ones."""
+        twin = type(self.model)()
+        twin.CopyFrom(self.model) if self.light() else self.copy_without_numbers(twin)
+        for node in twin.graph.node:
+            if node.op_type in QUANT_OPS or node.op_type in QLINEAR:
+                kind, positions, _ = QLINEAR.get(node.op_type, ("Identity", (0,), (0, 0)))
+                sources = [node.input[i] for i in (positions or range(2, len(node.input), 3)) if i < len(node.input)]
+                if kind == "Identity":
+                    del node.attribute[:]
+                del node.input[:]
+                node.op_type, node.domain = kind, ""
+                node.input.extend(sources)
+        return twin
+
+    def light(self) -> bool:
+        """Whether copying every number is cheap."""
+        return sum(math.prod(tensor.dims) for tensor in self.graph.initializer) < 2**20
+
+    def copy_without_numbers(self, twin: Any) -> None:
+        """The model with its large initializers declared as inputs: inference needs their shapes only."""
+        kept = ("ir_version", "producer_name")
+        for name in kept:
+            setattr(twin, name, getattr(self.model, name))
+        twin.opset_import.extend(self.model.opset_import)
+        graph = twin.graph
+        graph.name = self.graph.name
+        graph.node.extend(self.graph.node)
+        for field in ("input", "output", "value_info"):
+            getattr(graph, field).extend(getattr(self.graph, field))
+        declared = {entry.name for entry in graph.input}
+        for tensor in self.graph.initializer:
+            if tensor.name in self.values and self.values[tensor.name].size <= 4096:
+                graph.initializer.append(tensor)
+            elif tensor.name not in declared:
+                info = self.onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+                graph.input.append(info)
+
+    def fold(self, twin: Any) -> bool:
+        """Compute what depends on known numbers alone; whether anything is new."""
+        new = False
+        for node in twin.graph.node:
+            if all(name in self.values for name in node.output if name):
+                continue
+            made = self.folded(node)
+            for name, array in zip(node.output, made or (), strict=False):
+                if name:
+                    kept = node.op_type in RESHAPING and node.input[0] in self.constants
+                    self.constants.setdefault(name, self.constants[node.input[0]] if kept else name)
+                    self.remember(twin, name, array)
+                    new = True
+        done = {tensor.name for tensor in twin.graph.initializer}
+        kept = [node for node in twin.graph.node if not all(name in done for name in node.output)]
+        del twin.graph.node[:]
+        twin.graph.node.extend(kept)
+        return new
+
+    def folded(self, node: Any) -> list[Numbers] | None:
+        """The results of a node where they are known; codes are not, because their quantizer must be seen."""
+        if node.output[0] in self.rounded:
+            return None
+        if node.op_type in ("Shape", "Size") and node.input[0] in self.metas:
+            shape = self.metas[node.input[0]].shape
+            if node.op_type == "Size":
+                return [np.asarray(math.prod(shape), np.int64)]
+            options = attributes(node, self.onnx)
+            return [np.asarray(shape[slice(options.get("start", 0), options.get("end"))], np.int64)]
+        if any(name and name not in self.values for name in node.input):
+            return None
+        return evaluate(
+            self.onnx, node, [self.values.get(name) if name else None for name in node.input], self.model.opset_import
+        )
+
+    def remember(self, twin: Any, name: str, array: Numbers) -> None:
+        """A tensor whose numbers are known now."""
+        self.values[name] = array
+        tensor = self.onnx.numpy_helper.from_array(array, name)
+        self.types[name] = self.type_name(tensor.data_type)
+        self.metas[name] = Meta(array.shape, self.meta_type(tensor.data_type))
+        twin.graph.initializer.append(tensor)
+
+    def contributed(self, twin: Any) -> bool:
+        """Shapes of contributed operators that inference does not know, from those of their operands."""
+        new = False
+        for node in twin.graph.node:
+            if node.domain in ("", "ai.onnx") or node.output[0] in self.metas or not node.input:
+                continue
+            shape = self.contributed_shape(node)
+            if shape is not None:
+                kind = self.onnx.TensorProto.FLOAT
+                twin.graph.value_info.append(self.onnx.helper.make_tensor_value_info(node.output[0], kind, shape))
+                self.metas[node.output[0]] = Meta(tuple(shape))
+                new = True
+        return new
+
+    def contributed_shape(self, node: Any) -> Shape | None:
+        """Shape of the first result of a contributed operator; None: not known."""
+        shapes = [self.metas[name].shape if name in self.metas else None for name in node.input]
+        first = shapes[0]
+        if first is None:
+            return None
+        if node.op_type in LIKE_FIRST:
+            return first
+        options = attributes(node, self.onnx)
+        if node.op_type == "MatMulNBits":
+            return (*first[:-1], int(options["N"]))
+        second = shapes[1] if len(shapes) > 1 else None
+        if node.op_type in ("FusedMatMul", "MatMulIntegerToFloat", "DynamicQuantizeMatMul") and second is not None:
+            inner = first if not options.get("transA") else (*first[:-2], first[-1], first[-2])
+            columns = second[-2] if options.get("transB") else second[-1]
+            batch = np.broadcast_shapes(inner[:-2], second[:-2])
+            return (*batch, inner[-2], columns)
+        return None
+
+    def take_branches(self, twin: Any) -> bool:
+        """Write out the branch of every `If` whose condition is known; whether there was one."""
+        found = False
+        for graph in (self.graph, twin.graph):
+            nodes: list[Any] = []
+            for node in graph.node:
+                known = node.op_type == "If" and node.input[0] in self.values
+                if not known:
+                    nodes.append(node)
+                    continue
+                inner, tensors = chosen_branch(self.onnx, node, bool(self.values[node.input[0]].reshape(-1)[0]))
+                nodes.extend(inner)
+                graph.initializer.extend(tensors)
+                for tensor in tensors:
+                    self.store(tensor)
+                found = True
+            if found:
+                copies = [copy_of(node) for node in nodes]
+                del graph.node[:]
+                graph.node.extend(copies)
+        return found
+
+    def declare(self, entry: Any) -> None:
+        """Remember a tensor's type, and its shape if it has one."""
+        tensor = entry.type.tensor_type
+        self.types.setdefault(entry.name, self.type_name(tensor.elem_type))
+        if not tensor.HasField("shape") or any(d.dim_value < 1 for d in tensor.shape.dim):
+            return
+        shape = tuple(int(d.dim_value) for d in tensor.shape.dim)
+        if math.prod(shape) > MAX_ELEMENTS:
+            raise WorkloadError(f"{self.path}: tensor {entry.name!r} of shape {shape} has more than 2^40 elements")
+        self.metas.setdefault(entry.name, Meta(shape, self.meta_type(tensor.elem_type)))
+
+    def type_name(self, number: int) -> str:
+        """An element type as the standard names it, in lower case."""
+        try:
+            return str(self.onnx.TensorProto.DataType.Name(number)).lower()
+        except ValueError:
+            raise WorkloadError(f"{self.path}: element type {number} is not one of the ONNX standard") from None
+
+    def meta_type(self, number: int) -> str:
+        """numpy's name of an element type; codes count as numbers, because a quantizer says what they are."""
+        name = self.type_name(number)
+        return "float32" if name in CODES else numpy_name(name)
+
+    def dependent(self, nodes: Iterable[Any], inputs: Iterable[str]) -> frozenset[str]:
+        """Tensors that depend on an input, by the file's own wiring; sizes and folded constants do not."""
+        found = set(inputs)
+        for node in nodes:
+            if outer_reads(node) & found and node.op_type not in ("Shape", "Size"):
+                found.update(name for name in node.output if name and name not in self.values)
+        return frozenset(found)
+
+
+def dims_of(entry: Any) -> list[Any]:
+    """The sizes of an input, open ones included."""
+    return list(entry.type.tensor_type.shape.dim)
+
+
+def copy_of(node: Any) -> Any:
+    """A node of its own, which outlives the graph it was taken from."""
+    twin = type(node)()
+    twin.CopyFrom(node)
+    return twin

@@ -1,0 +1,442 @@
+"""What each ONNX operator on numbers is in the graph: one handler per operator, in the terms of aten's operators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from hwsim.frontends.files.onnx_code_operators import CODE_HANDLERS, convolve
+from hwsim.frontends.files.onnx_reader import VIEWS, Handler, OnnxReader
+from hwsim.frontends.lowering.ir import Arg, Meta, Op, Ref
+
+UNARY = {
+    "Relu": "relu", "LeakyRelu": "leaky_relu", "Sigmoid": "sigmoid", "HardSigmoid": "hardsigmoid", "Elu": "elu",
+    "HardSwish": "hardswish", "Tanh": "tanh", "Softmax": "softmax", "LogSoftmax": "log_softmax", "Gelu": "gelu",
+    "FastGelu": "gelu", "QuickGelu": "gelu", "Erf": "erf", "Exp": "exp", "Sqrt": "sqrt", "Selu": "selu", "Celu": "celu",
+    "Mish": "mish", "Softplus": "softplus", "Softsign": "softsign", "ThresholdedRelu": "threshold", "Log": "log",
+    "Neg": "neg", "Abs": "abs", "Reciprocal": "reciprocal", "Sin": "sin", "Cos": "cos", "Swish": "silu", "Tan": "tan",
+    "Atan": "atan", "Asin": "asin", "Acos": "acos", "Sinh": "sinh", "Cosh": "cosh", "Asinh": "asinh", "Acosh": "acosh",
+    "Atanh": "atanh", "Floor": "floor", "Ceil": "ceil", "Round": "round", "Sign": "sign", "Not": "logical_not",
+    "IsNaN": "isnan", "IsInf": "isinf", "DepthToSpace": "pixel_shuffle", "SpaceToDepth": "pixel_unshuffle",
+    "Trilu": "tril",
+}  # fmt: skip
+BINARY = {
+    "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "Mod": "remainder", "MatMul": "matmul",
+    "PRelu": "prelu", "Greater": "gt", "Less": "lt", "Equal": "eq", "GreaterOrEqual": "ge", "LessOrEqual": "le",
+    "And": "logical_and", "Or": "logical_or", "Xor": "logical_xor", "BitwiseAnd": "bitwise_and",
+    "BitwiseOr": "bitwise_or", "BitwiseXor": "bitwise_xor",
+}  # fmt: skip
+REDUCTIONS = {
+    "ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "amax", "ReduceMin": "amin", "ReduceProd": "prod",
+    "ReduceL1": "norm", "ReduceL2": "norm", "ReduceSumSquare": "norm", "ReduceLogSum": "logsumexp",
+    "ReduceLogSumExp": "logsumexp", "GlobalAveragePool": "mean", "GlobalMaxPool": "amax", "GlobalLpPool": "norm",
+    "ArgMax": "argmax", "ArgMin": "argmin",
+}  # fmt: skip
+# Movement of elements by positions that the file or the network computes: one copy of what is made.
+MOVEMENT = {
+    "GatherElements": "gather", "GatherND": "index", "ScatterElements": "scatter", "Scatter": "scatter",
+    "ScatterND": "index_put", "Tile": "repeat", "OneHot": "one_hot", "ReverseSequence": "flip",
+}  # fmt: skip
+ATTENTION = ("query", "key", "value", "attn_mask")
+
+
+def unary(read: OnnxReader, node: Any) -> None:
+    """A function of one tensor."""
+    read.op(f"aten.{UNARY[node.op_type]}", node.output[0], self=read.ref(node, 0))
+
+
+def binary(read: OnnxReader, node: Any) -> None:
+    """A function of two tensors; a constant exponent is told."""
+    arguments: dict[str, Arg] = {"self": read.ref(node, 0), "other": read.ref(node, 1)}
+    exponent = read.number(node, 1)
+    if node.op_type == "Pow" and exponent is not None and exponent.size == 1:
+        arguments = {"self": read.ref(node, 0), "exponent": float(exponent.reshape(-1)[0])}
+    read.op(f"aten.{BINARY[node.op_type]}", node.output[0], **arguments)
+
+
+def view(read: OnnxReader, node: Any) -> None:
+    """The same numbers under another shape; codes stay the codes of their quantizer."""
+    source = node.input[0]
+    read.op("aten.view", node.output[0], self=Ref(source))
+    if source in read.coded:
+        read.coded[node.output[0]] = read.coded[source]
+
+
+def split(read: OnnxReader, node: Any) -> None:
+    """Split."""
+    axis = int(read.options(node).get("axis", 0))
+    for name in node.output:
+        read.shape(name)
+        if node.input[0] in read.coded:
+            read.coded[name] = read.coded[node.input[0]]
+    arguments: dict[str, Arg] = {"self": read.ref(node, 0), "dim": axis}
+    read.ops.append(Op("aten.split_with_sizes", arguments, tuple(node.output), read.layer, read.layer))
+
+
+# -- products ----------------------------------------------------------------------------------------------------------
+
+
+def conv(read: OnnxReader, node: Any) -> None:
+    """Conv, and FusedConv with the activation behind it."""
+    weight, bias, output = read.ref(node, 1), read.ref(node, 2), node.output[0]
+    function = read.options(node).get("activation") if node.op_type == "FusedConv" else None
+    if function is not None and function not in UNARY:
+        raise read.refuse(f"FusedConv with activation {function!r} has no price")
+    made = output if function is None else read.fresh(f"{read.layer}.conv", read.shape(output))
+    convolve(read, node, node.input[0], weight, read.shape(node.input[1]), bias, made)
+    if function is not None:
+        read.op(f"aten.{UNARY[function]}", output, self=Ref(made))
+
+
+def conv_transpose(read: OnnxReader, node: Any) -> None:
+    """ConvTranspose: weights (in, out per group, ...), `pads` cut off what it makes."""
+    options = read.options(node)
+    kernel = read.shape(node.input[1])[2:]
+    axes = len(kernel)
+    strides = [int(n) for n in options.get("strides", [1] * axes)]
+    dilations = [int(n) for n in options.get("dilations", [1] * axes)]
+    pads = [int(n) for n in options.get("pads", [0] * 2 * axes)]
+    if options.get("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER") or options.get("output_shape"):
+        made = read.shape(node.output[0])[2:]
+        pads = transposed_pads(read.shape(node.input[0])[2:], made, kernel, strides, dilations, options)
+    read.op(
+        "aten.conv_transpose", node.output[0], input=read.ref(node, 0), weight=read.ref(node, 1),
+        bias=read.ref(node, 2), stride=tuple(strides), padding=tuple(pads[:axes]), dilation=tuple(dilations),
+        groups=int(options.get("group", 1)),
+    )  # fmt: skip
+
+
+def transposed_pads(
+    sizes: tuple[int, ...], made: tuple[int, ...], kernel: tuple[int, ...], strides: list[int], dilations: list[int],
+    options: Mapping[str, Any],
+) -> list[int]:  # fmt: skip
+    """What is cut off in front of every axis so that the result has the wanted size; the odd one as the mode says."""
+    before: list[int] = []
+    extra = options.get("output_padding", [0] * len(kernel))
+    for n, out, k, s, d, more in zip(sizes, made, kernel, strides, dilations, extra, strict=True):
+        total = max(0, s * (n - 1) + int(more) + (k - 1) * d + 1 - out)
+        before.append(total - total // 2 if options.get("auto_pad") == "SAME_LOWER" else total // 2)
+    return before
+
+
+def gemm(read: OnnxReader, node: Any) -> None:
+    """Gemm: alpha * A' B' + beta * C."""
+    options = read.options(node)
+    a, b = node.input[0], node.input[1]
+    if options.get("transA"):
+        a = flipped(read, a)
+    if options.get("transB"):
+        read.op("aten.linear", node.output[0], input=Ref(a), weight=Ref(b), bias=read.ref(node, 2))
+    elif read.ref(node, 2) is not None:
+        read.op("aten.addmm", node.output[0], self=read.ref(node, 2), mat1=Ref(a), mat2=Ref(b))
+    else:
+        read.op("aten.mm", node.output[0], self=Ref(a), mat2=Ref(b))
+
+
+def fused_matmul(read: OnnxReader, node: Any) -> None:
+    """FusedMatMul: products of operands that may be transposed; its factor folds into the step size."""
+    options = read.options(node)
+    a, b = node.input[:2]
+    a = flipped(read, a) if options.get("transA") else a
+    b = flipped(read, b) if options.get("transB") else b
+    read.op("aten.matmul", node.output[0], self=Ref(a), other=Ref(b))
+
+
+def flipped(read: OnnxReader, name: str) -> str:
+    """The same array with its last two dimensions exchanged."""
+    shape = read.shape(name)
+    made = read.fresh(f"{name}.t", (*shape[:-2], shape[-1], shape[-2]))
+    read.op("aten.transpose", made, self=Ref(name))
+    return made
+
+
+def einsum(read: OnnxReader, node: Any) -> None:
+    """Einsum."""
+    equation = str(read.options(node)["equation"])
+    read.op("aten.einsum", node.output[0], equation=equation, tensors=tuple(Ref(name) for name in node.input))
+
+
+def attention(read: OnnxReader, node: Any) -> None:
+    """Attention (opset 23) of four-dimensional queries, keys and values without a cache."""
+    shapes = [read.shape(name) for name in node.input[:3]]
+    more = [name for name in [*node.output[1:], *node.input[4:]] if name]
+    if node.domain not in ("", "ai.onnx") or any(len(shape) != 4 for shape in shapes) or more:
+        inputs: dict[str, Arg] = {f"input_{i}": Ref(name) for i, name in enumerate(node.input) if name}
+        read.ops.append(Op(f"onnx.{node.domain}Attention", inputs, tuple(node.output), read.layer, read.layer))
+        return
+    arguments: dict[str, Arg] = {key: read.ref(node, i) for i, key in enumerate(ATTENTION)}
+    read.op("aten.scaled_dot_product_attention", node.output[0], is_causal=bool(read.options(node).get("is_causal")),
+            **arguments)  # fmt: skip
+
+
+def recurrent(read: OnnxReader, node: Any) -> None:
+    """LSTM, GRU and RNN: W (directions, gates * hidden, inputs), R (directions, gates * hidden, hidden)."""
+    options, kind = read.options(node), node.op_type
+    if options.get("layout") or (read.has(node, 4) and node.input[4] not in read.parameters):
+        raise read.refuse(f"{kind} with layout 1 or lengths that depend on the input has no price")
+    x = read.shape(node.input[0])
+    directions, width, features = read.shape(node.input[1])
+    hidden = read.shape(node.input[2])[2]
+    params: list[Arg] = []
+    for d in range(directions):
+        for position, columns in ((1, features), (2, hidden)):
+            part = read.fresh(f"{node.input[position]}.{d}", (width, columns))
+            read.op("aten.select", part, self=read.ref(node, position), dim=0, index=d)
+            params.append(Ref(part))
+    sequence = node.output[0] or read.fresh(f"{read.layer}.y", ())
+    flat = read.fresh(f"{read.layer}.sequence", (x[0], x[1], directions * hidden))
+    state = read.fresh(f"{read.layer}.state", (directions, x[1], hidden))
+    outputs = (flat, state) if kind != "LSTM" else (flat, state, read.fresh(f"{read.layer}.cell", read.shape(state)))
+    arguments: dict[str, Arg] = {"input": read.ref(node, 0), "hx": read.ref(node, 5), "params": tuple(params)}
+    name = {"LSTM": "lstm", "GRU": "gru", "RNN": "rnn_tanh"}[kind]
+    extra: dict[str, Arg] = {"has_biases": False, "num_layers": 1, "bidirectional": directions == 2}
+    read.ops.append(Op(f"aten.{name}", {**arguments, **extra}, outputs, read.layer, read.layer))
+    if node.output[0]:
+        read.op("aten.view", sequence, self=Ref(flat))
+    for name, source in zip(node.output[1:], outputs[1:], strict=False):
+        if name:
+            read.metas.setdefault(name, Meta(read.shape(source)))
+            read.op("aten.view", name, self=Ref(source))
+
+
+# -- pooling, reductions, normalisation --------------------------------------------------------------------------------
+
+
+def pool(read: OnnxReader, node: Any) -> None:
+    """MaxPool, AveragePool and LpPool of one to three dimensions."""
+    kernel = tuple(int(n) for n in read.options(node)["kernel_shape"])
+    name = {"MaxPool": "max", "AveragePool": "avg", "LpPool": "avg"}[node.op_type]
+    if not 1 <= len(kernel) <= 3 or min(kernel) < 1:
+        raise read.refuse(f"pooling over a window {kernel} has no price")
+    outputs = tuple(name for name in node.output if name)
+    read.shape(outputs[0])
+    arguments: dict[str, Arg] = {"self": read.ref(node, 0), "kernel_size": kernel}
+    read.ops.append(Op(f"aten.{name}_pool{len(kernel)}d", arguments, outputs, read.layer, read.layer))
+
+
+def reduction(read: OnnxReader, node: Any) -> None:
+    """Reductions over constant axes; pooling over a whole map."""
+    name = REDUCTIONS[node.op_type]
+    rank = len(read.shape(node.input[0]))
+    options = read.options(node)
+    axes = options.get("axes")
+    given = read.number(node, 1)
+    if node.op_type.startswith("Global"):
+        axes = range(2, rank)
+    elif node.op_type.startswith("Arg"):
+        axes = [options.get("axis", 0)]
+    elif axes is None and given is not None:
+        axes = [int(axis) for axis in given.reshape(-1)]
+    elif axes is None and read.has(node, 1):
+        raise read.refuse("its axes are not constant")
+    if axes is not None and not list(axes) and options.get("noop_with_empty_axes"):
+        view(read, node)
+        return
+    dims = tuple(int(axis) % rank for axis in axes) if axes is not None and list(axes) else tuple(range(rank))
+    read.op(f"aten.{name}", node.output[0], self=read.ref(node, 0), dim=dims)
+
+
+def topk(read: OnnxReader, node: Any) -> None:
+    """TopK: values and positions."""
+    axis = int(read.options(node).get("axis", -1))
+    arguments: dict[str, Arg] = {"self": read.ref(node, 0), "dim": axis}
+    for name in node.output:
+        if name:
+            read.shape(name)
+    read.ops.append(Op("aten.topk", arguments, tuple(node.output), read.layer, read.layer))
+
+
+def batch_norm(read: OnnxReader, node: Any) -> None:
+    """BatchNormalization at inference."""
+    names = ("input", "weight", "bias", "running_mean", "running_var")
+    read.op("aten.batch_norm", node.output[0], **{name: read.ref(node, i) for i, name in enumerate(names)})
+
+
+def normalisation(read: OnnxReader, node: Any) -> None:
+    """LayerNormalization, RMSNormalization, InstanceNormalization, GroupNormalization, LRN."""
+    if node.op_type == "LRN":
+        size = int(read.options(node)["size"])
+        read.op("onnx.LRN", node.output[0], self=read.ref(node, 0), size=size)
+        return
+    by_row = node.op_type in ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
+    name = "aten.layer_norm" if by_row else "aten.group_norm"
+    read.op(name, node.output[0], input=read.ref(node, 0), weight=read.ref(node, 1), bias=read.ref(node, 2))
+
+
+def skip_normalisation(read: OnnxReader, node: Any) -> None:
+    """SkipLayerNormalization: an addition, then the norm; the sum may be a result of its own."""
+    total = next((name for name in node.output[3:4] if name), "") or read.fresh(
+        f"{read.layer}.sum", read.shape(node.input[0])
+    )
+    read.metas.setdefault(total, Meta(read.shape(node.input[0])))
+    read.op("aten.add", total, self=read.ref(node, 0), other=read.ref(node, 1))
+    beta = read.ref(node, 3) if node.op_type == "SkipLayerNormalization" else None
+    read.op("aten.layer_norm", node.output[0], input=Ref(total), weight=read.ref(node, 2), bias=beta)
+
+
+def clip(read: OnnxReader, node: Any) -> None:
+    """Clip: limits as attributes (opset 6) or constant inputs."""
+    options = read.options(node)
+    limits: dict[str, Arg] = {}
+    for position, key in ((1, "min"), (2, "max")):
+        given = read.number(node, position)
+        if read.has(node, position) and given is None:
+            raise read.refuse(f"its {key} is not constant")
+        limits[key] = float(given.reshape(-1)[0]) if given is not None and given.size else options.get(key)
+    read.op("aten.clamp", node.output[0], self=read.ref(node, 0), **limits)
+
+
+# -- movement and choice -----------------------------------------------------------------------------------------------
+
+
+def concat(read: OnnxReader, node: Any) -> None:
+    """Concat."""
+    axis = int(read.options(node).get("axis", 0))
+    parts = tuple(Ref(name) for name in node.input)
+    read.op("aten.cat", node.output[0], tensors=parts, dim=axis % max(1, len(read.shape(node.output[0]))))
+
+
+def sum_of(read: OnnxReader, node: Any) -> None:
+    """Sum, Mean, Max, Min of any number of inputs, two at a time; the divisor of a mean folds into the step size."""
+    name = {"Sum": "aten.add", "Mean": "aten.add", "Max": "aten.maximum", "Min": "aten.minimum"}[node.op_type]
+    so_far = node.input[0]
+    if len(node.input) == 1:
+        read.op("aten.alias", node.output[0], self=Ref(so_far))
+    for i, other in enumerate(node.input[1:], start=1):
+        last = i == len(node.input) - 1
+        made = node.output[0] if last else read.fresh(f"{read.layer}.sum", read.shape(node.output[0]))
+        read.op(name, made, self=Ref(so_far), other=Ref(other))
+        so_far = made
+
+
+def gather(read: OnnxReader, node: Any) -> None:
+    """Gather: rows of a table by an input, a view by one constant index, else a copy."""
+    source, index = node.input[0], read.number(node, 1)
+    if source in read.parameters:
+        read.op("aten.embedding", node.output[0], weight=read.ref(node, 0), indices=read.ref(node, 1))
+    elif index is not None and index.size == 1:
+        view(read, node)
+        return
+    else:
+        read.op("aten.index_select", node.output[0], self=read.ref(node, 0), index=read.ref(node, 1))
+    if source in read.coded:
+        read.coded[node.output[0]] = read.coded[source]
+
+
+def movement(read: OnnxReader, node: Any) -> None:
+    """Elements taken from, or put at, computed positions."""
+    arguments: dict[str, Arg] = {f"input_{i}": Ref(name) for i, name in enumerate(node.input) if name}
+    read.op(f"aten.{MOVEMENT[node.op_type]}", node.output[0], **arguments)
+
+
+def cumulative(read: OnnxReader, node: Any) -> None:
+    """CumSum."""
+    read.op("aten.cumsum", node.output[0], self=read.ref(node, 0))
+
+
+def grid_sample(read: OnnxReader, node: Any) -> None:
+    """GridSample by its mode."""
+    modes = {"bilinear": 0, "linear": 0, "nearest": 1, "bicubic": 2, "cubic": 2}
+    mode = str(read.options(node).get("mode", "linear"))
+    if mode not in modes:
+        raise read.refuse(f"mode {mode!r} of GridSample has no price")
+    grid: dict[str, Arg] = {"input": read.ref(node, 0), "grid": read.ref(node, 1)}
+    read.op("aten.grid_sampler", node.output[0], interpolation_mode=modes[mode], **grid)
+
+
+def pad(read: OnnxReader, node: Any) -> None:
+    """Pad with constant amounts (before every axis, then after every axis)."""
+    options = read.options(node)
+    given = read.number(node, 1)
+    amounts = options.get("pads") or (given.reshape(-1).tolist() if given is not None else None)
+    if amounts is None:
+        raise read.refuse("its padding is not constant")
+    rank = len(read.shape(node.input[0]))
+    if read.has(node, 3):
+        axes = read.number(node, 3)
+        if axes is None:
+            raise read.refuse("its axes are not constant")
+        chosen = [int(axis) % rank for axis in axes.reshape(-1)]
+        sparse, half = amounts, len(chosen)
+        amounts = [0] * 2 * rank
+        for i, axis in enumerate(chosen):
+            amounts[axis], amounts[axis + rank] = sparse[i], sparse[i + half]
+    flat = [int(n) for axis in reversed(range(rank)) for n in (amounts[axis], amounts[axis + rank])]
+    while len(flat) > 2 and flat[-2:] == [0, 0]:
+        flat = flat[:-2]
+    value = read.number(node, 2)
+    fill = float(value.reshape(-1)[0]) if value is not None and value.size else float(options.get("value", 0.0))
+    if read.has(node, 2) and value is None:
+        fill = math.nan  # known at run time only: a layer of its own
+    mode = str(options.get("mode", "constant"))
+    read.op("aten.pad", node.output[0], self=read.ref(node, 0), pad=tuple(flat), mode=mode, value=fill)
+
+
+def resize(read: OnnxReader, node: Any) -> None:
+    """Resize and Upsample by their mode; nearest moves codes and keeps them."""
+    mode = read.options(node).get("mode", "nearest")
+    name = {"nearest": "upsample_nearest2d", "linear": "upsample_bilinear2d", "cubic": "upsample_bicubic2d"}.get(mode)
+    if name is None:
+        raise read.refuse(f"mode {mode!r} of {node.op_type} has no price")
+    read.op(f"aten.{name}", node.output[0], self=read.ref(node, 0))
+    if mode == "nearest" and node.input[0] in read.coded:
+        read.coded[node.output[0]] = read.coded[node.input[0]]
+
+
+def shape_of(read: OnnxReader, node: Any) -> None:
+    """Shape and Size: known before the input arrives."""
+    for name in node.output:
+        read.constants[name] = name
+        read.parameters.add(name)
+
+
+def constant_of_shape(read: OnnxReader, node: Any) -> None:
+    """ConstantOfShape of a known, large size: a constant; its size from the input's values is refused."""
+    if node.input[0] not in read.parameters:
+        raise read.refuse("its size depends on the input's values")
+    shape_of(read, node)
+
+
+def where(read: OnnxReader, node: Any) -> None:
+    """Where: a choice per element."""
+    arguments: dict[str, Arg] = {key: read.ref(node, i) for i, key in enumerate(("condition", "self", "other"))}
+    read.op("aten.where", node.output[0], **arguments)
+
+
+HANDLERS: dict[str, Handler] = {
+    **dict.fromkeys(UNARY, unary),
+    **dict.fromkeys(BINARY, binary),
+    **dict.fromkeys(VIEWS, view),
+    **CODE_HANDLERS,
+    "Split": split,
+    **dict.fromkeys(("Conv", "FusedConv"), conv),
+    "ConvTranspose": conv_transpose,
+    "Gemm": gemm,
+    "FusedMatMul": fused_matmul,
+    "Einsum": einsum,
+    "Attention": attention,
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), recurrent),
+    **dict.fromkeys(("MaxPool", "AveragePool", "LpPool"), pool),
+    **dict.fromkeys(REDUCTIONS, reduction),
+    "TopK": topk,
+    "BatchNormalization": batch_norm,
+    **dict.fromkeys(
+        ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "InstanceNormalization",
+         "GroupNormalization", "LRN"),
+        normalisation,
+    ),
+    **dict.fromkeys(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), skip_normalisation),
+    "Clip": clip,
+    "Concat": concat,
+    **dict.fromkeys(("Sum", "Mean", "Max", "Min"), sum_of),
+    "Gather": gather,
+    **dict.fromkeys(MOVEMENT, movement),
+    "CumSum": cumulative,
+    "GridSample": grid_sample,
+    "Pad": pad,
+    **dict.fromkeys(("Resize", "Upsample"), resize),
+    **dict.fromkeys(("Shape", "Size"), shape_of),
+    "ConstantOfShape": constant_of_shape,
+    "Where": where,
+}  # fmt: skip

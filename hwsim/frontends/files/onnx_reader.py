@@ -1,0 +1,242 @@
+"""One ONNX graph as operators: what every handler may ask for, and how codes get their quantizers.
+
+A scale or zero point is a number that the file states, or it is found at run time (`dynamic`), or it is refused by
+name. It is never a default, except where the standard itself names one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwsim.errors import WorkloadError
+from hwsim.frontends.files.onnx_fold import Numbers
+from hwsim.frontends.files.onnx_known import Known, Shapes
+from hwsim.frontends.files.onnx_patterns import Patterns, find_patterns
+from hwsim.frontends.files.onnx_types import CODES, QUANT_OPS, SMALL_FLOATS, attributes
+from hwsim.frontends.lowering.ir import Arg, Meta, Op, OpGraph, Quantization, Ref
+from hwsim.frontends.lowering.lower import QUANTIZER
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Codes of a tensor: width, sign, zero points (None: found at run time), how many scales."""
+
+    bits: int
+    signed: bool
+    zeros: Numbers | None
+    scales: int = 1
+
+
+Handler = Callable[["OnnxReader", Any], None]
+
+
+class OnnxReader:
+    """Translates one ONNX graph, node by node; `handlers` goes by operator."""
+
+    def __init__(self, path: Path, onnx: Any, model: Any, handlers: Mapping[str, Handler]) -> None:
+        self.path, self.onnx, self.handlers = path, onnx, handlers
+        self.known = Known(path, onnx, model)
+        self.graph = self.known.graph
+        self.metas = self.known.metas
+        self.constants = self.known.constants
+        self.values = self.known.values
+        self.parameters: set[str] = set()  # what depends on no input: constants, and what is computed from them
+        self.quantizers: dict[str, Quantization] = {}
+        self.policies: dict[str, str] = {}
+        self.coded: dict[str, str] = {}  # values that are codes -> their quantizer
+        self.ops: list[Op] = []
+        self.layer = ""
+        self.patterns = Patterns()
+
+    def read(self, shapes: Shapes) -> OpGraph:
+        """The whole graph."""
+        inputs = self.known.find(shapes)
+        self.parameters = set(self.constants)
+        self.patterns = find_patterns(self)
+        for number, node in enumerate(self.patterns.nodes):
+            self.layer = layer_name(node, number)
+            self.translate(node)
+        names = tuple(entry.name for entry in inputs)
+        outputs = tuple(entry.name for entry in self.graph.output)
+        unread = self.known.unread
+        notes = (f"the numbers of {unread} weights are in other files, which were not read",) if unread else ()
+        return OpGraph(
+            self.path.stem, names, self.constants, self.metas, tuple(self.ops), outputs, self.quantizers,
+            self.policies, notes, dependent=self.known.dependent(self.patterns.nodes, names), float_bits=SMALL_FLOATS,
+        )  # fmt: skip
+
+    # -- what handlers ask for -----------------------------------------------------------------------------------------
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor. Raises WorkloadError where inference found none, naming the operator it stopped at."""
+        if name not in self.metas:
+            raise WorkloadError(f"{self.path}: {self.layer}: {self.why_unknown(name)}")
+        return self.metas[name].shape
+
+    def why_unknown(self, name: str) -> str:
+        """The first operator whose result has no known shape, and what to do."""
+        makers = {output: node for node in self.graph.node for output in node.output}
+        while name in makers:
+            missing = [item for item in makers[name].input if item and item not in self.metas]
+            if not missing:
+                break
+            name = missing[0]
+        maker = makers.get(name)
+        if maker is None:
+            return f"the shape of {name!r} is unknown: give the input's sizes with --input"
+        full = f"{maker.domain}.{maker.op_type}" if maker.domain else str(maker.op_type)
+        if maker.op_type in ("If", "Loop", "Scan"):
+            return (
+                f"{full} {maker.name!r} depends on the input's values: networks with data-dependent paths have no price"
+            )
+        return (
+            f"the shape of {name!r} is unknown: shape inference stops at {full} {maker.name!r} (its result depends on "
+            "the input's values, or the operator is not in the standard): run the file through a simplifier"
+        )
+
+    def op(self, name: str, output: str, /, **arguments: Arg) -> None:
+        """One operator of the node being translated; its output's shape must be known."""
+        self.shape(output)
+        self.ops.append(Op(name, arguments, (output,), self.layer, self.layer))
+
+    def ref(self, node: Any, position: int) -> Arg:
+        """An input; None where it is absent."""
+        return Ref(node.input[position]) if self.has(node, position) else None
+
+    def has(self, node: Any, position: int) -> bool:
+        """Whether an optional input is there."""
+        return position < len(node.input) and bool(node.input[position])
+
+    def options(self, node: Any) -> dict[str, Any]:
+        """Attributes by name."""
+        return attributes(node, self.onnx)
+
+    def number(self, node: Any, position: int, default: float | None = None) -> Numbers | None:
+        """The values of a constant input."""
+        name = node.input[position] if self.has(node, position) else ""
+        if name in self.values:
+            return self.values[name]
+        return None if default is None else np.asarray(default)
+
+    def fresh(self, stem: str, shape: tuple[int, ...]) -> str:
+        """A new value of that shape."""
+        name = f"{stem}~{len(self.metas)}"
+        self.metas[name] = Meta(shape)
+        return name
+
+    def refuse(self, why: str) -> WorkloadError:
+        """What to raise at the node being translated."""
+        return WorkloadError(f"{self.path}: {self.layer}: {why}")
+
+    # -- nodes ---------------------------------------------------------------------------------------------------------
+
+    def translate(self, node: Any) -> None:
+        """One node. What has no translation keeps its name, and is refused by it later."""
+        kind = node.op_type
+        if all(name in self.values for name in node.output if name) and kind not in QUANT_OPS:
+            return
+        from_parameters = all(name in self.parameters for name in node.input if name) and kind not in ("If", "Loop")
+        if from_parameters:
+            self.parameters.update(node.output)
+        if from_parameters and kind not in (*QUANT_OPS, "QuantizeLinear", "DequantizeLinear", *VIEWS):
+            for name in node.output:
+                self.constants[name] = str(name)
+        elif kind in self.handlers:
+            self.handlers[kind](self, node)
+        else:
+            domain = f"{node.domain}." if node.domain else ""
+            arguments = {f"input_{i}": Ref(name) for i, name in enumerate(node.input) if name}
+            self.ops.append(Op(f"onnx.{domain}{kind}", arguments, tuple(node.output), self.layer, self.layer))
+
+    # -- codes ---------------------------------------------------------------------------------------------------------
+
+    def affine(self, node: Any, scale: int, zero: int, source: str) -> Affine:
+        """Codes by the scale and zero point among a node's inputs; `source`: the integer tensor, where there is one."""
+        kind = self.code_type(node, zero, source)
+        scales = math.prod(self.shape(node.input[scale])) if self.has(node, scale) else 1
+        if kind in SMALL_FLOATS:
+            return Affine(SMALL_FLOATS[kind], True, np.zeros(1), max(1, scales))
+        bits, signed = (32, True) if kind == "int32" else CODES[kind]
+        return Affine(bits, signed, self.zero_points(node, zero), max(1, scales))
+
+    def code_type(self, node: Any, zero: int, source: str) -> str:
+        """Element type of the codes: the zero point's, the stored tensor's, or `output_dtype`'s; else uint8, which
+        the standard names for QuantizeLinear without any of them."""
+        names = [name for name in (node.input[zero] if self.has(node, zero) else "", source) if name]
+        kinds = [self.known.types.get(name, "") for name in names]
+        wanted = self.options(node).get("output_dtype") if node.op_type == "QuantizeLinear" else None
+        if wanted:
+            kinds.append(self.known.type_name(int(wanted)))
+        found = next((kind for kind in kinds if kind in CODES or kind in SMALL_FLOATS or kind == "int32"), None)
+        if found is None and not names and node.op_type == "QuantizeLinear":
+            return "uint8"
+        if found is None:
+            shown = ", ".join(
+                f"{name!r} has {kind or 'no known type'}" for name, kind in zip(names, kinds, strict=False)
+            )
+            raise self.refuse(f"the width of its codes is unknown: {shown}; expected one of {', '.join(CODES)}")
+        return found
+
+    def zero_points(self, node: Any, zero: int) -> Numbers | None:
+        """The zero points; 0 where the input is absent, None where they are computed from the network's input."""
+        if not self.has(node, zero):
+            return np.zeros(1)
+        name = node.input[zero]
+        if name in self.values:
+            return self.values[name].astype(np.float64)
+        if name not in self.parameters:
+            return None
+        raise self.refuse(
+            f"its zero point {name!r} is a constant whose numbers are not at hand (a missing external file, or "
+            "an operator that is not folded): put the file's data beside it, or run it through a simplifier"
+        )
+
+    def quantizer(self, output: str, source: Arg, codes: Affine, *, of_weight: bool = False, name: str = "") -> None:
+        """A quantizer node of the graph: `output` are codes of `source`."""
+        name = name or self.layer
+        bits, signed = self.patterns.narrowed.get(output, (codes.bits, codes.signed))
+        offset, zero = True, None
+        if codes.zeros is not None:
+            flat = np.unique(codes.zeros.astype(np.float64).reshape(-1))
+            whole = flat.size == 1 and float(flat[0]).is_integer()
+            offset, zero = bool(np.any(flat)), int(flat[0]) if whole else None
+        if output in self.patterns.offsets:
+            offset, zero = True, None
+        if not 1 <= bits <= 64:
+            raise self.refuse(f"codes of {bits} bits; expected 1 to 64")
+        self.quantizers[name] = Quantization(
+            name, bits, signed, offset, codes.scales, of_weight, zero, run_time=codes.zeros is None
+        )
+        self.coded[output] = name
+        self.ops.append(Op(QUANTIZER, {"x": source, "name": name}, (output,), self.layer, self.layer))
+
+    def codes_of(self, node: Any, position: int) -> str:
+        """An integer input behind its quantizer (its scale and zero point follow it); codes that have one keep it."""
+        source = node.input[position]
+        if source in self.coded:
+            return source
+        made = self.fresh(f"{source}.codes", self.shape(source))
+        codes = self.affine(node, position + 1, position + 2, source)
+        self.quantizer(made, Ref(source), codes, of_weight=source in self.parameters, name=source)
+        if source in self.parameters:
+            self.parameters.add(made)
+        return made
+
+
+# Operators that change no number, or only which of them are looked at.
+VIEWS = frozenset(
+    ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Slice", "Identity", "Dropout", "Cast",
+     "CastLike", "Split")
+)  # fmt: skip
+
+
+def layer_name(node: Any, number: int) -> str:
+    """A node's name as a dotted path; its operator and number where it has none."""
+    name = str(node.name).strip("/").replace("/", ".").replace(" ", "_")
+    return name or f"{number:03d}_{node.op_type.lower()}"
