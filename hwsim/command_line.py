@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hwsim.errors import WorkloadError
 from hwsim.machine.load import load_accelerator
@@ -13,6 +14,7 @@ from hwsim.nest.mapping import Mapping as Nest
 from hwsim.network.saved import load_workload
 from hwsim.network.workload import FORMAT, Workload
 
+Shapes = tuple[int, ...] | Mapping[str, tuple[int, ...]] | None  # of the first input, or by an input's name
 EFFORTS = ("auto", "proven", "perfect", "quick")
 PEERS = ("timeloop:", "zigzag:", "scalesim:")  # begin an argument that names other tools' files
 
@@ -26,7 +28,7 @@ def load_machine(text: str) -> Accelerator:
     return load_accelerator(text)
 
 
-def load_model(text: str, input_shape: tuple[int, ...] | None, allow_uncosted: bool) -> Workload:
+def load_model(text: str, input_shape: Shapes, allow_uncosted: bool) -> Workload:
     """The workload a MODEL argument names; torch is imported only where the argument is not a saved workload."""
     if text.startswith(PEERS):
         from hwsim.peers.translation import workload_argument
@@ -59,6 +61,38 @@ def starts_like_workload(path: Path) -> bool:
     """Whether a file without the usual suffix is a saved workload all the same."""
     with path.open("rb") as file:
         return FORMAT.encode() in file.read(200)
+
+
+class InputShapes(argparse.Action):
+    """`--input 1,3,224,224`, or `--input NAME=1,128` once for each input: a shape, or shapes by name."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Add one; a bare shape after another one, or the same name twice, is refused."""
+        name, shape = values
+        so_far = getattr(namespace, self.dest, None)
+        if so_far is None and not name:
+            setattr(namespace, self.dest, shape)
+            return
+        named = {"": so_far} if isinstance(so_far, tuple) else dict(so_far or {})
+        if name in named:
+            parser.error(f"argument --input: {name or 'a bare shape'} is given twice")
+        setattr(namespace, self.dest, {**named, name: shape})
+
+
+def add_input_option(parse: Any) -> None:
+    """The option --input of every command that takes a MODEL."""
+    parse.add_argument(
+        "--input", type=parse_named_shape, action=InputShapes, metavar="N,C,H,W",
+        help="input shape, where the model has none; NAME=1,128 for one of several inputs (repeat it)",
+    )  # fmt: skip
+
+
+def parse_named_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """`NAME=1,128` or `1,3,224,224` (name ""). Raises argparse's error for anything else."""
+    name, equals, sizes = text.rpartition("=")
+    if equals and not name:
+        raise argparse.ArgumentTypeError(f"expected NAME=1,128 or 1,3,224,224, got {text!r}")
+    return name, parse_shape(sizes)
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

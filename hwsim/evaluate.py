@@ -13,11 +13,11 @@ from pathlib import Path
 
 from hwsim.command_line import (
     EFFORTS,
+    add_input_option,
     load_machine,
     load_model,
     parse_fraction,
     parse_seconds,
-    parse_shape,
     write_for_peer,
 )
 from hwsim.console import printable
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--bits", help="W4A4, or a YAML file of name patterns; default: the checkpoint's, else W8A8")
     parse.add_argument("--config", default="auto", choices=["auto", "1", "2", "3", "4"], help="LSQ+ Table 1")
     parse.add_argument("--first-last", default="same", choices=["same", "8bit"], help="first and last layer's bits")
-    parse.add_argument("--input", type=parse_shape, metavar="N,C,H,W", help="input shape, where the model has none")
+    add_input_option(parse)
     parse.add_argument("--objective", default="energy", choices=OBJECTIVES)
     parse.add_argument("--mapping", type=Path, metavar="FILE", help="price this mapping instead of searching")
     proofs = parse.add_mutually_exclusive_group()

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hwsim.command_line import load_machine, load_model, parse_shape
+from hwsim.command_line import add_input_option, load_machine, load_model
 from hwsim.errors import CapabilityError, InfeasibleMapping, SpecError, exit_code_of
 from hwsim.files.atomic import write_atomically
 from hwsim.machine.parts import Accelerator
@@ -161,7 +161,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--bits", required=True, metavar="W8A8,W4A4", help="pairs of widths, separated by commas")
     parse.add_argument("--out", type=Path, metavar="FILE", help="table.csv or table.json; default: CSV on the terminal")
     parse.add_argument("--alone", action="store_true", help="no tensor stays on chip: no row depends on another layer")
-    parse.add_argument("--input", type=parse_shape, metavar="N,C,H,W", help="input shape, where the model has none")
+    add_input_option(parse)
     parse.add_argument("--objective", default="energy", choices=OBJECTIVES)
     parse.add_argument("--allow-uncosted", action="store_true", help="leave unknown operators out")
     return parse

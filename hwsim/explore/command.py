@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hwsim.command_line import load_machine, load_model, parse_shape
+from hwsim.command_line import add_input_option, load_machine, load_model
 from hwsim.errors import SpecError, exit_code_of
 from hwsim.explore.bits.bill import BitProblem
 from hwsim.explore.bits.budgets import NAMES, parse_budgets
@@ -161,7 +161,7 @@ def add_bits(commands: Any) -> None:
     bits.add_argument("--off-chip", action="store_true", help="tables with every tensor in the outermost memory "
                       "(default: on chip what stays there at the widest widths)")  # fmt: skip
     bits.add_argument("--time-limit", type=float, metavar="S", help="seconds per question to the solver")
-    bits.add_argument("--input", type=parse_shape, metavar="N,C,H,W", help="input shape, where the model has none")
+    add_input_option(bits)
     bits.add_argument("--allow-uncosted", action="store_true", help="leave unknown operators out")
     bits.add_argument("--out", type=Path, metavar="DIR", help="write points.csv, points.json, figures, files per point")
     training = bits.add_argument_group("training points of the front (needs --front and --out)")

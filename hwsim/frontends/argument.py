@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,17 @@ from hwsim.frontends.files.onnx_graph import read_onnx
 from hwsim.frontends.files.pt2 import read_pt2
 from hwsim.frontends.files.tflite import read_tflite_graph
 from hwsim.frontends.files.tflite_file import IDENTIFIER
+from hwsim.frontends.hugging_face import from_transformers
 from hwsim.frontends.lowering.lower import lower
 from hwsim.frontends.lowering.table import HANDLERS
 from hwsim.frontends.torch_export import extract, first_line
+from hwsim.network.layer import MAX_ELEMENTS
 from hwsim.network.saved import load_workload
 from hwsim.network.workload import FORMAT, Workload
 from quant import checkpoint, models
 
 Shape = tuple[int, ...]
+Shapes = Shape | Mapping[str, Shape] | None
 FORMS = (
     "a zoo name (resnet18), a checkpoint folder, a saved workload (.json), a .pt2, .onnx or .tflite file, "
     "package.module:factory, timm:NAME, torchvision:NAME or hf:CONFIG"
@@ -43,6 +46,9 @@ FILE_SUFFIXES = (
     ".ckpt",
     ".bin",
     ".safetensors",
+    ".npz",
+    ".npy",
+    ".gguf",
     ".onnx",
     ".tflite",
     ".h5",
@@ -50,8 +56,9 @@ FILE_SUFFIXES = (
 )
 
 
-def load_model_argument(text: str, input_shape: Shape | None = None, *, allow_uncosted: bool = False) -> Workload:
-    """The workload that MODEL names. `input_shape` includes the batch; None means the model's own default.
+def load_model_argument(text: str, input_shape: Shapes = None, *, allow_uncosted: bool = False) -> Workload:
+    """The workload that MODEL names. `input_shape` includes the batch; None means the model's own default; shapes by an
+    input's name where there are several.
 
     Raises WorkloadError, with what was expected and the nearest names, for anything that is none of the forms;
     UnsupportedOp where operators have no price.
@@ -59,8 +66,7 @@ def load_model_argument(text: str, input_shape: Shape | None = None, *, allow_un
     text = text.strip()
     if not text or "\0" in text:
         raise WorkloadError(f"MODEL: expected {FORMS}; got {text!r}")
-    if input_shape is not None and (not input_shape or any(n < 1 for n in input_shape)):
-        raise WorkloadError(f"--input: expected positive sizes, got {input_shape}")
+    check_shapes(input_shape)
     prefix, colon, rest = text.partition(":")
     if colon and prefix in LIBRARIES:
         return from_library(prefix, rest, input_shape, allow_uncosted)
@@ -70,20 +76,39 @@ def load_model_argument(text: str, input_shape: Shape | None = None, *, allow_un
     if colon:
         return from_factory(text, input_shape, allow_uncosted)
     if text in models.names():
-        return from_zoo(text, input_shape, allow_uncosted)
+        return from_zoo(text, one_shape(text, input_shape), allow_uncosted)
     near = difflib.get_close_matches(text, models.names(), 3)
     hint = f"did you mean {', '.join(near)}? " if near else ""
     raise WorkloadError(f"MODEL {text!r}: {hint}expected {FORMS}; the zoo has {', '.join(models.names())}")
 
 
+def check_shapes(shapes: Shapes) -> None:
+    """Sizes are positive, and within what counts can hold. Raises WorkloadError."""
+    given = [shapes] if isinstance(shapes, tuple) else list((shapes or {}).values())
+    for shape in given:
+        if not shape or any(n < 1 for n in shape):
+            raise WorkloadError(f"--input: expected positive sizes, got {shape}")
+        if math.prod(shape) > MAX_ELEMENTS:
+            raise WorkloadError(
+                f"--input: {shape} are {math.prod(shape):,} elements; up to {MAX_ELEMENTS:,} are counted"
+            )
+
+
+def one_shape(text: str, shapes: Shapes) -> Shape | None:
+    """The only shape, for models with one input. Raises WorkloadError where shapes are given by name."""
+    if shapes is None or isinstance(shapes, tuple):
+        return shapes
+    raise WorkloadError(f"{text}: --input by name is for files, hf: and factories; here give one shape")
+
+
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def from_path(path: Path, input_shape: Shape | None, allow_uncosted: bool) -> Workload:
+def from_path(path: Path, input_shape: Shapes, allow_uncosted: bool) -> Workload:
     """A checkpoint folder or a network file, told apart by content."""
     if path.is_dir():
         if checkpoint.is_checkpoint(path):
-            return from_checkpoint(path, input_shape, allow_uncosted)
+            return from_checkpoint(path, one_shape(str(path), input_shape), allow_uncosted)
         raise WorkloadError(f"{path}: a folder without {checkpoint.SETTINGS}: expected a checkpoint folder, or {FORMS}")
     if not path.exists():
         raise WorkloadError(f"{path}: no such file; MODEL is {FORMS}")
@@ -94,8 +119,8 @@ def from_path(path: Path, input_shape: Shape | None, allow_uncosted: bool) -> Wo
         raise WorkloadError(f"{path}: cannot be read: {problem.strerror or problem}") from None
     if not start:
         raise WorkloadError(f"{path}: file is empty: expected {FORMS}")
-    if start[:4] == b"PK\x03\x04":
-        return lower(read_pt2(path, input_shape), HANDLERS, allow_uncosted)
+    if start[:4] == b"PK\x03\x04" and path.suffix.lower() != ".npz":
+        return lower(read_pt2(path, one_shape(str(path), input_shape)), HANDLERS, allow_uncosted)
     suffix = path.suffix.lower()
     if start[4:8] == IDENTIFIER or suffix == ".tflite":
         return lower(read_tflite_graph(path, input_shape), HANDLERS, allow_uncosted)
@@ -109,6 +134,11 @@ def from_path(path: Path, input_shape: Shape | None, allow_uncosted: bool) -> Wo
         raise WorkloadError(
             f"{path}: looks like a pickled file; it is not loaded, because unpickling runs what the file contains. "
             "Weights do not change the cost: give the network's zoo name, or package.module:factory"
+        )
+    if suffix in (".npz", ".npy", ".safetensors", ".gguf", ".h5"):
+        raise WorkloadError(
+            f"{path}: holds weights without a network; weights do not change the cost: give the network's zoo name, or "
+            "package.module:factory, and load the weights there if their bits matter"
         )
     raise WorkloadError(f"{path}: not a network file this version reads; MODEL is {FORMS}")
 
@@ -179,7 +209,7 @@ def arguments_for(entry: models.ModelInfo, shape: Shape) -> dict[str, Any]:
     return chosen
 
 
-def from_factory(text: str, input_shape: Shape | None, allow_uncosted: bool) -> Workload:
+def from_factory(text: str, input_shape: Shapes, allow_uncosted: bool) -> Workload:
     """`package.module:factory`: imports the module and calls the factory, which returns a torch module, or a pair
     (module, example input)."""
     module_name, _, attribute = text.partition(":")
@@ -203,8 +233,10 @@ def from_factory(text: str, input_shape: Shape | None, allow_uncosted: bool) -> 
     model, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(model, nn.Module):
         raise WorkloadError(f"{text}: expected it to return a torch.nn.Module, got {type(model).__name__}")
-    if input_shape is not None:
+    if isinstance(input_shape, tuple):
         example = torch.zeros(input_shape)
+    elif input_shape is not None:
+        example = {**(example if isinstance(example, dict) else {}), **by_keyword(text, input_shape)}
     if example is None:
         raise WorkloadError(
             f"{text}: give the input's shape with --input 1,3,224,224, or let the factory return (module, example)"
@@ -212,14 +244,26 @@ def from_factory(text: str, input_shape: Shape | None, allow_uncosted: bool) -> 
     return extract(model, example, name=text, allow_uncosted=allow_uncosted)
 
 
-def from_library(prefix: str, name: str, input_shape: Shape | None, allow_uncosted: bool) -> Workload:
+def by_keyword(text: str, shapes: Mapping[str, Shape]) -> dict[str, torch.Tensor]:
+    """Zeros for each named argument; whole numbers where the name says that they are positions or masks."""
+    if "" in shapes:
+        raise WorkloadError(f"{text}: --input: name every shape (NAME=1,128), or give one shape alone")
+    whole = ("ids", "mask", "index", "indices", "tokens", "positions", "labels")
+    return {
+        name: torch.zeros(shape, dtype=torch.long if name.endswith(whole) else torch.float32)
+        for name, shape in shapes.items()
+    }
+
+
+def from_library(prefix: str, name: str, input_shape: Shapes, allow_uncosted: bool) -> Workload:
     """timm, torchvision or transformers, where they are installed."""
     package, builder = LIBRARIES[prefix]
     try:
         library = importlib.import_module(package)
-    except ImportError as problem:
+    except Exception as problem:  # beside another build of torch an import may fail in any way
         raise WorkloadError(
-            f"{prefix}:{name}: needs {package}, which cannot be imported ({problem}): pip install 'hwsim[zoo]'"
+            f"{prefix}:{name}: needs {package}, which cannot be imported ({type(problem).__name__}: "
+            f"{first_line(problem)}): pip install 'hwsim[zoo]', in a version that fits torch {torch.__version__}"
         ) from None
     if not name:
         raise WorkloadError(f"{prefix}: expected a name after the colon")
@@ -232,41 +276,23 @@ def from_library(prefix: str, name: str, input_shape: Shape | None, allow_uncost
     return extract(model, example, name=name, allow_uncosted=allow_uncosted)
 
 
-def from_timm(timm: Any, name: str, input_shape: Shape | None) -> tuple[nn.Module, Any]:
+def from_timm(timm: Any, name: str, shapes: Shapes) -> tuple[nn.Module, Any]:
     """A timm model without weights, at the input size of its default configuration."""
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), 3)
         raise WorkloadError(f"timm:{name}: no such model; did you mean {', '.join(near) or 'another name'}?")
     model: Any = without_weights(lambda: timm.create_model(name, pretrained=False))
-    return model, like(model, input_shape or (1, *model.default_cfg["input_size"]))
+    return model, like(model, one_shape(f"timm:{name}", shapes) or (1, *model.default_cfg["input_size"]))
 
 
-def from_torchvision(torchvision: Any, name: str, input_shape: Shape | None) -> tuple[nn.Module, Any]:
+def from_torchvision(torchvision: Any, name: str, shapes: Shapes) -> tuple[nn.Module, Any]:
     """A torchvision model without weights, at 224 x 224."""
     known = torchvision.models.list_models()
     if name not in known:
         near = difflib.get_close_matches(name, known, 3)
         raise WorkloadError(f"torchvision:{name}: no such model; did you mean {', '.join(near) or 'another name'}?")
     model = without_weights(lambda: torchvision.models.get_model(name, weights=None))
-    return model, like(model, input_shape or (1, 3, 224, 224))
-
-
-def from_transformers(transformers: Any, name: str, input_shape: Shape | None) -> tuple[nn.Module, Any]:
-    """A transformers model by configuration, without weights. `input_shape`: (batch, tokens), or an image's."""
-    config = transformers.AutoConfig.from_pretrained(name)
-    if hasattr(config, "use_cache"):
-        config.use_cache = False
-    model = transformers.AutoModel.from_config(config)
-    main = model.main_input_name
-    if main == "input_ids":
-        ids = torch.zeros(input_shape or (1, 128), dtype=torch.long)
-        decoder = "decoder_input_ids" in inspect.signature(model.forward).parameters
-        return model, {"input_ids": ids, **({"decoder_input_ids": ids} if decoder else {})}
-    size = getattr(config, "image_size", None)
-    shape = input_shape or ((1, config.num_channels, size, size) if isinstance(size, int) else None)
-    if shape is None:
-        raise WorkloadError(f"hf:{name}: give the shape of its {main} with --input")
-    return model, {main: torch.zeros(shape)}
+    return model, like(model, one_shape(f"torchvision:{name}", shapes) or (1, 3, 224, 224))
 
 
 def without_weights(build: Callable[[], nn.Module]) -> nn.Module:
@@ -284,7 +310,7 @@ def like(model: nn.Module, shape: Shape) -> torch.Tensor:
     return torch.zeros(shape, device=device)
 
 
-LIBRARIES: dict[str, tuple[str, Callable[[Any, str, Shape | None], tuple[nn.Module, Any]]]] = {
+LIBRARIES: dict[str, tuple[str, Callable[[Any, str, Shapes], tuple[nn.Module, Any]]]] = {
     "timm": ("timm", from_timm),
     "torchvision": ("torchvision", from_torchvision),
     "hf": ("transformers", from_transformers),

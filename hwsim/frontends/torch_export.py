@@ -158,7 +158,9 @@ class ProgramReader:
     def read(self) -> OpGraph:
         """The whole graph, with what the model itself says about its quantizers."""
         signature = self.program.graph_signature
-        stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        own = one_name_each(self.model)
+        found = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        stored = {node: own.get(name, name) for node, name in found.items()}
         stored.update(signature.inputs_to_lifted_tensor_constants)
         graph = self.program.graph_module.graph
         inputs: list[str] = []
@@ -264,6 +266,13 @@ class ProgramReader:
             if any(isinstance(n, torch.SymInt) for n in value.shape):
                 raise WorkloadError(f"model {self.name}: {name} has a symbolic size: give every size of the input")
             self.metas[name] = Meta(tuple(int(n) for n in value.shape), str(value.dtype).removeprefix("torch."))
+
+
+def one_name_each(model: nn.Module) -> dict[str, str]:
+    """Every name of a parameter -> its first one: tied weights are one tensor."""
+    first: dict[int, str] = {}
+    named = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    return {name: first.setdefault(id(tensor), name) for name, tensor in named}
 
 
 def flat(value: Arg) -> Iterator[Arg]:

@@ -164,7 +164,8 @@ class Report:
     def warnings(self) -> list[str]:
         """What a reader must not overlook: uncosted operators first."""
         uncosted = [
-            f"uncosted operator {item.op} ({item.name}, {item.elements:,} elements): its cost is missing here"
+            f"uncosted operator {item.op} ({item.name}, {item.elements:,} elements, "
+            f"{'MACs unknown' if item.macs is None else f'{item.macs:,} MACs'}): its cost is missing here"
             for item in self.workload.coverage.uncosted
         ]
         return [*uncosted, *self.cost.warnings]
@@ -276,6 +277,6 @@ def coverage_dict(workload: Workload) -> dict[str, Any]:
         "elements_share": shares.elements,
         "operators_share": shares.operators,
         "operators_total": coverage.ops_total,
-        "uncosted": [{"name": u.name, "op": u.op, "elements": u.elements} for u in coverage.uncosted],
+        "uncosted": [{"name": u.name, "op": u.op, "elements": u.elements, "macs": u.macs} for u in coverage.uncosted],
         "free": [{"op": f.op, "count": f.count, "why": f.why} for f in coverage.free],
     }

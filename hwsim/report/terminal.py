@@ -27,9 +27,11 @@ def coverage_line(workload: Workload) -> str:
     """The same in one line."""
     shares, coverage = workload.shares, workload.coverage
     unknown = f"; {shares.unknown_macs} uncosted operators may hide more MACs" if shares.unknown_macs else ""
+    at_most = "at most " if shares.unknown_macs else ""
+    free = sum(item.count for item in coverage.free)
     return (
-        f"{100 * shares.macs:.1f} % of MACs, {100 * shares.elements:.1f} % of elements, {coverage.ops_costed} of "
-        f"{coverage.ops_total} operators costed ({sum(f.count for f in coverage.free)} of them free: views, folded or "
+        f"{at_most}{100 * shares.macs:.1f} % of MACs, {100 * shares.elements:.1f} % of elements, "
+        f"{coverage.ops_costed} of {coverage.ops_total} operators costed ({free} of them free: views, folded or "
         f"identity){unknown}"
     )
 

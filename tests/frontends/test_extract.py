@@ -599,8 +599,8 @@ def test_products_and_embeddings_carry_their_quantizers() -> None:
 
 
 def strange(_: Any, x: Tensor) -> Tensor:
-    y = torch.cumsum(x, 1)
-    return torch.sort(torch.cumsum(y, 1), 1)[0]
+    y = torch.special.i0e(x)
+    return torch.special.i1(torch.special.i0e(y))
 
 
 def test_unknown_operators_are_refused_by_name_all_at_once() -> None:
@@ -608,17 +608,17 @@ def test_unknown_operators_are_refused_by_name_all_at_once() -> None:
         extract(Lambda(strange), W(1, 3, 4, 4), name="odd")
     message = str(error.value)
     assert "model odd: 3 operators have no price" in message
-    assert "aten.cumsum: 2x" in message
-    assert "aten.sort: 1x" in message
+    assert "aten.special_i0e: 2x" in message
+    assert "aten.special_i1: 1x" in message
     assert "--allow-uncosted" in message
 
 
 def test_allowed_unknown_operators_are_listed_with_their_size() -> None:
     def run(self: Any, x: Tensor) -> Tensor:
-        return self.fc(torch.cumsum(self.fc(x), 1))
+        return self.fc(torch.special.i1(self.fc(x)))
 
     net = extract(Lambda(run, fc=nn.Linear(4, 4)), W(2, 4), allow_uncosted=True)
-    assert [(u.op, u.elements, u.macs) for u in net.coverage.uncosted] == [("aten.cumsum", 8, None)]
+    assert [(u.op, u.elements, u.macs) for u in net.coverage.uncosted] == [("aten.special_i1", 8, None)]
     assert net.coverage.ops_costed == net.coverage.ops_total - 1
     assert net.shares.operators < 1.0
     assert net.shares.unknown_macs == 1
@@ -626,23 +626,18 @@ def test_allowed_unknown_operators_are_listed_with_their_size() -> None:
 
 
 def test_macs_of_a_known_shape_count_against_coverage() -> None:
-    model = Chain(nn.Conv3d(2, 3, 3), nn.ReLU())
-    net = extract(model, W(1, 2, 5, 5, 5), allow_uncosted=True)
-    assert net.coverage.uncosted[0].macs == 3 * 27 * 2 * 27
-    assert net.shares.macs == 0.0
+    def run(self: Any, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.make(x.mean((2, 3))).reshape(3, 2, 3, 3))  # filters made from the input
+
+    net = extract(Lambda(run, make=nn.Linear(2, 54)), W(1, 2, 5, 5), allow_uncosted=True)
+    assert [(u.op, u.macs) for u in net.coverage.uncosted] == [("aten.conv2d", 3 * 9 * 2 * 9)]
+    assert net.shares.macs == 2 * 54 / (2 * 54 + 486)
 
 
-@pytest.mark.parametrize(
-    "model",
-    [nn.ConvTranspose2d(3, 4, 2, 2), nn.LSTM(8, 4), Lambda(lambda _, x: F.max_pool2d(x, 2, return_indices=True))],
-    ids=["transposed", "lstm", "positions"],
-)
-def test_what_would_be_guesswork_is_refused(model: nn.Module) -> None:
-    example = W(5, 2, 8) if isinstance(model, nn.LSTM) else W(1, 3, 8, 8)
-    if isinstance(model, Lambda):
-        model = Lambda(lambda _, x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2))
+def test_what_would_be_guesswork_is_refused() -> None:
+    model = Lambda(lambda _, x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2))
     with pytest.raises(UnsupportedOp, match="no price"):
-        extract(model, example)
+        extract(model, W(1, 3, 8, 8))
 
 
 def test_an_input_that_does_not_fit_is_named() -> None:

@@ -6,6 +6,7 @@ Nothing is executed, no package but numpy is needed, and every offset is checked
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,65 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.errors import WorkloadError
+from hwsim.frontends.files.tflite_schema import ACTIVATIONS, OPERATORS, OPTIONS, TYPES
+from hwsim.network.layer import MAX_ELEMENTS
 
+__all__ = ["ACTIVATIONS", "IDENTIFIER", "TfliteModel", "TfliteOp", "TfliteTensor", "read_tflite"]
 IDENTIFIER = b"TFL3"
 MAX_BYTES = 2**31
-# TensorType -> (numpy's name, bits, signed).
-TYPES: dict[int, tuple[str, int, bool]] = {
-    0: ("float32", 32, True),
-    1: ("float16", 16, True),
-    2: ("int32", 32, True),
-    3: ("uint8", 8, False),
-    4: ("int64", 64, True),
-    6: ("bool", 1, False),
-    7: ("int16", 16, True),
-    9: ("int8", 8, True),
-    10: ("float64", 64, True),
-    15: ("uint32", 32, False),
-    16: ("uint16", 16, False),
-    17: ("int4", 4, True),
-}
-# BuiltinOperator, as far as networks use them; others keep their number as a name.
-OPERATORS = {
-    0: "ADD", 1: "AVERAGE_POOL_2D", 2: "CONCATENATION", 3: "CONV_2D", 4: "DEPTHWISE_CONV_2D", 5: "DEPTH_TO_SPACE",
-    6: "DEQUANTIZE", 7: "EMBEDDING_LOOKUP", 9: "FULLY_CONNECTED", 11: "L2_NORMALIZATION", 14: "LOGISTIC", 16: "LSTM",
-    17: "MAX_POOL_2D", 18: "MUL", 19: "RELU", 20: "RELU_N1_TO_1", 21: "RELU6", 22: "RESHAPE", 23: "RESIZE_BILINEAR",
-    24: "RNN", 25: "SOFTMAX", 26: "SPACE_TO_DEPTH", 27: "SVDF", 28: "TANH", 32: "CUSTOM", 34: "PAD", 36: "GATHER",
-    37: "BATCH_TO_SPACE_ND", 38: "SPACE_TO_BATCH_ND", 39: "TRANSPOSE", 40: "MEAN", 41: "SUB", 42: "DIV", 43: "SQUEEZE",
-    45: "STRIDED_SLICE", 47: "EXP", 49: "SPLIT", 50: "LOG_SOFTMAX", 53: "CAST", 54: "PRELU", 55: "MAXIMUM",
-    56: "ARG_MAX", 57: "MINIMUM", 59: "NEG", 60: "PADV2", 65: "SLICE", 67: "TRANSPOSE_CONV", 70: "EXPAND_DIMS",
-    74: "SUM", 75: "SQRT", 76: "RSQRT", 77: "SHAPE", 78: "POW", 82: "REDUCE_MAX", 83: "PACK", 88: "UNPACK",
-    92: "SQUARE", 97: "RESIZE_NEAREST_NEIGHBOR", 98: "LEAKY_RELU", 99: "SQUARED_DIFFERENCE", 100: "MIRROR_PAD",
-    101: "ABS", 102: "SPLIT_V", 114: "QUANTIZE", 117: "HARD_SWISH", 126: "BATCH_MATMUL", 130: "BROADCAST_TO",
-    142: "VAR_HANDLE", 143: "READ_VARIABLE", 144: "ASSIGN_VARIABLE", 150: "GELU",
-}  # fmt: skip
-ACTIVATIONS = {0: "", 1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6", 4: "TANH"}
-# Options of an operator: field number -> (name, struct format, default).
-POOL = {0: ("same", "b", 0), 1: ("stride_w", "i", 0), 2: ("stride_h", "i", 0), 3: ("filter_w", "i", 0),
-        4: ("filter_h", "i", 0), 5: ("activation", "b", 0)}  # fmt: skip
-OPTIONS: dict[str, dict[int, tuple[str, str, int]]] = {
-    "CONV_2D": {0: ("same", "b", 0), 1: ("stride_w", "i", 0), 2: ("stride_h", "i", 0), 3: ("activation", "b", 0),
-                4: ("dilation_w", "i", 1), 5: ("dilation_h", "i", 1)},
-    "DEPTHWISE_CONV_2D": {0: ("same", "b", 0), 1: ("stride_w", "i", 0), 2: ("stride_h", "i", 0),
-                          3: ("multiplier", "i", 0), 4: ("activation", "b", 0), 5: ("dilation_w", "i", 1),
-                          6: ("dilation_h", "i", 1)},
-    "AVERAGE_POOL_2D": POOL,
-    "MAX_POOL_2D": POOL,
-    "FULLY_CONNECTED": {0: ("activation", "b", 0), 1: ("weights_format", "b", 0), 2: ("keep_dims", "b", 0)},
-    "CONCATENATION": {0: ("axis", "i", 0), 1: ("activation", "b", 0)},
-    "ADD": {0: ("activation", "b", 0)},
-    "SUB": {0: ("activation", "b", 0)},
-    "MUL": {0: ("activation", "b", 0)},
-    "DIV": {0: ("activation", "b", 0)},
-    "MEAN": {0: ("keep_dims", "b", 0)},
-    "BATCH_MATMUL": {0: ("transpose_left", "b", 0), 1: ("transpose_right", "b", 0)},
-    "SPLIT": {0: ("parts", "i", 0)},
-}  # fmt: skip
+MAX_OPERATORS = 200_000
+MAX_WINDOW = 2**16  # strides, dilations, window sizes
 
 
 @dataclass(frozen=True)
 class TfliteTensor:
-    """One tensor: real = scale * (code - zero_point), per tensor or along `axis`. `data` is None for activations."""
+    """One tensor: real = scale * (code - zero_point), per tensor or along `axis`. `data` is None for activations.
+
+    `stored`: the file holds its numbers, even where `data` does not show them (sparse ones). `signature`: its shape
+    with -1 for sizes that may be changed. `variable`: a state that stays from one run to the next.
+    """
 
     index: int
     name: str
@@ -85,6 +44,10 @@ class TfliteTensor:
     zero_points: tuple[int, ...]
     axis: int
     data: NDArray[Any] | None
+    stored: bool = False
+    sparse: bool = False
+    signature: tuple[int, ...] = ()
+    variable: bool = False
 
     @property
     def quantized(self) -> bool:
@@ -94,12 +57,13 @@ class TfliteTensor:
 
 @dataclass(frozen=True)
 class TfliteOp:
-    """One operator: tensor numbers (-1: absent) and its options by name."""
+    """One operator: tensor numbers (-1: absent) and its options by name; `custom`: bytes of a custom one."""
 
     op: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     options: dict[str, int]
+    custom: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -214,12 +178,17 @@ def parse(path: Path, buffer: Buffer) -> TfliteModel:
     if not subgraphs:
         raise WorkloadError(f"{path}: a TFLite file without a graph")
     graph = subgraphs[0]
+    if max(len(graph.tables(0)), len(graph.tables(3))) > MAX_OPERATORS:
+        raise ValueError(f"more than {MAX_OPERATORS:,} operators or tensors")
     tensors = tuple(tensor(i, table, buffers) for i, table in enumerate(graph.tables(0)))
     ops = tuple(operator(table, codes) for table in graph.tables(3))
     for op in ops:
         wrong = [i for i in (*op.inputs, *op.outputs) if not -1 <= i < len(tensors)]
         if wrong:
             raise IndexError(f"{op.op} names tensor {wrong[0]} of {len(tensors)}")
+    ends = (*graph.numbers(1, "i"), *graph.numbers(2, "i"))
+    if not all(0 <= i < len(tensors) for i in ends):
+        raise IndexError(f"an input or output of the graph is none of its {len(tensors)} tensors")
     return TfliteModel(path, tensors, ops, graph.numbers(1, "i"), graph.numbers(2, "i"), len(subgraphs))
 
 
@@ -238,10 +207,17 @@ def tensor(index: int, table: Table, buffers: list[Table]) -> TfliteTensor:
     scales = quantization.numbers(2, "f") if quantization else ()
     zero_points = quantization.numbers(3, "q") if quantization else ()
     axis = quantization.scalar(6, "i") if quantization else 0
+    name = table.text(3)
+    if any(abs(n) > MAX_ELEMENTS for n in shape) or abs(math.prod(shape)) > MAX_ELEMENTS:
+        raise ValueError(f"tensor {name!r} has sizes {shape}; expected up to 2^40 elements")
     number = table.scalar(2, "I")
     content = buffers[number].numbers(0, "B") if number < len(buffers) and buffers[number].at(0) else ()
-    data = constant(bytes(content), dtype, shape) if content else None
-    return TfliteTensor(index, table.text(3), shape, dtype, bits, signed, scales, zero_points, axis, data)
+    sparse = table.at(6) is not None
+    data = constant(bytes(content), dtype, shape) if content and not sparse else None
+    return TfliteTensor(
+        index, name, shape, dtype, bits, signed, scales, zero_points, axis, data, bool(content), sparse,
+        tuple(int(n) for n in table.numbers(7, "i")), bool(table.scalar(5, "b")),
+    )  # fmt: skip
 
 
 def constant(raw: bytes, dtype: str, shape: tuple[int, ...]) -> NDArray[Any] | None:
@@ -264,4 +240,8 @@ def operator(table: Table, codes: list[str]) -> TfliteOp:
         options[key] = found.scalar(field, form, default) if found else default
     if "same" in options:
         options["same"] = int(options["same"] == 0)  # Padding: SAME = 0, VALID = 1
-    return TfliteOp(name, table.numbers(1, "i"), table.numbers(2, "i"), options)
+    for key, number in options.items():
+        if key.startswith(("stride", "filter", "dilation")) and not 1 <= number <= MAX_WINDOW:
+            raise ValueError(f"{name} has {key} = {number}; expected 1 to {MAX_WINDOW}")
+    custom = bytes(table.numbers(5, "B")) if name.startswith("CUSTOM") else b""
+    return TfliteOp(name, table.numbers(1, "i"), table.numbers(2, "i"), options, custom)

@@ -9,6 +9,7 @@ array counts 32 bits.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -256,6 +257,8 @@ def tensor_of(act: Act) -> Tensor:
     """An activation operand."""
     record, codes = act.record, act.record.stored
     shape = tuple(act.shape) or (1,)
+    if act.repeats > 1 and math.prod(shape) % act.repeats == 0:  # an expanded array is read once
+        shape = (math.prod(shape) // act.repeats,)
     if codes is None:
         width = record.float_bits if record.index_bits is None else record.index_bits
         return Tensor(record.name, shape, width, signed=record.index_bits is None, origin=record.origin)

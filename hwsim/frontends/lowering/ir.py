@@ -38,7 +38,8 @@ class Op:
     """One operator call.
 
     `module`: qualified name of the innermost module that made the call ("" at the root); `call`: the same with the
-    number of the module's call, so that two calls of one module differ.
+    number of the module's call, so that two calls of one module differ; `line`: the user's code, where the
+    front end noted it.
     """
 
     op: str
@@ -46,6 +47,7 @@ class Op:
     outputs: tuple[str, ...]
     module: str = ""
     call: str = ""
+    line: str = ""
 
     def refs(self) -> Iterator[Ref]:
         """All values it reads, in argument order."""

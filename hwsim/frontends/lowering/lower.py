@@ -26,6 +26,15 @@ SHAPE_ONLY = frozenset(
 )
 SPLITS = ("split", "split_with_sizes", "chunk", "tensor_split", "unbind", "unsafe_split", "unsafe_chunk")
 
+# Operators whose result is their first operand's own memory.
+ALIASES = frozenset(
+    f"aten.{name}"
+    for name in (
+        "slice", "select", "view", "reshape", "narrow", "transpose", "permute", "unsqueeze", "squeeze", "expand", "t",
+        "as_strided", "alias", "detach", "flatten", "unflatten", "unbind", "split", "chunk", "diagonal", "view_as",
+    )
+)  # fmt: skip
+
 Handler = Callable[["Lowering", Op], None]
 
 
@@ -49,6 +58,9 @@ class Lowering:
         for name, parameter in graph.constants.items():
             self.values[name] = Const(parameter, self.meta(name).shape, float_bits=self.float_bits(name))
         for name in graph.inputs:
+            self.values[name] = self.network_input(name)
+        self.states = written_by_inputs(graph)
+        for name in self.states & set(graph.constants):
             self.values[name] = self.network_input(name)
         self.batch = self.batch_size()
 
@@ -131,7 +143,7 @@ class Lowering:
         """Name the results; an in-place operator also renames what it overwrote."""
         for name, value in zip(op.outputs, values, strict=False):
             self.values[name] = value
-        if op.op.endswith("_") and not op.op.endswith("__"):
+        if writes_in_place(op):
             target = next(iter(op.args.values()), None)
             if isinstance(target, Ref):
                 self.values[target.name] = values[0]
@@ -240,7 +252,8 @@ class Lowering:
         read = [self.values.get(ref.name) for ref in op.refs()]
         consts = [value for value in read if isinstance(value, Const)]
         for name in op.outputs:
-            self.values[name] = computed(name, self.meta(name).shape, consts)
+            known = computed(name, self.meta(name).shape, consts)
+            self.values[name] = self.network_input(name) if name in self.states else known
         return True
 
     def reads_activations(self, op: Op) -> bool:
@@ -271,6 +284,32 @@ class Lowering:
             self.values[name] = Act(Record(meta.shape, "uncosted", name, index_bits=width), meta.shape)
 
 
+def written_by_inputs(graph: OpGraph) -> set[str]:
+    """Constants that operators write into what depends on the input (caches, buffers filled step by step): states."""
+    source: dict[str, str] = {}
+    dependent = set(graph.inputs)
+    states: set[str] = set()
+    for op in graph.ops:
+        refs = [ref.name for ref in op.refs()]
+        if op.op in ALIASES and refs:
+            source.update(dict.fromkeys(op.outputs, refs[0]))
+        if op.op not in SHAPE_ONLY and any(name in dependent for name in refs):
+            dependent.update(op.outputs)
+        if writes_in_place(op) and any(name in dependent for name in refs[1:]):
+            root = refs[0]
+            while root in source:
+                root = source[root]
+            if root not in dependent:
+                states.add(root)
+                dependent.add(root)
+    return states
+
+
+def writes_in_place(op: Op) -> bool:
+    """Whether an operator changes its first operand, by torch's convention for names."""
+    return op.op.endswith("_") and not op.op.endswith("__")
+
+
 def computed(name: str, shape: tuple[int, ...], sources: list[Const]) -> Const:
     """A constant made from others. It keeps the parameter's name and codes while it is the whole parameter, reshaped
     or rescaled per channel; a part of one, or a mixture, is called after the operator that makes it."""
@@ -298,7 +337,9 @@ def reshaped(value: Single, shape: tuple[int, ...]) -> Single:
     """The same array under another shape."""
     if isinstance(value, Const):
         return dataclasses.replace(value, shape=shape)
-    return value.seen_as(shape)
+    before, after = math.prod(value.shape), math.prod(shape)
+    grown = after // before if before and after > before and after % before == 0 else 1
+    return dataclasses.replace(value.seen_as(shape), repeats=value.repeats * grown)
 
 
 def parts_of(op: Op, shape: tuple[int, ...], made: list[tuple[int, ...]]) -> list[Part | None]:
@@ -376,10 +417,22 @@ def refusal(name: str, uncosted: list[tuple[Op, str]]) -> str:
     )
 
 
+# Operators of which every form has no products: how much they make may be unknown, their MACs are not.
+WITHOUT_MACS = ("pool", "nms", "nonzero", "unique", "select", "sort", "bincount", "histc", "multinomial", "argwhere")
+
+
 def known_macs(walk: Lowering, op: Op) -> int | None:
-    """MACs of an uncosted operator where its shapes tell them; None: unknown."""
-    if op.op == "aten.conv3d":
-        weight = walk.raw(op.get("weight"))
-        if isinstance(weight, Const):
-            return math.prod(walk.shape(op)) * math.prod(weight.shape[1:])
-    return 0 if not any(walk.meta(name).shape for name in op.outputs) else None
+    """MACs of an uncosted operator where its shapes tell them, whatever kept it from being priced; None: unknown."""
+    name = op.op.rpartition(".")[2].lower()
+    shapes = [walk.meta(ref.name).shape for ref in op.refs()]
+    made = [walk.meta(output).shape for output in op.outputs]
+    if not any(made) or any(part in name for part in WITHOUT_MACS):
+        return 0
+    outputs = math.prod(made[0])
+    if "conv" in name and len(shapes) > 1 and len(shapes[1]) > 2:
+        transposed = "transpose" in name or op.get("transposed") is True
+        return math.prod(shapes[0] if transposed else made[0]) * math.prod(shapes[1][1:])
+    if ("matmul" in name or name in ("mm", "bmm", "linear", "addmm", "baddbmm", "gemm")) and len(shapes) > 1:
+        rank = 2 if name in ("addmm", "baddbmm") else 1
+        return outputs * shapes[rank - 1][-1] if shapes[rank - 1] else None
+    return None

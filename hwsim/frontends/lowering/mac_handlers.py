@@ -90,8 +90,11 @@ def contract(
         weight = dataclasses.replace(b, shape=b_shape if groups > 1 else (columns, inner))
         loops = Loops(N=n, G=groups, K=columns, C=inner, P=rows // n)
         return walk.emit("linear", op, [a], shape, "linear", label=label, weight=weight, loops=loops, bias=bias)
-    second = b.seen_as(b_shape)
-    loops = Loops(G=groups, K=columns, C=inner, P=rows)
+    shared = (
+        b.repeats if groups % b.repeats == 0 else 1
+    )  # batches that see one expanded operand are rows of one product
+    second = dataclasses.replace(b.seen_as((groups // shared, inner, columns) if shared > 1 else b_shape), repeats=1)
+    loops = Loops(G=groups // shared, K=columns, C=inner, P=rows * shared)
     return walk.emit("matmul", op, [a], shape, "linear", label=label, weight=second, loops=loops, bias=bias)
 
 
@@ -110,6 +113,11 @@ def attention(walk: Lowering, op: Op) -> None:
     query, key, value = (walk.act(op, name) for name in ("query", "key", "value"))
     tokens, sources, features = query.shape[-2], key.shape[-2], value.shape[-1]
     groups = math.prod(key.shape[:-2])
+    shared = key.repeats if key.repeats == value.repeats and groups % key.repeats == 0 else 1
+    if shared > 1:
+        groups //= shared
+        key = dataclasses.replace(key.seen_as((groups, *key.shape[-2:])), repeats=1)
+        value = dataclasses.replace(value.seen_as((groups, *value.shape[-2:])), repeats=1)
     rows = math.prod(query.shape[:-2]) * tokens // groups
     scores_shape = (*query.shape[:-1], sources)
     scores = walk.emit(
@@ -170,6 +178,47 @@ def einsum(walk: Lowering, op: Op) -> None:
     walk.bind(op, walk.emit(kind, op, [a], walk.shape(op), "linear", weight=b, loops=loops))
 
 
+def bilinear(walk: Lowering, op: Op) -> None:
+    """y_k = a W_k b: a times all W_k as one linear layer, then one product of activations for each row."""
+    names = list(op.args)
+    a, b, weight = (walk.value(op.get(name)) for name in names[:3])
+    if not isinstance(a, Act) or not isinstance(b, Act) or not isinstance(weight, Const):
+        raise Unhandled("operands that are no activations, or weights that are no parameters")
+    outputs, left, right = weight.shape
+    rows = math.prod(a.shape[:-1])
+    flat = dataclasses.replace(weight, shape=(outputs * right, left))
+    loops = Loops(K=outputs * right, C=left, P=rows)
+    made = walk.emit("linear", op, [a], (rows, outputs * right), "linear", label="left", weight=flat, loops=loops)
+    second = b.seen_as((rows, right, 1))
+    bias = op.get("bias") is not None
+    inner = Loops(G=rows, K=1, C=right, P=outputs)
+    seen = made.seen_as((rows, outputs, right))
+    walk.bind(
+        op,
+        walk.emit("matmul", op, [seen], walk.shape(op), "linear", label="right", weight=second, loops=inner, bias=bias),
+    )
+
+
+def stft(walk: Lowering, op: Op) -> None:
+    """Short-time Fourier transform as a linear layer: each frame times the real and imaginary rows of the DFT."""
+    source, length = walk.act(op, "self"), op.get("n_fft")
+    shape = walk.shape(op)
+    if not isinstance(length, int) or length < 1 or len(shape) < 2:
+        raise Unhandled("frames of unknown length")
+    bins, frames = shape[1:3] if op.get("return_complex") is True and len(shape) == 3 else shape[-3:-1]
+    if len(shape) == 2:
+        bins, frames = shape
+    batch = math.prod(source.shape[:-1])
+    walk.note("a short-time Fourier transform is priced as a product with the matrix of the DFT")
+    windows = walk.emit("copy", op, [source], (batch, frames, length), source.record.origin, label="frames")
+    weight = Const("dft", (2 * bins, length))
+    loops = Loops(N=batch, K=2 * bins, C=length, P=frames)
+    made = walk.emit(
+        "linear", op, [windows], (batch, 2 * bins, frames), "linear", label="dft", weight=weight, loops=loops
+    )
+    walk.bind(op, made.seen_as(shape))
+
+
 def batch_norm(walk: Lowering, op: Op) -> None:
     """Folded into the convolutions or linear layers right before it; elsewhere a layer of its own."""
     if op.get("training") is True:
@@ -212,6 +261,8 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot"), matmul),
     **dict.fromkeys(("aten.addmm", "aten.baddbmm"), addmm),
     "aten.einsum": einsum,
+    "aten.bilinear": bilinear,
+    "aten.stft": stft,
     **dict.fromkeys(
         (
             "aten.scaled_dot_product_attention",

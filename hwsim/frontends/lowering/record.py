@@ -7,7 +7,9 @@ than under torch.export (`aten.addmm` for a linear layer); the handlers know bot
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +30,7 @@ def record(
 ) -> OpGraph:
     """Run the model once and return what it computed, operator by operator."""
     recorder = Recorder(model)
-    inputs = tuple(recorder.name_of(item, "input") for item in (*args, *kwargs.values()) if torch.is_tensor(item))
+    inputs = tuple(recorder.name_of(item, "input") for item in tensors_held((args, kwargs)))
     with recorder.watching(model), torch.no_grad(), recorder:
         result = model(*args, **kwargs)
     outputs = tuple(recorder.name_of(item, "output") for item in tensors_in(result))
@@ -48,6 +50,44 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
     return []
 
 
+def tensors_held(value: Any, depth: int = 6) -> list[torch.Tensor]:
+    """All tensors that an example hands over, those inside objects (caches) included, once each."""
+    found: dict[int, torch.Tensor] = {}
+    seen: set[int] = set()
+
+    def look(item: Any, left: int) -> None:
+        if torch.is_tensor(item):
+            found.setdefault(id(item), item)
+            return
+        if left == 0 or id(item) in seen or isinstance(item, nn.Module | type | str | bytes | int | float):
+            return
+        seen.add(id(item))
+        inside = item.values() if isinstance(item, dict) else item if isinstance(item, list | tuple | set) else ()
+        slots = [getattr(item, name, None) for name in getattr(type(item), "__slots__", ())]
+        for part in (*inside, *slots, *vars_of(item).values()):
+            look(part, left - 1)
+
+    look(value, depth)
+    return list(found.values())
+
+
+def vars_of(item: Any) -> dict[str, Any]:
+    """An object's own attributes; none for what has no dictionary."""
+    return dict(vars(item)) if hasattr(item, "__dict__") else {}
+
+
+def line_of_user() -> str:
+    """`file:line: code` of the innermost call that belongs neither to torch nor to this package."""
+    ours = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
+    for frame in reversed(traceback.extract_stack()):
+        if not frame.filename.startswith((*ours, "<")):
+            return f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}"
+    return ""
+
+
+LOOKS = ("aten::_local_scalar_dense", "aten::item", "aten::is_nonzero", "aten::equal")  # a value becomes Python's
+
+
 class Recorder(TorchDispatchMode):
     """Writes down every operator that reaches the dispatcher, with the module it came from."""
 
@@ -61,7 +101,7 @@ class Recorder(TorchDispatchMode):
         self.path: list[tuple[str, str]] = [("", "")]
         self.calls: Counter[str] = Counter()
         for key, tensor in (*model.named_parameters(remove_duplicate=False), *model.named_buffers()):
-            self.constants[self.name_of(tensor, "p")] = key
+            self.constants.setdefault(self.name_of(tensor, "p"), key)
 
     def watching(self, model: nn.Module) -> Hooks:
         """Follow which module is running."""
@@ -91,7 +131,8 @@ class Recorder(TorchDispatchMode):
             outputs.append(f"{schema.name.rpartition('::')[2]}_{self.counter}")
             self.give_name(tensor, outputs[-1])
         module, call = self.path[-1]
-        self.ops.append(Op(schema.name.replace("::", "."), named, tuple(outputs), module, call))
+        line = line_of_user() if schema.name in LOOKS else ""
+        self.ops.append(Op(schema.name.replace("::", "."), named, tuple(outputs), module, call, line))
         return result
 
     def argument(self, value: Any) -> Arg:

@@ -50,7 +50,7 @@ class Act:
 
     `version`: the quantizer it went through, None for the unquantized array. `pad`: zeros still to be put round its
     last two dimensions; a convolution takes them over, anybody else has them written out first. `part`: the range that
-    a split, slice or selection cut out of the array, if one did.
+    a split, slice or selection cut out of the array, if one did. `repeats`: how often an expansion shows each element.
     """
 
     record: Record
@@ -58,6 +58,7 @@ class Act:
     version: str | None = None
     pad: Padding | None = None
     part: Part | None = None
+    repeats: int = 1
 
     def seen_as(self, shape: tuple[int, ...]) -> Act:
         """The same values under another shape, zeros to pad dropped."""

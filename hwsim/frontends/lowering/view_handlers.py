@@ -7,7 +7,7 @@ the order the layer after wants. Movement that no strided address expresses (rol
 from __future__ import annotations
 
 from hwsim.frontends.lowering.ir import Op
-from hwsim.frontends.lowering.lower import Handler, Lowering
+from hwsim.frontends.lowering.lower import Handler, Lowering, Unhandled
 
 VIEW = "address arithmetic"
 IDENTITY = "identity at inference"
@@ -42,6 +42,8 @@ def identity(walk: Lowering, op: Op) -> None:
 
 def check(walk: Lowering, op: Op) -> None:
     """An assertion, or a value that the model's own code looks at; nothing else is computed from it."""
+    if op.line and walk.reads_activations(op):
+        raise Unhandled(f"the model's own code looks at the input's values ({op.line}); what runs depends on them")
     walk.count_free(op, "read by the model's own code")
 
 
