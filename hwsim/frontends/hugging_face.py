@@ -110,8 +110,8 @@ def build(transformers: Any, config: Any, name: str, task: str) -> nn.Module:
         found = getattr(transformers, wanted, None)
         if found is None:
             raise WorkloadError(
-                f"hf:{name}: architectures: transformers {transformers.__version__} has no {wanted}; choose a head with "
-                f"hf:{name}[TASK], one of {', '.join(TASKS)}"
+                f"hf:{name}: architectures: transformers {transformers.__version__} has no {wanted}; choose a head "
+                f"with hf:{name}[TASK], one of {', '.join(TASKS)}"
             )
         make = getattr(found, "_from_config", found)
     else:
@@ -159,7 +159,7 @@ def device_of(model: nn.Module) -> torch.device:
 def default_shape(config: Any, key: str) -> Shape | None:
     """The shape that a configuration implies for an argument; None: it implies none."""
     parts = parts_of(config)
-    if key.endswith("ids") or key.endswith("mask"):
+    if key.endswith(("ids", "mask")):
         limits = [getattr(part, "max_position_embeddings", None) for part in parts]
         return (1, min([TOKENS, *(n for n in limits if isinstance(n, int) and n > 0)]))
     if key == "pixel_values":

@@ -176,7 +176,7 @@ class Known:
     def twin(self) -> Any:
         """The model without its large constants, quantizers as casts and operators on codes as plain ones."""
         twin = type(self.model)()
-        twin.CopyFrom(self.model) if self.light() else self.copy_without_numbers(twin)
+        self.copy_without_numbers(twin)
         for node in twin.graph.node:
             if node.op_type in QUANT_OPS or node.op_type in QLINEAR:
                 kind, positions, _ = QLINEAR.get(node.op_type, ("Identity", (0,), (0, 0)))
@@ -187,10 +187,6 @@ class Known:
                 node.op_type, node.domain = kind, ""
                 node.input.extend(sources)
         return twin
-
-    def light(self) -> bool:
-        """Whether copying every number is cheap."""
-        return sum(math.prod(tensor.dims) for tensor in self.graph.initializer) < 2**20
 
     def copy_without_numbers(self, twin: Any) -> None:
         """The model with its large initializers declared as inputs: inference needs their shapes only."""
@@ -206,7 +202,7 @@ class Known:
         declared = {entry.name for entry in graph.input}
         for tensor in self.graph.initializer:
             if tensor.name in self.values and self.values[tensor.name].size <= 4096:
-                graph.initializer.append(tensor)
+                graph.initializer.append(self.onnx.numpy_helper.from_array(self.values[tensor.name], tensor.name))
             elif tensor.name not in declared:
                 info = self.onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
                 graph.input.append(info)

@@ -1,0 +1,196 @@
+"""One quantized network in many ONNX spellings: one workload. And what is not known is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwsim.errors import WorkloadError
+from hwsim.frontends.files.onnx_graph import read_onnx
+from hwsim.frontends.lowering.lower import lower
+from hwsim.frontends.lowering.table import HANDLERS
+from hwsim.network.workload import Workload
+
+onnx: Any = pytest.importorskip("onnx")
+SHAPES = {"image": (1, 4, 6, 6), "tokens": (1, 5)}
+
+
+@dataclass
+class Net:
+    """A graph in the making; the spelling decides how a quantizer is written."""
+
+    style: str
+    nodes: list[Any] = field(default_factory=list[Any])
+    tensors: dict[str, Any] = field(default_factory=dict[str, Any])
+    number: int = 0
+    domain: str = ""
+
+    def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        self.number += 1
+        out = f"v{self.number}"
+        domain = self.domain if kind in ("QuantizeLinear", "DequantizeLinear") else ""
+        self.nodes.append(
+            onnx.helper.make_node(kind, list(inputs), [out], f"n{self.number}", domain=domain, **attributes)
+        )
+        return out
+
+    def constant(self, array: Any) -> str:
+        self.number += 1
+        self.tensors[f"c{self.number}"] = array
+        return f"c{self.number}"
+
+    def affine(self, zero: int, dtype: Any) -> tuple[str, str]:
+        """Scale and zero point as this spelling writes them; "" is an absent zero point."""
+        scale, point = self.constant(np.float32(0.1)), np.asarray(zero, dtype)
+        if self.style in ("absent", "output_dtype") and zero == 0:
+            return scale, ""
+        if self.style == "constant_node":
+            return scale, self.node("Constant", value=onnx.numpy_helper.from_array(point))
+        if self.style == "identity":
+            return self.node("Identity", scale), self.node("Identity", self.constant(point))
+        if self.style == "cast":
+            kind = onnx.helper.np_dtype_to_tensor_dtype(point.dtype)
+            return scale, self.node("Cast", self.constant(np.asarray(zero, np.int32)), to=kind)
+        if self.style == "reshaped":
+            shape = self.constant(np.zeros(0, np.int64))
+            return scale, self.node("Reshape", self.constant(point.reshape(1)), shape)
+        return scale, self.constant(point)
+
+    def quantized(self, x: str, zero: int = 0, dtype: Any = np.int8) -> str:
+        """x through a quantizer."""
+        scale, point = self.affine(zero, dtype)
+        more = {"output_dtype": onnx.TensorProto.INT8} if not point and dtype is np.int8 else {}
+        codes = self.node("QuantizeLinear", *[name for name in (x, scale, point) if name], **more)
+        return self.numbers(codes, scale, point)
+
+    def numbers(self, codes: str, scale: str, point: str) -> str:
+        return self.node("DequantizeLinear", *[name for name in (codes, scale, point) if name])
+
+    def weight(self, array: Any) -> str:
+        """A stored int8 tensor as numbers."""
+        scale, point = self.affine(0, np.int8)
+        return self.numbers(self.constant(array.astype(np.int8)), scale, point)
+
+
+def conv_net(net: Net) -> str:
+    """Convolution, ReLU, upsampling, pooling, a residual."""
+    x = net.quantized("x", -5)
+    y = net.node("Relu", net.node("Conv", x, net.weight(np.ones((4, 4, 3, 3))), pads=[1, 1, 1, 1]))
+    y = net.node("Add", net.quantized(y), x)
+    y = net.quantized(y, 3)
+    y = moved(net, y, "Resize")
+    return net.quantized(net.node("Conv", y, net.weight(np.ones((2, 4, 1, 1)))), 0)
+
+
+def linear_net(net: Net) -> str:
+    """An embedding, a product with a transposed weight, a mask."""
+    table, scale_zero = np.ones((50, 8)), net.affine(0, np.int8)
+    stored = net.constant(table.astype(np.int8))
+    if net.style == "late":
+        rows = net.numbers(net.node("Gather", stored, "x"), *scale_zero)
+    else:
+        rows = net.node("Gather", net.numbers(stored, *scale_zero), "x")
+    rows = net.quantized(rows)
+    w = np.ones((6, 8))
+    if net.style == "late":
+        turned = net.numbers(
+            net.node("Transpose", net.constant(w.astype(np.int8)), perm=[1, 0]), *net.affine(0, np.int8)
+        )
+    else:
+        turned = net.node("Transpose", net.weight(w), perm=[1, 0])
+    return net.quantized(net.node("MatMul", rows, turned), 7)
+
+
+def moved(net: Net, x: str, kind: str) -> str:
+    """A nearest upsampling, on codes in spelling `late`, else on numbers."""
+    scales = net.constant(np.array([1, 1, 2, 2], np.float32))
+    last = net.nodes[-1]
+    if net.style == "late" and last.op_type == "DequantizeLinear":
+        net.nodes.pop()
+        codes = net.node(kind, last.input[0], "", scales, mode="nearest")
+        return net.numbers(codes, *[*last.input[1:], ""][:2])
+    return net.node(kind, x, "", scales, mode="nearest")
+
+
+NETWORKS: dict[str, tuple[Callable[[Net], str], str]] = {"conv": (conv_net, "image"), "linear": (linear_net, "tokens")}
+STYLES = ("plain", "absent", "output_dtype", "constant_node", "identity", "cast", "reshaped", "late", "external",
+          "contrib", "opset13", "opset17", "opset23")  # fmt: skip
+
+
+def written(folder: Path, name: str, style: str) -> Path:
+    """The network in one spelling, as a file."""
+    build, kind = NETWORKS[name]
+    net = Net(style, domain="com.microsoft" if style == "contrib" else "")
+    out = build(net)
+    dtype = onnx.TensorProto.FLOAT if kind == "image" else onnx.TensorProto.INT64
+    graph = onnx.helper.make_graph(
+        net.nodes, name, [onnx.helper.make_tensor_value_info("x", dtype, SHAPES[kind])],
+        [onnx.helper.make_tensor_value_info(out, onnx.TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(np.asarray(array), key) for key, array in net.tensors.items()],
+    )  # fmt: skip
+    opset = int(style[5:]) if style.startswith("opset") else 21
+    imports = [onnx.helper.make_opsetid("", opset), onnx.helper.make_opsetid("com.microsoft", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)
+    path = folder / f"{name}_{style}.onnx"
+    more = (
+        {"save_as_external_data": True, "size_threshold": 0, "location": f"{path.stem}.bin"}
+        if style == "external"
+        else {}
+    )
+    onnx.save(model, str(path), **more)
+    return path
+
+
+def facts(net: Workload) -> list[tuple[object, ...]]:
+    """All that a cost depends on, without names."""
+
+    def codes(tensor: Any) -> tuple[object, ...]:
+        return (tensor.shape, tensor.bits, tensor.signed, tensor.offset, tensor.zero_point, tensor.scales)
+
+    return [
+        (
+            layer.op, layer.loops, layer.stride, layer.padding, layer.padding_policy, tuple(map(codes, layer.inputs)),
+            codes(layer.output), codes(layer.weight) if layer.weight else None,
+        )
+        for layer in net
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_spelling_of_a_quantized_network_is_one_workload(tmp_path: Path, name: str) -> None:
+    plain = lower(read_onnx(written(tmp_path, name, "plain")), HANDLERS)
+    assert plain.macs == {"conv": 36 * 4 * 36 + 144 * 8, "linear": 5 * 48}[name]
+    assert all(t.bits == 8 for layer in plain for t in (*layer.inputs, layer.output) if t.origin != "index")
+    for style in STYLES:
+        if name == "linear" and style in ("absent", "output_dtype"):
+            continue
+        net = lower(read_onnx(written(tmp_path, name, style)), HANDLERS)
+        assert facts(net) == facts(plain), style
+
+
+def test_a_zero_point_out_of_reach_is_refused_by_name(tmp_path: Path) -> None:
+    path = written(tmp_path, "conv", "external")
+    (tmp_path / f"{path.stem}.bin").unlink()
+    with pytest.raises(WorkloadError, match=r"zero point 'c\d+' is a constant whose numbers are not at hand"):
+        read_onnx(path)
+
+
+def test_codes_of_an_unknown_type_are_refused(tmp_path: Path) -> None:
+    net = Net("plain")
+    codes = net.constant(np.ones((4, 4, 1, 1), np.float32))
+    net.node("Conv", "x", net.numbers(codes, net.constant(np.float32(1)), ""))
+    graph = onnx.helper.make_graph(
+        net.nodes, "odd", [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, SHAPES["image"])],
+        [onnx.helper.make_tensor_value_info(net.nodes[-1].output[0], onnx.TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(np.asarray(array), key) for key, array in net.tensors.items()],
+    )  # fmt: skip
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)]), str(tmp_path / "odd.onnx")
+    )
+    with pytest.raises(WorkloadError, match="the width of its codes is unknown"):
+        read_onnx(tmp_path / "odd.onnx")
