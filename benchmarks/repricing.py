@@ -21,8 +21,8 @@ from hwsim.machine.load import load_accelerator
 from hwsim.network.bits import assign_bits
 from hwsim.search.cache import ENVIRONMENT
 from hwsim.search.network import plan_network
+from hwsim.tables.assignments import machine_widths
 from hwsim.tables.network_table import NetworkTable
-from hwsim.tables.pool import ALL_BITS
 
 
 def main() -> None:
@@ -39,8 +39,7 @@ def main() -> None:
     if not options.cached:
         os.environ[ENVIRONMENT] = ""
     machine, workload = load_accelerator(options.spec), assign_bits(load_model(options.model, None, False), "W8A8")
-    can = machine.capabilities
-    widths = [b for b in ALL_BITS if b in can.weight_bits and b in can.activation_bits and b in can.output_bits]
+    widths = machine_widths(machine)
     began = time.process_time()
     table = NetworkTable.build(workload, machine, widths, effort=options.effort)
     built = time.process_time() - began

@@ -29,6 +29,8 @@ from hwsim.pricing.stages import fuse
 from hwsim.report.files import rows_to_csv
 from hwsim.search.network import Plan, plan_network
 from hwsim.search.objective import OBJECTIVES, Objective
+from hwsim.search.result import Found
+from hwsim.tables.assignments import assignment_rows
 
 FORMAT = "hwsim-table"
 FORMAT_VERSION = 1
@@ -114,10 +116,11 @@ def look_up_table(
     """Every layer at every pair (`W4A4`). Pairs that the machine refuses are listed; raises when it refuses all."""
     rows: list[Row] = []
     refused: list[tuple[str, str]] = []
+    known: dict[tuple[object, ...], Found] = {}  # a layer at some widths is searched once, whichever pairs ask for it
     for pair in dict.fromkeys(pairs):
         narrowed = assign_bits(workload, pair)
         try:
-            plan = plan_network(narrowed, accelerator, objective, effort="auto")
+            plan = plan_network(narrowed, accelerator, objective, effort="auto", known=known)
         except (CapabilityError, InfeasibleMapping) as problem:
             if len(pairs) == 1:
                 raise
@@ -158,7 +161,13 @@ def parser() -> argparse.ArgumentParser:
     )
     parse.add_argument("model", help="as for hwsim.evaluate: zoo name, checkpoint, saved workload, module:factory")
     parse.add_argument("accelerator", help="YAML file or the bare name of a shipped spec (eyeriss_v1)")
-    parse.add_argument("--bits", required=True, metavar="W8A8,W4A4", help="pairs of widths, separated by commas")
+    asked = parse.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--bits", metavar="W8A8,W4A4", help="pairs of widths, separated by commas")
+    asked.add_argument(
+        "--assignments", metavar="FILE",
+        help="price whole networks instead of layers: a CSV file with a column per decision and a row per assignment "
+        "of bits, or random:N for N random ones; mappings are searched once for all of them",
+    )  # fmt: skip
     parse.add_argument("--out", type=Path, metavar="FILE", help="table.csv or table.json; default: CSV on the terminal")
     parse.add_argument("--alone", action="store_true", help="no tensor stays on chip: no row depends on another layer")
     add_input_option(parse)
@@ -170,11 +179,14 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: Sequence[str] | None = None) -> None:
     """Parse, price, write. Raises HwsimError where `main` prints it."""
     options = parser().parse_args(arguments)
-    pairs = parse_pairs(options.bits)
+    pairs = parse_pairs(options.bits) if options.bits else ()
     if options.out is not None and options.out.suffix not in (".csv", ".json"):
         raise SpecError(f"--out: expected a file that ends in .csv or .json, got {options.out}")
     accelerator = load_machine(options.accelerator)
     workload = load_model(options.model, options.input, options.allow_uncosted)
+    if options.assignments:
+        write_assignments(options, workload, accelerator)
+        return
     table = look_up_table(workload, accelerator, pairs, options.objective, alone=options.alone)
     for pair, why in table.refused:
         print(f"warning: {pair} left out: {why}", file=sys.stderr)
@@ -183,6 +195,22 @@ def run(arguments: Sequence[str] | None = None) -> None:
         return
     write_atomically(options.out, table.to_json() if options.out.suffix == ".json" else table.to_csv())
     print(f"wrote {options.out}: {len(table.rows)} rows")
+
+
+def write_assignments(options: argparse.Namespace, workload: Workload, accelerator: Accelerator) -> None:
+    """Price bit assignments and write or print them as CSV."""
+    if options.out is not None and options.out.suffix != ".csv":
+        raise SpecError(f"--out: assignments are written as .csv, got {options.out}")
+    coded = workload if workload.quantized else assign_bits(workload, "W8A8")
+    rows = assignment_rows(options.assignments, coded, accelerator, options.objective, alone=options.alone)
+    refused = sum(row["energy_pj"] == "" for row in rows)
+    if refused:
+        print(f"warning: {refused} of {len(rows)} assignments cannot be run: their prices are empty", file=sys.stderr)
+    if options.out is None:
+        sys.stdout.write(rows_to_csv(rows))
+        return
+    write_atomically(options.out, rows_to_csv(rows))
+    print(f"wrote {options.out}: {len(rows)} assignments")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ from hwsim.pricing.stages import effective_workload
 from hwsim.search.bounds.any_mapping import bound_of_all
 from hwsim.search.bounds.any_tiles import ROUNDS
 from hwsim.search.layer import search
-from hwsim.search.objective import Objective
+from hwsim.search.objective import Objective, objective_value
 from hwsim.search.result import GIVEN, Certificate, Effortful, Found
 from hwsim.search.space.problem import Problem
 
@@ -35,9 +35,9 @@ class Plan:
     cost: NetworkCost
 
     def value(self, objective: Objective) -> float:
-        """What is minimised, over the network: pJ, cycles, or pJ*s."""
+        """What is minimised, over the network: pJ, cycles, or pJ * cycles."""
         totals = self.cost.totals
-        return {"energy": totals.energy_pj, "latency": float(totals.latency_cycles), "edp": totals.edp_pj_s}[objective]
+        return objective_value(objective, totals.energy_pj, float(totals.latency_cycles))
 
     def costs_no_more_than(self, other: Plan) -> bool:
         """Whether energy and traffic are both at most the other's."""
@@ -53,12 +53,14 @@ def plan_network(
     gap: float = 0.0,
     time_limit_s: float | None = None,
     effort: Effortful = "quick",
+    known: dict[tuple[object, ...], Found] | None = None,
 ) -> Plan:
     """The best plan found for a network. Raises InfeasibleMapping or CapabilityError as the search does.
 
-    `effort`, `gap` and `time_limit_s` (per layer) are the search's.
+    `effort`, `gap` and `time_limit_s` (per layer) are the search's. `known` carries searches from one call to the next
+    (same network, accelerator and options).
     """
-    known: dict[tuple[object, ...], Found] = {}
+    known = {} if known is None else known
     best: Plan | None = None
     for rung in ladder(workload):
         try:

@@ -8,6 +8,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hwsim.errors import CapabilityError
@@ -18,6 +19,7 @@ from hwsim.network.workload import Workload
 from hwsim.pricing.layer import price
 from hwsim.report.evaluation import Request, evaluate_workload
 from hwsim.table import look_up_table, main
+from hwsim.tables.network_table import NetworkTable
 from tests.strategies import conv
 
 PAIRS = ("W8A8", "W8A4", "W4A4")
@@ -124,3 +126,54 @@ def test_the_table_goes_to_the_terminal_without_out(
     assert main([str(model), "bit_fusion", "--bits", "W8A8,W8A8"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["layer"] for row in rows] == [layer.name for layer in chain]
+
+
+# --- many assignments -------------------------------------------------------------------------------------------------
+
+
+def test_assignments_of_a_file_cost_what_the_network_costs(
+    chain: Workload, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accelerator = load_accelerator("bit_fusion")
+    table = NetworkTable.build(chain, accelerator, (2, 4, 8))  # quantized: its signs and offsets stay
+    rows = table.random(5, np.random.default_rng(1))
+    names = [column.name for column in table.columns]
+    order = np.random.default_rng(2).permutation(len(names))  # the order of columns is the user's
+    lines = [[names[i] for i in order], *([str(row[i]) for i in order] for row in rows)]
+    asked, saved, out = tmp_path / "asked.csv", tmp_path / "chain.json", tmp_path / "priced.csv"
+    asked.write_text("".join(",".join(line) + "\n" for line in lines), encoding="utf-8")
+    chain.save(saved)
+    assert main([str(saved), "bit_fusion", "--assignments", str(asked), "--out", str(out)]) == 0
+    assert "5 assignments" in capsys.readouterr().out
+    found = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
+    for row, line in zip(rows, found, strict=True):
+        assert [int(line[name]) for name in names] == row.tolist()
+        cost = table.network_cost(row).totals
+        assert (float(line["energy_pj"]), int(line["cycles"])) == (cost.energy_pj, cost.latency_cycles)
+        assert int(line["weight_bits"]) == cost.weight_bits
+
+
+def test_random_assignments_use_widths_that_the_machine_has(
+    chain: Workload, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "chain.json"
+    chain.save(saved)
+    assert main([str(saved), "bit_fusion", "--assignments", "random:50"]) == 0
+    found = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert len(found) == 50
+    assert {line["energy_pj"] for line in found} != {""}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("a,b\n", "line of names and a line of bits"), ("a,b\n4\n", "asked.csv:2: expected 2 widths"),
+     ("a,b\n4,9\n", "asked.csv:2: expected 2 widths"), ("a,b\n4,8\n", "asked.csv:1: missing")],
+)  # fmt: skip
+def test_a_bad_file_of_assignments_is_named(
+    chain: Workload, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, says: str
+) -> None:
+    asked, saved = tmp_path / "asked.csv", tmp_path / "chain.json"
+    asked.write_text(text, encoding="utf-8")
+    chain.save(saved)
+    assert main([str(saved), "bit_fusion", "--assignments", str(asked)]) == 2
+    assert says in capsys.readouterr().err

@@ -1,0 +1,88 @@
+"""Many bit assignments of a network, priced from tables: `python -m hwsim.table MODEL ACCEL --assignments FILE`.
+
+A file of assignments is CSV: a column per decision (`NetworkTable.columns`: a layer's weights, or activations that must
+share their bits), a row per assignment. `random:N` draws N from all widths that the machine runs. Nothing is searched
+per row: every price equals `price_network` under mappings searched once.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwsim.errors import InfeasibleMapping, SpecError
+from hwsim.machine.parts import Accelerator
+from hwsim.network.workload import Workload
+from hwsim.search.objective import Objective
+from hwsim.tables.grid import Ints
+from hwsim.tables.network_table import NetworkTable
+from hwsim.tables.pool import ALL_BITS
+
+RANDOM = re.compile(r"random:([1-9][0-9]{0,6})")
+PRICES = ("energy_pj", "cycles", "lower_bound_pj", "weight_bits", "peak_activation_bits", "bops")
+
+
+def assignment_rows(
+    text: str, workload: Workload, accelerator: Accelerator, objective: Objective, *, alone: bool = False
+) -> list[dict[str, Any]]:
+    """Each assignment's bits and prices, in the file's order; `energy_pj` and `cycles` are empty where the machine
+    refuses or cannot hold the row. Raises SpecError for a bad file, InfeasibleMapping where no row can be run."""
+    drawn = RANDOM.fullmatch(text)
+    names, wanted = ((), ()) if drawn else read_rows(Path(text))
+    widths = sorted({bits for row in wanted for bits in row}) or machine_widths(accelerator)
+    table = NetworkTable.build(workload, accelerator, widths, objective=objective)
+    rows = table.random(int(drawn[1]), np.random.default_rng(0)) if drawn else ordered(text, names, wanted, table)
+    priced = table.price(rows, alone=alone)
+    if not np.isfinite(priced.energy_pj).any():
+        raise InfeasibleMapping(f"{accelerator.name} runs none of the {len(rows)} assignments of {text}")
+    columns = [getattr(priced, name).tolist() for name in PRICES]
+    found: list[dict[str, Any]] = []
+    for bits, fine, *values in zip(rows.tolist(), np.isfinite(priced.energy_pj).tolist(), *columns, strict=True):
+        prices = dict(zip(PRICES, values, strict=True))
+        if not fine:
+            prices |= {"energy_pj": "", "cycles": "", "lower_bound_pj": ""}
+        found.append({**dict(zip((c.name for c in table.columns), bits, strict=True)), **prices})
+    return found
+
+
+def machine_widths(accelerator: Accelerator) -> list[int]:
+    """Widths that the machine has for weights, inputs and outputs alike."""
+    can = accelerator.capabilities
+    return [b for b in ALL_BITS if b in can.weight_bits and b in can.activation_bits and b in can.output_bits]
+
+
+def read_rows(path: Path) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+    """(names of the columns, bits of every row) of a CSV file. Raises SpecError with file and line."""
+    try:
+        lines = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+    except (OSError, ValueError, csv.Error) as problem:
+        raise SpecError(f"{path}: expected a CSV file of assignments, or random:N: {problem}") from None
+    if len(lines) < 2:
+        raise SpecError(f"{path}: expected a line of names and a line of bits per assignment, found {len(lines)} lines")
+    names, problems, rows = tuple(lines[0]), [], []
+    for number, cells in enumerate(lines[1:], start=2):
+        bits = [int(cell) if cell.strip().isdecimal() else 0 for cell in cells]
+        if len(bits) != len(names) or not set(bits) <= set(ALL_BITS):
+            problems.append(f"{path}:{number}: expected {len(names)} widths of {ALL_BITS}, got {','.join(cells)[:80]}")
+        rows.append(tuple(bits))
+    if problems:
+        raise SpecError(problems[:10])
+    return names, tuple(rows)
+
+
+def ordered(text: str, names: Sequence[str], rows: Sequence[Sequence[int]], table: NetworkTable) -> Ints:
+    """Rows in the order of the table's columns. Raises SpecError where the names differ from the decisions'."""
+    known = [column.name for column in table.columns]
+    missing, strange = [n for n in known if n not in names], [n for n in names if n not in known]
+    if missing or strange or len(set(names)) < len(names):
+        what = (
+            f"missing {', '.join(missing[:5])}" if missing else f"unknown or doubled {', '.join(strange[:5] or names)}"
+        )
+        raise SpecError(f"{text}:1: {what}; expected each of these once: {','.join(known)}")
+    place = [names.index(name) for name in known]
+    return np.array(rows, dtype=np.int64)[:, place]
