@@ -1,8 +1,8 @@
-"""`python -m experiments.document`: writes the tables of docs/results.md and docs/integer.md from the committed CSVs.
+"""`python -m experiments.document`: writes the tables of docs/results.md, integer.md and coming_from.md from the CSVs.
 
 Everything between `<!-- begin NAME ARGUMENTS -->` and `<!-- end -->` is replaced by what the block of that name says
-(BLOCKS below, and those of `experiments.integer_page`); the rest of a page is prose, written by hand. `--check` writes
-nothing and fails where they differ.
+(BLOCKS below, those of `experiments.integer_page` and of `experiments.peers.page`); the rest of a page is prose,
+written by hand. `--check` writes nothing and fails where they differ.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from statistics import median, stdev
 from experiments import integer_page, table
 from experiments.pareto_figures import fronts as front_masks
 from experiments.pareto_figures import label_of, values_of
+from experiments.peers import page as peers_page
 from experiments.profiles import INITS, POLICIES, PROFILES
 from experiments.table import Row
 from experiments.tables import (
@@ -34,7 +35,7 @@ from experiments.tables import (
 )
 from quant.data import write_atomically
 
-PAGES = (Path("docs/results.md"), Path("docs/integer.md"))
+PAGES = (Path("docs/results.md"), Path("docs/integer.md"), Path("docs/coming_from.md"))
 SILU_MINIMUM = -0.2784645
 BLOCK = re.compile(r"(<!-- begin ([a-z-]+)((?: [^ >]+)*) -->\n).*?(<!-- end -->)", re.S)
 
@@ -368,12 +369,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.document", description=(__doc__ or "").split("\n\n")[0]
     )
-    parser.add_argument("--page", type=Path, nargs="+", default=PAGES, help="default: both")
+    parser.add_argument("--page", type=Path, nargs="+", default=PAGES, help="default: all")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--check", action="store_true", help="only compare")
     options = parser.parse_args(arguments)
     results = Results(options.results)
-    blocks = {name: functools.partial(block, results) for name, block in BLOCKS.items()} | integer_page.BLOCKS
+    own = {name: functools.partial(block, results) for name, block in BLOCKS.items()}
+    blocks = own | integer_page.BLOCKS | peers_page.BLOCKS
     try:
         before = {page: page.read_text(encoding="utf-8") for page in options.page}
         after = {page: filled(text, blocks) for page, text in before.items()}

@@ -1,0 +1,93 @@
+"""The tables of docs/coming_from.md, from results/peers/*.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from experiments.table import Row, read
+from experiments.tables import markdown
+
+FOLDER = Path("results/peers")
+
+
+def timeloop(rows: list[Row]) -> str:
+    """One line per recorded run: cycles, levels whose accesses are equal, energies, our own price."""
+    lines: list[list[str]] = []
+    for run in dict.fromkeys(row["run"] for row in rows):
+        mine = [row for row in rows if row["run"] == run]
+        levels = [row for row in mine if row["its_accesses"]]
+        equal = sum(row["accesses"] == row["its_accesses"] for row in levels)
+        (total,) = [row for row in mine if row["level"] == "Total"]
+        lines.append([
+            run, f"{int(total['its_cycles']):,}", f"{int(total['cycles']):,}", f"{equal} of {len(levels)}",
+            f"{float(total['its_fj_per_compute']):,.2f}", f"{float(total['fj_per_compute']):,.2f}",
+            f"{float(total['our_own_fj_per_compute']):,.2f}",
+        ])  # fmt: skip
+    heads = ["recorded run", "its cycles", "ours", "levels with equal accesses", "its fJ per MAC", "ours, its rules",
+             "ours, our rules"]  # fmt: skip
+    return markdown(heads, lines)
+
+
+def zigzag(rows: list[Row]) -> str:
+    """One line per row of its tests."""
+    lines: list[list[str]] = []
+    for row in rows:
+        network = row["workload"].removeprefix("resnet18.")
+        cycles = [f"{float(row['its_cycles']):,.0f}", f"{int(row['cycles']):,}", f"{float(row['cycles_ratio']):.3f}"]
+        energy = [f"{float(row[key]) / 1e6:,.2f}" for key in ("its_energy_pj", "energy_pj")]
+        least = f"{float(row['least_energy_pj']) / 1e6:,.2f}"
+        ratio = f"{float(row['energy_ratio']):.3f}"
+        lines.append(
+            [row["machine"], row["question"], network, *cycles, gap(row), *energy, ratio, least, row["seconds"]]
+        )
+    heads = ["machine", "question", "network", "its cycles", "ours", "ratio", "gap", "its uJ", "ours", "ratio",
+             "our least uJ", "our CPU s"]  # fmt: skip
+    return markdown(heads, lines)
+
+
+def gap(row: Row) -> str:
+    """How far our cycles could be above the least; the bound knows nothing of tensors that stay on chip."""
+    if row["question"] == "data locality":
+        return "-"
+    cycles, bound = float(row["cycles"]), float(row["no_less_than"])
+    return f"{100 * (cycles - bound) / bound:.2f} %"
+
+
+def scalesim(rows: list[Row]) -> str:
+    """One line per configuration and topology."""
+    lines = [
+        [row["config"], row["flow"], row["array"], row["topology"], f"{row['equal']} of {row['layers']}",
+         f"{int(row['closed_form_cycles']):,}", f"{int(row['cycles']):,}"] for row in rows
+    ]  # fmt: skip
+    return markdown(["configuration", "flow", "array", "topology", "layers equal", "closed form", "ours"], lines)
+
+
+def scalesim_runs(rows: list[Row]) -> str:
+    """One line per printed run."""
+    lines = [[row["flow"], f"{row['m']} x {row['k']} x {row['n']}", f"{int(row['printed_cycles']):,}",
+              f"{int(row['cycles']):,}"] for row in rows]  # fmt: skip
+    return markdown(["flow", "M x K x N", "its last cycle index", "our cycles"], lines)
+
+
+def round_trip(rows: list[Row]) -> str:
+    """One line per shipped spec."""
+    lines = [
+        [f"`{row['spec']}`", f"{row['said']} of {row['nests']}", row["unequal"] or "-", words(row["cannot_be_said"])]
+        for row in rows
+    ]
+    return markdown(["spec", "mappings said", "prices unequal", "what Timeloop cannot say"], lines)
+
+
+def words(text: str) -> str:
+    """Keys in a table's cell."""
+    return ", ".join(f"`{part}`" if "." in part and " " not in part else part for part in text.split("; "))
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "peers-timeloop": lambda: timeloop(read(FOLDER / "timeloop.csv")),
+    "peers-zigzag": lambda: zigzag(read(FOLDER / "zigzag.csv")),
+    "peers-scalesim": lambda: scalesim(read(FOLDER / "scalesim.csv")),
+    "peers-scalesim-runs": lambda: scalesim_runs(read(FOLDER / "scalesim_runs.csv")),
+    "peers-round-trip": lambda: round_trip(read(FOLDER / "round_trip.csv")),
+}
