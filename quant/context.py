@@ -8,46 +8,32 @@ functions what their formula allows, and everything that only moves or averages 
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from quant.models import ops as zoo_ops
+from quant import tracing
+from quant.functionalise import AUGMENTED
+from quant.operators import (
+    ACTIVATIONS,
+    ASYMMETRIC,
+    GATE,
+    MOVES,
+    NO_VALUES,
+    POINTWISE,
+    SEVERAL,
+    SIGNED,
+    UNSIGNED,
+    WIDTH,
+    plain_name,
+)  # fmt: skip
+from quant.tracing import OP_MODULES
 
-UNSIGNED, GATE, ASYMMETRIC, SIGNED = "unsigned", "gate", "asymmetric", "signed"
-# Values that may be any of two kinds are of the wider one, further right here.
-_WIDTH = (GATE, UNSIGNED, ASYMMETRIC, SIGNED)
-
-# Names without underscores, in lower case, so that nn.LeakyReLU, F.leaky_relu and aten.leaky_relu_ are one.
-_ACTIVATIONS = {
-    **dict.fromkeys(("relu", "relu6", "softplus", "abs", "square", "exp"), UNSIGNED),
-    **dict.fromkeys(("sigmoid", "hardsigmoid", "softmax", "softmin"), GATE),
-    **dict.fromkeys(
-        ("silu", "swish", "hardswish", "leakyrelu", "gelu", "elu", "celu", "selu", "mish", "prelu", "rrelu",
-         "quickgelu", "memoryefficientswish"),
-        ASYMMETRIC,
-    ),
-}  # fmt: skip
-_MOVES = {
-    *("maxpool1d", "maxpool2d", "avgpool1d", "avgpool2d", "adaptiveavgpool1d", "adaptiveavgpool2d"),
-    *("adaptivemaxpool1d", "adaptivemaxpool2d", "lppool2d", "mean", "amax", "max", "sum", "flatten", "unflatten"),
-    *("reshape", "view", "permute", "transpose", "t", "contiguous", "clone", "detach", "squeeze", "unsqueeze"),
-    *("expand", "expandas", "repeat", "chunk", "split", "splitwithsizes", "unbind", "getitem", "select", "slice"),
-    *("index", "indexselect", "narrow", "roll", "flip", "movedim", "swapaxes", "tile", "float", "to", "typeas"),
-    *("dropout", "dropout1d", "dropout2d", "alphadropout", "featuredropout", "identity", "droppath"),
-    *("stochasticdepth", "zeropad1d", "zeropad2d", "constantpad1d", "constantpad2d", "constantpadnd", "pad"),
-    *("reflectionpad1d", "reflectionpad2d", "replicationpad1d", "replicationpad2d", "interpolate", "upsample"),
-    *("upsamplenearest2d", "upsamplebilinear2d", "pixelshuffle", "pixelunshuffle", "channelshuffle", "lift"),
-    *("fakequantize", "quantizer"),
-}
-_OP_MODULES = (zoo_ops.Add, zoo_ops.Mul, zoo_ops.MatMul, zoo_ops.Concat)
-_BINARY = {"add": "add", "iadd": "add", "mul": "mul", "imul": "mul", "multiply": "mul",
-           "matmul": "matmul", "bmm": "matmul", "cat": "concat", "concat": "concat", "concatenate": "concat",
-           "scaleddotproductattention": "attention"}  # fmt: skip
+_NUMBERS = ("size", "dim", "numel", "len", "floordiv", "mod", "assert", "assertisnone")
 
 
 @dataclass(frozen=True)
@@ -60,70 +46,35 @@ class Range:
 
 @dataclass(eq=False)
 class Op:
-    """One operation of the graph. `kind` is its plain name, `module` the qualified name of the module it came from."""
+    """One operation of the graph. `kind` is its plain name, `module` the qualified name of the module it came from.
+
+    `inputs`: every operation it reads, once. `operands`: what an operation of several activations computes on, in
+    order and as often as written: operations, and plain numbers. `is_fixed`: made of parameters and constants alone.
+    """
 
     name: str
     kind: str
     module: str | None
     node: fx.Node
     inputs: tuple[Op, ...] = ()
+    operands: tuple[Any, ...] = ()
     is_tensor: bool = True
+    is_fixed: bool = False
     range: Range = field(default_factory=lambda: Range(SIGNED, "unknown"))
     users: list[Op] = field(default_factory=list)
 
 
 def join(ranges: Iterable[Range]) -> Range:
     """The widest of some ranges."""
-    return max(ranges, key=lambda r: _WIDTH.index(r.kind))
-
-
-def plain_name(target: object) -> str:
-    """`leaky_relu_`, `LeakyReLU`, `aten.leaky_relu.default` -> `leakyrelu`."""
-    if isinstance(target, torch._ops.OpOverload):
-        name = target._opname
-    elif isinstance(target, str):
-        name = target
-    else:
-        name = getattr(target, "__name__", type(target).__name__)
-    return name.replace("_", "").lower()
-
-
-_PARTED = ("split", "splitwithsizes", "chunk")
-
-
-def _is_chunk(node: fx.Node) -> bool:
-    return plain_name(node.target) == "chunk"
+    return max(ranges, key=lambda r: WIDTH.index(r.kind))
 
 
 # ---- reading a model ---------------------------------------------------------------------------------------------
 
 
-class _Tracer(fx.Tracer):
-    """Symbolic tracing that stops at torch's modules, at the zoo's operations, and at quantized layers."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        own = isinstance(m, _OP_MODULES) or getattr(m, "is_quantized_layer", False)
-        return own or super().is_leaf_module(m, module_qualified_name)
-
-    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
-        """Parts of `x.split([sizes])` and `x.chunk(count)` may be looped over: their number is known."""
-        node = obj.node
-        if node.op in ("call_function", "call_method") and plain_name(node.target) in _PARTED and len(node.args) > 1:
-            sizes = node.args[1]
-            parts = len(sizes) if isinstance(sizes, (list, tuple)) else sizes if _is_chunk(node) else None
-            if isinstance(parts, int):
-                return iter([obj[i] for i in range(parts)])
-        return super().iter(obj)
-
-
-def trace(model: nn.Module, *, training: bool = True) -> list[Op]:
+def trace(model: nn.Module, *, training: bool = True, given: Mapping[str, Any] | None = None) -> list[Op]:
     """The operations of a model by torch.fx symbolic tracing in train or eval mode; raises whatever stops it."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        graph = _Tracer().trace(model.train(training))
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    graph = tracing.graph_of(model, training=training, given=given)
     return _infer([_read_traced(node, model) for node in graph.nodes], model)
 
 
@@ -135,6 +86,8 @@ def _read_traced(node: fx.Node, model: nn.Module) -> Op:
         kind = plain_name(node.target)
         if node.target is getattr:
             kind = f"attribute {node.args[1]}"
+        if node.target in AUGMENTED:
+            kind = kind[1:]
         return Op(_functional_name(node, kind), kind, None, node)
     return Op(str(node.target), node.op, None, node)
 
@@ -146,13 +99,16 @@ def _functional_name(node: fx.Node, kind: str) -> str:
     return f"{around}.{kind}" if around else kind
 
 
-def export(model: nn.Module, example: tuple[Any, ...]) -> list[Op]:
-    """The operations of a model by torch.export (non-strict) on an example input."""
-    was_training = model.training
+def export(model: nn.Module, given: Mapping[str, Any]) -> list[Op]:
+    """The operations of a model by torch.export (non-strict) on an example, its arguments by name."""
+    modes = [(module, module.training) for module in model.modules()]
     try:
-        program = torch.export.export(model.eval(), example, strict=False)
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch about torch
+            program = torch.export.export(model.eval(), (), dict(given), strict=False).run_decompositions({})
     finally:
-        model.train(was_training)
+        for module, mode in modes:
+            module.training = mode
     return _infer([_read_exported(node, model) for node in program.graph.nodes], model)
 
 
@@ -164,7 +120,7 @@ def _read_exported(node: fx.Node, model: nn.Module) -> Op:
     path = next(reversed(stack.values()))[0] if stack else ""
     module = model.get_submodule(path)
     leaf = path != "" and next(module.children(), None) is None
-    if leaf and isinstance(module, (*_OP_MODULES, nn.Conv1d, nn.Conv2d, nn.Linear, nn.Embedding)):
+    if leaf and isinstance(module, (*OP_MODULES, nn.Conv1d, nn.Conv2d, nn.Linear, nn.Embedding)):
         kind = plain_name(type(module)) if kind.startswith(("conv", "linear", "embedding")) else kind
     return Op(path if leaf else f"{path}.{kind}".lstrip("."), kind, path if leaf else None, node)
 
@@ -180,12 +136,46 @@ def _infer(ops: list[Op], model: nn.Module) -> list[Op]:
         op.inputs = tuple(by_node[source] for source in op.node.all_input_nodes)
         for source in op.inputs:
             source.users.append(op)
+        op.operands = tuple(
+            by_node.get(a, a) if isinstance(a, fx.Node) else a for a in operands(op.node, op.kind, model)
+        )
         if op.module is None and op.node.op in ("call_function", "call_method"):
-            count = seen[op.name] = seen.get(op.name, -1) + 1
-            op.name = f"{op.name}_{count}" if count else op.name
+            op.name = _free_name(op.name, seen, model)
         op.is_tensor = _is_tensor(op)
+        op.is_fixed = _is_fixed(op)
         op.range = _range(op, model)
     return ops
+
+
+def operands(node: fx.Node, kind: str, model: nn.Module) -> tuple[Any, ...]:
+    """The arguments that an operation of several activations computes on."""
+    kind = SEVERAL.get(kind, kind)
+    if node.op == "call_module":
+        listed = isinstance(model.get_submodule(str(node.target)), tracing.zoo_ops.Concat)
+        return tuple(node.args[0]) if listed and isinstance(node.args[0], (list, tuple)) else tuple(node.args)
+    if kind in ("concat", "stack"):
+        first = node.args[0] if node.args else node.kwargs.get("tensors")
+        return tuple(first) if isinstance(first, (list, tuple)) else (first,)
+    named = [node.kwargs[k] for k in ("input", "self", "other", "mat2", "tensor2") if k in node.kwargs]
+    return (*node.args[:2], *named)[:2]
+
+
+def _free_name(name: str, seen: dict[str, int], model: nn.Module) -> str:
+    """`add`, `add_1`, ...: the first name that neither an earlier operation has nor an attribute of the module."""
+    parent, _, leaf = name.rpartition(".")
+    around = model.get_submodule(parent)
+    while True:
+        count = seen[name] = seen.get(name, -1) + 1
+        free = f"{leaf}_{count}" if count else leaf
+        if not hasattr(around, free) and not hasattr(fx.GraphModule, free):
+            return f"{parent}.{free}".lstrip(".")
+
+
+def _is_fixed(op: Op) -> bool:
+    """Whether no input of the network takes part in a value. An exported graph names parameters p_..., buffers b_..."""
+    if op.node.op in ("placeholder", "output"):
+        return op.node.op == "placeholder" and "val" in op.node.meta and op.node.name.startswith(("p_", "b_", "c_"))
+    return all(source.is_fixed for source in op.inputs)
 
 
 def _is_tensor(op: Op) -> bool:
@@ -193,7 +183,7 @@ def _is_tensor(op: Op) -> bool:
     value = op.node.meta.get("val")
     if value is not None:
         return isinstance(value, (Tensor, list, tuple))
-    if op.kind.startswith("attribute") or op.kind in ("size", "dim", "numel", "len", "int", "floordiv", "mod"):
+    if op.kind.startswith("attribute") or op.kind in _NUMBERS:
         return op.kind in ("attribute T", "attribute mT", "attribute data")
     sources = [source for source in op.inputs if source.node.op != "output"]
     if op.node.op in ("call_function", "call_method") and sources:
@@ -206,18 +196,25 @@ def _range(op: Op, model: nn.Module) -> Range:
     if op.node.op in ("placeholder", "get_attr"):
         return Range(SIGNED, "network input" if op.node.op == "placeholder" else "a parameter")
     kind = operation(op, model)
-    if kind in _ACTIVATIONS:
-        return Range(_ACTIVATIONS[kind], f"after {kind} ({op.name})")
+    if not tensors:
+        return _signed(op)
+    if kind in ACTIVATIONS:
+        return Range(ACTIVATIONS[kind], f"after {kind} ({op.name})")
+    if kind == "maximum" or (kind == "max" and len(tensors) == 2):
+        nonnegative = next((source.range for source in tensors if source.range.kind in (UNSIGNED, GATE)), None)
+        return Range(UNSIGNED, nonnegative.reason) if nonnegative else join(source.range for source in tensors)
+    if kind == "minimum" or kind in ("setitem", "stack", "where", "lerp"):
+        return join(source.range for source in tensors)
     if kind in ("hardtanh", "clamp", "clampmin", "clip"):
         return Range(UNSIGNED, f"after {kind} at 0 ({op.name})") if _clamps_at_zero(op, model) else _signed(op)
-    if kind == "mul" and len(tensors) == 2:
+    if kind == "mul" and (len(tensors) == 2 or is_self_gated(op)):
         return _product(op, tensors)
-    if kind in ("add", "concat") and len(tensors) > 1:
+    if kind in ("add", "concat") and sum(isinstance(o, Op) for o in op.operands) > 1:
         widest = join(source.range for source in tensors)
         return widest if widest.kind != GATE else Range(UNSIGNED, widest.reason)
-    if kind in ("mul", "div", "truediv", "add") and len(tensors) == 1:
+    if kind in ("mul", "div", "add") and len(tensors) == 1:
         return _scaled_by_constant(op, kind, tensors[0])
-    if (kind in _MOVES or op.kind.startswith("attribute")) and tensors:
+    if (kind in MOVES or op.kind.startswith("attribute")) and tensors:
         return tensors[0].range
     return _signed(op)
 
@@ -227,6 +224,8 @@ def _signed(op: Op) -> Range:
 
 
 def _product(op: Op, tensors: list[Op]) -> Range:
+    if len(tensors) == 1:
+        return Range(UNSIGNED, f"a square ({op.name})")
     if is_self_gated(op):
         return Range(ASYMMETRIC, f"a product of x and its own gate ({op.name})")
     kinds = {source.range.kind for source in tensors}
@@ -255,22 +254,37 @@ def _clamps_at_zero(op: Op, model: nn.Module) -> bool:
 def operation(op: Op, model: nn.Module) -> str:
     """`add`, `mul`, `matmul`, `concat`, `attention` for operations of several activations, else the plain name."""
     module = None if op.module is None else model.get_submodule(op.module)
-    if isinstance(module, _OP_MODULES):
+    if isinstance(module, OP_MODULES):
         return plain_name(type(module))
-    return _BINARY.get(op.kind, op.kind)
+    pair = [o for o in op.operands if isinstance(o, Op) and o.is_tensor]
+    if op.kind in ("max", "min") and len(pair) == 2:
+        return f"{op.kind}imum"
+    return SEVERAL.get(op.kind, op.kind)
+
+
+def keeps_values(op: Op, kind: str) -> bool:
+    """Whether an operation needs no quantizer of its own: it moves values, or maps them one by one, or makes none."""
+    if op.kind.startswith("attribute") or not op.is_tensor:
+        return True
+    scaled = kind == "div" and not any(isinstance(o, Op) and o.is_tensor for o in op.operands[1:])
+    return scaled or kind in (MOVES | POINTWISE | NO_VALUES) or (kind in ACTIVATIONS and "softm" not in kind)
 
 
 def is_self_gated(op: Op) -> bool:
     """Whether a product is an activation function written out, like x * sigmoid(x) or x * relu6(x + 3) / 6."""
     tensors = [source for source in op.inputs if source.is_tensor]
     if len(tensors) == 1:
-        return op.node.target in (operator.mul, torch.mul) and op.node.args[0] is op.node.args[1]
+        return len(op.operands) == 2 and op.operands[0] is op.operands[1]
+    if len(tensors) != 2:
+        return False
     for gate, value in (tensors, tensors[::-1]):
         at = gate
         for _ in range(4):
             sources = [source for source in at.inputs if source.is_tensor]
-            if len(sources) != 1 or (at.kind not in _ACTIVATIONS and at.kind not in ("add", "mul", "div", "truediv",
-                                                                                     "hardtanh", "clamp")):  # fmt: skip
+            kind = SEVERAL.get(at.kind, at.kind)
+            if len(sources) != 1 or (
+                kind not in ACTIVATIONS and kind not in ("add", "mul", "div", "hardtanh", "clamp")
+            ):
                 break
             at = sources[0]
             if at is value:

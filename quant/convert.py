@@ -17,9 +17,11 @@ from typing import Any
 import yaml
 from torch import nn
 
-from quant import context, rewrite
-from quant.context import ASYMMETRIC, GATE, SIGNED, UNSIGNED, Op, Range
+from quant import context, recurrent, rewrite
+from quant.context import Op, Range
 from quant.layers import quantized_like
+from quant.operators import ASYMMETRIC, GATE, REASONS, SIGNED, UNSIGNED
+from quant.quantizer import BaseQuantizer
 from quant.spec import (
     ACTIVATION_CONFIGS,
     CLIP_RULES,
@@ -32,12 +34,22 @@ from quant.spec import (
     QuantSpec,
     check_choice,
 )
+from quant.tracing import named_arguments
+from quant.transformer import open_transformers
 
-_MATRIX = ("conv1d", "conv2d", "linear", "embedding")
+_MATRIX = (
+    "conv1d", "conv2d", "conv3d", "linear", "embedding", "embeddingbag",
+    "convtranspose1d", "convtranspose2d", "convtranspose3d",
+)  # fmt: skip
+_TABLES = ("embedding", "embeddingbag")
+_RECURRENT = ("lstm", "gru", "rnn")
 _WEIGHTED = (
     nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.RNNBase,
 )  # fmt: skip
-_OF_ACTIVATIONS = ("add", "mul", "matmul", "concat", "attention", "multiheadattention")
+_ELEMENTWISE = ("add", "sub", "mul", "maximum", "minimum", "concat", "mean")
+_PAIRS = ("add", "sub", "mul", "matmul", "maximum", "minimum")
+_SHARED = ("add", "sub", "maximum", "minimum", "concat")
+_OF_ACTIVATIONS = (*_ELEMENTWISE, "matmul", "attention", "multiheadattention")
 # Methods that quantize weights and activations differently, and those that know no offset.
 _WEIGHT_METHOD = {"pact": "dorefa"}
 _WITHOUT_OFFSET = ("lsq", "pact", "qil", "dorefa")
@@ -210,8 +222,9 @@ def quantize(
     the papers' literal networks, whose residual path no integer machine can run.
     `overrides`: {name pattern: {choice: value}} or a YAML file of that, later patterns win; choices are the fields of
     `Choices`, `skip: true` leaves a layer in float. `shared_inputs`: one step for all inputs of an addition or
-    concatenation with equal specs. `positivity`: what keeps s positive, see `QuantSpec`. `example`: an input (or
-    tuple), needed only where symbolic tracing fails.
+    concatenation with equal specs. `positivity`: what keeps s positive, see `QuantSpec`. `example`: an input, a tuple
+    of arguments, or a dictionary by name; needed where symbolic tracing fails, and for inputs that have a default in
+    `forward`.
     Raises ValueError for names, bits and patterns that mean nothing.
     """
     settings = {k: v for k, v in locals().items() if k not in ("model", "example", "overrides")}
@@ -226,9 +239,11 @@ def quantize(
         raise ValueError("model: expected a float model, this one has quantized layers already")
     patterns = read_overrides(overrides)
     model = copy.deepcopy(model)
-    ops, traced = _read(model, example)
+    open_transformers(model)
+    given = named_arguments(model, example)
+    ops, traced = _read(model, given)
     planner = _Planner(model, ops, base, first_last, elementwise_bits, patterns)
-    model = planner.convert(traced)
+    model = planner.convert(traced, given)
     layers, left = tuple(planner.layers), tuple(planner.left)
     warnings = (*printed_dead_ends(layers), *planner.dead_channels())
     return model, Plan(layers, left, {**settings, "overrides": patterns}, warnings)
@@ -268,17 +283,36 @@ def read_overrides(source: str | Path | Mapping[str, Mapping[str, Any]] | None) 
     return {str(pattern): dict(choices) for pattern, choices in source.items()}
 
 
-def _read(model: nn.Module, example: Any) -> tuple[list[Op], bool]:
+def _read(model: nn.Module, given: Mapping[str, Any]) -> tuple[list[Op], bool]:
     """The model's operations, and whether its graph can be rewritten."""
     try:
-        return context.trace(model), True
+        return context.trace(model, given=given), True
     except Exception as reason:  # tracing runs the model's own code, which may fail in any way
-        if example is None:
+        if not given:
             raise ValueError(
                 f"this model cannot be traced symbolically ({type(reason).__name__}: {reason}); pass example=an input, "
                 "so that its graph is read by torch.export"
             ) from reason
-    return context.export(model, example if isinstance(example, tuple) else (example,)), False
+        first = reason
+    try:
+        return context.export(model, given), False
+    except Exception as reason:
+        raise ValueError(
+            f"this model can be read neither by symbolic tracing ({type(first).__name__}: {first}) nor by torch.export "
+            f"on the example ({type(reason).__name__}: {str(reason).strip().splitlines()[0]})"
+        ) from reason
+
+
+def _tensors(op: Op) -> list[Op]:
+    """The activations that an operation computes on, as often as it reads them."""
+    if op.kind == "mean":
+        return list(op.inputs[:1])
+    return [o for o in op.operands if isinstance(o, Op) and o.is_tensor]
+
+
+def _alike(one: BaseQuantizer, other: BaseQuantizer) -> bool:
+    """Whether two quantizers of one weight can be one."""
+    return (one.spec, one.rows, one.axis) == (other.spec, other.rows, other.axis)
 
 
 @dataclass
@@ -310,8 +344,9 @@ class _Planner:
         self.patterns = patterns
         self.layers: list[LayerPlan] = []
         self.left: list[Left] = []
+        self.owners: dict[int, tuple[str, Any]] = {}
         self.sites = self._sites()
-        matrices = [site.name for site in self.sites if site.kind in _MATRIX and site.kind != "embedding"]
+        matrices = [site.name for site in self.sites if site.kind in _MATRIX and site.kind not in _TABLES]
         self.ends = {matrices[0], matrices[-1]} if matrices else set()
         for pattern in patterns:
             if not any(fnmatch.fnmatchcase(site.name, pattern) for site in self.sites):
@@ -324,21 +359,24 @@ class _Planner:
             kind = context.operation(op, self.model)
             if op.node.op not in ("call_module", "call_function", "call_method"):
                 continue
-            if kind in _MATRIX or kind in _OF_ACTIVATIONS:
+            if op.is_fixed and kind not in _MATRIX:
+                continue  # a computation on parameters, which a deployed network has done once
+            if kind in _MATRIX or kind in _OF_ACTIVATIONS or (kind in _RECURRENT and op.module is not None):
                 site = sites.setdefault(op.name, _Site(op.name, kind, []))
                 site.ops.append(op)
-            elif kind.startswith(("conv", "bilinear", "lstm", "gru", "rnn", "einsum", "embeddingbag")):
-                self.left.append(Left(op.name, kind, "no quantized counterpart"))
+            elif not context.keeps_values(op, kind) and any(source.is_tensor for source in op.inputs):
+                self.left.append(Left(op.name, kind, REASONS.get(kind, "no quantized counterpart")))
         self.left += self._unseen(sites)
         return list(sites.values())
 
     def _unseen(self, sites: dict[str, _Site]) -> list[Left]:
         """Layers with weights that the graph shows no call of: never called, or inside a module it does not open."""
-        listed = {left.name for left in self.left}
+        shown = {op.name for op in self.ops if op.module is not None}
         opened = tuple(f"{name}." for name, site in sites.items() if site.kind == "multiheadattention")
+        around = {name.rpartition(".")[0] for name in (op.name for op in self.ops if op.module is None)}
         found = []
         for name, module in self.model.named_modules():
-            known = name in sites or name in listed or name.startswith(opened)
+            known = name in shown or name in sites or name.startswith(opened) or name in around
             if isinstance(module, _WEIGHTED) and not known:
                 kind = context.plain_name(type(module))
                 found.append(Left(name, kind, "not called, or inside a module whose code the graph does not show"))
@@ -353,8 +391,11 @@ class _Planner:
             notes.append("first or last layer at 8 bits" + self._plain(chosen)[1])
             chosen = self._plain(chosen)[0]
         if site.kind in _OF_ACTIVATIONS:
-            if site.kind in ("add", "mul", "concat") and isinstance(self.elementwise_bits, int):
+            if site.kind in _ELEMENTWISE and isinstance(self.elementwise_bits, int):
                 chosen = replace(chosen, act_bits=self.elementwise_bits)
+            elif site.kind == "mean":
+                # What reads the mean rounds it again: searches over widths have no place for its input.
+                chosen = replace(chosen, act_bits=8)
             notes += [self._plain(chosen)[1].lstrip(", ")]
             chosen = self._plain(chosen)[0]
         for pattern, changes in self.patterns.items():
@@ -372,7 +413,7 @@ class _Planner:
             return chosen, ""
         return replace(chosen, method="lsqplus"), f", by lsqplus: {chosen.method} leaves it in float"
 
-    def convert(self, traced: bool) -> nn.Module:
+    def convert(self, traced: bool, given: Mapping[str, Any]) -> nn.Module:
         """Swap every site's module; rewrite the graph where operations have none."""
         written: list[tuple[Op, nn.Module, LayerPlan]] = []
         for site in self.sites:
@@ -385,12 +426,12 @@ class _Planner:
                 self._swap(site, chosen, note)
             else:
                 for op in site.ops:
-                    made, plan = self._operation(site, op, chosen, note)
+                    made, plan = self._written(site, op, chosen, note)
                     written.append((op, made, plan))
                     self.layers.append(plan)
         if not written:
             return self.model
-        stuck = rewrite.differing_in_training(self.model, self.ops)
+        stuck = rewrite.differing_in_training(self.model, self.ops, given)
         if stuck:
             taken = {plan.name for _, _, plan in written}
             self.layers = [plan for plan in self.layers if plan.name not in taken]
@@ -403,49 +444,102 @@ class _Planner:
         op = site.ops[0]
         if chosen.skip:
             return "skipped by an override"
+        module = None if op.module is None else self.model.get_submodule(op.module)
+        if isinstance(module, nn.RNNBase):
+            return recurrent.obstacle(module)
+        if site.kind in _MATRIX and module is not None:
+            return rewrite.unquantizable_type(module)
+        if op.module is None and not traced:
+            return "written as a function in a model that cannot be traced symbolically"
         if site.kind in _MATRIX:
-            return "" if op.module is not None else "written as a function: its weight has no module to live in"
-        tensors = [source for source in op.inputs if source.is_tensor]
+            found = rewrite.layer_of_call(site.kind, op, self.model)
+            return found if isinstance(found, str) else ""
+        return self._reason_to_leave_operation(site, op)
+
+    def _reason_to_leave_operation(self, site: _Site, op: Op) -> str:
+        tensors = _tensors(op)
         if not op.is_tensor:
             return "arithmetic on sizes"
         if site.kind == "mul" and context.is_self_gated(op):
             return "an activation function written as a product"
-        if len(tensors) < 2 and site.kind in ("add", "mul"):
+        if len(tensors) < 2 and site.kind in _PAIRS:
             return "one operand is a constant"
-        if site.kind in ("add", "mul", "concat") and self.elementwise_bits == "float":
+        if site.kind in _ELEMENTWISE and self.elementwise_bits == "float":
             return "elementwise_bits='float'"
         if site.kind == "concat" and all(source.range.kind == SIGNED for source in tensors):
             return "moves values that have no activation yet; what reads them quantizes them"
-        if op.module is None and not traced:
-            return "written as a function in a model that cannot be traced symbolically"
         return rewrite.obstacle(site.kind, op, self.model)
 
     def _swap(self, site: _Site, chosen: Choices, note: str) -> None:
+        """Put the quantized module in the place of the old one, under every name that it has."""
         old = self.model.get_submodule(site.name)
         if site.kind in _MATRIX:
             new, plan = self._matrix(site, old, chosen, note)
+        elif isinstance(old, nn.RNNBase):
+            new, plan = self._recurrent(site, old, chosen, note)
         else:
             new, plan = self._operation(site, site.ops[0], chosen, note)
         new.train(old.training)
-        self.model.set_submodule(site.name, new)
+        for name in [n for n, module in self.model.named_modules(remove_duplicate=False) if module is old]:
+            self.model.set_submodule(name, new)
         self.layers.append(plan)
+
+    def _written(self, site: _Site, op: Op, chosen: Choices, note: str) -> tuple[nn.Module, LayerPlan]:
+        """The module for an operation that the code writes as a function."""
+        if site.kind not in _MATRIX:
+            return self._operation(site, op, chosen, note)
+        layer = rewrite.layer_of_call(site.kind, op, self.model)
+        assert isinstance(layer, nn.Module)
+        return self._matrix(site, layer, chosen, note)
 
     def _matrix(self, site: _Site, old: nn.Module, chosen: Choices, note: str) -> tuple[nn.Module, LayerPlan]:
         weight = chosen.weight_spec()
-        if site.kind == "embedding":
+        if site.kind in _TABLES:
             weight = weight.replace(granularity="tensor")
-            return quantized_like(old, weight), LayerPlan(site.name, site.kind, weight, (), (), None, note)
+            new = quantized_like(old, weight)
+            note = self._note(new, note)
+            return self._tied(new, site.name), LayerPlan(site.name, site.kind, weight, (), (), None, note)
         source = context.join(op.inputs[0].range for op in site.ops)
         spec = chosen.input_spec(source)
-        convolution = site.kind != "linear"
-        extra = self._absorbed_padding(site) if convolution else ()
-        if not convolution:
+        padded = site.kind in ("conv1d", "conv2d", "conv3d")
+        extra = self._absorbed_padding(site) if padded and site.ops[0].module is not None else ()
+        if not padded:
             spec = spec.replace(snap_offset=False)
         new = quantized_like(old, weight, spec, chosen.padding_policy, extra)
-        policy = chosen.padding_policy if convolution and any(new.total_padding()) else None
+        policy = chosen.padding_policy if padded and any(new.total_padding()) else None
         if policy and new.input_quantizer.zero_is_exact:
             note = ", ".join(filter(None, (note, "0 is a code: all padding policies agree")))
-        return new, LayerPlan(site.name, site.kind, weight, (spec,), (source.reason,), policy, note)
+        note = self._note(new, note)
+        return self._tied(new, site.name), LayerPlan(
+            site.name, site.kind, weight, (spec,), (source.reason,), policy, note
+        )
+
+    def _note(self, new: nn.Module, note: str) -> str:
+        """The note of a layer, with the name of the layer that it shares its weight with."""
+        first = self.owners.get(id(new.weight))
+        if first is None:
+            return note
+        same = _alike(first[1].weight_quantizer, new.weight_quantizer)
+        shared = f"weight of {first[0]}, " + ("with the same codes" if same else "with codes of its own")
+        return ", ".join(filter(None, (note, shared)))
+
+    def _tied(self, new: nn.Module, name: str) -> nn.Module:
+        """Layers that share a weight share its quantizer, where their specs agree: the weight is stored once."""
+        first = self.owners.setdefault(id(new.weight), (name, new))[1]
+        if first is not new and _alike(first.weight_quantizer, new.weight_quantizer):
+            new.weight_quantizer = first.weight_quantizer
+        return new
+
+    def _recurrent(self, site: _Site, old: nn.RNNBase, chosen: Choices, note: str) -> tuple[nn.Module, LayerPlan]:
+        """Hidden states lie in -1..1, or are not negative behind ReLU."""
+        weight = chosen.weight_spec()
+        source = context.join(op.inputs[0].range for op in site.ops)
+        behind_relu = old.mode == "RNN_RELU"
+        hidden = Range(UNSIGNED, "hidden state after relu") if behind_relu else Range(SIGNED, "hidden state")
+        specs = tuple(chosen.input_spec(r).replace(snap_offset=False) for r in (source, hidden))
+        new = recurrent.QRecurrent(old, weight, *specs)
+        note = ", ".join(filter(None, (note, "gates and cell state in floating point")))
+        return new, LayerPlan(site.name, site.kind, weight, specs, (source.reason, hidden.reason), None, note)
 
     def dead_channels(self) -> Iterator[str]:
         """A warning for every layer with channels of weights that are all 0 in front of a batch norm.
@@ -453,6 +547,8 @@ class _Planner:
         The norm divides what is constant by sqrt(eps), and multiplies gradients by 1/sqrt(eps): 316 at eps = 1e-5.
         """
         for site in self.sites:
+            if site.ops[0].module is None or site.kind.startswith("convtranspose"):
+                continue
             if not any(user.kind.startswith("batchnorm") for op in site.ops for user in op.users):
                 continue
             layer = self.model.get_submodule(site.name)
@@ -481,14 +577,12 @@ class _Planner:
         return tuple(module.padding)
 
     def _operation(self, site: _Site, op: Op, chosen: Choices, note: str) -> tuple[nn.Module, LayerPlan]:
-        sources = [source for source in op.inputs if source.is_tensor]
-        if len(sources) == 1 and site.kind in ("add", "mul", "matmul"):
-            sources = sources * 2
+        sources = _tensors(op)
         if site.kind in ("attention", "multiheadattention"):
             return self._attention(site, op, chosen, note)
         specs = tuple(chosen.input_spec(source.range).replace(snap_offset=False) for source in sources)
         reasons = tuple(source.range.reason for source in sources)
-        shared = chosen.shared_inputs and site.kind in ("add", "concat") and len(set(specs)) == 1
+        shared = chosen.shared_inputs and site.kind in _SHARED and len(set(specs)) == 1
         module = None if op.module is None else self.model.get_submodule(op.module)
         made = rewrite.quantized_operation(site.kind, specs, shared, rewrite.concat_dim(op, module))
         if shared:

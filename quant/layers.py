@@ -7,7 +7,8 @@ A folded batch norm leaves `output_scale`: y = output_scale * (w_hat * x_hat) + 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -29,8 +30,9 @@ class _QuantizedWeight:
     output_scale: Tensor | None
 
     def _attach(self: Any, weight_spec: QuantSpec, input_spec: QuantSpec | None) -> None:
-        rows = self.weight.shape[0] if weight_spec.granularity == "channel" else 1
-        self.weight_quantizer = make_quantizer(weight_spec, is_weight=True, rows=rows)
+        axis = 1 if getattr(self, "transposed", False) else 0
+        rows = self.weight.shape[axis] if weight_spec.granularity == "channel" else 1
+        self.weight_quantizer = make_quantizer(weight_spec, is_weight=True, rows=rows, axis=axis)
         # Steps and offsets stay in float32 where the weights are of a half type.
         place = {"device": self.weight.device, "dtype": torch.promote_types(self.weight.dtype, torch.float32)}
         self.weight_quantizer.to(**place)
@@ -113,7 +115,7 @@ class _QuantizedConvolution(_QuantizedWeight):
         before, after = padding[::2][::-1], padding[1::2][::-1]
         if before != after:
             x_hat, before = F.pad(x_hat, padding), [0] * len(before)
-        convolve = F.conv1d if weight.ndim == 3 else F.conv2d
+        convolve = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[weight.ndim]
         bias = self.bias
         if around is not None:
             bias = around if bias is None else bias + around
@@ -134,11 +136,14 @@ def quantized_like(
     padding_policy: str = "pad_code",
     extra_padding: Sequence[int] = (),
 ) -> Any:
-    """The quantized counterpart of an nn.Conv1d, Conv2d, Linear or Embedding, sharing its parameters."""
-    kinds = {nn.Conv1d: QConv1d, nn.Conv2d: QConv2d, nn.Embedding: QEmbedding}
-    kind = QLinear if isinstance(layer, nn.Linear) else kinds.get(type(layer))
+    """The quantized counterpart of a convolution, transposed convolution, linear layer or embedding of torch.
+
+    It shares the layer's parameters. TypeError for other types: a subclass may compute something else.
+    """
+    kind = COUNTERPARTS.get(type(layer))
     if kind is None:
-        raise TypeError(f"quantized_like: expected Conv1d, Conv2d, Linear or Embedding, got {type(layer).__name__}")
+        known = ", ".join(known.__name__ for known in COUNTERPARTS)
+        raise TypeError(f"quantized_like: expected {known}, got {type(layer).__name__}")
     # Taking over the attributes keeps parameters and hooks, and draws no random numbers for weights to throw away.
     new = kind.__new__(kind)
     new.__dict__.update(layer.__dict__)
@@ -185,6 +190,53 @@ class QConv2d(_QuantizedConvolution, nn.Conv2d):
         self._configure(padding_policy, extra_padding)
 
 
+class QConv3d(_QuantizedConvolution, nn.Conv3d):
+    """nn.Conv3d on quantized weights and inputs."""
+
+    def __init__(
+        self,
+        *args: Any,
+        weight_spec: QuantSpec,
+        input_spec: QuantSpec,
+        padding_policy: str = "pad_code",
+        extra_padding: Sequence[int] = (),
+        **kwargs: Any,
+    ) -> None:
+        nn.Conv3d.__init__(self, *args, **kwargs)
+        self._attach(weight_spec, input_spec)
+        self._configure(padding_policy, extra_padding)
+
+
+class _QuantizedTransposed(_QuantizedWeight):
+    """A transposed convolution of quantized operands: the zeros it inserts are no data, so no policy applies to them.
+
+    Its weight is (inputs, outputs per group, ...): one step for all of it, or one per output channel of a group.
+    """
+
+    def forward(self: Any, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        axes = self.weight.ndim - 2
+        output_padding = self._output_padding(
+            x, output_size, self.stride, self.padding, self.kernel_size, axes, self.dilation
+        )
+        convolve = {3: F.conv_transpose1d, 4: F.conv_transpose2d, 5: F.conv_transpose3d}[self.weight.ndim]
+        return convolve(
+            self.input_quantizer(x), self._effective_weight(), self.bias, self.stride, self.padding, output_padding,
+            self.groups, self.dilation,
+        )  # fmt: skip
+
+
+class QConvTranspose1d(_QuantizedTransposed, nn.ConvTranspose1d):
+    """nn.ConvTranspose1d on quantized weights and inputs."""
+
+
+class QConvTranspose2d(_QuantizedTransposed, nn.ConvTranspose2d):
+    """nn.ConvTranspose2d on quantized weights and inputs."""
+
+
+class QConvTranspose3d(_QuantizedTransposed, nn.ConvTranspose3d):
+    """nn.ConvTranspose3d on quantized weights and inputs."""
+
+
 class QLinear(_QuantizedWeight, nn.Linear):
     """nn.Linear on quantized weights and inputs."""
 
@@ -212,8 +264,33 @@ class QEmbedding(_QuantizedWeight, nn.Embedding):
         return self.weight_quantizer(rows, self.weight.numel())
 
 
+class QEmbeddingBag(_QuantizedWeight, nn.EmbeddingBag):
+    """nn.EmbeddingBag with a quantized table; the bag's sum, mean or maximum is of quantized rows."""
+
+    def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
+        return F.embedding_bag(
+            input, self._effective_weight(), offsets, self.max_norm, self.norm_type, self.scale_grad_by_freq, self.mode,
+            self.sparse, per_sample_weights, self.include_last_offset, self.padding_idx,
+        )  # fmt: skip
+
+
+#: The quantized counterpart of each of torch's layers; other types are not quantized.
+COUNTERPARTS: dict[type[nn.Module], Any] = {
+    nn.Conv1d: QConv1d,
+    nn.Conv2d: QConv2d,
+    nn.Conv3d: QConv3d,
+    nn.ConvTranspose1d: QConvTranspose1d,
+    nn.ConvTranspose2d: QConvTranspose2d,
+    nn.ConvTranspose3d: QConvTranspose3d,
+    nn.Linear: QLinear,
+    nn.modules.linear.NonDynamicallyQuantizableLinear: QLinear,
+    nn.Embedding: QEmbedding,
+    nn.EmbeddingBag: QEmbeddingBag,
+}
+
+
 class _TwoActivations(nn.Module):
-    """An operation of several activations, each with its own quantizer, or all with one (`shared`)."""
+    """An operation of activations, each with its own quantizer, or all with one (`shared`)."""
 
     is_quantized_layer = True
 
@@ -229,34 +306,62 @@ class _TwoActivations(nn.Module):
         return cast(BaseQuantizer, self.input_quantizers[0 if self.shared else position])
 
 
-class QAdd(_TwoActivations):
+class _Pair(_TwoActivations):
+    """An operation of two activations, `operation`."""
+
+    operation: Callable[[Tensor, Tensor], Tensor]
+
+    def __init__(self, left: QuantSpec, right: QuantSpec, *, shared: bool = False) -> None:
+        super().__init__((left, right), shared=shared)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return type(self).operation(self.quantizer_of(0)(x), self.quantizer_of(1)(y))
+
+
+class QAdd(_Pair):
     """x + y, a residual addition; with separate steps the hardware rescales one of them."""
 
-    def __init__(self, left: QuantSpec, right: QuantSpec, *, shared: bool = False) -> None:
-        super().__init__((left, right), shared=shared)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.quantizer_of(0)(x) + self.quantizer_of(1)(y)
+    operation = operator.add
 
 
-class QMul(_TwoActivations):
+class QSub(_Pair):
+    """x - y; as an addition, with the second step negative."""
+
+    operation = operator.sub
+
+
+class QMul(_Pair):
     """x * y with broadcasting, a squeeze-excite product."""
 
-    def __init__(self, left: QuantSpec, right: QuantSpec, *, shared: bool = False) -> None:
-        super().__init__((left, right), shared=shared)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.quantizer_of(0)(x) * self.quantizer_of(1)(y)
+    operation = operator.mul
 
 
-class QMatmul(_TwoActivations):
+class QMatmul(_Pair):
     """x @ y of two activations (attention's QK^T and PV); their offsets do not fold into a bias."""
 
-    def __init__(self, left: QuantSpec, right: QuantSpec, *, shared: bool = False) -> None:
-        super().__init__((left, right), shared=shared)
+    operation = operator.matmul
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.quantizer_of(0)(x) @ self.quantizer_of(1)(y)
+
+class QMaximum(_Pair):
+    """The larger of x and y, element by element."""
+
+    operation = torch.maximum
+
+
+class QMinimum(_Pair):
+    """The smaller of x and y, element by element."""
+
+    operation = torch.minimum
+
+
+class QMean(_TwoActivations):
+    """The mean of one activation over axes: on codes, a sum and a factor. No place of searches over widths."""
+
+    def __init__(self, spec: QuantSpec) -> None:
+        super().__init__((spec,))
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return self.quantizer_of(0)(x).mean(*args, **kwargs)
 
 
 class QConcat(_TwoActivations):

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from quant import checkpoint
+from quant.calling import answer, call, moved, parted
 from quant.change_limit import ChangeLimit
 from quant.checkpoint import Meta
 from quant.data import Arrays, Dataset, Normalisation, Split, eval_batches, train_batches, write_atomically
@@ -131,7 +132,7 @@ def evaluate(
     model.eval()
     right = torch.zeros((), dtype=torch.int64, device=device)
     for images, labels in eval_batches(split, normalisation, batch_size, rank(), processes()):
-        right += (model(images.to(device)).argmax(1) == labels.to(device)).sum()
+        right += (answer(call(model, moved(images, device))).argmax(1) == labels.to(device)).sum()
     if processes() > 1:
         dist.all_reduce(right)
     model.train(was_training)
@@ -195,7 +196,7 @@ class _Run:
             size = min(self.recipe.batch_size, len(self.data.train))
             augment = self.recipe.augment
             stream = train_batches(self.data, size, seed=self.recipe.seed, epoch=2**20, augment=augment)
-            batches = (images.to(self.device) for images, _ in itertools.islice(stream, self.recipe.init_batches))
+            batches = (moved(images, self.device) for images, _ in itertools.islice(stream, self.recipe.init_batches))
             initialise(self.model, batches)
         self._make_optimizer()
 
@@ -273,7 +274,7 @@ class _Run:
                 self._save()
         return ""
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self) -> Iterator[tuple[Any, Tensor]]:
         """Batches from the current step on, epoch after epoch."""
         while True:
             epoch, start = divmod(self.step, self.steps_per_epoch)
@@ -288,24 +289,24 @@ class _Run:
                 augment=self.recipe.augment,
             )
 
-    def _one_step(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _one_step(self, images: Any, labels: Tensor) -> Tensor:
         """One optimizer step over `accumulate` passes; returns the mean loss of this process's images."""
         recipe = self.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.learning_rate_at(self.step, self.total_steps, weights=not group["quantizers"])
-        images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-        if recipe.channels_last:
+        images, labels = moved(images, self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        if recipe.channels_last and isinstance(images, Tensor):
             images = images.contiguous(memory_format=torch.channels_last)
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        parts = list(zip(images.chunk(recipe.accumulate), labels.chunk(recipe.accumulate), strict=True))
+        parts = list(zip(parted(images, recipe.accumulate), labels.chunk(recipe.accumulate), strict=True))
         for i, (x, y) in enumerate(parts):
             with self._synchronise(i == len(parts) - 1), self._autocast():
-                logits = self.runner(x)
+                logits = answer(call(self.runner, x))
                 taught = None
                 if self.teacher is not None:
                     with torch.no_grad():
-                        taught = self.teacher(x)
+                        taught = answer(call(self.teacher, x))
                 loss = loss_of(logits, y, taught)
                 (loss / len(parts)).backward()
             self._count(loss.detach(), logits.detach(), y)
@@ -413,7 +414,7 @@ class _Run:
         if self.recipe.norm_batches:
             size = min(self.recipe.batch_size, len(self.data.train))
             stream = train_batches(self.data, size, seed=self.recipe.seed, epoch=2**20 + 1, augment=self.recipe.augment)
-            images = (images.to(self.device) for images, _ in itertools.islice(stream, self.recipe.norm_batches))
+            images = (moved(images, self.device) for images, _ in itertools.islice(stream, self.recipe.norm_batches))
             reestimate_norms(self.model, images)
 
     def _save_is_due(self) -> bool:

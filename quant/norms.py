@@ -5,15 +5,18 @@ of 0.99 (MLPerf Tiny's ResNet-8) a fifth of it is the float network's after 160 
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from quant.calling import call, rows
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @torch.no_grad()
-def reestimate_norms(model: nn.Module, batches: Iterable[Tensor]) -> int:
+def reestimate_norms(model: nn.Module, batches: Iterable[Any]) -> int:
     """Replace the running mean and variance of every batch norm by the average over `batches`; returns their number.
 
     Only the norms run in training mode, so nothing else of the network changes.
@@ -30,9 +33,9 @@ def reestimate_norms(model: nn.Module, batches: Iterable[Tensor]) -> int:
             norm.momentum = None  # a plain average over the batches
             norm.train()
         for batch in batches:
-            if len(batch) < 2:
+            if rows(batch) < 2:
                 raise ValueError("batch norms: a batch of one image has no variance: use batches of at least 2")
-            model(batch)
+            call(model, batch)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

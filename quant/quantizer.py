@@ -8,6 +8,7 @@ and LSQ+; the baselines derive from the same class. A forward pass reads no valu
 from __future__ import annotations
 
 import math
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
+from quant.calling import call
 from quant.functional import codes, lsq_plus_at
 from quant.init import initial
 from quant.kernels import NO_BORDER, Problem
@@ -46,8 +48,8 @@ class BaseQuantizer(nn.Module):
     """What all quantizers share: modes, initialisation, checkpoint checks.
 
     `rows` is the number of step sizes: 1, or the channels along `axis` for granularity "channel".
-    Buffers: `initialized`, `bounds` (n, p; a checkpoint of other bits is refused), `observed` (least and largest value
-    seen at initialisation).
+    Buffers: `initialized` (0 or 1), `bounds` (n, p; a checkpoint of other bits is refused), `observed` (least and
+    largest value seen at initialisation). All are floats: averages of equal values (EMA, SWA) are those values.
     """
 
     #: Whether 0.0 is quantized to exactly 0.0 whatever the parameters are; padding is then free of cost and of choice.
@@ -65,8 +67,8 @@ class BaseQuantizer(nn.Module):
         self.mark = ""
         self._samples: list[Tensor] = []
         self._ready = False
-        self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
-        self.register_buffer("bounds", torch.tensor([spec.n, spec.p], dtype=torch.int32))
+        self.register_buffer("initialized", torch.zeros(()))
+        self.register_buffer("bounds", self._bounds())
         self.register_buffer("observed", torch.full((2,), math.nan))
         _join(self)
 
@@ -163,6 +165,15 @@ class BaseQuantizer(nn.Module):
             flat = torch.cat([flat[:, chosen], flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)], 1)
         self._samples.append(flat.clone())
 
+    @property
+    def has_observed(self) -> bool:
+        """Whether anything was observed since the last initialisation."""
+        return bool(self._samples)
+
+    def forget(self) -> None:
+        """Drop what was observed."""
+        self._samples = []
+
     @torch.no_grad()
     def finish_observing(self) -> None:
         """Initialise from what was observed; raises RuntimeError when that is nothing."""
@@ -181,16 +192,28 @@ class BaseQuantizer(nn.Module):
 
     # ---- checkpoints and copies ----------------------------------------------------------------------------------
 
+    def _bounds(self) -> Tensor:
+        """(n, p) as float32, which holds the codes of 16 bits exactly."""
+        return torch.tensor([self.spec.n, self.spec.p], dtype=torch.float32)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BaseQuantizer:
+        """Moves and casts; `bounds` stay float32, since half types hold no 16-bit code."""
+        super()._apply(fn, recurse)
+        if not self.bounds.is_meta:
+            self.bounds = self._bounds().to(self.bounds.device)
+        return self
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         errors: list[str] = args[-1]
         for name in RETIRED_BUFFERS:
             state_dict.pop(f"{prefix}{name}", None)
         own = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
         bounds = own.get("bounds")
-        if bounds is not None and bounds.tolist() != [self.spec.n, self.spec.p]:
+        if bounds is not None and bounds.round().tolist() != [self.spec.n, self.spec.p]:
+            found = ", ".join(f"{v:g}" for v in bounds.tolist())
             errors.append(
-                f"{prefix}bounds: expected codes {self.spec.n}..{self.spec.p}, the checkpoint has "
-                f"{bounds.tolist()}; quantize the model with the bits it was trained with"
+                f"{prefix}bounds: expected codes {self.spec.n}..{self.spec.p}, the checkpoint has [{found}]; "
+                "quantize the model with the bits it was trained with"
             )
             return
         if bool(own.get("initialized", self.initialized)):
@@ -199,6 +222,8 @@ class BaseQuantizer(nn.Module):
             if faults:
                 return
         super()._load_from_state_dict(state_dict, prefix, *args)
+        if not self.bounds.is_meta:
+            self.bounds.copy_(self._bounds())  # averages in floating point may be off by a rounding
         self._ready = bool(self.initialized)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -447,11 +472,31 @@ def observing(model: nn.Module, *, again: bool = False) -> Iterator[None]:
     others = [q for _, q in quantizers(model) if id(q) not in taken]
     with _in_mode([q for _, q in chosen], "observe"), _in_mode(others, "float"):
         yield
+    blind = [n for n, q in chosen if not q.has_observed]
+    if blind:
+        for _, q in chosen:
+            q.forget()
+        raise RuntimeError(
+            f"{_listed(blind)}: such quantizers saw no data: on the batches given, their layers did not run. Give "
+            "batches (or `forward`) that run them, or leave these layers in float: overrides={'NAME': {'skip': True}}"
+        )
     for name, q in chosen:
         try:
             q.finish_observing()
         except (RuntimeError, ValueError) as error:
             raise type(error)(f"{name}: {error}") from error
+    constant = [f"{n} (always {float(q.observed[0]):g})" for n, q in chosen if bool(q.observed[0] == q.observed[1])]
+    if constant:
+        warnings.warn(
+            f"{_listed(constant)} saw one value only, which gives a step size of no meaning: initialise with other "
+            "data",
+            stacklevel=2,
+        )
+
+
+def _listed(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more quantizers" if len(names) > 5 else "")
 
 
 @torch.no_grad()
@@ -465,17 +510,15 @@ def initialise(
     """Set s and beta of every activation quantizer from what it sees on `batches` (LSQ+ 3.2.2); returns the model.
 
     The network runs in float and in eval mode, so nothing else of it changes. `forward(model, batch)` defaults to
-    model(batch), or model(batch[0]) for tuples and lists. Those already initialised keep their values unless `again`.
+    `quant.calling.call`: tensors, tuples of arguments, dictionaries of named ones; labels are left out. Those
+    already initialised keep their values unless `again`.
     """
     was_training = model.training
     model.eval()
     try:
         with observing(model, again=again):
             for batch in batches:
-                if forward is not None:
-                    forward(model, batch)
-                else:
-                    model(batch[0] if isinstance(batch, (tuple, list)) else batch)
+                (forward or call)(model, batch)
     finally:
         model.train(was_training)
     return model

@@ -6,7 +6,8 @@ Tracing freezes what depends on `self.training`, so models whose own code asks f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -15,17 +16,24 @@ from torch import fx, nn
 from quant import context
 from quant.attention import QAttention, QMultiheadAttention
 from quant.context import Op
-from quant.layers import QAdd, QConcat, QMatmul, QMul
+from quant.layers import COUNTERPARTS, QAdd, QConcat, QMatmul, QMaximum, QMean, QMinimum, QMul, QSub
 from quant.models import ops as zoo_ops
 from quant.spec import QuantSpec
 
-_PAIRS = {"add": QAdd, "mul": QMul, "matmul": QMatmul}
+_PAIRS = {"add": QAdd, "sub": QSub, "mul": QMul, "matmul": QMatmul, "maximum": QMaximum, "minimum": QMinimum}
+_LAYERS = {
+    "linear": nn.Linear, "conv1d": nn.Conv1d, "conv2d": nn.Conv2d, "conv3d": nn.Conv3d,
+    "convtranspose1d": nn.ConvTranspose1d, "convtranspose2d": nn.ConvTranspose2d, "convtranspose3d": nn.ConvTranspose3d,
+    "embedding": nn.Embedding,
+}  # fmt: skip
 
 
 def quantized_operation(kind: str, specs: Sequence[QuantSpec], shared: bool, dim: int) -> nn.Module:
-    """QAdd, QMul, QMatmul or QConcat."""
+    """The module for an operation of activations: QAdd, QSub, QMul, QMatmul, QMaximum, QMinimum, QMean or QConcat."""
     if kind == "concat":
         return QConcat(specs, dim, shared=shared)
+    if kind == "mean":
+        return QMean(specs[0])
     left, right = specs
     return _PAIRS[kind](left, right, shared=shared)
 
@@ -59,8 +67,10 @@ def quantized_multihead(
 
 def obstacle(kind: str, op: Op, model: nn.Module) -> str:
     """Why an operation cannot be replaced, or an empty text."""
-    if kind == "add" and op.node.kwargs.get("alpha", 1) != 1:
-        return "an addition with alpha"
+    if kind in ("add", "sub") and op.node.kwargs.get("alpha", 1) != 1:
+        return "a sum with alpha"
+    if kind == "mean" and op.node.kwargs.get("dtype") is not None:
+        return "a mean that changes the type"
     if op.node.kwargs.get("out") is not None:
         return "writes into a given tensor"
     if kind == "attention":
@@ -69,11 +79,72 @@ def obstacle(kind: str, op: Op, model: nn.Module) -> str:
             return "grouped queries"
         if not isinstance(given.get("dropout_p", 0.0), (int, float)):
             return "its dropout is computed"
-    if kind == "concat" and not isinstance(op.node.args[0] if op.node.args else None, (list, tuple)):
+    if kind == "concat" and (op.node.op != "call_module" and not all(isinstance(o, Op) for o in op.operands)):
+        return "its list of tensors is computed"
+    if kind == "concat" and isinstance(op.node.kwargs.get("tensors", op.node.args and op.node.args[0]), fx.Node):
         return "its list of tensors is computed"
     if kind == "multiheadattention":
         return _multihead_obstacle(op, model)
     return ""
+
+
+# ---- layers written as functions ---------------------------------------------------------------------------------
+
+
+def layer_of_call(kind: str, op: Op, model: nn.Module) -> nn.Module | str:
+    """F.linear, F.conv2d, ... on parameters as a layer of torch that holds the same parameters, or why not."""
+    names = {
+        "linear": ("input", "weight", "bias"),
+        "embedding": ("input", "weight", "padding_idx", "max_norm"),
+    }.get(kind, ("input", "weight", "bias", "stride", "padding", "dilation", "groups"))
+    if kind.startswith("convtranspose"):
+        names = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+    given = {**dict(zip(names, op.node.args, strict=False)), **op.node.kwargs}
+    weight, bias = (_parameter(given.get(name), model) for name in ("weight", "bias"))
+    if not isinstance(weight, nn.Parameter):
+        return "written as a function: its weight is computed, and has no module to live in"
+    if not (bias is None or isinstance(bias, nn.Parameter)):
+        return "written as a function: its bias is computed, and has no module to live in"
+    choices = {k: v for k, v in given.items() if k not in ("input", "weight", "bias")}
+    if any(isinstance(v, fx.Node) for v in fx.node.map_aggregate(tuple(choices.values()), lambda v: v)):
+        return "written as a function: its stride or padding is computed"
+    return _layer(kind, weight, bias, choices)
+
+
+def _parameter(argument: Any, model: nn.Module) -> Any:
+    """The model's parameter that an argument reads; other nodes as they are."""
+    if not isinstance(argument, fx.Node) or argument.op != "get_attr":
+        return argument
+    at: Any = model
+    for part in str(argument.target).split("."):
+        at = getattr(at, part)
+    return at
+
+
+def _layer(kind: str, weight: nn.Parameter, bias: nn.Parameter | None, choices: dict[str, Any]) -> nn.Module:
+    rows, columns = int(weight.shape[0]), int(weight.shape[1])
+    made: nn.Module
+    if kind == "embedding":
+        made = nn.Embedding(rows, columns, **choices, device="meta")
+    elif kind == "linear":
+        made = nn.Linear(columns, rows, bias is not None, device="meta")
+    else:
+        groups = choices.get("groups", 1)
+        sizes = (rows, columns * groups) if kind.startswith("convtranspose") else (columns * groups, rows)
+        made = _LAYERS[kind](*sizes, tuple(weight.shape[2:]), bias=bias is not None, **choices, device="meta")
+    made.weight = weight
+    if kind != "embedding":
+        made.bias = bias
+    return made
+
+
+def unquantizable_type(module: nn.Module) -> str:
+    """Why a layer's type has no quantized counterpart, or an empty text."""
+    if type(module) in COUNTERPARTS:
+        return ""
+    if hasattr(module, "parametrizations"):
+        return "its weight is parametrized: torch.nn.utils.parametrize.remove_parametrizations first"
+    return f"its type, {type(module).__name__}, may compute something else than torch's layer"
 
 
 def _multihead_obstacle(op: Op, model: nn.Module) -> str:
@@ -90,12 +161,15 @@ def _multihead_obstacle(op: Op, model: nn.Module) -> str:
 # ---- graphs ------------------------------------------------------------------------------------------------------
 
 
-def differing_in_training(model: nn.Module, ops: Sequence[Op]) -> str:
+def differing_in_training(model: nn.Module, ops: Sequence[Op], given: Mapping[str, Any]) -> str:
     """Where a trace in eval mode differs from the given one in train mode, or an empty text.
 
     Dropout as a function does not count: `insert_modules` replaces it.
     """
-    other = context.trace(model, training=False)
+    try:
+        other = context.trace(model, training=False, given=given)
+    except Exception as reason:  # tracing runs the model's own code, which may fail in any way
+        return f"traced in training only ({type(reason).__name__}: {reason})"
     for here, there in zip(ops, other, strict=False):
         if _signature(here) != _signature(there):
             return f"{here.name} in training, {there.name} in evaluation"
@@ -114,41 +188,62 @@ def insert_modules(model: nn.Module, ops: Sequence[Op], made: Sequence[tuple[Op,
     """The traced graph as a module, with each given operation calling its new module, kept under the given name."""
     graph = ops[0].node.graph
     for op, module, name in made:
-        _call_instead(model, graph, op.node, module, name, _arguments(op))
+        _call_instead(model, graph, op.node, module, name, *_arguments(op, model))
     for op in ops:
         if op.node.target is F.dropout:
             given = {**dict(zip(("input", "p", "training", "inplace"), op.node.args, strict=False)), **op.node.kwargs}
             dropout = nn.Dropout(float(given.get("p", 0.5)))
             _call_instead(model, graph, op.node, dropout, op.name, (given["input"],))
     graph.lint()
-    rewritten = fx.GraphModule(model, graph, class_name=type(model).__name__)
-    rewritten.training = model.training
-    return rewritten
+    return Rewritten(model, graph)
 
 
-def _arguments(op: Op) -> tuple[Any, ...]:
+class Rewritten(fx.GraphModule):
+    """A model that runs a graph instead of its code. It keeps all modules and attributes, read by the graph or not."""
+
+    def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
+        super().__init__(model, graph, class_name=type(model).__name__)
+        self._keep(vars(model))
+        self.training = model.training
+
+    def _keep(self, attributes: dict[str, Any]) -> None:
+        for table in ("_modules", "_parameters", "_buffers"):
+            self.__dict__[table] = attributes[table]
+        for name, value in attributes.items():
+            if name != "forward" and name not in self.__dict__:
+                self.__dict__[name] = value
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Rewritten:
+        copied = super().__deepcopy__(memo)
+        copied._keep(copy.deepcopy(self.__dict__, memo))
+        return copied
+
+
+def _arguments(op: Op, model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Arguments of the quantized module's forward: the tensors, and for attention the mask, causality and scale."""
+    node = op.node
     if op.kind == "scaleddotproductattention":
         given = _attention_arguments(op)
         names = ("query", "key", "value", "attn_mask", "is_causal", "scale")
-        return tuple(given.get(name, False if name == "is_causal" else None) for name in names)
+        return tuple(given.get(name, False if name == "is_causal" else None) for name in names), {}
     if op.kind in ("cat", "concat", "concatenate"):
-        return (op.node.args[0],)
-    both = list(op.node.args[:2])
-    both += [op.node.kwargs[name] for name in ("input", "other", "mat2") if name in op.node.kwargs]
-    return tuple(both[-2:])
+        return (node.args[0] if node.args else node.kwargs["tensors"],), {}
+    if op.kind == "mean":
+        named = {k: v for k, v in node.kwargs.items() if k not in ("input", "dtype", "out")}
+        return (node.args or (node.kwargs["input"],)), named
+    if op.kind in _LAYERS:
+        return (node.args[0] if node.args else node.kwargs["input"],), {}
+    return context.operands(node, op.kind, model), {}
 
 
 def _call_instead(
-    model: nn.Module, graph: fx.Graph, node: fx.Node, module: nn.Module, name: str, arguments: tuple[Any, ...]
-) -> None:
+    model: nn.Module, graph: fx.Graph, node: fx.Node, module: nn.Module, name: str, arguments: tuple[Any, ...],
+    named: dict[str, Any] | None = None,
+) -> None:  # fmt: skip
     parent_name, _, leaf = name.rpartition(".")
-    parent = model.get_submodule(parent_name)
-    if hasattr(parent, leaf):
-        raise ValueError(f"{name}: the model has an attribute of that name already; rename it")
     module.train(model.training)
-    parent.add_module(leaf, module)
+    model.get_submodule(parent_name).add_module(leaf, module)
     with graph.inserting_before(node):
-        new = graph.call_module(name, arguments)
+        new = graph.call_module(name, arguments, named)
     node.replace_all_uses_with(new)
     graph.erase_node(node)

@@ -126,12 +126,15 @@ def operand_of(quantizer: BaseQuantizer) -> str:
 
 
 def sites(model: nn.Module, plan: Plan) -> dict[tuple[str, str], set[str]]:
-    """Names of the quantizers of every (layer, operand); an addition's two inputs are one site."""
+    """Names of the quantizers of every (layer, operand); an addition's two inputs are one site, a mean's none."""
     names = sorted((layer.name for layer in plan.layers), key=len, reverse=True)
     found: dict[tuple[str, str], set[str]] = {}
     order = {layer.name: i for i, layer in enumerate(plan.layers)}
+    means = {layer.name for layer in plan.layers if layer.op == "mean"}
     for name, quantizer in quantizers(model):
         owner = next(layer for layer in names if name.startswith(f"{layer}."))
+        if owner in means:
+            continue
         found.setdefault((owner, operand_of(quantizer)), set()).add(name)
     return dict(sorted(found.items(), key=lambda item: (order[item[0][0]], item[0][1] != "weight")))
 

@@ -89,3 +89,37 @@ def test_a_norm_without_statistics_is_refused() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False))
     with pytest.raises(ValueError, match="without running statistics"):
         quant.fold_batchnorm(model)
+
+
+def linear_norm(features: int, channels: int) -> nn.Module:
+    return with_statistics(nn.Sequential(nn.Linear(6, features), nn.BatchNorm1d(channels), nn.ReLU())).eval()
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize(("features", "channels"), [(5, 5), (5, 4)])
+def test_a_norm_on_another_axis_than_the_linear_layers_stays_right(
+    features: int, channels: int, quantized: bool
+) -> None:
+    """(batch, channels, features): the norm's axis is not the layer's, also where both have as many entries."""
+    torch.manual_seed(0)
+    model = linear_norm(features, channels)
+    x = torch.randn(8, channels, 6, dtype=torch.float64)
+    if quantized:
+        model, _ = quant.quantize(model, weight_bits=8, act_bits=8)
+        quant.initialise(model, [x]).eval()
+    for folded in (quant.fold_batchnorm(model), quant.fold_batchnorm(model, example=x)):
+        torch.testing.assert_close(folded(x), model(x), rtol=1e-10, atol=1e-10)
+    if features == channels:
+        flat = x[:, 0]
+        torch.testing.assert_close(quant.fold_batchnorm(model)(flat), model(flat), rtol=1e-10, atol=1e-10)
+        assert norms(quant.fold_batchnorm(model, example=x)) == 1
+        assert type(quant.fold_batchnorm(model, example=flat)[0]) is type(model[0])
+
+
+def test_a_flattened_map_shows_that_the_axes_are_one() -> None:
+    torch.manual_seed(0)
+    model = with_statistics(nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.BatchNorm1d(5))).eval()
+    folded = quant.fold_batchnorm(model)
+    assert type(folded[1]) is nn.Linear
+    x = torch.randn(4, 3, 4, dtype=torch.float64)
+    torch.testing.assert_close(folded(x), model(x), rtol=1e-10, atol=1e-10)

@@ -210,7 +210,7 @@ def test_swapping_keeps_parameters_and_draws_no_random_numbers() -> None:
     assert not hasattr(layer, "weight_quantizer")
     assert swapped.padding_policy == "pad_beta"
     with pytest.raises(TypeError, match="expected Conv1d"):
-        quantized_like(nn.ConvTranspose2d(3, 4, 3), W, A[4])
+        quantized_like(nn.Bilinear(3, 4, 5), W, A[4])
 
 
 def test_layers_can_be_built_on_the_meta_device() -> None:

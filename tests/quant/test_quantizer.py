@@ -519,3 +519,32 @@ def test_channels_of_an_activation_count_the_features_of_one_channel_and_one_sam
         alone.set_parameters(quantizer.s[channel].item())
         alone(x[:, channel]).square().sum().backward()
         torch.testing.assert_close(quantizer.s.grad[channel], alone.s.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("average", ["ema", "swa"])
+def test_averages_of_weights_and_buffers_are_quantized_networks(average: str) -> None:
+    """torch's AveragedModel with `use_buffers`: bounds and flags are averages of equal values."""
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    model, _ = quant.quantize(net, weight_bits=4, act_bits=4)
+    x = torch.rand(2, 3, 8, 8)
+    quant.initialise(model, [x])
+    how = {"multi_avg_fn": get_ema_multi_avg_fn(0.9)} if average == "ema" else {}
+    averaged = AveragedModel(model, use_buffers=True, **how)
+    for _ in range(7):
+        averaged.update_parameters(model)
+    again, _ = quant.quantize(net, weight_bits=4, act_bits=4)
+    again.load_state_dict(averaged.module.state_dict())
+    torch.testing.assert_close(again(x), model(x), rtol=1e-5, atol=1e-6)
+    assert again.half()[0].weight_quantizer.bounds.tolist() == [-128, 127]
+
+
+def test_quantizers_that_saw_nothing_or_one_value_are_named() -> None:
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model, _ = quant.quantize(net, weight_bits=4, act_bits=4)
+    with pytest.raises(RuntimeError, match=r"1\.input_quantizer: such quantizers saw no data"):
+        quant.initialise(model, [torch.rand(2, 3)], forward=lambda network, batch: network[0](batch))
+    with pytest.warns(UserWarning, match=r"0\.input_quantizer \(always 0\.5\) saw one value only"):
+        quant.initialise(quant.quantize(nn.Sequential(nn.Linear(3, 3)), weight_bits=4, act_bits=4)[0],
+                         [torch.full((2, 3), 0.5)])  # fmt: skip

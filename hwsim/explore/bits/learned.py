@@ -22,6 +22,7 @@ from hwsim.errors import SpecError
 from hwsim.explore.bits.bill import BitProblem
 from hwsim.explore.bits.problem import Solution
 from quant.convert import quantize
+from quant.layers import QMean
 from quant.quantizer import BaseQuantizer, initialise, quantizers
 
 
@@ -152,9 +153,12 @@ def learn_bits(model: nn.Module, cost: SoftCost, batches: Iterable[Any], **setti
         copies[width] = dict(quantizers(initialise(made, batches)))
     network, _ = quantize(model, weight_bits=8, act_bits=8, **settings)
     initialise(network, batches)
+    means = {name for name, module in network.named_modules() if isinstance(module, QMean)}
     for name, quantizer in list(quantizers(network)):
         operand = "weight" if quantizer.is_weight else "input"
         owner = max((layer for layer, _ in places if name.startswith(f"{layer}.")), key=len, default=None)
+        if name.rpartition(".input_quantizers")[0] in means:
+            continue  # its input keeps 8 bits: the result is rounded again by what reads it
         if owner is None or (owner, operand) not in places:
             raise SpecError(f"{name}: no place of the problem's network {cost.made.workload.name}: same model?")
         index = places[owner, operand]

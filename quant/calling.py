@@ -1,0 +1,87 @@
+"""How networks are called: one input or several, by position or by name, with one result or several.
+
+A batch is a tensor; a tuple or list of arguments, of which those beyond the arguments that `forward` needs (labels)
+are left out; or a dictionary, of which `forward`'s arguments are taken. Of several results the first tensor is the
+network's answer, in a dictionary the one called logits, out or output where there is one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+_ANSWERS = ("logits", "out", "output")
+
+
+def arguments(model: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and named arguments of `model` for a batch."""
+    parameters = inspect.signature(_inner(model).forward).parameters.values()
+    if isinstance(batch, Mapping):
+        takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        known = {p.name for p in parameters}
+        return (), {key: value for key, value in batch.items() if takes_all or key in known}
+    if not isinstance(batch, (tuple, list)):
+        return (batch,), {}
+    if batch and isinstance(batch[0], (tuple, list, Mapping)):
+        return arguments(model, batch[0])
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    needed = sum(p.default is p.empty for p in positional)
+    return tuple(batch[: max(1, needed)]), {}
+
+
+def call(model: nn.Module, batch: Any) -> Any:
+    """The network's result on a batch."""
+    positional, named = arguments(model, batch)
+    return model(*positional, **named)
+
+
+def answer(result: Any, kind: type = Tensor) -> Any:
+    """The tensor that a network answers with (or what stands for it, of `kind`); ValueError where there is none."""
+    if isinstance(result, kind):
+        return result
+    if isinstance(result, Mapping):
+        named = [result[key] for key in _ANSWERS if isinstance(result.get(key), kind)]
+        result = [*named, *result.values()]
+    found = next((value for value in result if isinstance(value, kind)), None) if result is not None else None
+    if found is None:
+        raise ValueError(f"the network's result holds no tensor: {type(result).__name__}")
+    return found
+
+
+def moved(batch: Any, device: Any, *, non_blocking: bool = False) -> Any:
+    """A batch on a device, whatever holds its tensors."""
+    return each(batch, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+
+def each(batch: Any, change: Callable[[Tensor], Any]) -> Any:
+    """A batch with every tensor changed, held as before."""
+    if isinstance(batch, Tensor):
+        return change(batch)
+    if isinstance(batch, Mapping):
+        return {key: each(value, change) for key, value in batch.items()}
+    return type(batch)(each(value, change) for value in batch) if isinstance(batch, (tuple, list)) else batch
+
+
+def parted(batch: Any, parts: int) -> list[Any]:
+    """A batch cut into as many parts along the samples."""
+    size = -(-rows(batch) // parts)
+    return [each(batch, lambda tensor, i=i: tensor[i : i + size]) for i in range(0, rows(batch), size)]
+
+
+def rows(batch: Any) -> int:
+    """Samples in a batch: the length of its first tensor."""
+    while not isinstance(batch, Tensor):
+        batch = next(iter(batch.values() if isinstance(batch, Mapping) else batch))
+    return len(batch)
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    """The network inside torch's wrappers, whose own `forward` takes anything."""
+    while isinstance(model, (DataParallel, DistributedDataParallel, AveragedModel)):
+        model = model.module
+    return getattr(model, "_orig_mod", model)

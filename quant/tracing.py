@@ -1,0 +1,118 @@
+"""A model's graph by torch.fx: every value written once, whatever the code does in place.
+
+Tracing stops at torch's modules, at the zoo's operations, and at quantized layers. Arguments of `forward` that have a
+default keep it, unless an example gives them. Item assignments (`x[:, 0] = y`) are traced too. State that the code
+keeps in itself (`self.steps += 1`, `self.last = x`) is in no graph: such models are refused by name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from quant.functionalise import AUGMENTED, functionalise
+from quant.models import ops as zoo_ops
+
+OP_MODULES = (zoo_ops.Add, zoo_ops.Mul, zoo_ops.MatMul, zoo_ops.Concat)
+_PARTED = ("split", "split_with_sizes", "chunk")
+
+
+class _Proxy(fx.Proxy):
+    """A proxy that can be written to: torch's own takes `x += y` for `x = x + y`, and knows no `x[i] = y`."""
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
+
+
+def _augmented(function: Callable[[Any, Any], Any]) -> Callable[[fx.Proxy, Any], fx.Proxy]:
+    return lambda x, y: x.tracer.create_proxy("call_function", function, (x, y), {})
+
+
+for _function in AUGMENTED:
+    setattr(_Proxy, f"__{_function.__name__}__", _augmented(_function))
+
+
+class _Tracer(fx.Tracer):
+    """Symbolic tracing that stops at torch's modules, at the zoo's operations, and at quantized layers."""
+
+    record_stack_traces = True
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        own = isinstance(m, OP_MODULES) or getattr(m, "is_quantized_layer", False)
+        return own or super().is_leaf_module(m, module_qualified_name)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """Parts of `x.split([sizes])` and `x.chunk(count)` may be looped over: their number is known."""
+        node = obj.node
+        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+        if node.op in ("call_function", "call_method") and name in _PARTED and len(node.args) > 1:
+            sizes = node.args[1]
+            parts = len(sizes) if isinstance(sizes, (list, tuple)) else sizes if name == "chunk" else None
+            if isinstance(parts, int):
+                return iter([obj[i] for i in range(parts)])
+        return super().iter(obj)
+
+
+def graph_of(model: nn.Module, *, training: bool, given: Mapping[str, Any] | None = None) -> fx.Graph:
+    """The functional graph of a model in train or eval mode; raises whatever stops the tracing.
+
+    `given`: arguments of an example by name; those that are not None are inputs even where they have a default.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    before = {name: buffer.clone() for name, buffer in model.named_buffers() if not buffer.is_meta}
+    defaults = kept_defaults(model, given or {})
+    try:
+        graph = _Tracer().trace(model.train(training), defaults or None)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        changed = _restored(model, before)
+    if changed:
+        raise ValueError(f"the forward pass writes {changed}, which a graph cannot keep")
+    for node in graph.nodes:
+        if node.op == "placeholder" and str(node.target).removesuffix("_1") in defaults:
+            node.target = str(node.target).removesuffix("_1")
+    functionalise(graph, model)
+    return graph
+
+
+def kept_defaults(model: nn.Module, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `forward` that keep their default (None, a flag, a number, a word), by name."""
+    parameters = inspect.signature(type(model).forward).parameters.values()
+    return {
+        p.name: p.default
+        for p in parameters
+        if (p.default is None or isinstance(p.default, (bool, int, float, str))) and given.get(p.name) is None
+    }
+
+
+def named_arguments(model: nn.Module, example: Any) -> dict[str, Any]:
+    """An example (a tensor, a tuple of arguments, or a dictionary by name) as arguments of `forward` by name."""
+    if example is None:
+        return {}
+    signature = inspect.signature(model.forward)
+    if isinstance(example, Mapping):
+        return dict(signature.bind(**example).arguments)
+    return dict(signature.bind(*(example if isinstance(example, (tuple, list)) else (example,))).arguments)
+
+
+def _restored(model: nn.Module, before: Mapping[str, Tensor]) -> str:
+    """What the traced code wrote into the model, put back; an empty text where it wrote nothing."""
+    found = ""
+    for name, buffer in model.named_buffers():
+        if name in before and not torch.equal(buffer.nan_to_num(), before[name].nan_to_num()):
+            buffer.data.copy_(before[name])
+            found = found or f"the buffer {name}"
+    for name, module in model.named_modules():
+        for key in [k for k, value in vars(module).items() if isinstance(value, fx.Proxy)]:
+            delattr(module, key)
+            found = found or f"the attribute {f'{name}.{key}'.lstrip('.')}"
+    return found
