@@ -22,15 +22,22 @@ import torch
 from torch import Tensor, nn
 
 from quant import checkpoint
+from quant.calling import answer, call, moved, rows
 from quant.convert import quantize
 from quant.data import Dataset, eval_batches, load, train_batches
 from quant.loop import evaluate
 from quant.norms import reestimate_norms
 from quant.provenance import provenance
 from quant.quantizer import initialise
-from quant.start import add_quantization_arguments, add_start_arguments, quantize_arguments, starting_point
+from quant.start import (
+    add_quantization_arguments,
+    add_start_arguments,
+    given_normalisation,
+    quantize_arguments,
+    starting_point,
+)
 
-Batch = Tensor | tuple[Tensor, Tensor] | list[Tensor]
+Batch = Any
 
 
 @dataclass(frozen=True)
@@ -51,19 +58,20 @@ def calibrate(
     model: nn.Module,
     batches: Iterable[Batch],
     *,
-    test: Iterable[tuple[Tensor, Tensor]] | None = None,
+    test: Iterable[tuple[Any, Tensor]] | None = None,
     reestimate: bool = True,
 ) -> Calibration:
     """Initialise every activation quantizer of `model` anew, re-estimate its batch norms, optionally measure `test`.
 
-    `batches`: images, or (images, labels); a few hundred images do. The model is changed in place, and in eval mode.
+    `batches`: images, or (images, labels), or several inputs as `quant.calling` takes them; a few hundred images do.
+    `test`: pairs (inputs, labels). The model is changed in place, and in eval mode.
     ValueError when there is no batch.
     """
-    kept = [batch[0] if isinstance(batch, tuple | list) else batch for batch in batches]
-    if not kept or any(len(batch) == 0 for batch in kept):
+    kept = list(batches)
+    if not kept or any(rows(batch) == 0 for batch in kept):
         raise ValueError("calibrate: expected at least one batch of images, got none")
     device = next(model.parameters()).device
-    kept = [batch.to(device) for batch in kept]
+    kept = [moved(batch, device) for batch in kept]
     started = time.perf_counter()
     model.eval()
     initialise(model, kept, again=True)
@@ -73,17 +81,18 @@ def calibrate(
     measured = time.perf_counter()
     accuracy = None if test is None else top1_percent(model, test)
     done = time.perf_counter()
-    images = sum(len(batch) for batch in kept)
+    images = sum(rows(batch) for batch in kept)
     return Calibration(images, initialised - started, measured - initialised, done - measured, accuracy)
 
 
 @torch.no_grad()
-def top1_percent(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """Top-1 accuracy over batches of (images, labels)."""
+def top1_percent(model: nn.Module, batches: Iterable[tuple[Any, Tensor]]) -> float:
+    """Top-1 accuracy over batches of (inputs, labels)."""
     device = next(model.parameters()).device
     right = seen = 0
-    for images, labels in batches:
-        right += int((model(images.to(device)).argmax(1) == labels.to(device)).sum())
+    for inputs, labels in batches:
+        result = answer(call(model, moved(inputs, device)))
+        right += int((result.argmax(1) == labels.to(device)).sum())
         seen += len(labels)
     if seen == 0:
         raise ValueError("calibrate: the test part holds no images")
@@ -124,7 +133,10 @@ def parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Calibrate as the arguments say; the result as plain JSON."""
-    data = load(arguments.data, arguments.data_dir, validation=arguments.validation, seed=arguments.data_seed)
+    data = load(
+        arguments.data, arguments.data_dir, validation=arguments.validation, seed=arguments.data_seed,
+        image_size=arguments.image_size,
+    )  # fmt: skip
     folder = checkpoint.is_checkpoint(arguments.source)
     model, meta = starting_point(
         None if folder else arguments.source,
@@ -132,6 +144,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         data,
         data_dir=arguments.data_dir,
         model_arguments=dict(arguments.model_arg or []),
+        normalisation=given_normalisation(arguments),
     )
     settings = quantize_arguments(arguments)
     if settings is None:

@@ -1,8 +1,8 @@
 """Data sets as tensors of pixels: `load(name, folder) -> Dataset`, then `train_batches` and `eval_batches`.
 
-digits (embedded, no download), cifar10 and fashion_mnist (this project's xz files or the official binary ones), and a
-folder of images laid out as for torchvision (`quant.image_folder`). Pixels stay uint8 until a batch is made; crop,
-flip, order and validation split depend on the seed alone, not on batch size, workers or number of processes.
+digits (embedded, no download), cifar10 and fashion_mnist (this project's xz files or the official binary ones), a
+folder of images laid out as for torchvision (`quant.image_folder`), and data of one's own by path or function
+(`quant.own_data`). The classes are those of `quant.dataset`.
 """
 
 import gzip
@@ -11,190 +11,46 @@ import lzma
 import os
 import secrets
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
+from quant import own_data
+from quant.dataset import (
+    CIFAR,
+    DIGITS,
+    FASHION,
+    IMAGENET,
+    PIXELS_0_255,
+    UNIT,
+    Arrays,
+    Augment,
+    Dataset,
+    Normalisation,
+    Split,
+    check_labels,
+    crop_flip,
+    epoch_batches,
+    epoch_generator,
+    eval_batches,
+    from_arrays,
+    split_validation,
+    train_batches,
+)
 from quant.image_folder import scan
 
+__all__ = [
+    "CIFAR", "DIGITS", "FASHION", "IMAGENET", "NAMES", "PIXELS_0_255", "UNIT", "Arrays", "Augment", "Dataset",
+    "Normalisation", "Split", "cache_folder", "check_labels", "crop_flip", "decoded", "epoch_batches",
+    "epoch_generator",
+    "eval_batches", "from_arrays", "load", "scan", "split_validation", "train_batches", "write_atomically",
+]  # fmt: skip
+
 NAMES = ("digits", "cifar10", "fashion_mnist", "imagenet")
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """(pixel / 255 - mean) / std per channel."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def apply(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """uint8 (N, C, H, W) -> float, on the device of the pixels. ValueError when the channels disagree."""
-        if len(self.mean) != pixels.shape[1]:
-            raise ValueError(f"normalisation has {len(self.mean)} channels, the images {pixels.shape[1]}")
-        mean = torch.tensor(self.mean, dtype=dtype, device=pixels.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, dtype=dtype, device=pixels.device).view(1, -1, 1, 1)
-        return pixels.to(dtype).div_(255.0).sub_(mean).div_(std)
-
-
-IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Of ImageNet; the public trained CIFAR ResNets use it too."""
-CIFAR = Normalisation((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-FASHION = Normalisation((0.2860,), (0.3530,))
-DIGITS = Normalisation((0.3053,), (0.3763,))
-UNIT = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-PIXELS_0_255 = Normalisation((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
-
-
-@dataclass(frozen=True)
-class Augment:
-    """Random crop after zero padding by `pad` pixels a side, and a horizontal flip of half the images."""
-
-    pad: int
-    flip: bool
-
-
-class Split(Protocol):
-    """Images and labels of one part of a data set; `read` yields uint8 batches in the order asked for."""
-
-    labels: Tensor
-
-    def __len__(self) -> int: ...
-
-    def shape(self) -> tuple[int, int, int]: ...
-
-    def read(
-        self, batches: Sequence[Tensor], draws: Tensor | None, augment: Augment | None
-    ) -> Iterator[tuple[Tensor, Tensor]]: ...
-
-    def subset(self, indices: Tensor) -> "Split": ...
-
-
-@dataclass(frozen=True)
-class Arrays:
-    """A split held in memory: uint8 (N, C, H, W) and int64 labels (N,)."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def shape(self) -> tuple[int, int, int]:
-        return int(self.images.shape[1]), int(self.images.shape[2]), int(self.images.shape[3])
-
-    def subset(self, indices: Tensor) -> "Arrays":
-        return Arrays(self.images[indices], self.labels[indices])
-
-    def to(self, device: torch.device | str) -> "Arrays":
-        return Arrays(self.images.to(device), self.labels.to(device))
-
-    def read(
-        self, batches: Sequence[Tensor], draws: Tensor | None, augment: Augment | None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """`draws` (len(self), 3): row offset, column offset and flip in [0, 1), indexed like the images."""
-        for indices in batches:
-            where = indices.to(self.images.device)
-            images = self.images[where]
-            if augment is not None and draws is not None:
-                images = crop_flip(images, draws[indices].to(images.device), augment)
-            yield images, self.labels[where]
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Three disjoint parts, the number of classes, and how pixels are scaled and augmented by default.
-
-    `note` says what limits the use of its accuracies (a split of our own, lossy copies).
-    """
-
-    name: str
-    train: Split
-    validation: Split
-    test: Split
-    num_classes: int
-    normalisation: Normalisation
-    augment: Augment
-    note: str = ""
-
-    def with_normalisation(self, normalisation: Normalisation) -> "Dataset":
-        return replace(self, normalisation=normalisation)
-
-
-def crop_flip(images: Tensor, draws: Tensor, augment: Augment) -> Tensor:
-    """Each image cropped at its own offset and flipped or not. draws (N, 3) in [0, 1) -> same shape as `images`."""
-    n, _, height, width = images.shape
-    pad = augment.pad
-    padded = F.pad(images, (pad, pad, pad, pad)) if pad else images
-    offsets = (draws[:, :2] * (2 * pad + 1)).long()
-    rows = offsets[:, :1] + torch.arange(height, device=images.device)
-    columns = offsets[:, 1:2] + torch.arange(width, device=images.device)
-    if augment.flip:
-        columns = torch.where(draws[:, 2:] < 0.5, columns.flip(1), columns)
-    picked = padded.permute(0, 2, 3, 1)[
-        torch.arange(n, device=images.device)[:, None, None], rows[:, :, None], columns[:, None]
-    ]
-    return picked.permute(0, 3, 1, 2)
-
-
-def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """The generator of one epoch's order and augmentation: a function of (seed, epoch), so nothing must be saved."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
-
-
-def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
-    """Shuffled indices of one epoch in full batches; the remainder is left out (it returns in other epochs)."""
-    if batch_size < 1:
-        raise ValueError(f"batch size: expected at least 1, got {batch_size}")
-    if count < batch_size:
-        raise ValueError(f"batch size {batch_size} exceeds the {count} training images: choose at most {count}")
-    order = torch.randperm(count, generator=epoch_generator(seed, epoch))
-    return list(order[: count - count % batch_size].view(-1, batch_size))
-
-
-def train_batches(
-    data: Dataset,
-    batch_size: int,
-    *,
-    seed: int,
-    epoch: int,
-    start: int = 0,
-    rank: int = 0,
-    processes: int = 1,
-    augment: bool = True,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches `start`, `start` + 1, ... of an epoch: normalised images and labels.
-
-    `batch_size` counts all processes; each gets its slice of every batch: order and crops do
-    not depend on them.
-    """
-    if batch_size % processes:
-        raise ValueError(f"batch size {batch_size} must divide by the number of processes, {processes}")
-    batches = epoch_batches(len(data.train), batch_size, seed, epoch)[start:]
-    share = batch_size // processes
-    mine = [b[rank * share : (rank + 1) * share] for b in batches]
-    draws = None
-    if augment:
-        generator = epoch_generator(seed, epoch)
-        torch.randperm(len(data.train), generator=generator)
-        draws = torch.rand(len(data.train), 3, generator=generator)
-    for images, labels in data.train.read(mine, draws, data.augment if augment else None):
-        yield data.normalisation.apply(images), labels
-
-
-def eval_batches(
-    split: Split, normalisation: Normalisation, batch_size: int = 500, rank: int = 0, processes: int = 1
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """All images of a split in order (every `processes`-th from `rank`), normalised; the last batch may be smaller."""
-    order = torch.arange(rank, len(split), processes)
-    # A process without an image must not ask for an empty batch, which `split` would make.
-    for images, labels in split.read(order.split(batch_size) if len(order) else [], None, None):
-        yield normalisation.apply(images), labels
 
 
 def load(
@@ -206,13 +62,15 @@ def load(
     limit: int | None = None,
     test_only: bool = False,
     workers: int | None = None,
+    image_size: int | None = None,
 ) -> Dataset:
-    """A data set by name.
+    """A data set by name, or one's own by path or function (`quant.own_data`).
 
     `folder`: where its files lie (default: $HWSIM_DATA); digits needs none. `validation`: images taken from the
     training part by `seed` (default a tenth, at most 5,000; 0 is allowed). `limit`: keep the first so many training
     images, after the split. `test_only`: leave the training part empty and its files unread. `workers`: processes that
-    decode a folder of images (default: all processors but one). ValueError for a wrong name or bad content,
+    decode a folder of images (default: all processors but one). `image_size`: of a folder of one's own. ValueError for
+    a wrong name or bad content,
     FileNotFoundError for absent files.
     """
     if name == "digits":
@@ -223,8 +81,13 @@ def load(
         data = _fashion_mnist(_folder(name, folder), test_only)
     elif name == "imagenet":
         data = _image_folder(_folder(name, folder), workers)
+    elif own_data.is_own(name):
+        data = own_data.load_own(name, image_size=image_size, workers=workers)
     else:
-        raise ValueError(f"unknown data set '{name}': known are {', '.join(NAMES)}")
+        raise ValueError(
+            f"unknown data set '{name}': known are {', '.join(NAMES)}, a .npz file, a folder of images, and "
+            "package.module:function"
+        )
     for split in (data.train, data.test):
         check_labels(split.labels, data.num_classes, name)
     if test_only:
@@ -235,59 +98,6 @@ def load(
             raise ValueError(f"limit: expected at least 1 image, got {limit}")
         data = replace(data, train=data.train.subset(torch.arange(min(limit, len(data.train)))))
     return data
-
-
-def from_arrays(
-    train: tuple[Tensor, Tensor],
-    test: tuple[Tensor, Tensor],
-    num_classes: int,
-    *,
-    normalisation: Normalisation | None = None,
-    augment: Augment | None = None,
-    validation: int | None = None,
-    name: str = "arrays",
-    seed: int = 0,
-) -> Dataset:
-    """A data set of one's own: uint8 images (N, C, H, W) and labels, training and test part."""
-    parts = []
-    for what, (images, labels) in (("train", train), ("test", test)):
-        if images.dtype != torch.uint8 or images.dim() != 4:
-            raise ValueError(
-                f"{name} {what}: expected uint8 images (N, C, H, W), got {images.dtype} {tuple(images.shape)}"
-            )
-        if len(images) == 0 or len(images) != len(labels):
-            raise ValueError(f"{name} {what}: expected as many labels as images, got {len(labels)} and {len(images)}")
-        check_labels(labels, num_classes, f"{name} {what}")
-        parts.append(Arrays(images, labels.long()))
-    channels = int(train[0].shape[1])
-    scale = normalisation or Normalisation((0.5,) * channels, (0.5,) * channels)
-    data = Dataset(
-        name, parts[0], parts[0].subset(torch.arange(0)), parts[1], num_classes, scale, augment or Augment(0, False)
-    )
-    return split_validation(data, validation, seed)
-
-
-def check_labels(labels: Tensor, num_classes: int, where: str) -> None:
-    """ValueError naming the first label outside 0 .. num_classes - 1."""
-    bad = torch.nonzero((labels < 0) | (labels >= num_classes)).flatten()
-    if len(bad):
-        first = int(bad[0])
-        raise ValueError(
-            f"{where}: labels: expected 0..{num_classes - 1}, got {int(labels[first])} at image {first} "
-            f"({len(bad)} of {len(labels)} out of range)"
-        )
-
-
-def split_validation(data: Dataset, count: int | None, seed: int) -> Dataset:
-    """Move `count` training images, chosen by `seed`, to the validation part (default a tenth, at most 5,000)."""
-    total = len(data.train)
-    if count is None:
-        count = min(5_000, total // 10)
-    if not 0 <= count < total:
-        raise ValueError(f"validation: expected 0..{total - 1} of the {total} training images, got {count}")
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
-    taken, kept = order[:count].sort().values, order[count:].sort().values
-    return replace(data, train=data.train.subset(kept), validation=data.train.subset(taken))
 
 
 # Files

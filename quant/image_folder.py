@@ -9,7 +9,7 @@ otherwise. JPEGs are decoded at a reduced scale where that loses nothing (the DC
 import importlib.util
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -107,8 +107,12 @@ def decode(path: Path, resize: int, crop: int, draws: tuple[float, float, float]
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def scan(folder: Path, workers: int | None = None) -> tuple[FolderSplit, FolderSplit, list[str]]:
+def scan(
+    folder: Path, workers: int | None = None, *, resize: int = 256, crop: int = 224
+) -> tuple[FolderSplit, FolderSplit, list[str]]:
     """Training part, validation part and class names (sorted, as torchvision numbers them).
+
+    `resize`: what an image's shorter side becomes; `crop`: the side of the square cut out of that.
 
     FileNotFoundError for absent or empty folders, ValueError when val/ has a class that train/ lacks.
     """
@@ -125,7 +129,7 @@ def scan(folder: Path, workers: int | None = None) -> tuple[FolderSplit, FolderS
         )
     count = max(1, (os.cpu_count() or 1) - 1) if workers is None else workers
     train, val = (_scan_part(folder / part, classes, count) for part in ("train", "val"))
-    return train, val, classes
+    return replace(train, resize=resize, crop=crop), replace(val, resize=resize, crop=crop), classes
 
 
 def _classes(folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from quant import checkpoint, models, weights
 from quant.checkpoint import Meta
-from quant.data import NAMES, Dataset
+from quant.data import NAMES, Dataset, Normalisation
 from quant.spec import ALLOWED_BITS, GRANULARITIES, INIT_NAMES, METHOD_NAMES, PADDING_POLICIES, POSITIVITY
 
 
@@ -39,11 +39,13 @@ def starting_point(
     *,
     data_dir: str | None = None,
     model_arguments: dict[str, Any] | None = None,
+    normalisation: Normalisation | None = None,
 ) -> tuple[nn.Module, Meta]:
     """The float network to begin with, loaded, and what is known of it.
 
     `source`: None (random weights), 'pretrained' (public weights below the data folder), a checkpoint folder of a float
-    network, or a file of weights. ValueError when network, weights and data do not fit together.
+    network, or a file of weights, which needs `normalisation`: how its training scaled the pixels. ValueError when
+    network, weights and data do not fit together.
     """
     if source is not None and source != "pretrained" and checkpoint.is_checkpoint(source):
         model, meta = checkpoint.load(source)
@@ -56,6 +58,7 @@ def starting_point(
                 f"{source}: made for {meta.num_classes} classes of {meta.input_shape}, "
                 f"{data.name} has {data.num_classes} of {data.train.shape()}"
             )
+        meta = replace(meta, normalisation=_agreed(meta.normalisation, normalisation, source))
         return model, replace(meta, metrics={}, training={})
     if model_name is None:
         raise ValueError(f"--model: expected one of {', '.join(models.names())}")
@@ -65,12 +68,41 @@ def starting_point(
             raise FileNotFoundError("--weights pretrained: no data folder: pass --data-dir FOLDER or set HWSIM_DATA")
         entry = weights.trained(model_name)
         model = weights.load_pretrained(model_name, folder)
-        return model, Meta(model_name, {}, None, data.train.shape(), data.num_classes, data.name, entry.normalisation)
+        scale = _agreed(entry.normalisation, normalisation, f"the public weights of {model_name}")
+        return model, Meta(model_name, {}, None, data.train.shape(), data.num_classes, data.name, scale)
     chosen = fitting_arguments(model_name, data, dict(model_arguments or {}))
     model = models.create(model_name, **chosen)
     if source is not None:
         weights.load_into(model, weights.read_state_dict(source), where=source)
-    return model, Meta(model_name, chosen, None, data.train.shape(), data.num_classes, data.name, data.normalisation)
+        if normalisation is None:
+            raise ValueError(
+                f"{source}: a file of weights does not say how the pixels of its training were scaled: give --mean and "
+                "--std per channel, of pixels in 0..1 (--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 for ImageNet's)"
+            )
+    scale = normalisation or data.normalisation
+    return model, Meta(model_name, chosen, None, data.train.shape(), data.num_classes, data.name, scale)
+
+
+def _agreed(known: Normalisation | None, given: Normalisation | None, where: str) -> Normalisation | None:
+    """What is known of the normalisation, or what was given where nothing is; ValueError where they differ."""
+    if known is not None and given is not None and known != given:
+        raise ValueError(
+            f"{where}: trained with mean {known.mean} and std {known.std}, got {given.mean} and {given.std}: leave out "
+            "--mean and --std"
+        )
+    return known or given
+
+
+def given_normalisation(arguments: argparse.Namespace) -> Normalisation | None:
+    """--mean and --std, or None where neither is given."""
+    mean, std = arguments.mean, arguments.std
+    if (mean is None) != (std is None):
+        raise ValueError(f"--{'std' if std is None else 'mean'}: missing; --mean and --std go together")
+    if mean is None:
+        return None
+    if len(mean) != len(std) or min(std) <= 0:
+        raise ValueError(f"--mean, --std: expected as many numbers, std above 0, got {mean} and {std}")
+    return Normalisation(mean, std)
 
 
 def fitting_arguments(name: str, data: Dataset, given: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +120,14 @@ def fitting_arguments(name: str, data: Dataset, given: dict[str, Any]) -> dict[s
 def add_start_arguments(group: Any) -> None:
     """--model-arg, --data and the like, common to training and calibration."""
     group.add_argument("--model-arg", type=_model_argument, action="append", metavar="NAME=NUMBER")
-    group.add_argument("--data", default="digits", choices=NAMES)
+    group.add_argument(
+        "--data", default="digits",
+        help=f"{', '.join(NAMES)}, a .npz of arrays, a folder of images (train/CLASS, val/CLASS), or "
+        "package.module:function that returns a quant.data.Dataset (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument("--image-size", type=int, help="side of the images cut out of a folder's (default: 224)")
+    group.add_argument("--mean", type=_numbers, metavar="M[,M,M]", help="per channel, of pixels scaled to 0..1")
+    group.add_argument("--std", type=_numbers, metavar="S[,S,S]", help="per channel, of pixels scaled to 0..1")
     group.add_argument("--data-dir", help="folder of the data (default: $HWSIM_DATA)")
     group.add_argument("--validation", type=int, help="training images kept apart (default: a tenth, at most 5,000)")
     group.add_argument("--data-seed", type=int, default=0, help="seed of the validation split")
@@ -113,6 +152,13 @@ def add_quantization_arguments(group: Any, bits: str, init: str) -> None:
         help="what keeps s positive: |s| after each step, or nothing, as LSQ is printed (default: %(default)s)",
     )  # fmt: skip
     group.add_argument("--overrides", help="YAML file: {layer name pattern: {choice: value}}")
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected numbers such as 0.485,0.456,0.406, got '{text}'") from error
 
 
 def _model_argument(text: str) -> tuple[str, int | float]:

@@ -28,6 +28,7 @@ from quant.recipe import NORM_BATCHES, Recipe
 from quant.start import (
     add_quantization_arguments,
     add_start_arguments,
+    given_normalisation,
     parse_bits,
     quantize_arguments,
     starting_point,
@@ -80,6 +81,7 @@ def run(arguments: argparse.Namespace, report: Callable[[str], None]) -> FitResu
         seed=arguments.data_seed,
         limit=arguments.limit,
         workers=arguments.workers,
+        image_size=arguments.image_size,
     )
     torch.manual_seed(arguments.seed)
     teacher = None
@@ -95,6 +97,7 @@ def run(arguments: argparse.Namespace, report: Callable[[str], None]) -> FitResu
             data,
             data_dir=arguments.data_dir,
             model_arguments=dict(arguments.model_arg or []),
+            normalisation=given_normalisation(arguments),
         )
         settings = quantize_arguments(arguments)
         if settings is not None and arguments.weights is None:
