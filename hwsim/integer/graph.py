@@ -36,6 +36,16 @@ class Node:
         return ()
 
 
+def entrance(position: int) -> str:
+    """Name of the network's input at that position: "input", "input 1", "input 2", ..."""
+    return f"input {position}" if position else "input"
+
+
+def is_entrance(source: str) -> bool:
+    """Whether a source is an input of the network; names of nodes hold no blank behind "input"."""
+    return source == "input" or source.startswith("input ")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Encode(Node):
     """Codes of real numbers: of the network's input, or of a float operator. float64, as the reference."""
@@ -45,7 +55,14 @@ class Encode(Node):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return () if self.source == "input" else (self.source,)
+        return () if is_entrance(self.source) else (self.source,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealInput(Node):
+    """One of the network's inputs as real numbers, for an operator that stays float before anything is quantized."""
+
+    source: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +156,7 @@ class MaxPool(Node):
 
 @dataclass(frozen=True, kw_only=True)
 class Move(Node):
-    """Integers moved, not changed: `kind` is reshape, permute, slice, pad or concat; `options` say how."""
+    """Integers moved, not changed: `kind` is reshape, permute, slice, gather, pad or concat; `options` say how."""
 
     xs: tuple[str, ...]
     kind: str
@@ -192,9 +209,10 @@ class FloatOp(Node):
 
 @dataclass(frozen=True)
 class IntegerModel:
-    """A whole network. `output`: what it returns, as a form of the last integers (or the name of a float value).
+    """A whole network. `output`: what it answers, as a form of the last integers (or the name of a float value).
 
-    `quantizers`: node of each quantizer call, by its qualified name (a second call of one: `name@1`).
+    `more_outputs`: what it returns besides. `more_inputs`: shapes of the inputs behind the first. `quantizers`: node of
+    each quantizer call, by its qualified name (a second call of one: `name@1`).
     """
 
     name: str
@@ -202,6 +220,14 @@ class IntegerModel:
     output: Form | str
     quantizers: Mapping[str, str]
     input_shape: tuple[int, ...]
+    more_inputs: tuple[tuple[int, ...], ...] = ()
+    more_outputs: tuple[Form | str, ...] = ()
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Nodes that the results read."""
+        forms = (self.output, *self.more_outputs)
+        return tuple(dict.fromkeys(n for form in forms for n in ((form,) if isinstance(form, str) else form.sources)))
 
     def node(self, name: str) -> Node:
         """The node of that name."""

@@ -27,6 +27,7 @@ from hwsim.integer.arithmetic.requantize import BIAS_UNITS, ROUNDINGS
 from hwsim.integer.arithmetic.rules import CodeSpec, Rule, exact_rule, fixed_rule, product
 from hwsim.integer.graph import IntegerModel, Node
 from hwsim.integer.lowering.fixed_values import FixedValue, fixed_value
+from quant import calling
 
 OVERFLOWS = ("check", "wrap", "saturate", "saturate_each")
 PADDINGS = ("as_trained", "naive")
@@ -77,12 +78,14 @@ class Mode:
 class Outcome:
     """What a run gave. `values`: the network's result as real numbers (decoded from integers), float64.
 
-    `codes`: tensors asked for, by node name. `tally`: elements decided with rationals, undecided, or overflowed.
+    `codes`: tensors asked for, by node name. `more_values`: the results besides its
+    answer. `tally`: elements decided with rationals, undecided, or overflowed.
     """
 
     values: Tensor
     codes: dict[str, Tensor] = field(default_factory=dict)
     tally: Counter[str] = field(default_factory=Counter)
+    more_values: tuple[Tensor, ...] = ()
 
 
 class Machine:
@@ -121,21 +124,20 @@ class Machine:
             table_bits=self.mode.table_bits, bias_unit=self.mode.bias_unit, naive=naive,
         )  # fmt: skip
 
-    def run(
-        self, images: Tensor, keep: Iterable[str] | bool = (), force: Mapping[str, Tensor] | None = None
-    ) -> Outcome:
-        """Run real images (N, ...); `keep` names nodes whose integers to return, True keeps all.
+    def run(self, images: Any, keep: Iterable[str] | bool = (), force: Mapping[str, Tensor] | None = None) -> Outcome:
+        """Run real images (N, ...), or a tuple of a network's inputs.
+
+        `keep` names nodes whose integers to return, True keeps all.
 
         `force`: integers that nodes hand on instead of their own; what is kept is still their own.
         """
         names = tuple(self.by_name) if keep is True else tuple(keep or ())
         output = self.model.output
-        ends = (output,) if isinstance(output, str) else output.sources
-        released = graph.last_use(self.model.nodes, ends)
+        released = graph.last_use(self.model.nodes, self.model.ends)
         store: dict[str, Tensor] = {}
         kept: dict[str, Tensor] = {}
         tally: Counter[str] = Counter()
-        images = images.to(self.device)
+        images = calling.moved(images, self.device)
         for node in self.model.nodes:
             store[node.name] = self.compute(node, store, images, tally)
             if node.name in names:
@@ -144,15 +146,19 @@ class Machine:
                 store[node.name] = force[node.name]
             for name in released.get(node.name, ()):
                 del store[name]
-        values = store[output] if isinstance(output, str) else decode(output, store)
-        return Outcome(values, kept, tally)
+        values, *more = (
+            store[f] if isinstance(f, str) else decode(f, store) for f in (output, *self.model.more_outputs)
+        )
+        return Outcome(values, kept, tally, tuple(more))
 
     def compute(self, node: Node, store: Mapping[str, Tensor], images: Tensor, tally: Counter[str]) -> Tensor:
         """One node's integers from those it reads."""
         if isinstance(node, graph.Encode):
             assert node.code is not None
-            real = images if node.source == "input" else store[node.source]
+            real = images_at(images, node.source) if graph.is_entrance(node.source) else store[node.source]
             return encode(real, node.code).to(self._dtype(node))
+        if isinstance(node, graph.RealInput):
+            return images_at(images, node.source).double()
         if isinstance(node, graph.Convolve):
             return self._accumulate(node, store[node.x], tally)
         if isinstance(node, graph.Requantize):
@@ -171,7 +177,7 @@ class Machine:
         if isinstance(node, graph.MaxPool):
             return kernels.max_windows(store[node.x], node.window, node.lowest)
         if isinstance(node, graph.Move):
-            return move(node, [store[x] for x in node.xs], len(images))
+            return move(node, [store[x] for x in node.xs], calling.rows(images))
         assert isinstance(node, graph.FloatOp)
         return node.function(*[store[f] if isinstance(f, str) else decode(f, store) for f in node.forms])
 
@@ -216,6 +222,12 @@ class Machine:
         return total
 
 
+def images_at(images: Any, source: str) -> Tensor:
+    """One of a batch's inputs by the entrance's name."""
+    position = int(source.removeprefix("input").strip() or 0)
+    return images if isinstance(images, Tensor) else list(images)[position]
+
+
 def moved(rule: Any, device: torch.device) -> Any:
     """A rule with all its tensors on a device."""
     if isinstance(rule, Tensor):
@@ -258,6 +270,8 @@ def move(node: graph.Move, xs: list[Tensor], batch: int) -> Tensor:
         return x.reshape(shape)
     if node.kind == "permute":
         return x.permute(options[0])
+    if node.kind == "gather":
+        return x.index_select(options[0], torch.tensor(options[1], device=x.device))
     if node.kind == "slice":
         axis, start, stop, step = options
         return x[(slice(None),) * axis + (slice(start, stop, step),)]

@@ -119,6 +119,7 @@ def check_geometry(
     assert off == 0
 
 
+@pytest.mark.filterwarnings("ignore:.*saw one value only")
 @settings(max_examples=20, deadline=None)
 @given(**GEOMETRY)
 def test_any_geometry_is_exact(**drawn: Any) -> None:
@@ -126,6 +127,7 @@ def test_any_geometry_is_exact(**drawn: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*saw one value only")
 @settings(max_examples=500, deadline=None)
 @given(**GEOMETRY)
 def test_hundreds_of_geometries_are_exact(**drawn: Any) -> None:

@@ -74,6 +74,10 @@ class Writer:
     def text(self) -> str:
         """The whole file."""
         inputs = [n for n in self.model.nodes if isinstance(n, graph.Encode)]
+        if self.model.more_outputs:
+            raise UnsupportedOp(
+                f"C export: {self.model.name} has {1 + len(self.model.more_outputs)} results; one is written"
+            )
         if len(inputs) != 1 or self.model.float_operators:
             raise UnsupportedOp(
                 f"C export: {self.model.name} needs one quantized input and integers throughout; "
@@ -214,6 +218,11 @@ class Writer:
             axis, start, _, step = node.options
             source = _index([s * (step if a == axis - 1 else 1) for a, s in enumerate(strides)])
             source += f" + {start * strides[axis - 1]}"
+        elif node.kind == "gather":
+            axis, indices = node.options
+            places = self.constant(indices)
+            source = _index([0 if a == axis - 1 else s for a, s in enumerate(strides)])
+            source += f" + {places}[i{axis - 1}] * {strides[axis - 1]}"
         else:
             sides, fill = node.options
             before = {len(x.shape) - 1 - i // 2: sides[i] for i in range(0, len(sides), 2)}

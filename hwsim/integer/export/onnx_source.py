@@ -210,6 +210,10 @@ class OnnxWriter:
                 inputs.append(Value("input", shape_of(node)))
                 self.env[node] = inputs[-1]
             elif node.op == "output":
+                if len(node.args[0]) != 1:
+                    raise UnsupportedOp(
+                        f"{self.name}: ONNX export takes one result, this network has {len(node.args[0])}"
+                    )
                 result = self.plain(self.value(node.args[0][0]))
             elif node.op == "call_function":
                 self.env[node] = self.call(node)
@@ -557,6 +561,12 @@ def batch_norm(out: OnnxWriter, node: fx.Node, x: Any, gamma: Any, beta: Any, me
     return out.add("BatchNormalization", [out.plain(x).name, *stored], shape_of(node), out.layer, epsilon=float(eps))
 
 
+def native_batch_norm(out: OnnxWriter, node: fx.Node, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any,
+                      momentum: float, eps: float) -> Any:  # fmt: skip
+    """The operator that a batch norm becomes in a functional graph: its result, and no statistics."""
+    return batch_norm(out, node, x, gamma, beta, mean, variance, False, momentum, eps), None, None
+
+
 def unary(kind: str, **options: Any) -> Callable[..., Value]:
     """A handler for a function of one tensor."""
     return lambda out, node, x, *_, **__: out.add(kind, [out.plain(x).name], shape_of(node), **options)
@@ -745,7 +755,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "conv1d": convolution, "conv2d": convolution, "linear": linear, "matmul": matmul, "bmm": matmul,
     "add": binary("Add"), "add_": binary("Add"), "sub": binary("Sub"), "mul": binary("Mul"), "mul_": binary("Mul"),
     "div": binary("Div"),
-    "batch_norm": batch_norm, "layer_norm": layer_norm,
+    "batch_norm": batch_norm, "_native_batch_norm_legit_no_training": native_batch_norm, "layer_norm": layer_norm,
     "relu": unary("Relu"), "relu_": unary("Relu"), "relu6": clip(0, 6), "relu6_": clip(0, 6),
     "hardtanh": clip(-1, 1), "hardtanh_": clip(-1, 1), "clamp": clip(),
     "leaky_relu": leaky_relu, "leaky_relu_": leaky_relu, "silu": silu, "silu_": silu,

@@ -110,7 +110,7 @@ def _apply(function: object, total: Tensor, shift: int, axis: int) -> Tensor:
     if isinstance(function, Clamp):
         low = None if function.low is None else round(function.low * scale)
         high = None if function.high is None else round(function.high * scale)
-        return total.clamp(low, high)
+        return total if low is None and high is None else total.clamp(low, high)
     if isinstance(function, Leaky):
         return torch.where(total < 0, _scaled(total, column([round(function.slope * 2**24)])), total)
     if isinstance(function, Affine):

@@ -8,30 +8,70 @@ The network is exported with every quantizer as one marked node, in float64, and
 from __future__ import annotations
 
 import copy
+import inspect
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from hwsim.errors import UnsupportedOp, WorkloadError
 from hwsim.integer.graph import IntegerModel
 from hwsim.integer.lowering.operators import HANDLERS
 from hwsim.integer.lowering.walk import Lowering
 from quant import BaseQuantizer, export_names, quantizers
+from quant.calling import arguments
+from quant.layers import QConv3d, QConvTranspose3d, QEmbedding, QEmbeddingBag
+from quant.recurrent import QRecurrent
+
+Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
 
-def lower(model: nn.Module, example: Tensor, *, name: str = "", allow_float: bool = True) -> IntegerModel:
-    """The integer network of a quantized model; `example` is one input with its batch axis.
+def lower(model: nn.Module, example: Inputs, *, name: str = "", allow_float: bool = True) -> IntegerModel:
+    """The integer network of a quantized model; `example`: its inputs with their batch axis, of which one row is read.
 
-    Raises WorkloadError for a model without (initialised) quantizers, UnsupportedOp for an operator without integer
-    form, naming layer and way out. `allow_float`: softmax, normalisations and the like may stay float (and are listed).
+    Raises WorkloadError for a model without (initialised) quantizers, UnsupportedOp for a layer or an operator without
+    integer form, naming it and the way out: layers before anything is computed. `allow_float`: softmax, normalisations
+    and the like may stay float (and are listed).
     """
     name = name or type(model).__name__
+    check_layers(model, name)
     model, program, found = exported(model, example, name)
     return Lowering(model, program, found, HANDLERS, allow_float).run(name)
 
 
+def check_layers(model: nn.Module, name: str) -> None:
+    """UnsupportedOp that names every quantized layer of a kind that has no integer form."""
+    without = [f"{layer} ({why})" for layer, module in model.named_modules() if (why := _without_form(module))]
+    if without:
+        raise UnsupportedOp(
+            f"{name}: no integer form for {', '.join(without[:4])}{' and more' if len(without) > 4 else ''}; "
+            "price the network with hwsim.evaluate, which needs none"
+        )
+
+
+def _without_form(module: nn.Module) -> str:
+    if isinstance(module, QRecurrent):
+        return f"{module.mode}: its gates and cell state are floating point"
+    if isinstance(module, (QConv3d, QConvTranspose3d)):
+        return "a convolution of three dimensions"
+    if isinstance(module, (QEmbedding, QEmbeddingBag)):
+        return "an embedding: its input is an index, no code"
+    return ""
+
+
+def in_order(model: nn.Module, inputs: Inputs) -> tuple[Tensor, ...]:
+    """A network's inputs in the order of its arguments."""
+    positional, named = arguments(model, inputs)
+    if not named:
+        return positional
+    bound = inspect.signature(model.forward).bind(*positional, **named)
+    return tuple(bound.arguments.values())
+
+
 def exported(
-    model: nn.Module, example: Tensor, name: str
+    model: nn.Module, example: Inputs, name: str
 ) -> tuple[nn.Module, torch.export.ExportedProgram, dict[str, BaseQuantizer]]:
     """A float64 copy of a quantized model, its graph with a marked node per quantizer, and the quantizers by name.
 
@@ -47,9 +87,36 @@ def exported(
     unset = [n for n, q in found.items() if not bool(q.initialized)]
     if unset:
         raise WorkloadError(f"quantizer {unset[0]} has no step size yet: call quant.initialise(model, batches) first")
-    with export_names(model), torch.no_grad():
+    given = tuple(t[:1].double() if t.is_floating_point() else t[:1] for t in in_order(model, example))
+    with export_names(model), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about torch
         try:
-            program = torch.export.export(model, (example[:1].double(),), strict=False)
+            program = torch.export.export(model, given, strict=False)
+            if overwrites(program.graph):
+                program = program.run_decompositions({})
         except Exception as problem:  # torch.export runs the model's own code, which may fail in any way
             raise UnsupportedOp(f"{name}: torch.export cannot read the network: {problem}") from problem
     return model, program, found
+
+
+def overwrites(graph: fx.Graph) -> bool:
+    """Whether an operator in place changes a value that is read by another name, so that order decides what is read."""
+    order = {node: i for i, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if schema is None or not schema.is_mutable or not node.args or not isinstance(node.args[0], fx.Node):
+            continue
+        if "out" in node.kwargs:
+            return True
+        target: Any = node.args[0]
+        if any(order[user] > order[node] for user in target.users) or _is_view(target):
+            return True
+        if any(_is_view(user) and user.args[0] is target for user in target.users):
+            return True
+    return False
+
+
+def _is_view(node: fx.Node) -> bool:
+    """Whether an operator's result may share memory with its input."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)

@@ -8,7 +8,6 @@ stays float and is listed.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -18,26 +17,17 @@ from torch import Tensor, fx
 
 from hwsim.errors import UnsupportedOp
 from hwsim.integer import graph
-from hwsim.integer.arithmetic.forms import Affine, Border, Form, Rationals, Term, at, plus, rationals, rows_of, times
+from hwsim.integer.arithmetic.forms import Affine, Border, Form, Rationals, Term, at, plus, rationals, times
 from hwsim.integer.arithmetic.geometry import Window, border_sums
 from hwsim.integer.arithmetic.kernels import accumulator_bounds, magnitude_bound, narrowest
 from hwsim.integer.arithmetic.rules import CodeSpec, Range
 from hwsim.integer.arithmetic.steps import Clamp, Leaky, Smooth, rational_sqrt
-from hwsim.integer.lowering.walk import Const, FloatValue, Lowering, Moved, NotAffine, Value, Weight
+from hwsim.integer.lowering import moves, pools
+from hwsim.integer.lowering.sums import add, merged, per_channel, scaled, sum_along, summand
+from hwsim.integer.lowering.transposed import transposed_convolution
+from hwsim.integer.lowering.walk import Const, Lowering, Moved, NotAffine, Pair, Value, Weight, pair, shape_of
 
-Pair = Sequence[int] | int
 Bias = Value | None
-
-
-def shape_of(node: fx.Node) -> tuple[int, ...]:
-    """Shape of an exported node's result."""
-    return tuple(int(n) for n in node.meta["val"].shape)
-
-
-def pair(value: Pair) -> tuple[int, int]:
-    """Two numbers out of one or two."""
-    values = [value] if isinstance(value, int) else list(value)
-    return (values[0], values[-1])
 
 
 # ---- products with weights -------------------------------------------------------------------------------------------
@@ -185,77 +175,6 @@ def matmul(low: Lowering, node: fx.Node, a: Value, b: Value) -> Value:
     return Form(tuple(terms), (constant,), shape_of(node), len(shape_of(node)) - 1)
 
 
-def sum_along(low: Lowering, source: str, axes: tuple[int, ...], label: str) -> str:
-    """A node of sums over axes, kept as size 1."""
-    shape = list(low.nodes[source].shape)
-    axes = tuple(a % len(shape) for a in axes)
-    count = math.prod(shape[a] for a in axes)
-    for a in axes:
-        shape[a] = 1
-    range_ = low.nodes[source].range
-    summed = graph.total_range([range_], count)
-    if len(range_.low) > 1 and 1 not in axes and len(range_.low) == shape[1]:
-        summed = Range(tuple(count * v for v in range_.low), tuple(count * v for v in range_.high), summed.error)
-    return low.add(graph.SumAlong(name=label, shape=tuple(shape), range=summed, layer=low.layer, x=source, axes=axes))
-
-
-def add(low: Lowering, node: fx.Node, x: Value, y: Value, *, alpha: float = 1) -> Value:
-    """Sums of forms, or of a form and constants; values with functions behind them are evaluated first."""
-    if isinstance(x, Const) and not isinstance(y, Const):
-        return add(low, node, y if alpha == 1 else scaled(low, y, alpha), x)
-    if isinstance(y, (int, float)):
-        return low.then(x, Affine((Fraction(1),), (Fraction(y) * Fraction(alpha),)))
-    if isinstance(y, Const):
-        return low.then(x, Affine((Fraction(1),), per_channel(low, x, y.values * alpha)))
-    a, b = summand(low, x), summand(low, y if alpha == 1 else scaled(low, y, alpha))
-    shape = shape_of(node)
-    rows = rows_of(*[t.slopes for t in (*a.terms, *b.terms)], a.intercepts, b.intercepts)
-    if a.border is not None and b.border is not None:
-        raise NotAffine("two borders in one sum")
-    if rows > 1 and a.axis != b.axis and a.rows > 1 and b.rows > 1:
-        raise NotAffine("channels on different axes")
-    axis = a.axis if a.rows > 1 else b.axis
-    return Form(_merged((*a.terms, *b.terms)), plus(a.intercepts, b.intercepts), shape, axis, (), a.border or b.border)
-
-
-def _merged(terms: Sequence[Term]) -> tuple[Term, ...]:
-    """Terms of the same integers added up."""
-    found: dict[tuple[str, ...], Rationals] = {}
-    for t in terms:
-        found[t.nodes] = plus(found[t.nodes], t.slopes) if t.nodes in found else t.slopes
-    return tuple(Term(n, s) for n, s in found.items())
-
-
-def summand(low: Lowering, value: Value) -> Form:
-    """A value as an affine sum without functions."""
-    form = low.as_form(value)
-    return low.evaluated(form) if form.functions else form
-
-
-def scaled(low: Lowering, value: Value, factor: float) -> Value:
-    """factor * value."""
-    return low.then(value, Affine((Fraction(factor),), (Fraction(0),)))
-
-
-def per_channel(low: Lowering, x: Value, values: Tensor) -> Rationals:
-    """Constants broadcast against a form: one for all, or one per channel."""
-    if values.numel() == 1:
-        return rationals(values)
-    shape = (1,) * (len(_shape(x)) - values.ndim) + tuple(values.shape)
-    axes = [i for i, n in enumerate(shape) if n > 1]
-    form = x if isinstance(x, Form) else None
-    axis = form.axis if form is not None and form.rows > 1 else axes[0]
-    if len(axes) != 1 or axes[0] != axis or (form is not None and form.axis != axis):
-        raise NotAffine(f"constants of shape {tuple(values.shape)} against {_shape(x)}")
-    return rationals(values)
-
-
-def _shape(value: Value) -> tuple[int, ...]:
-    if isinstance(value, (Form, Moved, FloatValue)):
-        return value.shape
-    raise NotAffine("no activation")
-
-
 def sub(low: Lowering, node: fx.Node, x: Value, y: Value, *, alpha: float = 1) -> Value:
     """x - alpha*y."""
     return add(low, node, x, y, alpha=-alpha)
@@ -284,8 +203,13 @@ def product_of(low: Lowering, node: fx.Node, a: Form, b: Form) -> Form:
     terms = [Term((*t.nodes, *u.nodes), times(t.slopes, u.slopes)) for t in a.terms for u in b.terms]
     terms += [Term(t.nodes, times(t.slopes, b.intercepts)) for t in a.terms]
     terms += [Term(u.nodes, times(u.slopes, a.intercepts)) for u in b.terms]
-    kept = tuple(t for t in _merged(terms) if any(t.slopes))
+    kept = tuple(t for t in merged(terms) if any(t.slopes))
     return Form(kept, times(a.intercepts, b.intercepts), shape_of(node), a.axis if a.rows > 1 else b.axis)
+
+
+def neg(low: Lowering, node: fx.Node, x: Value) -> Value:
+    """-x."""
+    return scaled(low, x, -1)
 
 
 def div(low: Lowering, node: fx.Node, x: Value, y: Value) -> Value:
@@ -313,15 +237,34 @@ def batch_norm(low: Lowering, node: fx.Node, x: Value, gamma: Value, beta: Value
     return low.then(x, Affine(slopes, intercepts))
 
 
+def native_batch_norm(low: Lowering, node: fx.Node, x: Value, gamma: Value, beta: Value, mean: Value, variance: Value,
+                      momentum: float, eps: float) -> Value:  # fmt: skip
+    """The operator that a batch norm becomes in a functional graph: its result, and no statistics."""
+    return batch_norm(low, node, x, gamma, beta, mean, variance, False, momentum, eps), None, None
+
+
 def clamp(lowest: float | None, highest: float | None) -> Callable[..., Value]:
     """A handler for one clamp."""
     bounds = Clamp(None if lowest is None else Fraction(lowest), None if highest is None else Fraction(highest))
     return lambda low, node, x, *_: low.then(x, bounds)
 
 
-def given_clamp(low: Lowering, node: fx.Node, x: Value, lowest: float | None = -1, highest: float | None = 1) -> Value:
-    """hardtanh and clamp: bounds as arguments."""
+def hardtanh(low: Lowering, node: fx.Node, x: Value, lowest: float = -1, highest: float = 1) -> Value:
+    """hardtanh: bounds as arguments, -1 and 1 where there are none."""
     return clamp(lowest, highest)(low, node, x)
+
+
+def given_clamp(low: Lowering, node: fx.Node, x: Value, min: Any = None, max: Any = None) -> Value:
+    """clamp: bounds as arguments, open where there are none."""
+    if any(isinstance(bound, (Form, Moved)) or (bound is not None and not isinstance(bound, (int, float)))
+           for bound in (min, max)):  # fmt: skip
+        raise NotAffine("bounds that are computed")
+    return clamp(min, max)(low, node, x)
+
+
+def clamp_max(low: Lowering, node: fx.Node, x: Value, max: Any = None) -> Value:
+    """min(x, max)."""
+    return given_clamp(low, node, x, None, max)
 
 
 def leaky_relu(low: Lowering, node: fx.Node, x: Value, slope: float = 0.01, *_: Any) -> Value:
@@ -354,201 +297,7 @@ def same(low: Lowering, node: fx.Node, x: Value, *_: Any, **__: Any) -> Value:
     return x
 
 
-# ---- pools -----------------------------------------------------------------------------------------------------------
-
-
-def max_pool(low: Lowering, node: fx.Node, x: Value, kernel: Pair, stride: Any = (), padding: Pair = 0,
-             dilation: Pair = 1, ceil_mode: bool = False) -> Value:  # fmt: skip
-    """Largest value under a window; the quantizer behind it is moved before it."""
-    rows, columns = pair(padding)
-    window = Window(pair(kernel), pair(stride or kernel), pair(dilation), (rows, rows, columns, columns))
-    shape = shape_of(node)
-    window = _until(window, _shape(x), shape)
-    return Moved("max_pool", (x,), (window,), shape)
-
-
-def _until(window: Window, before: tuple[int, ...], after: tuple[int, ...]) -> Window:
-    """More padding after the data where ceil_mode lets the last window reach beyond it."""
-    top, bottom, left, right = window.padding
-    need = [
-        (out - 1) * s + d * (k - 1) + 1 - (size + a + b)
-        for out, s, d, k, size, a, b in zip(after[2:], window.stride, window.dilation, window.kernel, before[2:],
-                                            (top, left), (bottom, right), strict=True)
-    ]  # fmt: skip
-    return dataclasses.replace(window, padding=(top, bottom + max(0, need[0]), left, right + max(0, need[1])))
-
-
-def adaptive_avg_pool(low: Lowering, node: fx.Node, x: Value, size: Any) -> Value:
-    """The mean over equal windows; only sizes that divide the map."""
-    rows, columns = (None if v is None else int(v) for v in ((size, size) if isinstance(size, int) else tuple(size)))
-    height, width = _shape(x)[2:]
-    rows, columns = rows or height, columns or width
-    if height % rows or width % columns:
-        raise NotAffine(f"windows of unequal size: {height} x {width} to {rows} x {columns}")
-    window = Window((height // rows, width // columns), (height // rows, width // columns))
-    return mean_windows(low, node, x, window)
-
-
-def avg_pool(low: Lowering, node: fx.Node, x: Value, kernel: Pair, stride: Any = (), padding: Pair = 0,
-             ceil_mode: bool = False, count_include_pad: bool = True, divisor: int | None = None) -> Value:  # fmt: skip
-    """The mean under a window; padding only where the window counts it and zero is an integer of the form."""
-    rows, columns = pair(padding)
-    if ceil_mode or ((rows or columns) and not count_include_pad):
-        raise NotAffine("windows that count only what lies inside")
-    return mean_windows(
-        low, node, x, Window(pair(kernel), pair(stride or kernel), padding=(rows, rows, columns, columns)), divisor
-    )
-
-
-def mean_windows(low: Lowering, node: fx.Node, x: Value, window: Window, divisor: int | None = None) -> Value:
-    """Sums of the integers under the window; beta passes through a mean unchanged."""
-    form = summand(low, x)
-    if window.padded and any(form.intercepts):
-        form = low.evaluated(form.affine((Fraction(1),), (Fraction(0),)).then(Clamp()))
-    if form.border is not None or any(len(t.nodes) > 1 for t in form.terms):
-        form = low.evaluated(form)
-    count = divisor or window.kernel[0] * window.kernel[1]
-    shape = shape_of(node)
-    terms = []
-    for t in form.terms:
-        source = low.nodes[t.nodes[0]]
-        if source.shape != form.shape:
-            return mean_windows(low, node, low.evaluated(form.then(Clamp())), window, divisor)
-        whole = window.kernel == source.shape[2:] and not window.padded
-        label = f"{low.layer}.sum"
-        made = (
-            sum_along(low, source.name, (2, 3), label)
-            if whole
-            else low.add(graph.SumPool(name=label, shape=shape, layer=low.layer, x=source.name, window=window,
-                         range=graph.total_range([source.range], math.prod(window.kernel))))
-        )  # fmt: skip
-        terms.append(Term((made,), tuple(s / count for s in t.slopes)))
-    return Form(tuple(terms), form.intercepts, shape, form.axis)
-
-
-def mean(low: Lowering, node: fx.Node, x: Value, axes: Any = None, keepdim: bool = False, **_: Any) -> Value:
-    """The mean over axes."""
-    form = low.evaluated(summand(low, x)) if isinstance(x, Moved) else summand(low, x)
-    ndim = len(form.shape)
-    axes = tuple(a % ndim for a in (axes if axes else range(ndim)))
-    if 0 in axes or (form.rows > 1 and form.axis in axes) or form.border is not None:
-        raise NotAffine("a mean over the batch or the channels")
-    if any(low.nodes[n].shape != form.shape or len(t.nodes) > 1 for t in form.terms for n in t.nodes):
-        form = low.evaluated(form.then(Clamp()))
-    count = math.prod(form.shape[a] for a in axes)
-    kept = tuple(1 if i in axes else n for i, n in enumerate(form.shape))
-    terms = tuple(
-        Term((sum_along(low, t.nodes[0], axes, f"{low.layer}.sum"),), tuple(s / count for s in t.slopes))
-        for t in form.terms
-    )
-    result = Form(terms, form.intercepts, kept, form.axis)
-    return result if keepdim else Moved("reshape", (result,), (shape_of(node),), shape_of(node))
-
-
-# ---- moves -----------------------------------------------------------------------------------------------------------
-
-
-def reshape(low: Lowering, node: fx.Node, x: Value, *_: Any, **__: Any) -> Value:
-    """view, reshape, flatten, unsqueeze, squeeze, expand to the same size."""
-    shape = shape_of(node)
-    if isinstance(x, Const):
-        return Const(
-            x.values.expand(shape) if math.prod(x.values.shape) != math.prod(shape) else x.values.reshape(shape)
-        )
-    if isinstance(x, Weight):
-        return dataclasses.replace(x, codes=x.codes.reshape(shape))
-    if _shape(x) == shape:
-        return x
-    if math.prod(_shape(x)) != math.prod(shape):
-        raise NotAffine("an expansion")
-    return Moved("reshape", (x,), (shape,), shape)
-
-
-def permute(low: Lowering, node: fx.Node, x: Value, axes: Sequence[int]) -> Value:
-    """Axes in another order."""
-    if isinstance(x, Const):
-        return Const(x.values.permute(*axes))
-    ndim = len(_shape(x))
-    return Moved("permute", (x,), (tuple(a % ndim for a in axes),), shape_of(node))
-
-
-def transpose(low: Lowering, node: fx.Node, x: Value, a: int = 0, b: int = 1) -> Value:
-    """Two axes exchanged."""
-    ndim = len(shape_of(node))
-    order = list(range(ndim))
-    order[a], order[b] = order[b], order[a]
-    return permute(low, node, x, order)
-
-
-def sliced(low: Lowering, node: fx.Node, x: Value, axis: int = 0, start: int | None = None, stop: int | None = None,
-           step: int = 1) -> Value:  # fmt: skip
-    """x[..., start:stop:step]; taken from the integers, so that nothing is quantized in vain."""
-    size = _shape(x)[axis]
-    start, stop, step = slice(start, stop, step).indices(size)
-    if (start, stop, step) == (0, size, 1):
-        return x
-    return part(low, x, axis % len(_shape(x)), start, stop, step)
-
-
-def part(low: Lowering, x: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
-    """A slice along one axis."""
-    if isinstance(x, Const):
-        return Const(x.values[(slice(None),) * axis + (slice(start, stop, step),)])
-    shape = list(_shape(x))
-    shape[axis] = len(range(start, stop, step))
-    moved = Moved("slice", (x,), (axis, start, stop, step), tuple(shape))
-    if isinstance(x, Form) and x.border is None:
-        try:
-            return low.as_form(moved)
-        except NotAffine:
-            return moved
-    return moved
-
-
-def select(low: Lowering, node: fx.Node, x: Value, axis: int, index: int) -> Value:
-    """x[..., index]: a slice of one, its axis dropped."""
-    axis, index = axis % len(_shape(x)), index % _shape(x)[axis]
-    return reshape(low, node, part(low, x, axis, index, index + 1))
-
-
-def split(low: Lowering, node: fx.Node, x: Value, sizes: Any, axis: int = 0) -> Value:
-    """Parts along an axis, as a tuple."""
-    axis %= len(_shape(x))
-    found, start = [], 0
-    for result in node.meta["val"]:
-        stop = start + int(result.shape[axis])
-        found.append(part(low, x, axis, start, stop))
-        start = stop
-    return tuple(found)
-
-
-def getitem(low: Lowering, node: fx.Node, x: Any, index: int) -> Value:
-    """One of several results."""
-    return x[index]
-
-
-def concat(low: Lowering, node: fx.Node, values: Sequence[Value], axis: int = 0) -> Value:
-    """Concatenation: the quantizer behind it quantizes the parts."""
-    ndim = len(shape_of(node))
-    if any(isinstance(v, (Weight, tuple)) for v in values):
-        raise NotAffine("a concatenation of weights")
-    return Moved("concat", tuple(values), (axis % ndim,), shape_of(node))
-
-
-def pad(
-    low: Lowering, node: fx.Node, x: Value, sides: Sequence[int], mode: str = "constant", value: Any = None
-) -> Value:
-    """Padding with a number; the quantizer behind it turns the number into a code."""
-    if mode != "constant":
-        raise NotAffine(f"padding mode {mode}")
-    if any(s < 0 for s in sides):
-        raise NotAffine("negative padding")
-    return Moved("pad", (x,), (tuple(sides), Fraction(value or 0)), shape_of(node)) if any(sides) else x
-
-
-def constant_pad(low: Lowering, node: fx.Node, x: Value, sides: Sequence[int], value: Any = 0) -> Value:
-    """aten.constant_pad_nd."""
-    return pad(low, node, x, sides, "constant", value)
+# ---- the table ----------------------------------------------------------------------------------------------------
 
 
 def quantizer(low: Lowering, node: fx.Node, x: Value, name: str) -> Value:
@@ -559,21 +308,37 @@ def quantizer(low: Lowering, node: fx.Node, x: Value, name: str) -> Value:
 HANDLERS: dict[str, Callable[..., Value]] = {
     "quantizer": quantizer,
     "conv1d": convolution, "conv2d": convolution, "linear": linear,
+    "conv_transpose1d": transposed_convolution, "conv_transpose2d": transposed_convolution,
     "matmul": matmul, "bmm": matmul,
-    "add": add, "add_": add, "sub": sub, "mul": mul, "mul_": mul, "div": div,
-    "batch_norm": batch_norm,
+    "add": add, "add_": add, "sub": sub, "sub_": sub, "mul": mul, "mul_": mul, "div": div, "div_": div, "neg": neg,
+    "batch_norm": batch_norm, "_native_batch_norm_legit_no_training": native_batch_norm,
     "relu": clamp(0, None), "relu_": clamp(0, None), "relu6": clamp(0, 6), "relu6_": clamp(0, 6),
-    "hardtanh": given_clamp, "hardtanh_": given_clamp, "clamp": given_clamp,
+    "hardtanh": hardtanh, "hardtanh_": hardtanh, "clamp": given_clamp, "clamp_": given_clamp,
+    "clamp_min": given_clamp, "clamp_min_": given_clamp, "clamp_max": clamp_max, "clamp_max_": clamp_max,
     "leaky_relu": leaky_relu, "leaky_relu_": leaky_relu,
     "silu": smooth("silu"), "silu_": smooth("silu"), "sigmoid": smooth("sigmoid"), "sigmoid_": smooth("sigmoid"),
-    "hardswish": smooth("hswish"), "hardswish_": smooth("hswish"), "tanh": smooth("tanh"), "gelu": gelu,
-    "hardsigmoid": hard_sigmoid, "hardsigmoid_": hard_sigmoid,
+    "hardswish": smooth("hswish"), "hardswish_": smooth("hswish"), "tanh": smooth("tanh"), "tanh_": smooth("tanh"),
+    "gelu": gelu, "hardsigmoid": hard_sigmoid, "hardsigmoid_": hard_sigmoid,
     "dropout": same, "dropout_": same, "feature_dropout": same, "contiguous": same, "clone": same, "detach": same,
     "detach_": same, "alias": same, "lift_fresh_copy": same, "to": same, "_to_copy": same,
-    "max_pool2d": max_pool, "adaptive_avg_pool2d": adaptive_avg_pool, "avg_pool2d": avg_pool, "mean": mean,
-    "view": reshape, "reshape": reshape, "_unsafe_view": reshape, "flatten": reshape, "unsqueeze": reshape,
-    "squeeze": reshape, "expand": reshape, "unflatten": reshape,
-    "permute": permute, "transpose": transpose, "t": transpose, "slice": sliced, "select": select,
-    "split": split, "split_with_sizes": split, "chunk": split, "getitem": getitem,
-    "cat": concat, "concat": concat, "pad": pad, "constant_pad_nd": constant_pad,
+    "max_pool2d": pools.max_pool, "max_pool1d": pools.one_axis(pools.max_pool, pairs=4),
+    "max_pool2d_with_indices": pools.max_with_places,
+    "avg_pool2d": pools.avg_pool, "avg_pool1d": pools.one_axis(pools.avg_pool, pairs=3),
+    "adaptive_avg_pool2d": pools.adaptive_avg_pool,
+    "adaptive_avg_pool1d": pools.one_axis(pools.adaptive_avg_pool, pairs=1),
+    "adaptive_max_pool2d": pools.adaptive_max_pool,
+    "adaptive_max_pool1d": pools.one_axis(pools.adaptive_max_pool, pairs=1),
+    "mean": pools.mean, "amax": pools.largest,
+    "view": moves.reshape, "reshape": moves.reshape, "_unsafe_view": moves.reshape, "flatten": moves.reshape,
+    "unsqueeze": moves.reshape, "squeeze": moves.reshape, "expand": moves.reshape, "unflatten": moves.reshape,
+    "permute": moves.permute, "transpose": moves.transpose, "t": moves.transpose, "slice": moves.sliced,
+    "select": moves.select, "split": moves.split, "split_with_sizes": moves.split, "chunk": moves.split,
+    "getitem": moves.getitem, "cat": moves.concat, "concat": moves.concat, "stack": moves.stack,
+    "pad": moves.pad, "constant_pad_nd": moves.constant_pad,
+    **{f"{mode}_pad{d}d": moves.padding_of(word) for mode, word in (("reflection", "reflect"),
+       ("replication", "replicate")) for d in (1, 2)},
+    "index_select": moves.index_select, "flip": moves.flip, "upsample_nearest1d": moves.nearest,
+    "upsample_nearest2d": moves.nearest, "pixel_shuffle": moves.pixel_shuffle,
+    "pixel_unshuffle": moves.pixel_unshuffle, "slice_scatter": moves.slice_scatter, "fill": moves.filled,
+    "copy": moves.copied,
 }  # fmt: skip

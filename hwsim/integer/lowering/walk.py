@@ -17,7 +17,9 @@ from fractions import Fraction
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_map, tree_unflatten
 
 from hwsim.errors import UnsupportedOp
 from hwsim.integer import graph
@@ -27,6 +29,7 @@ from hwsim.integer.arithmetic.steps import Clamp, Leaky
 from hwsim.integer.graph import IntegerModel, Node
 from hwsim.integer.lowering.fixed_values import fixed_value
 from quant import BaseQuantizer
+from quant.calling import answer
 
 # Checks of an exported graph that compute nothing.
 IGNORED = {"_assert_tensor_metadata", "sym_size", "_guards_fn"}
@@ -52,7 +55,9 @@ class Weight:
 
 @dataclass(frozen=True)
 class Moved:
-    """Values moved, not changed: `kind` reshape, permute, slice, pad (with a real number), concat, max_pool."""
+    """Values moved, not changed: `kind` reshape, permute, slice, gather (entries of an axis, by their indices), pad
+    (with a real number), concat, max_pool.
+    """
 
     kind: str
     sources: tuple[Value, ...]
@@ -62,9 +67,10 @@ class Moved:
 
 @dataclass(frozen=True)
 class Image:
-    """The network's input: real numbers."""
+    """One of the network's inputs: real numbers."""
 
     shape: tuple[int, ...]
+    source: str = "input"
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ class FloatValue:
 
 
 Value = Form | Moved | Const | Weight | Image | FloatValue | tuple
+Pair = Sequence[int] | int
 
 
 class Lowering:
@@ -106,16 +113,16 @@ class Lowering:
         known = {**signature.inputs_to_parameters, **signature.inputs_to_buffers,
                  **signature.inputs_to_lifted_tensor_constants}  # fmt: skip
         inputs = [n for n in self.program.graph.nodes if n.op == "placeholder" and n.name not in known]
-        if len(inputs) != 1:
-            raise UnsupportedOp(f"{name}: the integer machine takes one input tensor, this network has {len(inputs)}")
-        output: Value | None = None
+        images = {
+            n: Image(tuple(int(size) for size in n.meta["val"].shape), graph.entrance(i)) for i, n in enumerate(inputs)
+        }
+        outputs: list[Value] = []
         for node in self.program.graph.nodes:
             self.layer = layer_of(node)
             if node.op == "placeholder":
-                shape = tuple(int(n) for n in node.meta["val"].shape)
-                self.env[node] = Const(state[known[node.name]].detach()) if node.name in known else Image(shape)
+                self.env[node] = Const(state[known[node.name]].detach()) if node.name in known else images[node]
             elif node.op == "output":
-                output = self.value(node.args[0][0])
+                outputs = [self.value(a) for a in node.args[0]]
             elif node.op == "call_function":
                 operator = operator_name(node)
                 if operator in IGNORED:
@@ -130,27 +137,34 @@ class Lowering:
                         self.env[node] = handler(self, node, *arguments, **keywords)
                 except NotAffine as problem:
                     self.env[node] = self.keep_float(operator, node, arguments, keywords, str(problem))
-        assert output is not None
-        return self.finish(name, output, tuple(int(n) for n in inputs[0].meta["val"].shape))
+        place = answer(tree_unflatten(list(range(len(outputs))), self.program.call_spec.out_spec), kind=int)
+        results = [self.result(name, outputs[place])]
+        for i, output in enumerate(outputs):
+            if i != place and not isinstance(output, (Const, Weight, Image)) and output is not None:
+                results.append(self.result(name, output))
+        return self.finish(name, results, [image.shape for image in images.values()])
 
-    def finish(self, name: str, output: Value, shape: tuple[int, ...]) -> IntegerModel:
-        """The network's result as a form, and only the nodes that it needs."""
+    def result(self, name: str, output: Value) -> Form | str:
+        """A result of the network as a form, or the name of a float value."""
         if isinstance(output, (Const, Weight, Image, tuple)):
             raise UnsupportedOp(f"{name}: the network returns no quantized computation")
         try:
-            result = output.node if isinstance(output, FloatValue) else self.as_form(output)
+            return output.node if isinstance(output, FloatValue) else self.as_form(output)
         except NotAffine as problem:
             raise UnsupportedOp(
                 f"{name}: its result is no affine sum per channel ({problem}); quantize it, or end the network in a "
                 "linear layer or a pool"
             ) from None
-        needed = {result} if isinstance(result, str) else set(result.sources)
+
+    def finish(self, name: str, results: list[Form | str], shapes: list[tuple[int, ...]]) -> IntegerModel:
+        """The network with only the nodes that its results need."""
+        needed = {n for result in results for n in ([result] if isinstance(result, str) else result.sources)}
         for node in reversed(list(self.nodes.values())):
             if node.name in needed:
                 needed.update(node.inputs)
         nodes = tuple(n for n in self.nodes.values() if n.name in needed)
         quantized = {q: n for q, n in self.quantized.items() if n in needed}
-        return IntegerModel(name, nodes, result, quantized, shape)
+        return IntegerModel(name, nodes, results[0], quantized, shapes[0], tuple(shapes[1:]), tuple(results[1:]))
 
     # ---- values ------------------------------------------------------------------------------------------------------
 
@@ -229,7 +243,7 @@ class Lowering:
         limits = Range((code.n,), (code.p,))
         if isinstance(value, Image):
             return self.add(graph.Encode(name=label, shape=value.shape, range=limits, layer=self.layer, code=code,
-                                         source="input", quantizer=label))  # fmt: skip
+                                         source=value.source, quantizer=label))  # fmt: skip
         if isinstance(value, FloatValue):
             return self.add(graph.Encode(name=label, shape=value.shape, range=limits, layer=self.layer, code=code,
                                          source=value.node, quantizer=label))  # fmt: skip
@@ -324,7 +338,7 @@ class Lowering:
         """Where the channel axis lies after a move; NotAffine when it is split or joined and channels differ."""
         if value.kind == "permute":
             return list(value.options[0]).index(form.axis)
-        if value.kind == "slice":
+        if value.kind in ("slice", "gather"):
             return form.axis
         if form.rows == 1:
             return min(1, len(value.shape) - 1)
@@ -366,9 +380,11 @@ class Lowering:
         if not isinstance(value, Moved):
             raise NotAffine("a float value")
         scalar = all(not isinstance(f, Affine) or len(f.slopes) == len(f.intercepts) == 1 for f in functions)
-        kept = value.kind in ("reshape", "slice") and value.shape[1:2] == _shape(value.sources[0])[1:2]
+        kept = value.kind in ("reshape", "slice", "gather") and value.shape[1:2] == value_shape(value.sources[0])[1:2]
+        if value.kind == "gather":
+            kept = kept and value.options[0] != 1
         if value.kind == "reshape":
-            kept = kept and _keeps_axis_1(_shape(value.sources[0]), value.shape)
+            kept = kept and _keeps_axis_1(value_shape(value.sources[0]), value.shape)
         if scalar and (value.kind not in ("pad", "max_pool") or all(map(_rising, functions))):
             options = value.options
             if value.kind == "pad":
@@ -392,31 +408,115 @@ class Lowering:
                 "allow it to stay float (allow_float=True), or replace it"
             )
         forms: list[Form | str] = []
-        slots: list[Any] = []
-        for argument in arguments:
-            if isinstance(argument, (Form, Moved)):
-                forms.append(self.as_form(argument))
-                slots.append(_Slot(len(forms) - 1))
-            elif isinstance(argument, FloatValue):
-                forms.append(argument.node)
-                slots.append(_Slot(len(forms) - 1))
-            else:
-                slots.append(argument.values if isinstance(argument, Const) else argument)
-        plain = {k: (v.values if isinstance(v, Const) else v) for k, v in keywords.items()}
-        if not forms or any(isinstance(v, (Weight, Image, tuple)) for v in arguments if not isinstance(v, _Slot)):
-            raise UnsupportedOp(f"layer {self.layer or '(model)'}: {operator} has no integer form here {why}")
+        given = tree_map(lambda value: self._slot(value, forms), (arguments, keywords), is_leaf=_is_value)
         target = cast(Any, node.target)
+        if not forms:
+            return self._known(operator, target, *given)
+        sized = operator in _SIZED
 
         def function(*tensors: Tensor) -> Tensor:
-            filled = [tensors[s.index] if isinstance(s, _Slot) else s for s in slots]
-            return target(*filled, **plain)
+            filled, named = tree_map(lambda v: tensors[v.index] if isinstance(v, _Slot) else v, given)
+            if sized and isinstance(filled[1], (list, tuple)):  # sizes were those of one image
+                filled[1] = [len(tensors[0]) if i == 0 and n == 1 else n for i, n in enumerate(filled[1])]
+            return target(*filled, **named)
 
-        shape = tuple(int(n) for n in node.meta["val"].shape)
+        found = node.meta["val"]
+        if not isinstance(found, Tensor):
+            return tuple(
+                self._float_op(operator, tuple(int(n) for n in part.shape), forms, _part(function, i))
+                for i, part in enumerate(found)
+            )
+        return self._float_op(operator, tuple(int(n) for n in found.shape), forms, function)
+
+    def _float_op(
+        self, operator: str, shape: tuple[int, ...], forms: list[Form | str], function: Callable[..., Tensor]
+    ) -> FloatValue:
         made = self.add(graph.FloatOp(
             name=f"{self.layer}.{operator}", shape=shape, range=Range((0,), (0,)), layer=self.layer, operator=operator,
             forms=tuple(forms), function=function,
         ))  # fmt: skip
         return FloatValue(made, shape)
+
+    def _slot(self, value: Any, forms: list[Form | str]) -> Any:
+        """An operand's place among the forms; numbers known beforehand as they are."""
+        if isinstance(value, Const):
+            return value.values
+        if isinstance(value, (Weight, tuple)):
+            raise UnsupportedOp(
+                f"layer {self.layer or '(model)'}: an operator on quantized weights has no integer form"
+            )
+        if isinstance(value, (Form, Moved, FloatValue, Image)):
+            forms.append(self.real(value))
+            return _Slot(len(forms) - 1)
+        return value
+
+    def _known(self, operator: str, target: Any, arguments: list[Any], keywords: dict[str, Any]) -> Value:
+        """The result of an operator on numbers known beforehand."""
+        with torch.no_grad():
+            found = target(*arguments, **keywords)
+        if isinstance(found, Tensor):
+            return Const(found)
+        if isinstance(found, (tuple, list)) and all(isinstance(part, Tensor) for part in found):
+            return tuple(Const(part) for part in found)
+        raise UnsupportedOp(f"layer {self.layer or '(model)'}: {operator} gives no tensor")
+
+    def real(self, value: Value) -> Form | str:
+        """A value as real numbers: a form, or a node that holds them in floating point."""
+        if isinstance(value, FloatValue):
+            return value.node
+        if isinstance(value, Image):
+            return self.add(graph.RealInput(
+                name=f"{value.source}.real", shape=value.shape, range=Range((0,), (0,)), source=value.source
+            ))  # fmt: skip
+        try:
+            return self.as_form(value)
+        except NotAffine:
+            if not isinstance(value, Moved):
+                raise
+        forms = [self.real(source) for source in value.sources if not isinstance(source, Const)]
+        known = [source.values if isinstance(source, Const) else None for source in value.sources]
+        kind, options, shape = value.kind, value.options, value.shape
+
+        def function(*tensors: Tensor) -> Tensor:
+            rest = iter(tensors)
+            return moved_real(kind, options, shape, [next(rest) if k is None else k for k in known])
+
+        return self._float_op(kind, shape, forms, function).node
+
+
+# Operators whose second argument is the size of the result, batch included.
+_SIZED = ("expand", "view", "reshape", "_unsafe_view", "broadcast_to", "repeat")
+
+
+def _is_value(value: Any) -> bool:
+    return isinstance(value, (Form, Moved, Const, Weight, Image, FloatValue))
+
+
+def _part(function: Callable[..., Any], index: int) -> Callable[..., Tensor]:
+    return lambda *tensors: function(*tensors)[index]
+
+
+def moved_real(kind: str, options: tuple[Any, ...], shape: tuple[int, ...], tensors: list[Tensor]) -> Tensor:
+    """A move of real numbers; `shape` is the result's for one image."""
+    x = tensors[0]
+    if kind == "reshape":
+        return x.reshape(len(x), *shape[1:]) if len(x) > 1 and shape[0] == 1 else x.reshape(shape)
+    if kind == "permute":
+        return x.permute(options[0])
+    if kind == "slice":
+        axis, start, stop, step = options
+        return x[(slice(None),) * axis + (slice(start, stop, step),)]
+    if kind == "gather":
+        return x.index_select(options[0], torch.tensor(options[1], device=x.device))
+    if kind == "pad":
+        return F.pad(x, options[0], value=float(options[1]))
+    if kind == "max_pool":
+        w = options[0]
+        top, bottom, left, right = w.padding
+        x = F.pad(x, (left, right, top, bottom), value=-math.inf)
+        return F.max_pool2d(x, w.kernel, w.stride, 0, w.dilation)
+    most = max(t.shape[0] for t in tensors)
+    return torch.cat([t if options[0] == 0 else t.expand(most, *t.shape[1:]) for t in tensors], options[0])
 
 
 @dataclass(frozen=True)
@@ -454,7 +554,19 @@ def operator_name(node: fx.Node) -> str:
     return target._opname if isinstance(target, torch._ops.OpOverload) else getattr(target, "__name__", str(target))
 
 
-def _shape(value: Value) -> tuple[int, ...]:
+def pair(value: Pair) -> tuple[int, int]:
+    """Two numbers out of one or two."""
+    values = [value] if isinstance(value, int) else list(value)
+    return (values[0], values[-1])
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """Shape of an exported node's result."""
+    return tuple(int(n) for n in node.meta["val"].shape)
+
+
+def value_shape(value: Value) -> tuple[int, ...]:
+    """Shape of a value, for one image; NotAffine where it is no tensor of numbers."""
     if isinstance(value, Const):
         return tuple(value.values.shape)
     if isinstance(value, (Form, Moved, Image, FloatValue)):
@@ -476,9 +588,11 @@ def _expanded(values: Rationals, form: Form, axis: int) -> Rationals:
 
 
 def _sliced(values: Rationals, form: Form, value: Moved) -> Rationals:
-    """Coefficients after a move: a slice along the channels takes some of them."""
-    if len(values) == 1 or value.kind != "slice" or value.options[0] != form.axis:
+    """Coefficients after a move: a slice or gather along the channels takes some of them."""
+    if len(values) == 1 or value.kind not in ("slice", "gather") or value.options[0] != form.axis:
         return values
+    if value.kind == "gather":
+        return tuple(values[i] for i in value.options[1])
     _, start, stop, step = value.options
     return values[start:stop:step]
 

@@ -24,7 +24,7 @@ from hwsim.integer.arithmetic.geometry import border_share
 from hwsim.integer.arithmetic.requantize import channel_steps, narrowest_multiplier
 from hwsim.integer.arithmetic.rules import line_of, pulled_steps
 from hwsim.integer.graph import IntegerModel, Node
-from hwsim.integer.lowering.lower import lower
+from hwsim.integer.lowering.lower import in_order, lower
 from hwsim.integer.proof.compare import readers, reference, reference_codes, unframed
 from hwsim.integer.run import Machine, Mode
 from hwsim.machine.parts import Capabilities
@@ -152,7 +152,7 @@ class _Measured:
 
 def certify(
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | Sequence[Tensor] | Mapping[str, Tensor],
     *,
     name: str = "",
     capabilities: Capabilities = UNLIMITED,
@@ -160,15 +160,19 @@ def certify(
     batch_size: int = 32,
     naive: bool = True,
 ) -> Certificate:
-    """The certificate of a quantized network on these images (real numbers, as the network takes them)."""
-    lowered = lower(model, images[:1], name=name)
+    """The certificate of a quantized network on these images (real numbers, as the network takes them).
+
+    A network of several inputs takes a tuple of them, or a dictionary by the names of its arguments.
+    """
+    given = in_order(model, images)
+    lowered = lower(model, given, name=name)
     exact = Machine(lowered)
     constant = Machine(lowered, Mode(padding="naive")) if naive and needs_border(lowered) else None
     twin = reference(model)
     measured: dict[str, _Measured] = {q: _Measured() for q in lowered.quantizers}
     tally: Counter[str] = Counter()
     nodes = set(lowered.quantizers.values())
-    for batch in images.split(batch_size):
+    for batch in zip(*(part.split(batch_size) for part in given), strict=True):
         _, expected = reference_codes(twin, batch)
         forced = {n: unframed(lowered, lowered.node(n), expected[q]) for q, n in lowered.quantizers.items()}
         free = exact.run(batch, keep=nodes)
@@ -185,7 +189,7 @@ def certify(
         for layer in (reader.layer for reader in readers(lowered, lowered.node(n)))
     }
     return Certificate(
-        lowered.name, len(images), layers, {}, shares, lowered.float_operators, dict(tally), lowered.weight_bits,
+        lowered.name, len(given[0]), layers, {}, shares, lowered.float_operators, dict(tally), lowered.weight_bits,
         machine, ASSUMPTIONS,
     )  # fmt: skip
 

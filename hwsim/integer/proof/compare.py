@@ -20,6 +20,7 @@ from hwsim.integer.arithmetic import kernels
 from hwsim.integer.graph import IntegerModel, Node
 from hwsim.integer.run import Machine
 from quant import BaseQuantizer, quantizers
+from quant.calling import answer
 from quant.quantizer import Quantizer
 
 
@@ -50,8 +51,8 @@ def reference(model: nn.Module) -> nn.Module:
     return twin
 
 
-def _decoded(made: Any, x: Tensor) -> Tensor:
-    """x_hat by its definition, step * codes + offset; the codes are left for `watching`."""
+def _decoded(made: Any, x: Tensor, features: int | None = None) -> Tensor:
+    """x_hat by its definition, step * codes + offset; the codes are left for `watching`. `features` changes nothing."""
     made.codes_seen = made.codes(x)
     return made.codes_seen * made.step() + made.offset()
 
@@ -69,7 +70,7 @@ def _literal(layer: Any, x: Tensor) -> Tensor:
         x_hat = F.pad(made.codes(x), padding) * made.step() + made.offset()
     else:
         x_hat = F.pad(made(x), padding)
-    convolve = F.conv1d if weight.ndim == 3 else F.conv2d
+    convolve = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[weight.ndim]
     y = convolve(x_hat, weight, None, layer.stride, 0, layer.dilation, layer.groups)
     channels = (1, -1, *[1] * (y.ndim - 2))
     if layer.output_scale is not None:
@@ -103,11 +104,17 @@ def watching(model: nn.Module) -> Iterator[dict[str, Tensor]]:
             handle.remove()
 
 
-def reference_codes(model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def doubles(images: Any) -> tuple[Tensor, ...]:
+    """A network's inputs in order, numbers in float64, indices and flags as they are."""
+    given = images if isinstance(images, tuple) else (images,)
+    return tuple(t.double() if t.is_floating_point() else t for t in given)
+
+
+def reference_codes(model: nn.Module, images: Any) -> tuple[Tensor, dict[str, Tensor]]:
     """(result, codes by quantizer call) of a float64 network made by `reference`."""
     with torch.no_grad(), watching(model) as seen:
-        result = model(images.double())
-    return result, dict(seen)
+        result = model(*doubles(images))
+    return answer(result), dict(seen)
 
 
 def compare(model: IntegerModel, codes: dict[str, Tensor], expected: dict[str, Tensor]) -> tuple[Difference, ...]:
@@ -157,9 +164,7 @@ def framed(model: IntegerModel, node: Node, ours: Tensor, theirs: Tensor) -> tup
     return F.pad(ours.to(torch.int32), sides, value=reader.padding.code), theirs
 
 
-def run_and_compare(
-    machine: Machine, reference: nn.Module, images: Tensor
-) -> tuple[tuple[Difference, ...], Counter[str]]:
+def run_and_compare(machine: Machine, reference: nn.Module, images: Any) -> tuple[tuple[Difference, ...], Counter[str]]:
     """End to end: both networks on the same images; differences of every quantizer call, and the machine's tally."""
     _, expected = reference_codes(reference, images)
     outcome = machine.run(images, keep=set(machine.model.quantizers.values()))

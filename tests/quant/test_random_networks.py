@@ -1,0 +1,108 @@
+"""Random networks: at 8 bits near the float network, or refused by name; integers and ONNX compute the same."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from torch import nn
+
+import quant
+from hwsim.errors import UnsupportedOp
+from hwsim.integer.export.onnx_check import agreement
+from hwsim.integer.export.onnx_source import onnx_network
+from hwsim.integer.lowering.lower import lower
+from hwsim.integer.proof.certificate import certify
+from quant.calling import answer
+from tests.quant.random_networks import Plan, network, networks
+
+QUICK = settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+LONG = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def quantized(plan: Plan) -> tuple[nn.Module, nn.Module, tuple[torch.Tensor, ...]] | None:
+    """(float, quantized, inputs), or None where the network is refused by name."""
+    model, inputs = network(plan)
+    try:
+        result, _ = quant.quantize(model, weight_bits=8, act_bits=8, init="mse", weight_granularity="channel")
+    except ValueError as refusal:
+        if "reads by another name" not in str(refusal):
+            raise
+        return None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*saw one value only")  # x - x
+        quant.initialise(result, [inputs])
+    return model, result.eval(), inputs
+
+
+def near(plan: Plan) -> None:
+    made = quantized(plan)
+    if made is None:
+        return
+    model, result, inputs = made
+    with torch.no_grad():
+        expected = answer(model(*[x.clone() for x in inputs]))
+        found = answer(result(*[x.clone() for x in inputs]))
+    # A difference of like values leaves little but rounding: below RMS 0.05, the error is compared with that.
+    assert (found - expected).norm() <= 0.03 * max(expected.norm(), 0.05 * expected.numel() ** 0.5)
+
+
+def exported(plan: Plan) -> None:
+    """The file's codes are the integer machine's, but for ties in its float32 arithmetic."""
+    made = quantized(plan)
+    if made is None or plan.inputs > 1 or plan.named:
+        return
+    _, result, (images,) = made
+    try:
+        file = onnx_network(result, images)
+    except UnsupportedOp as refusal:
+        if "layer " not in str(refusal):
+            raise
+        return
+    found = agreement(file, lower(result, images), images)
+    assert found.differing <= 1e-3 * found.codes + 1
+    assert found.largest <= 1
+
+
+def certified(plan: Plan) -> None:
+    made = quantized(plan)
+    if made is None:
+        return
+    _, result, inputs = made
+    assert certify(result, inputs).equal
+
+
+@given(networks())
+@QUICK
+def test_eight_bits_are_near_float(plan: Plan) -> None:
+    near(plan)
+
+
+@given(networks())
+@settings(QUICK, max_examples=6)
+def test_the_integer_machine_computes_every_code(plan: Plan) -> None:
+    certified(plan)
+
+
+@pytest.mark.slow
+@given(networks())
+@LONG
+def test_eight_bits_are_near_float_at_length(plan: Plan) -> None:
+    near(plan)
+
+
+@pytest.mark.slow
+@given(networks())
+@settings(LONG, max_examples=100)
+def test_the_integer_machine_computes_every_code_at_length(plan: Plan) -> None:
+    certified(plan)
+
+
+@pytest.mark.slow
+@given(networks())
+@settings(LONG, max_examples=40)
+def test_exported_networks_compute_the_same_elsewhere(plan: Plan) -> None:
+    pytest.importorskip("onnxruntime")
+    exported(plan)
