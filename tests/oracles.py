@@ -18,6 +18,7 @@ from hwsim.nest.counts import ArrayUse, Conventions, Counts, Delivery, Kind, Til
 from hwsim.nest.mapping import Hold, Mapping, Spatial, Temporal
 from hwsim.network.layer import DIMS, Layer
 
+MOVES = {"weight": set("GKCRS"), "input": set("NGCPQRS"), "output": set("NGKPQ")}  # dims that move an operand's tile
 Point = tuple[int, ...]
 Index = tuple[int, ...]  # one value per loop of some list of loops
 
@@ -372,24 +373,42 @@ def used_instances(walks: dict[Operand, Walk], memory: str) -> int:
     return max(sizes, default=0)
 
 
+def moves(nest: Nest, temporal: int, operand: Operand) -> bool:
+    """Whether a temporal loop moves an operand's tiles."""
+    loop = nest.nodes[nest.temporal[temporal]]
+    return isinstance(loop, Temporal) and loop.factor > 1 and loop.dim in MOVES[operand]
+
+
 def array_use(accelerator: Accelerator, nest: Nest, array: Array, times: list[Index]) -> ArrayUse:
-    """Elements used per axis; passes: how many different settings of the temporal loops above the array occur."""
-    names = [node.name for node in accelerator.hierarchy]
-    deeper = set(names[names.index(array.name) + 1 :])
-    place = next(
-        (
-            i
-            for i, n in enumerate(nest.nodes)
-            if (isinstance(n, Spatial) and n.array == array.name)
-            or (isinstance(n, Hold) and n.memory in deeper)
-            or (isinstance(n, Spatial) and n.array in deeper)
-        ),
-        len(nest.nodes),
-    )
-    above = sum(i < place for i in nest.temporal)
+    """Elements used per axis; passes: how many different settings occur of the temporal loops that set a held tile.
+
+    Those are the loops around the memory next inside the array, without the innermost ones that reuse its operand.
+    """
     used = {axis.name: 1 for axis in array.axes}
     for i in nest.spatial:
         loop = nest.nodes[i]
         if isinstance(loop, Spatial) and loop.array == array.name:
             used[loop.axis] *= loop.factor
-    return ArrayUse(array.name, tuple(used.items()), len({time[:above] for time in times}))
+    names = [node.name for node in accelerator.hierarchy]
+    deeper = set(names[names.index(array.name) + 1 :])
+    inside = names[names.index(array.name) + 1 :][:1]
+    holds = [
+        (i, o) for i, n in enumerate(nest.nodes) if isinstance(n, Hold) and [n.memory] == inside for o in n.operands
+    ]
+    found: list[int] = []
+    for place, operand in holds:
+        around = [t for t, i in enumerate(nest.temporal) if i < place]
+        while around and not moves(nest, around[-1], operand):
+            around.pop()
+        found.append(len({tuple(time[t] for t in around) for time in times}))
+    if not found:
+        elements = (
+            i
+            for i, n in enumerate(nest.nodes)
+            if (isinstance(n, Spatial) and n.array in {array.name, *deeper})
+            or (isinstance(n, Hold) and n.memory in deeper)
+        )
+        first = next(elements, len(nest.nodes))
+        above = sum(i < first for i in nest.temporal)
+        found.append(len({time[:above] for time in times}))
+    return ArrayUse(array.name, tuple(used.items()), min(found))

@@ -231,3 +231,9 @@ class Accelerator:
         for array in self.arrays:
             n *= array.size
         return n
+
+
+def stationary_memory(accelerator: Accelerator, array: Array) -> Memory | None:
+    """The memory directly inside an array: what it keeps is still while a systolic array works."""
+    inside = accelerator.hierarchy[accelerator.hierarchy.index(array) + 1 :]
+    return inside[0] if inside and isinstance(inside[0], Memory) else None

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from hwsim.machine.parts import OPERANDS, Accelerator, Array, Memory
+from hwsim.machine.parts import OPERANDS, Accelerator, Array, Memory, stationary_memory
 from hwsim.nest.counts import KINDS, ArrayUse, Conventions, Counts, Delivery, Tile, Traffic
 from hwsim.nest.legal import holds_partials
 from hwsim.nest.mapping import Hold, Mapping, Spatial
-from hwsim.nest.points import tile_elements
+from hwsim.nest.points import relevant_dims, tile_elements
 from hwsim.nest.tally import Key, Nest, tally_accesses
 from hwsim.network.layer import DIMS, Layer
 
@@ -68,19 +68,39 @@ def used_instances(nest: Nest, mapping: Mapping, memory: Memory) -> int:
 
 
 def use_of_array(nest: Nest, mapping: Mapping, accelerator: Accelerator, array: Array) -> ArrayUse:
-    """Elements used per axis, and iterations of the temporal loops above the array's place in the nest."""
+    """Elements used per axis, and how often what the array holds still changes."""
+    used = {axis.name: 1 for axis in array.axes}
+    for node in mapping.nodes:
+        if isinstance(node, Spatial) and node.array == array.name:
+            used[node.axis] *= node.factor
+    return ArrayUse(array.name, tuple(used.items()), passes(nest, mapping, accelerator, array))
+
+
+def passes(nest: Nest, mapping: Mapping, accelerator: Accelerator, array: Array) -> int:
+    """Tiles that an array holds still one after another: those of the memory directly inside it.
+
+    A tile changes with every loop around it but those that reuse it and lie inside all that move it. Of several
+    operands the one that changes least often is the one that is still. So it does not matter how a nest is spelt.
+    Without such a memory the loops around the array's elements count.
+    """
+    below = stationary_memory(accelerator, array)
+    found: list[int] = []
+    for operand in below.keeps if below is not None else ():
+        place = mapping.hold_index(below.name, operand) if below is not None else None
+        if place is not None:
+            around = [loop for loop in nest.above(place) if not loop.array]
+            moving = [i for i, loop in enumerate(around) if loop.dim in relevant_dims(operand)]
+            found.append(nest.visited(around[: moving[-1] + 1] if moving else []))
+    if found:
+        return min(found)
     names = [node.name for node in accelerator.hierarchy]
     inwards = set(names[names.index(array.name) :])
-    used = {axis.name: 1 for axis in array.axes}
     place = nest.end
     for index, node in reversed(list(enumerate(mapping.nodes))):
         name = node.memory if isinstance(node, Hold) else node.array if isinstance(node, Spatial) else ""
         if name in inwards:
             place = index
-        if isinstance(node, Spatial) and name == array.name:
-            used[node.axis] *= node.factor
-    passes = nest.visited([loop for loop in nest.above(place) if not loop.array])
-    return ArrayUse(array.name, tuple(used.items()), passes)
+    return nest.visited([loop for loop in nest.above(place) if not loop.array])
 
 
 def keys(names: Sequence[str]) -> list[Key]:

@@ -61,7 +61,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class ArrayUse:
-    """How a mapping uses one array: active elements per axis, and how often the loops above it start it anew."""
+    """How a mapping uses one array: active elements per axis, and how many tiles it holds still one after another."""
 
     array: str
     axes: tuple[tuple[str, int], ...]  # (axis name, elements used)

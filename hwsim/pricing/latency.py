@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 from hwsim.machine.mac import MacCost
-from hwsim.machine.parts import Accelerator, Array, Memory, Operand, VectorUnit
+from hwsim.machine.parts import Accelerator, Array, Memory, Operand, VectorUnit, stationary_memory
 from hwsim.nest.counts import Counts, Kind
 from hwsim.pricing.mac import require_lanes, unit_steps
 from hwsim.pricing.moves import Direction, Moved
@@ -24,9 +24,9 @@ Load = dict[tuple[str, Direction], int]  # (memory, direction) -> bits over that
 def compute_cycles(counts: Counts, accelerator: Accelerator, mac: MacCost) -> int:
     """Steps of the MAC units, plus fill and drain of systolic arrays.
 
-    With R rows and C columns every pass takes R + C - 2 cycles more for the skew, and R more to shift in a stationary
-    weight or input: ceil(K/R)*ceil(N/C)*(M + 2R + C - 2) for a weight-stationary array. A double-buffered stationary
-    memory hides all but the first.
+    With R rows and C columns every tile that is held still takes R + C - 2 cycles more for the skew, and R more to
+    shift in weights or inputs: ceil(K/R)*ceil(N/C)*(M + 2R + C - 2) for a weight-stationary array. A double-buffered
+    stationary memory hides all but the first.
     """
     require_lanes(mac)
     dims, iterations = zip(*counts.iterations, strict=True)
@@ -34,12 +34,23 @@ def compute_cycles(counts: Counts, accelerator: Accelerator, mac: MacCost) -> in
     passes = {use.array: use.passes for use in counts.arrays}
     for array in accelerator.arrays:
         if array.systolic:
-            below = stationary_memory(accelerator, array)
-            rows, columns = (axis.size for axis in array.axes)
-            shift_in = rows if below is not None and set(below.keeps) & {"weight", "input"} else 0
-            times = 1 if below is None or below.double_buffered else passes.get(array.name, 1)
-            cycles += times * math.ceil((rows + columns - 2 + shift_in) * max(mac.step_cycles, Fraction(1)))
+            times = 1 if hides_fills(accelerator, array) else passes[array.name]
+            cycles += times * fill_cycles(accelerator, array, mac)
     return cycles
+
+
+def fill_cycles(accelerator: Accelerator, array: Array, mac: MacCost) -> int:
+    """Cycles to fill and drain a systolic array once."""
+    below = stationary_memory(accelerator, array)
+    rows, columns = (axis.size for axis in array.axes)
+    shift_in = rows if below is not None and set(below.keeps) & {"weight", "input"} else 0
+    return math.ceil((rows + columns - 2 + shift_in) * max(mac.step_cycles, Fraction(1)))
+
+
+def hides_fills(accelerator: Accelerator, array: Array) -> bool:
+    """Whether all fills of a systolic array but the first happen while it works."""
+    below = stationary_memory(accelerator, array)
+    return below is None or below.double_buffered
 
 
 def vector_cycles(slots: int, unit: VectorUnit) -> int:
@@ -51,12 +62,6 @@ def total_cycles(cycles: Mapping[str, int], waiting: Mapping[str, int], accelera
     """Latency of a layer from what each resource needs and from refills that nothing hides."""
     together = max(cycles.values()) if accelerator.overlap else sum(cycles.values())
     return together + sum(waiting.values()) + accelerator.layer_overhead_cycles
-
-
-def stationary_memory(accelerator: Accelerator, array: Array) -> Memory | None:
-    """The memory directly below an array."""
-    after = accelerator.hierarchy[accelerator.hierarchy.index(array) + 1 :]
-    return after[0] if after and isinstance(after[0], Memory) else None
 
 
 def port_loads(moved: Iterable[Moved]) -> Load:

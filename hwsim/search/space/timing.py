@@ -14,15 +14,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsim.machine.parts import Memory, Operand
+from hwsim.machine.parts import Memory, Operand, stationary_memory
 from hwsim.nest.counts import Counts, Kind
 from hwsim.pricing.latency import (
     below_systolic,
     compute_cycles,
+    fill_cycles,
+    hides_fills,
     port_cycles,
     port_loads,
     split_loads,
-    stationary_memory,
 )
 from hwsim.pricing.moves import Direction, fixed_moves, layer_moves
 from hwsim.pricing.offsets import offset_cost
@@ -102,19 +103,35 @@ class Timing:
         busy = (max(cycles, key=lambda port: cycles[port]),) if machine.overlap else self.resources
         return Regime(busy, tuple(waits))
 
-    def compute_cycles(self, spatial: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Cycles of the MACs per unrolling, the least fill and drain of systolic arrays included."""
+    def compute_cycles(self, spatial: NDArray[np.int64], *, apart: bool = False) -> NDArray[np.float64]:
+        """Cycles of the MACs per unrolling with one fill and drain of every systolic array.
+
+        `apart`: without those that are in the prices per element (`fills`).
+        """
         problem = self.problem
         machine = problem.accelerator
-        rate = problem.unit.mac.step_cycles
         cycles = problem.mac_cycles(-(-np.array(problem.extents) // spatial.prod(axis=1)))
         for array in machine.arrays:
-            if array.systolic:
-                below = stationary_memory(machine, array)
-                rows, columns = (axis.size for axis in array.axes)
-                shift = rows if below is not None and set(below.keeps) & {"weight", "input"} else 0
-                cycles += float(-(-int((rows + columns - 2 + shift) * max(rate, 1)) // 1))
+            below = stationary_memory(machine, array)
+            if array.systolic and not (apart and below is not None and below.name in self.fills):
+                cycles += fill_cycles(machine, array, problem.unit.mac)
         return cycles
+
+    @cached_property
+    def fills(self) -> dict[str, float]:
+        """Cycles per element written into a memory for whose tiles a systolic array waits.
+
+        It waits for every tile, and a tile has at most as many elements as its memory.
+        """
+        machine, found = self.problem.accelerator, dict[str, float]()
+        for array in machine.arrays:
+            below = stationary_memory(machine, array)
+            if not array.systolic or below is None or hides_fills(machine, array) or below.size_bits is None:
+                continue
+            if below.keeps in (("weight",), ("input",)):
+                bits = self.problem.unit.port_bits[below.name, below.keeps[0], "code", "write"]
+                found[below.name] = fill_cycles(machine, array, self.problem.unit.mac) * bits / below.size_bits
+        return found
 
     def constant_cycles(self, regime: Regime, spatial: NDArray[np.int64]) -> NDArray[np.float64]:
         """The part of a regime's sum that no order of loops changes, per unrolling."""
@@ -122,7 +139,7 @@ class Timing:
         total = np.full(len(spatial), float(problem.accelerator.layer_overhead_cycles))
         for resource in regime.busy:
             if resource == COMPUTE:
-                total += self.compute_cycles(spatial)
+                total += self.compute_cycles(spatial, apart=True)
             elif resource == VECTOR:
                 total += problem.unit.fixed_cycles
             elif resource in self.bandwidths:
@@ -166,13 +183,16 @@ class CycleProblem(Problem):
 
     def access(self, memory: Memory, operand: Operand, kind: Kind, direction: Direction) -> float:
         """Cycles per element at one instance of a memory."""
-        port = self.timing.port(memory.name, direction)
-        if self.segments[memory.name] != self.segment or port not in self.timing.bandwidths:
+        if self.segments[memory.name] != self.segment:
             return 0.0
+        port = self.timing.port(memory.name, direction)
+        fill = self.timing.fills.get(memory.name, 0.0) if direction == "write" and COMPUTE in self.regime.busy else 0.0
+        if port not in self.timing.bandwidths:
+            return fill
         bits = self.timing.problem.unit.port_bits[memory.name, operand, kind, direction]
         waits = self.waits_for(memory, operand)
         chosen = port in self.regime.busy if waits is None else (waits, port) in self.regime.waits
-        return bits / self.timing.bandwidths[port] if chosen else 0.0
+        return fill + (bits / self.timing.bandwidths[port] if chosen else 0.0)
 
     def hop(self, array: int, operand: Operand, kind: Kind) -> float:
         """Arrays are no resource."""
