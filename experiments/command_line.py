@@ -75,13 +75,13 @@ def parse_share(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def runner(name: str, options: argparse.Namespace) -> Runner:
+def runner(name: str, options: argparse.Namespace, table_name: str = "runs.csv") -> Runner:
     """Where the rows and checkpoints go, and the command that reproduces a row."""
     out = options.out or Path("results") / options.profile
     work = options.work or (out / "checkpoints" if options.out else Path("runs") / options.profile)
     seeds = f" --seeds {options.seeds}" if options.seeds is not None else ""
     return Runner(
-        out / "runs.csv",
+        out / table_name,
         work,
         lambda key: f"python -m experiments.{name} --profile {options.profile}{seeds} --only {key}",
         choose_device(options.device),
@@ -103,11 +103,11 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cpu")
 
 
-def train_main(name: str, doc: str, jobs: Jobs, arguments: Sequence[str] | None) -> int:
+def train_main(name: str, doc: str, jobs: Jobs, arguments: Sequence[str] | None, table_name: str = "runs.csv") -> int:
     """Train an experiment's jobs. Exit code: 0 done, 2 bad input, 3 stopped early (start again to go on)."""
     options = parser(name, doc).parse_args(arguments)
     try:
-        return train(name, options, jobs)
+        return train(name, options, jobs, table_name)
     except (ValueError, FileNotFoundError) as problem:
         print(f"experiments.{name}: {problem}", file=sys.stderr)
         return 2
@@ -121,7 +121,7 @@ def leave_group() -> None:
         dist.destroy_process_group()
 
 
-def train(name: str, options: argparse.Namespace, jobs: Jobs) -> int:
+def train(name: str, options: argparse.Namespace, jobs: Jobs, table_name: str = "runs.csv") -> int:
     """The work of `train_main`, errors raised."""
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -131,7 +131,7 @@ def train(name: str, options: argparse.Namespace, jobs: Jobs) -> int:
     if options.list:
         print("\n".join(job.key for job in chosen))
         return 0
-    finished = runner(name, options).run(chosen, options.minutes)
+    finished = runner(name, options, table_name).run(chosen, options.minutes)
     if rank() == 0:
         print("done" if finished else "stopped early; the same command goes on")
     return 0 if finished else 3

@@ -41,7 +41,8 @@ NETWORKS = Path(__file__).resolve().parent.parent / "networks"
 ALLOCATIONS = Path(__file__).resolve().parent / "allocations"
 # Fields younger than the committed rows: at None a key is what it was without them.
 _NOT_NAMED_WHEN_NONE = (
-    "float_seed", "change_limit", "float_weight_decay", "norm_batches", "weight_learning_rate", "positivity",
+    "float_seed", "change_limit", "float_weight_decay", "norm_batches", "weight_learning_rate", "positivity", "ewgs",
+    "damping", "freezing", "weight_granularity", "anneal_from",
 )  # fmt: skip
 _FLOAT_KEEPS = ("network", "arguments", "data", "limit", "seed", "float_epochs", "batch_size", "weights")
 
@@ -61,6 +62,8 @@ class Job:
     `norm_batches`: the recipe's; None, batch norms as trained, is the papers' way and what runs were before.
     `positivity`: of a run without a limit (a limit keeps s positive whatever the rule): absolute or printed; None is
     the floor s >= s0 / 2^14 that such runs had until 2026-12, and they can be read but not made again.
+    `ewgs`, `damping`, `freezing`: the recipe's; None is LSQ+. `weight_granularity`: None is one step per tensor.
+    `anneal_from`: wider bits that the first half of the epochs trains with; the second starts from its float weights.
     `weight_learning_rate`: the recipe's; None, one rate for weights and step sizes, is the papers' way.
     """
 
@@ -90,6 +93,11 @@ class Job:
     norm_batches: int | None = NORM_BATCHES
     weight_learning_rate: float | None = None
     positivity: str | None = None
+    ewgs: float | None = None
+    damping: float | None = None
+    freezing: float | None = None
+    weight_granularity: str | None = None
+    anneal_from: str | None = None
 
     @property
     def is_float(self) -> bool:
@@ -125,6 +133,12 @@ class Job:
             norm_batches=None,
         )
 
+    def wide_job(self) -> Job | None:
+        """The run of more bits that this one goes on from, where it anneals."""
+        if self.anneal_from is None:
+            return None
+        return replace(self, bits=self.anneal_from, epochs=self.epochs / 2, anneal_from=None)
+
     def quantization(self) -> dict[str, Any] | None:
         """Keyword arguments of `quant.quantize`."""
         if self.is_float:
@@ -140,7 +154,11 @@ class Job:
             "init": self.init,
             "offset_mode": self.offset_mode,
             "method": self.method,
-            **({} if self.positivity is None else {"positivity": self.positivity}),
+            **{
+                name: value
+                for name in ("positivity", "weight_granularity")
+                if (value := getattr(self, name)) is not None
+            },
             **({"overrides": mixed} if mixed else {}),
         }
 
@@ -152,10 +170,12 @@ class Job:
 
     def recipe(self, device: torch.device) -> Recipe:
         """The papers' recipe for the bits, with what the job changes."""
-        chosen = {name: getattr(self, name) for name in ("learning_rate", "weight_decay", "weight_learning_rate")}
+        names = ("learning_rate", "weight_decay", "weight_learning_rate", "ewgs", "damping", "freezing")
+        chosen = {name: getattr(self, name) for name in names}
         return Recipe.for_bits(
             None if self.is_float else self.narrowest(),
-            epochs=self.epochs, batch_size=self.batch_size, seed=self.seed, distill=self.distill,
+            epochs=self.epochs / 2 if self.anneal_from else self.epochs,
+            batch_size=self.batch_size, seed=self.seed, distill=self.distill,
             channels_last=True, bf16=device.type == "cuda", change_limit=self.change_limit or 0.0,
             norm_batches=self.norm_batches or 0,
             **{name: value for name, value in chosen.items() if value is not None},
@@ -163,10 +183,13 @@ class Job:
 
 
 def with_float_jobs(jobs: Iterable[Job]) -> list[Job]:
-    """The jobs, each once, and before its first user every float network that must be trained."""
-    return list(dict.fromkeys(
-        each for job in jobs for each in ([job] if job.is_float or job.weights else [job.float_job(), job])
-    ))  # fmt: skip
+    """The jobs, each once, and before its first user every float network that must be trained, or wider one."""
+    found: list[Job] = []
+    for job in jobs:
+        found += [] if job.is_float or job.weights else [job.float_job()]
+        found += [wide] if (wide := job.wide_job()) is not None else []
+        found.append(job)
+    return list(dict.fromkeys(found))
 
 
 def share_of(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
@@ -275,7 +298,7 @@ class Runner:
         resume = checkpoint.is_checkpoint(folder)
         model, meta = self.start(job, data, resume)
         data = data if meta.normalisation is None else data.with_normalisation(meta.normalisation)
-        teacher = self.float_network(job, data)[0] if job.distill else None
+        teacher = self.float_network(replace(job, anneal_from=None), data)[0] if job.distill else None
         if not resume and not job.is_float:
             first_values(model, data, job)
         before = remembered(folder / FIRST_VALUES, None if resume else quantizer_values(model))
@@ -299,7 +322,7 @@ class Runner:
             "last_epoch_gain_points": last_gain(result),
         })  # fmt: skip
         # The figures and claims about first and learned values (LSQ+ Figures 1 and 2) are of configuration 4.
-        if before and job.config == "4" and rank() == 0:
+        if before and job.config == "4" and rank() == 0 and self.table.name == "runs.csv":
             rows = [{"key": job.key, **row} for row in quantizer_rows(model, before)]
             table.append(self.table.with_name("quantizers.csv"), rows)
         return True
@@ -329,6 +352,9 @@ class Runner:
             folder = self.work / job.float_job().key
             kept = None if checkpoint.is_checkpoint(folder) else shipped(job.float_job())
             model, meta = checkpoint.load(kept or folder)
+            if (wide := job.wide_job()) is not None:
+                trained = checkpoint.load(self.work / wide.key)[0].state_dict()
+                model.load_state_dict({name: trained[name] for name in model.state_dict()})
             return model, replace(meta, metrics={}, training={})
         arguments = dict(job.arguments)
         if data.num_classes != models.info(job.network).num_classes:

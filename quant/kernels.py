@@ -42,7 +42,8 @@ _chosen = os.environ.get("HWSIM_KERNELS", "auto")
 class Problem:
     """Constants of one call: code bounds, clip rule, gradient scale, and what the border of a padded map holds.
 
-    With `absolute`, s counts as |s|, and its gradient has the sign of s.
+    With `absolute`, s counts as |s|, and its gradient has the sign of s. `ewgs` is delta of Lee et al. (CVPR 2021,
+    Eq. 6): gradients in range become g + delta |g| (v - round v).
 
     With `border`, the result is x_hat - c together with c, the value that the padding would have: quant(0), or beta
     (code 0). Zeros around x_hat - c then stand for c, and c enters through the bias: no padded copy is made.
@@ -54,6 +55,7 @@ class Problem:
     inclusive: bool = False
     border: int = NO_BORDER
     absolute: bool = False
+    ewgs: float = 0.0
 
 
 def codes(x: Tensor, s: Tensor, beta: Tensor | None, n: int, p: int) -> Tensor:
@@ -87,7 +89,7 @@ def backward(
     problem: Problem,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """(dx, ds, dbeta) of Eq. 3 and 4; those of s and beta times the gradient scale, summed to their shapes."""
-    path = choose(x, s, beta)
+    path = "plain" if problem.ewgs else choose(x, s, beta)
     if path == "fused":
         return _fused_backward(grad, grad_border, x, s, beta, problem)
     raw_s, s = s, s.abs() if problem.absolute else s
@@ -187,8 +189,11 @@ def _plain_backward(
     v, _, _ = _scaled(x, s, beta)
     wide = grad.to(v.dtype)
     dx = where_in_range(wide, v, problem)
-    ds = (wide * (v.clamp(problem.n, problem.p).round() - where_in_range(v, v, problem))).sum_to_size(s.shape)
+    code = v.clamp(problem.n, problem.p).round()
+    ds = (wide * (code - where_in_range(v, v, problem))).sum_to_size(s.shape)
     dbeta = None if beta is None else (wide - dx).sum_to_size(beta.shape)
+    if problem.ewgs:
+        dx = dx + problem.ewgs * dx.abs() * (v - code)
     return dx.to(grad.dtype), ds, dbeta, wide.sum() if problem.border else ds
 
 

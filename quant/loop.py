@@ -31,6 +31,7 @@ from quant.change_limit import ChangeLimit
 from quant.checkpoint import Meta
 from quant.data import Arrays, Dataset, Normalisation, Split, eval_batches, train_batches, write_atomically
 from quant.memory import keep_memory
+from quant.methods import methods_of
 from quant.norms import NORMS, reestimate_norms
 from quant.quantizer import initialise, parameter_groups, quantizers
 from quant.recipe import Recipe
@@ -218,6 +219,8 @@ class _Run:
             if momentum is not None:
                 buffer = torch.empty_like(parameter).copy_(momentum)
                 self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        for method in self.methods:
+            method.restore(state)
         self.step = int(meta.training["step"])
         self.history = [EpochRecord(**record) for record in meta.training["history"]]
         self.seconds_before = float(meta.training["seconds"])
@@ -240,6 +243,7 @@ class _Run:
         groups = parameter_groups(self.model, self.recipe.weight_decay)
         self.optimizer = torch.optim.SGD(groups, lr=self.recipe.learning_rate, momentum=self.recipe.momentum)
         self.change_limit = ChangeLimit(self.model, self.recipe.change_limit, self.recipe.momentum)
+        self.methods = methods_of(self.model, self.recipe)
 
     def start(self, report: Report, tick: Any, tensorboard: bool, checkpoint_minutes: float) -> None:
         self.report = report if rank() == 0 else lambda line: None
@@ -311,10 +315,14 @@ class _Run:
                 (loss / len(parts)).backward()
             self._count(loss.detach(), logits.detach(), y)
             total += loss.detach() / len(parts)
+        for method in self.methods:
+            method.before_step(self.step / self.total_steps)
         self.change_limit.clip_gradients(recipe.learning_rate_at(self.step, self.total_steps))
         if recipe.clip_norm > 0:
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         self.optimizer.step()
+        for method in self.methods:
+            method.after_step(self.step / self.total_steps)
         return total
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -448,6 +456,8 @@ class _Run:
             checkpoint.check_finite(self.model)
         except ValueError as error:
             self._diverged(str(error).split(";")[0])
+        for method in self.methods:
+            state |= method.state()
         for name, parameter in self.model.named_parameters():
             momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
             if momentum is not None:

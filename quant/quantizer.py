@@ -64,6 +64,7 @@ class BaseQuantizer(nn.Module):
         self.rows = rows
         self.axis = axis
         self.mode = "quantize"
+        self.ewgs = 0.0  # delta of `quant.methods`, for LSQ and LSQ+
         self.mark = ""
         self._samples: list[Tensor] = []
         self._ready = False
@@ -274,7 +275,7 @@ class Quantizer(BaseQuantizer):
         spec = self.spec
         grad_scale = 1.0 / math.sqrt(features * spec.magnitude)
         absolute = spec.positivity == "absolute"
-        problem = Problem(spec.n, spec.p, grad_scale, spec.clip_rule == "inclusive", border, absolute)
+        problem = Problem(spec.n, spec.p, grad_scale, spec.clip_rule == "inclusive", border, absolute, self.ewgs)
         if spec.power_of_two or spec.snap_offset or spec.offset_mode == "fixed_min":
             s, beta = self._operands(x, self.step())
             return lsq_plus_at(x, s, beta, problem)

@@ -48,6 +48,7 @@ class Recipe:
     `init_batches`: batches for the quantizers' first values (LSQ+ Eq. 8).
     `weight_learning_rate`: of everything but the quantizers' parameters, which keep `learning_rate`; None, the papers'
     way, is one rate for all.
+    `ewgs`, `damping`, `freezing`: what `quant.methods` adds to LSQ+; 0 adds nothing.
     """
 
     epochs: float = 1.0
@@ -67,11 +68,15 @@ class Recipe:
     change_limit: float = 0.02
     norm_batches: int = 0
     weight_learning_rate: float | None = None
+    ewgs: float = 0.0
+    damping: float = 0.0
+    freezing: float = 0.0
 
     def __post_init__(self) -> None:
         positive = ["epochs", "batch_size", "learning_rate", "accumulate", "init_batches"]
         positive += ["weight_learning_rate"] if self.weight_learning_rate is not None else []
-        for name in (*positive, "weight_decay", "momentum", "clip_norm", "change_limit", "norm_batches"):
+        methods = ("ewgs", "damping", "freezing")
+        for name in (*positive, "weight_decay", "momentum", "clip_norm", "change_limit", "norm_batches", *methods):
             value = getattr(self, name)
             low = name in positive
             if isinstance(value, bool) or not math.isfinite(value) or value < 0 or (low and value == 0):

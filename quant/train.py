@@ -54,6 +54,7 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
         "channels_last": arguments.channels_last,
         "compile": arguments.compile,
     }
+    choices |= {name: getattr(arguments, name) for name in ("ewgs", "damping", "freezing")}
     if arguments.lr is not None:
         choices["learning_rate"] = arguments.lr
     if arguments.weight_lr is not None:
@@ -221,6 +222,10 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     how.add_argument("--accumulate", type=int, default=1, help="passes per optimizer step")
     how.add_argument("--distill", action="store_true", help="learn from the float network too")
+    beyond = p.add_argument_group("beyond LSQ+ (docs/training.md says what helped; default: 0, nothing)")
+    beyond.add_argument("--ewgs", type=float, default=0.0, help="gradients that know the rounding error, delta: 0.2")
+    beyond.add_argument("--damping", type=float, default=0.0, help="pull of weights to their code: 0.01")
+    beyond.add_argument("--freezing", type=float, default=0.0, help="hold weights that oscillate more often: 0.02")
     how.add_argument("--no-augment", action="store_true")
     how.add_argument("--bf16", action="store_true", help="autocast the float part; quantizers stay float32")
     how.add_argument("--channels-last", action="store_true")
