@@ -63,7 +63,8 @@ def comparison(rows: Sequence[Row]) -> list[list[str]]:
         gains = [value - base[seed] for seed, value in mine.items() if seed in base]
         if gains:
             found = Interval.of(gains)
-            gain = "" if name == "base" else f"{found.mean:+.2f} ± {found.half_width or 0:.2f}"
+            half = "" if found.half_width is None else f" ± {found.half_width:.2f}"
+            gain = "" if name == "base" else f"{found.mean:+.2f}{half}"
             lines.append([name, Interval.of(list(mine.values())).text(), gain, str(len(gains))])
     return lines
 

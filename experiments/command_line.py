@@ -17,7 +17,7 @@ import torch.distributed as dist
 from experiments.jobs import Job, Runner, share_of, with_float_jobs
 from experiments.profiles import PROFILES, Profile
 from hwsim.errors import exit_code_of
-from quant.loop import rank
+from quant.loop import join_group, rank
 
 Jobs = Callable[[Profile], Sequence[Job]]
 
@@ -125,8 +125,7 @@ def train(name: str, options: argparse.Namespace, jobs: Jobs, table_name: str = 
     """The work of `train_main`, errors raised."""
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    join_group(options.device)
     chosen = choose_jobs(options, jobs(choose_profile(options)))
     if options.list:
         print("\n".join(job.key for job in chosen))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, stdev
 
-from experiments import integer_page, table
+from experiments import beyond, integer_page, table
 from experiments.pareto_figures import fronts as front_masks
 from experiments.pareto_figures import label_of, values_of
 from experiments.peers import page as peers_page
@@ -229,6 +229,19 @@ def guard(results: Results) -> str:
     return both_ways(results, change_limits)
 
 
+def beyond_lsqplus(results: Results) -> str:
+    """What may be added to LSQ+, each less the base, seed by seed."""
+    parts = []
+    for profile in PROFILES:
+        rows = results.rows(profile, "beyond")
+        for (network, data, bits), _ in table.group(
+            [row for row in rows if row.get("anneal_from")], "network", "data", "bits"
+        ).items():
+            heads = ("training", "test accuracy", "less the base", "seeds")
+            parts.append(f"**`{network}`, {data}, {bits}** (`{profile}`)\n\n{markdown(heads, beyond.comparison(rows))}")
+    return "\n\n".join(parts) or "Not run yet."
+
+
 def measured_norms(results: Results) -> str:
     """Accuracy with batch norms as trained, and measured again."""
     return both_ways(results, norms)
@@ -345,6 +358,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "step-errors": step_errors,
     "guard": guard,
     "norms": measured_norms,
+    "beyond": beyond_lsqplus,
     "offset-prices": offset_prices,
     "bit-prices": bit_prices,
     "fronts": fronts,

@@ -15,10 +15,11 @@ from pathlib import Path
 from experiments import table
 from experiments.profiles import BASELINES, CONFIGS, INITS, OFFSET_MODES, POLICIES, PROFILES
 from experiments.table import Interval, Row, paired_difference, verdict
+from quant.recipe import Recipe
 
 TIE_WITHIN = 1.0
 # What keeps s positive in runs without a limit. The floor was the rule until 2026-12.
-POSITIVITY = {"": "floor s0/2^14", "absolute": "|s| after each step", "printed": "as printed"}
+POSITIVITY = {"": "floor s0/2^14", "absolute": "s reflected at 0", "printed": "as printed"}
 # What makes two runs the same but for the change limit and how their batch norms were measured.
 SAME_RUN = (
     "bits", "config", "seed", "padding_policy", "init", "offset_mode", "method", "gradient_scale", "weight_decay",
@@ -185,20 +186,28 @@ def identity(row: Row, other: str) -> tuple[str, ...]:
 
 
 def change_limits(rows: Sequence[Row]) -> str:
-    """Runs at chance and accuracy at each change limit and rule, over the runs that each of them has."""
-    limits = table.group(rows, "change_limit", "positivity")
-    if len(limits) < 2:
-        return ""
-    common = set.intersection(*({identity(row, "norm_batches") for row in members} for members in limits.values()))
+    """Runs at chance and accuracy at each other limit and rule, beside the same runs at the default limit."""
+    kinds = table.group(rows, "change_limit", "positivity")
+    usual = {identity(row, "norm_batches"): row for row in kinds.get((table.text_of(Recipe.change_limit), ""), [])}
     lines = []
     for bits in sorted({row["bits"] for row in rows}):
-        for (limit, rule), members in limits.items():
-            mine = [row for row in members if row["bits"] == bits and identity(row, "norm_batches") in common]
-            if mine:
-                bad = sum(at_chance(row) or row["diverged"] == "True" for row in mine)
-                lines.append([bits, limit or f"none, {POSITIVITY[rule]}", str(len(mine)), str(bad), cell(mine)])
-    heads = ("bits", "change limit", "runs", "at chance or diverged", "accuracy, all of them")
+        for (limit, rule), members in kinds.items():
+            mine = [row for row in members if row["bits"] == bits and identity(row, "norm_batches") in usual]
+            twins = [usual[identity(row, "norm_batches")] for row in mine]
+            if mine and mine != twins:
+                name = limit or f"none, {POSITIVITY[rule]}"
+                lines.append([bits, name, str(len(mine)), lost(mine), cell(mine), lost(twins), cell(twins)])
+    if not lines:
+        return ""
+    bad = "at chance or diverged"
+    default = f"at {Recipe.change_limit:g}"
+    heads = ("bits", "change limit", "runs", bad, "accuracy", f"{default}: {bad}", f"{default}: accuracy")
     return f"### With and without a change limit, the same runs\n\n{markdown(heads, lines)}\n"
+
+
+def lost(rows: Sequence[Row]) -> str:
+    """How many runs ended at chance or diverged."""
+    return str(sum(at_chance(row) or row["diverged"] == "True" for row in rows))
 
 
 def norms(rows: Sequence[Row]) -> str:

@@ -542,10 +542,11 @@ class _Planner:
         return new, LayerPlan(site.name, site.kind, weight, specs, (source.reason, hidden.reason), None, note)
 
     def dead_channels(self) -> Iterator[str]:
-        """A warning for every layer with channels of weights that are all 0 in front of a batch norm.
+        """A warning where layers in front of a batch norm have channels of weights that are all 0.
 
         The norm divides what is constant by sqrt(eps), and multiplies gradients by 1/sqrt(eps): 316 at eps = 1e-5.
         """
+        found: dict[str, int] = {}
         for site in self.sites:
             if site.ops[0].module is None or site.kind.startswith("convtranspose"):
                 continue
@@ -557,11 +558,13 @@ class _Planner:
                 continue
             dead = int((quantizer.codes(layer.weight.detach()).flatten(1) == 0).all(1).sum())
             if dead:
-                yield (
-                    f"{site.name}: {dead} of {len(layer.weight)} output channels have no weight but 0 and a batch norm "
-                    "behind them, which multiplies gradients by 1/sqrt(eps): init 'mse' or granularity 'channel' "
-                    "rounds fewer weights to 0"
-                )
+                found[f"{site.name}: {dead} of {len(layer.weight)}"] = dead
+        if found:
+            yield (
+                f"{sum(found.values())} output channels in {len(found)} layers ({_few(list(found))}) have no weight "
+                "but 0 and a batch norm behind them, which multiplies gradients by 1/sqrt(eps): init 'mse' or "
+                "granularity 'channel' rounds fewer weights to 0"
+            )
 
     def _absorbed_padding(self, site: _Site) -> tuple[int, ...]:
         """Padding of an nn.ZeroPad in front of the convolution alone, which then becomes an nn.Identity."""

@@ -4,6 +4,7 @@ Pixels stay uint8 until a batch is made; crop, flip, order and validation split 
 size, workers or number of processes.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -24,9 +25,14 @@ class Normalisation:
         """uint8 (N, C, H, W) -> float, on the device of the pixels. ValueError when the channels disagree."""
         if len(self.mean) != pixels.shape[1]:
             raise ValueError(f"normalisation has {len(self.mean)} channels, the images {pixels.shape[1]}")
-        mean = torch.tensor(self.mean, dtype=dtype, device=pixels.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, dtype=dtype, device=pixels.device).view(1, -1, 1, 1)
+        mean, std = (_per_channel(values, dtype, pixels.device) for values in (self.mean, self.std))
         return pixels.to(dtype).div_(255.0).sub_(mean).div_(std)
+
+
+@functools.lru_cache(maxsize=64)
+def _per_channel(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(1, C, 1, 1) on the device, made once: a copy from the host in every step would wait for the GPU."""
+    return torch.tensor(values, dtype=dtype).view(1, -1, 1, 1).to(device)
 
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -85,11 +91,16 @@ class Arrays:
         self, batches: Sequence[Tensor], draws: Tensor | None, augment: Augment | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """`draws` (len(self), 3): row offset, column offset and flip in [0, 1), indexed like the images."""
-        for indices in batches:
-            where = indices.to(self.images.device)
+        if not len(batches):
+            return
+        # One copy to the device for all batches: a copy in every step would wait for the GPU.
+        device = self.images.device
+        places = torch.cat(list(batches)).to(device).split([len(indices) for indices in batches])
+        draws = None if draws is None else draws.to(device)
+        for where in places:
             images = self.images[where]
             if augment is not None and draws is not None:
-                images = crop_flip(images, draws[indices].to(images.device), augment)
+                images = crop_flip(images, draws[where], augment)
             yield images, self.labels[where]
 
 

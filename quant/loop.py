@@ -9,6 +9,7 @@ import csv
 import dataclasses
 import io
 import itertools
+import os
 import signal
 import threading
 import time
@@ -146,6 +147,13 @@ def rank() -> int:
 
 def processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def join_group(device: str) -> None:
+    """Join torchrun's processes, when this is one of several: over nccl where they train on CUDA, else over gloo."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+        dist.init_process_group("nccl" if on_gpu else "gloo")
 
 
 def loss_of(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> Tensor:

@@ -22,7 +22,7 @@ from quant import checkpoint, models
 from quant.checkpoint import Meta
 from quant.convert import quantize
 from quant.data import load, write_atomically
-from quant.loop import FitResult, TrainingDiverged, fit, processes, rank
+from quant.loop import FitResult, TrainingDiverged, fit, join_group, processes, rank
 from quant.provenance import provenance
 from quant.recipe import NORM_BATCHES, Recipe
 from quant.start import (
@@ -265,10 +265,9 @@ def main(argv: list[str] | None = None) -> int:
     """Exit code: 0, 2 bad input, 1 the training diverged, 130 interrupted."""
     first = True
     try:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-        first = rank() == 0
         arguments = parse(argv)
+        join_group(arguments.device)
+        first = rank() == 0
         quiet = arguments.json or not first
         result = run(arguments, (lambda line: None) if quiet else (lambda line: print(line, flush=True)))
     except (ValueError, FileNotFoundError, IsADirectoryError, PermissionError) as error:

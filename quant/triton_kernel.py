@@ -69,11 +69,18 @@ def forward(x: Tensor, s: Tensor, beta: Tensor | None, around: Tensor | None, n:
     """x_hat, or (codes - around) * s, in x's dtype and memory layout; x is dense, the others are float32 scalars."""
     x_hat = torch.empty_like(x)
     count = x.numel()
+    with torch.cuda.device_of(x):  # Triton launches on the current device, which need not be x's
+        _run_forward(x, x_hat, s, beta, around, count, n, p)
+    return x_hat
+
+
+def _run_forward(
+    x: Tensor, x_hat: Tensor, s: Tensor, beta: Tensor | None, around: Tensor | None, count: int, n: int, p: int
+) -> None:
     _forward_kernel[(triton.cdiv(count, _BLOCK),)](
         x, x_hat, s, s if beta is None else beta, s if around is None else around, count, float(n), float(p),
         HAS_BETA=beta is not None, SHIFTED=around is not None, BLOCK=_BLOCK, num_warps=8, enable_fp_fusion=False,
     )  # fmt: skip
-    return x_hat
 
 
 def backward(
@@ -86,9 +93,10 @@ def backward(
     count = x.numel()
     blocks = triton.cdiv(count, _BLOCK)
     sums = torch.empty((3, blocks), dtype=torch.float32, device=x.device)
-    _backward_kernel[(blocks,)](
-        x, grad, dx, s, s if beta is None else beta, sums, blocks, count, float(n), float(p),
-        HAS_BETA=beta is not None, INCLUSIVE=inclusive, BLOCK=_BLOCK, num_warps=8, enable_fp_fusion=False,
-    )  # fmt: skip
+    with torch.cuda.device_of(x):
+        _backward_kernel[(blocks,)](
+            x, grad, dx, s, s if beta is None else beta, sums, blocks, count, float(n), float(p),
+            HAS_BETA=beta is not None, INCLUSIVE=inclusive, BLOCK=_BLOCK, num_warps=8, enable_fp_fusion=False,
+        )  # fmt: skip
     ds, dbeta, total = sums.sum(1).unbind()
     return dx, ds.view(s.shape), None if beta is None else dbeta.view(beta.shape), total

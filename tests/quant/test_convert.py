@@ -381,7 +381,9 @@ def test_the_plan_warns_of_dead_channels_before_a_batch_norm_and_of_nothing_else
             layer.weight[2] *= 0.01  # only the first is followed by a batch norm
     plan = plan_of(with_norm, weight_bits=2, first_last="same")
     assert len(plan.warnings) == 1
-    assert plan.warnings[0].startswith("0: 1 of 8 output channels have no weight but 0 and a batch norm behind them")
+    assert plan.warnings[0].startswith(
+        "1 output channels in 1 layers (0: 1 of 8) have no weight but 0 and a batch norm"
+    )
     assert f"warning: {plan.warnings[0]}" in str(plan)
     assert plan_of(with_norm, weight_bits=2, first_last="same", weight_granularity="channel").warnings == ()
     assert plan_of(with_norm, weight_bits=8, first_last="same").warnings == ()

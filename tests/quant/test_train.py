@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import quant
 from quant import checkpoint, data, loop, models, train
@@ -624,3 +625,55 @@ def test_a_rate_of_weights_outlives_the_checkpoint_and_must_be_positive() -> Non
     assert Recipe.from_dict(old).weight_learning_rate is None
     with pytest.raises(ValueError, match="weight_learning_rate: expected a positive number"):
         Recipe(weight_learning_rate=0.0)
+
+
+@pytest.mark.parametrize(("device", "cuda", "backend"), [
+    ("cpu", True, "gloo"), ("cpu", False, "gloo"), ("auto", True, "nccl"), ("auto", False, "gloo"),
+    ("cuda:1", True, "nccl"),
+])  # fmt: skip
+def test_processes_on_the_cpu_talk_over_gloo(
+    device: str, cuda: bool, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nccl moves GPU memory only: --device cpu on a machine with GPUs needs gloo."""
+    joined: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(loop.dist, "init_process_group", joined.append)
+    loop.join_group(device)
+    assert joined == []  # one process alone
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    loop.join_group(device)
+    assert joined == [backend]
+
+
+class _Copies(TorchDispatchMode):
+    """Counts what goes from the host to the device `meta`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        sources = [a for a in args if isinstance(a, Tensor) and a.device.type == "cpu" and a.ndim > 0]
+        if isinstance(out, Tensor) and out.device.type == "meta" and sources:
+            self.found.append(str(func))
+        return out
+
+
+def test_a_step_reads_no_value_and_copies_nothing_from_the_host() -> None:
+    """On the device `meta` tensors have no values: reading one fails, and so a GPU never waits for the host."""
+    model = plain(dropout=0.3)
+    quant.initialise(model, [torch.randn(8, 1, 8, 8)])
+    model(torch.randn(2, 1, 8, 8))  # looks once whether the quantizers are ready
+    recipe = Recipe(batch_size=32, learning_rate=0.01, clip_norm=1.0, accumulate=2, ewgs=0.1, damping=0.1, freezing=0.1)
+    run = loop._Run(model, digits(), recipe, None, None, None, torch.device("meta"))
+    run._make_optimizer()
+    run.start(print, None, False, 10.0)
+    run.model.train()
+    batches = run._batches()
+    run._one_step(*next(batches))  # an epoch's order goes over as a whole, before its first batch
+    with _Copies() as copies:
+        for _ in range(2):
+            loss = run._one_step(*next(batches))
+    assert loss.device.type == "meta"
+    assert copies.found == []
