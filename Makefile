@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test slow lint bench figures pareto clean
+.PHONY: demo test slow fuzz lint bench figures pareto clean
 
 demo: $(STAMP)
 	$(BIN)/python -m experiments.demo --out demo_out
@@ -13,6 +13,10 @@ test: $(STAMP) lint
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# FUZZ_SECONDS of new spoilt files, spread over all readers.
+fuzz: $(STAMP)
+	HWSIM_FUZZ=$(or $(FUZZ_SECONDS),1800) $(BIN)/python -m pytest -s tests/fuzz
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
