@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import nn
 
 from quant import context, recurrent, rewrite
 from quant.context import Op, Range
 from quant.layers import quantized_like
 from quant.operators import ASYMMETRIC, GATE, REASONS, SIGNED, UNSIGNED
+from quant.overrides import read_yaml
 from quant.quantizer import BaseQuantizer
 from quant.spec import (
     ACTIVATION_CONFIGS,
@@ -271,7 +271,7 @@ def read_overrides(source: str | Path | Mapping[str, Mapping[str, Any]] | None) 
     where = "overrides"
     if isinstance(source, (str, Path)):
         where = str(source)
-        source = yaml.safe_load(Path(source).read_text(encoding="utf-8")) or {}
+        source = read_yaml(Path(source))
     if not isinstance(source, Mapping):
         raise ValueError(f"{where}: expected a mapping of name patterns, got {type(source).__name__}")
     allowed = tuple(Choices.__dataclass_fields__)

@@ -111,6 +111,9 @@ class Reader:
             self.complain(node, keys, "aliases (*name) are not allowed: write the value out")
             return None
         self.seen.add(id(node))
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in CONTAINER_TAGS:
+            self.complain(node, keys, f"tag {node.tag} is not allowed: write a plain mapping or list")
+            return None
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, keys)
         if isinstance(node, yaml.SequenceNode):
@@ -152,6 +155,7 @@ class Reader:
         return {"true": True, "false": False}.get(text, text)
 
 
+CONTAINER_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq"))
 PLAIN_TAGS = frozenset(
     f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value")
 )
