@@ -17,7 +17,9 @@ from hwsim.files.strict_yaml import Document, read_document
 CONFIGS = ("auto", "1", "2", "3", "4")
 FIRST_LAST = ("same", "8bit")
 PADDING_POLICIES = ("pad_code", "snap_offset", "pad_beta", "border_bias")
-MAX_BITS = 16
+# Widths that quantizers have and tables cover, as `quant.spec.ALLOWED_BITS`; prices take any up to MAX_BITS.
+WIDTHS: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 16)
+MAX_BITS = WIDTHS[-1]
 MAX_OUTPUT_BITS = 32
 WXAY = re.compile(r"[wW]([0-9]{1,3})[aA]([0-9]{1,3})")
 RESERVED = ("default", "config", "first_last", "padding_policy")

@@ -24,6 +24,7 @@ from hwsim.machine.mac import mac_cost
 from hwsim.machine.packing import operands_per_word, words_per_operand
 from hwsim.machine.parts import Accelerator, Memory
 from hwsim.nest.legal import validate
+from hwsim.network.bits_file import MAX_BITS
 from hwsim.network.layer import Layer, Tensor, activation_inputs
 from hwsim.network.sharing import sharing_groups
 from hwsim.pricing.layer import LayerCost, price_stage
@@ -38,7 +39,6 @@ from hwsim.search.result import GIVEN, Effortful, Found
 
 Side = Literal["weight", "input"]
 Verdict = Literal["saves", "same", "costs", "refused", "does not fit"]
-WIDEST = 16
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class Study:
         """One operand over all widths."""
         bits = self.tensor(side).bits
         below = [self.change(side, b) for b in range(bits - 1, 0, -1)]
-        above = [self.change(side, b) for b in range(bits + 1, max(WIDEST, bits + 1) + 1)]
+        above = [self.change(side, b) for b in range(bits + 1, max(MAX_BITS, bits + 1) + 1)]
         below, lowest = self.searched_run(side, below)
         return Explanation(
             layer=self.stage.layer.name,

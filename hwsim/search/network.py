@@ -142,14 +142,12 @@ def search_key(layer: Layer) -> tuple[object, ...]:
 
 def wider(layer: Layer) -> Layer | None:
     """The layer at the next wider rung of RUNGS; None where every operand is at the top."""
-
-    def up(tensor: Tensor) -> Tensor:
-        higher = [rung for rung in RUNGS if rung > tensor.bits]
-        return dataclasses.replace(tensor, bits=higher[0]) if higher else tensor
-
     assert layer.weight is not None
     grown = dataclasses.replace(
-        layer, weight=up(layer.weight), inputs=tuple(up(t) for t in layer.inputs), output=up(layer.output)
+        layer,
+        weight=one_rung_up(layer.weight),
+        inputs=tuple(one_rung_up(t) for t in layer.inputs),
+        output=one_rung_up(layer.output),
     )
     return None if grown == layer else grown
 

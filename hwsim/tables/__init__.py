@@ -6,6 +6,6 @@ A mapping's counts do not depend on bits, so a layer's mappings are counted once
 
 from hwsim.tables.layer_table import LayerTable
 from hwsim.tables.network_table import Column, NetworkTable, Priced
-from hwsim.tables.pool import ALL_BITS, Widths
+from hwsim.tables.pool import Widths
 
-__all__ = ["ALL_BITS", "Column", "LayerTable", "NetworkTable", "Priced", "Widths"]
+__all__ = ["Column", "LayerTable", "NetworkTable", "Priced", "Widths"]

@@ -17,11 +17,11 @@ import numpy as np
 
 from hwsim.errors import InfeasibleMapping, SpecError
 from hwsim.machine.parts import Accelerator
+from hwsim.network.bits_file import WIDTHS
 from hwsim.network.workload import Workload
 from hwsim.search.objective import Objective
 from hwsim.tables.grid import Ints
 from hwsim.tables.network_table import NetworkTable
-from hwsim.tables.pool import ALL_BITS
 
 RANDOM = re.compile(r"random:([1-9][0-9]{0,6})")
 PRICES = ("energy_pj", "cycles", "lower_bound_pj", "weight_bits", "peak_activation_bits", "bops")
@@ -53,7 +53,7 @@ def assignment_rows(
 def machine_widths(accelerator: Accelerator) -> list[int]:
     """Widths that the machine has for weights, inputs and outputs alike."""
     can = accelerator.capabilities
-    return [b for b in ALL_BITS if b in can.weight_bits and b in can.activation_bits and b in can.output_bits]
+    return [b for b in WIDTHS if b in can.weight_bits and b in can.activation_bits and b in can.output_bits]
 
 
 def read_rows(path: Path) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
@@ -67,8 +67,8 @@ def read_rows(path: Path) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]
     names, problems, rows = tuple(lines[0]), [], []
     for number, cells in enumerate(lines[1:], start=2):
         bits = [int(cell) if cell.strip().isdecimal() else 0 for cell in cells]
-        if len(bits) != len(names) or not set(bits) <= set(ALL_BITS):
-            problems.append(f"{path}:{number}: expected {len(names)} widths of {ALL_BITS}, got {','.join(cells)[:80]}")
+        if len(bits) != len(names) or not set(bits) <= set(WIDTHS):
+            problems.append(f"{path}:{number}: expected {len(names)} widths of {WIDTHS}, got {','.join(cells)[:80]}")
         rows.append(tuple(bits))
     if problems:
         raise SpecError(problems[:10])

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 
-from hwsim.machine.parts import OPERANDS, Accelerator, Operand
+from hwsim.machine.parts import Accelerator, Operand
 from hwsim.network.layer import Layer
-from hwsim.pricing.layer import GRID
+from hwsim.pricing.rounding import rounding_pj
 from hwsim.pricing.unit_prices import UnitPrices, unit_prices
 from hwsim.search.bounds.simple import bound_cycles, chain_bound, crossing_bound
 from hwsim.search.space.problem import Problem
@@ -130,18 +130,6 @@ def price_vector(unit: UnitPrices) -> Floats:
     return np.array([*traffic, *(unit.hop_pj[key] for key in sorted(unit.hop_pj))])
 
 
-def rounding_pj(layer: Layer, accelerator: Accelerator) -> float:
-    """What rounding up words can add to an energy: one word per memory, operand, kind and direction."""
-    kinds = {"weight": 1, "input": 1, "output": 2}
-    parts = 32 / GRID  # parts of a bill are rounded to the energy grid
-    return parts + sum(
-        kinds[operand] * (memory.read_energy_pj + memory.write_energy_pj)
-        for memory in accelerator.memories
-        for operand in OPERANDS
-        if operand in memory.keeps
-    )
-
-
 def solved_point(layer: Layer, accelerator: Accelerator, widths: Triple, fixed_pj: float, bound_pj: float) -> Solved:
     """A solved point from a search's lower bound on the energy.
 
@@ -151,7 +139,7 @@ def solved_point(layer: Layer, accelerator: Accelerator, widths: Triple, fixed_p
     narrowed = at_widths(layer, *widths)
     unit = unit_prices(narrowed, accelerator)
     linear = unit.static_pj_per_cycle == 0.0
-    moving = bound_pj - fixed_pj - (rounding_pj(narrowed, accelerator) if linear else 0.0)
+    moving = bound_pj - fixed_pj - (rounding_pj(unit, accelerator) if linear else 0.0)
     return Solved(widths, price_vector(unit), max(0.0, moving), linear)
 
 

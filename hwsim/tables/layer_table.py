@@ -23,19 +23,21 @@ from hwsim.machine.packing import held_bits
 from hwsim.machine.parts import OPERANDS, Accelerator, Memory, Operand
 from hwsim.nest.mapping import Mapping
 from hwsim.nest.text import from_lists, to_lists
+from hwsim.network.bits_file import WIDTHS
 from hwsim.network.layer import Layer
 from hwsim.pricing.layer import LayerCost, price
 from hwsim.pricing.mac import refusals
 from hwsim.pricing.unit_prices import unit_prices
 from hwsim.search import cache
 from hwsim.search.layer import search
+from hwsim.search.network import RUNGS
 from hwsim.search.objective import Objective, objective_rank, objective_value
 from hwsim.search.result import Effortful
 from hwsim.tables.bounds import SimpleBounds, Solved, price_vector, solved_point, transferred
 from hwsim.tables.grid import Bools, Floats, Grid, Ints, Prices, tile_of
 from hwsim.tables.pool import Pool, Triple, Widths, anonymous, at_widths
 
-ANCHORS: tuple[int, ...] = (1, 2, 4, 8, 16)
+ANCHORS: tuple[int, ...] = (*RUNGS, WIDTHS[-1])
 TOLERANCE = 1e-6
 
 

@@ -23,6 +23,7 @@ from hwsim.machine.packing import words
 from hwsim.machine.parts import OPERANDS, Accelerator, Operand, Packing
 from hwsim.nest.counts import Counts
 from hwsim.network.bits import NORMS
+from hwsim.network.bits_file import WIDTHS
 from hwsim.network.layer import Layer, Tensor, operands
 from hwsim.network.sharing import sharing_groups
 from hwsim.network.workload import Workload
@@ -39,7 +40,7 @@ from hwsim.search.objective import Objective, value_of
 from hwsim.search.result import Certificate, Found
 from hwsim.tables.grid import Bools, Floats, Ints, latency, static_pj
 from hwsim.tables.layer_table import LayerTable
-from hwsim.tables.pool import ALL_BITS, Triple, Widths, anonymous, at_bits
+from hwsim.tables.pool import Triple, Widths, anonymous, at_bits
 from hwsim.tables.residency import Held, Stays, choose
 
 WARM = 64
@@ -105,7 +106,7 @@ class NetworkTable:
         cls,
         workload: Workload,
         accelerator: Accelerator,
-        widths: Sequence[int] = ALL_BITS,
+        widths: Sequence[int] = WIDTHS,
         *,
         progress: Callable[[str], None] | None = None,
         objective: Objective = "energy",

@@ -17,9 +17,9 @@ from hwsim.nest.count import count_accesses
 from hwsim.nest.counts import Counts
 from hwsim.nest.legal import validate
 from hwsim.nest.mapping import Mapping
+from hwsim.network.bits_file import WIDTHS
 from hwsim.network.layer import Layer, Tensor
 
-ALL_BITS: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 16)
 Triple = tuple[int, int, int]  # bits of weight, input, output
 
 
@@ -27,9 +27,9 @@ Triple = tuple[int, int, int]  # bits of weight, input, output
 class Widths:
     """The grid of widths that a table covers: bits of weights, inputs and outputs, each ascending."""
 
-    weight: tuple[int, ...] = ALL_BITS
-    input: tuple[int, ...] = ALL_BITS
-    output: tuple[int, ...] = ALL_BITS
+    weight: tuple[int, ...] = WIDTHS
+    input: tuple[int, ...] = WIDTHS
+    output: tuple[int, ...] = WIDTHS
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hwsim.errors import SpecError
 from hwsim.network.bits import assign_bits
-from hwsim.network.bits_file import parse_wxay, read_bits
+from hwsim.network.bits_file import WIDTHS, parse_wxay, read_bits
 from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.sharing import sharing_groups
 from hwsim.network.workload import Workload
@@ -329,3 +329,8 @@ def test_groups_share_bits_whatever_the_overrides(overrides: dict[str, dict[str,
         layer = next(layer for layer in net if layer.name == name)
         if "output" in entry:
             assert got[layer.output.name] == entry["output"]
+
+
+def test_widths_are_those_of_the_quantizers() -> None:
+    spec = pytest.importorskip("quant.spec")
+    assert spec.ALLOWED_BITS == WIDTHS

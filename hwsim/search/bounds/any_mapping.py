@@ -5,11 +5,11 @@ from __future__ import annotations
 from hwsim.nest.counts import Counts
 from hwsim.nest.mapping import Mapping
 from hwsim.pricing.layer import LayerCost
+from hwsim.pricing.rounding import bill_grid
 from hwsim.search.bounds.any_tiles import AnyTiles
 from hwsim.search.bounds.simple import bound_cycles, bound_pj
 from hwsim.search.objective import Objective
 from hwsim.search.space.problem import Problem
-from hwsim.search.space.rounding import bill_grid
 from hwsim.search.space.timing import Timing
 
 
@@ -30,5 +30,5 @@ def lower_bound(problem: Problem, objective: Objective) -> float:
     """A simple bound on the objective over all legal mappings, which needs none."""
     if objective == "latency":
         return float(bound_cycles(problem))
-    energy = bound_pj(problem) - bill_grid(problem)
+    energy = bound_pj(problem) - bill_grid(problem.accelerator)
     return energy if objective == "energy" else energy * bound_cycles(problem)

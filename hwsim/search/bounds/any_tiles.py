@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from hwsim.machine.parts import Axis
 from hwsim.nest.points import Ints
+from hwsim.pricing.rounding import bill_grid
 from hwsim.search.bounds.closed_form import SLACK, CrossingBound, Rows
 from hwsim.search.space.prices import COST, Linear, Prices, linear
 from hwsim.search.space.problem import REDUCTION, Problem
-from hwsim.search.space.rounding import bill_grid
 from hwsim.search.space.timing import COMPUTE, Regime, Timing
 
 START = 1_500  # boxes at first
@@ -253,12 +253,12 @@ class AnyTiles:
         idle = self.problem.unit.static_pj_per_cycle
         if objective == "latency":
             return math.ceil(self.least(0.0, 1.0, regimes) - 1e-6)
-        energy = self.least(1.0, idle, regimes) * (1 - 1e-9) - bill_grid(self.problem)
+        energy = self.least(1.0, idle, regimes) * (1 - 1e-9) - bill_grid(self.problem.accelerator)
         if objective == "energy":
             return energy
         time = self.least(0.0, 1.0, regimes)
         both = self.least(1 / energy_pj, idle / energy_pj + 1 / cycles, regimes) * (1 - 1e-9)
-        both -= bill_grid(self.problem) / energy_pj
+        both -= bill_grid(self.problem.accelerator) / energy_pj
         if both <= energy / energy_pj + time / cycles:
             return energy * time
         # least at one of the ends of what the two bounds leave of the line

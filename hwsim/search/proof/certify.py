@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from hwsim.nest.count import count_accesses
 from hwsim.nest.mapping import Mapping
 from hwsim.nest.points import Ints
+from hwsim.pricing.rounding import rounding_pj
 from hwsim.search.bounds.closed_form import ClosedBound
 from hwsim.search.proof.native import TABLES, Kernel, open_kernel
 from hwsim.search.space.lattice import divisors
 from hwsim.search.space.prices import COST, ENERGY, MIXED, TIME, Linear, Prices, linear
 from hwsim.search.space.problem import Problem, window_ranks
-from hwsim.search.space.rounding import rounding_cycles, rounding_pj
-from hwsim.search.space.timing import COMPUTE, VECTOR, Regime, Timing
+from hwsim.search.space.timing import COMPUTE, VECTOR, Regime, Timing, rounding_cycles
 from hwsim.search.space.unrolling import Unrollings, axis_choices, listing, provable, row_keys
 from hwsim.search.write import write_path
 
@@ -104,7 +104,9 @@ class Search:
         self.closed = math.inf  # least bound of a part whose price stayed above it
         self.attained = math.inf  # least bound that a price reached, but for rounding
         self.left_out = math.inf  # least bound of a part not followed
-        self.rounding_pj, self.rounding_cycles = rounding_pj(problem), rounding_cycles(self.timing)
+        self.rounding_pj, self.rounding_cycles = (
+            rounding_pj(problem.unit, problem.accelerator), rounding_cycles(self.timing)
+        )  # fmt: skip
 
     def covers(self, options: Unrollings) -> NDArray[np.bool_]:
         """Which unrollings are in the space of the proof."""

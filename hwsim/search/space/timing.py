@@ -27,6 +27,7 @@ from hwsim.pricing.latency import (
 )
 from hwsim.pricing.moves import Direction, fixed_moves, layer_moves
 from hwsim.pricing.offsets import offset_cost
+from hwsim.pricing.rounding import partial_words
 from hwsim.search.space.problem import Crossing, Problem
 
 Port = tuple[str, str]  # (memory, "read", "write" or, where both share it, "port")
@@ -206,3 +207,13 @@ class CycleProblem(Problem):
         if operand == "output":
             return child.name if memory is parent is self.accelerator.outermost else None
         return child.name
+
+
+def rounding_cycles(timing: Timing) -> float:
+    """Cycles that a latency may lie above its regime's sum: rounding per resource, a part of a word per entry."""
+    machine = timing.problem.accelerator
+    memories = {memory.name: memory for memory in machine.memories}
+    total = len(timing.waiting) + (1.0 if machine.overlap else max(1.0, len(timing.bandwidths)))
+    for (name, _), limit in timing.bandwidths.items():
+        total += 2 * len(partial_words(timing.problem.unit, memories[name])) * memories[name].word_bits / limit
+    return total
