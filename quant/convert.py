@@ -311,8 +311,8 @@ def _tensors(op: Op) -> list[Op]:
 
 
 def _alike(one: BaseQuantizer, other: BaseQuantizer) -> bool:
-    """Whether two quantizers of one weight can be one."""
-    return (one.spec, one.rows, one.axis) == (other.spec, other.rows, other.axis)
+    """Whether two quantizers of one weight can be one; the first one's rule of first values then holds."""
+    return (one.spec, one.rows, one.axis) == (other.spec.replace(init=one.spec.init), other.rows, other.axis)
 
 
 @dataclass
@@ -495,7 +495,9 @@ class _Planner:
     def _matrix(self, site: _Site, old: nn.Module, chosen: Choices, note: str) -> tuple[nn.Module, LayerPlan]:
         weight = chosen.weight_spec()
         if site.kind in _TABLES:
-            weight = weight.replace(granularity="tensor")
+            # LSQ+'s Gaussian rule is for the weights of sums, and cuts at 3 sigma what a row look-up gives out whole.
+            rule = "mse" if weight.init == "lsqplus" else weight.init
+            weight = weight.replace(granularity="tensor", init=rule)
             new = quantized_like(old, weight)
             note = self._note(new, note)
             return self._tied(new, site.name), LayerPlan(site.name, site.kind, weight, (), (), None, note)

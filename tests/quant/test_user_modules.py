@@ -24,7 +24,7 @@ def made(case: Case) -> tuple[nn.Module, tuple[Any, ...]]:
 
 def quantized(case: Case) -> tuple[nn.Module, nn.Module, Plan, tuple[Any, ...]]:
     model, inputs = made(case)
-    result, plan = quant.quantize(model, weight_bits=8, act_bits=8, init="mse", **case.choices)
+    result, plan = quant.quantize(model, weight_bits=8, act_bits=8, **case.choices)
     quant.initialise(result, [inputs])
     return model, result.eval(), plan, inputs
 
@@ -60,7 +60,7 @@ def test_what_has_no_functional_form_is_refused_with_the_reason(name: str) -> No
 def test_copies_and_checkpoints_compute_the_same_and_gradients_reach_all(name: str) -> None:
     case = WORKING[name]
     model, result, _, inputs = quantized(case)
-    again, _ = quant.quantize(model, weight_bits=8, act_bits=8, init="mse", **case.choices)
+    again, _ = quant.quantize(model, weight_bits=8, act_bits=8, **case.choices)
     again.load_state_dict({key: value.clone() for key, value in result.state_dict().items()})
     twin = copy.deepcopy(result)
     assert [n for n, _ in twin.named_parameters()] == [n for n, _ in result.named_parameters()]
