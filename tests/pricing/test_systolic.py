@@ -17,12 +17,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import OPERANDS, Accelerator, Array, Axis, Memory, Operand
 from hwsim.nest.count import count_accesses
 from hwsim.nest.legal import validate
 from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
 from hwsim.network.layer import Layer, Loops
 from hwsim.pricing.layer import price
+from hwsim.search.layer import search
 from tests.strategies import conv, machine, product
 
 Flow = Literal["os", "ws", "is"]
@@ -253,3 +255,19 @@ def test_loops_that_reuse_what_is_still_start_no_tile() -> None:
     nodes = (Hold("dram", OPERANDS), Temporal("P", 8), *spatial, Hold("register", ("weight",)), Temporal("P", 32))
     cost = price(layer, count_accesses(layer, Mapping(nodes), accelerator), accelerator)
     assert dict(cost.cycles)["compute"] == 256 + 2 * 128 + 128 - 2
+
+
+def test_gemminis_first_layer_takes_its_kernel_elements_one_after_another() -> None:
+    """ResNet's first layer: 49 taps x 12,544 pixels x 4 column groups; 2,464,902 cycles in RTL simulation (FireSim)."""
+    layer, gemmini = conv(Loops(K=64, C=3, P=112, Q=112, R=7, S=7), stride=(2, 2)), load_accelerator("gemmini_16x16")
+    counts = search(layer, gemmini, "latency").counts
+    cycles = dict(price(layer, counts, gemmini).cycles)["compute"]
+    assert cycles >= 49 * 112 * 112 * 4
+    assert cycles == pytest.approx(2_464_902, rel=0.005)
+
+
+def test_a_product_with_one_row_waits_for_gemminis_weights() -> None:
+    """16 x 16 weights take 16 cycles to shift in, whether or not another tile is at work: 12 tiles, 192 cycles."""
+    layer, gemmini = product(Loops(K=32, C=96)), load_accelerator("gemmini_16x16")
+    cost = price(layer, search(layer, gemmini, "latency").counts, gemmini)
+    assert dict(cost.cycles)["weight_register write"] == 12 * 16
