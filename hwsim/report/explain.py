@@ -34,7 +34,7 @@ from hwsim.pricing.stages import Stage, effective_layer, fuse
 from hwsim.report.files import rows_to_csv
 from hwsim.report.report import Report
 from hwsim.search.layer import search
-from hwsim.search.objective import Objective
+from hwsim.search.objective import as_objective
 from hwsim.search.result import GIVEN, Effortful, Found
 
 Side = Literal["weight", "input"]
@@ -261,11 +261,8 @@ class Study:
 
     def searched(self, candidates: tuple[Found, ...]) -> Found:
         """The best mapping found at these widths."""
-        objective: Objective = (
-            "latency" if self.objective == "latency" else "edp" if self.objective == "edp" else "energy"
-        )
         seeds = tuple(f.mapping for f in candidates)
-        return search(self.layer, self.accelerator, objective, seeds=seeds, effort=self.effort)
+        return search(self.layer, self.accelerator, as_objective(self.objective), seeds=seeds, effort=self.effort)
 
 
 def end_of_run(bits: int, changes: list[Change]) -> int:

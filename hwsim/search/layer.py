@@ -22,7 +22,7 @@ from hwsim.search import cache as search_cache
 from hwsim.search.bounds.any_mapping import bound_of_all
 from hwsim.search.bounds.any_tiles import ROUNDS
 from hwsim.search.cache import recalled, remembered
-from hwsim.search.objective import Objective, rank_of, value_of
+from hwsim.search.objective import Objective, as_objective, rank_of, value_of
 from hwsim.search.proof import longer_loops as padding
 from hwsim.search.proof.certify import TOLERANCE, certified_search, unrollings_at_most
 from hwsim.search.proof.native import why_no_kernel
@@ -56,7 +56,7 @@ def search(
     smallest need; CapabilityError when the machine cannot run the layer.
     """
     began = time.perf_counter()
-    seeds = tuple(seeds)
+    objective, seeds = as_objective(objective), tuple(seeds)
     question = {"objective": objective, "effort": effort, "seeds": [str(mapping) for mapping in seeds]}
     if effort != "quick":
         question |= {"gap": gap, "time_limit_s": time_limit_s}

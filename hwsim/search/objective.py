@@ -15,11 +15,18 @@ OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 Number = TypeVar("Number", float, NDArray[np.float64])
 
 
+def as_objective(text: str) -> Objective:
+    """The word as an objective. Raises SpecError, which lists the right ones."""
+    for objective in OBJECTIVES:
+        if text == objective:
+            return objective
+    raise SpecError(f"objective: expected one of {', '.join(OBJECTIVES)}, got {text!r}")
+
+
 def objective_value(objective: str, energy_pj: Number, cycles: Number) -> Number:
     """What is minimised, of numbers or arrays: pJ, cycles, or pJ * cycles. Raises SpecError for another word."""
-    if objective not in OBJECTIVES:
-        raise SpecError(f"objective: expected one of {', '.join(OBJECTIVES)}, got {objective!r}")
-    return energy_pj if objective == "energy" else cycles if objective == "latency" else energy_pj * cycles
+    known = as_objective(objective)
+    return energy_pj if known == "energy" else cycles if known == "latency" else energy_pj * cycles
 
 
 def objective_rank(objective: str, energy_pj: Number, cycles: Number) -> tuple[Number, Number, Number]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -101,3 +103,16 @@ def test_refused_combinations_have_no_cost_in_between(made: BitProblem) -> None:
     refusing = Problem(problem.choices, problem.measures, (Refusal(scope, mask, "last: the machine refuses"),))
     with pytest.raises(SpecError, match="allow only widths that it runs"):
         SoftCost(BitProblem(made.workload, made.accelerator, made.freed, refusing, made.objective))
+
+
+def test_the_example_of_the_documentation_runs(made: BitProblem) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "exploration.md").read_text(encoding="utf-8")
+    example = next(block.partition("```")[0] for block in page.split("```python\n")[1:] if "SoftCost" in block)
+    x, y = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0])
+    names = {
+        "problem": made, "model": Residual(), "calibration_batches": [x], "x": x, "y": y, "strength": 1.0, "F": F,
+        "SoftCost": SoftCost, "learn_bits": learn_bits,
+    }  # fmt: skip
+    exec(example, names)
+    names["loss"].backward()
+    assert names["cost"].bits.grad.abs().sum() > 0

@@ -8,9 +8,10 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from hwsim.errors import InfeasibleMapping
+from hwsim.errors import InfeasibleMapping, SpecError
 from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import OPERANDS, Accelerator, Array, Axis, Capabilities, MacUnit, Memory, Operand, VectorUnit
 from hwsim.nest.count import count_accesses
@@ -24,10 +25,12 @@ from hwsim.search import cache as search_cache
 from hwsim.search.bounds.simple import bound_pj
 from hwsim.search.layer import search
 from hwsim.search.network import plan_network, search_network
+from hwsim.search.objective import rank_of, value_of
 from hwsim.search.proof.certify import certified_search, unrollings_at_most
 from hwsim.search.proof.native import has_kernel
 from hwsim.search.result import PROVEN, Effortful
 from hwsim.search.space.problem import Problem
+from hwsim.tables.layer_table import best_places
 from tests.strategies import random_mapping
 
 SPECS = ("eyeriss_v1", "tpu_v1", "bit_fusion", "t4")
@@ -394,3 +397,16 @@ def test_no_bound_lies_above_a_nest_whose_buffer_holds_finished_outputs_only() -
     assert found.certificate.lower_bound <= cost
     assert found.certificate.value <= cost
     assert found.certificate.gap <= 1e-5
+
+
+def test_an_unknown_objective_is_an_error_everywhere() -> None:
+    layer, machine = conv(8, 8, 4, 1), load_accelerator("eyeriss_v1")
+    cost = search(layer, machine).cost
+    for call in (
+        lambda word: search(layer, machine, word),
+        lambda word: value_of(cost, word),
+        lambda word: rank_of(cost, word),
+        lambda word: best_places(np.ones((2, 3)), np.ones((2, 3), dtype=np.int64), word),
+    ):
+        with pytest.raises(SpecError, match="objective: expected one of energy, latency, edp, got 'speed'"):
+            call("speed")
