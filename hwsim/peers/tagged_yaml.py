@@ -18,7 +18,7 @@ from hwsim.errors import SpecError
 
 MAX_BYTES = 1024 * 1024
 MAX_ITEMS = 100_000
-INTEGER = re.compile(r"[-+]?[0-9]{1,40}")
+INTEGER = re.compile(r"[-+]?[0-9][0-9_]{0,40}")
 NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,4})?")
 CONSTANTS: dict[str, bool | None] = {
     "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
@@ -234,11 +234,11 @@ def merged(own: Item, other: Item) -> Item:
 def scalar(text: str) -> Scalar:
     """A plain scalar by the rules of YAML 1.2.
 
-    >>> [scalar(text) for text in ("1e-9", "012", "yes", "true", "0.4", "4,3")]
-    [1e-09, 12, 'yes', True, 0.4, '4,3']
+    >>> [scalar(text) for text in ("1e-9", "012", "1_000", "yes", "true", "0.4", "4,3")]
+    [1e-09, 12, 1000, 'yes', True, 0.4, '4,3']
     """
     if text in CONSTANTS:
         return CONSTANTS[text]
     if INTEGER.fullmatch(text):
-        return int(text)
+        return int(text.replace("_", ""))
     return float(text) if NUMBER.fullmatch(text) else text

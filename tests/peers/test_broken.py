@@ -215,7 +215,7 @@ CASES: dict[str, Case] = {
     "no compute": (timeloop(ARCH[: ARCH.index("  - !Component\n    name: MAC")]), "arch.yaml", 0, "compute class"),
     "two levels of one name": (arch("name: Buf", "name: DRAM"), "arch.yaml", 14, "two levels are called 'DRAM'"),
     "an untagged node": (arch("- !Container\n    name: PE", "-\n    name: PE"), "arch.yaml", 0, "no tag"),
-    "a sparse format": (arch("depth: 64,", "depth: 64, metadata_datawidth: 4,"), "arch.yaml", 17, "metadata"),
+    "a sparse format": (arch("depth: 64,", "depth: 64, decompression_supported: true,"), "arch.yaml", 17, "sparse"),
     "sparse optimizations": (timeloop(ARCH + "sparse_optimizations: {targets: [{name: Buf}]}\n"), "arch.yaml", 22,
                              "no counterpart"),
     "a plug-in": (timeloop("globals: {accelergy_plug_ins: [evil.py]}\n" + ARCH), "arch.yaml", 1, "loads code"),

@@ -118,3 +118,59 @@ def test_every_memory_of_every_machine_is_told(peers_dir: Path) -> None:
         written = path.read_text().split("operational_array")[0]
         for name in [line.strip()[:-1] for line in written.splitlines() if line.startswith("  ") and line[2] != " "]:
             assert f"memory {name}" in told, (path.name, name)
+
+
+def test_ports_of_older_versions_are_read(tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text(OLD)
+    machine = read_zigzag([tmp_path / "old.yaml"]).machine()
+    assert [memory.name for memory in machine.memories] == ["dram", "buffer"]
+    buffer = machine.memories[1]
+    assert (buffer.size_bits, buffer.word_bits, buffer.read_bandwidth_bits_per_cycle) == (268_435_456, 64, 512)
+    assert buffer.read_energy_pj == pytest.approx(8.0 * 64 / 512)
+    assert machine.mac.energy_pj == 0.04
+
+
+OLD = """
+name: old
+memories:
+  buffer:
+    size: 268_435_456
+    r_bw: 512
+    w_bw: 512
+    r_cost: 8.0
+    w_cost: 9.0
+    area: 0
+    r_port: 1
+    w_port: 1
+    rw_port: 0
+    latency: 1
+    min_r_granularity: 64
+    min_w_granularity: 64
+    operands: [I1, O]
+    ports:
+      - {fh: w_port_1, tl: r_port_1}
+      - {fh: w_port_1, tl: r_port_1, fl: w_port_1, th: r_port_1}
+    served_dimensions: [D1]
+  dram:
+    size: 10000000000
+    r_bw: 64
+    w_bw: 64
+    r_cost: 700
+    w_cost: 750
+    area: 0
+    r_port: 0
+    w_port: 0
+    rw_port: 1
+    latency: 1
+    operands: [I1, I2, O]
+    ports:
+      - {fh: rw_port_1, tl: rw_port_1}
+      - {fh: rw_port_1, tl: rw_port_1}
+      - {fh: rw_port_1, tl: rw_port_1, fl: rw_port_1, th: rw_port_1}
+    served_dimensions: [D1]
+operational_array:
+  multiplier_energy: 0.04
+  multiplier_area: 1
+  dimensions: [D1]
+  sizes: [16]
+"""

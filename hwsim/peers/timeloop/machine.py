@@ -26,8 +26,7 @@ HARMLESS = (
     "power_gated_at", "reduction_supported", "tile_partition_supported", "version",
 )  # fmt: skip
 REFUSED = {  # key -> the value that does no harm
-    "allow_overbooking": False, "per_dataspace_bandwidth_consumption_scale": None, "metadata_datawidth": None,
-}  # fmt: skip
+    "allow_overbooking": False, "per_dataspace_bandwidth_consumption_scale": None,}  # fmt: skip
 
 
 def read_machine(
@@ -300,9 +299,11 @@ def check_attributes(level: Level, report: TranslationReport) -> None:
     least = level.scope.number("min_utilization", 0.0)
     if least:
         report.none(level.place, f"{level.name}.min_utilization", "binds Timeloop's search, not ours")
-    for key in level.scope.own:
-        if "compression" in key or key.startswith("metadata"):
-            raise level.scope.own[key].error(f"{level.name}.{key}: sparse modelling has no counterpart")
+    for key, item in level.scope.own.items():
+        if "compression" in key and item.value not in (False, None):
+            raise item.error(f"{level.name}.{key}: sparse modelling has no counterpart")
+        if key.startswith("metadata"):
+            report.none(level.place, f"{level.name}.{key}", "only sparse designs use it, which are refused")
 
 
 def read_mac(

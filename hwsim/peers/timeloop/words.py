@@ -92,7 +92,8 @@ def read_spaces(item: Item | None, spaces: Collection[str], what: str) -> set[st
         if name == "*":
             found |= set(spaces)
         elif name not in spaces:
-            raise part.error(f"{what}: unknown data space {name!r}; the problem has {', '.join(sorted(spaces))}")
+            given = ", ".join(sorted(spaces))
+            raise part.error(f"{what}: unknown data space {name!r}; known: {given} (give the problem's file, too)")
         else:
             found.add(name)
     return found

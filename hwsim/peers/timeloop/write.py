@@ -186,6 +186,8 @@ def cannot_say(machine: Accelerator, report: TranslationReport) -> None:
         report.approximated("mac", "mac.widths", text)
     if mac.macs_per_cycle != 1:
         report.none("mac", "mac.macs_per_cycle", f"{mac.macs_per_cycle:g} MACs per cycle: one there")
+    if mac.lanes:
+        report.none("mac", "mac.lanes", "loops that fill a unit of several products: one product per unit there")
     if not machine.overlap:
         report.none("machine", "overlap", "MACs and ports that take turns: they overlap there")
     report.none("machine", "vector", "a vector unit: requantization and operators without MACs are not priced there")

@@ -22,8 +22,10 @@ from hwsim.peers.zigzag.mapping import LINKS, Choice, axis_loops
 
 MEMORY_KEYS = ("size", "r_cost", "w_cost", "area", "latency", "mem_type", "auto_cost_extraction", "operands", "ports",
                "served_dimensions", "force_double_buffering")  # fmt: skip
-ARRAY_KEYS = ("unit_energy", "unit_area", "dimensions", "sizes", "input_precision", "is_imc", "imc_type",
-              "adc_resolution", "bit_serial_precision")  # fmt: skip
+ARRAY_KEYS = ("unit_energy", "unit_area", "multiplier_energy", "multiplier_area", "dimensions", "sizes",
+              "input_precision", "is_imc", "imc_type", "adc_resolution", "bit_serial_precision")  # fmt: skip
+# Up to 3.8 a memory had one width per direction, and named the port of each operand and way.
+OLD_KEYS = ("r_bw", "w_bw", "r_port", "w_port", "rw_port", "min_r_granularity", "min_w_granularity")
 PORT_KEYS = ("name", "type", "bandwidth_min", "bandwidth_max", "allocation")
 TYPES = {"read": ("read",), "write": ("write",), "read_write": ("read", "write")}
 WAYS = ("fh", "tl", "fl", "th")
@@ -128,7 +130,7 @@ def read_store(
     """One memory. Raises SpecError."""
     keys = item.keys(f"memory {name}")
     for key, value in keys.items():
-        if key not in MEMORY_KEYS:
+        if key not in (*MEMORY_KEYS, *OLD_KEYS):
             raise value.error(f"{name}: unknown key {key!r}; known: {', '.join(MEMORY_KEYS)}")
     for key in ("size", "operands", "ports", "served_dimensions"):
         if key not in keys:
@@ -148,7 +150,11 @@ def read_store(
     if served - sizes.keys():
         strange = ", ".join(sorted(served - sizes.keys()))
         raise keys["served_dimensions"].error(f"{name}: no array dimension {strange}; there are {', '.join(sizes)}")
-    ports = tuple(read_port(name, part) for part in keys["ports"].items(f"{name}.ports"))
+    if "r_bw" in keys or "w_bw" in keys:
+        ports = old_ports(name, item, keys)
+        report.approximated(item.place, f"{name}.ports", "the form up to 3.8: one width for all ports of a direction")
+    else:
+        ports = tuple(read_port(name, part) for part in keys["ports"].items(f"{name}.ports"))
     if not ports:
         raise keys["ports"].error(f"{name}.ports: expected at least one port")
     if "force_double_buffering" in keys and keys["force_double_buffering"].value:
@@ -168,6 +174,36 @@ def read_store(
         frozenset(sizes.keys() - served),
         estimated,
     )
+
+
+def old_ports(name: str, item: Item, keys: dict[str, Item]) -> tuple[Port, ...]:
+    """Ports in the form up to 3.8: per operand a mapping of ways to port names, widths beside."""
+    for key in ("r_bw", "w_bw"):
+        if key not in keys:
+            raise item.error(f"{name}: key {key!r} is missing")
+    widths = {side: keys[f"{side[0]}_bw"].integer(f"{name}.{side[0]}_bw", 1, 2**20) for side in ("read", "write")}
+    least = {
+        side: keys[key].integer(f"{name}.{key}", 1, widths[side]) if key in keys else widths[side]
+        for side, key in (("read", "min_r_granularity"), ("write", "min_w_granularity"))
+    }
+    operands = [part.text("an operand") for part in keys["operands"].items(f"{name}.operands")]
+    entries = keys["ports"].items(f"{name}.ports")
+    if len(entries) != len(operands):
+        raise keys["ports"].error(f"{name}.ports: expected one entry per operand, {len(operands)}, got {len(entries)}")
+    uses: dict[str, list[tuple[str, str]]] = {}
+    for operand, entry in zip(operands, entries, strict=True):
+        for way, port in entry.keys(f"{name}.ports").items():
+            if way not in WAYS:
+                raise port.error(f"{name}.ports: expected fh, tl, fl or th, got {way!r}")
+            uses.setdefault(port.text("a port"), []).append((operand, way))
+    found: list[Port] = []
+    for port, used in uses.items():
+        kind = {"rw": "read_write", "r_": "read", "w_": "write"}.get(port[:2])
+        if kind is None:
+            raise keys["ports"].error(f"{name}.ports: expected r_port_N, w_port_N or rw_port_N, got {port!r}")
+        sides = TYPES[kind]
+        found.append(Port(port, sides, min(least[s] for s in sides), max(widths[s] for s in sides), tuple(used)))
+    return tuple(found)
 
 
 def read_port(name: str, item: Item) -> Port:
@@ -356,6 +392,8 @@ def read_array(item: Item, sizes: dict[str, int], report: TranslationReport) -> 
     base: dict[str, Any] = {"weight_bits": widths[1], "input_bits": widths[0], "accumulator_bits": 32}
     if "is_imc" in keys and keys["is_imc"].value:
         return in_memory(item, keys, base, sizes, report)
+    if "multiplier_energy" in keys:  # its name up to 3.8
+        keys = {**keys, "unit_energy": keys["multiplier_energy"]}
     if "unit_energy" not in keys:
         raise item.error("operational_array: key 'unit_energy' is missing")
     energy = keys["unit_energy"].number("unit_energy", 0, 1e6)
@@ -384,7 +422,9 @@ def in_memory(
         mac["adc_bits"] = bits
     adc_bits = bits if bits is not None else 8
     mac["adc_energy_pj"] = ADC_PJ_AT_8_BITS * 2.0 ** (adc_bits - 8) if kind == "analog" else CELL_PJ_PER_PHASE
+    # narrower weights leave columns free: these take further output channels
     mac |= {
+        "lanes": ["K"],
         "latches": ["weight", "input"],
         "source": "operational_array, is_imc",
         "estimated": "energies: 1 fJ per cell and phase, 1.67 pJ per 8-bit conversion (ISAAC), doubled per bit",

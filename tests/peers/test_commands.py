@@ -1,0 +1,52 @@
+"""Other tools' files where a command takes a machine or a model, and mappings back out in Timeloop's form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hwsim.command_line import load_machine, load_model
+from hwsim.evaluate import main
+from hwsim.nest.legal import validate
+from hwsim.peers.timeloop.read import read_timeloop
+from tests.peers.test_timeloop import WORKED
+
+
+@pytest.fixture
+def described(tmp_path: Path) -> str:
+    (tmp_path / "all.yaml").write_text(WORKED)
+    return f"timeloop:{tmp_path / 'all.yaml'}"
+
+
+def test_a_description_stands_for_a_machine_and_a_model(described: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert load_machine(described).mac_units == 4
+    assert load_model(described, None, False).macs == 4 * 3 * 6
+    assert main([described, described, "--quick"]) == 0
+    assert "translation, no counterpart: vector" in " ".join(capsys.readouterr().out.split())
+
+
+def test_mappings_go_back_out_and_are_read_again(described: str, tmp_path: Path) -> None:
+    assert main([described, described, "--quick", "--out", str(tmp_path / "out"), "--format", "timeloop"]) == 0
+    folder = tmp_path / "out" / "timeloop"
+    assert {"arch.yaml", "ERT.yaml", "problem_example.yaml", "translation.txt"} <= {p.name for p in folder.iterdir()}
+    found = read_timeloop(sorted(folder.glob("*.yaml")))
+    assert found.layer is not None
+    assert found.layer.macs == 4 * 3 * 6
+    if (folder / "mapping_example.yaml").exists():
+        assert found.nest is not None
+        assert validate(found.nest, found.layer, found.machine()) == []
+    else:
+        assert "mapping of example" in (folder / "translation.txt").read_text()
+
+
+def test_a_format_needs_a_folder(described: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([described, described, "--quick", "--format", "timeloop"]) == 2
+    assert "--out" in capsys.readouterr().err
+
+
+def test_files_without_a_machine_are_no_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "problem.yaml").write_text(WORKED[WORKED.index("problem:") : WORKED.index("mapping:")])
+    argument = f"timeloop:{tmp_path / 'problem.yaml'}"
+    assert main([argument, argument, "--quick"]) == 2
+    assert "describe no machine" in capsys.readouterr().err
