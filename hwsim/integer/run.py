@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hwsim.errors import HwsimError
+from hwsim.errors import HwsimError, UnsupportedOp
 from hwsim.integer import graph
 from hwsim.integer.arithmetic import kernels
 from hwsim.integer.arithmetic.forms import Form, along_axis
@@ -109,7 +109,10 @@ class Machine:
         for node in model.nodes:
             if isinstance(node, graph.Requantize):
                 assert node.code is not None
-                rule = given[node.name] if node.name in given else self._rule(node.form, node.code)
+                try:
+                    rule = given[node.name] if node.name in given else self._rule(node.form, node.code)
+                except UnsupportedOp as problem:
+                    raise UnsupportedOp(f"layer {node.layer}: quantizer {node.quantizer}: {problem}") from problem
                 self.rules[node.name] = moved(rule, self.device)
             elif isinstance(node, graph.Evaluate):
                 naive = mode.padding == "naive"

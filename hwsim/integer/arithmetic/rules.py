@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hwsim.errors import UnsupportedOp
 from hwsim.integer.arithmetic.forms import Affine, Border, Form, Rationals, at, plus
 from hwsim.integer.arithmetic.requantize import (
     AffineShift,
@@ -340,6 +341,16 @@ def _table_rule(form: Form, steps: Steps, ranges: Mapping[str, Range]) -> TableR
     return TableRule(sources, tuple(span.start for span in spans), torch.from_numpy(table.astype(np.int64)))
 
 
+def check_width(magnitudes: Sequence[int]) -> None:
+    """UnsupportedOp where an integer, or the error carried with it, needs more than 64 bits."""
+    most = max(magnitudes)
+    if most >= 2**62:
+        raise UnsupportedOp(
+            f"a product or sum of values without a quantizer needs {most.bit_length() + 1} bits, and integers have 64 "
+            "here: quantize its operands (additions and products by elementwise_bits)"
+        )
+
+
 def _sum_rule(form: Form, code: CodeSpec, steps: list[Steps], ranges: Mapping[str, Range]) -> SumRule:
     """Coefficients in units of a code where only clamps follow, else of u; as many fractional bits as int64 allows."""
     rows = form.rows
@@ -365,6 +376,7 @@ def _sum_rule(form: Form, code: CodeSpec, steps: list[Steps], ranges: Mapping[st
         for node in t.nodes:
             others = math.prod(ranges[n].reach for n in t.nodes if n != node)
             inexact += math.ceil(ranges[node].error * others * max(map(abs, t.slopes)) * scale)
+    check_width([*reaches, error + inexact])
     marks = None
     low, high = code_limits(form, code) if is_line else (code.n, code.p)
     if not is_line:

@@ -22,7 +22,7 @@ from torch import Tensor
 from hwsim.integer.arithmetic.forms import Affine, Border, Form, at, plus
 from hwsim.integer.arithmetic.geometry import spread
 from hwsim.integer.arithmetic.requantize import along, column
-from hwsim.integer.arithmetic.rules import Range, product, product_range
+from hwsim.integer.arithmetic.rules import Range, check_width, product, product_range
 from hwsim.integer.arithmetic.steps import Clamp, Leaky, Smooth
 
 _INTERVALS_PER_UNIT = 256
@@ -85,6 +85,7 @@ def fixed_value(form: Form, ranges: Mapping[str, Range], *, naive: bool = False)
         for node in t.nodes:
             others = math.prod(ranges[n].reach for n in t.nodes if n != node)
             error += math.ceil(ranges[node].error * others * max(map(abs, t.slopes)) * scale)
+    check_width([*reaches, error])
     low, high = -math.ceil(span * scale) - error, math.ceil(span * scale) + error
     for function in form.functions:
         low, high, error = _range_after(function, low, high, error, shift)

@@ -366,7 +366,10 @@ class Lowering:
         plain = len(form.terms) == 1 and not form.functions and form.border is None and len(form.sources) == 1
         if plain and form.rows == 1:
             return form
-        rule, range_ = fixed_value(form, self.ranges(form))
+        try:
+            rule, range_ = fixed_value(form, self.ranges(form))
+        except UnsupportedOp as problem:
+            raise UnsupportedOp(f"layer {self.layer or '(model)'}: {problem}") from problem
         node = self.add(graph.Evaluate(name=f"{self.layer}.value", shape=form.shape, range=range_, layer=self.layer,
                                        form=form, shift=rule.shift))  # fmt: skip
         return Form((Term((node,), (Fraction(1, 2**rule.shift),)),), (Fraction(0),), form.shape, form.axis)
