@@ -38,7 +38,8 @@ def mac_cost(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
     """Energy and cycles of one MAC of `weight_bits` x `input_bits`. Raises CapabilityError beyond the unit's reach."""
     if weight_bits < 1 or input_bits < 1:
         raise CapabilityError(f"a MAC needs operands of at least 1 bit, got {weight_bits}x{input_bits}")
-    return dataclasses.replace(by_style(mac, weight_bits, input_bits), lanes=mac.lanes)
+    found = by_style(mac, weight_bits, input_bits)
+    return dataclasses.replace(found, lanes=mac.lanes, cycles=found.cycles / Fraction(str(mac.sustained)))
 
 
 def lanes_wanted(mac: MacCost) -> str:
@@ -105,7 +106,8 @@ def by_modes(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
         )
     best = min(fitting, key=mode_rank)
     rate = Fraction(str(best.macs_per_cycle))
-    return MacCost(best.energy_pj, 1 / rate, f"{best.weight_bits}x{best.input_bits} mode", math.ceil(rate))
+    cycles = 1 / rate / Fraction(str(best.sustained))
+    return MacCost(best.energy_pj, cycles, f"{best.weight_bits}x{best.input_bits} mode", math.ceil(rate))
 
 
 def mode_rank(mode: MacMode) -> tuple[float, float, int, int]:

@@ -98,6 +98,7 @@ class MacMode:
     input_bits: int
     macs_per_cycle: float
     energy_pj: float
+    sustained: float = 1.0  # share of the rate that the best kernels reach
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class MacUnit:
     accumulator_bits: int
     energy_pj: float
     macs_per_cycle: float = 1.0
+    sustained: float = 1.0  # share of the rate that the best kernels reach; of a mode: its own
     latches: tuple[Operand, ...] = ()
     lanes: tuple[str, ...] = ()  # loops whose iterations fill a unit that does several products at once
     modes: tuple[MacMode, ...] = ()  # subword, table: every mode, the native one included

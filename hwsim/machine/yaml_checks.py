@@ -168,16 +168,18 @@ def measured_contradictions(document: Document, spec: AcceleratorSpec, table: Me
 
 def step_cycles(mode: ModeSpec) -> float:
     """Cycles of a step of all the products that a mode does at once."""
-    return math.ceil(mode.macs_per_cycle) / mode.macs_per_cycle
+    return math.ceil(mode.macs_per_cycle) / (mode.macs_per_cycle * mode.sustained)
 
 
 def mode_contradictions(document: Document, mac: ModesMac) -> list[str]:
     """Modes must be ranked alike by energy and by speed, so that one mode is best for every operand pair."""
     problems: list[str] = []
+    if mac.sustained != 1.0:
+        problems.append(f"{document.place(('mac', 'sustained'))}: expected no such key: every mode states its own")
     for i, mode in enumerate(mac.modes):
         for other in mac.modes[:i]:
             cheaper, dearer = sorted((mode, other), key=lambda m: (m.energy_pj, -m.macs_per_cycle))
-            if cheaper.macs_per_cycle < dearer.macs_per_cycle:
+            if cheaper.macs_per_cycle * cheaper.sustained < dearer.macs_per_cycle * dearer.sustained:
                 problems.append(
                     f"{document.place(('mac', 'modes', i))}: contradiction: of two modes the cheaper is the slower "
                     f"({cheaper.energy_pj:g} pJ at {cheaper.macs_per_cycle:g} per cycle, {dearer.energy_pj:g} pJ at "

@@ -46,6 +46,7 @@ Widths = Annotated[
 Energy = Annotated[float, Field(gt=0, le=1e6)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
 
 
 class Spec(BaseModel):
@@ -126,6 +127,7 @@ class MacBase(Part):
     accumulator_bits: Width = Field(description="widest partial sum kept")
     energy_pj: Energy = Field(description="pJ per MAC at native widths, accumulation included")
     macs_per_cycle: Positive = Field(1.0, description="rate at native widths")
+    sustained: Rate = Field(1.0, description="share of the peak rate that the best kernels reach, from measurements")
     latches: list[Operand] = Field(default=[], description="operands kept in a register at the MAC")
     lanes: list[Dim] = Field(
         default=[], description="loops that fill a unit of several products per cycle; required where one has them"
@@ -141,6 +143,7 @@ class ModeSpec(Spec):
     input_bits: Width = Field(description="inputs up to this width")
     macs_per_cycle: Positive = Field(description="rate in this mode")
     energy_pj: Energy = Field(description="pJ per MAC in this mode")
+    sustained: Rate = Field(1.0, description="share of this mode's rate that the best kernels reach")
 
 
 class FixedMac(MacBase):

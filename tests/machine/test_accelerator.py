@@ -262,6 +262,13 @@ MISTAKES = [
         "",
         r"mac.lanes: missing key: a unit does 4 products at once \(4x4 mode\); name the loops .* e.g. lanes: \[C\]",
     ),
+    (
+        "share beside modes",
+        "  lanes: [C]\n",
+        "  lanes: [C]\n  sustained: 0.9\n",
+        r"mac.sustained: expected no such key: every mode states its own",
+    ),
+    ("share above one", "macs_per_cycle: 1, energy", "macs_per_cycle: 1, sustained: 1.2, energy", r"sustained"),
     ("lane twice", "lanes: [C]", "lanes: [C, C]", r"mac.lanes: expected each loop once, got \['C', 'C'\]"),
     (
         "lanes without use",

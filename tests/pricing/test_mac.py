@@ -140,6 +140,17 @@ def test_products_at_once_and_their_step() -> None:
     assert {mac_cost(MEMORY, 8, a).products for a in (8, 1)} == {1}
 
 
+def test_a_sustained_share_stretches_every_step_and_nothing_else() -> None:
+    """Time = peak time / share; products at once and energy stay, so few products gain nothing from it."""
+    for mac in ALL.values():
+        slow = dataclasses.replace(mac, sustained=0.8)
+        for bits in (8, 4, 2):
+            peak, real = mac_cost(mac, bits, bits), mac_cost(slow, bits, bits)
+            assert real == dataclasses.replace(peak, cycles=peak.cycles / Fraction(4, 5))
+    modes = tuple(dataclasses.replace(mode, sustained=0.5) if mode.weight_bits == 8 else mode for mode in MODES)
+    assert [mac_cost(dataclasses.replace(TABLE, modes=modes), b, b).cycles for b in (8, 4)] == [2, Fraction(1, 4)]
+
+
 def test_nothing_has_zero_bits() -> None:
     with pytest.raises(CapabilityError, match="at least 1 bit, got 0x8"):
         mac_cost(FIXED, 0, 8)

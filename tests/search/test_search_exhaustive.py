@@ -129,7 +129,10 @@ def with_lanes(rng: random.Random, machine: Accelerator) -> Accelerator:
     """The machine with units of several products at once, and power that makes energy a matter of time."""
     products = rng.choice((2, 3, 4))
     mac = dataclasses.replace(
-        machine.mac, macs_per_cycle=products / rng.choice((1, 2)), lanes=tuple(rng.sample(DIMS, k=rng.randint(1, 3)))
+        machine.mac,
+        macs_per_cycle=products / rng.choice((1, 2)),
+        sustained=rng.choice((1.0, 0.7)),
+        lanes=tuple(rng.sample(DIMS, k=rng.randint(1, 3))),
     )
     return dataclasses.replace(machine, mac=mac, static_power_mw=rng.choice((0.0, 0.5)))
 
