@@ -49,6 +49,10 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--first-last", default="same", choices=["same", "8bit"], help="first and last layer's bits")
     add_input_option(parse)
     parse.add_argument("--objective", default="energy", choices=OBJECTIVES)
+    parse.add_argument(
+        "--slack", type=parse_fraction, default=0.0, metavar="SHARE",
+        help="share of the least latency (energy) given up for less energy (latency); 0: ties only",
+    )  # fmt: skip
     parse.add_argument("--mapping", type=Path, metavar="FILE", help="price this mapping instead of searching")
     proofs = parse.add_mutually_exclusive_group()
     proofs.add_argument(
@@ -94,6 +98,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         effort=options.effort,
         gap=options.gap,
         time_limit_s=options.time_limit,
+        slack=options.slack,
         allow_overflow=options.allow_overflow,
         zero_shares=load_zero_shares(options.zero_shares) if options.zero_shares else None,
     )

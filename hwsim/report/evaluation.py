@@ -17,11 +17,11 @@ from hwsim.nest.text import load_mappings
 from hwsim.network.bits import assign_bits
 from hwsim.network.workload import Workload
 from hwsim.pricing.fit import require_fit
-from hwsim.pricing.network import price_network
+from hwsim.pricing.network import Totals, price_network
 from hwsim.report.report import Report
-from hwsim.search.network import given_mappings, plan_network, planned
+from hwsim.search.network import Plan, given_mappings, plan_network, planned, plans_by_objective
 from hwsim.search.objective import Objective
-from hwsim.search.result import Effortful
+from hwsim.search.result import Effortful, Found
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Request:
     effort: Effortful = "auto"
     gap: float = 0.0
     time_limit_s: float | None = None
+    slack: float = 0.0  # share of the least latency (energy) given up for less energy (latency)
     allow_overflow: bool = False  # price a network that does not fit a bounded memory, with a warning
     zero_shares: Mapping[str, float] | None = None  # share of zero codes at each layer's input, where measured
 
@@ -53,6 +54,8 @@ def evaluate_workload(workload: Workload, accelerator: Accelerator, request: Req
         workload = assign_bits(workload, request.bits or "W8A8", config=request.config, first_last=request.first_last)
     if not request.allow_overflow:
         require_fit(workload, accelerator)
+    others: dict[Objective, Plan] = {}
+    known: dict[tuple[object, ...], Found] = {}
     if request.mapping is not None:
         plan = planned(workload, accelerator, given_mappings(workload, accelerator, load_mappings(request.mapping)))
     else:
@@ -63,12 +66,17 @@ def evaluate_workload(workload: Workload, accelerator: Accelerator, request: Req
             effort=request.effort,
             gap=request.gap,
             time_limit_s=request.time_limit_s,
+            slack=request.slack,
+            known=known,
         )
+        if request.effort != "quick":
+            others = plans_by_objective(workload, accelerator, plan, known)
     cost = plan.cost
     if request.zero_shares is not None:
         shares = known_layers(request.zero_shares, workload)
         cost = price_network(workload, accelerator, {name: found.counts for name, found in plan.found.items()}, shares)
-    return Report(workload, accelerator, cost, plan.found, request.objective)
+    totals: dict[Objective, Totals] = {objective: other.cost.totals for objective, other in others.items()}
+    return Report(workload, accelerator, cost, plan.found, request.objective, totals)
 
 
 def known_layers(shares: Mapping[str, float], workload: Workload) -> Mapping[str, float]:

@@ -11,7 +11,7 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from hwsim.pricing.layer import LayerCost
 from hwsim.pricing.network import NetworkCost, Totals
 from hwsim.report.files import html_fragment, write_report
 from hwsim.report.terminal import screenful
+from hwsim.search.objective import Objective
 from hwsim.search.result import Found
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Report:
     cost: NetworkCost
     found: Mapping[str, Found]
     objective: str
+    by_objective: Mapping[Objective, Totals] = field(default_factory=dict[Objective, Totals])
 
     def __repr__(self) -> str:
         return screenful(self)
@@ -193,6 +195,14 @@ class Report:
                 "sources": list(self.accelerator.sources),
             },
             "objective": self.objective,
+            "by_objective": {
+                objective: {
+                    "energy_pj": totals.energy_pj,
+                    "latency_cycles": totals.latency_cycles,
+                    "edp_pj_s": totals.edp_pj_s,
+                }
+                for objective, totals in self.by_objective.items()
+            },
             "totals": self.cost.totals.to_dict(),
             "energy_pj_by_component": dict(self.cost.energy_pj_by_component),
             "layers": [

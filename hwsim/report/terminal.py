@@ -116,6 +116,7 @@ def total_rows(report: Report) -> dict[str, str]:
         "peak activations": si(totals.peak_activation_bits / 8, "B"),
         "area": f"{totals.area_mm2:.3g} mm²" if totals.area_mm2 else "not stated by the spec",
         "mapping": certificate_line(report),
+        **({"other objectives": objectives_line(report)} if report.by_objective else {}),
     }
 
 
@@ -144,6 +145,15 @@ def certificate_line(report: Report) -> str:
     missing = sorted({why for c in certificates if (why := c.space.partition(NOT_PROVEN)[2])})
     why = f"; not proven: {', '.join(missing)}" if missing else ""
     return f"objective {report.objective}; {gap}; {priced:,} priced of {covered:,} covered{why}"
+
+
+def objectives_line(report: Report) -> str:
+    """What each objective would give, as far as the quick search knows: energy and cycles."""
+    names = {"energy": "least energy", "latency": "least latency", "edp": "least EDP"}
+    return "; ".join(
+        f"{names[objective]} {si(totals.energy_pj * 1e-12, 'J')} in {totals.latency_cycles:,.0f} cycles"
+        for objective, totals in report.by_objective.items()
+    )
 
 
 def components_table(report: Report) -> Table:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from hwsim.errors import InfeasibleMapping
 from hwsim.machine.parts import OPERANDS, Accelerator, Operand
@@ -22,15 +23,17 @@ from hwsim.search import cache as search_cache
 from hwsim.search.bounds.any_mapping import bound_of_all
 from hwsim.search.bounds.any_tiles import ROUNDS
 from hwsim.search.cache import recalled, remembered
-from hwsim.search.objective import Objective, as_objective, rank_of, value_of
+from hwsim.search.objective import SECOND, Budget, Objective, as_objective, budget_of, rank_of, value_of
 from hwsim.search.proof import longer_loops as padding
 from hwsim.search.proof.certify import TOLERANCE, certified_search, unrollings_at_most
+from hwsim.search.proof.certify import Search as ProofSearch
 from hwsim.search.proof.native import why_no_kernel
 from hwsim.search.proof.resize import resized
 from hwsim.search.quick.candidates import Candidates, Effort, candidates
 from hwsim.search.result import EVERYTHING, NOT_PROVEN, PROVEN, ROUNDING, SPACE, Certificate, Effortful, Found
 from hwsim.search.space.problem import Problem
 
+TIES = 1_000_000  # lattice points after which a tie is left as it is: about a second
 UNROLLINGS = 400_000  # `auto` proves spaces of at most so many: about a second
 
 
@@ -43,8 +46,9 @@ def search(
     time_limit_s: float | None = None,
     effort: Effortful = "quick",
     seeds: Iterable[Mapping] = (),
+    slack: float = 0.0,
 ) -> Found:
-    """The best mapping found of a layer with MACs, for the objective.
+    """The best mapping found of a layer with MACs, for the objective; ties go to the second one.
 
     `quick`: a good mapping in milliseconds, and how far any legal one could be below. `proven`: best-first until
     nothing better exists among unrollings of any size and temporal loops that divide what is left, until the proven
@@ -52,12 +56,14 @@ def search(
     divide, in less time.
     `auto`: `proven`, or `perfect`, where the unrollings are at most UNROLLINGS; else `quick`. Without the C kernel all
     are `quick`, and the certificate says why.
+    `slack`: share of the least latency (energy) that may be given up for less energy (latency); at 0 the second
+    objective decides among mappings that are equally good in the first, by a proof of its own where the first has one.
     `seeds`: further mappings to consider, where they are legal. Raises InfeasibleMapping when no tile fits, naming the
     smallest need; CapabilityError when the machine cannot run the layer.
     """
     began = time.perf_counter()
     objective, seeds = as_objective(objective), tuple(seeds)
-    question = {"objective": objective, "effort": effort, "seeds": [str(mapping) for mapping in seeds]}
+    question = {"objective": objective, "effort": effort, "slack": slack, "seeds": [str(mapping) for mapping in seeds]}
     if effort != "quick":
         question |= {"gap": gap, "time_limit_s": time_limit_s}
     key = search_cache.content_hash(layer, accelerator, question)
@@ -73,45 +79,91 @@ def search(
     pricing = Pricing(layer, accelerator, objective)
     for mapping in dict.fromkeys(seeds):
         pricing.value(mapping)
-    ways = Effort() if objective == "energy" and effort == "quick" else Effort(chains=4)
-    hunt = None if effort == "quick" else certified_search(problem, objective, pricing.value, effort == "proven")
-    proof, covered, limit = None, 0, math.inf if time_limit_s is None else began + time_limit_s
-    if hunt is None:
-        covered += pricing.propose(candidates(problem, ways))
-    else:
-        proof = hunt.run(gap, limit, pricing.best_value * (1 + 2 * TOLERANCE), pricing.best_mapping)
-        covered += proof.covered
-    any_tiles = bound_of_all(problem, objective, pricing.best, 0 if effort == "quick" else ROUNDS)
-    ended = proof is not None and proof.finished
-    if hunt is not None and not (ended and pricing.reaches(any_tiles)):
-        covered += pricing.propose(candidates(problem, ways, hunt.covers if ended else None))
-    if effort != "quick" and not pricing.reaches(any_tiles):
+    limit = math.inf if time_limit_s is None else began + time_limit_s
+    claim = quick(problem, pricing) if effort == "quick" else proven(problem, pricing, effort, gap, limit)
+    if pricing.best is None:
+        raise why_infeasible(layer, accelerator)
+    bound, space = min(claim.bound, pricing.best_value), claim.space + (NOT_PROVEN + missing if missing else "")
+    if pricing.reaches(claim.any_tiles_bound):
+        space = EVERYTHING
+    chosen, second = in_order(problem, pricing, claim.hunt, slack, gap, limit)
+    assert chosen.best is not None
+    mapping, counts, cost = chosen.best
+    certificate = Certificate(
+        objective, value_of(cost, objective), bound, claim.covered, pricing.priced, space, claim.ended,
+        time.perf_counter() - began, min(claim.root_bound, bound), claim.root_seconds, claim.any_tiles_bound, slack,
+        *second,
+    )  # fmt: skip
+    found = Found(mapping, counts, cost, certificate)
+    if not missing and (effort == "quick" or claim.ended):  # with a compiler the same question has a better answer
+        search_cache.store(key, remembered(found))
+    return found
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is known about the best value: `bound` within `space`, `any_tiles_bound` for every legal mapping.
+
+    `hunt`: the proof's search, where it ended.
+    """
+
+    bound: float
+    any_tiles_bound: float
+    space: str
+    covered: int
+    ended: bool = False
+    root_bound: float = 0.0
+    root_seconds: float = 0.0
+    hunt: ProofSearch | None = None
+
+
+def quick(problem: Problem, pricing: Pricing) -> Claim:
+    """Prices a few mappings of well-ranked unrollings; the bound is that of all legal mappings."""
+    covered = pricing.propose(candidates(problem, Effort() if pricing.objective == "energy" else Effort(chains=4)))
+    bound = bound_of_all(problem, pricing.objective, pricing.best, 0)
+    return Claim(bound, bound, SPACE, covered)
+
+
+def proven(problem: Problem, pricing: Pricing, effort: Effortful, gap: float, limit: float) -> Claim:
+    """Best first over unrollings; then what the space leaves out is looked at: quick candidates, longer loops."""
+    hunt = certified_search(problem, pricing.objective, pricing.value, effort == "proven")
+    assert hunt is not None  # `why_no_kernel` was asked
+    proof = hunt.run(gap, limit, pricing.best_value * (1 + 2 * TOLERANCE), pricing.best_mapping)
+    covered = proof.covered
+    any_tiles = bound_of_all(problem, pricing.objective, pricing.best, ROUNDS)
+    if not (proof.finished and pricing.reaches(any_tiles)):
+        covered += pricing.propose(candidates(problem, Effort(chains=4), hunt.covers if proof.finished else None))
+    if not pricing.reaches(any_tiles):
         pricing.resize()
-        if hunt is not None and ended:
+        if proof.finished:
             before = hunt.covered
             padding.improve(hunt, pricing.best_value, limit)
             covered += hunt.covered - before
             pricing.resize()
-    if pricing.best is None:
-        raise why_infeasible(layer, accelerator)
-    mapping, counts, cost = pricing.best
-    bound, space, root = any_tiles, SPACE, (0.0, 0.0)
-    if hunt is not None and proof is not None:
-        bound = max(bound, min(proof.lower_bound, pricing.best_value))
-        space = PROVEN[effort if hunt.remainders else "perfect"]
-        root = min(max(proof.root_bound, any_tiles), bound), proof.root_seconds
-    elif missing:
-        space = SPACE + NOT_PROVEN + missing
-    if pricing.reaches(any_tiles):
-        space = EVERYTHING
-    certificate = Certificate(
-        objective, pricing.best_value, bound, covered, pricing.priced, space, ended,
-        time.perf_counter() - began, *root, any_tiles,
+    return Claim(
+        max(any_tiles, min(proof.lower_bound, pricing.best_value)), any_tiles,
+        PROVEN["proven" if hunt.remainders else "perfect"], covered, proof.finished, max(proof.root_bound, any_tiles),
+        proof.root_seconds, hunt if proof.finished else None,
     )  # fmt: skip
-    found = Found(mapping, counts, cost, certificate)
-    if not missing and (effort == "quick" or ended):  # with a compiler the same question has a better answer
-        search_cache.store(key, remembered(found))
-    return found
+
+
+def in_order(
+    problem: Problem, pricing: Pricing, hunt: ProofSearch | None, slack: float, gap: float, limit: float
+) -> tuple[Pricing, tuple[str, float, float]]:
+    """The best of the second objective within `slack` of the first: prices, and (objective, value, lower bound).
+
+    The bound is that of the space of `hunt`; 0 without one.
+    """
+    second = SECOND.get(pricing.objective)
+    if second is None:
+        return pricing, ("", 0.0, 0.0)
+    ordered = pricing.within(budget_of(pricing.objective, pricing.best_value, slack), second)
+    bound = 0.0
+    if hunt is not None:
+        hunt.begin(second, ordered.value, ordered.budget)
+        proof = hunt.run(gap, limit, ordered.best_value * (1 + 2 * TOLERANCE), ordered.best_mapping, TIES)
+        bound = min(proof.lower_bound, ordered.best_value)
+    return ordered, (second, ordered.best_value, bound)
 
 
 def within_reach(problem: Problem) -> Effortful:
@@ -122,13 +174,37 @@ def within_reach(problem: Problem) -> Effortful:
 
 
 class Pricing:
-    """Exact prices of mappings under an objective, and the best of them."""
+    """Exact prices of mappings under an objective, perhaps within a budget of another, and the best of them."""
 
-    def __init__(self, layer: Layer, accelerator: Accelerator, objective: Objective) -> None:
-        self.layer, self.accelerator = layer, accelerator
+    def __init__(
+        self, layer: Layer, accelerator: Accelerator, objective: Objective, budget: Budget | None = None
+    ) -> None:
+        self.layer, self.accelerator, self.budget = layer, accelerator, budget
         self.objective: Objective = objective
         self.best: tuple[Mapping, Counts, LayerCost] | None = None
-        self.priced = 0
+        self.seen: list[tuple[Mapping, Counts, LayerCost]] = []
+
+    @property
+    def priced(self) -> int:
+        """Mappings priced."""
+        return len(self.seen)
+
+    def within(self, budget: Budget, objective: Objective) -> Pricing:
+        """What was priced, ranked by another objective within a budget of this one."""
+        ordered = Pricing(self.layer, self.accelerator, objective, budget)
+        for entry in self.seen:
+            ordered.consider(entry)
+        return ordered
+
+    def consider(self, entry: tuple[Mapping, Counts, LayerCost]) -> float:
+        """The objective of a priced mapping, infinite where it leaves the budget; the best one is kept."""
+        self.seen.append(entry)
+        cost = entry[2]
+        if self.budget is not None and not self.budget.allows(cost):
+            return math.inf
+        if self.best is None or rank_of(cost, self.objective) < rank_of(self.best[2], self.objective):
+            self.best = entry
+        return value_of(cost, self.objective)
 
     @property
     def best_value(self) -> float:
@@ -162,15 +238,11 @@ class Pricing:
                     self.value(mapping)
 
     def value(self, mapping: Mapping) -> float | None:
-        """The objective of a mapping, None where it is illegal; the best one is kept, ties broken by the others."""
+        """The objective of a mapping, None where it is illegal; see `consider`."""
         if validate(mapping, self.layer, self.accelerator):
             return None
         counts = count_accesses(self.layer, mapping, self.accelerator)
-        cost = price(self.layer, counts, self.accelerator)
-        self.priced += 1
-        if self.best is None or rank_of(cost, self.objective) < rank_of(self.best[2], self.objective):
-            self.best = (mapping, counts, cost)
-        return value_of(cost, self.objective)
+        return self.consider((mapping, counts, price(self.layer, counts, self.accelerator)))
 
 
 def why_infeasible(layer: Layer, accelerator: Accelerator) -> InfeasibleMapping:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping as Map
+from collections.abc import Sequence
 from typing import Any
 
 from hwsim.errors import HwsimError, SpecError
@@ -22,7 +23,7 @@ from hwsim.pricing.stages import effective_workload
 from hwsim.search.bounds.any_mapping import bound_of_all
 from hwsim.search.bounds.any_tiles import ROUNDS
 from hwsim.search.layer import search
-from hwsim.search.objective import Objective, objective_value
+from hwsim.search.objective import OBJECTIVES, SECOND, Objective, objective_value
 from hwsim.search.result import GIVEN, Certificate, Effortful, Found
 from hwsim.search.space.problem import Problem
 
@@ -35,7 +36,7 @@ class Plan:
     cost: NetworkCost
 
     def value(self, objective: Objective) -> float:
-        """What is minimised, over the network: pJ, cycles, or pJ * cycles."""
+        """What is minimised, over the network: pJ, cycles, or pJ*s."""
         totals = self.cost.totals
         return objective_value(objective, totals.energy_pj, float(totals.latency_cycles))
 
@@ -53,20 +54,59 @@ def plan_network(
     gap: float = 0.0,
     time_limit_s: float | None = None,
     effort: Effortful = "quick",
+    slack: float = 0.0,
     known: dict[tuple[object, ...], Found] | None = None,
 ) -> Plan:
     """The best plan found for a network. Raises InfeasibleMapping or CapabilityError as the search does.
 
-    `effort`, `gap` and `time_limit_s` (per layer) are the search's. `known` carries searches from one call to the next
-    (same network, accelerator and options).
+    `effort`, `gap`, `time_limit_s` (per layer) and `slack` are the search's. Layers are proven one by one, and what
+    stays on chip is decided afterwards: so what the quick search found competes as a whole, and no effort's answer is
+    worse than the quick one's. `known` carries searches from one call to the next (same network and accelerator).
     """
     known = {} if known is None else known
+    own = climbed(
+        workload, accelerator, objective, known, gap=gap, time_limit_s=time_limit_s, effort=effort, slack=slack
+    )
+    if effort == "quick":
+        return own
+    rival = climbed(workload, accelerator, objective, known, effort="quick", slack=slack)
+    return preferred([own, bounded_by(rival, own)], objective, slack)
+
+
+def plans_by_objective(
+    workload: Workload, accelerator: Accelerator, chosen: Plan, known: dict[tuple[object, ...], Found]
+) -> dict[Objective, Plan]:
+    """What each objective alone would give: the best of the chosen plan and the quick search's three."""
+    plans = [chosen, *(climbed(workload, accelerator, objective, known) for objective in OBJECTIVES)]
+    return {objective: preferred(plans, objective, 0.0) for objective in OBJECTIVES}
+
+
+def preferred(plans: Sequence[Plan], objective: Objective, slack: float) -> Plan:
+    """The plan that is least in the second objective among those within `slack` of the least in the first."""
+    most = min(plan.value(objective) for plan in plans) * (1 + slack)
+    second = SECOND.get(objective, objective)
+    near = [plan for plan in plans if plan.value(objective) <= most]
+    return min(near, key=lambda plan: (plan.value(second), plan.value(objective)))
+
+
+def bounded_by(plan: Plan, proven: Plan) -> Plan:
+    """A plan whose layers carry the bounds of another one's proofs."""
+    found = {
+        name: dataclasses.replace(mine, certificate=proven.found[name].certificate.revalued(mine.cost))
+        for name, mine in plan.found.items()
+    }
+    return dataclasses.replace(plan, found=found)
+
+
+def climbed(
+    workload: Workload, accelerator: Accelerator, objective: Objective, known: dict[tuple[object, ...], Found],
+    **options: Any,
+) -> Plan:  # fmt: skip
+    """The plan of one search, up the ladder of widths: mappings of wider rungs compete at narrower ones."""
     best: Plan | None = None
     for rung in ladder(workload):
         try:
-            searched = search_network(
-                rung, accelerator, objective, gap=gap, time_limit_s=time_limit_s, effort=effort, known=known
-            )
+            searched = search_network(rung, accelerator, objective, known=known, **options)
         except HwsimError:
             if rung is workload:
                 raise
@@ -156,7 +196,7 @@ def search_ladder(
     layer: Layer, accelerator: Accelerator, objective: Objective, known: dict[tuple[object, ...], Found], **options: Any
 ) -> Found:
     """`search`, with the mapping of the next wider widths among the candidates: fewer bits never cost more."""
-    key = search_key(layer)
+    key = (objective, *sorted(options.items()), *search_key(layer))
     if key not in known:
         seeds: list[Mapping] = []
         above = wider(layer)
@@ -177,6 +217,7 @@ def search_network(
     gap: float = 0.0,
     time_limit_s: float | None = None,
     effort: Effortful = "quick",
+    slack: float = 0.0,
     known: dict[tuple[object, ...], Found] | None = None,
 ) -> dict[str, Found]:
     """A mapping for every layer with MACs, by name; identical layers are searched once.
@@ -186,7 +227,9 @@ def search_network(
     known = {} if known is None else known
     found: dict[str, Found] = {}
     for name, layer in effective_workload(workload, accelerator.capabilities).items():
-        result = search_ladder(layer, accelerator, objective, known, gap=gap, time_limit_s=time_limit_s, effort=effort)
+        result = search_ladder(
+            layer, accelerator, objective, known, gap=gap, time_limit_s=time_limit_s, effort=effort, slack=slack
+        )
         found[name] = dataclasses.replace(result, cost=dataclasses.replace(result.cost, name=name))
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
@@ -43,3 +45,24 @@ def value_of(cost: LayerCost, objective: str) -> float:
 def rank_of(cost: LayerCost, objective: str) -> tuple[float, float, float]:
     """`objective_rank` of a bill."""
     return objective_rank(objective, cost.total_energy_pj, float(cost.latency_cycles))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the first of two objectives may take, pJ or cycles, while the second is minimised."""
+
+    objective: Objective
+    most: float
+
+    def allows(self, cost: LayerCost) -> bool:
+        """Whether a cost stays within it."""
+        return value_of(cost, self.objective) <= self.most
+
+
+SECOND: dict[Objective, Objective] = {"energy": "latency", "latency": "energy"}
+
+
+def budget_of(objective: Objective, least: float, slack: float) -> Budget:
+    """All that is within a relative `slack` of the least: whole cycles, or pJ."""
+    most = least * (1 + slack)
+    return Budget(objective, math.floor(most + 1e-9) if objective == "latency" else most)

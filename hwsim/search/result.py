@@ -22,7 +22,8 @@ class Certificate:
     No mapping of `space` has an objective below `lower_bound`; gap = value/lower_bound - 1. No legal mapping at all,
     whatever its tile sizes, has one below `any_tiles_bound`. `covered`: lattice points the search accounted for;
     `priced`: mappings priced exactly. `exhaustive`: the search ended by itself. `root_bound`: what a proof knew when
-    it had priced one mapping, after `root_seconds`; 0 without a proof.
+    it had priced one mapping, after `root_seconds`; 0 without a proof. `then`: the second objective; this mapping's is
+    `then_value`, and no mapping of `space` within `slack` of the best value has less than `then_bound` (0: unproven).
     """
 
     objective: Objective
@@ -36,6 +37,10 @@ class Certificate:
     root_bound: float = 0.0
     root_seconds: float = 0.0
     any_tiles_bound: float = 0.0
+    slack: float = 0.0
+    then: str = ""
+    then_value: float = 0.0
+    then_bound: float = 0.0
 
     @property
     def gap(self) -> float:
@@ -49,7 +54,7 @@ class Certificate:
 
     def revalued(self, cost: LayerCost) -> Certificate:
         """The same bound beside another mapping's cost."""
-        return dataclasses.replace(self, value=value_of(cost, self.objective), exhaustive=False)
+        return dataclasses.replace(self, value=value_of(cost, self.objective), exhaustive=False, then="")
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the report."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import random
 from pathlib import Path
 
@@ -410,3 +411,52 @@ def test_an_unknown_objective_is_an_error_everywhere() -> None:
     ):
         with pytest.raises(SpecError, match="objective: expected one of energy, latency, edp, got 'speed'"):
             call("speed")
+
+
+@pytest.mark.parametrize(
+    ("spec", "side", "cycles", "most_pj"),
+    [("eyeriss_v2", 8, 64, 310_600.0), ("simba", 16, 677, math.inf), ("gemmini_16x16", 16, 0, math.inf)],
+)
+def test_ties_of_latency_go_to_the_least_energy(spec: str, side: int, cycles: int, most_pj: float) -> None:
+    layer, machine = conv(side, side, side, 1), load_accelerator(spec)
+    found = search(layer, machine, "latency", effort="auto")
+    certificate = found.certificate
+    assert certificate.value == certificate.lower_bound
+    assert certificate.then == "energy"
+    assert certificate.then_value == found.cost.total_energy_pj
+    assert certificate.then_value <= certificate.then_bound * (1 + 1e-4)  # words are rounded
+    rivals = [search(layer, machine, objective, effort="auto").cost for objective in ("energy", "edp")]
+    for rival in rivals:
+        assert certificate.then_value <= rival.total_energy_pj or rival.latency_cycles > certificate.value
+    assert certificate.value == cycles or not cycles
+    assert certificate.then_value <= most_pj
+
+
+def test_slack_trades_latency_for_energy_and_keeps_its_word() -> None:
+    layer, machine = conv(16, 16, 8, 3), load_accelerator("simba")
+    tight = search(layer, machine, "latency", effort="perfect")
+    loose = search(layer, machine, "latency", effort="perfect", slack=0.5)
+    assert loose.cost.latency_cycles <= 1.5 * tight.cost.latency_cycles
+    assert loose.cost.total_energy_pj <= tight.cost.total_energy_pj
+    assert loose.certificate.slack == 0.5
+
+
+def bottleneck() -> Workload:
+    """An expansion, a depthwise layer and a projection, one behind the other."""
+    layers = (conv(96, 16, 28, 1), conv(1, 1, 28, 3, groups=96), conv(24, 96, 28, 1))
+    chained: list[Layer] = []
+    for i, layer in enumerate(layers):
+        tensors = [
+            dataclasses.replace(t, name=f"t{i + k}", signed=False) for k, t in enumerate((*layer.inputs, layer.output))
+        ]
+        assert layer.weight is not None
+        weight = dataclasses.replace(layer.weight, name=f"w{i}")
+        chained.append(dataclasses.replace(layer, name=f"l{i}", inputs=(tensors[0],), output=tensors[1], weight=weight))
+    return Workload("bottleneck", chained)
+
+
+@pytest.mark.parametrize("objective", ["energy", "latency", "edp"])
+def test_no_effort_gives_a_worse_network_than_the_quick_search(objective: str) -> None:
+    workload, machine = bottleneck(), load_accelerator("ethos_u55_256")
+    quick, full = (plan_network(workload, machine, objective, effort=effort) for effort in ("quick", "auto"))  # type: ignore[arg-type]
+    assert full.value(objective) <= quick.value(objective)  # type: ignore[arg-type]

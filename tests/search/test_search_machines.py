@@ -28,6 +28,7 @@ from hwsim.pricing.layer import price
 from hwsim.pricing.moves import fixed_moves, moved_words, operand_bits
 from hwsim.pricing.offsets import offset_cost
 from hwsim.pricing.unit_prices import unit_prices
+from hwsim.search.layer import search
 from hwsim.search.proof.certify import certified_search
 from hwsim.search.space.problem import Problem
 from tests.oracles import walk_unit_steps
@@ -215,6 +216,7 @@ class Enumeration:
         self.layer, self.machine, self.narrow = layer, machine, remainders and narrow
         self.unit = unit_prices(layer, machine)
         self.best = [math.inf, math.inf, math.inf]
+        self.energy_at: dict[int, float] = {}  # cycles -> least energy
         self.ports = [(m.name, d) for m in machine.memories for d in ("read", "write")]
         fixed = port_loads(fixed_moves(layer, machine, offset_cost(layer, machine.capabilities)))
         self.fixed = np.array([fixed.get(port, 0) for port in self.ports])  # type: ignore[call-overload]
@@ -293,6 +295,9 @@ class Enumeration:
             start = first + i * len(self.ports)
             cycles = cycles + self.slowest(total[:, start : start + len(self.ports)], used, machine)
         energy = total[:, 0] + unit.fixed_pj + self.layer.macs * unit.mac_pj + unit.static_pj_per_cycle * cycles
+        for n in np.unique(cycles).tolist():
+            least = float(energy[cycles == n].min())
+            self.energy_at[n] = min(least, self.energy_at.get(n, math.inf))
         found = (energy.min(), cycles.min(), (energy * cycles).min())
         self.best = [min(pair) for pair in zip(self.best, map(float, found), strict=True)]
 
@@ -390,6 +395,44 @@ def test_tiles_of_finished_outputs_take_their_own_width(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(4000, 4200))
 def test_tiles_of_finished_outputs_take_their_own_width_on_200_machines(seed: int) -> None:
     compare(seed, random.Random(seed).choice((16, 24)))
+
+
+def compare_in_order(seed: int, slack: float) -> None:
+    """Least energy among the fastest nests, within a slack, and the reverse, equal those of the enumeration."""
+    rng = random.Random(seed)
+    layer, machine = small_layer(rng), some_machine(rng)
+    energy_at = Enumeration(layer, machine).energy_at
+    for objective in ("latency", "energy"):
+        if not energy_at:
+            return
+        certificate = search(layer, machine, objective, effort="perfect", slack=slack).certificate  # type: ignore[arg-type]
+        assert certificate.then_bound <= certificate.then_value * (1 + 1e-9)
+        if certificate.value < 0.999 * (min(energy_at) if objective == "latency" else min(energy_at.values())):
+            continue  # temporal remainders, which are not enumerated, were better
+        text = f"seed {seed}, {objective}: {certificate}, {layer.loops}, {layer.stride}, {machine.hierarchy}"
+        if objective == "latency":
+            most = certificate.lower_bound * (1 + slack) + 1e-9
+            least = min(energy for cycles, energy in energy_at.items() if cycles <= most)
+            assert certificate.then_bound <= least * (1 + 1e-6), text
+            assert certificate.then_value <= least * (1 + 1e-6) + 1, text
+        else:
+            most = min(energy_at.values()) * (1 + max(slack, 1e-6))
+            least = min(cycles for cycles, energy in energy_at.items() if energy <= most)
+            assert certificate.then_bound <= certificate.then_value, text
+            if slack:
+                assert certificate.then_bound <= least, text
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 7])
+@pytest.mark.parametrize("slack", [0.0, 0.2])
+def test_objectives_in_order_equal_enumeration(seed: int, slack: float) -> None:
+    compare_in_order(seed, slack)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5000, 5200))
+def test_objectives_in_order_equal_enumeration_on_200_machines(seed: int) -> None:
+    compare_in_order(seed, random.Random(seed).choice((0.0, 0.05, 0.3)))
 
 
 def compare_uneven(seed: int, variant: Variant = as_it_is) -> dict[str, float]:

@@ -26,7 +26,8 @@ from hwsim.nest.count import count_accesses
 from hwsim.nest.mapping import Mapping
 from hwsim.nest.points import Ints
 from hwsim.pricing.rounding import rounding_pj
-from hwsim.search.bounds.closed_form import ClosedBound
+from hwsim.search.bounds.closed_form import ClosedBound, Rows
+from hwsim.search.objective import Budget
 from hwsim.search.proof.native import TABLES, Kernel, open_kernel
 from hwsim.search.space.lattice import divisors
 from hwsim.search.space.prices import COST, ENERGY, MIXED, TIME, Linear, Prices, linear
@@ -38,6 +39,7 @@ from hwsim.search.write import write_path
 CHUNKS = (4, 32)  # lattices that are bounded at once: at first, at most
 APART = 8  # distances of array elements that are bounded at once
 NODES = 300_000
+STEEP = 10.0  # price of what is limited, in units of the best value over the limit
 # Rounding of partial words and of floats: bounds closer than this to the best price count as reached.
 TOLERANCE = 1e-9
 
@@ -83,30 +85,34 @@ class Search:
     """One certified search; `value` prices a mapping exactly, `objective` energies and cycles alike."""
 
     def __init__(self, problem: Problem, objective: str, value: Value, kernel: Kernel, remainders: bool) -> None:
-        self.problem, self.objective, self.value, self.kernel = problem, objective, value, kernel
-        self.best = math.inf
-        self.remainders = remainders
+        self.problem, self.kernel, self.remainders = problem, kernel, remainders
         options = listing(problem, remainders)
         self.options = options[without_mirrors(problem, options.spatial)]
         self.spatial = self.options.spatial
-        self.timing = Timing(problem)
+        self.timing, self.closed_bound = Timing(problem), ClosedBound(problem, self.spatial)
         self.constant_pj = problem.unit.fixed_pj + problem.layer.macs * problem.unit.mac_pj
         self.idle_pj = problem.unit.static_pj_per_cycle
-        self.timed = objective != "energy" or self.idle_pj > 0
+        self.needed = np.zeros(len(problem.dims), dtype=np.int64)  # no more iterations than a dim needs
+        self.rounding_pj = rounding_pj(problem.unit, problem.accelerator)
+        self.rounding_cycles = rounding_cycles(self.timing)
+        self.begin(objective, value)
+
+    def begin(self, objective: str, value: Value, budget: Budget | None = None) -> None:
+        """Start anew with an objective, perhaps within a budget of another one."""
+        self.objective, self.value, self.budget = objective, value, budget
+        self.best = math.inf
+        self.nodes = NODES if budget is None else NODES // 10
+        self.apart = objective == "edp" or budget is not None  # energy and time have tables of their own
+        self.timed = self.apart or objective != "energy" or self.idle_pj > 0
         self.tables: list[tuple[Prices, Linear]] = []
-        self.closed_bound = ClosedBound(problem, self.spatial)
         nothing: NDArray[np.float64] = np.zeros((0, len(self.spatial)))
         self.offsets, self.least_sums = nothing, nothing  # [table, row]
         self.regimes: list[Regime] = []
-        self.needed = np.zeros(len(problem.dims), dtype=np.int64)  # no more iterations than a dim needs
         self.serial = itertools.count()
         self.covered = self.priced = 0
         self.closed = math.inf  # least bound of a part whose price stayed above it
         self.attained = math.inf  # least bound that a price reached, but for rounding
         self.left_out = math.inf  # least bound of a part not followed
-        self.rounding_pj, self.rounding_cycles = (
-            rounding_pj(problem.unit, problem.accelerator), rounding_cycles(self.timing)
-        )  # fmt: skip
 
     def covers(self, options: Unrollings) -> NDArray[np.bool_]:
         """Which unrollings are in the space of the proof."""
@@ -116,7 +122,7 @@ class Search:
 
     def start(self, incumbent: Mapping | None) -> None:
         """The first tables of prices."""
-        if self.objective == "edp":
+        if self.apart:
             self.add(Prices(ENERGY, 1.0, 0.0, None))
         elif not self.timed:
             self.add(Prices(COST, 1.0, 0.0, None))
@@ -135,16 +141,25 @@ class Search:
         if not self.timed or regime in self.regimes or room < 1:
             return False
         self.regimes.append(regime)
-        if self.objective != "edp":
+        if not self.apart:
             weights = (1.0, self.idle_pj) if self.objective == "energy" else (0.0, 1.0)
             self.add(Prices(COST, *weights, regime))
             return True
         self.add(Prices(TIME, 0.0, 1.0, regime))
         if room > 1 and not set(regime.busy) <= {COMPUTE, VECTOR}:
-            cycles = float(self.offsets[-1].min()) or 1.0
-            energy = float(self.best / cycles) if math.isfinite(self.best) else self.constant_pj
-            self.add(Prices(MIXED, cycles, cycles * self.idle_pj + energy, regime, energy))
+            self.add(self.mixed(regime, float(self.offsets[-1].min()) or 1.0))
         return True
+
+    def mixed(self, regime: Regime, cycles: float) -> Prices:
+        """A weighted sum of energy and time: near the best product known, or steep in what a budget limits."""
+        known, energy, time = math.isfinite(self.best), 1.0, 1.0
+        if self.budget is None:
+            energy, time = cycles, self.best / cycles if known else self.constant_pj
+        elif self.budget.objective == "latency":
+            time = STEEP * (self.best if known else self.constant_pj) / self.budget.most
+        else:
+            energy = STEEP * (self.best if known else cycles) / self.budget.most
+        return Prices(MIXED, float(energy), float(energy * self.idle_pj + time), regime, float(time))
 
     def add(self, prices: Prices) -> None:
         """A table, what it adds to the sums of every unrolling, and their bounds in closed form."""
@@ -160,11 +175,13 @@ class Search:
         """Bounds on the objective from those on the sums of all tables, [row, table]: as `objective_of` in kernel.c."""
         values = sums + self.offsets[:, rows].T
         kinds = np.array([prices.kind for prices, _ in self.tables])
-        if self.objective != "edp":
+        if not self.apart:
             bounds = values.max(axis=1)
             return np.ceil(bounds - 1e-6) if self.objective == "latency" else bounds
         cycles = values[:, kinds == TIME].max(axis=1)
         energy = values[:, kinds == ENERGY][:, 0] + self.idle_pj * cycles
+        if self.budget is not None:
+            return self.within(self.budget, values, energy, cycles)
         bounds = energy * cycles
         for t, (prices, _) in enumerate(self.tables):
             if prices.kind == MIXED:
@@ -176,12 +193,28 @@ class Search:
                 bounds = np.where(more, np.maximum(bounds, least), bounds)
         return bounds
 
+    def within(self, budget: Budget, values: Rows, energy: Rows, cycles: Rows) -> Rows:
+        """Bounds on one objective within a budget of the other, as `objective_within` in kernel.c."""
+        late = budget.objective == "latency"
+        limited, bounds = (cycles, energy) if late else (energy, cycles)
+        for t, (prices, _) in enumerate(self.tables):
+            if prices.kind == MIXED:
+                a, b = prices.weights
+                left = (values[:, t] - b * budget.most) / a if late else (values[:, t] - a * budget.most) / b
+                bounds = np.maximum(bounds, left)
+        bounds = bounds if late else np.ceil(bounds - 1e-6)
+        return np.where(limited > budget.most * (1 + 1e-12), np.inf, bounds)
+
     # --- the search --------------------------------------------------------------------------------------------------
 
-    def run(self, gap: float, deadline: float, best: float = math.inf, incumbent: Mapping | None = None) -> Proof:
+    def run(
+        self, gap: float, deadline: float, best: float = math.inf, incumbent: Mapping | None = None,
+        most: float = math.inf,
+    ) -> Proof:  # fmt: skip
         """Best first until the least bound reaches the best value, within `gap`, or until the deadline.
 
-        `best`: a value that is known; `incumbent`: a good mapping, which tells what resource is slow.
+        `best`: a value that is known; `incumbent`: a good mapping, which tells what resource is slow; `most`: lattice
+        points to look at before it gives up.
         """
         began = time.process_time()
         self.best = best
@@ -197,7 +230,7 @@ class Search:
             if not self.open(least, gap):
                 self.covered += int(self.points[rows].sum())
                 break
-            if time.perf_counter() > deadline:
+            if time.perf_counter() > deadline or self.covered > most:
                 break
             if len(cheap) and cheap[0] == least:
                 chosen = max(1, int(np.searchsorted(cheap[:chunk], self.best)))
@@ -275,7 +308,9 @@ class Search:
         """The cheapest path of a part, priced; the part again where its price taught another regime."""
         cutoff = self.best - 1 + 1e-6 if self.objective == "latency" else self.best
         offsets = np.ascontiguousarray(self.offsets[:, part.row])
-        path = self.kernel.path(self.spatial[part.row], part.spacing, self.needed, offsets, self.idle_pj, cutoff, NODES)
+        path = self.kernel.path(
+            self.spatial[part.row], part.spacing, self.needed, offsets, self.idle_pj, cutoff, self.nodes, self.budget
+        )
         self.covered += path.nodes
         bound = max(part.bound, path.value)
         if not path.steps:

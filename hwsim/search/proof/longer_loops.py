@@ -99,7 +99,7 @@ class Padding:
             if not search.open(float(bounds[i]), 0.0):
                 break
             path = search.kernel.path(
-                search.spatial[row], choices[i], steps, offsets, search.idle_pj, search.best, NODES
+                search.spatial[row], choices[i], steps, offsets, search.idle_pj, search.best, NODES, search.budget
             )
             search.covered += path.nodes
             if path.steps:

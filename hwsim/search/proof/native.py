@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from hwsim.machine.parts import OPERANDS
 from hwsim.nest.points import Ints
+from hwsim.search.objective import Budget
 from hwsim.search.proof.compiler import KERNEL
 from hwsim.search.space.paths import CheapestPath, Step
-from hwsim.search.space.prices import Linear, Prices, crossings_of
+from hwsim.search.space.prices import ENERGY, TIME, Linear, Prices, crossings_of
 from hwsim.search.space.problem import Crossing, Problem, window_ranks
 
 # As in kernel/state.h; a problem beyond these is not proven.
@@ -112,18 +113,21 @@ class Kernel:
 
     def path(
         self, spatial: Ints, spacing: Ints, steps: Ints, offsets: NDArray[np.float64], idle_pj: float, cutoff: float,
-        nodes: int,
+        nodes: int, budget: Budget | None = None,
     ) -> CheapestPath:  # fmt: skip
         """The cheapest path of one unrolling below a cutoff; windows, distances and shared memories exact.
 
-        `steps` as in `bounds`. `offsets` are added to the sums of the tables; `idle_pj` per cycle counts in products.
+        `steps` as in `bounds`. `offsets` are added to the sums of the tables; `idle_pj` per cycle counts in products
+        and within a `budget`: the least of the other objective within it.
         """
+        within = 0 if budget is None else ENERGY if budget.objective == "energy" else TIME
+        limit = 0.0 if budget is None else budget.most
         left, right, more = (np.ascontiguousarray(a, dtype=np.int32) for a in (spatial, spacing, steps))
         value, length, visited = ctypes.c_double(), ctypes.c_int32(PATH), ctypes.c_int64()
         actions, loops = (ctypes.c_int32 * PATH)(), (ctypes.c_int32 * 80)()
         status = self.library.mapper_path(
-            self.handle, left.ctypes.data, right.ctypes.data, more.ctypes.data, offsets.ctypes.data, idle_pj, cutoff,
-            nodes, ctypes.byref(value), actions, ctypes.byref(length), loops, ctypes.byref(visited),
+            self.handle, left.ctypes.data, right.ctypes.data, more.ctypes.data, offsets.ctypes.data, idle_pj, within,
+            limit, cutoff, nodes, ctypes.byref(value), actions, ctypes.byref(length), loops, ctypes.byref(visited),
         )  # fmt: skip
         if status == 1:
             return CheapestPath(math.inf, (), visited.value)
@@ -273,7 +277,7 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.mapper_bounds.argtypes = [pointer, wide, pointer, pointer, pointer, pointer]
     library.mapper_bounds.restype = wide
     library.mapper_path.argtypes = [
-        pointer, pointer, pointer, pointer, pointer, real, real, wide, pointer, pointer, pointer, pointer, pointer,
+        *([pointer] * 5), real, whole, real, real, wide, *([pointer] * 5),
     ]  # fmt: skip
     library.mapper_path.restype = whole
     return library

@@ -126,12 +126,27 @@ static void spend_full(Context *c, Node *n, const Stage *s, int r) {
 }
 
 typedef struct {
-    double cutoff, scale, idle; /* idle: pJ per cycle, for products */
+    double cutoff, scale, idle; /* idle: pJ per cycle, where energy and time have tables of their own */
+    int within;                 /* ENERGY or TIME: it may be `most` and the other one is the objective; else their product */
+    double most;
     const double *offset;       /* per table */
 } Hunt;
 
-/* The objective from bounds on the sums of all tables: the largest COST, or energy times time. MIXED tables bound a
- * weighted sum of energy and time: their product is least at one end of the line that this leaves. */
+/* Energy within a time, or time within an energy. MIXED tables bound a weighted sum of both: what the limited one leaves. */
+static double objective_within(const Context *c, const Hunt *h, const double *value, double energy, double time) {
+    if ((h->within == TIME ? time : energy) > h->most * (1 + 1e-12)) return INFINITY;
+    double found = h->within == TIME ? energy : time;
+    for (int t = 0; t < c->tables; t++)
+        if (c->table[t].kind == MIXED) {
+            const double a = c->table[t].energy, b = c->table[t].time, sum = value[t] + h->offset[t];
+            const double left = h->within == TIME ? (sum - b * h->most) / a : (sum - a * h->most) / b;
+            if (left > found) found = left;
+        }
+    return found;
+}
+
+/* The objective from bounds on the sums of all tables: the largest COST, or energy times time, or one within the other.
+ * MIXED tables bound a weighted sum of energy and time: their product is least at one end of the line that this leaves. */
 static double objective_of(const Context *c, const Hunt *h, const double *value) {
     double cost = -INFINITY, energy = 0, time = 0;
     int product = 0;
@@ -143,6 +158,7 @@ static double objective_of(const Context *c, const Hunt *h, const double *value)
     }
     if (!product) return cost;
     energy += h->idle * time;
+    if (h->within) return objective_within(c, h, value, energy, time);
     cost = energy * time;
     for (int t = 0; t < c->tables; t++)
         if (c->table[t].kind == MIXED) {
@@ -244,13 +260,14 @@ static int take_room(const Context *c, Node *n, int r, int finished) {
     return 1;
 }
 
-/* The cheapest path of one unrolling under the tables set. `offset` per table is added to its sum; `idle`: pJ per cycle.
+/* The cheapest path of one unrolling under the tables set. `offset` per table is added to its sum; `idle`: pJ per cycle;
+ * `within`, `most`: as in Hunt.
  * Returns 0: found; 1: none below the cutoff; 2: too many nodes, *found is a bound; 3: the lattice is too large. `path`,
  * innermost first: axis of a step (its dim and prime in `loops`), 1000 + crossing that settles, 2000 + array passed,
  * 3000 nothing;
  * `length` entries at most, then how many there are. */
 int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, const int32_t *steps, const double *offset,
-                double idle, double cutoff, int64_t most, double *found, int32_t *path, int32_t *length, int32_t *loops,
+                double idle, int32_t within, double limit, double cutoff, int64_t most, double *found, int32_t *path, int32_t *length, int32_t *loops,
                 int64_t *visited) {
     const Problem *p = &c->p;
     *visited = 0;
@@ -267,7 +284,7 @@ int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, cons
         roots[t] = c->bound[t];
         if (!(roots[t] < INFINITY)) return 1;
     }
-    Hunt h = {cutoff, 1, idle, offset};
+    Hunt h = {cutoff, 1, idle, within, limit, offset};
     const double root = objective_of(c, &h, roots);
     *found = root;
     if (!(root < cutoff)) return 1;
