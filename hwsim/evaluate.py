@@ -40,8 +40,8 @@ def parser() -> argparse.ArgumentParser:
     )
     parse.add_argument(
         "model",
-        help="zoo name (resnet18), checkpoint folder, saved workload (.json), .pt2 file, package.module:factory, "
-        "timm:NAME or hf:CONFIG",
+        help="zoo name (resnet18), checkpoint folder, saved workload (.json), .pt2, .onnx or .tflite file, "
+        "package.module:factory, timm:NAME, torchvision:NAME or hf:CONFIG",
     )
     parse.add_argument("accelerator", help="YAML file or the bare name of a shipped spec (eyeriss_v1)")
     parse.add_argument("--bits", help="W4A4, or a YAML file of name patterns; default: the checkpoint's, else W8A8")
@@ -57,8 +57,8 @@ def parser() -> argparse.ArgumentParser:
     proofs = parse.add_mutually_exclusive_group()
     proofs.add_argument(
         "--effort", default="auto", choices=EFFORTS,
-        help="auto: each layer's mapping is proven the best of a space that about a second allows for (default); "
-        "proven: with remainders, however long; perfect: among factors that divide; quick: a good one, unproven",
+        help="auto (default): the strongest proof that takes about a second per layer; proven: over all unrollings, "
+        "however long; perfect: over those that divide; quick: good mappings without a proof",
     )  # fmt: skip
     proofs.add_argument("--proven", dest="effort", action="store_const", const="proven", help="--effort proven")
     proofs.add_argument("--perfect", dest="effort", action="store_const", const="perfect", help="--effort perfect")
