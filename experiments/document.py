@@ -229,6 +229,22 @@ def guard(results: Results) -> str:
     return both_ways(results, change_limits)
 
 
+def long_runs(results: Results, profile: str) -> str:
+    """Accuracy at the end of the long runs, what their last epoch still gained, and how long they took."""
+    lines = []
+    rows = [row for row in table.current(results.rows(profile)) if row["bits"] != "float"]
+    for (network, bits, config, policy), mine in table.group(
+        rows, "network", "bits", "config", "padding_policy"
+    ).items():  # fmt: skip
+        gains = [float(row["last_epoch_gain_points"]) for row in mine if row["last_epoch_gain_points"]]
+        hours = sum(float(row["duration_s"]) for row in mine) / 3600
+        gain = f"{sum(gains) / len(gains):+.2f}" if gains else ""
+        lines.append([f"`{network}`", bits, config, f"`{policy}`", mine[0]["epochs"], cell(mine), gain, f"{hours:.2f}"])
+    heads = ("network", "bits", "configuration", "padding", "epochs", "test accuracy",
+             "points of validation accuracy that the last epoch gained", "hours, all runs")  # fmt: skip
+    return markdown(heads, lines) if lines else "Not run yet."
+
+
 def beyond_lsqplus(results: Results) -> str:
     """What may be added to LSQ+, each less the base, seed by seed."""
     parts = []
@@ -359,6 +375,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "guard": guard,
     "norms": measured_norms,
     "beyond": beyond_lsqplus,
+    "long-runs": long_runs,
     "offset-prices": offset_prices,
     "bit-prices": bit_prices,
     "fronts": fronts,

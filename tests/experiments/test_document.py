@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from experiments import document, table
+from experiments import beyond, document, table
 from experiments.jobs import Job
+from experiments.profiles import PROFILES
 from experiments.table import Interval
 
 ROOT = Path(__file__).parents[2]
@@ -99,3 +101,20 @@ def test_only_blocks_are_rewritten(
     page.write_text("<!-- begin nonsense -->\n<!-- end -->\n")
     assert document.main(options) == 2
     assert "block 'nonsense'" in capsys.readouterr().err
+
+
+def test_each_added_method_is_found_in_its_rows_and_set_against_the_base() -> None:
+    """Rows as a run of every method writes them: names, means, and differences seed by seed."""
+    listed = beyond.jobs(PROFILES["digits"])
+    rows = [
+        {**{k: table.text_of(v) for k, v in asdict(job).items()},
+         "test_accuracy_percent": str(80 + job.seed + (5 if job.distill else 0))}
+        for job in listed
+    ]  # fmt: skip
+    assert [beyond.method_of(row) for row in rows[: len(beyond.METHODS)]] == list(beyond.METHODS)
+    wide = next(job.wide_job() for job in listed if job.anneal_from)
+    half = {**{k: table.text_of(v) for k, v in asdict(wide).items()}, "test_accuracy_percent": "99"}
+    lines = {line[0]: line[1:] for line in beyond.comparison([*rows, half])}
+    assert list(lines) == list(beyond.METHODS)
+    assert lines["base"] == ["82.00 ± 1.96", "", "5"]
+    assert lines["distillation from the float network"] == ["87.00 ± 1.96", "+5.00 ± 0.00", "5"]
