@@ -276,15 +276,24 @@ def skip_normalisation(read: OnnxReader, node: Any) -> None:
 
 
 def clip(read: OnnxReader, node: Any) -> None:
-    """Clip: limits as attributes (opset 6) or constant inputs."""
+    """Clip: limits as attributes (opset 6) or inputs; a limit computed at run time is a maximum or a minimum."""
     options = read.options(node)
     limits: dict[str, Arg] = {}
-    for position, key in ((1, "min"), (2, "max")):
+    moving: list[tuple[str, int]] = []
+    for position, key, choice in ((1, "min", "maximum"), (2, "max", "minimum")):
         given = read.number(node, position)
         if read.has(node, position) and given is None:
-            raise read.refuse(f"its {key} is not constant")
-        limits[key] = float(given.reshape(-1)[0]) if given is not None and given.size else options.get(key)
-    read.op("aten.clamp", node.output[0], self=read.ref(node, 0), **limits)
+            moving.append((choice, position))
+        elif (given is not None and given.size) or key in options:
+            limits[key] = float(given.reshape(-1)[0]) if given is not None else options[key]
+    source, output = node.input[0], node.output[0]
+    for number, (choice, position) in enumerate(moving):
+        last = number == len(moving) - 1 and not limits
+        made = output if last else read.fresh(f"{read.layer}.{choice}", read.shape(output))
+        read.op(f"aten.{choice}", made, self=Ref(source), other=read.ref(node, position))
+        source = made
+    if limits or not moving:
+        read.op("aten.clamp", output, self=Ref(source), **limits)
 
 
 # -- movement and choice -----------------------------------------------------------------------------------------------
