@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import importlib
 import math
 import os
 import sys
@@ -24,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.front_end_modules import MODULES
 from hwsim.errors import HwsimError
-from hwsim.frontends.argument import from_library, load_model_argument
+from hwsim.frontends.argument import LIBRARIES, from_library, load_model_argument
 from hwsim.frontends.torch_export import as_arguments, extract
 from hwsim.network.workload import Workload
 from quant import models
@@ -54,16 +55,7 @@ OPEN: dict[str, dict[str, tuple[int, ...]]] = {
     "silero_vad_half.onnx": {"input": (1, 576), "state": (2, 1, 128)},
     "silero_vad_op18_ifless.onnx": {"input": (1, 576), "state": (2, 1, 128)},
 }
-SAME_NUMBERS = (
-    "QuantizeLinear",
-    "DequantizeLinear",
-    "Identity",
-    "Transpose",
-    "Reshape",
-    "Cast",
-    "Squeeze",
-    "Unsqueeze",
-)
+SAME_NUMBERS = ("QuantizeLinear", "DequantizeLinear", "Identity", "Transpose", "Reshape", "Cast", "Squeeze")
 # MACs by hand: torch counts none for nn.Bilinear; a run on the meta device cannot fill an array of the CPU.
 CLOSED = {"bilinear": 3 * 4 * (6 * 5 + 5), "filled_array": 3 * 8 * 8 + 3 * 8 * 4}
 Counted = tuple[int | None, int | None, str]  # MACs, bits of the weights of layers with MACs, who counted
@@ -264,12 +256,15 @@ def rows(data: Path, files: Sequence[Path], hub: bool) -> Iterator[dict[str, Any
         yield row("module", name, lambda n=name, m=make: extract(*m(), name=n), partial(module_macs, name))
     for name in models.names():
         yield row("zoo", name, lambda n=name: load_model_argument(n), lambda n=name: zoo_flops(n))
-    if hub:
-        for prefix, names in (("timm", TIMM), ("hf", HF)):
-            for name in names:
-                yield row(
-                    prefix, name, lambda p=prefix, n=name: from_library(p, n, None, False), lambda: (None, None, "none")
-                )
+    for prefix, names in (("timm", TIMM), ("hf", HF)) if hub else ():
+        for name in names:
+            yield row(prefix, name, partial(from_library, prefix, name, None, False), partial(hub_macs, prefix, name))
+
+
+def hub_macs(prefix: str, name: str) -> Counted:
+    """A library's network by torch's own counter."""
+    package, builder = LIBRARIES[prefix]
+    return flops_of(*builder(importlib.import_module(package), name, None))
 
 
 def module_macs(name: str) -> Counted:

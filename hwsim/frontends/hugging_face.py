@@ -42,6 +42,12 @@ TASKS = {
 }
 
 
+USUAL_HEADS = (
+    "AutoModelForSpeechSeq2Seq", "AutoModelForSeq2SeqLM", "AutoModelForMaskedLM", "AutoModelForCausalLM",
+    "AutoModelForImageClassification", "AutoModelForCTC",
+)  # fmt: skip
+
+
 def from_transformers(transformers: Any, name: str, shapes: Shapes) -> tuple[nn.Module, Any]:
     """The model without weights, and an example input. `shapes`: of its main input, or by keyword."""
     plain, task = split_task(name)
@@ -70,7 +76,7 @@ def configuration(transformers: Any, name: str) -> Any:
         return from_file(transformers, path)
     if name in transformers.CONFIG_MAPPING and not path.is_dir():
         with contextlib.suppress(OSError):
-            return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+            return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=True)
         return transformers.CONFIG_MAPPING[name]()
     return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
 
@@ -115,13 +121,21 @@ def build(transformers: Any, config: Any, name: str, task: str) -> nn.Module:
             )
         make = getattr(found, "_from_config", found)
     else:
-        make = transformers.AutoModel.from_config
-    config.torch_dtype = None
+        make = usual_head(transformers, config).from_config
     try:
         with torch.device("meta"):
             return make(config).eval()
     except Exception:  # a constructor that needs values fails in its own way; the real build reports what is wrong
         return make(config).eval()
+
+
+def usual_head(transformers: Any, config: Any) -> Any:
+    """The auto class for a configuration that names no architecture: the first head that its type has."""
+    for name in USUAL_HEADS:
+        auto = getattr(transformers, name, None)
+        if auto is not None and type(config) in auto._model_mapping:
+            return auto
+    return transformers.AutoModel
 
 
 def example_of(model: Any, config: Any, name: str, shapes: Shapes) -> dict[str, torch.Tensor]:
