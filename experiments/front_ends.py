@@ -145,7 +145,7 @@ def onnx_macs(path: Path) -> Counted:
         while source in makers and source not in stored and makers[source].op_type in SAME_NUMBERS:
             source = makers[source].input[0]
             width = bits.get(source, width)
-        if source in stored or (source in makers and not makers[source].input):
+        if source in stored or (source in makers and makers[source].op_type in ("Constant", "ConstantOfShape")):
             weights[source] = width * math.prod(shapes[node.input[1]])
     quantized = any(node.op_type in codes for node in model.graph.node)
     return total, None if quantized else sum(weights.values()), "onnxruntime shapes"
