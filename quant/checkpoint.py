@@ -30,6 +30,7 @@ from quant.quantizer import RETIRED_BUFFERS, quantizers
 
 SETTINGS = "settings.json"
 FORMAT_VERSION = 1
+MAX_INPUT = 2**28  # numbers of one sample
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,14 @@ class Meta:
         if scale is not None:
             if not isinstance(scale, dict) or set(scale) != {"mean", "std"}:
                 raise ValueError(f"settings: normalisation: expected mean and std, got {scale!r}")
+            if not (all(map(_are_numbers, scale.values())) and len(scale["mean"]) == len(scale["std"])):
+                raise ValueError(f"settings: normalisation: expected as many means as deviations, got {scale!r}")
             values["normalisation"] = Normalisation(tuple(scale["mean"]), tuple(scale["std"]))
         shape = values.get("input_shape", ())
-        if not all(isinstance(n, int) and n > 0 for n in shape):
-            raise ValueError(f"settings: input_shape: expected positive integers, got {shape!r}")
+        whole = isinstance(shape, list | tuple) and all(type(n) is int and n > 0 for n in shape)
+        if not whole or math.prod(shape) > MAX_INPUT:
+            raise ValueError(f"settings: input_shape: expected positive integers, {MAX_INPUT:,} numbers at most, "
+                             f"got {shape!r}")  # fmt: skip
         values["input_shape"] = tuple(shape)
         return cls(**values)
 
@@ -122,11 +127,25 @@ def load(folder: str | Path, *, factory: Callable[..., nn.Module] | None = None)
     elif ":" in meta.model:
         raise ValueError(f"{folder}: its network is {meta.model}, not of the zoo: pass its factory to checkpoint.load")
     else:
+        stored = _read_tensors(folder, files, "weights")
+        _check_size(meta, stored, folder)
         model = models.create(meta.model, **meta.arguments)
     if meta.quantization is not None:
         model = _rebuild_quantized(model, meta, folder)
     _load_weights(model, _read_tensors(folder, files, "weights"), folder, meta)
     return model.eval(), meta
+
+
+def _check_size(meta: Meta, stored: Mapping[str, Tensor], folder: Path) -> None:
+    """ValueError where the settings ask for more parameters than the file holds: built without memory first."""
+    with torch.device("meta"):
+        asked = sum(p.numel() for p in models.create(meta.model, **meta.arguments).parameters())
+    there = sum(t.numel() for t in stored.values())
+    if asked > there:
+        raise ValueError(
+            f"{folder / SETTINGS}: arguments: {meta.model} with {meta.arguments} has {asked:,} parameters, the file of "
+            f"weights {there:,} numbers: the tensors are of another network"
+        )
 
 
 def load_into(folder: str | Path, model: nn.Module) -> None:
@@ -145,7 +164,10 @@ def _rebuild_quantized(model: nn.Module, meta: Meta, folder: Path) -> nn.Module:
             f"{folder / SETTINGS}: quantization: unknown '{unknown[0]}': expected {', '.join(sorted(known))}"
         )
     example = torch.zeros(1, *meta.input_shape) if meta.input_shape else None
-    return quantize(model, **(meta.quantization or {}), example=example)[0]
+    try:
+        return quantize(model, **(meta.quantization or {}), example=example)[0]
+    except (TypeError, AttributeError, KeyError) as error:  # a value of another kind than `quantize` takes
+        raise ValueError(f"{folder / SETTINGS}: quantization: {error}") from error
 
 
 def load_training_state(folder: str | Path) -> dict[str, Tensor]:
@@ -188,6 +210,10 @@ def _settings(folder: Path) -> tuple[Meta, dict[str, str]]:
         return Meta.from_dict(raw), files
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
+
+
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, list | tuple) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
 
 
 def _plain_name(name: object) -> bool:

@@ -89,6 +89,9 @@ def info(name: str) -> ModelInfo:
     return _REGISTRY[name]
 
 
+MAX_ARGUMENT = 100_000  # of a family: classes, channels, sizes
+
+
 def create(name: str, **arguments: Any) -> nn.Module:
     """The named network with random weights; `arguments` are the family's (num_classes, in_channels, width, ...).
 
@@ -104,6 +107,8 @@ def create(name: str, **arguments: Any) -> nn.Module:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or value < 0 or (value == 0 and key != "dropout"):
             raise ValueError(f"{name}: {key}: expected a positive number, got {value!r}")
+        if not value <= MAX_ARGUMENT:
+            raise ValueError(f"{name}: {key}: expected at most {MAX_ARGUMENT:,}, got {value!r}")
         if isinstance(known[key], int) and value != int(value):
             raise ValueError(f"{name}: {key}: expected a whole number, got {value!r}")
     return entry.factory(**arguments)
