@@ -8,11 +8,13 @@ as the `tflite` package reads it, and torch's FlopCounterMode on a real run. `--
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import importlib
 import math
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -157,7 +159,8 @@ def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
     from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
     try:
-        found = SymbolicShapeInference.infer_shapes(model, auto_merge=True).graph
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # it leaves files where it runs
+            found = SymbolicShapeInference.infer_shapes(model, auto_merge=True).graph
         entries = (*found.input, *found.value_info, *found.output)
         shapes = {e.name: tuple(d.dim_value for d in e.type.tensor_type.shape.dim) for e in entries}
         if all(name in shapes and 0 not in shapes[name] for node in found.node for name in node.output if name):
