@@ -460,7 +460,7 @@ class _Planner:
         tensors = _tensors(op)
         if not op.is_tensor:
             return "arithmetic on sizes"
-        if site.kind == "mul" and context.is_self_gated(op):
+        if site.kind == "mul" and context.is_self_gated(op) and op.operands[0] is not op.operands[1]:
             return "an activation function written as a product"
         if len(tensors) < 2 and site.kind in _PAIRS:
             return "one operand is a constant"
