@@ -30,6 +30,7 @@ from hwsim.search.proof.certify import Search as ProofSearch
 from hwsim.search.proof.native import why_no_kernel
 from hwsim.search.proof.resize import resized
 from hwsim.search.quick.candidates import Candidates, Effort, candidates
+from hwsim.search.quick.neighbours import longer_layers, trimmed
 from hwsim.search.result import EVERYTHING, NOT_PROVEN, PROVEN, ROUNDING, SPACE, Certificate, Effortful, Found
 from hwsim.search.space.problem import Problem
 
@@ -118,8 +119,14 @@ class Claim:
 
 
 def quick(problem: Problem, pricing: Pricing) -> Claim:
-    """Prices a few mappings of well-ranked unrollings; the bound is that of all legal mappings."""
-    covered = pricing.propose(candidates(problem, Effort() if pricing.objective == "energy" else Effort(chains=4)))
+    """Prices a few mappings of well-ranked unrollings and of longer layers; the bound is that of all legal mappings."""
+    ways = Effort() if pricing.objective == "energy" else Effort(chains=4)
+    covered = pricing.propose(candidates(problem, ways))
+    for longer in longer_layers(problem.layer):
+        found = candidates(Problem(longer, problem.accelerator), ways)
+        covered += found.covered
+        for mapping in found.mappings:
+            pricing.value(trimmed(mapping, problem.layer))
     bound = bound_of_all(problem, pricing.objective, pricing.best, 0)
     return Claim(bound, bound, SPACE, covered)
 

@@ -460,3 +460,26 @@ def test_no_effort_gives_a_worse_network_than_the_quick_search(objective: str) -
     workload, machine = bottleneck(), load_accelerator("ethos_u55_256")
     quick, full = (plan_network(workload, machine, objective, effort=effort) for effort in ("quick", "auto"))  # type: ignore[arg-type]
     assert full.value(objective) <= quick.value(objective)  # type: ignore[arg-type]
+
+
+def convolution_1d(outputs: int, channels: int = 64) -> Layer:
+    """A window of three that slides by two over a long signal."""
+    width = 2 * outputs + 1
+    return Layer(
+        name="audio",
+        op="conv",
+        inputs=(Tensor("x", (1, channels, 1, width), 8),),
+        output=Tensor("y", (1, channels, 1, outputs), 8),
+        weight=Tensor("w", (channels, channels, 1, 3), 8),
+        loops=Loops(K=channels, C=channels, Q=outputs, S=3),
+        stride=(1, 2),
+    )
+
+
+@pytest.mark.parametrize("spec", ["gemmini_16x16", "simba"])
+@pytest.mark.parametrize("outputs", [1999, 2003, 4093])
+def test_a_prime_length_costs_no_more_than_the_next_round_one(spec: str, outputs: int) -> None:
+    machine, rounded_up = load_accelerator(spec), -(-outputs // 16) * 16
+    one, other = (search(convolution_1d(n), machine, effort="auto") for n in (outputs, rounded_up))
+    assert one.cost.total_energy_pj <= other.cost.total_energy_pj
+    assert "not proven: a window slides over" in one.certificate.space

@@ -173,15 +173,14 @@ def has_kernel(problem: Problem) -> bool:
 def why_no_kernel(problem: Problem) -> str:
     """Why `open_kernel` gives none, in a few words; empty where it gives one."""
     too_large = "" if fits(problem) else "more loops, memories or points than the proof's tables hold"
+    reach = window_reach(problem)
+    if reach >= POINTS:
+        too_large = f"a window slides over {reach:,} points; the proof counts at most {POINTS - 1:,}"
     return why_not_compiled() or too_large
 
 
 def fits(problem: Problem) -> bool:
     """Whether the kernel's fixed tables hold the problem."""
-    reach = 0
-    for rank, _ in window_ranks(problem):
-        bounds = problem.layer.loops.as_dict()
-        reach = max(reach, sum(coefficient * bounds[dim] for dim, coefficient in rank.terms))
     crossings = sum(len(pairs) for pairs in problem.crossings.values())
     return (
         len(problem.dims) <= DIMS
@@ -190,8 +189,15 @@ def fits(problem: Problem) -> bool:
         and max(len(holders) for holders in problem.holders.values()) < HOLDERS
         and len(problem.holders["input"]) <= SLOTS
         and len(pools(problem)) <= POOLS
-        and reach < POINTS
+        and window_reach(problem) < POINTS
     )
+
+
+def window_reach(problem: Problem) -> int:
+    """Points that the longest window slides over; 0 without windows."""
+    bounds = problem.layer.loops.as_dict()
+    ranks = (rank for rank, _ in window_ranks(problem))
+    return max((sum(coefficient * bounds[dim] for dim, coefficient in rank.terms) for rank in ranks), default=0)
 
 
 def pools(problem: Problem) -> list[str]:
