@@ -13,6 +13,7 @@ import csv
 import importlib
 import math
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -69,7 +70,7 @@ def row(kind: str, name: str, read: Callable[[], Workload], count: Callable[[], 
         net = read()
     except HwsimError as problem:
         note = next(line.strip() for line in str(problem).splitlines()[-2::-1] or [str(problem)])
-        return {"kind": kind, "network": name, "outcome": "refused by name", "note": note[:160]}
+        return {"kind": kind, "network": name, "outcome": "refused by name", "note": re.sub(r"/\S*/", "", note)[:160]}
     except Exception as problem:
         return {
             "kind": kind,
