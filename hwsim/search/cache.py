@@ -27,7 +27,7 @@ from hwsim.pricing.layer import price
 from hwsim.search.objective import Objective, value_of
 from hwsim.search.result import ROUNDING, Certificate, Found
 
-VERSION = 9  # raise it whenever a search may return something else for the same question
+VERSION = 10  # raise it whenever a search may return something else for the same question
 ENVIRONMENT = "HWSIM_CACHE"
 
 

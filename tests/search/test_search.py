@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import random
+import time
 from pathlib import Path
 
 import numpy as np
@@ -483,3 +484,17 @@ def test_a_prime_length_costs_no_more_than_the_next_round_one(spec: str, outputs
     one, other = (search(convolution_1d(n), machine, effort="auto") for n in (outputs, rounded_up))
     assert one.cost.total_energy_pj <= other.cost.total_energy_pj
     assert "not proven: a window slides over" in one.certificate.space
+
+
+def test_an_extent_of_67_million_is_searched_in_seconds() -> None:
+    layer = Layer(
+        name="long",
+        op="linear",
+        inputs=(Tensor("x", (67_108_859, 1), 8),),
+        output=Tensor("y", (67_108_859, 127), 8),
+        weight=Tensor("w", (127, 1), 8),
+        loops=Loops(N=67_108_859, K=127),
+    )
+    began = time.process_time()
+    search(layer, load_accelerator("ethos_u65_512"))
+    assert time.process_time() - began < 20

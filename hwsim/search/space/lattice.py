@@ -21,6 +21,7 @@ from hwsim.nest.points import Ints
 
 Costs = NDArray[np.float64]
 Signature = tuple[tuple[int, ...], ...]
+NUMBERS = 1024  # a range of numbers factorised one by one
 
 
 @lru_cache(maxsize=65536)
@@ -113,13 +114,16 @@ def clustered(extents: Ints, waste: float, max_values: int) -> list[tuple[list[i
 def paddings(extent: int, imperfect: bool) -> tuple[int, ...]:
     """Extents whose divisors are declared tile sizes for a dim of `extent`, its own first.
 
-    Imperfect: also the next number (up to an eighth larger) with more divisors than any before it, at most one.
+    Imperfect: also the number up to an eighth larger with most divisors, where it has more. Of long ranges
+    multiples of a power of two are looked at, at most NUMBERS.
     """
     if not imperfect or extent <= 3:
         return (extent,)
     own = len(divisor_table(extent))
     limit = extent + max(1, extent // 8)
-    best = max(range(extent + 1, limit + 1), key=lambda n: (len(divisor_table(n)), -n))
+    step = 1 << max(0, -(-(limit - extent) // NUMBERS) - 1).bit_length()
+    first = -(-(extent + 1) // step) * step
+    best = max(range(first, limit + 1, step), key=lambda n: (len(divisor_table(n)), -n))
     return (extent, best) if len(divisor_table(best)) > own else (extent,)
 
 
