@@ -129,6 +129,7 @@ def set_path(*keys: object, value: object) -> Callable[[dict], None]:
 BOMB = "a: &a [1,1]\n" + "\n".join(f"b{i}: &b{i} [*{f'b{i - 1}' if i else 'a'},*a,*a,*a]" for i in range(20))
 TWICE = r"clock_mhz.*(duplicate|twice)|(duplicate|twice).*clock_mhz"
 BOUNDED = re.sub(r"size_bits: unlimited", "size_bits: 1024", SPEC)
+WEIGHTS_ONLY = SPEC.replace("unlimited, keeps: [weight, input, output]", "unlimited, keeps: [weight]")
 GLB_SIZE = r"size_bits: *\d[\d_]*"
 CASES = [
     Case("accelerator file missing", lambda f: [good(f), str(f / "none.yaml")], 2, r"none\.yaml"),
@@ -157,7 +158,8 @@ CASES = [
     Case("size is a list", spoilt(GLB_SIZE, "size_bits: [1, 2]"), 2, r"size_bits"),
     Case("size is on", spoilt(GLB_SIZE, "size_bits: on"), 2, r"size_bits"),
     Case("size fractional", spoilt(GLB_SIZE, "size_bits: 10.5"), 2, r"size_bits.*10\.5"),
-    Case("no outermost memory", spec(BOUNDED), 2, r"outermost|unlimited"),
+    Case("outermost memory of 128 bytes", spec(BOUNDED), 3, r"does not fit .*dram holds 128 B.*--allow-overflow"),
+    Case("no outermost memory", spec(WEIGHTS_ONLY), 2, r"expected the outermost memory to keep"),
     Case("model file missing", lambda f: [str(f / "none.json"), "eyeriss_v1"], 2, r"none\.json"),
     Case("model name unknown", lambda f: ["resnet19", "eyeriss_v1"], 2, r"resnet18"),
     Case("model is a directory", lambda f: [str(f), "eyeriss_v1"], 2, r"checkpoint|folder|directory"),
