@@ -141,17 +141,23 @@ def proven(problem: Problem, pricing: Pricing, effort: Effortful, gap: float, li
     if not (proof.finished and pricing.reaches(any_tiles)):
         covered += pricing.propose(candidates(problem, Effort(chains=4), hunt.covers if proof.finished else None))
     if not pricing.reaches(any_tiles):
-        pricing.resize()
-        if proof.finished:
-            before = hunt.covered
-            padding.improve(hunt, pricing.best_value, limit)
-            covered += hunt.covered - before
-            pricing.resize()
+        covered += outside_space(pricing, hunt, proof.finished, limit)
     return Claim(
         max(any_tiles, min(proof.lower_bound, pricing.best_value)), any_tiles,
         PROVEN["proven" if hunt.remainders else "perfect"], covered, proof.finished, max(proof.root_bound, any_tiles),
         proof.root_seconds, hunt if proof.finished else None,
     )  # fmt: skip
+
+
+def outside_space(pricing: Pricing, hunt: ProofSearch, finished: bool, limit: float) -> int:
+    """Prices tiles that do not divide, which no proof covers; lattice points looked at."""
+    pricing.resize()
+    if not finished:
+        return 0
+    before = hunt.covered
+    padding.improve(hunt, pricing.best_value, limit)
+    pricing.resize()
+    return hunt.covered - before
 
 
 def in_order(
@@ -169,6 +175,7 @@ def in_order(
     if hunt is not None:
         hunt.begin(second, ordered.value, ordered.budget)
         proof = hunt.run(gap, limit, ordered.best_value * (1 + 2 * TOLERANCE), ordered.best_mapping, TIES)
+        outside_space(ordered, hunt, proof.finished, limit)
         bound = min(proof.lower_bound, ordered.best_value)
     return ordered, (second, ordered.best_value, bound)
 

@@ -433,6 +433,14 @@ def test_ties_of_latency_go_to_the_least_energy(spec: str, side: int, cycles: in
     assert certificate.then_value <= most_pj
 
 
+def test_ties_are_decided_among_tiles_that_do_not_divide_too() -> None:
+    """13 points in blocks of 2 and 4: the least energy-delay product has the least latency here, as well."""
+    layer, machine = conv(2, 10, 13, 3, bits=2, groups=17), load_accelerator("eyeriss_v2")
+    fastest, rival = (search(layer, machine, objective, effort="auto").cost for objective in ("latency", "edp"))
+    assert rival.latency_cycles == fastest.latency_cycles
+    assert fastest.total_energy_pj <= rival.total_energy_pj
+
+
 def test_slack_trades_latency_for_energy_and_keeps_its_word() -> None:
     layer, machine = conv(16, 16, 8, 3), load_accelerator("simba")
     tight = search(layer, machine, "latency", effort="perfect")
