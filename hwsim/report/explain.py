@@ -427,10 +427,11 @@ def explanation_lines(explanations: tuple[Explanation, ...]) -> list[str]:
     if not explanations:
         return []
     lines = ["What one bit would change", f"({NOTE})", *useless_lines(explanations)]
-    together: dict[str, list[str]] = defaultdict(list)
+    together: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for part in explanations:
-        together[operand_text(part)].append(part.layer)
-    lines += [f"{name_list(layers)}: {text}" for text, layers in together.items()]
+        together[operand_lines(part)].append(part.layer)
+    for (first, *rest), layers in together.items():
+        lines += [f"{name_list(layers)}: {first}", *(f"    {line}" for line in rest)]
     return lines
 
 
@@ -454,8 +455,8 @@ def useless_lines(explanations: tuple[Explanation, ...]) -> list[str]:
     return lines or ["every bit counts: no operand has a neighbouring width at the same price"]
 
 
-def operand_text(part: Explanation) -> str:
-    """One operand in one line."""
+def operand_lines(part: Explanation) -> tuple[str, ...]:
+    """One operand: its bits, then a line per width that is compared."""
     pieces = [f"{part.operand}s of {plural(part.bits)}"]
     if part.fewer is not None:
         pieces.append(f"{part.fewer.describe()} [{'; '.join(part.fewer.why)}]")
@@ -464,7 +465,7 @@ def operand_text(part: Explanation) -> str:
         elif part.next_saving is None:
             pieces.append("no narrower width saves anything")
     pieces.append(f"{part.more.describe()} [{'; '.join(part.more.why)}]")
-    return "\n    ".join(pieces)
+    return tuple(pieces)
 
 
 def name_list(names: list[str]) -> str:

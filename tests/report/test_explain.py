@@ -198,5 +198,6 @@ def test_equal_texts_are_printed_once() -> None:
     explanations = explain(report)
     assert len(explanations) == 12
     lines = explanation_lines(explanations)
+    assert all(line.isprintable() for line in lines)  # one line each: a terminal gets no escaped line breaks
     assert sum(line.startswith("fc0, fc1, fc2, fc3 and 2 more: weights of 8 bits") for line in lines) == 1
     assert "useless: weights of 8 bits cost what 1 do: fc0, fc1, fc2, fc3 and 2 more" in lines
