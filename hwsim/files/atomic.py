@@ -31,8 +31,10 @@ def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) 
         os.replace(temporary, path)
         if durable:
             sync_folder(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as problem:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        name_target(problem, path)
         raise
 
 
@@ -59,10 +61,18 @@ def write_folder(folder: Path, contents: Mapping[str, str | bytes]) -> list[Path
             aside.chmod(folder.stat().st_mode & 0o7777)
         move_into_place(aside, folder)
         sync_folder(folder.parent)
-    except BaseException:
+    except BaseException as problem:
         shutil.rmtree(aside, ignore_errors=True)
+        name_target(problem, folder)
         raise
     return [folder / name for name in names]
+
+
+def name_target(problem: BaseException, target: Path) -> None:
+    """Let an OSError tell of the file or folder that was asked for, not of the temporary one beside it."""
+    if isinstance(problem, OSError) and problem.strerror is not None:
+        problem.filename = str(target)
+        del problem.filename2
 
 
 def move_into_place(aside: Path, folder: Path) -> None:

@@ -38,6 +38,18 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     assert os.listdir(tmp_path) == ["file.txt"]
 
 
+def test_an_error_names_what_was_asked_for(tmp_path: Path) -> None:
+    file, folder = tmp_path / "file.txt", tmp_path / "folder"
+    file.write_text("old")
+    folder.mkdir()
+    with pytest.raises(OSError, match="directory") as found:
+        write_atomically(folder, "new")
+    assert str(found.value).endswith(f": {str(folder)!r}")
+    with pytest.raises(OSError, match="directory") as found:
+        write_folder(file, CONTENTS)
+    assert str(found.value).endswith(f": {str(file)!r}")
+
+
 def test_long_names_are_written(tmp_path: Path) -> None:
     name = "x" * 250 + ".json"
     write_atomically(tmp_path / name, "text")
