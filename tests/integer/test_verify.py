@@ -128,3 +128,9 @@ def test_a_lossy_converter_is_measured_beside_the_exact_network(
     found = json.loads(out.read_text(encoding="utf-8"))["accuracies_percent"]
     assert found["integer_exact"] > 90
     assert found["adc_3_bits_64_rows"] < found["integer_exact"] - 10
+
+
+@pytest.mark.parametrize("option", [["--images", "0"], ["--images", "-5"], ["--accuracy-images", "-1"]])
+def test_no_images_prove_nothing(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["networks/digits_silu_w4a4", "--random", *option]) == 2
+    assert "expected 1 or more images" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from hwsim.errors import WorkloadError
+from hwsim.errors import RequestError, WorkloadError
 from hwsim.integer.lowering.lower import lower
 from hwsim.integer.proof.accuracy import FORMS, accuracies
 from hwsim.integer.proof.certificate import UNLIMITED, Certificate, certify
@@ -34,6 +34,13 @@ class Proof:
     adc_bits: int | None = None
     adc_rows: int = 256
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """No images prove nothing. Raises RequestError."""
+        if self.images < 1 or self.accuracy_images < 0:
+            raise RequestError(
+                f"expected 1 or more images and 0 or more for accuracies, got {self.images} and {self.accuracy_images}"
+            )
 
     @property
     def forms(self) -> dict[str, Mode]:
