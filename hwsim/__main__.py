@@ -73,8 +73,8 @@ def unknown(name: str) -> int:
     from hwsim.errors import complain
 
     near = difflib.get_close_matches(name, available(), 1)
-    hint = f"; did you mean {near[0]}" if near else ""
-    return complain(f"no command {name!r}{hint}? `hwsim --help` lists them")
+    hint = f"did you mean {near[0]}? " if near else ""
+    return complain(f"no command {name!r}; {hint}`hwsim --help` lists them")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from hwsim.command_line import EFFORTS, load_machine, load_model
+from hwsim.command_line import EFFORTS, Shapes, load_machine, load_model
 from hwsim.errors import RequestError
 from hwsim.explore.bits.budgets import NAMES, parse_budgets
 from hwsim.explore.bits.choices import Freedom, parse_limit, parse_widths
@@ -51,8 +51,9 @@ def evaluate(
     mapping: Path_ | None = None,
     gap: float = 0.0,
     time_limit_s: float | None = None,
+    slack: float = 0.0,
     zero_shares: Path_ | Mapping[str, float] | None = None,
-    input: Shape | None = None,
+    input: Shape | Mapping[str, Shape] | None = None,
     allow_uncosted: bool = False,
     allow_overflow: bool = False,
 ) -> Report:
@@ -74,21 +75,24 @@ def evaluate(
     check_word("objective", objective, OBJECTIVES)
     check_word("effort", effort, EFFORTS)
     check_number("gap", gap, 0.0, 1.0)
+    check_number("slack", slack, 0.0, 1.0)
+    check_bits(bits)
     if time_limit_s is not None:
         check_number("time_limit_s", time_limit_s, 1e-9, 1e9)
     machine = as_accelerator(accelerator)
     workload = as_workload(model, input, allow_uncosted)
     if zero_shares is not None and not isinstance(zero_shares, Mapping):
-        zero_shares = load_zero_shares(Path(zero_shares))
+        zero_shares = load_zero_shares(as_path("zero_shares", zero_shares))
     request = Request(
         objective=objective,
         bits=bits,
         config=str(config),
         first_last=first_last,
-        mapping=None if mapping is None else Path(mapping),
+        mapping=None if mapping is None else as_path("mapping", mapping),
         effort=effort,
         gap=gap,
         time_limit_s=time_limit_s,
+        slack=slack,
         allow_overflow=allow_overflow,
         zero_shares=zero_shares,
     )
@@ -111,7 +115,7 @@ def explore_bits(
     objective: Objective = "energy",
     on_chip: bool = True,
     time_limit_s: float | None = None,
-    input: Shape | None = None,
+    input: Shape | Mapping[str, Shape] | None = None,
     allow_uncosted: bool = False,
 ) -> BitPoints:
     """Which bits each layer should have on a machine, exactly: one point under budgets, or a front.
@@ -130,6 +134,12 @@ def explore_bits(
     for name, word in (("minimise", minimise), ("front", front)):
         if word is not None:
             check_word(name, word, NAMES)
+    if time_limit_s is not None:
+        check_number("time_limit_s", time_limit_s, 1e-9, 1e9)
+    check_kind("weights", weights, str, "a text like 2..8 or 2,4,8")
+    check_kind("activations", activations, str, "a text like 2..8 or 2,4,8")
+    check_texts("budgets", budgets, "energy=2mJ")
+    check_texts("limits", limits, "layer1.*.weight=2..4")
     machine = as_accelerator(accelerator)
     texts = [f"{name}={limit}" for name, limit in budgets.items()] if isinstance(budgets, Mapping) else budgets
     freedom = Freedom(
@@ -139,7 +149,9 @@ def explore_bits(
         tuple(parse_limit(text, "limits") for text in limits),
     )
     workload = as_workload(model, input, allow_uncosted)
-    losses = None if sensitivities is None else read_sensitivities(Path(sensitivities)).for_network(workload)
+    losses = None
+    if sensitivities is not None:
+        losses = read_sensitivities(as_path("sensitivities", sensitivities)).for_network(workload)
     return solve_bits(
         workload,
         machine,
@@ -171,10 +183,12 @@ def verify(
     """
     from hwsim.integer.proof.verify import Proof, verify_checkpoint  # torch: only this function needs it
 
-    folder = None if data_dir is None else Path(data_dir)
+    check_count("images", images, 1)
+    check_count("accuracy_images", accuracy_images, 0)
+    folder = None if data_dir is None else as_path("data_dir", data_dir)
     proof = Proof(images, accuracy_images, folder, random)
     machine = None if accelerator is None else as_accelerator(accelerator)
-    return verify_checkpoint(Path(checkpoint), machine, proof)
+    return verify_checkpoint(as_path("checkpoint", checkpoint), machine, proof)
 
 
 def extract(model: nn.Module, example: Any, *, name: str | None = None, allow_uncosted: bool = False) -> Workload:
@@ -191,12 +205,12 @@ def extract(model: nn.Module, example: Any, *, name: str | None = None, allow_un
 # --- what arguments may be ------------------------------------------------------------------------------------------
 
 
-def as_workload(model: object, input_shape: Shape | None, allow_uncosted: bool) -> Workload:
+def as_workload(model: object, input_shape: Shape | Mapping[str, Shape] | None, allow_uncosted: bool) -> Workload:
     """The workload that an argument names, holds or is. Raises RequestError for anything else."""
     if isinstance(model, Workload):
         return model
     if isinstance(model, str | os.PathLike):
-        shape = None if input_shape is None else tuple(input_shape)
+        shape = None if input_shape is None else as_shapes(input_shape)
         return load_model(os.fspath(cast(Path_, model)), shape, allow_uncosted)
     if isinstance(model, tuple) and len(cast(tuple[Any, ...], model)) == 2:
         module, example = cast(tuple[Any, Any], model)
@@ -206,6 +220,27 @@ def as_workload(model: object, input_shape: Shape | None, allow_uncosted: bool) 
     raise RequestError(
         f"model: expected a name, a path, a Workload or a pair (torch module, example input), got {kind}{hint}"
     )
+
+
+def as_shapes(shapes: object) -> Shapes:
+    """One input's sizes, or those of several by name."""
+    if isinstance(shapes, Mapping):
+        return {str(name): as_shape(shape) for name, shape in cast(Mapping[object, object], shapes).items()}
+    return as_shape(shapes)
+
+
+def as_shape(shape: object) -> tuple[int, ...]:
+    """An input's sizes. Raises RequestError for what are no whole numbers."""
+    sizes: tuple[Any, ...] = tuple(cast(Sequence[Any], shape)) if isinstance(shape, Sequence) else ()
+    if not sizes or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes):
+        raise RequestError(f"input: expected positive integers like (1, 3, 224, 224), got {shape!r}")
+    return sizes
+
+
+def as_path(name: str, path: object) -> Path:
+    """A path. Raises RequestError for anything else."""
+    check_kind(name, path, (str, os.PathLike), "a path")
+    return Path(cast(Path_, path))
 
 
 def as_accelerator(accelerator: object) -> Accelerator:
@@ -219,6 +254,36 @@ def as_accelerator(accelerator: object) -> Accelerator:
     raise RequestError(
         f"accelerator: expected a shipped spec's name, a YAML file or an Accelerator, got {type(accelerator).__name__}"
     )
+
+
+def check_bits(bits: object) -> None:
+    """Raise RequestError for bits that are no text, path or mapping by name."""
+    if bits is None:
+        return
+    check_kind("bits", bits, (str, os.PathLike, Mapping), "W4A4, a YAML file or a mapping of name patterns")
+    for name in cast(Mapping[object, object], bits) if isinstance(bits, Mapping) else ():
+        check_kind("bits", name, str, "layer names or patterns as keys")
+
+
+def check_kind(name: str, value: object, right: type | tuple[type, ...], words: str) -> None:
+    """Raise RequestError for what is of none of the right types."""
+    if not isinstance(value, right):
+        raise RequestError(f"{name}: expected {words}, got {value!r}")
+
+
+def check_texts(name: str, values: object, example: str) -> None:
+    """Raise RequestError for what is no list of texts; one text alone is none. Mappings hold their own checks."""
+    if isinstance(values, Mapping):
+        return
+    right = isinstance(values, Sequence) and not isinstance(values, str)
+    if not right or not all(isinstance(value, str) for value in cast(Sequence[object], values)):
+        raise RequestError(f"{name}: expected a list of texts like [{example!r}], got {values!r}")
+
+
+def check_count(name: str, value: object, least: int) -> None:
+    """Raise RequestError for what is no whole number of at least `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise RequestError(f"{name}: expected a whole number from {least}, got {value!r}")
 
 
 def check_word(name: str, word: object, right: Collection[str]) -> None:

@@ -18,7 +18,11 @@ from hwsim.report.compare import read_report, sameness, table
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parse = argparse.ArgumentParser(prog="hwsim compare", description="Saved reports side by side.")
+    parse = argparse.ArgumentParser(
+        prog="hwsim compare",
+        description="Saved reports side by side.",
+        epilog="Exit codes: 0 done; 1 with --same, where they answer different questions; 2 a file that is no report.",
+    )
     parse.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="report.json, or a folder that has one")
     parse.add_argument("--same", action="store_true", help="only say whether they answer the same question")
     return parse

@@ -94,6 +94,11 @@ def exit_code_of(run: Callable[[], int | None], *also: type[Exception]) -> int:
         return complain("interrupted", INTERRUPTED)
 
 
+def reason(problem: Exception) -> str:
+    """What went wrong with a file, without its name and the system's number for it."""
+    return (problem.strerror if isinstance(problem, OSError) else None) or str(problem)
+
+
 def complain(message: str, code: int = 2) -> int:
     """One message on stderr, control characters escaped; the exit code."""
     print(f"hwsim: {printable_lines(message)}", file=sys.stderr)

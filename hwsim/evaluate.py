@@ -21,7 +21,7 @@ from hwsim.command_line import (
     write_for_peer,
 )
 from hwsim.console import printable
-from hwsim.errors import exit_code_of
+from hwsim.errors import RequestError, exit_code_of
 from hwsim.report.evaluation import Request, evaluate_workload, load_zero_shares
 from hwsim.report.explain import explain, explained_json, explanation_lines, write_explanations
 from hwsim.report.files import write_report
@@ -85,6 +85,8 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: Sequence[str] | None = None) -> None:
     """Parse, evaluate, print. Raises HwsimError where `main` prints it."""
     options = parser().parse_args(arguments)
+    if options.format and options.out is None:
+        raise RequestError(f"--format {options.format} needs --out DIR to write to")
     accelerator = load_machine(options.accelerator)
     workload = load_model(options.model, options.input, options.allow_uncosted)
     if options.save_workload:

@@ -179,12 +179,12 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: Sequence[str] | None = None) -> None:
     """Parse, price, write. Raises HwsimError where `main` prints it."""
     options = parser().parse_args(arguments)
-    pairs = parse_pairs(options.bits) if options.bits else ()
+    pairs = () if options.bits is None else parse_pairs(options.bits)
     if options.out is not None and options.out.suffix not in (".csv", ".json"):
         raise SpecError(f"--out: expected a file that ends in .csv or .json, got {options.out}")
     accelerator = load_machine(options.accelerator)
     workload = load_model(options.model, options.input, options.allow_uncosted)
-    if options.assignments:
+    if options.assignments is not None:
         write_assignments(options, workload, accelerator)
         return
     table = look_up_table(workload, accelerator, pairs, options.objective, alone=options.alone)

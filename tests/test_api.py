@@ -175,6 +175,17 @@ def test_arguments_are_checked_like_the_command_lines() -> None:
         ({"first_last": "9bit"}, "first_last: expected one of"),
         ({"config": "7"}, "config: expected one of"),
         ({"bits": "W9"}, "expected W<bits>A<bits>"),
+        ({"bits": ""}, "expected W<bits>A<bits>"),
+        ({"bits": {}}, "bits: expected `default: W4A4` or name patterns"),
+        ({"bits": 4}, "bits: expected W4A4, a YAML file or a mapping of name patterns, got 4"),
+        ({"bits": {1: 2}}, "bits: expected layer names or patterns as keys, got 1"),
+        ({"slack": 1}, "slack: expected a number from 0 to below 1, got 1"),
+        ({"mapping": 3}, "mapping: expected a path, got 3"),
+        ({"zero_shares": 3}, "zero_shares: expected a path, got 3"),
+        ({"input": 3}, "input: expected positive integers like (1, 3, 224, 224), got 3"),
+        ({"input": "1,3,32,32"}, "input: expected positive integers"),
+        ({"input": (1, 3, 32.0, 32)}, "input: expected positive integers"),
+        ({"input": {"x": (1, -3)}}, "input: expected positive integers like (1, 3, 224, 224), got (1, -3)"),
     ]
     for arguments, message in wrong:
         with pytest.raises((hwsim.RequestError, hwsim.SpecError)) as found:
@@ -188,6 +199,25 @@ def test_arguments_are_checked_like_the_command_lines() -> None:
         hwsim.evaluate("resnet8", "eyeris_v1")
     with pytest.raises(hwsim.RequestError, match="front: expected one of energy, latency"):
         hwsim.explore_bits("resnet8", "bit_fusion", front="speed")
+    explored: list[tuple[dict[str, Any], str]] = [
+        ({"weights": [2, 4]}, r"weights: expected a text like 2..8 or 2,4,8, got \[2, 4\]"),
+        ({"activations": 4}, "activations: expected a text"),
+        ({"budgets": "energy=2mJ"}, r"budgets: expected a list of texts like \['energy=2mJ'\], got 'energy=2mJ'"),
+        ({"limits": [3]}, "limits: expected a list of texts"),
+        ({"time_limit_s": -1}, "time_limit_s: expected a number"),
+        ({"sensitivities": 3}, "sensitivities: expected a path, got 3"),
+    ]
+    for arguments, message in explored:
+        with pytest.raises(hwsim.RequestError, match=message):
+            hwsim.explore_bits("resnet8", "bit_fusion", **arguments)
+    for arguments in ({"images": 0}, {"images": "64"}, {"accuracy_images": -1}):
+        with pytest.raises(hwsim.RequestError, match="images: expected a whole number"):
+            hwsim.verify("networks/digits_silu_w4a4", **arguments)
+
+
+def test_zero_shares_are_numbers() -> None:
+    with pytest.raises(hwsim.WorkloadError, match="zero shares: expected numbers from 0 to 1, got conv1: 'half'"):
+        hwsim.evaluate("resnet18", "eyeriss_v1", effort="quick", zero_shares={"conv1": "half"})  # type: ignore[dict-item]
 
 
 def test_infeasible_mappings_carry_numbers() -> None:

@@ -109,7 +109,7 @@ def from_path(path: Path, input_shape: Shapes, allow_uncosted: bool) -> Workload
     if path.is_dir():
         if checkpoint.is_checkpoint(path):
             return from_checkpoint(path, one_shape(str(path), input_shape), allow_uncosted)
-        raise WorkloadError(f"{path}: a folder without {checkpoint.SETTINGS}: expected a checkpoint folder, or {FORMS}")
+        raise WorkloadError(f"{path}: a folder without {checkpoint.SETTINGS} is no checkpoint; expected {FORMS}")
     if not path.exists():
         raise WorkloadError(f"{path}: no such file; MODEL is {FORMS}")
     try:

@@ -104,7 +104,7 @@ def find_spec(name_or_path: str | Path) -> Path:
         return spec_folder() / f"{text}.yaml"
     path = Path(text)
     try:
-        exists = path.exists()
+        exists = bool(text) and path.exists()
     except (OSError, ValueError):
         exists = False
     if exists:
@@ -112,7 +112,7 @@ def find_spec(name_or_path: str | Path) -> Path:
     names = shipped_specs()
     close = difflib.get_close_matches(Path(text).stem, names, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
-    raise SpecError(f"{text}: no such file or shipped spec; {hint}shipped: {', '.join(names)}")
+    raise SpecError(f"{text or repr(text)}: no such file or shipped spec; {hint}shipped: {', '.join(names)}")
 
 
 def sorted_by_line(problems: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from hwsim.errors import SpecError
+from hwsim.errors import SpecError, reason
 from hwsim.machine.parts import OPERANDS, Operand
 from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
 from hwsim.network.layer import DIMS
@@ -96,7 +96,7 @@ def load_mappings(path: str | Path) -> dict[str, Mapping]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
-        raise SpecError(f"{path}: cannot be read as a mapping file: {problem}") from None
+        raise SpecError(f"{path}: cannot be read as a mapping file: {reason(problem)}") from None
     return parse_mappings(text, str(path))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwsim.errors import WorkloadError
+from hwsim.errors import WorkloadError, reason
 
 if TYPE_CHECKING:
     pass
@@ -22,7 +22,7 @@ def load_workload(path: str | Path) -> Workload:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
-        raise WorkloadError(f"{path}: cannot be read as a workload: {problem}") from None
+        raise WorkloadError(f"{path}: cannot be read as a workload: {reason(problem)}") from None
     try:
         data = json.loads(text, parse_constant=reject_constant)
     except (ValueError, RecursionError) as problem:

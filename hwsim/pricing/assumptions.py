@@ -103,8 +103,9 @@ def warnings(stages: tuple[Stage, ...], accelerator: Accelerator) -> tuple[str, 
         s.layer.name for s in stages if s.layer.has_macs and s.layer.accumulator_bits_needed() > mac.accumulator_bits
     ]
     if narrow:
+        number = "1 layer" if len(narrow) == 1 else f"{len(narrow)} layers"
         found.append(
-            f"{accelerator.name} accumulates in {mac.accumulator_bits} bits; worst-case sums of {len(narrow)} layers "
+            f"{accelerator.name} accumulates in {mac.accumulator_bits} bits; worst-case sums of {number} "
             f"need more ({', '.join(narrow[:3])}{', ...' if len(narrow) > 3 else ''}): they may overflow or be rounded"
         )
     if mac.measurements is not None:

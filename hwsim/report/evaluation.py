@@ -51,7 +51,8 @@ def evaluate_workload(workload: Workload, accelerator: Accelerator, request: Req
     """
     request = request or Request()
     if request.bits is not None or not workload.quantized:
-        workload = assign_bits(workload, request.bits or "W8A8", config=request.config, first_last=request.first_last)
+        bits = "W8A8" if request.bits is None else request.bits
+        workload = assign_bits(workload, bits, config=request.config, first_last=request.first_last)
     if not request.allow_overflow:
         require_fit(workload, accelerator)
     others: dict[Objective, Plan] = {}
@@ -88,10 +89,15 @@ def known_layers(shares: Mapping[str, float], workload: Workload) -> Mapping[str
             f"zero shares: {workload.name} has no layer {strange[0]!r}: give the certificate of this network "
             "(python -m hwsim.verify CHECKPOINT --out FILE)"
         )
-    wrong = [f"{name}: {share!r}" for name, share in shares.items() if not 0 <= share <= 1]
+    wrong = [f"{name}: {share!r}" for name, share in shares.items() if not is_share(share)]
     if wrong:
         raise WorkloadError(f"zero shares: expected numbers from 0 to 1, got {wrong[0]}")
     return shares
+
+
+def is_share(share: object) -> bool:
+    """Whether it is a number from 0 to 1; a NaN is none."""
+    return isinstance(share, int | float) and 0 <= share <= 1
 
 
 def load_zero_shares(path: Path) -> dict[str, float]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hwsim.errors import InfeasibleMapping, SpecError
+from hwsim.errors import InfeasibleMapping, SpecError, reason
 from hwsim.machine.parts import Accelerator
 from hwsim.network.bits_file import WIDTHS
 from hwsim.network.workload import Workload
@@ -33,6 +33,8 @@ def assignment_rows(
     """Each assignment's bits and prices, in the file's order; `energy_pj` and `cycles` are empty where the machine
     refuses or cannot hold the row. Raises SpecError for a bad file, InfeasibleMapping where no row can be run."""
     drawn = RANDOM.fullmatch(text)
+    if drawn is None and text.startswith("random:"):
+        raise SpecError(f"{text}: expected random:N with N from 1 to 9999999")
     names, wanted = ((), ()) if drawn else read_rows(Path(text))
     widths = sorted({bits for row in wanted for bits in row}) or machine_widths(accelerator)
     table = NetworkTable.build(workload, accelerator, widths, objective=objective)
@@ -61,7 +63,7 @@ def read_rows(path: Path) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]
     try:
         lines = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
     except (OSError, ValueError, csv.Error) as problem:
-        raise SpecError(f"{path}: expected a CSV file of assignments, or random:N: {problem}") from None
+        raise SpecError(f"{path}: expected a CSV file of assignments, or random:N: {reason(problem)}") from None
     if len(lines) < 2:
         raise SpecError(f"{path}: expected a line of names and a line of bits per assignment, found {len(lines)} lines")
     names, problems, rows = tuple(lines[0]), [], []

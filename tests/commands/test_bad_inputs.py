@@ -183,6 +183,8 @@ CASES = [
     Case("rows contradict", changed(set_path("layers", 0, "inputs", 0, "shape", value=[1, 3, 9, 8])), 2, r"rows"),
     Case("bits argument nonsense", with_options("--bits", "W4"), 2, r"W4"),
     Case("bits argument out of range", with_options("--bits", "W99A4"), 2, r"99"),
+    Case("bits argument empty", with_options("--bits", ""), 2, r"W<bits>A<bits>.*got ''"),
+    Case("accelerator name empty", lambda f: [good(f), ""], 2, r"'': no such file or shipped spec"),
     Case("bits file missing", with_options("--bits", "none.yaml"), 2, r"none\.yaml"),
     Case("bits file wrong", with_options("--bits", "FILE", text="fc: {weight: four}\n"), 2, r"four"),
     Case("bits file names no layer", with_options("--bits", "FILE", text="nolayer: {weight: 4}\n"), 2, r"nolayer"),
@@ -199,7 +201,7 @@ CASES = [
     Case("pt2 garbage", model(b"PK\x03\x04garbage", "net.pt2"), 2, r"net\.pt2"),
     Case("pickle refused", model(b"\x80\x04\x95garbage", "net.pth"), 2, r"net\.pth"),
     Case("layer fits nowhere", spoilt(GLB_SIZE, "size_bits: 1"), 3, r"glb holds 1 bits, its tiles need \d+"),
-    Case("out is a file", lambda f: [good(f), "eyeriss_v1", "--out", good(f)], 2, r"good\.json"),
+    Case("out is a file", lambda f: [good(f), "eyeriss_v1", "--out", good(f)], 2, r"^hwsim: \S*/good\.json: "),
 ]  # fmt: skip
 
 

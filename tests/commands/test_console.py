@@ -68,6 +68,8 @@ sys.exit(main(["evaluate", {str(saved)!r}, "eyeriss_v1", "--quick", "--json"]))
 def test_unknown_command_is_one_line_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evalute"]) == 2
     assert capsys.readouterr().err == "hwsim: no command 'evalute'; did you mean evaluate? `hwsim --help` lists them\n"
+    assert main(["zzz"]) == 2
+    assert capsys.readouterr().err == "hwsim: no command 'zzz'; `hwsim --help` lists them\n"
 
 
 def test_check_lists_the_mistakes_of_every_spec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
