@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -371,6 +373,18 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path, mlperf_tiny_dir: Path)
         (tmp_path / name).write_bytes(content)
         with pytest.raises(WorkloadError, match=says):
             load_model_argument(str(tmp_path / name))
+
+
+def test_a_tflite_list_longer_than_its_file_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    start, vtable = struct.pack("<I4s", 16, b"TFL3"), struct.pack("<4H", 8, 8, 0, 4)
+    path = tmp_path / "long.tflite"
+    path.write_bytes(start + vtable + struct.pack("<iII", 8, 4, 2**32 - 1))  # 4,294,967,295 operator codes
+    tracemalloc.start()
+    with pytest.raises(WorkloadError, match="a list of 4,294,967,295 tables in a file with room for 0"):
+        read_tflite(path)
+    most_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most_bytes < 1_000_000
 
 
 def test_without_the_onnx_package_the_way_out_is_named(onnx_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

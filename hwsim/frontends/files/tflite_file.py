@@ -148,7 +148,9 @@ class Table:
         place = self.target(field)
         if place is None:
             return []
-        count = self.buffer.number(place, "I")
+        count, room = self.buffer.number(place, "I"), (len(self.buffer.data) - place) // 4 - 1
+        if count > room:  # before a list of so many is made
+            raise IndexError(f"a list of {count:,} tables in a file with room for {room:,}")
         starts = [place + 4 + 4 * i for i in range(count)]
         return [Table(self.buffer, start + self.buffer.number(start, "I")) for start in starts]
 
