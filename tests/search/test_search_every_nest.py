@@ -71,9 +71,7 @@ def enumerated(layer: Layer, machine: Accelerator) -> tuple[float, float, float]
     best = [math.inf, math.inf, math.inf]
     for spatial in spatial_loops(layer, machine.arrays[0]):
         for order, cut in orders(bounds, spatial):
-            found = cheapest(layer, machine, order, cut, spatial, unit, False)
-            if found is not None:
-                energy, cycles = found
+            for energy, cycles in cheapest(layer, machine, order, cut, spatial, unit, False):
                 best = [min(best[0], energy), min(best[1], cycles), min(best[2], energy * cycles)]
     return best[0], best[1], best[2]
 
