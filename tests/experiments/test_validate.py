@@ -126,9 +126,9 @@ SPEED_UPS = {
     "t4": (1, 1, 2, 2),  # 130 and 260 TOPS; both operands must be narrow
     "unpu": (2, 4, 2, 4),  # serial in the weight's bits
     "bismo": (2, 4, 4, 16),  # run time proportional to weight bits times activation bits
-    "bit_fusion": (2, 4, 4, 16),  # bricks of 2 x 2 bits
-    "bitblade": (2, 4, 4, 16),  # measured modes
-    "sram_imc": (2, 4, 4, 16),  # cells per weight times input phases
+    "bit_fusion": (2, 4, 4, 8),  # bricks of 2 x 2 bits; 128 channels fill half of 16 rows of 16 products
+    "bitblade": (2, 4, 4, 14.4),  # measured modes; 9 terms of 8 channels fill 4.5 of 5 times 16 products
+    "sram_imc": (2, 2, 4, 8),  # cells per weight times input phases; 128 output channels fill half of the columns
 }
 
 

@@ -163,12 +163,15 @@ def test_the_recorder_sees_what_export_sees(name: str) -> None:
     assert geometry(net) == geometry(zoo(name))
 
 
-def test_a_model_that_does_not_export_is_recorded() -> None:
+def test_a_model_that_branches_on_values_is_refused_or_recorded_when_asked() -> None:
     def run(self: Any, x: Tensor) -> Tensor:
         y = self.first(x)
         return self.second(y) if y.sum().item() > 1e9 else F.relu(y)
 
-    net = extract(Lambda(run, first=nn.Linear(8, 4), second=nn.Linear(4, 4)), torch.zeros(2, 8), name="branches")
+    model = Lambda(run, first=nn.Linear(8, 4), second=nn.Linear(4, 4))
+    with pytest.raises(UnsupportedOp, match=r"looks at the input's values \(test_extract\.py:\d+: return self\.second"):
+        extract(model, torch.zeros(2, 8), name="branches")
+    net = extract(model, torch.zeros(2, 8), name="branches", allow_uncosted=True)
     assert [layer.name for layer in net] == ["first", "sum", "relu"]
     assert "recorded from one run" in net.notes[0]
 

@@ -265,7 +265,8 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path, exported: Path) -> Non
         "empty.pt2": (b"", "file is empty"),
         "text.pt2": (b"hello", "not a .pt2 archive"),
         "cut.pt2": (exported.read_bytes()[:500], "truncated"),
-        "weights.h5": (b"\x89HDF\r\n", "not a network file"),
+        "weights.h5": (b"\x89HDF\r\n", "holds weights without a network"),
+        "picture.xyz": (b"\x89XYZ\r\n", "not a network file"),
         "data.json": (b'{"a": 1}', "expected a saved workload"),
     }
     for name, (content, says) in cases.items():

@@ -326,7 +326,7 @@ MISTAKES = [
         r"yaml:6: hierarchy\[0\].bypass: aliases \(\*name\) are not allowed",
     ),
     ("cyclic alias", "node_nm: 65", "node_nm: &n [1, *n]", r"yaml:3: node_nm\[1\]: aliases \(\*name\) are not allowed"),
-    ("tag", "node_nm: 65", "node_nm: !!python/object/apply:os.system [ls]", r"yaml:3: node_nm: expected a number"),
+    ("tag", "node_nm: 65", "node_nm: !!python/object/apply:os.system [ls]", r"yaml:3: node_nm: tag .* is not allowed"),
     ("not YAML", "node_nm: 65", "node_nm: [65", r"accel.yaml:\d+: not valid YAML"),
     ("tab", "node_nm: 65", "\tnode_nm: 65", r"accel.yaml:3: not valid YAML"),
     ("two documents", "node_nm: 65", "---\nnode_nm: 65", r"accel.yaml:\d+: not valid YAML: but found another document"),
