@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import operator
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,10 +75,21 @@ def as_at_inference(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+@contextlib.contextmanager
+def no_logs() -> Iterator[None]:
+    """Nothing is logged meanwhile: torch's handlers keep the stderr they found at import."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> OpGraph:
     """The graph that torch.export sees."""
-    # An export that fails prints the graph so far; its reason goes into the workload's notes instead.
-    with contextlib.redirect_stderr(io.StringIO()):
+    # An export that fails prints the graph so far and logs tracebacks; its reason goes into the workload's notes.
+    with contextlib.redirect_stderr(io.StringIO()), no_logs():
         program = torch.export.export(model, args, kwargs, strict=False)
     return ProgramReader(program, model, name).read()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import subprocess
 import sys
 from collections import Counter
@@ -641,6 +642,21 @@ def test_what_would_be_guesswork_is_refused() -> None:
     model = Lambda(lambda _, x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2))
     with pytest.raises(UnsupportedOp, match="no price"):
         extract(model, W(1, 3, 8, 8))
+
+
+def test_torch_logs_no_traceback_of_an_input_that_does_not_fit() -> None:
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    logger.addHandler(handler)
+    try:
+        with pytest.raises(WorkloadError, match="does not run on an input"):
+            extract(nn.Linear(4, 2), torch.zeros(1, 5), name="net")
+        assert said == []
+        assert logging.root.manager.disable == logging.NOTSET
+    finally:
+        logger.removeHandler(handler)
 
 
 def test_an_input_that_does_not_fit_is_named() -> None:
