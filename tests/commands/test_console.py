@@ -106,3 +106,19 @@ raise SystemExit(exit_code_of(work))
 """
     found = run(code)
     assert (found.returncode, found.stdout, found.stderr) == (INTERRUPTED, "put away\n", "hwsim: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["table", "none", "eyeriss_v1", "--bits", ""], "--bits: expected W<bits>A<bits>"),
+        (["table", "resnet8", "eyeriss_v1", "--assignments", ""], "expected a CSV file of assignments"),
+        (["table", "resnet8", "eyeriss_v1", "--assignments", "random:0"], "random:0: expected random:N"),
+        (["evaluate", "none", "eyeriss_v1", "--format", "timeloop"], "--format timeloop needs --out DIR"),
+    ],
+)
+def test_empty_and_missing_arguments_are_refused(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert says in capsys.readouterr().err
