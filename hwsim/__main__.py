@@ -39,7 +39,7 @@ def usage() -> str:
     """What there is."""
     lines = ["usage: hwsim COMMAND ...", "", "What a quantized network costs on an accelerator.", ""]
     lines += [f"  {name:<12} {COMMANDS[name][2]}" for name in available()]
-    lines += ["", "`hwsim COMMAND --help` says more. Exit codes: 0 done; 2 bad input; 3 infeasible."]
+    lines += ["", "`hwsim COMMAND --help` says more. Exit codes: 0 done; 1 not equal; 2 bad input; 3 infeasible."]
     return "\n".join(lines)
 
 

@@ -48,7 +48,12 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--config", default="auto", choices=["auto", "1", "2", "3", "4"], help="LSQ+ Table 1")
     parse.add_argument("--first-last", default="same", choices=["same", "8bit"], help="first and last layer's bits")
     add_input_option(parse)
-    parse.add_argument("--objective", default="energy", choices=OBJECTIVES)
+    parse.add_argument(
+        "--objective",
+        default="energy",
+        choices=OBJECTIVES,
+        help="what is least; ties go to the other of energy and time",
+    )
     parse.add_argument(
         "--slack", type=parse_fraction, default=0.0, metavar="SHARE",
         help="share of the least latency (energy) given up for less energy (latency); 0: ties only",

@@ -171,7 +171,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--out", type=Path, metavar="FILE", help="table.csv or table.json; default: CSV on the terminal")
     parse.add_argument("--alone", action="store_true", help="no tensor stays on chip: no row depends on another layer")
     add_input_option(parse)
-    parse.add_argument("--objective", default="energy", choices=OBJECTIVES)
+    parse.add_argument("--objective", default="energy", choices=OBJECTIVES, help="what mappings are chosen for")
     parse.add_argument("--allow-uncosted", action="store_true", help="leave unknown operators out")
     return parse
 
