@@ -488,6 +488,8 @@ class _Run:
         if self.writer is not None:
             self.writer.close()
         self.model.eval()
+        if dist.is_available() and dist.is_initialized():
+            dist.barrier()  # what the first process writes is there when any of them returns
         return FitResult(
             tuple(self.history),
             self.step,
