@@ -15,8 +15,7 @@ FAULTS = textwrap.dedent("""
     import resource, torch
     from quant.memory import keep_memory
     torch.set_num_threads(1)
-    if {keep}:
-        assert keep_memory()
+    assert keep_memory()
     def work():
         parts = [torch.ones(1 << 22) for _ in range(4)]  # 64 MiB, allocated and freed as activations are
     found = []
@@ -31,11 +30,9 @@ FAULTS = textwrap.dedent("""
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_steps_fault_no_pages_in_again() -> None:
-    faults = {}
-    for keep in (False, True):
-        line = [sys.executable, "-c", FAULTS.format(keep=keep)]
-        faults[keep] = int(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
-    assert faults[True] < 100 < faults[False]
+    """In the quietest round. glibc may keep blocks without being told: the default is no contrast to rely on."""
+    done = subprocess.run([sys.executable, "-c", FAULTS], check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 100
 
 
 def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
