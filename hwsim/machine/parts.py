@@ -155,6 +155,7 @@ class VectorUnit:
     leakage_mw: float = 0.0
     source: str = ""
     cycles_per_op: float = 1.0  # of one lane
+    ops_per_copied_code: int = 0  # convolutions copy every window before its products (im2col), code by code
 
 
 @dataclass(frozen=True)

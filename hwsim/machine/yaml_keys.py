@@ -215,6 +215,9 @@ class VectorSpec(Part):
     energy_pj_per_op: Energy = Field(description="pJ per operation")
     lookup_energy_pj: Energy = Field(description="pJ per table lookup")
     cycles_per_op: Positive = Field(1.0, description="cycles one lane needs for an operation")
+    ops_per_copied_code: Annotated[int, Field(ge=0, le=1000)] = Field(
+        0, description="convolutions copy the window of every output pixel first (im2col): operations per code"
+    )
     bits: Width = Field(32, description="width of the unit")
     area_mm2: Positive | None = Field(None, description="mm2; without it estimated from lanes and bits")
     leakage_mw: Positive | None = Field(None, description="mW; without it estimated from area")
