@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from hwsim.errors import WorkloadError
 from hwsim.frontends.files.tflite_file import ACTIVATIONS, TfliteModel, TfliteOp, TfliteTensor
+from hwsim.frontends.files.tflite_schema import SMALL_FLOATS, TYPES
 from hwsim.frontends.lowering.ir import Arg, Meta, Op, OpGraph, Quantization, Ref
 from hwsim.frontends.lowering.lower import QUANTIZER
 
@@ -15,6 +16,11 @@ TO_NCHW = {0: 0, 1: 2, 2: 3, 3: 1}  # where a dimension of N, H, W, C goes
 FUSED = {"RELU": "relu", "RELU6": "relu6", "RELU_N1_TO_1": "hardtanh", "TANH": "tanh", "SIGN_BIT": "sign"}
 # Operators that show a constant in another form: half floats, sparse or integer weights made dense numbers.
 UNPACKING = ("DEQUANTIZE", "DENSIFY", "CAST", "RESHAPE", "TRANSPOSE", "QUANTIZE", "EXPAND_DIMS", "SQUEEZE")
+
+TYPE_NAMES = [name for name, _, _ in TYPES.values()]
+# Operators that pass handles of states and tables on.
+STATE = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE", "HASHTABLE", "HASHTABLE_FIND",
+         "HASHTABLE_IMPORT", "HASHTABLE_SIZE")  # fmt: skip
 
 Handler = Callable[["GraphBuilder", TfliteOp], None]
 
@@ -57,7 +63,7 @@ class GraphBuilder:
         dependent = frozenset(value(index) for index in self.dependent)
         return OpGraph(
             self.model.path.stem, tuple(self.inputs), self.constants, self.metas, tuple(self.ops), outputs,
-            self.quantizers, self.policies, self.notes(), dependent=dependent, float_bits={"float16": 16},
+            self.quantizers, self.policies, self.notes(), dependent=dependent, float_bits=SMALL_FLOATS,
         )  # fmt: skip
 
     def notes(self) -> tuple[str, ...]:
@@ -82,8 +88,20 @@ class GraphBuilder:
                 return
             raise WorkloadError(f"{self.model.path}: tensor {tensor.name!r} has an open size {shape}")
         self.metas[value(tensor.index)] = Meta(channels_first(shape), self.type_of(tensor))
+        self.check_type(tensor)
         if tensor.stored:
             self.constants[value(tensor.index)] = self.names[tensor.index]
+
+    def check_type(self, tensor: TfliteTensor) -> None:
+        """Handles, texts and types of later versions have no width. Raises WorkloadError where arithmetic meets one."""
+        if tensor.dtype in TYPE_NAMES:
+            return
+        users = [op for op in self.model.ops if tensor.index in (*op.inputs, *op.outputs) and op.op not in STATE]
+        if users:
+            raise WorkloadError(
+                f"{self.model.path}: {users[0].op} works on tensor {tensor.name!r}, whose element type {tensor.dtype} "
+                f"has no width here; expected {', '.join(TYPE_NAMES)}"
+            )
 
     def type_of(self, tensor: TfliteTensor) -> str:
         """Codes count as numbers; half floats only where they are stored."""
@@ -130,7 +148,7 @@ class GraphBuilder:
         plain, coded = f"weight_{source.index}:{shape}", f"weight_{source.index}:{shape}.codes"
         if math.prod(shape) != math.prod(source.shape):
             raise ValueError(f"tensor {source.name!r} of shape {source.shape} is read as {shape}")
-        dtype = "float16" if source.dtype == "float16" else "float32"
+        dtype = source.dtype if source.dtype in SMALL_FLOATS else "float32"
         self.metas[plain] = self.metas[coded] = Meta(shape, dtype)
         self.constants[plain] = self.names[source.index]
         self.sparse += source.sparse

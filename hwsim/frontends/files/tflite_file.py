@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.errors import WorkloadError
-from hwsim.frontends.files.tflite_schema import ACTIVATIONS, OPERATORS, OPTIONS, TYPES
+from hwsim.frontends.files.tflite_schema import ACTIVATIONS, CODES, HANDLES, OPERATORS, OPTIONS, TYPES
 from hwsim.network.layer import MAX_ELEMENTS
 
 __all__ = ["ACTIVATIONS", "IDENTIFIER", "TfliteModel", "TfliteOp", "TfliteTensor", "read_tflite"]
 IDENTIFIER = b"TFL3"
 MAX_BYTES = 2**31
 MAX_OPERATORS = 200_000
+NUMPY_TYPES = [name for name, _, _ in TYPES.values() if hasattr(np, "bool_" if name == "bool" else name)]
 MAX_WINDOW = 2**16  # strides, dilations, window sizes
 
 
@@ -52,7 +53,7 @@ class TfliteTensor:
     @property
     def quantized(self) -> bool:
         """Whether its numbers are codes with a scale."""
-        return bool(self.scales) and self.dtype in ("int4", "int8", "uint8", "int16", "uint16")
+        return bool(self.scales) and self.dtype in CODES
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,8 @@ def operator_name(table: Table) -> str:
 
 def tensor(index: int, table: Table, buffers: list[Table]) -> TfliteTensor:
     """One tensor with its quantization and, for constants, its numbers."""
-    dtype, bits, signed = TYPES.get(table.scalar(1, "b"), ("unknown", 32, True))
+    kind = table.scalar(1, "b")
+    dtype, bits, signed = TYPES.get(kind, (HANDLES.get(kind, f"type_{kind}"), 32, True))
     shape = tuple(int(n) for n in table.numbers(0, "i"))
     quantization = table.table(4)
     scales = quantization.numbers(2, "f") if quantization else ()
@@ -224,13 +226,19 @@ def tensor(index: int, table: Table, buffers: list[Table]) -> TfliteTensor:
 
 def constant(raw: bytes, dtype: str, shape: tuple[int, ...]) -> NDArray[Any] | None:
     """Numbers of a constant tensor; None for types without a numpy counterpart."""
-    if dtype == "unknown":
+    if dtype in ("int2", "int4", "uint4"):
+        return narrow(raw, int(dtype[-1]), dtype.startswith("int"), shape)
+    if dtype not in NUMPY_TYPES:
         return None
-    if dtype == "int4":  # two to a byte, low half first
-        halves = np.frombuffer(raw, np.uint8)
-        nibbles = np.stack([halves & 15, halves >> 4], 1).reshape(-1)[: int(np.prod(shape))].astype(np.int8)
-        return np.where(nibbles > 7, nibbles - 16, nibbles).astype(np.int8).reshape(shape)
     return np.frombuffer(raw, np.dtype(dtype).newbyteorder("<")).reshape(shape)
+
+
+def narrow(raw: bytes, bits: int, signed: bool, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Codes of 2 or 4 bits, several to a byte, the lowest bits first."""
+    packed = np.frombuffer(raw, np.uint8)
+    parts = [(packed >> shift) & (2**bits - 1) for shift in range(0, 8, bits)]
+    found = np.stack(parts, 1).reshape(-1)[: int(np.prod(shape))].astype(np.int8)
+    return np.where(signed & (found >= 2 ** (bits - 1)), found - 2**bits, found).astype(np.int8).reshape(shape)
 
 
 def operator(table: Table, codes: list[str]) -> TfliteOp:

@@ -56,12 +56,17 @@ def any_operands(build: GraphBuilder, op: TfliteOp) -> None:
 
 def view(build: GraphBuilder, op: TfliteOp) -> None:
     """The same codes under another shape, or rounded anew where the file gives them another scale."""
-    source, made = build.tensor(op, 0), build.model.tensors[op.outputs[0]]
-    same = (source.scales, source.zero_points) == (made.scales, made.zero_points) or not made.quantized
-    if same:
+    if keeps_codes(build, op):
         build.add("aten.view", (value(op.outputs[0]),), self=build.operand(op, 0))
     else:
         build.result(op, "aten.view", self=build.operand(op, 0))
+
+
+def keeps_codes(build: GraphBuilder, op: TfliteOp) -> bool:
+    """Whether what an operator makes is written as its first input is: no new rounding, only movement."""
+    source, made = build.tensor(op, 0), build.model.tensors[op.outputs[0]]
+    same = (source.dtype, source.scales, source.zero_points) == (made.dtype, made.scales, made.zero_points)
+    return same or not made.quantized
 
 
 def clipped(build: GraphBuilder, op: TfliteOp) -> None:
@@ -98,9 +103,9 @@ def convolution(build: GraphBuilder, op: TfliteOp) -> None:
     groups = source.shape[3] // inner
     pads = spatial_padding(op, source.shape[1:3], kernel, "hw")
     x = hybrid_input(build, op)
+    if source.quantized:  # also of what a PAD in front adds
+        build.policies[build.layer] = "snap_offset"
     if any(map(any, pads)):
-        if source.quantized:
-            build.policies[build.layer] = "snap_offset"
         x = padded(build, x, build.metas[value(source.index)].shape, pads)
     build.result(
         op,
@@ -359,7 +364,11 @@ def pad(build: GraphBuilder, op: TfliteOp) -> None:
         flat = flat[:-2]
     more: dict[str, Arg] = {"value": 1.0} if op.op == "PADV2" else {}
     mode = "reflect" if op.op == "MIRROR_PAD" else "constant"
-    build.result(op, "aten.pad", self=build.operand(op, 0), pad=tuple(flat), mode=mode, **more)
+    arguments: dict[str, Arg] = {"self": build.operand(op, 0), "pad": tuple(flat), "mode": mode, **more}
+    if keeps_codes(build, op):
+        build.add("aten.pad", (value(op.outputs[0]),), **arguments)
+    else:
+        build.result(op, "aten.pad", **arguments)
 
 
 def quantize(build: GraphBuilder, op: TfliteOp) -> None:

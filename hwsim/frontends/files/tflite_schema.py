@@ -11,12 +11,24 @@ TYPES: dict[int, tuple[str, int, bool]] = {
     4: ("int64", 64, True),
     6: ("bool", 1, False),
     7: ("int16", 16, True),
+    8: ("complex64", 64, True),
     9: ("int8", 8, True),
     10: ("float64", 64, True),
+    11: ("complex128", 128, True),
+    12: ("uint64", 64, False),
     15: ("uint32", 32, False),
     16: ("uint16", 16, False),
     17: ("int4", 4, True),
+    18: ("bfloat16", 16, True),
+    19: ("int2", 2, True),
+    20: ("uint4", 4, False),
+    21: ("float8_e4m3fn", 8, True),
+    22: ("float8_e5m2", 8, True),
 }
+# Handles and texts, which no arithmetic reads; further numbers are types of later versions.
+HANDLES: dict[int, str] = {5: "string", 13: "resource", 14: "variant"}
+CODES = ("int2", "int4", "uint4", "int8", "uint8", "int16", "uint16")
+SMALL_FLOATS = {"float16": 16, "bfloat16": 16, "float8_e4m3fn": 8, "float8_e5m2": 8}
 # BuiltinOperator, in the order of its numbers; later ones keep their number as a name.
 NAMES = """
 ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE EMBEDDING_LOOKUP FLOOR

@@ -187,7 +187,7 @@ def pass_codes_on(drafts: list[Draft]) -> None:
 def unquantized_note(drafts: list[Draft]) -> list[str]:
     """Arrays of a quantized network that no quantizer covers stay at 32 bits; say which."""
     read = {id(act.record) for draft in drafts for act in draft.operands()}
-    bare = [d.name for d in drafts if d.out.stored is None and id(d.out) in read]
+    bare = [d.name for d in drafts if d.out.stored is None and d.out.index_bits is None and id(d.out) in read]
     if not bare:
         return []
     shown = ", ".join(bare[:5]) + (f" and {len(bare) - 5} more" if len(bare) > 5 else "")

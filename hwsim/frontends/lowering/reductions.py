@@ -61,7 +61,12 @@ def reduction(kind: str) -> Handler:
             return
         window = math.prod(source.shape[d] for d in reduced_dims(op, len(source.shape)))
         origin = source.record.origin if kind == "reduce_max" else "linear"
-        walk.bind(op, walk.emit(kind, op, [source], walk.shape(op), origin, window=window))
+        if op.op.endswith(".prod"):
+            walk.note("products over an axis are priced as sums over it: one operation per element")
+        made = walk.emit(kind, op, [source], walk.shape(op), origin, window=window)
+        if kind == "reduce_max":
+            made.record.index_bits = 1 if op.op.endswith((".any", ".all")) else source.record.index_bits
+        walk.bind(op, made)
 
     return handle
 

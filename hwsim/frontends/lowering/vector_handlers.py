@@ -160,16 +160,33 @@ def selection(walk: Lowering, op: Op) -> None:
     numbers = [act for act in acts if act.record.index_bits is None]
     origin = numbers[0].record.origin if numbers else "linear"
     walk.note("selections (where, masked_fill, maximum, abs) are priced as one addition per element")
-    walk.bind(op, walk.emit("add", op, acts, walk.shape(op), origin))
+    walk.bind(op, beside_stored(walk, op, acts, origin))
 
 
 def comparison(walk: Lowering, op: Op) -> None:
     """greater, equal, logical and: one operation per element; the answers are masks of one bit."""
     acts = [act for ref in op.refs() if isinstance(act := walk.value(ref), Act)]
     walk.note("comparisons are priced as one addition per element")
-    made = walk.emit("add", op, acts, walk.shape(op), "index")
+    made = beside_stored(walk, op, acts, "index")
     made.record.index_bits = 1
     walk.bind(op, made)
+
+
+def beside_stored(walk: Lowering, op: Op, acts: list[Act], origin: str) -> Act:
+    """One operation per element on activations and the stored tensors that they meet, which are read like weights.
+
+    A layer has room for one stored tensor: every further one is met in an operation of its own. Stored masks (bool) are
+    taken for made on the fly, as padding and causal masks are.
+    """
+    stored = [
+        item for ref in op.refs()
+        if isinstance(item := walk.value(ref), Const) and math.prod(item.shape) > 1
+        and walk.meta(ref.name).dtype != "bool"
+    ]  # fmt: skip
+    made = walk.emit("add", op, acts, walk.shape(op), origin, weight=stored[0] if stored else None)
+    for number, further in enumerate(stored[1:], 1):
+        made = walk.emit("add", op, [made], walk.shape(op), origin, weight=further, label=f"operand_{number}")
+    return made
 
 
 def fused_pair(first: str, second: str) -> Handler:
