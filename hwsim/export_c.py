@@ -19,6 +19,7 @@ from hwsim.errors import WorkloadError, exit_code_of
 from hwsim.files.atomic import write_atomically
 from hwsim.integer.export.c_check import run_compiled
 from hwsim.integer.export.c_source import c_source, working_memory
+from hwsim.integer.export.seal import sealed_c
 from hwsim.integer.lowering.lower import lower
 from hwsim.integer.proof.images import test_images
 from hwsim.integer.run import Machine
@@ -49,7 +50,7 @@ def export(folder: Path, name: str) -> ExportedC:
     if not meta.input_shape:
         raise WorkloadError(f"{folder}: settings.json has no input_shape")
     machine = Machine(lower(model, torch.zeros(1, *meta.input_shape), name=meta.model))
-    return ExportedC(c_source(machine, name), machine)
+    return ExportedC(sealed_c(c_source(machine, name), checkpoint.identity(folder)), machine)
 
 
 def run(arguments: argparse.Namespace) -> int:

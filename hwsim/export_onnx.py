@@ -19,6 +19,7 @@ import torch
 from hwsim.errors import WorkloadError, exit_code_of
 from hwsim.integer.export.onnx_check import ENGINES, agreement, engine_for
 from hwsim.integer.export.onnx_source import FORMS, OFFSETS, Exported, onnx_network
+from hwsim.integer.export.seal import seal_onnx
 from hwsim.integer.lowering.lower import lower
 from hwsim.integer.proof.images import test_images
 from quant import checkpoint
@@ -51,6 +52,7 @@ def export(arguments: argparse.Namespace) -> list[str]:
         raise WorkloadError(f"{arguments.checkpoint}: settings.json has no input_shape")
     example = torch.zeros(1, *meta.input_shape)
     made = onnx_network(model, example, form=arguments.format, offset=arguments.offset, name=meta.model)
+    seal_onnx(made.proto, checkpoint.identity(arguments.checkpoint))
     content = made.proto.SerializeToString()
     write_atomically(arguments.out, lambda file: file.write(content))
     lines = [f"{arguments.out}: {len(content)} bytes, {describe(made)}"]

@@ -3,7 +3,9 @@
 
 Lowers the network to integers, compares every code with the float64 network's, measures accuracies, and prices each
 padding policy on the accelerator. Prints a table; `--json` prints the certificate alone, `--out FILE` writes it.
-Exit codes: 0 when every code is equal, 1 when some differ, 2 for bad input, 3 for an overflowing accumulator.
+`--same A B ...` proves nothing anew: it says whether checkpoints, reports, certificates and exported files are of one
+trained network. Exit codes: 0 when every code is equal (all files are of one network), 1 when some differ, 2 for bad
+input, 3 for an overflowing accumulator.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from hwsim.console import printable_lines
 from hwsim.errors import exit_code_of
 from hwsim.files.atomic import write_atomically
 from hwsim.integer.proof.certificate import Certificate, LayerCertificate
+from hwsim.integer.proof.same import are_same, read_artefact
 from hwsim.integer.proof.verify import Proof, verify_checkpoint
 from hwsim.machine.load import load_accelerator
 
@@ -26,8 +29,9 @@ from hwsim.machine.load import load_accelerator
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog="hwsim verify", description=__doc__)
-    p.add_argument("checkpoint", type=Path, help="folder written by quant.train or quant.calibrate --out")
+    p.add_argument("checkpoint", type=Path, nargs="?", help="folder written by quant.train or quant.calibrate --out")
     p.add_argument("accelerator", nargs="?", help="spec (path or bare name) whose capabilities decide the classes")
+    p.add_argument("--same", type=Path, nargs="+", metavar="PATH", help="compare the identities of these files instead")
     p.add_argument("--images", type=int, default=64, help="images whose codes are compared (default 64)")
     p.add_argument("--accuracy-images", type=int, default=1000, help="test images for accuracies; 0: none")
     p.add_argument("--data-dir", type=Path, help="folder of the checkpoint's data set (default: $HWSIM_DATA)")
@@ -77,6 +81,7 @@ def table(certificate: Certificate) -> str:
         lines.append(f"kept in float: {', '.join(certificate.float_operators)}")
     lines += [f"{name}: {percent:.2f} %" for name, percent in certificate.accuracies.items()]
     lines += [f"{what}: {count}" for what, count in certificate.tally.items() if count]
+    lines += [f"identity: {certificate.identity}"] if certificate.identity else []
     verdict = "every code equals the float64 network's" if certificate.equal else "some codes differ"
     lines.append(f"{verdict}: {certificate.model}, {certificate.images} images, {certificate.machine}")
     return "\n".join(lines)
@@ -102,10 +107,24 @@ def report(arguments: argparse.Namespace) -> int:
     return 0 if result.equal else 1
 
 
+def compare(paths: Sequence[Path]) -> int:
+    """Say what each path names, and whether it is one network; 1 where it is not."""
+    found = [read_artefact(path) for path in paths]
+    same = are_same(found)
+    verdict = "one trained network" if same else "not the same: another network, or a file changed since"
+    print(printable_lines("\n".join([*(item.text() for item in found), verdict])))
+    return 0 if same else 1
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; the exit code."""
-    arguments = parser().parse_args(argv)
-    return exit_code_of(lambda: report(arguments))
+    command_line = parser()
+    arguments = command_line.parse_args(argv)
+    if (arguments.same is None) == (arguments.checkpoint is None):
+        command_line.error("expected CHECKPOINT, or --same and two paths or more")
+    if arguments.same is not None and len(arguments.same) < 2:
+        command_line.error("--same: expected two paths or more")
+    return exit_code_of(lambda: report(arguments) if arguments.same is None else compare(arguments.same))
 
 
 if __name__ == "__main__":

@@ -97,7 +97,12 @@ def save(
     files = {"weights": _write_tensors(folder, "weights", state)}
     if training_state is not None:
         files["training"] = _write_tensors(folder, "training", training_state)
-    settings = {"format_version": FORMAT_VERSION, **meta.to_dict(), "files": files}
+    settings = {
+        "format_version": FORMAT_VERSION,
+        "identity": identity_of(meta, files),
+        **meta.to_dict(),
+        "files": files,
+    }
     text = json.dumps(settings, indent=2, allow_nan=False)
     write_atomically(folder / SETTINGS, lambda file: file.write(text.encode()))
     for old in folder.glob("*.safetensors"):
@@ -121,7 +126,7 @@ def load(folder: str | Path, *, factory: Callable[..., nn.Module] | None = None)
     settings would decide which code runs. FileNotFoundError, or ValueError with file, expectation and way out.
     """
     folder = Path(folder)
-    meta, files = _settings(folder)
+    meta, files, said = _settings(folder)
     if factory is not None:
         model = factory(**meta.arguments)
     elif ":" in meta.model:
@@ -133,6 +138,7 @@ def load(folder: str | Path, *, factory: Callable[..., nn.Module] | None = None)
     if meta.quantization is not None:
         model = _rebuild_quantized(model, meta, folder)
     _load_weights(model, _read_tensors(folder, files, "weights"), folder, meta)
+    _check_identity(folder, meta, files, said)
     return model.eval(), meta
 
 
@@ -151,7 +157,7 @@ def _check_size(meta: Meta, stored: Mapping[str, Tensor], folder: Path) -> None:
 def load_into(folder: str | Path, model: nn.Module) -> None:
     """The tensors of a checkpoint into a network of the same structure; ValueError when it is another one."""
     folder = Path(folder)
-    meta, files = _settings(folder)
+    meta, files, _ = _settings(folder)
     _load_weights(model, _read_tensors(folder, files, "weights"), folder, meta)
 
 
@@ -173,7 +179,7 @@ def _rebuild_quantized(model: nn.Module, meta: Meta, folder: Path) -> nn.Module:
 def load_training_state(folder: str | Path) -> dict[str, Tensor]:
     """Momentum and random states; FileNotFoundError when the checkpoint was written without them."""
     folder = Path(folder)
-    _, files = _settings(folder)
+    _, files, _ = _settings(folder)
     if "training" not in files:
         raise FileNotFoundError(
             f"{folder}: this checkpoint holds weights only and cannot be resumed; train from it anew"
@@ -186,12 +192,32 @@ def load_meta(folder: str | Path) -> Meta:
     return _settings(Path(folder))[0]
 
 
+def identity(folder: str | Path) -> str:
+    """The hash that ties whatever is made from a trained network to it: reports, certificates, exported files.
+
+    It depends on the network, its quantization, its input and every number of its weights; not on names of folders,
+    accuracies or the history of the training.
+    """
+    meta, files, said = _settings(Path(folder))
+    _check_identity(Path(folder), meta, files, said)
+    return identity_of(meta, files)
+
+
+def identity_of(meta: Meta, files: Mapping[str, str]) -> str:
+    """`identity` of settings; the name of the file of weights holds the hash of its bytes."""
+    said = meta.to_dict()
+    parts = {key: said[key] for key in ("model", "arguments", "quantization", "input_shape", "normalisation")}
+    text = json.dumps([parts, files["weights"]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def is_checkpoint(path: str | Path) -> bool:
     """Whether the path is a folder with settings."""
     return (Path(path) / SETTINGS).is_file()
 
 
-def _settings(folder: Path) -> tuple[Meta, dict[str, str]]:
+def _settings(folder: Path) -> tuple[Meta, dict[str, str], object]:
+    """What settings.json says: the network, its files, its identity (None in those older than identities)."""
     file = folder / SETTINGS
     if not folder.exists():
         raise FileNotFoundError(f"{folder}: no such checkpoint folder")
@@ -203,13 +229,25 @@ def _settings(folder: Path) -> tuple[Meta, dict[str, str]]:
         raise ValueError(f"{file}: expected JSON, could not read it: {error}") from error
     if not isinstance(raw, dict) or raw.pop("format_version", None) != FORMAT_VERSION:
         raise ValueError(f"{file}: expected format_version {FORMAT_VERSION}; written by another version?")
+    said = raw.pop("identity", None)
     files = raw.pop("files", None)
     if not isinstance(files, dict) or not all(_plain_name(name) for name in files.values()) or "weights" not in files:
         raise ValueError(f"{file}: files: expected names of files in this folder, among them 'weights', got {files!r}")
     try:
-        return Meta.from_dict(raw), files
+        meta = Meta.from_dict(raw)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
+    return meta, files, said
+
+
+def _check_identity(folder: Path, meta: Meta, files: Mapping[str, str], said: object) -> None:
+    """ValueError where the settings name another identity than their own content has."""
+    if said not in (None, identity_of(meta, files)):
+        raise ValueError(
+            f"{folder / SETTINGS}: identity: {said!r} is not that of these settings and weights "
+            f"({identity_of(meta, files)}): they were edited or belong to another network; restore them, or take the "
+            "line out"
+        )
 
 
 def _are_numbers(values: object) -> bool:

@@ -153,7 +153,8 @@ def from_checkpoint(folder: Path, input_shape: Shape | None, allow_uncosted: boo
         raise WorkloadError(f"{folder}: its settings name no input shape: give one with --input 1,3,224,224")
     shape = input_shape or (1, *meta.input_shape)
     name = f"{meta.model} ({folder.name})"
-    return extract(model, torch.zeros(shape), name=name, allow_uncosted=allow_uncosted)
+    found = extract(model, torch.zeros(shape), name=name, allow_uncosted=allow_uncosted)
+    return found.with_identity(checkpoint.identity(folder))
 
 
 # -- networks by name --------------------------------------------------------------------------------------------------

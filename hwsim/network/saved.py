@@ -52,7 +52,8 @@ def from_dict(data: Any) -> Workload:
         raise WorkloadError("layers and notes: expected lists")
     layers = [build(Layer, entry, f"layers[{i}]") for i, entry in enumerate(entries)]
     coverage = build(Coverage, data["coverage"], "coverage")
-    return Workload(plain(data["name"], "str", "name"), layers, coverage, tuple(str(note) for note in notes))
+    name, identity = (plain(data.get(key, ""), "str", key) for key in ("name", "identity"))
+    return Workload(name, layers, coverage, tuple(str(note) for note in notes), identity)
 
 
 NESTED: Mapping[str, Any] = {"loops": Loops, "output": Tensor, "weight": Tensor}

@@ -86,8 +86,10 @@ class Workload:
         layers: Iterable[Layer],
         coverage: Coverage | None = None,
         notes: tuple[str, ...] = (),
+        identity: str = "",
     ):
-        self.name = name
+        """`identity`: of the trained network whose layers and bits these are (`quant.checkpoint.identity`)."""
+        self.name, self.identity = name, identity
         self.layers: tuple[Layer, ...] = tuple(layers)
         self.coverage = coverage or Coverage(len(self.layers), len(self.layers))
         self.notes = notes
@@ -153,7 +155,10 @@ class Workload:
         return found
 
     def map_tensors(self, change: Callable[[Tensor], Tensor]) -> Workload:
-        """The same network with `change` applied to every operand (for instance new bits)."""
+        """The same network with `change` applied to every operand (for instance new bits).
+
+        Another network than the trained one, as far as `identity` goes.
+        """
 
         def relayer(layer: Layer) -> Layer:
             return dataclasses.replace(
@@ -167,7 +172,11 @@ class Workload:
 
     def with_notes(self, *notes: str) -> Workload:
         """The same network with further notes; they end up among the report's assumptions."""
-        return Workload(self.name, self.layers, self.coverage, (*self.notes, *notes))
+        return Workload(self.name, self.layers, self.coverage, (*self.notes, *notes), self.identity)
+
+    def with_identity(self, identity: str) -> Workload:
+        """The same network, known to be the trained one of this identity."""
+        return Workload(self.name, self.layers, self.coverage, self.notes, identity)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; `from_dict` reads it back."""
@@ -175,6 +184,7 @@ class Workload:
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "name": self.name,
+            **({"identity": self.identity} if self.identity else {}),
             "notes": list(self.notes),
             "coverage": dataclasses.asdict(self.coverage),
             "layers": [dataclasses.asdict(layer) for layer in self.layers],

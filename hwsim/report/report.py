@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwsim.errors import RequestError
-from hwsim.files.identity import Identity, identity
+from hwsim.files.identity import Identity, content_hash, identity
 from hwsim.machine.parts import Accelerator
 from hwsim.nest.text import entries, to_lists
 from hwsim.network.layer import Layer
@@ -25,9 +25,7 @@ from hwsim.network.workload import Workload
 from hwsim.pricing.layer import LayerCost
 from hwsim.pricing.network import NetworkCost, Totals
 from hwsim.report.files import html_fragment, write_report
-from hwsim.report.picture import change_dict, home_dict, machine_dict, occupancy, peak_macs_per_cycle, traffic_dict
 from hwsim.report.terminal import screenful
-from hwsim.report.widths import Change, Side, one_bit_fewer
 from hwsim.search.objective import Objective
 from hwsim.search.result import Found
 
@@ -101,7 +99,6 @@ class Report:
     found: Mapping[str, Found]
     objective: str
     by_objective: Mapping[Objective, Totals] = field(default_factory=dict[Objective, Totals])
-    command: str = ""  # that makes it again; empty where it was made from Python
 
     def __repr__(self) -> str:
         return screenful(self)
@@ -186,20 +183,26 @@ class Report:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON-ready data; its schema is hwsim/report/report.schema.json."""
+        """The report as JSON-ready data, sealed by the hash of its content; see hwsim/report/report.schema.json."""
+        data = self.content()
+        return {**data, "seal": content_hash(data)}
+
+    def content(self) -> dict[str, Any]:
+        """Everything but the seal."""
         return {
             "schema_version": SCHEMA_VERSION,
             "identity": self.identity.to_dict(),
-            "model": {"name": self.workload.name, "layers": len(self.workload)},
+            "model": {
+                "name": self.workload.name,
+                "layers": len(self.workload),
+                **({"identity": self.workload.identity} if self.workload.identity else {}),
+            },
             "accelerator": {
                 "name": self.accelerator.name,
                 "clock_mhz": self.accelerator.clock_mhz,
                 "node_nm": self.accelerator.node_nm,
                 "sources": list(self.accelerator.sources),
-                **machine_dict(self.accelerator),
-                "activation_memory": home_dict(self.accelerator),
             },
-            "command": self.command,
             "objective": self.objective,
             "by_objective": {
                 objective: {
@@ -211,27 +214,13 @@ class Report:
             },
             "totals": self.cost.totals.to_dict(),
             "energy_pj_by_component": dict(self.cost.energy_pj_by_component),
-            "layers": [self.layer_dict(name) for name in self.layers],
-            "occupancy": occupancy(self.workload, self.accelerator, frozenset(self.cost.resident)),
+            "layers": [
+                layer_dict(layer, cost, self.found.get(layer.name))
+                for layer, cost in zip(self.workload, self.cost.layers, strict=True)
+            ],
             "coverage": coverage_dict(self.workload),
             "assumptions": self.assumptions,
             "warnings": self.warnings,
-        }
-
-    @cached_property
-    def one_bit_fewer(self) -> dict[str, dict[Side, Change]]:
-        """What one bit fewer of either operand changes, by layer; see widths.py."""
-        resident = frozenset(self.cost.resident)
-        return one_bit_fewer(self.workload, self.accelerator, self.found, resident, self.objective)
-
-    def layer_dict(self, name: str) -> dict[str, Any]:
-        """One entry of `layers`: the layer's bill, what it moves, and what one bit fewer would change."""
-        entry = self.layers[name]
-        return {
-            **entry.to_dict(),
-            "traffic_bits": traffic_dict(entry.cost),
-            "peak_macs_per_cycle": peak_macs_per_cycle(entry.layer, self.accelerator),
-            "one_bit_fewer": {side: change_dict(change) for side, change in self.one_bit_fewer.get(name, {}).items()},
         }
 
     def to_json(self) -> str:

@@ -117,6 +117,7 @@ def total_rows(report: Report) -> dict[str, str]:
         "area": f"{totals.area_mm2:.3g} mm²" if totals.area_mm2 else "not stated by the spec",
         "mapping": certificate_line(report),
         **({"other objectives": objectives_line(report)} if report.by_objective else {}),
+        **({"identity": f"{report.workload.identity} (trained network)"} if report.workload.identity else {}),
     }
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hwsim.files.identity import content_hash
 from hwsim.integer import graph
 from hwsim.integer.arithmetic import kernels
 from hwsim.integer.arithmetic.forms import Form, at
@@ -107,6 +108,7 @@ class Certificate:
     weight_bits: int
     machine: str = ""
     assumptions: tuple[str, ...] = ()
+    identity: str = ""  # of the checkpoint, where the network came from one
 
     @property
     def equal(self) -> bool:
@@ -114,9 +116,15 @@ class Certificate:
         return all(layer.codes.equal for layer in self.layers)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """JSON-ready, sealed by the hash of its content."""
+        data = self.content()
+        return {**data, "seal": content_hash(data)}
+
+    def content(self) -> dict[str, Any]:
+        """Everything but the seal."""
         return {
             "model": self.model,
+            **({"identity": self.identity} if self.identity else {}),
             "machine": self.machine,
             "images": self.images,
             "equal": self.equal,

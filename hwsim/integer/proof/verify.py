@@ -89,6 +89,7 @@ def verify_checkpoint(
     if machine is not None:
         chosen = {"capabilities": machine.capabilities, "machine": machine.name}
     result = certify(model, images[: proof.images], name=meta.model, **chosen)  # type: ignore[arg-type]
+    result = dataclasses.replace(result, identity=checkpoint.identity(folder))
     if labels is None or proof.accuracy_images <= 0:
         return result
     count = proof.accuracy_images
