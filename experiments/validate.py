@@ -28,6 +28,7 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "mlperf_tiny_m7": tiny.study,
     "mico_riscv": riscv.study,
     "psma_28nm": arithmetic.study,
+    "colonnade": arithmetic.macro_study,
 }
 SEARCHES: dict[str, Callable[[], Study]] = {
     "synergy_search": synergy.search_study,

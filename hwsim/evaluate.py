@@ -7,6 +7,8 @@ Exit codes: 0; 2 for bad input (one clear message, no traceback, no half-written
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,7 +91,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(arguments: Sequence[str] | None = None) -> None:
     """Parse, evaluate, print. Raises HwsimError where `main` prints it."""
-    options = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser().parse_args(given)
     if options.format and options.out is None:
         raise RequestError(f"--format {options.format} needs --out DIR to write to")
     accelerator = load_machine(options.accelerator)
@@ -110,6 +113,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         zero_shares=load_zero_shares(options.zero_shares) if options.zero_shares else None,
     )
     report = evaluate_workload(workload, accelerator, request)
+    report = dataclasses.replace(report, command=shlex.join(["hwsim", "evaluate", *given]))
     written = write_report(report, options.out) if options.out else []
     if options.format:
         mappings = {name: found.mapping for name, found in report.found.items()}

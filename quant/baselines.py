@@ -2,7 +2,7 @@
 
 Formulas as their papers and MQBench give them; where the sources differ or are silent, the docstring says what was
 taken. `codes`, `step` and `offset` hold for all of them: x_hat = step * codes + offset, so that training, pricing and
-lowering need not know the method. `make_quantizer(spec)` builds the class that `spec.method` names.
+lowering need not know the method. `make_quantizer(spec)` builds the class that the spec names (formats: blocks.py).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from quant.blocks import BlockQuantizer, CastQuantizer, FloatQuantizer, GroupQuantizer
 from quant.init import initial
 from quant.quantizer import BaseQuantizer, Quantizer, not_positive
 from quant.spec import QuantSpec, check_choice
@@ -303,6 +304,20 @@ METHODS: dict[str, type[BaseQuantizer]] = {
 
 
 def make_quantizer(spec: QuantSpec, *, is_weight: bool = False, rows: int = 1, axis: int = 0) -> BaseQuantizer:
-    """An uninitialised quantizer of the class that `spec.method` names."""
+    """An uninitialised quantizer of the class that the spec's scale, element, granularity and method name.
+
+    `axis`: the channels with a step each, or the reduction along which groups and blocks lie.
+    """
     check_choice("method", spec.method, tuple(METHODS))
-    return METHODS[spec.method](spec, is_weight=is_weight, rows=rows, axis=axis)
+    return class_of(spec)(spec, is_weight=is_weight, rows=rows, axis=axis)
+
+
+def class_of(spec: QuantSpec) -> type[BaseQuantizer]:
+    """The class behind a spec."""
+    if spec.scale_format == "none":
+        return CastQuantizer
+    if spec.scale_format != "learned":
+        return BlockQuantizer
+    if spec.element != "int":
+        return FloatQuantizer
+    return GroupQuantizer if spec.granularity == "group" else METHODS[spec.method]

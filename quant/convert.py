@@ -25,12 +25,15 @@ from quant.quantizer import BaseQuantizer
 from quant.spec import (
     ACTIVATION_CONFIGS,
     CLIP_RULES,
+    FORMATS,
     GRANULARITIES,
+    HALF,
     INIT_NAMES,
     METHOD_NAMES,
     OFFSET_MODES,
     PADDING_POLICIES,
     POSITIVITY,
+    SCALE_RULES,
     QuantSpec,
     check_choice,
 )
@@ -72,6 +75,11 @@ class Choices:
     ternary_weights: bool = False
     shared_inputs: bool = False
     positivity: str = "absolute"
+    weight_group: int = 0
+    weight_offset: bool = False
+    weight_format: str = ""
+    act_format: str = ""
+    scale_rule: str = "floor"
     skip: bool = False
 
     def __post_init__(self) -> None:
@@ -83,20 +91,46 @@ class Choices:
         check_choice("clip_rule", self.clip_rule, CLIP_RULES)
         check_choice("offset_mode", self.offset_mode, OFFSET_MODES)
         check_choice("positivity", self.positivity, POSITIVITY)
+        check_choice("scale_rule", self.scale_rule, SCALE_RULES)
+        check_choice("weight_format", self.weight_format, ("", *FORMATS))
+        check_choice("act_format", self.act_format, ("", *FORMATS))
+        if self.weight_group and self.weight_granularity == "channel":
+            raise ValueError("weight_group: groups are finer than channels: leave weight_granularity out")
+        if not self.weight_group and self.weight_granularity == "group":
+            raise ValueError("weight_group: missing: elements along the input channels that share a step, e.g. 64")
         self.weight_spec()
         QuantSpec(self.act_bits, False)
+        if self.act_format:
+            self.input_spec(Range(SIGNED, ""))
 
     def weight_spec(self) -> QuantSpec:
-        """Weights are symmetric and signed (LSQ+ Eq. 1); DoReFa's levels, odd multiples of s/2, have an offset."""
+        """Weights are symmetric and signed (LSQ+ Eq. 1) unless `weight_offset`; DoReFa's levels, odd multiples of s/2,
+        have an offset. A named format decides on bits and scales."""
         method = _WEIGHT_METHOD.get(self.method, self.method)
+        granularity = "group" if self.weight_group else self.weight_granularity
+        if self.weight_format:
+            return QuantSpec.for_format(
+                self.weight_format, self.weight_group, granularity, method=method, init=self.init,
+                offset=self.weight_offset, scale_rule=self.scale_rule,
+            )  # fmt: skip
         return QuantSpec(
-            2 if self.ternary_weights else self.weight_bits, True, offset=method == "dorefa", method=method,
-            init=self.init, clip_rule=self.clip_rule, granularity=self.weight_granularity,
+            2 if self.ternary_weights else self.weight_bits, True, offset=method == "dorefa" or self.weight_offset,
+            method=method, init=self.init, clip_rule=self.clip_rule, granularity=granularity, group=self.weight_group,
             power_of_two=self.power_of_two, ternary=self.ternary_weights, positivity=self.positivity,
         )  # fmt: skip
 
+    def without_formats(self) -> Choices:
+        """The same with integers and one step per tensor; activations of 16-bit floats stay."""
+        act = self.act_format if self.act_format in HALF else ""
+        plain = "tensor" if self.weight_granularity == "group" else self.weight_granularity
+        return replace(
+            self, weight_format="", weight_group=0, weight_offset=False, act_format=act, weight_granularity=plain
+        )
+
     def input_spec(self, source: Range) -> QuantSpec:
-        """Spec of an activation quantizer for values of that range."""
+        """Spec of an activation quantizer for values of that range. Float formats are signed and know no offset."""
+        if self.act_format:
+            return QuantSpec.for_format(self.act_format, method=self.method, init=self.init, scale_rule=self.scale_rule)
         config = self.config_for(source)
         offset = ACTIVATION_CONFIGS[config].offset
         return QuantSpec.for_config(
@@ -161,7 +195,7 @@ class Plan:
                 assert spec is not None
                 rows.append(
                     {"layer": layer.name, "op": layer.op, "operand": operand, "bits": spec.bits,
-                     "codes": f"{spec.n}..{spec.p}", "offset": spec.offset, "method": spec.method,
+                     "codes": spec.codes_text, "offset": spec.offset, "method": spec.method,
                      "config": None if operand == "weight" else spec.config,
                      "padding": layer.padding_policy or "", "why": "; ".join(filter(None, (reason, layer.note)))}
                 )  # fmt: skip
@@ -212,6 +246,11 @@ def quantize(
     ternary_weights: bool = False,
     shared_inputs: bool = False,
     positivity: str = "absolute",
+    weight_group: int = 0,
+    weight_offset: bool = False,
+    weight_format: str = "",
+    act_format: str = "",
+    scale_rule: str = "floor",
     example: Any = None,
 ) -> tuple[nn.Module, Plan]:
     """A quantized copy of `model` and the plan behind it; `initialise` it with data before the first forward pass.
@@ -222,7 +261,11 @@ def quantize(
     the papers' literal networks, whose residual path no integer machine can run.
     `overrides`: {name pattern: {choice: value}} or a YAML file of that, later patterns win; choices are the fields of
     `Choices`, `skip: true` leaves a layer in float. `shared_inputs`: one step for all inputs of an addition or
-    concatenation with equal specs. `positivity`: what keeps s positive, see `QuantSpec`. `example`: an input, a tuple
+    concatenation with equal specs. `positivity`: what keeps s positive, see `QuantSpec`.
+    `weight_group`: weights along the input channels that share a learned step; `weight_offset`: an offset for each step
+    (asymmetric weights). `weight_format`, `act_format`: names of `quant.spec.FORMATS` such as MXFP4, NVFP4, FP8 or FP16
+    (weight-only), in place of the bits; the first and last layer at 8 bits, tables and additions stay integers.
+    `scale_rule`: how MX scales follow from a block's maximum. `example`: an input, a tuple
     of arguments, or a dictionary by name; needed where symbolic tracing fails, and for inputs that have a default in
     `forward`.
     Raises ValueError for names, bits and patterns that mean nothing.
@@ -233,7 +276,8 @@ def quantize(
         QuantSpec(elementwise_bits, False)  # type: ignore[arg-type]
     base = Choices(
         weight_bits, act_bits, config, padding_policy, weight_granularity, method, init, clip_rule, offset_mode,
-        power_of_two, ternary_weights, shared_inputs, positivity,
+        power_of_two, ternary_weights, shared_inputs, positivity, weight_group, weight_offset, weight_format,
+        act_format, scale_rule,
     )  # fmt: skip
     if any(getattr(module, "is_quantized_layer", False) for module in model.modules()):
         raise ValueError("model: expected a float model, this one has quantized layers already")
@@ -387,10 +431,12 @@ class _Planner:
         chosen, notes = self.base, []
         if self.first_last == "8bit" and site.name in self.ends:
             wide = {"weight_bits": max(8, self.base.weight_bits), "act_bits": max(8, self.base.act_bits)}
-            chosen = replace(chosen, **wide, ternary_weights=False)
+            chosen = replace(chosen.without_formats(), **wide, ternary_weights=False)
             notes.append("first or last layer at 8 bits" + self._plain(chosen)[1])
             chosen = self._plain(chosen)[0]
         if site.kind in _OF_ACTIVATIONS:
+            if site.kind in _ELEMENTWISE:
+                chosen = chosen.without_formats()
             if site.kind in _ELEMENTWISE and isinstance(self.elementwise_bits, int):
                 chosen = replace(chosen, act_bits=self.elementwise_bits)
             elif site.kind == "mean":
@@ -497,7 +543,7 @@ class _Planner:
         if site.kind in _TABLES:
             # LSQ+'s Gaussian rule is for the weights of sums, and cuts at 3 sigma what a row look-up gives out whole.
             rule = "mse" if weight.init == "lsqplus" else weight.init
-            weight = weight.replace(granularity="tensor", init=rule)
+            weight = chosen.without_formats().weight_spec().replace(granularity="tensor", init=rule)
             new = quantized_like(old, weight)
             note = self._note(new, note)
             return self._tied(new, site.name), LayerPlan(site.name, site.kind, weight, (), (), None, note)

@@ -109,7 +109,10 @@ class _Watch:
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
         assert isinstance(module, BaseQuantizer)
         x = arguments[0].detach()
-        if module.is_weight and self.samples:
+        if self.samples and (module.is_weight or has_format(module)):
+            return
+        if has_format(module):
+            self.samples.append(x)
             return
         flat = x.reshape(1, -1) if module.rows == 1 else x.movedim(module.axis, 0).reshape(module.rows, -1)
         flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
@@ -126,6 +129,8 @@ class _Watch:
 def _diagnose(name: str, quantizer: BaseQuantizer, values: Tensor, weight: Tensor | None) -> Diagnosis:
     """`values`: (rows, elements). Steps and offsets per channel are reported as their means."""
     spec = quantizer.spec
+    if has_format(quantizer):
+        return _diagnose_format(name, quantizer, values)
     with torch.no_grad():
         s, beta = (t.detach().reshape(-1, 1).to(values) for t in (quantizer.step(), quantizer.offset()))
         shaped = values if quantizer.rows > 1 else values.flatten()
@@ -147,6 +152,30 @@ def _diagnose(name: str, quantizer: BaseQuantizer, values: Tensor, weight: Tenso
         gradient_ratio=gradient_ratio(quantizer, weight) if weight is not None else None,
         error=(codes * s + beta - values).double().square().mean().item(),
         optimal_error=best_error, optimal_s=best_s, optimal_beta=best_beta,
+    )  # fmt: skip
+
+
+def has_format(quantizer: nn.Module) -> bool:
+    """Whether groups share steps, or the elements are floats: steps are then known element by element."""
+    spec = quantizer.spec
+    return isinstance(spec, QuantSpec) and (spec.group > 0 or spec.element != "int")
+
+
+def _diagnose_format(name: str, quantizer: BaseQuantizer, x: Tensor) -> Diagnosis:
+    """Of one tensor; s and beta as means over its elements. No histogram, and no optimum is searched (NaN)."""
+    spec, nan = quantizer.spec, float("nan")
+    with torch.no_grad():
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        codes, s, beta = quantizer.codes(wide), quantizer.step_at(wide), quantizer.offset_at(wide)
+        v = (wide - beta) / s
+    return Diagnosis(
+        name=name, is_weight=quantizer.is_weight, bits=spec.bits, config=spec.config, method=spec.method,
+        s=s.mean().item(), beta=beta.mean().item(), minimum=x.min().item(), maximum=x.max().item(),
+        clipped_low=(v <= float(spec.n)).double().mean().item(),
+        clipped_high=(v >= float(spec.p)).double().mean().item(),
+        histogram=(), effective_bits=nan, gradient_ratio=None,
+        error=(codes * s + beta - wide).double().square().mean().item(), optimal_error=nan, optimal_s=nan,
+        optimal_beta=nan,
     )  # fmt: skip
 
 

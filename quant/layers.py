@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quant.baselines import make_quantizer
+from quant.grouping import Grouping
 from quant.kernels import BORDER_OF_CODE_0, BORDER_OF_ZERO
 from quant.quantizer import BaseQuantizer, Quantizer
 from quant.spec import PADDING_POLICIES, QuantSpec, check_choice
@@ -30,8 +31,15 @@ class _QuantizedWeight:
     output_scale: Tensor | None
 
     def _attach(self: Any, weight_spec: QuantSpec, input_spec: QuantSpec | None) -> None:
-        axis = 1 if getattr(self, "transposed", False) else 0
+        """Groups and blocks lie along the input channels: axis 1 of weights and of maps, the last of a linear layer's
+        input."""
+        transposed = getattr(self, "transposed", False)
+        axis = 1 if transposed or weight_spec.group else 0
         rows = self.weight.shape[axis] if weight_spec.granularity == "channel" else 1
+        if weight_spec.group:
+            if transposed:
+                raise ValueError("weight_group: no groups in transposed convolutions: override them")
+            rows = Grouping(axis, weight_spec.group).groups(self.weight.shape)
         self.weight_quantizer = make_quantizer(weight_spec, is_weight=True, rows=rows, axis=axis)
         # Steps and offsets stay in float32 where the weights are of a half type.
         place = {"device": self.weight.device, "dtype": torch.promote_types(self.weight.dtype, torch.float32)}
@@ -39,7 +47,8 @@ class _QuantizedWeight:
         if not self.weight.is_meta:
             self.weight_quantizer.init_from(self.weight)
         if input_spec is not None:
-            self.input_quantizer = make_quantizer(input_spec).to(**place)
+            along = -1 if self.weight.ndim == 2 else 1
+            self.input_quantizer = make_quantizer(input_spec, axis=along if input_spec.group else 0).to(**place)
         self.register_buffer("output_scale", None)
 
     def _effective_weight(self) -> Tensor:
@@ -294,12 +303,17 @@ class _TwoActivations(nn.Module):
 
     is_quantized_layer = True
 
-    def __init__(self, specs: Sequence[QuantSpec], *, shared: bool = False) -> None:
+    def __init__(self, specs: Sequence[QuantSpec], *, shared: bool = False, axes: tuple[int, ...] = ()) -> None:
+        """`axes`: of each operand, the one along which blocks lie."""
         super().__init__()
         if shared and len(set(specs)) != 1:
             raise ValueError(f"{type(self).__name__}: shared quantizers need one spec for all inputs, got {specs}")
         self.shared = shared
-        self.input_quantizers = nn.ModuleList(make_quantizer(spec) for spec in (specs[:1] if shared else specs))
+        along = axes or (-1,) * len(specs)
+        self.input_quantizers = nn.ModuleList(
+            make_quantizer(spec, axis=axis if spec.group else 0)
+            for spec, axis in zip(specs[:1] if shared else specs, along, strict=False)
+        )
 
     def quantizer_of(self, position: int) -> BaseQuantizer:
         """The quantizer of the input at that position."""
@@ -307,12 +321,13 @@ class _TwoActivations(nn.Module):
 
 
 class _Pair(_TwoActivations):
-    """An operation of two activations, `operation`."""
+    """An operation of two activations, `operation`; blocks lie along `axes`."""
 
     operation: Callable[[Tensor, Tensor], Tensor]
+    axes: tuple[int, ...] = (-1, -1)
 
     def __init__(self, left: QuantSpec, right: QuantSpec, *, shared: bool = False) -> None:
-        super().__init__((left, right), shared=shared)
+        super().__init__((left, right), shared=shared, axes=self.axes)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return type(self).operation(self.quantizer_of(0)(x), self.quantizer_of(1)(y))
@@ -340,6 +355,7 @@ class QMatmul(_Pair):
     """x @ y of two activations (attention's QK^T and PV); their offsets do not fold into a bias."""
 
     operation = operator.matmul
+    axes = (-1, -2)
 
 
 class QMaximum(_Pair):

@@ -80,7 +80,7 @@ class Damping(Method):
         factor = self.strength * (1 - math.cos(math.pi * progress))
         for weight, quantizer in self.weights:
             if weight.grad is not None and factor > 0:
-                code, step = quantizer.codes(weight), rows_of(quantizer.step(), weight)
+                code, step = quantizer.codes(weight), quantizer.step_at(weight)
                 inside = (weight >= quantizer.spec.n * step) & (weight <= quantizer.spec.p * step)
                 weight.grad += factor * torch.where(inside, weight - code * step, 0.0)
 
@@ -131,7 +131,7 @@ class Freezing(Method):
             fresh = (track.frequency > self.threshold_at(progress)) & ~track.frozen
             track.held = torch.where(fresh, track.mean.round(), track.held)
             track.frozen |= fresh
-            weight.copy_(torch.where(track.frozen, track.held * rows_of(quantizer.step(), weight), weight))
+            weight.copy_(torch.where(track.frozen, track.held * quantizer.step_at(weight), weight))
             track.code = torch.where(track.frozen, track.held, code)
 
     @staticmethod
@@ -161,8 +161,3 @@ class Freezing(Method):
                 for part, value in vars(track).items():
                     value.copy_(state[f"freezing/{name}/{part}"])
                 self.tracks[name] = track
-
-
-def rows_of(step: Tensor, weight: Tensor) -> Tensor:
-    """Steps shaped to multiply a weight: one for all, or one per output channel."""
-    return step if step.ndim == 0 else step.view(-1, *[1] * (weight.ndim - 1))

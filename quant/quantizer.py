@@ -95,6 +95,17 @@ class BaseQuantizer(nn.Module):
         """The effective offset (zeros where there is none), in the shape of `step()`."""
         return torch.zeros_like(self.step())
 
+    def step_at(self, x: Tensor) -> Tensor:
+        """`step()` shaped to multiply codes of x, whatever shares a step."""
+        return self._at(self.step(), x)
+
+    def offset_at(self, x: Tensor) -> Tensor:
+        """`offset()` shaped to be added to x."""
+        return self._at(self.offset(), x)
+
+    def _at(self, each: Tensor, x: Tensor) -> Tensor:
+        return each if each.ndim == 0 else each.view([-1 if i == self.axis else 1 for i in range(x.ndim)])
+
     def initialise_parameters(self, values: Tensor) -> None:
         """Set the parameters from `values` (rows, elements)."""
         raise TypeError(f"{type(self).__name__} defines no initialise_parameters()")
@@ -194,8 +205,9 @@ class BaseQuantizer(nn.Module):
     # ---- checkpoints and copies ----------------------------------------------------------------------------------
 
     def _bounds(self) -> Tensor:
-        """(n, p) as float32, which holds the codes of 16 bits exactly."""
-        return torch.tensor([self.spec.n, self.spec.p], dtype=torch.float32)
+        """(n, p) as float32, which holds the codes of 16 bits exactly (bf16's largest, in units, is beyond it)."""
+        most = torch.finfo(torch.float32).max
+        return torch.tensor([max(float(self.spec.n), -most), min(float(self.spec.p), most)], dtype=torch.float32)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BaseQuantizer:
         """Moves and casts; `bounds` stay float32, since half types hold no 16-bit code."""
@@ -210,7 +222,7 @@ class BaseQuantizer(nn.Module):
             state_dict.pop(f"{prefix}{name}", None)
         own = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
         bounds = own.get("bounds")
-        if bounds is not None and bounds.round().tolist() != [self.spec.n, self.spec.p]:
+        if bounds is not None and bounds.round().tolist() != self._bounds().tolist():
             found = ", ".join(f"{v:g}" for v in bounds.tolist())
             errors.append(
                 f"{prefix}bounds: expected codes {self.spec.n}..{self.spec.p}, the checkpoint has [{found}]; "
@@ -235,7 +247,9 @@ class BaseQuantizer(nn.Module):
         spec = self.spec
         words = [f"{spec.bits} bits", f"{spec.n}..{spec.p}", spec.method]
         words += ["offset"] if spec.offset else []
-        words += [f"{self.rows} channels"] if self.rows > 1 else []
+        words += [spec.element] if spec.element != "int" else []
+        words += [f"groups of {spec.group}"] if spec.group else []
+        words += [f"{self.rows} channels"] if self.rows > 1 and not spec.group else []
         return ", ".join(words)
 
 

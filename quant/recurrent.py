@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quant.baselines import make_quantizer
+from quant.grouping import Grouping
 from quant.quantizer import BaseQuantizer
 from quant.spec import QuantSpec
 
@@ -47,14 +48,16 @@ class QRecurrent(nn.Module):
             if name.startswith("weight"):
                 self.weight_quantizers[name] = self._weight_quantizer(parameter, weight)
         self.input_quantizers = nn.ModuleList(
-            make_quantizer(hidden if layer else inputs) for layer in range(self.num_layers)
+            make_quantizer(hidden if layer else inputs, axis=-1) for layer in range(self.num_layers)
         )
-        self.hidden_quantizers = nn.ModuleDict({suffix: make_quantizer(hidden) for suffix in self.suffixes})
+        self.hidden_quantizers = nn.ModuleDict({suffix: make_quantizer(hidden, axis=-1) for suffix in self.suffixes})
 
     @staticmethod
     def _weight_quantizer(parameter: Tensor, spec: QuantSpec) -> BaseQuantizer:
         rows = parameter.shape[0] if spec.granularity == "channel" else 1
-        made = make_quantizer(spec, is_weight=True, rows=rows)
+        if spec.group:
+            rows = Grouping(1, spec.group).groups(parameter.shape)
+        made = make_quantizer(spec, is_weight=True, rows=rows, axis=1 if spec.group else 0)
         if not parameter.is_meta:
             made.init_from(parameter)
         return made

@@ -13,11 +13,28 @@ from typing import Any
 METHOD_NAMES = ("lsq", "lsqplus", "pact", "dsq", "qil", "dorefa")
 INIT_NAMES = ("minmax", "lsq", "lsqplus", "mse")
 CLIP_RULES = ("strict", "inclusive")
-GRANULARITIES = ("tensor", "channel")
+GRANULARITIES = ("tensor", "channel", "group")
 OFFSET_MODES = ("learned", "fixed_zero", "fixed_min")
 POSITIVITY = ("absolute", "printed")
 PADDING_POLICIES = ("pad_code", "snap_offset", "pad_beta", "border_bias")
 ALLOWED_BITS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
+
+# Elements beside integers, by name: bits, largest value in units of the smallest (quant/elements.py has their values).
+FLOAT_ELEMENTS: dict[str, tuple[int, int]] = {
+    "e2m1": (4, 12), "e2m3": (6, 60), "e3m2": (6, 448), "e4m3": (8, 229_376), "e5m2": (8, 57_344 << 16),
+    "fp16": (16, 65_504 << 24), "bf16": (16, 255 << 253),
+}  # fmt: skip
+# Named formats: element, elements of a block (0: a learned scale for what the granularity says), format of the scales.
+FORMATS: dict[str, tuple[str, int, str]] = {
+    "FP16": ("fp16", 0, "none"), "BF16": ("bf16", 0, "none"), "FP8": ("e4m3", 0, "learned"),
+    "FP8_E5M2": ("e5m2", 0, "learned"), "FP6_E2M3": ("e2m3", 0, "learned"), "FP6_E3M2": ("e3m2", 0, "learned"),
+    "FP4": ("e2m1", 0, "learned"), "MXFP8": ("e4m3", 32, "e8m0"), "MXFP8_E5M2": ("e5m2", 32, "e8m0"),
+    "MXFP6": ("e2m3", 32, "e8m0"), "MXFP6_E3M2": ("e3m2", 32, "e8m0"), "MXFP4": ("e2m1", 32, "e8m0"),
+    "MXINT8": ("int", 32, "e8m0"), "NVFP4": ("e2m1", 16, "e4m3"),
+}  # fmt: skip
+HALF = ("FP16", "BF16")  # what weight-only formats leave activations at
+SCALE_FORMATS = ("learned", "e8m0", "e4m3", "none")
+SCALE_RULES = ("floor", "even", "rceil")
 
 # Methods whose signed codes are symmetric, -p..p: PACT and QIL clip at the same magnitude on both sides.
 _NARROW_METHODS = ("pact", "qil")
@@ -67,7 +84,9 @@ class QuantSpec:
     two nearest to s. `ternary`: two signed bits of which only -1, 0, 1 are used. `snap_offset`: beta is forced to -s*z
     with an integer z. `positivity`: "absolute" sets s to |s| after every optimizer step; "printed", LSQ's own text,
     does nothing, and s may become negative. Signed 1 bit has the codes -1 and 0: wherever a formula divides by p,
-    `magnitude` stands in.
+    `magnitude` stands in. `group`: elements along the reduction that share a step (granularity "group"). `element`:
+    "int" or a name of FLOAT_ELEMENTS, whose codes are values in units of the smallest. `scale_format`: "learned", how a
+    scale computed from each block's maximum is stored (by `scale_rule`), or "none" for fp16 and bf16.
     """
 
     bits: int
@@ -82,8 +101,13 @@ class QuantSpec:
     offset_mode: str = "learned"
     snap_offset: bool = False
     positivity: str = "absolute"
+    group: int = 0
+    element: str = "int"
+    scale_format: str = "learned"
+    scale_rule: str = "floor"
 
     def __post_init__(self) -> None:
+        self._check_format()
         if isinstance(self.bits, bool) or self.bits not in ALLOWED_BITS:
             raise ValueError(f"QuantSpec.bits: expected 1 to 8 or 16, got {self.bits!r}")
         check_choice("QuantSpec.method", self.method, METHOD_NAMES)
@@ -103,20 +127,63 @@ class QuantSpec:
                 f"QuantSpec.method: {self.method!r} has no signed 1-bit codes; use bits >= 2 or method='lsqplus'"
             )
 
+    def _check_format(self) -> None:
+        """Raise ValueError where element, scale and group contradict each other."""
+        check_choice("QuantSpec.element", self.element, ("int", *FLOAT_ELEMENTS))
+        check_choice("QuantSpec.scale_format", self.scale_format, SCALE_FORMATS)
+        check_choice("QuantSpec.scale_rule", self.scale_rule, SCALE_RULES)
+        if (self.granularity == "group") != (self.group > 0):
+            raise ValueError(
+                f"QuantSpec.group: expected a positive number with granularity 'group', 0 elsewhere, got {self.group}"
+            )
+        computed = self.scale_format in ("e8m0", "e4m3")
+        if computed and self.granularity != "group":
+            raise ValueError(f"QuantSpec.scale_format: {self.scale_format} scales are of blocks: give a group")
+        if computed and (self.offset or self.method not in ("lsq", "lsqplus")):
+            raise ValueError("QuantSpec.scale_format: scales computed from maxima know no offset and no method")
+        if self.granularity == "group" and self.method not in ("lsq", "lsqplus"):
+            raise ValueError(f"QuantSpec.group: groups are for lsq and lsqplus, got method {self.method!r}")
+        if self.granularity == "group" and (self.power_of_two or self.ternary or self.offset_mode != "learned"):
+            raise ValueError("QuantSpec.group: no power-of-two steps, ternary codes or fixed offsets in groups")
+        if self.element == "int":
+            if computed and (self.bits, self.signed, self.scale_format) != (8, True, "e8m0"):
+                raise ValueError("QuantSpec.element: integers with computed scales are MXINT8: 8 signed bits, e8m0")
+            if self.scale_format == "none":
+                raise ValueError("QuantSpec.scale_format: 'none' is for fp16 and bf16")
+            return
+        bits = FLOAT_ELEMENTS[self.element][0]
+        if (self.bits, self.signed, self.offset) != (bits, True, False):
+            raise ValueError(
+                f"QuantSpec.element: {self.element} has {bits} bits, a sign and no offset, got {self.bits} bits, "
+                f"signed={self.signed}, offset={self.offset}"
+            )
+        if (self.scale_format == "none") != (self.element in ("fp16", "bf16")):
+            raise ValueError("QuantSpec.scale_format: fp16 and bf16 have none, shorter elements need one")
+
     @property
     def narrow(self) -> bool:
         """Whether the signed codes are -p..p instead of -(p+1)..p."""
-        return self.ternary or self.method in _NARROW_METHODS
+        return self.ternary or self.method in _NARROW_METHODS or self.scale_format == "e8m0"
 
     @property
     def n(self) -> int:
         """Lowest code, Qn with its sign."""
+        if self.element != "int":
+            return -self.p
         return code_bounds(self.bits, self.signed, narrow=self.narrow)[0]
 
     @property
     def p(self) -> int:
         """Highest code, Qp."""
+        if self.element != "int":
+            return FLOAT_ELEMENTS[self.element][1]
         return code_bounds(self.bits, self.signed, narrow=self.narrow)[1]
+
+    @property
+    def codes_text(self) -> str:
+        """`-8..7`, or the element's name, with who shares a step."""
+        text = f"{self.n}..{self.p}" if self.element == "int" else self.element
+        return text + (f", groups of {self.group}" if self.group else "")
 
     @property
     def levels(self) -> int:
@@ -144,6 +211,22 @@ class QuantSpec:
         check_choice("config", config, tuple(ACTIVATION_CONFIGS))
         row = ACTIVATION_CONFIGS[config]
         return cls(bits=bits, signed=row.signed, offset=row.offset, **choices)
+
+    @classmethod
+    def for_format(cls, name: str, group: int = 0, granularity: str = "tensor", **choices: Any) -> QuantSpec:
+        """Spec of a named format; `group` and `granularity` say who shares a learned scale.
+
+        >>> QuantSpec.for_format("MXFP4").group, QuantSpec.for_format("FP8").p
+        (32, 229376)
+        """
+        check_choice("format", name, tuple(FORMATS))
+        element, block, scale = FORMATS[name]
+        bits = FLOAT_ELEMENTS[element][0] if element in FLOAT_ELEMENTS else 8
+        if block and group not in (0, block):
+            raise ValueError(f"format {name}: its blocks have {block} elements, got group {group}")
+        sharing = "group" if block else granularity if scale == "learned" else "tensor"
+        size = block or (group if sharing == "group" else 0)
+        return cls(bits, True, granularity=sharing, group=size, element=element, scale_format=scale, **choices)
 
     def replace(self, **choices: Any) -> QuantSpec:
         """A copy with some fields changed, checked like a new one."""

@@ -11,7 +11,16 @@ from torch import nn
 from quant import checkpoint, models, weights
 from quant.checkpoint import Meta
 from quant.data import NAMES, Dataset, Normalisation
-from quant.spec import ALLOWED_BITS, GRANULARITIES, INIT_NAMES, METHOD_NAMES, PADDING_POLICIES, POSITIVITY
+from quant.spec import (
+    ALLOWED_BITS,
+    FORMATS,
+    GRANULARITIES,
+    INIT_NAMES,
+    METHOD_NAMES,
+    PADDING_POLICIES,
+    POSITIVITY,
+    SCALE_RULES,
+)
 
 
 def parse_bits(text: str) -> tuple[int, int] | None:
@@ -143,6 +152,15 @@ def add_quantization_arguments(group: Any, bits: str, init: str) -> None:
     group.add_argument("--elementwise-bits", default="8", help="of additions and products: a number, same, or float")
     group.add_argument("--padding-policy", default="pad_code", choices=PADDING_POLICIES)
     group.add_argument("--weight-granularity", default="tensor", choices=GRANULARITIES)
+    group.add_argument(
+        "--weight-group", type=int, default=0, metavar="G", help="weights along the input channels that share a step"
+    )
+    group.add_argument("--weight-offset", action="store_true", help="an offset for each step of the weights")
+    for side in ("weight", "act"):
+        group.add_argument(f"--{side}-format", default="", choices=[*FORMATS], help="in place of the bits of --bits")
+    group.add_argument(
+        "--scale-rule", default="floor", choices=SCALE_RULES, help="of MX scales (default: the standard's)"
+    )
     group.add_argument("--method", default="lsqplus", choices=METHOD_NAMES)
     group.add_argument(
         "--init", default=init, choices=INIT_NAMES, help="first steps and offsets (default: %(default)s)"
@@ -186,6 +204,11 @@ def quantize_arguments(arguments: argparse.Namespace) -> dict[str, Any] | None:
         "elementwise_bits": elementwise if elementwise in ("same", "float") else int(elementwise),
         "padding_policy": arguments.padding_policy,
         "weight_granularity": arguments.weight_granularity,
+        "weight_group": arguments.weight_group,
+        "weight_offset": arguments.weight_offset,
+        "weight_format": arguments.weight_format,
+        "act_format": arguments.act_format,
+        "scale_rule": arguments.scale_rule,
         "method": arguments.method,
         "init": arguments.init,
         "positivity": arguments.positivity,

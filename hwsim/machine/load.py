@@ -30,7 +30,7 @@ from hwsim.machine.parts import (
     Operand,
     VectorUnit,
 )
-from hwsim.machine.yaml_checks import contradictions, lane_problems, measured_contradictions
+from hwsim.machine.yaml_checks import contradictions, filled_modes, lane_problems, measured_contradictions
 from hwsim.machine.yaml_keys import (
     AcceleratorSpec,
     ArraySpec,
@@ -38,6 +38,7 @@ from hwsim.machine.yaml_keys import (
     MeasuredMac,
     MemorySpec,
     ModesMac,
+    ModeSpec,
 )
 from hwsim.machine.yaml_messages import explanations, shown
 
@@ -178,6 +179,11 @@ def build_array(spec: ArraySpec) -> Array:
     return Array(name=spec.array, axes=axes, **given(spec, "array", "axes"))
 
 
+def build_mode(spec: ModeSpec) -> MacMode:
+    """One mode whose energy is known."""
+    return MacMode(**given(spec))
+
+
 def build_mac(spec: MacSpec, measurements: Measurements | None = None) -> MacUnit:
     """The MAC unit of any style; fields a style lacks keep their defaults."""
     if measurements is not None:
@@ -186,5 +192,5 @@ def build_mac(spec: MacSpec, measurements: Measurements | None = None) -> MacUni
         return MacUnit(
             weight_bits=weight_bits, input_bits=input_bits, energy_pj=0.0, measurements=measurements, **fields
         )
-    modes = tuple(MacMode(**dict(mode)) for mode in spec.modes) if isinstance(spec, ModesMac) else ()
+    modes = tuple(map(build_mode, filled_modes(spec))) if isinstance(spec, ModesMac) else ()
     return MacUnit(modes=modes, **given(spec, "modes"))

@@ -82,6 +82,17 @@ def native_products(mac: MacUnit) -> int:
     return math.ceil(Fraction(str(mac.macs_per_cycle)))
 
 
+def work_ratio(widths: tuple[int, int], native: tuple[int, int], sum_bits: float) -> Fraction:
+    """Energy of a MAC relative to the native one: w*a + sum_bits*(w + a) over the same at native widths.
+
+    The product of the widths is the multiplier; registers and adders go with their sum and shrink more slowly. Fitted
+    to synthesised arrays at 28 nm (Ibrahim et al. 2021): sum_bits 0.7 bit-serial (Loom), 1.3 sub-word, 0 fusion.
+    """
+    extra = Fraction(str(sum_bits))
+    work, native_work = (w * a + extra * (w + a) for w, a in (widths, native))
+    return work / native_work
+
+
 def fixed(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
     """Narrow operands are padded: no gain. Wider ones take ceil(w/W)*ceil(a/A) passes of native energy and time."""
     passes = ceil_div(weight_bits, mac.weight_bits) * ceil_div(input_bits, mac.input_bits)
@@ -118,21 +129,29 @@ def mode_rank(mode: MacMode) -> tuple[float, float, int, int]:
 def bit_serial(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
     """Cycles and energy by digits of the serial operand(s); the parallel operand is padded to its native width.
 
-    cycles = native * digits/digits_native; energy = native * (share + (1 - share) * digits/digits_native). A unit that
-    is faster than one digit per cycle has several serial multipliers side by side, as many at every width.
+    cycles = native * digits/digits_native; energy = native * (share + (1 - share) * work/work_native), where work is
+    w*a + sum_bits*(w + a) of the widths in whole digits. A unit that is faster than one digit per cycle has several
+    serial multipliers side by side, as many at every width.
     """
     digits, native = 1, 1
+    widths: list[tuple[int, int]] = []  # of each operand: as it is processed, natively
     for operand, bits, width in (("weight", weight_bits, mac.weight_bits), ("input", input_bits, mac.input_bits)):
         if mac.serial in (operand, "both"):
-            digits *= ceil_div(bits, mac.digit_bits)
-            native *= ceil_div(width, mac.digit_bits)
+            steps, native_steps = ceil_div(bits, mac.digit_bits), ceil_div(width, mac.digit_bits)
+            digits, native = digits * steps, native * native_steps
+            widths.append((steps * mac.digit_bits, native_steps * mac.digit_bits))
         elif bits > width:
             raise CapabilityError(
                 f"the bit-serial MAC takes {operand}s of at most {width} bits in parallel, got {bits}"
             )
+        else:
+            widths.append((width, width))
     ratio = Fraction(digits, native)
     share = mac.fixed_energy_share
-    energy = mac.energy_pj * (share + (1 - share) * float(ratio))
+    (weights, native_weights), (inputs, native_inputs) = widths
+    sum_bits = mac.sum_bits if mac.serial == "both" else 0.0  # one digit steps through an adder of fixed width
+    work = work_ratio((weights, inputs), (native_weights, native_inputs), sum_bits)
+    energy = mac.energy_pj * (share + (1 - share) * float(work))
     products = math.ceil(native * Fraction(str(mac.macs_per_cycle)))
     return MacCost(energy, ratio * native_cycles(mac), f"{digits} digit steps", products)
 
@@ -159,20 +178,28 @@ def in_memory(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
     """Weight slices side by side times input phases; one conversion per column and phase serves `rows` MACs.
 
     energy = slices*phases * (cell + adc/rows), where `energy_pj` is the native MAC without its conversions. The columns
-    of a native weight hold floor(native slices / slices) narrower ones side by side; phases take time.
+    of a native weight hold floor(native slices / slices) narrower ones side by side; phases take time. Where one unit
+    is a whole row of `columns`, every phase costs the whole row, shared by the floor(columns / (slices + sum_columns))
+    weights in it: the columns of the sum do not shrink with the weights (Colonnade: 7 = log2 of 128 rows).
     """
     slices, phases = ceil_div(weight_bits, mac.cell_bits), ceil_div(input_bits, mac.dac_bits)
     native_slices, native_phases = ceil_div(mac.weight_bits, mac.cell_bits), ceil_div(mac.input_bits, mac.dac_bits)
-    native = native_slices * native_phases
-    cell_pj = mac.energy_pj / native
-    energy = slices * phases * (cell_pj + mac.adc_energy_pj / mac.rows)
+    columns, native_at_once = mac.columns, native_products(mac)
+    if columns is None:
+        columns = native_at_once * native_slices
+        cell_pj = mac.energy_pj / (native_slices * native_phases) * slices * phases
+    else:
+        native_at_once = columns // (native_slices + mac.sum_columns)
+        cell_pj = 0.0
+    at_once = columns // (slices + mac.sum_columns)
+    turns = Fraction(1, at_once) if at_once else Fraction(ceil_div(slices + mac.sum_columns, columns))
+    row_share = Fraction(phases, native_phases) * native_at_once * turns  # of a native MAC's time, and of its row
+    energy = (cell_pj or mac.energy_pj * float(row_share)) + slices * phases * mac.adc_energy_pj / mac.rows
     adc = adc_bits(mac)
     lossy = f", {adc}-bit converter loses bits" if adc < lossless_adc_bits(mac) else ""
-    columns = native_products(mac) * native_slices
-    at_once = columns // slices
-    step = Fraction(phases, native_phases) * native_products(mac) * native_cycles(mac)
-    cycles = step / at_once if at_once else step * ceil_div(slices, columns)
-    return MacCost(energy, cycles, f"{slices} slices x {phases} phases{lossy}", max(at_once, 1))
+    beside = f" + {mac.sum_columns} of the sum" if mac.sum_columns else ""
+    mode = f"{slices} slices{beside} x {phases} phases{lossy}"
+    return MacCost(energy, row_share * native_cycles(mac), mode, max(at_once, 1))
 
 
 def measured(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:

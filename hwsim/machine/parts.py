@@ -124,12 +124,15 @@ class MacUnit:
     serial: Serial = "weight"  # bit_serial: which operand comes digit by digit
     digit_bits: int = 1  # bit_serial: bits per digit
     fixed_energy_share: float = 0.0  # bit_serial: share of energy_pj that stays when digits are skipped
+    sum_bits: float = 0.0  # subword, bit_serial: energy goes with w*a + sum_bits*(w + a)
     brick_bits: int = 2  # fusion: width of one brick
     cell_bits: int = 1  # in_memory: weight bits per cell
     dac_bits: int = 1  # in_memory: input bits per phase
     rows: int = 1  # in_memory: cells summed on one column
     adc_bits: int | None = None  # in_memory: None means lossless
-    adc_energy_pj: float = 0.0  # in_memory: per conversion
+    adc_energy_pj: float = 0.0  # in_memory: per conversion; 0: digital, no converter
+    columns: int | None = None  # in_memory: columns of a row, where one unit is a whole row
+    sum_columns: int = 0  # in_memory: columns that the sum of a weight takes beside its own
     measurements: Measurements | None = None  # measured: the whole machine, in place of all other figures
     area_mm2: float = 0.0
     leakage_mw: float = 0.0
@@ -152,6 +155,7 @@ class VectorUnit:
     leakage_mw: float = 0.0
     source: str = ""
     cycles_per_op: float = 1.0  # of one lane
+    ops_per_copied_code: int = 0  # convolutions copy every window before its products (im2col), code by code
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ import difflib
 import math
 
 from hwsim.files.strict_yaml import Document, KeyPath
-from hwsim.machine.mac import lanes_wanted, mac_cost
+from hwsim.machine.mac import lanes_wanted, mac_cost, work_ratio
 from hwsim.machine.measured import Measurements
 from hwsim.machine.parts import OPERANDS, Accelerator
 from hwsim.machine.yaml_keys import (
     AcceleratorSpec,
     ArraySpec,
     BitSerialMac,
+    InMemoryMac,
     MeasuredMac,
     MemorySpec,
     ModesMac,
@@ -122,6 +123,13 @@ def mac_contradictions(document: Document, spec: AcceleratorSpec) -> list[str]:
         problems += mode_contradictions(document, mac)
         limits.append(("weight_bits", max(capabilities.weight_bits), max(m.weight_bits for m in mac.modes)))
         limits.append(("activation_bits", max(capabilities.activation_bits), max(m.input_bits for m in mac.modes)))
+    if isinstance(mac, BitSerialMac) and mac.sum_bits is not None and mac.serial != "both":
+        problems.append(
+            f"{document.place(('mac', 'sum_bits'))}: expected no such key: with one operand in parallel at its native "
+            "width, energy follows the digits of the other"
+        )
+    if isinstance(mac, InMemoryMac):
+        problems += in_memory_contradictions(document, mac)
     if isinstance(mac, BitSerialMac) and mac.serial == "weight":
         limits.append(("activation_bits", max(capabilities.activation_bits), mac.input_bits))
     if isinstance(mac, BitSerialMac) and mac.serial == "input":
@@ -132,6 +140,24 @@ def mac_contradictions(document: Document, spec: AcceleratorSpec) -> list[str]:
                 f"{document.place(('capabilities', key))}: expected at most the {possible} bits that the {mac.style} "
                 f"MAC can take, got {promised}"
             )
+    return problems
+
+
+def in_memory_contradictions(document: Document, mac: InMemoryMac) -> list[str]:
+    """Converters that are not there, and rows too short for one native weight."""
+    problems: list[str] = []
+    if mac.adc_bits is not None and mac.adc_energy_pj is None:
+        problems.append(f"{document.place(('mac', 'adc_energy_pj'))}: missing key: a converter of adc_bits has a price")
+    wanted = -(-mac.weight_bits // mac.cell_bits) + mac.sum_columns
+    if mac.columns is not None and mac.columns < wanted:
+        problems.append(
+            f"{document.place(('mac', 'columns'))}: expected at least the {wanted} columns of one native weight and "
+            f"its sum, got {mac.columns}"
+        )
+    if mac.columns is None and mac.sum_columns:
+        problems.append(
+            f"{document.place(('mac', 'sum_columns'))}: expected mac.columns beside it: what a row has to share out"
+        )
     return problems
 
 
@@ -171,18 +197,47 @@ def step_cycles(mode: ModeSpec) -> float:
     return math.ceil(mode.macs_per_cycle) / (mode.macs_per_cycle * mode.sustained)
 
 
+def filled_modes(mac: ModesMac) -> list[ModeSpec]:
+    """All modes with their energies: native * (w*a + sum_bits*(w + a)) / the same at native widths, where left out."""
+    native = (mac.weight_bits, mac.input_bits)
+    return [
+        mode
+        if mode.energy_pj is not None
+        else mode.model_copy(
+            update={
+                "energy_pj": mac.energy_pj
+                * float(work_ratio((mode.weight_bits, mode.input_bits), native, mac.sum_bits or 0.0))
+            }
+        )
+        for mode in mac.modes
+    ]
+
+
+def energy_of(mode: ModeSpec) -> float:
+    """pJ of a filled mode."""
+    assert mode.energy_pj is not None
+    return mode.energy_pj
+
+
 def mode_contradictions(document: Document, mac: ModesMac) -> list[str]:
     """Modes must be ranked alike by energy and by speed, so that one mode is best for every operand pair."""
     problems: list[str] = []
     if mac.sustained != 1.0:
         problems.append(f"{document.place(('mac', 'sustained'))}: expected no such key: every mode states its own")
-    for i, mode in enumerate(mac.modes):
-        for other in mac.modes[:i]:
-            cheaper, dearer = sorted((mode, other), key=lambda m: (m.energy_pj, -m.macs_per_cycle))
+    unknown = [i for i, mode in enumerate(mac.modes) if mode.energy_pj is None]
+    if unknown and mac.sum_bits is None:
+        place = document.place(("mac", "modes", unknown[0], "energy_pj"))
+        return [f"{place}: missing key: give pJ per MAC, or mac.sum_bits for the law that fills it in"]
+    if not unknown and mac.sum_bits is not None:
+        problems.append(f"{document.place(('mac', 'sum_bits'))}: expected no such key: every mode states its energy")
+    modes = [(mode, energy_of(mode)) for mode in filled_modes(mac)]
+    for i, here in enumerate(modes):
+        for other in modes[:i]:
+            (cheaper, low_pj), (dearer, high_pj) = sorted((here, other), key=lambda m: (m[1], -m[0].macs_per_cycle))
             if cheaper.macs_per_cycle * cheaper.sustained < dearer.macs_per_cycle * dearer.sustained:
                 problems.append(
                     f"{document.place(('mac', 'modes', i))}: contradiction: of two modes the cheaper is the slower "
-                    f"({cheaper.energy_pj:g} pJ at {cheaper.macs_per_cycle:g} per cycle, {dearer.energy_pj:g} pJ at "
+                    f"({low_pj:g} pJ at {cheaper.macs_per_cycle:g} per cycle, {high_pj:g} pJ at "
                     f"{dearer.macs_per_cycle:g}); leave one out"
                 )
             elif step_cycles(cheaper) > step_cycles(dearer):
@@ -192,13 +247,13 @@ def mode_contradictions(document: Document, mac: ModesMac) -> list[str]:
                     f"{step_cycles(dearer):.3g} for {math.ceil(dearer.macs_per_cycle)}), so few products would gain "
                     "from wider operands; round the rates"
                 )
-    native = [m for m in mac.modes if (m.weight_bits, m.input_bits) == (mac.weight_bits, mac.input_bits)]
+    native = [m for m in filled_modes(mac) if (m.weight_bits, m.input_bits) == (mac.weight_bits, mac.input_bits)]
     if not native:
         place = document.place(("mac", "modes"))
         problems.append(f"{place}: expected the native {mac.weight_bits}x{mac.input_bits} mode among them")
     elif (native[0].energy_pj, native[0].macs_per_cycle) != (mac.energy_pj, mac.macs_per_cycle):
         problems.append(
-            f"{document.place(('mac', 'energy_pj'))}: expected the native mode's {native[0].energy_pj:g} pJ and "
+            f"{document.place(('mac', 'energy_pj'))}: expected the native mode's {energy_of(native[0]):g} pJ and "
             f"{native[0].macs_per_cycle:g} MACs per cycle, got {mac.energy_pj:g} and {mac.macs_per_cycle:g}"
         )
     return problems

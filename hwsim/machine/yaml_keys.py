@@ -47,6 +47,7 @@ Energy = Annotated[float, Field(gt=0, le=1e6)]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
+SumBits = Annotated[float, Field(ge=0, le=64)]
 
 
 class Spec(BaseModel):
@@ -142,7 +143,7 @@ class ModeSpec(Spec):
     weight_bits: Width = Field(description="weights up to this width")
     input_bits: Width = Field(description="inputs up to this width")
     macs_per_cycle: Positive = Field(description="rate in this mode")
-    energy_pj: Energy = Field(description="pJ per MAC in this mode")
+    energy_pj: Energy | None = Field(None, description="pJ per MAC in this mode; without it by mac.sum_bits")
     sustained: Rate = Field(1.0, description="share of this mode's rate that the best kernels reach")
 
 
@@ -157,6 +158,9 @@ class ModesMac(MacBase):
 
     style: Literal["subword", "table"] = Field(description="modes by construction, or measured")
     modes: list[ModeSpec] = Field(min_length=1, description="all modes, the native one included")
+    sum_bits: SumBits | None = Field(
+        None, description="energy of modes without energy_pj goes with w*a + sum_bits*(w + a): registers, adders"
+    )
 
 
 class BitSerialMac(MacBase):
@@ -166,6 +170,9 @@ class BitSerialMac(MacBase):
     serial: Literal["weight", "input", "both"] = Field(description="which operand comes digit by digit")
     digit_bits: Annotated[int, Field(ge=1, le=16)] = Field(1, description="bits per digit")
     fixed_energy_share: Share = Field(0.0, description="share of energy_pj that stays when digits are skipped")
+    sum_bits: SumBits | None = Field(
+        None, description="serial: both: energy goes with w*a + sum_bits*(w + a): registers and adders shrink slowly"
+    )
 
 
 class FusionMac(MacBase):
@@ -183,7 +190,11 @@ class InMemoryMac(MacBase):
     dac_bits: Annotated[int, Field(ge=1, le=8)] = Field(1, description="input bits per phase")
     rows: Annotated[int, Field(ge=1, le=65536)] = Field(description="cells summed on one column")
     adc_bits: Annotated[int, Field(ge=1, le=24)] | None = Field(None, description="without it lossless")
-    adc_energy_pj: Energy = Field(description="pJ per conversion")
+    adc_energy_pj: Energy | None = Field(None, description="pJ per conversion; without it digital, no converter")
+    columns: Size | None = Field(None, description="cells of a row, where one unit is a whole row with all its weights")
+    sum_columns: Annotated[int, Field(ge=0, le=64)] = Field(
+        0, description="columns of each weight's sum beside its own; they do not shrink with the weight"
+    )
 
 
 class MeasuredMac(Part):
@@ -204,6 +215,9 @@ class VectorSpec(Part):
     energy_pj_per_op: Energy = Field(description="pJ per operation")
     lookup_energy_pj: Energy = Field(description="pJ per table lookup")
     cycles_per_op: Positive = Field(1.0, description="cycles one lane needs for an operation")
+    ops_per_copied_code: Annotated[int, Field(ge=0, le=1000)] = Field(
+        0, description="convolutions copy the window of every output pixel first (im2col): operations per code"
+    )
     bits: Width = Field(32, description="width of the unit")
     area_mm2: Positive | None = Field(None, description="mm2; without it estimated from lanes and bits")
     leakage_mw: Positive | None = Field(None, description="mW; without it estimated from area")

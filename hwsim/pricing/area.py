@@ -109,7 +109,8 @@ def mac_area_mm2(mac: MacUnit, node_nm: float) -> float:
     if mac.style == "measured":
         return 0.0  # a table of cycles says nothing about area
     if mac.style == "in_memory":
-        return mac.weight_bits * SRAM_MM2_45NM[-1][1] / (8 * SRAM_MM2_45NM[-1][0]) * area_factor(node_nm)
+        cells = mac.columns or mac.weight_bits
+        return cells * SRAM_MM2_45NM[-1][1] / (8 * SRAM_MM2_45NM[-1][0]) * area_factor(node_nm)
     weight_bits, input_bits = mac.weight_bits, mac.input_bits
     if mac.style == "bit_serial":
         weight_bits = mac.digit_bits if mac.serial in ("weight", "both") else weight_bits

@@ -35,7 +35,7 @@ from hwsim.pricing.moves import (
 )
 from hwsim.pricing.offsets import NO_OFFSET, OffsetCost, offset_cost
 from hwsim.pricing.stages import Stage, effective_layer
-from hwsim.pricing.vector import VectorWork, requantize_ops, vector_work
+from hwsim.pricing.vector import VectorWork, mac_layer_ops, vector_work
 
 GRID = 1024.0
 
@@ -115,11 +115,12 @@ def price(
     parts.append(
         Part("mac", f"{layer.weight.bits}x{layer.inputs[0].bits}", mac_energy(layer, mac, accelerator, zero_share))
     )
-    requantize = layer.output.elements * requantize_ops(accelerator.capabilities, layer.output.bits)
-    parts.append(Part("vector", "requantize", on_grid(requantize * accelerator.vector.energy_pj_per_op)))
+    own_ops = mac_layer_ops(layer, accelerator, layer.output.bits)
+    work = "requantize, copies of windows" if accelerator.vector.ops_per_copied_code else "requantize"
+    parts.append(Part("vector", work, on_grid(own_ops * accelerator.vector.energy_pj_per_op)))
     if offset.extra_adds:
         parts.append(Part("offset", "additions", on_grid(offset.extra_adds * accelerator.vector.energy_pj_per_op)))
-    slots = requantize + offset.extra_adds + sum(vector_work(f, accelerator.capabilities).slots for f in fused)
+    slots = own_ops + offset.extra_adds + sum(vector_work(f, accelerator.capabilities).slots for f in fused)
     exposed, loads = split_loads(counts, accelerator, moved)
     cycles = {
         "compute": compute_cycles(counts, accelerator, mac),

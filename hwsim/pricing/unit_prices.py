@@ -22,7 +22,7 @@ from hwsim.pricing.layer import memory_parts, price_measured
 from hwsim.pricing.mac import require_capable, require_lanes
 from hwsim.pricing.moves import Direction, fixed_moves, hop_bits, operand_bits
 from hwsim.pricing.offsets import offset_cost
-from hwsim.pricing.vector import requantize_ops, vector_work
+from hwsim.pricing.vector import mac_layer_ops, vector_work
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,10 @@ def unit_prices(layer: Layer, accelerator: Accelerator, fused: tuple[Layer, ...]
     mac = mac_cost(accelerator.mac, layer.weight.bits, layer.inputs[0].bits)
     require_lanes(mac)
     offset = offset_cost(layer, accelerator.capabilities)
-    requantize = layer.output.elements * requantize_ops(accelerator.capabilities, layer.output.bits)
-    fixed = (requantize + offset.extra_adds) * accelerator.vector.energy_pj_per_op
+    own_ops = mac_layer_ops(layer, accelerator, layer.output.bits)
+    fixed = (own_ops + offset.extra_adds) * accelerator.vector.energy_pj_per_op
     fixed += sum(part.energy_pj for part in memory_parts(fixed_moves(layer, accelerator, offset), accelerator))
-    slots = requantize + offset.extra_adds + sum(vector_work(f, accelerator.capabilities).slots for f in fused)
+    slots = own_ops + offset.extra_adds + sum(vector_work(f, accelerator.capabilities).slots for f in fused)
     return UnitPrices(
         traffic_pj=traffic_pj,
         port_bits=port_bits,

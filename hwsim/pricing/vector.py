@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hwsim.machine.parts import Capabilities
+from hwsim.machine.parts import Accelerator, Capabilities
 from hwsim.network.layer import Layer
 
 LOOKUP_BITS = 8  # tables have at most 2^8 entries; wider inputs interpolate between two entries
@@ -73,6 +73,17 @@ def requantize_ops(capabilities: Capabilities, output_bits: int) -> int:
     multiplier: multiply, rounding shift; shift: one; thresholds: a binary search through 2^bits - 1 of them.
     """
     return {"multiplier": 2, "shift": 1, "thresholds": output_bits}[capabilities.requantization]
+
+
+def mac_layer_ops(layer: Layer, accelerator: Accelerator, output_bits: int) -> int:
+    """Operations of a layer with MACs on the vector unit: requantization, and copies of windows where it makes them.
+
+    A processor that gathers windows before its products copies N*G*P*Q * C*R*S codes, zeros of the border included.
+    """
+    ops = layer.output.elements * requantize_ops(accelerator.capabilities, output_bits)
+    if layer.op == "conv":
+        ops += accelerator.vector.ops_per_copied_code * (layer.macs // layer.loops.K)
+    return ops
 
 
 def vector_work(layer: Layer, capabilities: Capabilities) -> VectorWork:

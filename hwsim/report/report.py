@@ -25,7 +25,9 @@ from hwsim.network.workload import Workload
 from hwsim.pricing.layer import LayerCost
 from hwsim.pricing.network import NetworkCost, Totals
 from hwsim.report.files import html_fragment, write_report
+from hwsim.report.picture import change_dict, home_dict, machine_dict, occupancy, peak_macs_per_cycle, traffic_dict
 from hwsim.report.terminal import screenful
+from hwsim.report.widths import Change, Side, one_bit_fewer
 from hwsim.search.objective import Objective
 from hwsim.search.result import Found
 
@@ -99,6 +101,7 @@ class Report:
     found: Mapping[str, Found]
     objective: str
     by_objective: Mapping[Objective, Totals] = field(default_factory=dict[Objective, Totals])
+    command: str = ""  # that makes it again; empty where it was made from Python
 
     def __repr__(self) -> str:
         return screenful(self)
@@ -202,7 +205,10 @@ class Report:
                 "clock_mhz": self.accelerator.clock_mhz,
                 "node_nm": self.accelerator.node_nm,
                 "sources": list(self.accelerator.sources),
+                **machine_dict(self.accelerator),
+                "activation_memory": home_dict(self.accelerator),
             },
+            "command": self.command,
             "objective": self.objective,
             "by_objective": {
                 objective: {
@@ -214,13 +220,27 @@ class Report:
             },
             "totals": self.cost.totals.to_dict(),
             "energy_pj_by_component": dict(self.cost.energy_pj_by_component),
-            "layers": [
-                layer_dict(layer, cost, self.found.get(layer.name))
-                for layer, cost in zip(self.workload, self.cost.layers, strict=True)
-            ],
+            "layers": [self.layer_dict(name) for name in self.layers],
+            "occupancy": occupancy(self.workload, self.accelerator, frozenset(self.cost.resident)),
             "coverage": coverage_dict(self.workload),
             "assumptions": self.assumptions,
             "warnings": self.warnings,
+        }
+
+    @cached_property
+    def one_bit_fewer(self) -> dict[str, dict[Side, Change]]:
+        """What one bit fewer of either operand changes, by layer; see widths.py."""
+        resident = frozenset(self.cost.resident)
+        return one_bit_fewer(self.workload, self.accelerator, self.found, resident, self.objective)
+
+    def layer_dict(self, name: str) -> dict[str, Any]:
+        """One entry of `layers`: the layer's bill, what it moves, and what one bit fewer would change."""
+        entry = self.layers[name]
+        return {
+            **entry.to_dict(),
+            "traffic_bits": traffic_dict(entry.cost),
+            "peak_macs_per_cycle": peak_macs_per_cycle(entry.layer, self.accelerator),
+            "one_bit_fewer": {side: change_dict(change) for side, change in self.one_bit_fewer.get(name, {}).items()},
         }
 
     def to_json(self) -> str:

@@ -25,6 +25,7 @@ from hwsim.search.bounds.any_tiles import ROUNDS
 from hwsim.search.layer import search
 from hwsim.search.objective import OBJECTIVES, SECOND, Objective, objective_value
 from hwsim.search.result import GIVEN, Certificate, Effortful, Found
+from hwsim.search.space.likeness import full_key
 from hwsim.search.space.problem import Problem
 
 
@@ -198,15 +199,32 @@ def search_ladder(
     """`search`, with the mapping of the next wider widths among the candidates: fewer bits never cost more."""
     key = (objective, *sorted(options.items()), *search_key(layer))
     if key not in known:
-        seeds: list[Mapping] = []
         above = wider(layer)
+        found: Found | None = None
         if above is not None:
             try:
-                seeds.append(search_ladder(above, accelerator, objective, known, **options).mapping)
+                found = search_ladder(above, accelerator, objective, known, **options)
             except HwsimError:
-                seeds = []
-        known[key] = search(layer, accelerator, objective, seeds=seeds, **options)
+                found = None
+        answered = None if above is None or found is None else same_answer(layer, above, found, accelerator)
+        seeds = [] if found is None else [found.mapping]
+        known[key] = answered or search(layer, accelerator, objective, seeds=seeds, **options)
     return known[key]
+
+
+def same_answer(layer: Layer, above: Layer, found: Found, accelerator: Accelerator) -> Found | None:
+    """The answer of wider widths where only constants differ, which are the same in every bill; None where more does.
+
+    An EDP is no sum: what is constant in energy moves its optimum.
+    """
+    if found.certificate.objective == "edp":
+        return None
+    if full_key(Problem(layer, accelerator)) != full_key(Problem(above, accelerator)):
+        return None
+    cost = price(layer, found.counts, accelerator)
+    if cost.latency_cycles != found.cost.latency_cycles:
+        return None
+    return Found(found.mapping, found.counts, cost, found.certificate.shifted(cost, found.cost))
 
 
 def search_network(

@@ -56,6 +56,20 @@ class Certificate:
         """The same bound beside another mapping's cost."""
         return dataclasses.replace(self, value=value_of(cost, self.objective), exhaustive=False, then="")
 
+    def shifted(self, cost: LayerCost, before: LayerCost) -> Certificate:
+        """The certificate of a question whose bills all differ from this one's as `cost` does from `before`."""
+        more = value_of(cost, self.objective) - value_of(before, self.objective)
+        then = value_of(cost, self.then) - value_of(before, self.then) if self.then else 0.0
+        return dataclasses.replace(
+            self,
+            value=self.value + more,
+            lower_bound=self.lower_bound + more,
+            root_bound=self.root_bound + more if self.root_bound else 0.0,
+            any_tiles_bound=max(0.0, self.any_tiles_bound + more),
+            then_value=self.then_value + then,
+            then_bound=self.then_bound + then if self.then_bound else 0.0,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the report."""
         found = dataclasses.asdict(self)

@@ -28,7 +28,7 @@ from hwsim.pricing.layer import GRID, mac_energy, memory_parts, on_grid, price
 from hwsim.pricing.mac import refusals
 from hwsim.pricing.moves import Direction, fixed_moves, traffic
 from hwsim.pricing.offsets import offset_cost
-from hwsim.pricing.vector import requantize_ops
+from hwsim.pricing.vector import mac_layer_ops
 from hwsim.tables.pool import Pool, Widths, at_widths
 
 Floats = NDArray[np.float64]
@@ -155,10 +155,7 @@ class Grid:
         if self.accelerator.mac.measurements is not None:  # requantization is in the table
             return np.full(len(self.widths.output), adds, dtype=np.int64)
         return np.array(
-            [
-                self.layer.output.elements * requantize_ops(self.accelerator.capabilities, o) + adds
-                for o in self.widths.output
-            ],
+            [mac_layer_ops(self.layer, self.accelerator, o) + adds for o in self.widths.output],
             dtype=np.int64,
         )
 
@@ -186,9 +183,8 @@ class Grid:
                 layer = at_widths(self.layer, self.widths.weight[0], x, o)
                 offset = offset_cost(layer, self.accelerator.capabilities)
                 moved = fixed_moves(layer, self.accelerator, offset, input_stays=input_stays)
-                requantize = layer.output.elements * requantize_ops(self.accelerator.capabilities, o)
                 energy = sum(part.energy_pj for part in memory_parts(moved, self.accelerator))
-                energy += on_grid(requantize * unit.energy_pj_per_op)
+                energy += on_grid(mac_layer_ops(layer, self.accelerator, o) * unit.energy_pj_per_op)
                 found[:, j, k] = energy + on_grid(offset.extra_adds * unit.energy_pj_per_op)
         for (i, j), mac in self.macs.items():
             found[i, j] += mac_energy(self.layer, mac, self.accelerator, 0.0)

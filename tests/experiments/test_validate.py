@@ -65,10 +65,22 @@ def test_eyeriss_uses_the_chips_elements_and_comes_within_its_known_limits() -> 
 def test_precision_scalable_arrays_follow_their_styles() -> None:
     """The 8x4, 8x2, 4x4 and 2x2 energies from the 8x8 one: within 11 % for fused bricks, a third for the others."""
     study = arithmetic.study()
-    for row in study.checks:
-        bar = 0.11 if row.item.startswith("fusion") else 0.45
-        assert abs(row.error) < bar, row
-    assert sum(row.role == "calibration" for row in study.rows) == 5
+    assert study.mean_error("energy per MAC") < 0.06
+    assert all(abs(row.error) < 0.11 for row in study.checks)
+    calibration = [row.item for row in study.rows if row.role == "calibration"]
+    assert sum(item.endswith("8x8") for item in calibration) == 5
+    assert [item for item in calibration if item.endswith("2x2")] == ["bit-serial, Loom, 2x2", "sub-word, median, 2x2"]
+
+
+def test_columns_of_sums_explain_the_digital_macro() -> None:
+    """The product of the widths is 24 % off these rows; with the columns that do not shrink 4.4 % is left."""
+    study = arithmetic.macro_study()
+    assert [row.role for row in study.rows] == ["check", "check", "check", "calibration", "check"]
+    assert study.mean_error("energy per MAC") < 0.06
+    product = {1: 1 / 64, 2: 1 / 16, 4: 1 / 4, 16: 4.0}
+    measured = {int(row.item.split()[0]): row.published for row in study.rows}
+    off = [abs(share * measured[8] / measured[bits] - 1) for bits, share in product.items()]
+    assert sum(off) / len(off) > 0.2
 
 
 def test_weight_bound_networks_on_the_tpu_are_within_a_fifth() -> None:
@@ -180,8 +192,8 @@ def test_the_closest_systems_study_priced_right() -> None:
         ("hawqv3_t4", "int8 latency", 0.12),
         ("hawqv3_t4", "int4 latency", 0.16),
         ("nvdla_resnet50", "frames per second", 0.40),
-        ("mico_riscv", "cycles, equal widths", 0.22),
-        ("mico_riscv", "cycles, mixed widths", 0.32),
+        ("mico_riscv", "cycles, equal widths", 0.12),
+        ("mico_riscv", "cycles, mixed widths", 0.10),
         ("mlperf_tiny_m7", "latency", 0.28),
         ("ethos_u55_256", "cycles, network", 0.36),
     ],
@@ -190,9 +202,9 @@ def test_published_results_stay_within_the_reported_error(name: str, quantity: s
     assert validate.STUDIES[name]().mean_error(quantity) < bar
 
 
-def test_riscv_prices_scale_with_the_wider_operand() -> None:
-    """Mixed widths run in the wider operand's mode: never faster than both narrow, never slower than both wide."""
-    machine = riscv.with_rates(riscv.load_accelerator("mico_riscv"), 1.4, 48.0, 40.0)
+def test_a_narrow_operand_saves_loads_beside_a_wide_one() -> None:
+    """Mixed widths compute in the wider operand's mode and load the sum: between both narrow and both wide."""
+    machine = riscv.with_rates(riscv.load_accelerator("mico_riscv"), 2.5, 46.0)
     kernel = riscv.kernels()[16]
     counts = riscv.search(kernel.layer(), machine, "latency").counts
     by_pair = {
@@ -202,3 +214,6 @@ def test_riscv_prices_scale_with_the_wider_operand() -> None:
     }
     for (a, w), cycles in by_pair.items():
         assert by_pair[min(a, w), min(a, w)] <= cycles <= by_pair[max(a, w), max(a, w)]
+        if a != w:
+            assert cycles < by_pair[max(a, w), max(a, w)]
+            assert cycles == by_pair[w, a]  # loads go with the sum

@@ -289,6 +289,18 @@ MISTAKES = [
         r"mac.energy_pj: expected the native mode's 0.4 pJ",
     ),
     (
+        "a mode without energy",
+        "macs_per_cycle: 4, energy_pj: 0.1",
+        "macs_per_cycle: 4",
+        r"mac.modes\[1\].energy_pj: missing key: give pJ per MAC, or mac.sum_bits",
+    ),
+    (
+        "a law beside energies",
+        "  lanes: [C]\n",
+        "  lanes: [C]\n  sum_bits: 1.3\n",
+        r"mac.sum_bits: expected no such key: every mode states its energy",
+    ),
+    (
         "width beyond the MAC",
         "weight_bits: 1..8",
         "weight_bits: 1..16",
@@ -393,6 +405,37 @@ def test_a_hierarchy_that_starts_with_an_array(tmp_path: Path) -> None:
     start, end = SMALL.index("  - {memory: dram"), SMALL.index("  - array")
     found = problems(SMALL[:start] + SMALL[end:], tmp_path)
     assert found == ["accel.yaml:6: hierarchy[0]: expected the outermost memory first, got array 'grid'"]
+
+
+def test_a_mode_without_energy_follows_the_law_of_widths(tmp_path: Path) -> None:
+    text = changed("macs_per_cycle: 4, energy_pj: 0.1", "macs_per_cycle: 4").replace(
+        "lanes: [C]", "lanes: [C]\n  sum_bits: 2"
+    )
+    (tmp_path / "law.yaml").write_text(text)
+    modes = load_accelerator(tmp_path / "law.yaml").mac.modes
+    assert [mode.energy_pj for mode in modes] == pytest.approx([0.4, 0.4 * (16 + 2 * 8) / (64 + 2 * 16)])
+
+
+COLONNADE = (spec_folder() / "colonnade.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("columns: 128, sum", "columns: 12, sum", "mac.columns: expected at least the 15 columns of one native weight"),
+        ("columns: 128, sum", "sum", "mac.sum_columns: expected mac.columns beside it"),
+        (
+            "rows: 128,",
+            "rows: 128, adc_bits: 5,",
+            "mac.adc_energy_pj: missing key: a converter of adc_bits has a price",
+        ),
+    ],
+)
+def test_rows_of_columns_that_cannot_be(old: str, new: str, said: str, tmp_path: Path) -> None:
+    assert COLONNADE.count(old) == 1
+    found = problems(COLONNADE.replace(old, new), tmp_path)
+    assert len(found) == 1
+    assert said in found[0]
 
 
 def test_missing_files_folders_and_names(tmp_path: Path) -> None:

@@ -148,6 +148,20 @@ def test_a_plain_processor_does_one_thing_after_another() -> None:
     assert cost.latency_cycles == 16 + 5 + 3 + 10 + 100
 
 
+def test_a_processor_copies_the_window_of_every_output_pixel() -> None:
+    """C*R*S codes per pixel, for convolutions; a product reads its operands where they lie."""
+    loops = Loops(N=2, K=5, C=3, P=4, Q=4, R=3, S=3)
+    still = unit_machine(dram())
+    copying = dataclasses.replace(still, vector=dataclasses.replace(still.vector, ops_per_copied_code=3))
+    codes = 2 * 4 * 4 * 3 * 3 * 3
+    for layer, copied in ((conv(loops), codes), (product(Loops(K=5, C=8)), 0)):
+        counts = count_accesses(layer, everything_from("dram", layer), still)
+        with_copies, without = price(layer, counts, copying), price(layer, counts, still)
+        assert dict(with_copies.cycles)["vector"] == dict(without.cycles)["vector"] + 3 * copied
+        assert with_copies.energy_pj["vector"] == without.energy_pj["vector"] + 3 * copied
+        assert unit_prices(layer, copying).fixed_pj == unit_prices(layer, still).fixed_pj + 3 * copied
+
+
 def test_hops_are_charged_per_bit_delivered() -> None:
     layer = product(Loops(K=4, C=2), bits=(4, 8, 8))
     grid = Array("grid", (Axis("rows", 4, ("K",)),), hop_energy_pj_per_bit=0.5)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hwsim.errors import CapabilityError
 from hwsim.machine.load import load_accelerator, shipped_specs
-from hwsim.machine.mac import adc_bits, lossless_adc_bits, mac_cost
+from hwsim.machine.mac import adc_bits, lossless_adc_bits, mac_cost, work_ratio
 from hwsim.machine.parts import MacMode, MacUnit
 from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.pricing.mac import refusals, require_capable
@@ -26,7 +26,10 @@ MODES = tuple(
 )
 TABLE = MacUnit("table", 8, 8, 32, 1.4, modes=MODES)
 MEMORY = MacUnit("in_memory", 8, 8, 32, 0.64, cell_bits=1, dac_bits=1, rows=256, adc_energy_pj=2.56)
+ROW = MacUnit("in_memory", 8, 8, 32, 1.6, macs_per_cycle=1.0, rows=128, columns=128, sum_columns=7)
+SUMS = dataclasses.replace(BOTH, sum_bits=0.7)
 ALL = {unit.style + unit.serial: unit for unit in (FIXED, FUSION, SERIAL, BOTH, TABLE, MEMORY)}
+ALL |= {"row": ROW, "sums": SUMS}
 
 
 def ratio(mac: MacUnit, narrow: tuple[int, int], wide: tuple[int, int] = (8, 8)) -> tuple[float, Fraction]:
@@ -87,6 +90,29 @@ def test_in_memory_slices_and_phases() -> None:
     wider = dataclasses.replace(MEMORY, cell_bits=2, dac_bits=4)
     assert lossless_adc_bits(wider) == (256 * 3 * 15).bit_length()
     assert mac_cost(wider, 8, 8).mode == "4 slices x 2 phases"
+
+
+def test_a_row_of_columns_holds_weights_and_their_sums() -> None:
+    """Colonnade's law: input bits * 128 / floor(128 / (w + 7)), whole rows, whatever the widths (counted by hand)."""
+    held = {1: 16, 2: 14, 4: 11, 8: 8, 16: 5}
+    for (w, at_once), a in itertools.product(held.items(), (1, 3, 8)):
+        cost = mac_cost(ROW, w, a)
+        assert cost.products == at_once
+        assert cost.step_cycles == a  # one input bit of all rows per cycle
+        assert cost.energy_pj == pytest.approx(1.6 * (a / 8) * (8 / at_once))
+    narrow_row = dataclasses.replace(ROW, columns=16)  # a native weight and its sum; 16 bits take two turns
+    assert mac_cost(narrow_row, 16, 8).cycles == 2 * mac_cost(narrow_row, 8, 8).cycles
+    assert mac_cost(ROW, 8, 8).mode == "8 slices + 7 of the sum x 8 phases"
+
+
+def test_registers_and_adders_go_with_the_sum_of_the_widths() -> None:
+    assert work_ratio((2, 2), (8, 8), 0.0) == Fraction(1, 16)
+    assert work_ratio((2, 2), (8, 8), 1.0) == Fraction(8, 80)
+    assert work_ratio((8, 2), (8, 8), 0.5) == Fraction(21, 72)
+    summing = dataclasses.replace(BOTH, sum_bits=1.0)
+    assert mac_cost(summing, 2, 2).energy_pj == pytest.approx(0.64)
+    assert mac_cost(summing, 2, 2).cycles == mac_cost(BOTH, 2, 2).cycles  # time is digits, as before
+    assert mac_cost(dataclasses.replace(SERIAL, sum_bits=1.0), 4, 16) == mac_cost(SERIAL, 4, 16)
 
 
 @pytest.mark.parametrize("mac", ALL.values(), ids=ALL)

@@ -291,7 +291,7 @@ def test_overrides_by_name_pattern(tmp_path: Path) -> None:
         ({"init": "random"}, "init: expected one of"),
         ({"clip_rule": "loose"}, "clip_rule: expected one of"),
         ({"offset_mode": "free"}, "offset_mode: expected one of"),
-        ({"weight_granularity": "group"}, "weight_granularity: expected one of"),
+        ({"weight_granularity": "block"}, "weight_granularity: expected one of"),
         ({"overrides": {"conv9": {"weight_bits": 2}}}, "'conv9' matches no layer; there are stem.conv"),
         ({"overrides": {"stem.conv": {"wbits": 2}}}, "'stem.conv': expected one of weight_bits"),
         ({"overrides": {"stem.conv": {"weight_bits": 77}}}, "'stem.conv': QuantSpec.bits: expected"),

@@ -26,11 +26,11 @@ from hwsim.pricing.layer import price
 from hwsim.search import cache as search_cache
 from hwsim.search.bounds.simple import bound_pj
 from hwsim.search.layer import search
-from hwsim.search.network import plan_network, search_network
-from hwsim.search.objective import rank_of, value_of
+from hwsim.search.network import plan_network, same_answer, search_ladder, search_network
+from hwsim.search.objective import Objective, rank_of, value_of
 from hwsim.search.proof.certify import certified_search, unrollings_at_most
 from hwsim.search.proof.native import has_kernel
-from hwsim.search.result import PROVEN, Effortful
+from hwsim.search.result import PROVEN, Effortful, Found
 from hwsim.search.space.problem import Problem
 from hwsim.tables.layer_table import best_places
 from tests.strategies import random_mapping
@@ -506,3 +506,22 @@ def test_an_extent_of_67_million_is_searched_in_seconds() -> None:
     began = time.process_time()
     search(layer, load_accelerator("ethos_u65_512"))
     assert time.process_time() - began < 20
+
+
+@pytest.mark.parametrize("objective", ["energy", "latency"])
+def test_widths_that_move_the_same_words_have_one_answer(objective: Objective) -> None:
+    machine = load_accelerator("eyeriss_v1")  # a code takes a whole word, so 4 bits and 8 bits move the same words
+    wide, narrow = (conv(8, 16, 14, 3, bits=bits) for bits in (8, 4))
+    alone = search(narrow, machine, objective, effort="perfect")
+    known: dict[tuple[object, ...], Found] = {}
+    found = search_ladder(narrow, machine, objective, known, effort="perfect")
+    above = search_ladder(wide, machine, objective, known, effort="perfect")
+    assert found.mapping == above.mapping
+    mine, theirs = found.certificate, alone.certificate
+    assert math.isclose(mine.value, theirs.value, rel_tol=1e-12)
+    assert math.isclose(mine.lower_bound, theirs.lower_bound, rel_tol=1e-6)
+    assert mine.value == value_of(found.cost, objective)
+    assert mine.then_value == value_of(found.cost, mine.then)
+    assert same_answer(narrow, wide, above, machine) is not None
+    dense = load_accelerator("bit_fusion")  # here they do not
+    assert same_answer(narrow, wide, search(wide, dense), dense) is None

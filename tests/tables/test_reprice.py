@@ -63,7 +63,11 @@ def bounded(accelerator: Accelerator, rng: random.Random) -> Accelerator:
         for node in accelerator.hierarchy
     ]
     return dataclasses.replace(
-        accelerator, hierarchy=tuple(nodes), static_power_mw=rng.choice((0.0, 0.7)), overlap=rng.random() < 0.8
+        accelerator,
+        hierarchy=tuple(nodes),
+        static_power_mw=rng.choice((0.0, 0.7)),
+        overlap=rng.random() < 0.8,
+        vector=dataclasses.replace(accelerator.vector, ops_per_copied_code=rng.choice((0, 3))),
     )
 
 

@@ -6,6 +6,8 @@ by cycles; the best few of each ranking are solved (`chains`), the cheapest writ
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from hwsim.search.quick.batch import Batch
 from hwsim.search.quick.capacity import overfull
 from hwsim.search.quick.chains import Solved, solve, trace
 from hwsim.search.space.lattice import Costs, Lattices, clustered, factorised, paddings, points_of, signature
+from hwsim.search.space.likeness import Alike, energy_key
 from hwsim.search.space.problem import Problem, window_ranks
 from hwsim.search.space.unrolling import Unrollings, unrollings
 from hwsim.search.write import ORDERS, write
@@ -35,6 +38,8 @@ SHARES: tuple[dict[Operand, float], ...] = tuple(
 MAX_VALUES = 2_000_000
 MAX_POINTS = 2_000
 MAX_SLIDING = 4
+MOST_CHAINS = 4
+Ranked = tuple[tuple[tuple[Mapping, ...], ...], int]  # nests per chain, chains covered
 
 
 @dataclass(frozen=True)
@@ -179,6 +184,20 @@ def candidates(
     problem: Problem, effort: Effort, known: Callable[[Unrollings], NDArray[np.bool_]] | None = None
 ) -> Candidates:
     """Mappings to price exactly, cheapest estimate first; of `known` unrollings only those `beyond` divisors."""
+    ways = dataclasses.replace(effort, chains=MOST_CHAINS)
+    found = ranked(problem, ways, known) if known is not None else remembered(Alike(energy_key(problem), problem), ways)
+    chosen = found[0][: effort.chains]
+    return Candidates(tuple(dict.fromkeys(nest for chain in chosen for nest in chain)), found[1])
+
+
+@functools.lru_cache(maxsize=512)
+def remembered(asked: Alike, effort: Effort) -> Ranked:
+    """`ranked`: objectives share it, and widths that move the same words."""
+    return ranked(asked.problem, effort, None)
+
+
+def ranked(problem: Problem, effort: Effort, known: Callable[[Unrollings], NDArray[np.bool_]] | None) -> Ranked:
+    """The nests of every chain, the cheapest chain first, and how many chains were covered."""
     options = unrollings(problem, True, KEEP_PER_AXIS, KEEP)
     spatial = options.per_array(len(problem.arrays))
     rows = padded(problem, spatial, promising(problem, spatial, effort.per_ranking))
@@ -191,15 +210,15 @@ def candidates(
     again = [(s.row, share) for s in best for share in (-1, *distinct_shares(problem))]
     # sliding windows multiply the stages of many bypass choices; the nests' orders slide all the same
     slides = bool(window_ranks(problem)) and len(problem.crossings["input"]) <= MAX_SLIDING
-    ranked = solve_rows(problem, spatial, again, slides) if slides or len(again) > len(best) else best
-    covered += sum(s.solved.batch.lattices.points for s in ranked)
-    ranked = [s for s in ranked if s.shares >= 0 or not crowded(problem, s)]
-    found: dict[Mapping, None] = {}
-    for solution in ranked[: effort.chains]:
+    solutions = solve_rows(problem, spatial, again, slides) if slides or len(again) > len(best) else best
+    covered += sum(s.solved.batch.lattices.points for s in solutions)
+    solutions = [s for s in solutions if s.shares >= 0 or not crowded(problem, s)]
+    found: list[tuple[Mapping, ...]] = []
+    for solution in solutions[: effort.chains]:
         chain = trace(solution.solved, solution.index)
-        for order in ORDERS[: effort.orders]:
-            found.setdefault(write(problem, options, solution.row.unrolling, chain, order))
-    return Candidates(tuple(found), covered)
+        orders = ORDERS[: effort.orders]
+        found.append(tuple(write(problem, options, solution.row.unrolling, chain, order) for order in orders))
+    return tuple(found), covered
 
 
 def crowded(problem: Problem, solution: Solution) -> bool:

@@ -1,0 +1,287 @@
+"""One layer at other bit-widths under its own mapping: what its bill becomes (`Study`, `Change`).
+
+Access counts do not depend on bits, so a width is priced without a search. Where a wider operand no longer fits, or
+narrower tiles fit at the same price, the layer is searched anew. Why a bill changes is in why.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping as Map
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from hwsim.errors import HwsimError
+from hwsim.machine.packing import words_per_operand
+from hwsim.machine.parts import Accelerator
+from hwsim.nest.legal import validate
+from hwsim.network.bits_file import MAX_BITS
+from hwsim.network.layer import Layer, Tensor
+from hwsim.network.workload import Workload
+from hwsim.pricing.layer import LayerCost, price_stage
+from hwsim.pricing.mac import refusals
+from hwsim.pricing.moves import operand_bits
+from hwsim.pricing.stages import Stage, effective_layer, fuse
+from hwsim.report.why import percent, reasons
+from hwsim.search.layer import search
+from hwsim.search.objective import as_objective
+from hwsim.search.result import GIVEN, Effortful, Found
+
+Side = Literal["weight", "input"]
+Verdict = Literal["saves", "same", "costs", "refused", "does not fit"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One operand of one layer at `bits`: difference of the layer's bill (`cycles`, `energy_pj`), and why.
+
+    `remapped`: the difference is between two searched mappings, because the report's own
+    does not fit or gains nothing.
+    """
+
+    bits: int
+    verdict: Verdict
+    energy_pj: float = 0.0
+    energy_share: float = 0.0
+    cycles: int = 0
+    cycles_share: float = 0.0
+    why: tuple[str, ...] = ()
+    remapped: bool = False
+
+    def describe(self) -> str:
+        """`7 bits: energy -3.1 %, cycles +0.0 %`, or why there is no price."""
+        if self.verdict == "same":
+            return f"{plural(self.bits)} change nothing"
+        if self.verdict in ("saves", "costs"):
+            how = " with a new mapping" if self.remapped else ""
+            return f"{plural(self.bits)}: energy {percent(self.energy_share)}, cycles {percent(self.cycles_share)}{how}"
+        return f"{plural(self.bits)}: {self.verdict}"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One operand of one layer: one bit fewer, one bit more, and the widths around that cost the same.
+
+    `lowest` to `highest` is the run of allowed widths around `bits` with the same bill. `next_saving` is the widest
+    narrower width that saves, `touched` the other layers whose bill changes too because they share the tensor.
+    """
+
+    layer: str
+    operand: Side
+    bits: int
+    fewer: Change | None
+    more: Change
+    lowest: int
+    highest: int
+    next_saving: Change | None
+    touched: tuple[str, ...] = ()
+
+    @property
+    def useless_bits(self) -> int:
+        """Bits that could go without saving anything: they buy nothing here, and cost nothing."""
+        return self.bits - self.lowest
+
+    @property
+    def free_bits(self) -> int:
+        """Bits that could be added without cost."""
+        return self.highest - self.bits
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**dataclasses.asdict(self), "useless_bits": self.useless_bits, "free_bits": self.free_bits}
+
+
+def plural(bits: int) -> str:
+    """`1 bit`, `2 bits`."""
+    return f"{bits} bit" if bits == 1 else f"{bits} bits"
+
+
+@dataclass(frozen=True)
+class Study:
+    """One layer under its mapping, ready to be priced at other widths."""
+
+    stage: Stage
+    found: Found
+    accelerator: Accelerator
+    resident: frozenset[str]
+    objective: str
+    effort: Effortful = "quick"
+
+    @cached_property
+    def layer(self) -> Layer:
+        """The layer as memories see it."""
+        return effective_layer(self.stage)
+
+    @cached_property
+    def key(self) -> object:
+        """Equal keys have equal explanations."""
+        layer = self.layer
+        kept = tuple(t is not None and t.name in self.resident for t in (layer.weight, *layer.inputs, layer.output))
+        fused = tuple((f.op, f.elements, f.output.bits) for f in self.stage.fused)
+        signs = tuple((t.signed, t.offset, t.scales) for t in (*layer.inputs, layer.output, self.tensor("weight")))
+        return (*layer.shape_key(), *layer.bits_key(), layer.bias, layer.padding, layer.padding_policy, signs, kept,
+                fused, self.found.mapping)  # fmt: skip
+
+    def tensor(self, side: Side) -> Tensor:
+        """The operand in question."""
+        weight = self.stage.layer.weight
+        assert weight is not None
+        return weight if side == "weight" else self.stage.layer.inputs[0]
+
+    def at(self, side: Side, bits: int) -> Study:
+        """The same layer with other bits on one operand."""
+        layer, tensor = self.stage.layer, dataclasses.replace(self.tensor(side), bits=bits)
+        changed = dataclasses.replace(layer, accumulator_bits=None)
+        if side == "weight":
+            changed = dataclasses.replace(changed, weight=tensor)
+        else:
+            changed = dataclasses.replace(changed, inputs=(tensor, *layer.inputs[1:]))
+        if layer.accumulator_bits is not None and bits <= self.tensor(side).bits:  # the proven bound still holds
+            proven = min(layer.accumulator_bits, changed.accumulator_bits_needed())
+            changed = dataclasses.replace(changed, accumulator_bits=proven)
+        return dataclasses.replace(self, stage=Stage(changed, self.stage.fused))
+
+    @cached_property
+    def cost(self) -> LayerCost:
+        """The bill under the report's mapping, tensors staying on chip as in the report."""
+        return price_stage(self.stage, self.accelerator, self.found.counts, self.resident)
+
+    def refusals(self) -> tuple[str, ...]:
+        """Rules that forbid these widths."""
+        return refusals(self.stage.layer, self.accelerator)
+
+    def misfit(self) -> str:
+        """Why the mapping does not fit at these widths; empty when it does."""
+        return "; ".join(validate(self.found.mapping, self.layer, self.accelerator)[:1])
+
+    def explain(self, side: Side) -> Explanation:
+        """One operand over all widths."""
+        bits = self.tensor(side).bits
+        below = [self.change(side, b) for b in range(bits - 1, 0, -1)]
+        above = [self.change(side, b) for b in range(bits + 1, max(MAX_BITS, bits + 1) + 1)]
+        below, lowest = self.searched_run(side, below)
+        return Explanation(
+            layer=self.stage.layer.name,
+            operand=side,
+            bits=bits,
+            fewer=below[0] if below else None,
+            more=above[0],
+            lowest=lowest,
+            highest=end_of_run(bits, above),
+            next_saving=next((c for c in below if c.verdict == "saves"), None),
+        )
+
+    def one_bit_fewer(self) -> dict[Side, Change]:
+        """Either operand, where it has a bit to give."""
+        sides: tuple[Side, ...] = ("weight", "input")
+        return {side: self.change(side, bits - 1) for side in sides if (bits := self.tensor(side).bits) > 1}
+
+    def searched_run(self, side: Side, below: list[Change]) -> tuple[list[Change], int]:
+        """Narrower widths and the last that changes nothing, after one new search at the end of their run.
+
+        It is needed where tiles take less room there. If it saves, only widths with equal footprints change nothing.
+        """
+        bits = self.tensor(side).bits
+        end = end_of_run(bits, below)
+        given, room = self.found.certificate.space == GIVEN, footprints(self, side)
+        if given or footprints(self.at(side, end), side) == room:
+            return below, end
+        anew = self.remapped(self.at(side, end), side, end, "nothing changes under this mapping, but larger tiles fit")
+        if anew.verdict != "saves":
+            return below, end
+        run = [c.bits for c in below if c.bits >= end and c.verdict == "same"]
+        lowest = min([bits, *(b for b in run if footprints(self.at(side, b), side) == room)])
+        return [anew if c.bits == end else c for c in below], lowest
+
+    def change(self, side: Side, bits: int) -> Change:
+        """One other width against this one."""
+        other, now = self.at(side, bits), self.tensor(side).bits
+        refused = other.refusals()
+        if refused:
+            return Change(bits, "refused", why=tuple(rule_only(reason) for reason in refused))
+        misfit = other.misfit() if bits > now else ""
+        if misfit:
+            why = f"the mapping does not fit any more: {misfit}"
+            return (
+                self.remapped(other, side, bits, why) if bits == now + 1 else Change(bits, "does not fit", why=(why,))
+            )
+        return change_between(self.cost, other.cost, bits, reasons(self, other, side))
+
+    def remapped(self, other: Study, side: Side, bits: int, why: str) -> Change:
+        """The change when the narrower of both widths is searched with the wider one's mapping among its candidates.
+
+        Each is priced alone (no tensor stays on chip). A mapping that the user gave is never replaced.
+        """
+        if self.found.certificate.space == GIVEN:
+            return Change(bits, "does not fit", why=(why,))
+        wide, narrow = (other, self) if bits > self.tensor(side).bits else (self, other)
+        try:
+            above = wide.searched(())
+        except HwsimError as problem:
+            return Change(bits, "does not fit", why=(why, str(problem)))
+        below = narrow.searched((above, self.found))
+        before, after = (below.cost, above.cost) if wide is other else (above.cost, below.cost)
+        return dataclasses.replace(change_between(before, after, bits, (why,)), remapped=True)
+
+    def searched(self, candidates: tuple[Found, ...]) -> Found:
+        """The best mapping found at these widths."""
+        seeds = tuple(f.mapping for f in candidates)
+        return search(self.layer, self.accelerator, as_objective(self.objective), seeds=seeds, effort=self.effort)
+
+
+def end_of_run(bits: int, changes: list[Change]) -> int:
+    """The last width before the bill changes; widths that the machine refuses are skipped."""
+    end = bits
+    for change in changes:
+        if change.verdict == "same":
+            end = change.bits
+        elif change.verdict != "refused":
+            break
+    return end
+
+
+def change_between(before: LayerCost, after: LayerCost, bits: int, why: tuple[str, ...]) -> Change:
+    """Difference of two bills."""
+    energy, cycles = after.total_energy_pj - before.total_energy_pj, after.latency_cycles - before.latency_cycles
+    verdict: Verdict = "costs" if energy > 0 or cycles > 0 else "saves" if energy < 0 or cycles < 0 else "same"
+    return Change(
+        bits,
+        verdict,
+        energy,
+        energy / before.total_energy_pj if before.total_energy_pj else 0.0,
+        cycles,
+        cycles / before.latency_cycles if before.latency_cycles else 0.0,
+        why,
+    )
+
+
+def footprints(study: Study, side: Side) -> tuple[float, ...]:
+    """Capacity that one element takes in every bounded memory: equal footprints allow the same mappings."""
+    layer, machine = study.layer, study.accelerator
+    bounded = [memory for memory in machine.memories if memory.size_bits is not None]
+    slopes = [words_per_operand(study.tensor(side).bits, m.word_bits, m.packing) for m in bounded if side in m.keeps]
+    sums = operand_bits(layer, machine, "output", "partial")
+    return (*slopes, *(words_per_operand(sums, m.word_bits, m.packing) for m in bounded if "output" in m.keeps))
+
+
+def rule_only(refusal: str) -> str:
+    """A refusal without layer and tensor: `capabilities.weight_bits: expected one of 2, 4, 8 bits, got 7`."""
+    rule = refusal.split(": ", 1)[-1]
+    return re.sub(r" bits for \S+, got", " bits, got", rule.split(" ", 1)[-1])
+
+
+def one_bit_fewer(
+    workload: Workload, accelerator: Accelerator, found: Map[str, Found], resident: frozenset[str], objective: str
+) -> dict[str, dict[Side, Change]]:
+    """What one bit fewer of either operand changes in every layer with MACs, under its mapping; nothing is searched."""
+    stages = {s.layer.name: s for s in fuse(workload, accelerator.capabilities)}
+    known: dict[object, dict[Side, Change]] = {}
+    changes: dict[str, dict[Side, Change]] = {}
+    for name, mapped in found.items():
+        study = Study(stages[name], mapped, accelerator, resident, objective)
+        if study.key not in known:
+            known[study.key] = study.one_bit_fewer()
+        changes[name] = known[study.key]
+    return changes
