@@ -1,7 +1,7 @@
 """`hwsim compare A B ...`: saved reports side by side, with ratios to the first, and what their questions differ in.
 
-`--same` prints only whether they are the same question; the exit code is then 1 where they are not. Exit codes
-otherwise: 0; 2 for a file that is no report.
+`--out PAGE.html` leaves the comparison as one page, layer by layer. `--same` prints only whether they are the same
+question; the exit code is then 1 where they are not. Exit codes otherwise: 0; 2 for a file that is no report.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hwsim.console import printable
 from hwsim.errors import exit_code_of
-from hwsim.report.compare import read_report, sameness, table
+from hwsim.report.compare import read_report, sameness, table, write_page
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done; 1 with --same, where they answer different questions; 2 a file that is no report.",
     )
     parse.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="report.json, or a folder that has one")
+    parse.add_argument("--out", type=Path, metavar="PAGE.html", help="write the comparison as one self-contained page")
     parse.add_argument("--same", action="store_true", help="only say whether they answer the same question")
     return parse
 
@@ -42,6 +43,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
             print(printable("  ".join([f"{name:<{widths[0]}}", *padded]).rstrip()))
     for line in sameness(reports):
         print(printable(line))
+    if options.out is not None:
+        write_page(reports, options.out)
+        print(f"wrote {printable(str(options.out))}")
     different = any(reports[0].identity.value != report.identity.value for report in reports[1:])
     return 1 if options.same and different else 0
 

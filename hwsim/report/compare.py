@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hwsim.errors import WorkloadError
+from hwsim.files.atomic import write_atomically
 from hwsim.files.identity import Identity, read_identity
 
 # Totals that are compared, with the unit a reader wants and the factor to it.
@@ -36,6 +37,7 @@ class SavedReport:
     totals: dict[str, float]
     energy_pj_by_component: dict[str, float]
     identity: Identity
+    data: dict[str, Any]  # the whole file
 
 
 def read_report(path: Path) -> SavedReport:
@@ -50,6 +52,7 @@ def read_report(path: Path) -> SavedReport:
             {str(name): float(value) for name, value in data["totals"].items()},
             {str(name): float(value) for name, value in data["energy_pj_by_component"].items()},
             found or Identity({}),
+            data,
         )
         missing = [name for name, _, _ in ROWS if name not in saved.totals]
     except OSError as problem:
@@ -67,13 +70,57 @@ def table(reports: Sequence[SavedReport]) -> list[list[str]]:
     rows = [["", *(report.title for report in reports)]]
     for name, title, factor in ROWS:
         first = reports[0].totals[name]
-        cells = [f"{first * factor:,.4g}"]
+        cells = [four_digits(first * factor)]
         for report in reports[1:]:
             value = report.totals[name]
-            ratio = f" ({value / first:.3f}x)" if first else ""
-            cells.append(f"{value * factor:,.4g}{ratio}")
+            ratio = f" ({value / first:.3g}x)" if first else ""
+            cells.append(f"{four_digits(value * factor)}{ratio}")
         rows.append([title, *cells])
     return rows
+
+
+def four_digits(value: float) -> str:
+    """Four digits that count, without an exponent up to a million million.
+
+    >>> four_digits(28083.4), four_digits(0.012345)
+    ('28,080', '0.01234')
+    """
+    short = f"{value:,.4g}"
+    return f"{float(short):,.0f}" if "e" in short and 1 <= abs(value) < 1e12 else short
+
+
+def labels(reports: Sequence[SavedReport]) -> list[str]:
+    """A name for every report: its title, with the file where two have the same."""
+    titles = [report.title for report in reports]
+    return [f"{r.title} ({r.path})" if titles.count(r.title) > 1 else r.title for r in reports]
+
+
+def write_page(reports: Sequence[SavedReport], target: Path) -> None:
+    """The comparison as one self-contained page. Raises WorkloadError where a report cannot be drawn or written."""
+    from hwsim.report.page.comparison import comparison_page  # templates are read for pages alone
+
+    for report in reports:
+        if problem := first_problem(report.data):
+            raise WorkloadError(f"{report.path}: {problem}: write the report again with hwsim evaluate --out")
+    rows = [[title, *cells] for title, *cells in table(reports)[1:]]
+    text = comparison_page([report.data for report in reports], labels(reports), rows, sameness(reports))
+    try:
+        write_atomically(target, text)
+    except OSError as problem:
+        raise WorkloadError(f"{target}: cannot be written: {problem.strerror or problem}") from None
+
+
+def first_problem(data: dict[str, Any]) -> str:
+    """What a page needs and a report lacks; empty where all is there."""
+    layers = data.get("layers")
+    if not isinstance(layers, list) or not layers:
+        return "it has no layers"
+    needed = ("name", "op", "bits", "energy_pj", "latency_cycles", "bottleneck")
+    for index, layer in enumerate(cast(list[Any], layers)):
+        missing = [key for key in needed if not isinstance(layer, dict) or key not in layer]
+        if missing:
+            return f"layers[{index}].{missing[0]} is missing"
+    return ""
 
 
 def sameness(reports: Sequence[SavedReport]) -> list[str]:

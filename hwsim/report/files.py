@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import warnings
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from hwsim.console import printable
 from hwsim.files.atomic import write_folder
 from hwsim.nest.text import dump_mappings
-from hwsim.report.terminal import coverage_line, si, total_rows
+from hwsim.report.style import REST, colours_of, figure_bytes, fold, plain_text, styled
+from hwsim.report.terminal import si, total_rows
 
 if TYPE_CHECKING:
     from hwsim.report.report import Report
@@ -31,14 +31,16 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 
     Everything is drawn up in memory before the first byte lands. Raises OSError where the folder cannot be written.
     """
+    from hwsim.report.page.render import report_page  # templates are read for pages alone
+
     figure = energy_figure(report)
     contents: dict[str, bytes] = {
         "layers.csv": rows_to_csv(report.to_rows()).encode(),
         "mappings.yaml": dump_mappings({name: found.mapping for name, found in report.found.items()}).encode(),
-        "energy.png": figure_bytes(figure, "png"),
+        "energy.png": figure_bytes(figure, "png", 150),
         "energy.svg": figure_bytes(figure, "svg"),
     }
-    contents["report.html"] = html_page(report, contents["energy.svg"].decode()).encode()
+    contents["report.html"] = report_page(report.to_dict()).encode()
     contents["report.json"] = (report.to_json() + "\n").encode()
     return write_folder(folder, contents)
 
@@ -71,71 +73,34 @@ def energy_figure(report: Report) -> Any:
     shown = [cost for cost in report.cost.layers if cost.total_energy_pj >= 0.005 * total]
     rest = [cost for cost in report.cost.layers if cost.total_energy_pj < 0.005 * total]
     names = [cost.name for cost in shown] + ([f"{len(rest)} smaller layers"] if rest else [])
-    figure = Figure(figsize=(8.0, max(3.0, 0.24 * len(names) + 1.4)), layout="constrained")
-    axes = figure.subplots()
-    left = [0.0] * len(names)
-    for component, _ in report.cost.energy_pj_by_component:
-        values = [cost.energy_pj.get(component, 0.0) * 1e-6 for cost in shown]
-        if rest:
-            values.append(sum(cost.energy_pj.get(component, 0.0) for cost in rest) * 1e-6)
-        axes.barh(range(len(names)), values, left=left, label=printable(component), height=0.75)
-        left = [a + b for a, b in zip(left, values, strict=True)]
-    axes.set_yticks(range(len(names)), [printable(name) for name in names])
-    axes.invert_yaxis()
-    axes.set_xlabel("energy (µJ)")
-    title = printable(f"{report.workload.name} on {report.accelerator.name}: {si(total * 1e-12, 'J')}")
-    axes.set_title(title, loc="left", parse_math=False)
-    axes.tick_params(axis="y", labelsize=7)
-    legend = figure.legend(fontsize=7, frameon=False, loc="outside lower center", ncols=5)
-    for label in (*axes.get_yticklabels(), *legend.get_texts()):
-        label.set_parse_math(False)  # a $ in a name is a $
-    axes.spines[["top", "right"]].set_visible(False)
+    with styled():
+        figure = Figure(figsize=(8.0, max(3.0, 0.24 * len(names) + 1.6)), layout="constrained")
+        axes = figure.subplots()
+        left = [0.0] * len(names)
+        kept, folded = fold(dict(report.cost.energy_pj_by_component))
+        series = [(name, (name,), colour) for name, colour in colours_of(kept).items()]
+        series += [(f"{len(folded)} smaller components", tuple(folded), REST)] if folded else []
+        for label, components, colour in series:
+            values = [sum(cost.energy_pj.get(name, 0.0) for name in components) * 1e-6 for cost in shown]
+            if rest:
+                values.append(sum(cost.energy_pj.get(name, 0.0) for cost in rest for name in components) * 1e-6)
+            axes.barh(
+                range(len(names)), values, left=left, label=printable(label), height=0.75, color=colour,
+                edgecolor="white", linewidth=0.3,
+            )  # fmt: skip
+            left = [a + b for a, b in zip(left, values, strict=True)]
+        axes.set_yticks(range(len(names)), [printable(name) for name in names])
+        axes.invert_yaxis()
+        axes.margins(x=0.02, y=0.01)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.set_xlabel("energy (µJ)")
+        title = printable(f"{report.workload.name} on {report.accelerator.name}: {si(total * 1e-12, 'J')}")
+        axes.set_title(title, parse_math=False)
+        legend = figure.legend(loc="outside lower center", ncols=min(5, len(series)))
+        plain_text([*axes.get_yticklabels(), *legend.get_texts()])
     return figure
-
-
-def figure_bytes(figure: Any, kind: str) -> bytes:
-    """A figure as PNG or SVG; the same report gives the same bytes (no date, fixed ids)."""
-    import matplotlib  # see energy_figure
-
-    target = io.BytesIO()
-    fixed = matplotlib.rc_context({"svg.hashsalt": "hwsim", "svg.fonttype": "none"})
-    with fixed, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name may use any script
-        figure.savefig(target, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-    return target.getvalue()
-
-
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222 }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0 }}
-td, th {{ padding: .2rem .7rem; border-bottom: 1px solid #ddd; text-align: right }}
-td:first-child, th:first-child {{ text-align: left }}
-svg {{ max-width: 100%; height: auto }} .warning {{ color: #a40 }}
-</style></head><body>
-<h1>{title}</h1>
-{totals}
-{figure}
-<h2>Layers</h2>
-{layers}
-<h2>Coverage</h2><p>{coverage}</p>
-<h2>Assumptions</h2><ul>{assumptions}</ul>
-{warnings}
-</body></html>
-"""
-
-
-def html_page(report: Report, svg: str) -> str:
-    """The report as one self-contained page: totals, figure, every layer, assumptions."""
-    return PAGE.format(
-        title=html(f"{report.workload.name} on {report.accelerator.name}"),
-        totals=html_totals(report),
-        figure=svg[svg.index("<svg") :],
-        layers=html_layers(report, range(len(report.workload))),
-        coverage=html(coverage_line(report.workload)),
-        assumptions="".join(f"<li>{html(line)}</li>" for line in report.assumptions),
-        warnings=html_warnings(report),
-    )
 
 
 def html_fragment(report: Report) -> str:

@@ -107,7 +107,7 @@ def home_dict(machine: Accelerator) -> dict[str, Any] | None:
 
 
 def change_dict(change: Change) -> dict[str, Any]:
-    """One bit fewer of an operand: the verdict, the differences of the layer's bill, and why."""
+    """An operand at another width: the verdict, the differences of the layer's bill, and why."""
     return {
         "bits": change.bits,
         "verdict": change.verdict,

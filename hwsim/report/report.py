@@ -27,7 +27,7 @@ from hwsim.pricing.network import NetworkCost, Totals
 from hwsim.report.files import html_fragment, write_report
 from hwsim.report.picture import change_dict, home_dict, machine_dict, occupancy, peak_macs_per_cycle, traffic_dict
 from hwsim.report.terminal import screenful
-from hwsim.report.widths import Change, Side, one_bit_fewer
+from hwsim.report.widths import Change, Side, narrower
 from hwsim.search.objective import Objective
 from hwsim.search.result import Found
 
@@ -228,19 +228,19 @@ class Report:
         }
 
     @cached_property
-    def one_bit_fewer(self) -> dict[str, dict[Side, Change]]:
-        """What one bit fewer of either operand changes, by layer; see widths.py."""
+    def narrower(self) -> dict[str, dict[Side, Change]]:
+        """What the next narrower width of either operand changes, by layer; see widths.py."""
         resident = frozenset(self.cost.resident)
-        return one_bit_fewer(self.workload, self.accelerator, self.found, resident, self.objective)
+        return narrower(self.workload, self.accelerator, self.found, resident, self.objective)
 
     def layer_dict(self, name: str) -> dict[str, Any]:
-        """One entry of `layers`: the layer's bill, what it moves, and what one bit fewer would change."""
+        """One entry of `layers`: the layer's bill, what it moves, and what narrower operands would change."""
         entry = self.layers[name]
         return {
             **entry.to_dict(),
             "traffic_bits": traffic_dict(entry.cost),
             "peak_macs_per_cycle": peak_macs_per_cycle(entry.layer, self.accelerator),
-            "one_bit_fewer": {side: change_dict(change) for side, change in self.one_bit_fewer.get(name, {}).items()},
+            "narrower": {side: change_dict(change) for side, change in self.narrower.get(name, {}).items()},
         }
 
     def to_json(self) -> str:

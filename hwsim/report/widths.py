@@ -173,10 +173,20 @@ class Study:
             next_saving=next((c for c in below if c.verdict == "saves"), None),
         )
 
-    def one_bit_fewer(self) -> dict[Side, Change]:
-        """Either operand, where it has a bit to give."""
+    def narrower(self) -> dict[Side, Change]:
+        """Either operand at the next narrower width that the machine allows; at one bit fewer if it allows none."""
         sides: tuple[Side, ...] = ("weight", "input")
-        return {side: self.change(side, bits - 1) for side in sides if (bits := self.tensor(side).bits) > 1}
+        found: dict[Side, Change] = {}
+        for side in sides:
+            bits = self.next_below(side)
+            if bits:
+                found[side] = self.change(side, bits)
+        return found
+
+    def next_below(self, side: Side) -> int:
+        """The widest narrower width without a refusal, else one bit fewer; 0 where there is one bit only."""
+        bits = self.tensor(side).bits
+        return next((b for b in range(bits - 1, 0, -1) if not self.at(side, b).refusals()), bits - 1)
 
     def searched_run(self, side: Side, below: list[Change]) -> tuple[list[Change], int]:
         """Narrower widths and the last that changes nothing, after one new search at the end of their run.
@@ -272,16 +282,16 @@ def rule_only(refusal: str) -> str:
     return re.sub(r" bits for \S+, got", " bits, got", rule.split(" ", 1)[-1])
 
 
-def one_bit_fewer(
+def narrower(
     workload: Workload, accelerator: Accelerator, found: Map[str, Found], resident: frozenset[str], objective: str
 ) -> dict[str, dict[Side, Change]]:
-    """What one bit fewer of either operand changes in every layer with MACs, under its mapping; nothing is searched."""
+    """What the next narrower width of either operand changes in each layer with MACs, under its mapping."""
     stages = {s.layer.name: s for s in fuse(workload, accelerator.capabilities)}
     known: dict[object, dict[Side, Change]] = {}
     changes: dict[str, dict[Side, Change]] = {}
     for name, mapped in found.items():
         study = Study(stages[name], mapped, accelerator, resident, objective)
         if study.key not in known:
-            known[study.key] = study.one_bit_fewer()
+            known[study.key] = study.narrower()
         changes[name] = known[study.key]
     return changes

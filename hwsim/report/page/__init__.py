@@ -1,0 +1,1 @@
+"""The report and the comparison as self-contained pages; each is a function of report.json alone."""

@@ -1,0 +1,155 @@
+"""report.json as a page: templates filled with what the other files of this room compute.
+
+Every string of the report is made printable and every one is escaped by the templates; the page loads nothing.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from hwsim.console import printable
+from hwsim.report.page import bits, energy, machine, roofline, time
+from hwsim.report.terminal import share, si
+
+Data = dict[str, Any]
+TEMPLATES = Path(__file__).parent / "templates"
+# What the page draws or says somewhere; other keys of a report are shown as they are, so that none is lost.
+KNOWN = {
+    "schema_version", "identity", "model", "accelerator", "objective", "by_objective", "totals",
+    "energy_pj_by_component", "layers", "coverage", "assumptions", "warnings", "explanations", "command",
+    "occupancy", "seal",
+}  # fmt: skip
+
+
+def report_page(data: Data) -> str:
+    """The page of one report, given what report.json holds."""
+    data = cast(Data, made_printable(data))
+    pieces, keys = energy.by_component(data)
+    parts, vector = machine.drawing(data)
+    columns, widest = bits.columns(data)
+    savings, verdicts = bits.savings(data)
+    return environment().get_template("report.html").render(
+        data=data,
+        title=f"{data['model']['name']} on {data['accelerator']['name']}",
+        facts=facts(data),
+        proof=proof_text(data),
+        component_bar=pieces,
+        component_keys=keys,
+        layer_bars=energy.by_layer(data),
+        timeline=time.timeline(data) if data["totals"]["latency_cycles"] else None,
+        roofline=roofline.roofline(data),
+        rows=[row(data, i) for i in range(len(data["layers"]))],
+        columns=columns,
+        widest=widest,
+        offsets=bits.offset_classes(data),
+        savings=savings,
+        verdicts=verdicts,
+        useless=bits.useless(data),
+        parts=parts,
+        vector=vector,
+        assumptions=[assumption(item) for item in data["assumptions"]],
+        others={key: value for key, value in data.items() if key not in KNOWN},
+    )  # fmt: skip
+
+
+@cache
+def environment() -> Environment:
+    """Templates with escaping; a name that is not given is an error, never an empty place."""
+    found = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    filters: dict[str, Any] = {"si": si, "joules": energy.joules, "bytes": in_bytes}
+    found.filters.update(filters)
+    # Parts of the page itself are markup; nothing of a report is in them.
+    parts = {name: Markup((TEMPLATES / f"page.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
+    shared: dict[str, Any] = {"share": share, **parts}
+    found.globals.update(shared)
+    return found
+
+
+def in_bytes(bits: float) -> str:
+    """Bits as bytes with a prefix."""
+    return si(bits / 8, "B")
+
+
+def made_printable(value: Any) -> Any:
+    """The same data with every control character shown escaped, in keys as in values."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(str(k)): made_printable(v) for k, v in cast(Data, value).items()}
+    if isinstance(value, list):
+        return [made_printable(item) for item in cast(list[Any], value)]
+    return value
+
+
+def facts(data: Data) -> list[tuple[str, str, str]]:
+    """The totals a reader looks for first: name, value, small print."""
+    totals, machine_ = data["totals"], data["accelerator"]
+    area = f"{totals['area_mm2']:.3g} mm²" if totals["area_mm2"] else "not stated"
+    return [
+        ("Energy", energy.joules(totals["energy_pj"]), interval(data, "energy_pj", 1e-12, "J")),
+        ("Latency", si(totals["latency_s"], "s"), interval(data, "latency_s", 1.0, "s")
+         or f"{totals['latency_cycles']:,.0f} cycles at {machine_['clock_mhz']:g} MHz"),
+        ("Energy x delay", si(totals["edp_pj_s"] * 1e-12, "Js"), f"objective: {data['objective']}"),
+        ("Weights", si(totals["weight_bits"] / 8, "B"), f"{totals['average_weight_bits']:.2f} bits each on average"),
+        ("Peak activations", si(totals["peak_activation_bits"] / 8, "B"),
+         f"{totals['average_activation_bits']:.2f} bits each on average"),
+        ("MACs", si(totals["macs"], ""), f"{si(totals['bops'], '')} bit operations"),
+        ("Area", area, f"{machine_['node_nm']:g} nm"),
+    ]  # fmt: skip
+
+
+def interval(data: Data, name: str, factor: float, unit: str) -> str:
+    """The range of a total where the report has one (`intervals`: name -> low, high)."""
+    found = data.get("intervals", {}).get(name)
+    if not isinstance(found, list) or len(cast(list[Any], found)) != 2:
+        return ""
+    low, high = cast(list[float], found)
+    return f"{si(low * factor, unit)} to {si(high * factor, unit)}"
+
+
+def proof_text(data: Data) -> str:
+    """How good the mappings are proven to be, in one sentence."""
+    gaps = [100 * layer["certificate"]["gap"] for layer in data["layers"] if layer["certificate"]]
+    if not gaps:
+        return "No layer has MACs."
+    worst, exact = max(gaps), sum(gap == 0 for gap in gaps)
+    what = {"energy": "less energy", "latency": "fewer cycles"}.get(data["objective"], "a lower energy-delay product")
+    if worst == 0:
+        return f"Every mapping is proven the best of its declared space ({len(gaps)} layers)."
+    some = f"{exact} of {len(gaps)} mappings are proven the best of their declared space. " if exact else ""
+    return f"{some}In no layer can a mapping of the declared space have {what} by more than {worst:.2f} %."
+
+
+def row(data: Data, index: int) -> Data:
+    """What the layer table needs beside the layer itself."""
+    layer, totals = data["layers"][index], data["totals"]
+    certificate = layer["certificate"]
+    peak, cycles = layer.get("peak_macs_per_cycle"), layer["latency_cycles"]
+    return {
+        "layer": layer,
+        "share": layer["energy_pj"]["total"] / totals["energy_pj"] if totals["energy_pj"] else 0.0,
+        "time": cycles / totals["latency_cycles"] if totals["latency_cycles"] else 0.0,
+        "busy": layer["macs"] / cycles / peak if peak and cycles else None,
+        "gap": certificate["gap"] if certificate else None,
+        "fewer": sum(max(0.0, -change["energy_pj"]) for change in layer.get("narrower", {}).values()),
+        "components": sorted(
+            ((k, v) for k, v in layer["energy_pj"].items() if k != "total"), key=lambda item: -item[1]
+        ),
+    }
+
+
+def assumption(item: Any) -> tuple[str, str]:
+    """An assumption and, where the report knows it, its share of the uncertainty."""
+    if isinstance(item, dict):
+        found = cast(Data, item)
+        part = found.get("share")
+        return str(found.get("text", found)), f"{100 * part:.1f} %" if isinstance(part, int | float) else ""
+    return str(item), ""
