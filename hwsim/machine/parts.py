@@ -175,6 +175,10 @@ class Capabilities:
     zero_gating_saving: float = 0.0  # share of a MAC's energy that a zero operand saves
     fused: tuple[str, ...] = ("activation", "requantize")
     operators: tuple[str, ...] = ()  # empty: all that the cost model knows
+    elements: tuple[str, ...] = ("int",)  # what the MACs multiply: int, or floats by name
+    group_scales: tuple[str, ...] = ()  # ways to scales along the sums: mac, vector, unpack
+    unpack_rows: int = 128  # rows of activations that a weight serves each time it is unpacked
+    causal_block: int = 0  # kernels skip blocks of that many tokens above the diagonal; 0: nothing is skipped
 
 
 @dataclass(frozen=True)

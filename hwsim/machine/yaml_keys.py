@@ -242,6 +242,20 @@ class CapabilitySpec(Spec):
     fused: list[Literal["requantize", "activation", "normalization", "elementwise", "pooling"]] = Field(
         default=["requantize", "activation"], description="done on the way out of the array, without memory traffic"
     )
+    elements: list[Literal["int", "fp16", "bf16", "e5m2", "e4m3", "e3m2", "e2m3", "e2m1"]] = Field(
+        default=["int"], description="what the MACs multiply: integers, floats by name"
+    )
+    group_scales: list[Literal["mac", "vector", "unpack"]] = Field(
+        default=[],
+        description="who multiplies by scales along a sum: mac (its own), vector (unit, once per group); "
+        "unpack: narrow weights become 16-bit floats first",
+    )
+    unpack_rows: Annotated[int, Field(ge=1, le=2**20)] = Field(
+        128, description="rows of activations that a weight serves each time it is unpacked"
+    )
+    causal_block: Annotated[int, Field(ge=0, le=2**20)] = Field(
+        0, description="attention skips blocks of that many tokens above the diagonal; 0: it computes the square"
+    )
     operators: list[str] = Field(default=[], description="operators it can run; empty: all that are priced")
     source: Text | None = Field(None, description="where this comes from")
 

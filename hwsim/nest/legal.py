@@ -203,7 +203,20 @@ def tile_bits(mapping: Mapping, layer: Layer, accelerator: Accelerator, memory: 
         if partial:
             bits = accelerator.mac.partial_sum_bits(layer.accumulator_bits_needed())
         need[operand] = held_bits(elements, bits, memory.word_bits, memory.packing)
+        if not partial:
+            need[operand] += scales_held(layer, operand, elements, memory)
     return need
+
+
+def scales_held(layer: Layer, operand: Operand, elements: int, memory: Memory) -> int:
+    """Bits that scales and offsets of a tile take beside its codes; the share of whole groups, densely packed."""
+    assert layer.weight is not None
+    tensor = {"weight": layer.weight, "input": layer.inputs[0], "output": layer.output}[operand]
+    used = math.ceil(elements * tensor.side_bits_per_element)
+    if not used or memory.packing != "dense":
+        return -(-used // memory.word_bits) * memory.word_bits
+    codes = elements * tensor.bits  # codes and scales share a word: the last one may hold both
+    return (-(-(codes + used) // memory.word_bits) - -(-codes // memory.word_bits)) * memory.word_bits
 
 
 def operand_bits(layer: Layer, operand: Operand) -> int:

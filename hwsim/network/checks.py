@@ -13,6 +13,8 @@ from hwsim.network.layer import MAC_OPS, MAX_ELEMENTS, MAX_MACS, VECTOR_OPS, Lay
 
 def describe_codes(tensor: Tensor) -> str:
     """`4 unsigned bits with an offset`, for messages."""
+    if tensor.format is not None:
+        return tensor.format.describe()
     return f"{tensor.bits} {'signed' if tensor.signed else 'unsigned'} bits{' with an offset' if tensor.offset else ''}"
 
 
@@ -27,6 +29,11 @@ def validate_layer(layer: Layer) -> None:
             raise WorkloadError(
                 f"layer {layer.name}: tensor {tensor.name}: {tensor.elements:,} elements are more than the "
                 f"{MAX_ELEMENTS:,} that counts can hold"
+            )
+        if tensor.format is not None and tensor.format.bits != tensor.bits:
+            raise WorkloadError(
+                f"layer {layer.name}: tensor {tensor.name}: bits {tensor.bits} contradict its format, "
+                f"{tensor.format.describe()}"
             )
         if not 1 <= tensor.bits <= 64:
             raise WorkloadError(f"layer {layer.name}: tensor {tensor.name}: bits must be 1..64, got {tensor.bits!r}")

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from fractions import Fraction
 
-if TYPE_CHECKING:
-    pass
+from hwsim.network.formats import SCALE_BITS, Format
 
 DIMS: tuple[str, ...] = ("N", "G", "K", "C", "P", "Q", "R", "S")
 MAC_OPS: tuple[str, ...] = ("conv", "linear", "matmul")
@@ -67,6 +66,8 @@ class Tensor:
     decides the quantizer's configuration. `offset`: a real-valued beta belongs to it. `scales`: step sizes stored.
     `zero_point`: the code that means 0.0, in files whose offsets are integers (beta = -s * zero_point).
     `run_time`: step and offset are found anew for every input (dynamic quantization), so no bias can absorb the offset.
+    `format`: element, shared scales and offsets where they are more than integers with `scales` steps; its scales and
+    offsets (`scales` of each) are stored and moved with the codes.
     """
 
     name: str
@@ -78,6 +79,24 @@ class Tensor:
     scales: int = 1
     zero_point: int | None = None
     run_time: bool = False
+    format: Format | None = None
+
+    @property
+    def element(self) -> str:
+        """What one code is: `int`, or the name of a float."""
+        return "int" if self.format is None else self.format.element
+
+    @property
+    def side_bits(self) -> int:
+        """Scales and offsets stored with the codes; 0 for integers whose steps are parameters of a layer."""
+        if self.format is None:
+            return 0
+        return self.scales * self.format.side_bits_each + SCALE_BITS.get(self.format.tensor_scale, 0)
+
+    @property
+    def side_bits_per_element(self) -> float:
+        """Scales and offsets that travel with one code, on average: groups move whole."""
+        return self.side_bits / self.elements
 
     @property
     def elements(self) -> int:
@@ -86,8 +105,8 @@ class Tensor:
 
     @property
     def size_bits(self) -> int:
-        """Elements times bits, densely packed."""
-        return self.elements * self.bits
+        """Elements times bits, densely packed, and what scales and offsets take beside them."""
+        return self.elements * self.bits + self.side_bits
 
 
 @dataclass(frozen=True)
@@ -118,6 +137,27 @@ class Layer:
     window: int = 1
     source: str = ""  # what it was in the model, for messages
     pad_code: int | None = None
+    causal_rows: int = 0  # attention behind a causal mask: new tokens among the keys; 0 without a mask
+    causal_over: str = "K"  # the loop over keys: K in scores, C in the sums over values
+
+    def causal_share(self, block: int) -> Fraction:
+        """Share of the square's MACs that a kernel does which skips blocks of `block` tokens above the diagonal.
+
+        `causal_rows` n queries see L keys, of which the last n are their own: rows of block i see at most
+        L - n + (i + 1) * block of them. 1 without a mask, and where nothing is skipped (`block` 0).
+
+        >>> Layer("a", "add", (), Tensor("t", (1,)), causal_rows=512, loops=Loops(K=512)).causal_share(128)
+        Fraction(5, 8)
+        """
+        n = self.causal_rows
+        if not n or not block:
+            return Fraction(1)
+        keys = self.loops.K if self.causal_rows and self.causal_over == "K" else self.loops.C
+        seen = 0
+        for start in range(0, n, block):
+            end = min(start + block, n)
+            seen += (end - start) * (keys - n + end)
+        return Fraction(seen, n * keys)
 
     @property
     def has_macs(self) -> bool:
@@ -151,13 +191,26 @@ class Layer:
             return self.accumulator_bits
         if self.weight is None:
             return self.output.bits
+        if any(t.format is not None and (t.format.is_float or t.format.along_reduction) for t in self.multiplied):
+            return FLOAT_BITS  # sums of floats, and of groups with a scale each, are float32
         terms = self.loops.C * self.loops.R * self.loops.S
         largest = terms * max_magnitude(self.weight) * max_magnitude(self.inputs[0])
         return max(2, largest.bit_length() + 1)
 
+    @property
+    def multiplied(self) -> tuple[Tensor, ...]:
+        """The two operands of a layer with MACs: weight and input."""
+        return () if self.weight is None or not self.has_macs else (self.weight, self.inputs[0])
+
+    @property
+    def format_key(self) -> tuple[object, ...]:
+        """What scales and elements add to `bits_key`; of plain integers nothing."""
+        touched = (*self.multiplied, self.output)
+        return tuple((t.format, t.scales) for t in touched) if any(t.format for t in touched) else ()
+
     def shape_key(self) -> tuple[object, ...]:
         """What decides the access counts: two layers with equal keys have equal mappings and counts."""
-        return (self.op, self.loops, self.stride, self.dilation)
+        return (self.op, self.loops, self.stride, self.dilation, self.causal_rows)
 
     def bits_key(self) -> tuple[int, int, int, int]:
         """(weight, input, output, accumulator) bits."""

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwsim.errors import WorkloadError, reason
+from hwsim.errors import SpecError, WorkloadError, reason
 
 if TYPE_CHECKING:
     pass
+from hwsim.network.formats import Format
 from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.workload import FORMAT, FORMAT_VERSION, Coverage, FreeOp, Uncosted, Workload
 
@@ -56,7 +57,7 @@ def from_dict(data: Any) -> Workload:
     return Workload(name, layers, coverage, tuple(str(note) for note in notes), identity)
 
 
-NESTED: Mapping[str, Any] = {"loops": Loops, "output": Tensor, "weight": Tensor}
+NESTED: Mapping[str, Any] = {"loops": Loops, "output": Tensor, "weight": Tensor, "format": Format}
 NESTED_LISTS: Mapping[str, Any] = {"inputs": Tensor, "uncosted": Uncosted, "free": FreeOp}
 
 
@@ -81,6 +82,8 @@ def build(cls: Any, entry: Any, where: str) -> Any:
             values[key] = plain(value, str(fields[key].type), place)
     try:
         return cls(**values)
+    except SpecError as problem:
+        raise WorkloadError(f"{where}: {problem}") from None
     except TypeError as problem:
         raise WorkloadError(f"{where}: {problem}".replace("__init__()", "it")) from None
 
@@ -100,6 +103,8 @@ def plain(value: Any, annotation: str, place: str) -> Any:
         "bool": (bool,),
         "int | None": (int, type(None)),
         "Tensor | None": (type(None),),
+        "Format | None": (type(None),),
+        "Sharing": (str,),
     }
     kinds = allowed[annotation]
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):

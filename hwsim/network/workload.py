@@ -73,6 +73,11 @@ class Shares:
     unknown_macs: int
 
 
+def codes_of(tensor: Tensor) -> tuple[object, ...]:
+    """What all who touch a tensor must agree on."""
+    return tensor.bits, tensor.signed, tensor.offset, tensor.format
+
+
 class Workload:
     """A network: a DiGraph of layers. `layers` come in execution order.
 
@@ -210,7 +215,7 @@ class Workload:
             validate_layer(layer)
             for tensor in operands(layer):
                 first, known = codes.setdefault(tensor.name, (layer.name, tensor))
-                if (tensor.bits, tensor.signed, tensor.offset) != (known.bits, known.signed, known.offset):
+                if codes_of(tensor) != codes_of(known):
                     raise WorkloadError(
                         f"layer {layer.name}: tensor {tensor.name!r} has {describe_codes(tensor)}, "
                         f"but {describe_codes(known)} in layer {first}; one tensor has one kind of codes"

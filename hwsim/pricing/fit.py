@@ -83,7 +83,8 @@ def fullest_moment(stages: Sequence[Stage], memory: Memory) -> dict[str, int]:
 
 def packed(tensor: Tensor, memory: Memory) -> int:
     """Bits that a whole tensor takes in a memory."""
-    return words(tensor.elements, tensor.bits, memory.word_bits, memory.packing) * memory.word_bits
+    codes = words(tensor.elements, tensor.bits, memory.word_bits, memory.packing)
+    return (codes - (-tensor.side_bits // memory.word_bits)) * memory.word_bits
 
 
 def require_fit(workload: Workload, accelerator: Accelerator) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from hwsim.machine.mac import MacCost, mac_cost
+from hwsim.machine.mac import MacCost
 from hwsim.machine.measured import Measurements
 from hwsim.machine.parts import Accelerator, Operand
 from hwsim.nest.counts import Counts
@@ -26,14 +26,16 @@ from hwsim.pricing.latency import (
     total_cycles,
     vector_cycles,
 )
-from hwsim.pricing.mac import require_capable
+from hwsim.pricing.mac import layer_mac, require_capable
 from hwsim.pricing.moves import (
     Moved,
     hop_bits,
     layer_moves,
+    side_bits,
     stream,
 )
 from hwsim.pricing.offsets import NO_OFFSET, OffsetCost, offset_cost
+from hwsim.pricing.scales import mac_widths, scale_work
 from hwsim.pricing.stages import Stage, effective_layer
 from hwsim.pricing.vector import VectorWork, mac_layer_ops, vector_work
 
@@ -108,19 +110,23 @@ def price(
     if accelerator.mac.measurements is not None:
         return price_measured(layer, accelerator, accelerator.mac.measurements, fused)
     names = dict(resident or {})
-    mac = mac_cost(accelerator.mac, layer.weight.bits, layer.inputs[0].bits)
+    mac = layer_mac(layer, accelerator)
+    scales = scale_work(layer, accelerator.capabilities)
     offset = offset_cost(layer, accelerator.capabilities)
     moved = layer_moves(layer, counts, accelerator, frozenset(names), offset)
     parts = [*memory_parts(moved, accelerator), *network_parts(layer, counts, accelerator)]
-    parts.append(
-        Part("mac", f"{layer.weight.bits}x{layer.inputs[0].bits}", mac_energy(layer, mac, accelerator, zero_share))
-    )
+    parts.append(Part("mac", "x".join(map(str, mac_widths(layer))), mac_energy(layer, mac, accelerator, zero_share)))
     own_ops = mac_layer_ops(layer, accelerator, layer.output.bits)
     work = "requantize, copies of windows" if accelerator.vector.ops_per_copied_code else "requantize"
     parts.append(Part("vector", work, on_grid(own_ops * accelerator.vector.energy_pj_per_op)))
+    if scales.ops:
+        detail = "unpack weights" if scales.way == "unpack" else "scales along the sums"
+        parts.append(Part("vector", detail, on_grid(scales.ops * accelerator.vector.energy_pj_per_op)))
     if offset.extra_adds:
         parts.append(Part("offset", "additions", on_grid(offset.extra_adds * accelerator.vector.energy_pj_per_op)))
-    slots = own_ops + offset.extra_adds + sum(vector_work(f, accelerator.capabilities).slots for f in fused)
+    slots = (
+        own_ops + scales.ops + offset.extra_adds + sum(vector_work(f, accelerator.capabilities).slots for f in fused)
+    )
     exposed, loads = split_loads(counts, accelerator, moved)
     cycles = {
         "compute": compute_cycles(counts, accelerator, mac),
@@ -189,7 +195,8 @@ def network_parts(layer: Layer, counts: Counts, accelerator: Accelerator) -> lis
     for d in counts.deliveries:
         array = arrays[d.array]
         if array.hop_energy_pj_per_bit:
-            bits = (d.down + d.up) * hop_bits(layer, accelerator, array, d.operand, d.kind)
+            each = hop_bits(layer, accelerator, array, d.operand, d.kind) + side_bits(layer, d.operand, d.kind)
+            bits = (d.down + d.up) * each
             parts.append(Part(d.array, f"{d.operand} hops", on_grid(bits * array.hop_energy_pj_per_bit)))
     return parts
 

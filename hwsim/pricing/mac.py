@@ -8,6 +8,7 @@ violates; nothing is priced that the machine cannot run.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from hwsim.errors import CapabilityError, SpecError
@@ -15,6 +16,7 @@ from hwsim.machine.mac import MacCost, lanes_wanted, mac_cost
 from hwsim.machine.parts import Accelerator
 from hwsim.nest.points import Ints
 from hwsim.network.layer import Layer
+from hwsim.pricing.scales import mac_widths, scale_work
 
 Count = TypeVar("Count", int, Ints)
 
@@ -37,6 +39,13 @@ def require_lanes(mac: MacCost) -> None:
     """Raises SpecError where several products side by side have no loops to fill them."""
     if mac.products > 1 and not mac.lanes:
         raise SpecError(f"mac.lanes: {lanes_wanted(mac)}")
+
+
+def layer_mac(layer: Layer, accelerator: Accelerator) -> MacCost:
+    """One MAC of a layer; where attention's kernel skips blocks above the diagonal, its average over the square."""
+    mac = mac_cost(accelerator.mac, *mac_widths(layer))
+    share = layer.causal_share(accelerator.capabilities.causal_block)
+    return mac if share == 1 else replace(mac, energy_pj=mac.energy_pj * float(share), cycles=mac.cycles * share)
 
 
 # --- what the machine can run at all ----------------------------------------------------------------------------------
@@ -67,11 +76,14 @@ def refusals(layer: Layer, accelerator: Accelerator) -> tuple[str, ...]:
         refuse("signed_activations", f"expected unsigned codes, {activation.name} is signed")
     if not activation.signed and not can.unsigned_activations:
         refuse("unsigned_activations", f"expected signed codes, {activation.name} is unsigned")
-    if layer.weight.scales > 1 and not can.per_channel_scales:
+    if layer.weight.scales > 1 and layer.weight.format is None and not can.per_channel_scales:
         refuse("per_channel_scales", f"expected one scale per tensor, {layer.weight.name} has {layer.weight.scales}")
+    scales = scale_work(layer, can)
+    if scales.refusal:
+        found.append(f"layer {layer.name}: {accelerator.name} capabilities.{scales.refusal}")
     if not found:
         try:
-            mac_cost(accelerator.mac, layer.weight.bits, activation.bits)
+            mac_cost(accelerator.mac, *mac_widths(layer))
         except CapabilityError as problem:
             found.append(f"layer {layer.name}: {accelerator.name} mac: {problem}")
     return tuple(found)

@@ -6,6 +6,7 @@ outermost memory. Also the constants of a layer (biases, requantization) and ten
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,7 +26,7 @@ class Moved:
     """Words and bits of one operand that one memory really moved, packing included."""
 
     memory: str
-    operand: str  # an Operand, "parameters" or "offset"
+    operand: str  # an Operand, its "... scales", "parameters" or "offset"
     kind: Kind
     read_words: int
     write_words: int
@@ -51,6 +52,15 @@ def operand_bits(layer: Layer, accelerator: Accelerator, operand: Operand, kind:
 def hop_bits(layer: Layer, accelerator: Accelerator, array: Array, operand: Operand, kind: Kind) -> int:
     """Wires that one element pays for on its way through an array: whole words of the array's network."""
     return -(-operand_bits(layer, accelerator, operand, kind) // array.hop_word_bits) * array.hop_word_bits
+
+
+def side_bits(layer: Layer, operand: Operand, kind: Kind) -> float:
+    """Scales and offsets that travel with one element of an operand; partial sums have none."""
+    if kind == "partial":
+        return 0.0
+    assert layer.weight is not None
+    tensor = {"weight": layer.weight, "input": layer.inputs[0], "output": layer.output}[operand]
+    return tensor.side_bits_per_element
 
 
 def moved_words(memory: Memory, operand: str, kind: Kind, bits: int, reads: int, writes: int) -> Moved:
@@ -85,6 +95,8 @@ def parameter_bits(layer: Layer, capabilities: Capabilities) -> int:
         "thresholds": (2 ** min(layer.output.bits, 16) - 1) * BIAS_BITS,
     }[capabilities.requantization]
     bias = layer.loops.G * layer.loops.K * BIAS_BITS if layer.bias else 0
+    if layer.weight.format is not None:  # its scales are stored and moved with its codes
+        return bias
     return bias + layer.weight.scales * each
 
 
@@ -121,6 +133,10 @@ def layer_moves(
         if reads or writes:
             bits = operand_bits(layer, accelerator, operand, kind)
             moved.append(moved_words(memories[name], operand, kind, bits, reads, writes))
+            side = side_bits(layer, operand, kind)
+            if side:
+                scales = f"{operand} scales"
+                moved.append(moved_bits(memories[name], scales, math.ceil(reads * side), math.ceil(writes * side)))
     return (*moved, *fixed_moves(layer, accelerator, offset, input_stays="input" in resident))
 
 
@@ -153,11 +169,13 @@ def stream(tensor: Tensor, accelerator: Accelerator, operand: Operand, resident:
     n, outer, home = tensor.elements, accelerator.outermost, accelerator.activation_memory
     inwards = operand == "input"
     kind: Kind = "code" if inwards else "final"
-    if home is None:
-        return [moved_words(outer, operand, kind, tensor.bits, n * inwards, n * (not inwards))]
-    if resident:
-        return [moved_words(home, operand, kind, tensor.bits, n * inwards, n * (not inwards))]
-    return [
-        moved_words(outer, operand, kind, tensor.bits, n * inwards, n * (not inwards)),
-        moved_words(home, operand, kind, tensor.bits, n, n),
-    ]
+    ends = outer if home is None or not resident else home
+    moved = [moved_words(ends, operand, kind, tensor.bits, n * inwards, n * (not inwards))]
+    side = tensor.side_bits
+    if side:
+        moved.append(moved_bits(ends, f"{operand} scales", side * inwards, side * (not inwards)))
+    if home is not None and not resident:
+        moved.append(moved_words(home, operand, kind, tensor.bits, n, n))
+        if side:
+            moved.append(moved_bits(home, f"{operand} scales", side, side))
+    return moved

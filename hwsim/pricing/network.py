@@ -12,14 +12,13 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 
 from hwsim.errors import InfeasibleMapping
-from hwsim.machine.packing import words
 from hwsim.machine.parts import Accelerator
 from hwsim.nest.counts import Counts
 from hwsim.network.layer import Tensor
 from hwsim.network.workload import Workload
 from hwsim.pricing.area import ComponentArea, component_areas, static_power_mw
 from hwsim.pricing.assumptions import assumptions, border_assumptions, gating_assumptions, warnings
-from hwsim.pricing.fit import overflows
+from hwsim.pricing.fit import overflows, packed
 from hwsim.pricing.layer import LayerCost, price, price_fused, price_stage
 from hwsim.pricing.moves import parameter_bits
 from hwsim.pricing.residents import peak_activation_bits, residents
@@ -132,7 +131,7 @@ def totals(
         for layer in workload
         if layer.weight is not None and not layer.weight_is_activation
     }
-    packed = sum(words(w.elements, w.bits, outer.word_bits, outer.packing) * outer.word_bits for w in weights.values())
+    stored = sum(packed(w, outer) for w in weights.values())
     parameters = sum(parameter_bits(layer, accelerator.capabilities) for layer in workload)
     parameters += sum(layer.offset.extra_bits for layer in layers if layer.offset.kind in ("folded", "border_bias"))
     inputs = [layer.inputs[0] for layer in workload if layer.has_macs]
@@ -149,10 +148,10 @@ def totals(
         bops=sum(layer.bops for layer in workload),
         average_weight_bits=average_bits(weights.values()),
         average_activation_bits=average_bits(inputs),
-        weight_bits=packed + parameters,
-        packed_weight_bits=packed,
+        weight_bits=stored + parameters,
+        packed_weight_bits=stored,
         parameter_bits=parameters,
-        compression=32 * raw / packed if packed else 1.0,
+        compression=32 * raw / stored if stored else 1.0,
         peak_activation_bits=peak_activation_bits(stages),
         traffic_bits=sum(layer.traffic_bits for layer in layers),
         outermost_traffic_bits=sum(m.bits for layer in layers for m in layer.moved if m.memory == outer.name),

@@ -12,6 +12,7 @@ from typing import Literal
 
 from hwsim.machine.parts import Capabilities
 from hwsim.network.layer import Layer
+from hwsim.pricing.scales import groups_of_sum, unpacked
 
 OffsetClass = Literal["none", "folded", "border_bias", "padded_copy", "dynamic"]
 BIAS_BITS = 32
@@ -52,6 +53,8 @@ def offset_cost(layer: Layer, capabilities: Capabilities) -> OffsetCost:
     """Offset class of a layer and what it costs there."""
     if not layer.has_macs or layer.weight is None:
         return vector_offset(layer)
+    if unpacked(layer):  # floats: offsets of the weights are gone once they are unpacked (pricing/scales.py)
+        return NO_OFFSET
     if layer.weight_is_activation or layer.weight.offset:
         return dynamic(layer)
     if not layer.inputs[0].offset:
@@ -152,10 +155,8 @@ def dynamic(layer: Layer) -> OffsetCost:
     assert w is not None
     if not x.offset and not w.offset:
         return NO_OFFSET
-    if not layer.weight_is_activation:  # weights with an offset: sum of every input window
-        sums = loops.N * loops.G * loops.P * loops.Q
-        adds = sums * loops.C * loops.R * loops.S + layer.output.elements
-        return OffsetCost("dynamic", sums * BIAS_BITS, adds, 0, 0, "weights have an offset: every window is summed")
+    if not layer.weight_is_activation:
+        return weight_offset(layer)
     adds, sums, terms = 0, 0, 0
     if w.offset:
         adds, sums, terms = adds + x.elements, sums + x.elements // loops.C, terms + 1
@@ -164,6 +165,26 @@ def dynamic(layer: Layer) -> OffsetCost:
     bits = sums * BIAS_BITS
     why = "product of two activations: row and column sums at run time"
     return OffsetCost("dynamic", bits, adds + terms * layer.output.elements, bits, bits, why)
+
+
+def weight_offset(layer: Layer) -> OffsetCost:
+    """Weights with offsets, for all, per channel or per group: y needs s_x sum_g beta_w[g,n] * (sum of g's codes).
+
+    The sums depend on the data, so no constant replaces them: N*G*P*Q*C*R*S additions once for all outputs, and one
+    multiply-add per output and group. The input's own static offset is a constant beside them, beta_x sum_k w_hat.
+    """
+    x, loops, groups = layer.inputs[0], layer.loops, groups_of_sum(layer)
+    windows = loops.N * loops.G * loops.P * loops.Q
+    adds = windows * loops.C * loops.R * loops.S + layer.output.elements * groups
+    bits = windows * groups * BIAS_BITS
+    why = "weights have an offset: every window is summed" + (f", in {groups} groups" if groups > 1 else "")
+    if not x.offset or x.run_time:
+        return OffsetCost("dynamic", bits, adds, 0, 0, why)
+    constant = folded(layer, "")
+    return OffsetCost(
+        "dynamic", bits + constant.extra_bits, adds + constant.extra_adds, constant.extra_read_bits, 0,
+        f"{why}; the input's offset is a constant bias",
+    )  # fmt: skip
 
 
 def at_run_time(layer: Layer) -> OffsetCost:

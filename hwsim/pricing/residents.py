@@ -5,6 +5,7 @@ Mappings are given here; the choice among whole tensors is exact (dynamic progra
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from hwsim.machine.parts import Accelerator, Memory
 from hwsim.nest.counts import Counts, Kind
 from hwsim.network.layer import Tensor
 from hwsim.pricing.layer import operand_tensors, price_fused, price_stage
-from hwsim.pricing.moves import operand_bits
+from hwsim.pricing.moves import operand_bits, side_bits
 from hwsim.pricing.offsets import offset_cost
 from hwsim.pricing.stages import Stage, effective_layer
 
@@ -40,6 +41,7 @@ def residents(stages: tuple[Stage, ...], accelerator: Accelerator, counts: Mappi
         if all(goes_through(stage, name, accelerator, home, counts) for stage in touched):
             held = held_elements(life.tensor, [stages[index] for index in users], accelerator)
             size = words(held, life.tensor.bits, home.word_bits, home.packing) * home.word_bits
+            size -= -life.tensor.side_bits // home.word_bits * home.word_bits
             saving = sum(saving_pj(stage, name, accelerator, counts) for stage in touched)
             stays.append(Stay(name, life.born, life.last, size, saving))
     return choose_resident(stays, tiles, home.size_bits)
@@ -70,6 +72,8 @@ def stage_tiles(stage: Stage, accelerator: Accelerator, home: Memory, counts: Ma
                 bits = max(bits, layer.output.bits)
             name = tensors.get(tile.operand, tile.operand) + ("+sums" if kind == "partial" else "")
             held = words(tile.elements, bits, home.word_bits, home.packing) * home.word_bits
+            side = math.ceil(tile.elements * side_bits(layer, tile.operand, kind))
+            held -= -side // home.word_bits * home.word_bits
             found[name] = found.get(name, 0) + held
     return found
 

@@ -15,7 +15,7 @@ def rounding_pj(unit: UnitPrices, machine: Accelerator) -> float:
     """How far a price may lie above the linear one: a part of a word per entry, and the grid of the bill's entries."""
     total = bill_grid(machine)
     for memory in machine.memories:
-        total += len(partial_words(unit, memory)) * (memory.read_energy_pj + memory.write_energy_pj)
+        total += (len(partial_words(unit, memory)) + 2 * unit.scaled) * (memory.read_energy_pj + memory.write_energy_pj)
     return total
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from hwsim.machine.mac import MacCost, mac_cost
+from hwsim.machine.mac import MacCost
 from hwsim.machine.measured import Measurements
 from hwsim.machine.packing import words_per_operand
 from hwsim.machine.parts import Accelerator, Operand
@@ -19,9 +19,10 @@ from hwsim.network.layer import Layer
 from hwsim.pricing.area import static_power_mw
 from hwsim.pricing.latency import vector_cycles
 from hwsim.pricing.layer import memory_parts, price_measured
-from hwsim.pricing.mac import require_capable, require_lanes
-from hwsim.pricing.moves import Direction, fixed_moves, hop_bits, operand_bits
+from hwsim.pricing.mac import layer_mac, require_capable, require_lanes
+from hwsim.pricing.moves import Direction, fixed_moves, hop_bits, operand_bits, side_bits
 from hwsim.pricing.offsets import offset_cost
+from hwsim.pricing.scales import scale_work
 from hwsim.pricing.vector import mac_layer_ops, vector_work
 
 
@@ -45,6 +46,7 @@ class UnitPrices:
     fixed_pj: float
     fixed_cycles: int  # the vector unit's; a lower bound on latency
     static_pj_per_cycle: float
+    scaled: int = 0  # entries per memory and direction with scales beside the codes, whose last words are partial too
     element_bits: Mapping[tuple[Operand, Kind], int] = field(default_factory=dict[tuple[Operand, Kind], int])
 
     @property
@@ -77,6 +79,7 @@ def unit_prices(layer: Layer, accelerator: Accelerator, fused: tuple[Layer, ...]
     bits: dict[tuple[Operand, Kind], int] = {
         (o, k): operand_bits(layer, accelerator, o, k) for o, known in kinds.items() for k in known
     }
+    side: dict[tuple[Operand, Kind], float] = {(o, k): side_bits(layer, o, k) for o, k in bits}
     traffic_pj: dict[tuple[str, Operand, Kind, Direction], float] = {}
     port_bits: dict[tuple[str, Operand, Kind, Direction], float] = {}
     bandwidth: dict[tuple[str, Direction], float] = {}
@@ -88,19 +91,19 @@ def unit_prices(layer: Layer, accelerator: Accelerator, fused: tuple[Layer, ...]
         }
         bandwidth.update({(memory.name, d): limit for d, limit in limits.items() if limit is not None})
         for (operand, kind), width in bits.items():
-            slope = words_per_operand(width, memory.word_bits, memory.packing)
+            slope = words_per_operand(width, memory.word_bits, memory.packing) + side[operand, kind] / memory.word_bits
             for direction, energy in per_word.items():
                 traffic_pj[memory.name, operand, kind, direction] = slope * energy
                 port_bits[memory.name, operand, kind, direction] = slope * memory.word_bits
     hop_pj: dict[tuple[str, Operand, Kind], float] = {
-        (array.name, o, k): array.hop_energy_pj_per_bit * hop_bits(layer, accelerator, array, o, k)
+        (array.name, o, k): array.hop_energy_pj_per_bit * (hop_bits(layer, accelerator, array, o, k) + side[o, k])
         for array in accelerator.arrays
         for (o, k) in bits
     }
-    mac = mac_cost(accelerator.mac, layer.weight.bits, layer.inputs[0].bits)
+    mac = layer_mac(layer, accelerator)
     require_lanes(mac)
     offset = offset_cost(layer, accelerator.capabilities)
-    own_ops = mac_layer_ops(layer, accelerator, layer.output.bits)
+    own_ops = mac_layer_ops(layer, accelerator, layer.output.bits) + scale_work(layer, accelerator.capabilities).ops
     fixed = (own_ops + offset.extra_adds) * accelerator.vector.energy_pj_per_op
     fixed += sum(part.energy_pj for part in memory_parts(fixed_moves(layer, accelerator, offset), accelerator))
     slots = own_ops + offset.extra_adds + sum(vector_work(f, accelerator.capabilities).slots for f in fused)
@@ -114,6 +117,7 @@ def unit_prices(layer: Layer, accelerator: Accelerator, fused: tuple[Layer, ...]
         fixed_pj=fixed,
         fixed_cycles=vector_cycles(slots, accelerator.vector),
         static_pj_per_cycle=static_power_mw(accelerator) / accelerator.clock_mhz * 1e3,
+        scaled=sum(bool(value) for value in side.values()),
         element_bits=bits,
     )
 

@@ -15,6 +15,7 @@ from hwsim.errors import WorkloadError
 from hwsim.machine.parts import Accelerator
 from hwsim.nest.text import load_mappings
 from hwsim.network.bits import assign_bits
+from hwsim.network.format_bits import asks_for_formats, assign_formats
 from hwsim.network.workload import Workload
 from hwsim.pricing.fit import require_fit
 from hwsim.pricing.network import Totals, price_network
@@ -52,7 +53,10 @@ def evaluate_workload(workload: Workload, accelerator: Accelerator, request: Req
     request = request or Request()
     if request.bits is not None or not workload.quantized:
         bits = "W8A8" if request.bits is None else request.bits
-        workload = assign_bits(workload, bits, config=request.config, first_last=request.first_last)
+        if asks_for_formats(bits):
+            workload = assign_formats(workload, bits, request.first_last)
+        else:
+            workload = assign_bits(workload, bits, config=request.config, first_last=request.first_last)
     if not request.allow_overflow:
         require_fit(workload, accelerator)
     others: dict[Objective, Plan] = {}

@@ -15,6 +15,7 @@ from collections.abc import Mapping as Map
 from pathlib import Path
 from typing import Any
 
+from hwsim.errors import SpecError
 from hwsim.files.atomic import write_atomically
 from hwsim.network.layer import activation_inputs
 from hwsim.network.sharing import sharing_groups
@@ -29,6 +30,12 @@ def explain(report: Report, effort: Effortful = "quick") -> tuple[Explanation, .
     """Both operands of every layer with MACs; `effort` of new searches: the report's. Equal ones are explained once."""
     stages = {s.layer.name: s for s in fuse(report.workload, report.accelerator.capabilities)}
     resident, touching = frozenset(report.cost.resident), neighbours(report)
+    formatted = [layer.name for layer in report.workload if layer.format_key]
+    if formatted:
+        raise SpecError(
+            f"--explain varies widths bit by bit; {formatted[0]} and {len(formatted) - 1} others have number formats: "
+            "compare runs with other formats in --bits"
+        )
     known: dict[object, tuple[Explanation, ...]] = {}
     explanations: list[Explanation] = []
     for name, found in report.found.items():

@@ -290,6 +290,8 @@ def narrower(
     known: dict[object, dict[Side, Change]] = {}
     changes: dict[str, dict[Side, Change]] = {}
     for name, mapped in found.items():
+        if stages[name].layer.format_key:  # a format's bits do not vary one by one
+            continue
         study = Study(stages[name], mapped, accelerator, resident, objective)
         if study.key not in known:
             known[study.key] = study.narrower()

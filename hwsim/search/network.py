@@ -165,7 +165,9 @@ def ladder(workload: Workload) -> list[Workload]:
 
 
 def one_rung_up(tensor: Tensor) -> Tensor:
-    """The tensor at the next wider rung; unchanged at the top."""
+    """The tensor at the next wider rung; unchanged at the top, and where a format says its bits."""
+    if tensor.format is not None:
+        return tensor
     higher = [rung for rung in RUNGS if rung > tensor.bits]
     return dataclasses.replace(tensor, bits=higher[0]) if higher else tensor
 
@@ -178,7 +180,8 @@ RUNGS: tuple[int, ...] = (1, 2, 4, 8)  # widths whose searches hand their mappin
 
 def search_key(layer: Layer) -> tuple[object, ...]:
     """Layers with equal keys have the same search."""
-    return (layer.shape_key(), layer.bits_key(), layer.bias, layer.weight and layer.weight.scales, layer.padding_policy)
+    scales = layer.weight and layer.weight.scales
+    return (layer.shape_key(), layer.bits_key(), layer.format_key, layer.bias, scales, layer.padding_policy)
 
 
 def wider(layer: Layer) -> Layer | None:

@@ -87,6 +87,10 @@ class LayerTable:
         over (`search_limit_s`: per search). Raises InfeasibleMapping where no triple of the grid fits, CapabilityError
         where the machine runs none.
         """
+        if layer.format_key:
+            raise CapabilityError(
+                f"layer {layer.name}: tables vary integer widths, and it has number formats: price those with evaluate"
+            )
         began = time.perf_counter()
         widths, plain = widths or Widths(), anonymous(layer)
         question: dict[str, Any] = {

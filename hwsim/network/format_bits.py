@@ -1,0 +1,154 @@
+"""Formats onto a network: `assign_formats(workload, "W4g128A16")`, or a file of name patterns with format names.
+
+Weights of layers with MACs get the weights' format, what such layers read the activations'; everything else is fp16, as
+the recipes of language models have it. Tables of embeddings and the last layer stay at fp16 unless `first_last` is
+"same". Caches of keys and values (tensors that their maker calls `cache`) get the cache's format, a scale per token and
+head.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from hwsim.errors import SpecError
+from hwsim.files.strict_yaml import Document, read_document
+from hwsim.network.bits_file import WXAY
+from hwsim.network.formats import NAMED, Format, Formats, parse_formats
+from hwsim.network.layer import Layer, Tensor, activation_inputs
+from hwsim.network.workload import Workload
+
+HALF = NAMED["FP16"]
+CACHE = "cache"  # origin of tensors that hold keys and values of all tokens
+
+
+def asks_for_formats(bits: object) -> bool:
+    """Whether a --bits argument, file or mapping names formats: WxAy with integer activations is no format."""
+    if isinstance(bits, Mapping):
+        data = cast(Mapping[object, object], bits)
+        return any(
+            isinstance(v, str) and asks_for_formats(v) for k, v in data.items() if k not in ("config", "first_last")
+        )
+    text = str(bits).strip()
+    if text.endswith((".yaml", ".yml")) or Path(text).is_file():
+        data = read_document(Path(text)).data
+        return isinstance(data, Mapping) and asks_for_formats(data)
+    match = WXAY.fullmatch(text)
+    if match is not None:
+        return match[2] == "16"
+    try:
+        parse_formats(text)
+    except SpecError:
+        return "kv" in text.lower() or text[:2].lower() in ("mx", "nv", "fp", "bf") or "g" in text.lower()
+    return True
+
+
+def assign_formats(
+    workload: Workload, bits: str | Path | Mapping[str, object], first_last: str | None = None
+) -> Workload:
+    """The workload with formats on every tensor, and notes that say which. Raises SpecError with every problem."""
+    default, overrides, first_last = requested(bits, first_last)
+    chosen = {layer.name: default for layer in workload.layers}
+    kept = set() if first_last == "same" else ends(workload)
+    for pattern, formats in overrides:
+        names = [layer.name for layer in workload.layers if fnmatch.fnmatchcase(layer.name, pattern)]
+        if not names:
+            raise SpecError(f"bits: {pattern}: matches no layer; layers are called "
+                            f"{', '.join(layer.name for layer in workload.layers[:3])}, ...")  # fmt: skip
+        chosen.update(dict.fromkeys(names, formats))
+        kept -= set(names)
+    given = formats_of_tensors(workload, chosen, kept)
+
+    def change(tensor: Tensor) -> Tensor:
+        return (
+            tensor if tensor.origin == "index" else formatted(tensor, *given.get(tensor.name, (HALF, tensor.shape[-1])))
+        )
+
+    changed = workload.map_tensors(change)
+    layers = [dataclasses.replace(layer, accumulator_bits=None, padding_policy="", pad_code=None)
+              for layer in changed.layers]  # fmt: skip
+    said = [f"formats: weights {default.weight.describe()}; activations {default.activation.describe()}"]
+    if default.cache is not None:
+        said.append(
+            f"cache of keys and values: {default.cache.describe().replace('each channel', 'each token and head')}"
+        )
+    if kept:
+        said.append(f"{', '.join(sorted(kept)[:4])}: fp16 weights (--first-last same: formats there, too)")
+    said.append("scales travel with their codes, in whole groups; values between layers that no MAC reads are fp16")
+    return workload_with(workload, layers, said)
+
+
+def workload_with(workload: Workload, layers: list[Layer], notes: list[str]) -> Workload:
+    """The same network with other layers and further notes."""
+    return Workload(workload.name, layers, workload.coverage, (*workload.notes, *notes))
+
+
+def requested(
+    bits: str | Path | Mapping[str, object], first_last: str | None
+) -> tuple[Formats, list[tuple[str, Formats]], str]:
+    """(default, overrides in order, first_last) of a name, a file or a mapping."""
+    text = str(bits)
+    if isinstance(bits, Mapping):
+        document = Document("bits", bits)
+    elif text.endswith((".yaml", ".yml")) or Path(text).is_file():
+        document = read_document(Path(text))
+    else:
+        return parse_formats(text, "--bits"), [], first_last or "8bit"
+    data = cast(Mapping[str, object], document.data)
+    if "default" not in data:
+        raise SpecError(f"{document.path}: default: missing: expected a format such as W4g128A16")
+    rule = str(data.get("first_last", first_last or "8bit"))
+    if rule not in ("same", "8bit"):
+        raise SpecError(f"{document.path}: first_last: expected 8bit or same, got {rule!r}")
+    found: list[tuple[str, Formats]] = []
+    for key, value in data.items():
+        if key != "first_last":
+            place = document.place((str(key),)) if document.lines else f"{document.path}: {key}"
+            if not isinstance(value, str):
+                raise SpecError(f"{place}: expected a format such as W4g128A16, got {value!r}; beside formats, every "
+                                "entry is one")  # fmt: skip
+            found.append((str(key), parse_formats(value, place)))
+    default = next(formats for key, formats in found if key == "default")
+    return default, [(key, formats) for key, formats in found if key != "default"], rule
+
+
+def ends(workload: Workload) -> set[str]:
+    """Layers whose weights stay fp16: tables of embeddings, the last layer with MACs, a first convolution."""
+    weighted = [x for x in workload.layers if x.has_macs and not x.weight_is_activation]
+    found = {x.name for x in workload.layers if x.op == "embedding"}
+    found |= {x.name for x in weighted[-1:]} | {x.name for x in weighted[:1] if x.op == "conv"}
+    tied = {x.weight.name for x in workload.layers if x.op == "embedding" and x.weight is not None}
+    return found | {x.name for x in weighted if x.weight is not None and x.weight.name in tied}
+
+
+def formats_of_tensors(
+    workload: Workload, chosen: Mapping[str, Formats], kept: set[str]
+) -> dict[str, tuple[Format, int]]:
+    """(format, elements along the reduction) of the tensors that are more than fp16."""
+    found: dict[str, tuple[Format, int]] = {}
+    for layer in workload.layers:
+        formats = chosen[layer.name]
+        for tensor in activation_inputs(layer):
+            if tensor.origin == CACHE and formats.cache is not None:
+                found[tensor.name] = (formats.cache, tensor.shape[-1])
+        if not layer.has_macs or layer.weight is None or layer.weight_is_activation:
+            continue
+        if layer.name not in kept:
+            found[layer.weight.name] = (formats.weight, layer.loops.C)
+            if layer.inputs[0].origin != CACHE:
+                found[layer.inputs[0].name] = (formats.activation, layer.loops.C)
+    return found
+
+
+def formatted(tensor: Tensor, given: Format, reduction: int) -> Tensor:
+    """The tensor in a format. Plain integers with one scale stay what they are to everybody: bits alone."""
+    rows = math.prod(tensor.shape) // reduction
+    plain = not given.is_float and given.sharing == "tensor" and not given.offset
+    return dataclasses.replace(
+        tensor, bits=given.bits, signed=True, offset=bool(given.offset), zero_point=None,
+        format=None if plain else given, scales=1 if plain else given.scales(rows, reduction),
+    )  # fmt: skip

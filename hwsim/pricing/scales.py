@@ -1,0 +1,100 @@
+"""Work that number formats need beside the MACs: scales along the reduction, and narrow weights unpacked to wider ones.
+
+A scale per group leaves the MACs once per group: M*N*G multiply-adds on the vector unit (`vector`), or none where the
+MACs multiply by it themselves (`mac`). Where activations are 16-bit floats, narrow weights are converted, scaled and
+shifted by their zero point on the way to the MACs (`unpack`): N*K times as many operations, once for every
+`unpack_rows` rows of activations that one pass over the weights serves (docs/formats.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hwsim.machine.parts import Capabilities
+from hwsim.network.layer import Layer, Tensor
+
+Way = Literal["none", "unpack", "vector", "mac"]
+HALF = ("fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class ScaleWork:
+    """How a layer's scales are applied, with operations on the vector unit; `refusal` says why the machine cannot."""
+
+    way: Way = "none"
+    ops: int = 0
+    refusal: str = ""
+
+
+def scale_work(layer: Layer, capabilities: Capabilities) -> ScaleWork:
+    """The cheapest of the ways that the machine has; integers with scales outside their sums need none."""
+    if not layer.multiplied or all(t.format is None for t in layer.multiplied):
+        return ScaleWork()
+    weight, x = layer.multiplied
+    for tensor in (x, weight):
+        half_too = tensor is weight and unpacked(layer)
+        if tensor.element not in capabilities.elements and not half_too:
+            return ScaleWork(refusal=f"elements: expected one of {', '.join(capabilities.elements)} for {tensor.name}, "
+                             f"got {tensor.element}")  # fmt: skip
+    if unpacked(layer):
+        return unpack(layer, capabilities)
+    if (weight.element == "int") != (x.element == "int"):
+        return ScaleWork(refusal=f"elements: no MAC multiplies {weight.element} by {x.element}")
+    groups = groups_of_sum(layer)
+    if groups == 1 and not inner_scales(layer):
+        return ScaleWork()
+    if "mac" in capabilities.group_scales:
+        return ScaleWork("mac")
+    if "vector" in capabilities.group_scales:
+        ops = layer.output.elements * groups if groups > 1 else layer.output.elements + x.elements
+        return ScaleWork("vector", ops)
+    return ScaleWork(refusal=f"group_scales: expected mac or vector for scales along the sums of {layer.name}, "
+                     f"got {', '.join(capabilities.group_scales) or 'none'}")  # fmt: skip
+
+
+def unpacked(layer: Layer) -> bool:
+    """Whether narrow weights meet 16-bit floats, and become such on the way to the MACs."""
+    if not layer.multiplied:
+        return False
+    weight, x = layer.multiplied
+    return x.element in HALF and weight.element != x.element
+
+
+def unpack(layer: Layer, capabilities: Capabilities) -> ScaleWork:
+    """Convert, scale, and shift where there is an offset: per weight, once for each pass over the weights."""
+    weight = layer.multiplied[0]
+    if "unpack" not in capabilities.group_scales:
+        return ScaleWork(refusal=f"group_scales: expected unpack, since {weight.name} ({weight.element}) is narrower "
+                         f"than the activations ({layer.inputs[0].element})")  # fmt: skip
+    each = 2 + (weight.format is not None and bool(weight.format.offset))
+    loops = layer.loops
+    passes = -(-loops.N * loops.P * loops.Q // capabilities.unpack_rows)
+    return ScaleWork("unpack", weight.elements * each * passes)
+
+
+def groups_of_sum(layer: Layer) -> int:
+    """Partial sums with a scale each in one output: ceil(C / group) for every filter tap; 1 where none has its own."""
+    sizes = [t.format.group for t in layer.multiplied if t.format is not None and t.format.along_reduction]
+    if not sizes:
+        return 1
+    loops = layer.loops
+    return -(-loops.C // min(sizes)) * loops.R * loops.S
+
+
+def inner_scales(layer: Layer) -> bool:
+    """Whether a product of two activations has a scale per token on either side."""
+    return layer.weight_is_activation and any(
+        t.format is not None and t.format.sharing == "channel" for t in layer.multiplied
+    )
+
+
+def mac_widths(layer: Layer) -> tuple[int, int]:
+    """(weight, input) bits as the MACs see them: unpacked weights are as wide as the activations."""
+    weight, x = layer.multiplied
+    return (x.bits if unpacked(layer) else weight.bits), x.bits
+
+
+def has_offset(weight: Tensor) -> bool:
+    """Whether a weight's groups or channels have offsets."""
+    return weight.format is not None and bool(weight.format.offset)
