@@ -15,7 +15,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.drawing import write_bytes
-from experiments.validation import arithmetic, ethos, eyeriss, gpu, nvdla, riscv, synergy, synergy_right, tiny, tpu
+from experiments.validation import (
+    arithmetic,
+    ethos,
+    eyeriss,
+    gemm,
+    gpu,
+    nvdla,
+    riscv,
+    synergy,
+    synergy_right,
+    tiny,
+    tpu,
+)
 from experiments.validation.rows import Row, Study, signed_percent, summary_lines
 
 STUDIES: dict[str, Callable[[], Study]] = {
@@ -24,6 +36,7 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "tpu_v1": tpu.study,
     "nvdla_resnet50": nvdla.study,
     "hawqv3_t4": gpu.study,
+    "a100_gemm": gemm.study,
     "ethos_u55_256": ethos.study,
     "mlperf_tiny_m7": tiny.study,
     "mico_riscv": riscv.study,

@@ -1,6 +1,7 @@
 """What one multiply-accumulate costs at given operand widths: energy, cycles, products at once, by the unit's style.
 
-Pure functions of (MacUnit, weight bits, input bits). Fewer bits never cost more energy nor time, in every style.
+Pure functions of (MacUnit, weight bits, input bits). Fewer bits never cost more energy nor time, in every style but
+for modes that unpack weights and modes that start later.
 How well a layer fills a unit that does several products at once is told in pricing/mac.py.
 """
 
@@ -27,6 +28,7 @@ class MacCost:
     mode: str
     products: int = 1
     lanes: tuple[str, ...] = ()
+    start_cycles: int = 0  # of a layer that runs in this mode
 
     @property
     def step_cycles(self) -> Fraction:
@@ -118,12 +120,23 @@ def by_modes(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
     best = min(fitting, key=mode_rank)
     rate = Fraction(str(best.macs_per_cycle))
     cycles = 1 / rate / Fraction(str(best.sustained))
-    return MacCost(best.energy_pj, cycles, f"{best.weight_bits}x{best.input_bits} mode", math.ceil(rate))
+    how = ", weights unpacked" if best.unpacks else ""
+    return MacCost(
+        best.energy_pj,
+        cycles,
+        f"{best.weight_bits}x{best.input_bits} mode{how}",
+        math.ceil(rate),
+        start_cycles=best.start_cycles,
+    )
 
 
-def mode_rank(mode: MacMode) -> tuple[float, float, int, int]:
-    """Cheapest first, then fastest, then narrowest."""
-    return (mode.energy_pj, -mode.macs_per_cycle, mode.weight_bits, mode.input_bits)
+def mode_rank(mode: MacMode) -> tuple[float, int, float, int, int]:
+    """Cheapest first, then the narrowest weights that are unpacked, then fastest, then narrowest.
+
+    Packed weights run in the kernel that unpacks them, slower or not: that is how they are stored.
+    """
+    packed = mode.weight_bits if mode.unpacks else 64
+    return (mode.energy_pj, packed, -mode.macs_per_cycle, mode.weight_bits, mode.input_bits)
 
 
 def bit_serial(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:

@@ -98,7 +98,9 @@ class MacMode:
     input_bits: int
     macs_per_cycle: float
     energy_pj: float
-    sustained: float = 1.0  # share of the rate that the best kernels reach
+    sustained: float = 1.0  # share of the rate that kernels reach
+    start_cycles: int = 0  # to start a layer in this mode, beside the machine's own layer_overhead_cycles
+    unpacks: bool = False  # weights up to weight_bits are unpacked into a wider mode's MACs, even where that costs time
 
 
 @dataclass(frozen=True)

@@ -213,6 +213,26 @@ def filled_modes(mac: ModesMac) -> list[ModeSpec]:
     ]
 
 
+def mode_unpacks(one: ModeSpec, other: ModeSpec) -> bool:
+    """Whether one of two modes unpacks weights into the MACs of the other, at the same energy."""
+    return (one.unpacks or other.unpacks) and one.energy_pj == other.energy_pj
+
+
+def unpacking_problems(document: Document, modes: list[tuple[ModeSpec, float]]) -> list[str]:
+    """Modes that unpack weights for MACs that no other mode has."""
+    return [
+        f"{document.place(('mac', 'modes', i, 'unpacks'))}: expected another mode of {mode.energy_pj:g} pJ that holds "
+        f"weights wider than {mode.weight_bits} bits and inputs of {mode.input_bits}: its MACs do the work"
+        for i, (mode, pj) in enumerate(modes)
+        if mode.unpacks
+        and not any(
+            other_pj == pj and not other.unpacks and other.weight_bits > mode.weight_bits
+            and other.input_bits >= mode.input_bits
+            for other, other_pj in modes
+        )
+    ]  # fmt: skip
+
+
 def energy_of(mode: ModeSpec) -> float:
     """pJ of a filled mode."""
     assert mode.energy_pj is not None
@@ -234,6 +254,8 @@ def mode_contradictions(document: Document, mac: ModesMac) -> list[str]:
     for i, here in enumerate(modes):
         for other in modes[:i]:
             (cheaper, low_pj), (dearer, high_pj) = sorted((here, other), key=lambda m: (m[1], -m[0].macs_per_cycle))
+            if mode_unpacks(cheaper, dearer):
+                continue
             if cheaper.macs_per_cycle * cheaper.sustained < dearer.macs_per_cycle * dearer.sustained:
                 problems.append(
                     f"{document.place(('mac', 'modes', i))}: contradiction: of two modes the cheaper is the slower "
@@ -247,6 +269,7 @@ def mode_contradictions(document: Document, mac: ModesMac) -> list[str]:
                     f"{step_cycles(dearer):.3g} for {math.ceil(dearer.macs_per_cycle)}), so few products would gain "
                     "from wider operands; round the rates"
                 )
+    problems += unpacking_problems(document, modes)
     native = [m for m in filled_modes(mac) if (m.weight_bits, m.input_bits) == (mac.weight_bits, mac.input_bits)]
     if not native:
         place = document.place(("mac", "modes"))

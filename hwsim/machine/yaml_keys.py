@@ -144,7 +144,13 @@ class ModeSpec(Spec):
     input_bits: Width = Field(description="inputs up to this width")
     macs_per_cycle: Positive = Field(description="rate in this mode")
     energy_pj: Energy | None = Field(None, description="pJ per MAC in this mode; without it by mac.sum_bits")
-    sustained: Rate = Field(1.0, description="share of this mode's rate that the best kernels reach")
+    sustained: Rate = Field(1.0, description="share of this mode's rate that kernels reach, from measurements")
+    start_cycles: Annotated[int, Field(ge=0, le=10**9)] = Field(
+        0, description="cycles to start a layer in this mode, on top of layer_overhead_cycles"
+    )
+    unpacks: bool = Field(
+        False, description="narrow weights are unpacked into a wider mode's MACs, at its pJ; may be the slower of both"
+    )
 
 
 class FixedMac(MacBase):

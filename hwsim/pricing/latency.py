@@ -58,6 +58,11 @@ def vector_cycles(slots: int, unit: VectorUnit) -> int:
     return math.ceil(Fraction(slots, unit.lanes) * Fraction(str(unit.cycles_per_op)))
 
 
+def start_cycles(accelerator: Accelerator, mac: MacCost) -> int:
+    """Cycles before a layer works: the machine's own, and what its kernel for these widths adds."""
+    return accelerator.layer_overhead_cycles + mac.start_cycles
+
+
 def total_cycles(cycles: Mapping[str, int], waiting: Mapping[str, int], accelerator: Accelerator) -> int:
     """Latency of a layer from what each resource needs and from refills that nothing hides."""
     together = max(cycles.values()) if accelerator.overlap else sum(cycles.values())

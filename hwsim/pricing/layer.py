@@ -134,7 +134,7 @@ def price(
         "vector": vector_cycles(slots, accelerator.vector),
     }
     waiting = {f"{name} refill": port_max(load, accelerator, dict(counts.instances)) for name, load in exposed.items()}
-    latency = total_cycles(cycles, waiting, accelerator)
+    latency = total_cycles(cycles, waiting, accelerator) + mac.start_cycles
     cycles |= {name: n for name, n in waiting.items() if n}
     parts += static_parts(latency, accelerator)
     return LayerCost(

@@ -232,6 +232,8 @@ class Grid:
             busy = np.maximum(busy, cycles) if self.accelerator.overlap else busy + cycles
         shape = (len(pool), *self.widths.shape)
         waiting = np.full(shape, self.accelerator.layer_overhead_cycles, dtype=np.int64)
+        for (i, j), mac in self.macs.items():
+            waiting[:, i, j, :] += mac.start_cycles
         for load in exposed:
             slowest = np.zeros(shape, dtype=np.int64)
             for cycles in self.port_cycles(load, used):

@@ -501,7 +501,7 @@ def question(layer: Layer, accelerator: Accelerator) -> tuple[object, ...]:
     unit = unit_prices(layer, accelerator)
     return (
         tuple(unit.traffic_pj.items()), tuple(unit.port_bits.items()), tuple(unit.hop_pj.items()), unit.mac_pj,
-        unit.mac.cycles, unit.mac.products, unit.fixed_pj, unit.fixed_cycles,
+        unit.mac.cycles, unit.mac.products, unit.mac.start_cycles, unit.fixed_pj, unit.fixed_cycles,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from experiments import mac_styles, validate
-from experiments.validation import arithmetic, eyeriss, networks, nvdla, riscv, synergy, synergy_right, tpu
+from experiments.validation import arithmetic, eyeriss, gemm, networks, nvdla, riscv, synergy, synergy_right, tpu
 from experiments.validation.rows import Row, Study, rank_correlation, read_table
 from hwsim.pricing.layer import price
 
@@ -183,6 +183,21 @@ def test_the_closest_systems_study_priced_right() -> None:
         assert depthwise[width] <= sums[width]  # wider sums never cost less
         assert macs[width] < sums[width]
     assert 1 - macs[2] / macs[8] > 1 - sums[2] / sums[8]
+
+
+@pytest.mark.slow
+def test_matrix_products_on_the_a100_and_which_format_is_faster() -> None:
+    study = gemm.study()
+    bars = {"latency, bf16": 0.11, "latency, W8A8": 0.15, "latency, W8A16": 0.12, "latency, W4A16": 0.15}
+    for quantity, bar in bars.items():
+        assert study.mean_error(quantity) < bar
+    assert sum(row.role == "check" for row in study.rows) == 4 * 42
+    fitted = frozenset(gemm.fit_shapes())
+    ours = {
+        name: {s: k.us(s, *k.fit(tuple(sorted(fitted)))) for s in k.measured_us} for name, k in gemm.kernels().items()
+    }
+    right, cells = gemm.faster(ours, fitted, "int4_wo")
+    assert right >= 0.9 * cells > 0
 
 
 @pytest.mark.slow

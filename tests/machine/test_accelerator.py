@@ -295,6 +295,12 @@ MISTAKES = [
         r"mac.modes\[1\].energy_pj: missing key: give pJ per MAC, or mac.sum_bits",
     ),
     (
+        "weights unpacked for nobody",
+        "macs_per_cycle: 4, energy_pj: 0.1",
+        "macs_per_cycle: 4, energy_pj: 0.1, unpacks: true",
+        r"mac.modes\[1\].unpacks: expected another mode of 0.1 pJ that holds weights wider than 4 bits",
+    ),
+    (
         "a law beside energies",
         "  lanes: [C]\n",
         "  lanes: [C]\n  sum_bits: 1.3\n",

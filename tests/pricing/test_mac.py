@@ -92,6 +92,26 @@ def test_in_memory_slices_and_phases() -> None:
     assert mac_cost(wider, 8, 8).mode == "4 slices x 2 phases"
 
 
+def test_packed_weights_run_in_the_mode_that_unpacks_them() -> None:
+    """W4A16: the 16-bit MACs, at the share and after the start of the kernel that unpacks, slower or not."""
+    modes = (
+        MacMode(16, 16, 0.5, 0.6, 0.8, start_cycles=10),
+        MacMode(8, 16, 0.5, 0.6, 0.75, start_cycles=30, unpacks=True),
+        MacMode(4, 16, 0.5, 0.6, 0.7, start_cycles=40, unpacks=True),
+        MacMode(8, 8, 1.0, 0.1, 0.9, start_cycles=20),
+    )
+    unit = MacUnit("subword", 8, 8, 32, 0.1, modes=modes)
+    told = {
+        pair: mac_cost(unit, *pair) for pair in ((16, 16), (16, 8), (8, 16), (5, 16), (4, 16), (4, 9), (4, 8), (8, 8))
+    }
+    assert {pair: cost.start_cycles for pair, cost in told.items()} == {
+        (16, 16): 10, (16, 8): 10, (8, 16): 30, (5, 16): 30, (4, 16): 40, (4, 9): 40, (4, 8): 20, (8, 8): 20,
+    }  # fmt: skip
+    assert told[4, 16].cycles == Fraction(2) / Fraction("0.7") > told[16, 16].cycles
+    assert told[4, 16].energy_pj == told[16, 16].energy_pj
+    assert told[4, 16].mode == "4x16 mode, weights unpacked"
+
+
 def test_a_row_of_columns_holds_weights_and_their_sums() -> None:
     """Colonnade's law: input bits * 128 / floor(128 / (w + 7)), whole rows, whatever the widths (counted by hand)."""
     held = {1: 16, 2: 14, 4: 11, 8: 8, 16: 5}

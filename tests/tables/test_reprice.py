@@ -11,7 +11,7 @@ import pytest
 
 from hwsim.errors import CapabilityError, InfeasibleMapping, SpecError
 from hwsim.machine.load import load_accelerator
-from hwsim.machine.parts import Accelerator, Memory, Operand
+from hwsim.machine.parts import Accelerator, MacMode, Memory, Operand
 from hwsim.nest.legal import validate
 from hwsim.nest.mapping import Mapping
 from hwsim.network.bits import assign_bits
@@ -41,6 +41,10 @@ def cache_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 # --- exact prices on the grid -----------------------------------------------------------------------------------------
+
+
+# Narrow weights start later and run at a smaller share of the rate.
+UNPACKING = (MacMode(64, 64, 0.5, 1.0), MacMode(4, 64, 0.5, 1.0, 0.7, start_cycles=7, unpacks=True))
 
 
 def bounded(accelerator: Accelerator, rng: random.Random) -> Accelerator:
@@ -88,6 +92,8 @@ def test_a_grid_of_prices_equals_price_entry_by_entry(seed: int) -> None:
     rng = random.Random(seed)
     layer, machine, first = triple(seed)
     machine = bounded(machine, rng)
+    if seed % 3 == 0:
+        machine = dataclasses.replace(machine, mac=dataclasses.replace(machine.mac, style="subword", modes=UNPACKING))
     layer = dataclasses.replace(layer, bias=rng.random() < 0.5)
     if layer.op == "conv" and rng.random() < 0.7:
         layer = with_border(layer)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from hwsim.machine.parts import Axis
 from hwsim.nest.points import Ints
+from hwsim.pricing.latency import start_cycles
 from hwsim.pricing.rounding import bill_grid
 from hwsim.search.bounds.closed_form import SLACK, CrossingBound, Rows
 from hwsim.search.space.prices import COST, Linear, Prices, linear
@@ -324,7 +325,7 @@ class AnyTiles:
         """Cycles of the fastest unrolling, whatever has to be moved: its steps are whole."""
         unit = self.problem.unit
         cycles = max(float(BoxBound(self.boxes).whole_cycles.min()) + self.unhurried(), unit.fixed_cycles)
-        return cycles + self.problem.accelerator.layer_overhead_cycles
+        return cycles + start_cycles(self.problem.accelerator, unit.mac)
 
 
 def means(count: int) -> Iterator[tuple[float, ...]]:

@@ -24,6 +24,7 @@ from hwsim.pricing.latency import (
     port_cycles,
     port_loads,
     split_loads,
+    start_cycles,
 )
 from hwsim.pricing.moves import Direction, fixed_moves, layer_moves
 from hwsim.pricing.offsets import offset_cost
@@ -137,7 +138,7 @@ class Timing:
     def constant_cycles(self, regime: Regime, spatial: NDArray[np.int64]) -> NDArray[np.float64]:
         """The part of a regime's sum that no order of loops changes, per unrolling."""
         problem = self.problem
-        total = np.full(len(spatial), float(problem.accelerator.layer_overhead_cycles))
+        total = np.full(len(spatial), float(start_cycles(problem.accelerator, problem.unit.mac)))
         for resource in regime.busy:
             if resource == COMPUTE:
                 total += self.compute_cycles(spatial, apart=True)
