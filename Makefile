@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test slow fuzz lint bench figures pareto clean
+.PHONY: demo test slow fuzz lint bench figures pareto site clean
 
 demo: $(STAMP)
 	$(BIN)/python -m experiments.demo --out demo_out
@@ -27,6 +27,10 @@ figures: $(STAMP)
 	$(BIN)/python -m experiments.figures
 	$(BIN)/python -m experiments.document
 
+# The documentation as a site in site/; any broken link fails. Its tutorials' outputs: python -m experiments.tutorials
+site: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 pareto: $(STAMP)
 	$(BIN)/python -m experiments.pareto --profile smoke --threads 1 --out demo_out/pareto
 
@@ -34,7 +38,7 @@ pareto: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,onnx,qonnx,report,explore]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,onnx,qonnx,report,explore]'
 	touch $(STAMP)
 
 clean:

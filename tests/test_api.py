@@ -112,21 +112,6 @@ def test_doctests_of_the_door_run() -> None:
         assert not found.failed
 
 
-def test_notebook_runs_and_shows_reports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The cells of the notebook, in order; the last value of a cell must show itself as HTML."""
-    monkeypatch.chdir(tmp_path)
-    notebook = json.loads((ROOT / "docs/notebooks/evaluate.ipynb").read_text(encoding="utf-8"))
-    scope: dict[str, Any] = {}
-    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert cells
-    for cell in cells:
-        *before, last = cell.strip().splitlines()
-        exec("\n".join(before), scope)
-        value = eval(last, scope)
-        assert hasattr(value, "_repr_html_"), last
-        assert value._repr_html_().count("<table") >= 1
-
-
 def test_a_report_answers_what_is_asked_of_it(report: Report, tmp_path: Path) -> None:
     assert report.energy_pj == report.totals.energy_pj == report.to_dict()["totals"]["energy_pj"]
     assert report.latency_s == report.totals.latency_s > 0

@@ -1,0 +1,134 @@
+"""What the site adds to the pages of docs/: the command line, the report's schema, and pages that live elsewhere.
+
+Nothing of these is written twice: options come from the parsers, keys from the schema, and files outside docs/ are
+shown as they are, with their links turned to where their targets are on the site.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import re
+from importlib import import_module
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[1]
+# File of the repository -> page of the site.
+ELSEWHERE = {
+    "accel_specs/README.md": "reference/spec_keys.md",
+    "networks/README.md": "reference/networks_shipped.md",
+    "CHANGELOG.md": "reference/changelog.md",
+    "CONTRIBUTING.md": "reference/contributing.md",
+    "SECURITY.md": "reference/security.md",
+    "README.md": "index.md",
+}
+LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are made."""
+    made = {"reference/command_line.md": command_line(), "reference/report.md": report_schema()}
+    made["reference/python.md"] = "# Python\n\n" + "\n\n".join(f"::: {name}" for name in python_names()) + "\n"
+    for source, page in ELSEWHERE.items():
+        if page != "index.md":
+            made[page] = (ROOT / source).read_text(encoding="utf-8")
+    for page, text in made.items():
+        files.append(File.generated(config, page, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn links to files of the repository to their pages; what has none stays as the file's name."""
+    shown = {page_of: source for source, page_of in ELSEWHERE.items() if page_of != "index.md"}
+    home = PurePosixPath(shown.get(page.file.src_uri, f"docs/{page.file.src_uri}")).parent
+
+    def turned(link: re.Match[str]) -> str:
+        text, target, anchor = link[1], link[2], link[3] or ""
+        path = posixpath.normpath(str(home / target))
+        place = ELSEWHERE.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else None)
+        if place is None or files.get_file_from_path(place) is None:
+            if not (ROOT / path).exists() and not path.startswith("docs/"):
+                return link[0]  # mkdocs says that the link leads nowhere
+            return f"{text} (`{path}`)" if text != f"`{path}`" else text
+        return f"[{text}]({posixpath.relpath(place, posixpath.dirname(page.file.src_uri) or '.')}{anchor})"
+
+    return LINK.sub(turned, markdown)
+
+
+def python_names() -> list[str]:
+    """The public names where they are defined, functions first."""
+    import hwsim
+
+    names = sorted(hwsim.PUBLIC, key=lambda name: (not name[0].islower(), name))
+    return [f"{hwsim.PUBLIC[name]}.{name}" for name in names]
+
+
+def command_line() -> str:
+    """Every command's own help."""
+    from hwsim.__main__ import COMMANDS
+
+    os.environ["COLUMNS"] = "96"
+    parts = ["# Command line", "", "```text", import_module("hwsim.__main__").usage(), "```", ""]
+    for name, (module, before, purpose) in COMMANDS.items():
+        parts += [f"## hwsim {name}", "", purpose[0].upper() + purpose[1:] + ".", ""]
+        parts += ["```text", help_of(module, before).rstrip(), "```", ""]
+    return "\n".join(parts)
+
+
+def help_of(module: str, before: tuple[str, ...]) -> str:
+    """What `--help` prints."""
+    import contextlib
+    import io
+
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        import_module(module).main([*before, "--help"])
+    if not printed.getvalue().startswith("usage"):
+        raise RuntimeError(f"{module}: --help prints no usage")
+    return printed.getvalue()
+
+
+def report_schema() -> str:
+    """The keys of report.json by their schema."""
+    schema = json.loads((ROOT / "hwsim/report/report.schema.json").read_text(encoding="utf-8"))
+    lines = ["# report.json", "", schema.get("description", "What `--out` leaves, as data."), ""]
+    lines += [f"Schema version {version(schema)}. The file is `hwsim/report/report.schema.json`.", ""]
+    lines += ["| key | type | meaning |", "| --- | --- | --- |", *rows(schema, schema, "")]
+    return "\n".join(lines) + "\n"
+
+
+def version(schema: dict[str, Any]) -> object:
+    return schema["properties"].get("schema_version", {}).get("const", 1)
+
+
+def rows(node: dict[str, Any], schema: dict[str, Any], prefix: str) -> list[str]:
+    """A line for every key, depth first."""
+    found: list[str] = []
+    for name, value in node.get("properties", {}).items():
+        target = resolved(value, schema)
+        key = f"{prefix}{name}"
+        kind = target.get("type", f"always {target['const']}" if "const" in target else "any")
+        kind = " or ".join(kind) if isinstance(kind, list) else kind
+        found.append(f"| `{key}` | {kind} | {value.get('description') or target.get('description', '')} |")
+        if "properties" in target:
+            found += rows(target, schema, key + ".")
+        items = resolved(target.get("items", {}), schema) if isinstance(target.get("items"), dict) else {}
+        if "properties" in items:
+            found += rows(items, schema, key + "[].")
+    return found
+
+
+def resolved(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """What a `$ref` of the same file stands for."""
+    if "$ref" not in node:
+        return node
+    target: Any = schema
+    for part in node["$ref"].removeprefix("#/").split("/"):
+        target = target[part]
+    return target
