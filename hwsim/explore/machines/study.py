@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from hwsim.errors import SpecError
-from hwsim.explore.machines.journal import Journal, Record
+from hwsim.explore.machines.journal import Journal, Record, trial_of
 from hwsim.explore.machines.space import Parameters, Space
 from hwsim.explore.machines.trial import Task, evaluate
-from hwsim.explore.machines.workers import Workers
+from hwsim.explore.machines.workers import SchedulerError, Workers
 from hwsim.explore.pareto import hypervolume, non_dominated
 from hwsim.network.workload import Workload
 
@@ -137,7 +137,9 @@ def run_study(
             first = {key_of(parameters): trial for trial, parameters in reversed(tasks)}
             todo = [(t, p) for t, p in tasks if t not in journal.records and key_of(p) not in known
                     and first[key_of(p)] == t]  # fmt: skip
+            asked = dict(todo)
             for records in workers.run(work, todo):
+                check_records(records, asked)
                 journal.append(records)
                 fresh += len(records)
                 say(progress(space, journal.records, fresh, time.perf_counter() - began))
@@ -145,6 +147,17 @@ def run_study(
             journal.append({**known[key_of(p)], "trial": t} for t, p in tasks)
             told([journal.records[t] for t, _ in tasks])
         return [journal.records[trial] for trial in sorted(journal.records)]
+
+
+def check_records(records: Sequence[Record], asked: Mapping[int, Parameters]) -> None:
+    """What workers answered is written down only as whole records of trials that were asked. Raises SchedulerError."""
+    for record in records:
+        line = json.dumps(record).encode()
+        if trial_of(line) is None or asked.get(record["trial"]) != record["parameters"]:
+            raise SchedulerError(
+                f"a worker answered something else than a trial that it was asked: {line[:80]!r}; it is not kept, what "
+                "was finished before is: start again with workers of this version"
+            )
 
 
 def progress(space: Space, records: dict[int, Record], fresh: int, seconds: float) -> Progress:

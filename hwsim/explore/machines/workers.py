@@ -14,11 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hwsim.errors import HwsimError
 from hwsim.explore.machines.journal import Record
 from hwsim.explore.machines.trial import Task
+from hwsim.files.identity import MODEL_VERSION, content_hash
+from hwsim.search.cache import VERSION as SEARCH_VERSION
 
 BATCH_SECONDS = 0.1
 MAX_DEATHS = 100
@@ -61,6 +64,36 @@ def timed(evaluate: Evaluate, batch: list[Task]) -> tuple[list[Record], float]:
     """A batch's records and its seconds, as measured where it ran."""
     began = time.perf_counter()
     return evaluate(batch), time.perf_counter() - began
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A batch's records as they left their worker, sealed there; `versions`: of the model and the search it runs."""
+
+    records: list[Record]
+    seconds: float
+    seal: str
+    versions: tuple[int, int] = (MODEL_VERSION, SEARCH_VERSION)
+
+
+def answered(evaluate: Evaluate, batch: list[Task]) -> Answer:
+    """`timed`, sealed where it ran."""
+    records, seconds = timed(evaluate, batch)
+    return Answer(records, seconds, content_hash(records))
+
+
+def lie_of(answer: object, batch: Sequence[Task]) -> str:
+    """What is wrong with a worker's answer, in a few words; empty where it is the whole answer to what was asked."""
+    if not isinstance(answer, Answer):
+        return f"it answered with {type(answer).__name__}"
+    try:
+        if content_hash(answer.records) != answer.seal:
+            return "its result was damaged on the way"
+        trials = [record["trial"] for record in answer.records]
+    except (TypeError, KeyError, ValueError):
+        return "its result is no list of trials"
+    asked = [trial for trial, _ in batch]
+    return "" if trials == asked else f"it answered trials {trials[:5]} where {asked[:5]} were asked"
 
 
 class Here:
@@ -127,7 +160,10 @@ class Local:
 
 class Cluster:
     """A dask.distributed cluster. Batches of a worker that dies are given to another by the scheduler, and submitted
-    anew when it gives them up."""
+    anew when it gives them up. A worker whose answer is damaged gets no further batch, and its batch goes to another.
+    """
+
+    work = staticmethod(answered)
 
     def __init__(self, address: str, timeout_s: float = 10.0) -> None:
         try:
@@ -141,6 +177,7 @@ class Cluster:
             raise SchedulerError(f"--scheduler {address}: no scheduler answers there ({why}): start one with "
                                  "`dask scheduler`, workers with `dask worker ADDRESS`") from None  # fmt: skip
         self.address, self.pace = address, Pace()
+        self.liars: dict[str, str] = {}  # address of a worker -> what was wrong with its answer
 
     def workers(self) -> int:
         """Threads of the cluster, at least 1."""
@@ -158,7 +195,8 @@ class Cluster:
             for future in waiting:
                 batch = running.pop(future)
                 try:
-                    records, seconds = future.result()
+                    where = self.place_of(future)
+                    answer = future.result()
                 except (KilledWorker, concurrent.futures.CancelledError) as problem:
                     deaths += 1
                     if deaths > MAX_DEATHS:
@@ -170,14 +208,51 @@ class Cluster:
                     running[again] = batch
                     waiting.add(again)
                     continue
-                self.pace.note(seconds, len(records))
-                yield records
+                lie = lie_of(answer, batch)
+                if lie:
+                    self.liars[where] = lie
+                    again = self.submit(evaluate, batch)
+                    running[again] = batch
+                    waiting.add(again)
+                    continue
+                self.check_version(answer, where)
+                self.pace.note(answer.seconds, len(answer.records))
+                yield answer.records
         except OSError:
             raise self.lost() from None
 
+    def place_of(self, future: Any) -> str:
+        """Address of the worker that holds an answer, as the scheduler knows it."""
+        places = self.client.who_has([future])
+        return next((str(held[0]) for held in places.values() if held), "?")
+
+    def check_version(self, answer: Answer, where: str) -> None:
+        """Raises SchedulerError where a worker prices by other laws than this process does."""
+        here = (MODEL_VERSION, SEARCH_VERSION)
+        if answer.versions != here:
+            raise SchedulerError(
+                f"--scheduler {self.address}: worker {where} runs another hwsim (versions of model and search "
+                f"{answer.versions}, here {here}): install the same one on every machine"
+            )
+
     def submit(self, evaluate: Evaluate, batch: list[Task]) -> Any:
         """One batch as a task of the cluster."""
-        return self.client.submit(timed, evaluate, batch, pure=False)
+        return self.client.submit(self.work, evaluate, batch, pure=False, **self.honest())
+
+    def honest(self) -> dict[str, Any]:
+        """The workers that may have further batches: all of them as long as none gave a damaged answer.
+
+        Raises SchedulerError where none is left.
+        """
+        if not self.liars:
+            return {}
+        left = [address for address in self.client.nthreads() if address not in self.liars]
+        if not left:
+            said = "; ".join(f"{where}: {lie}" for where, lie in self.liars.items())
+            raise SchedulerError(
+                f"--scheduler {self.address}: no worker is left with whole answers ({said}); finished ones are kept"
+            )
+        return {"workers": left, "allow_other_workers": False}
 
     def lost(self) -> SchedulerError:
         """What to say when the scheduler goes away."""
