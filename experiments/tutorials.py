@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 BLOCK = re.compile(
-    r'^```(?P<kind>sh|python|yaml)(?: title="(?P<title>[^"]+)")?\n(?P<code>.*?)^```\n'
+    r'^```(?P<kind>sh|python|yaml|toml)(?: title="(?P<title>[^"]+)")?\n(?P<code>.*?)^```\n'
     r"(?P<shown>```text\n(?P<text>.*?)^```\n)?",
     re.S | re.M,
 )
@@ -46,7 +46,10 @@ class Block:
 
 def pages() -> list[Path]:
     """All pages whose blocks are run."""
-    return [DOCS / "index.md", DOCS / "worked_example.md", *sorted((DOCS / "tutorial").glob("*.md"))]
+    return [
+        *(DOCS / name for name in ("index.md", "worked_example.md", "plugins.md")),
+        *sorted((DOCS / "tutorial").glob("*.md")),
+    ]
 
 
 def blocks(text: str) -> Iterator[Block]:
@@ -59,7 +62,8 @@ def blocks(text: str) -> Iterator[Block]:
 def run_shell(code: str, folder: Path) -> str:
     """What the commands print. Raises PageError where one fails."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(folder))), "COLUMNS": "100"}
-    command = f'hwsim() {{ "{sys.executable}" -m hwsim "$@"; }}\n{code}'
+    here = f'python() {{ "{sys.executable}" "$@"; }}; hwsim() {{ python -m hwsim "$@"; }}'
+    command = f"{here}\n{code}"
     done = subprocess.run(
         ["bash", "-euc", command], cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
@@ -103,7 +107,7 @@ def run_block(block: Block, folder: Path, namespace: dict[str, Any]) -> str | No
     if block.title is not None:
         (folder / block.title).write_text(block.code, encoding="utf-8")
         return None
-    if block.kind == "yaml":
+    if block.kind in ("yaml", "toml"):
         return None
     try:
         return run_shell(block.code, folder) if block.kind == "sh" else run_python(block.code, namespace)

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from hwsim.errors import WorkloadError
+from hwsim.frontends import plugins
 from hwsim.frontends.files.onnx_graph import read_onnx
 from hwsim.frontends.files.pt2 import read_pt2
 from hwsim.frontends.files.tflite import read_tflite_graph
@@ -70,6 +71,9 @@ def load_model_argument(text: str, input_shape: Shapes = None, *, allow_uncosted
     prefix, colon, rest = text.partition(":")
     if colon and prefix in LIBRARIES:
         return from_library(prefix, rest, input_shape, allow_uncosted)
+    read = plugins.importer(prefix) if colon else None
+    if read is not None:
+        return from_plugin(text, read, input_shape, allow_uncosted)
     path = Path(text)
     if path.exists() or path.suffix.lower() in FILE_SUFFIXES or text.endswith("/"):
         return from_path(path, input_shape, allow_uncosted)
@@ -243,6 +247,21 @@ def from_factory(text: str, input_shape: Shapes, allow_uncosted: bool) -> Worklo
             f"{text}: give the input's shape with --input 1,3,224,224, or let the factory return (module, example)"
         )
     return extract(model, example, name=text, allow_uncosted=allow_uncosted)
+
+
+def from_plugin(text: str, read: Callable[[str, Any], Any], input_shape: Shapes, allow_uncosted: bool) -> Workload:
+    """What an installed plug-in makes of the words behind its prefix: a Workload, or (torch module, example input)."""
+    try:
+        made = read(text.partition(":")[2], input_shape)
+    except WorkloadError:
+        raise
+    except Exception as problem:  # a plug-in is somebody else's code
+        raise WorkloadError(f"{text}: its plug-in failed: {type(problem).__name__}: {first_line(problem)}") from None
+    if isinstance(made, Workload):
+        return made
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
+        return extract(*made, name=text, allow_uncosted=allow_uncosted)
+    raise WorkloadError(f"{text}: its plug-in returned {type(made).__name__}; expected a Workload or (module, example)")
 
 
 def by_keyword(text: str, shapes: Mapping[str, Shape]) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from hwsim.errors import UnsupportedOp, WorkloadError
+from hwsim.frontends import plugins
 from hwsim.frontends.lowering.finish import finish
 from hwsim.frontends.lowering.ir import Arg, Meta, Op, OpGraph, Quantization, Ref
 from hwsim.frontends.lowering.values import Act, Const, Draft, Part, Record, Single, Value
@@ -203,7 +204,7 @@ class Lowering:
                 continue
             self.operators += 1
             account, reads_input = self.account(), self.reads_activations(op)
-            handler = self.handlers.get(op.op) or self.handlers.get(op.op.rstrip("_"))
+            handler = self.handlers.get(op.op) or self.handlers.get(op.op.rstrip("_")) or plugins.operator(op.op)
             try:
                 if handler is not None:
                     handler(self, op)
