@@ -20,6 +20,7 @@ from experiments.validation import (
     ethos,
     eyeriss,
     gemm,
+    gemmini,
     gpu,
     nvdla,
     riscv,
@@ -40,6 +41,7 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "ethos_u55_256": ethos.study,
     "mlperf_tiny_m7": tiny.study,
     "mico_riscv": riscv.study,
+    "gemmini_rtl": gemmini.study,
     "psma_28nm": arithmetic.study,
     "colonnade": arithmetic.macro_study,
 }

@@ -13,7 +13,18 @@ from pathlib import Path
 import pytest
 
 from experiments import mac_styles, validate
-from experiments.validation import arithmetic, eyeriss, gemm, networks, nvdla, riscv, synergy, synergy_right, tpu
+from experiments.validation import (
+    arithmetic,
+    eyeriss,
+    gemm,
+    gemmini,
+    networks,
+    nvdla,
+    riscv,
+    synergy,
+    synergy_right,
+    tpu,
+)
 from experiments.validation.rows import Row, Study, rank_correlation, read_table
 from hwsim.pricing.layer import price
 
@@ -183,6 +194,18 @@ def test_the_closest_systems_study_priced_right() -> None:
         assert depthwise[width] <= sums[width]  # wider sums never cost less
         assert macs[width] < sums[width]
     assert 1 - macs[2] / macs[8] > 1 - sums[2] / sums[8]
+
+
+def test_gemmini_rows_are_priced_under_their_own_nests() -> None:
+    """ResNet's first layer: 49 taps x 12,544 pixels x 4 groups of columns, and the fill of the mesh."""
+    rows = read_table("gemmini_rtl_firesim.csv")
+    first = next(row for row in rows if (row["C"], row["R"]) == ("3", "7"))
+    assert gemmini.cycles_of(first)[0] == 49 * 12_544 * 4 + 46
+    assert gemmini.pixels_per_weights(first) == 2 * 4 * 4 * 4
+    study = gemmini.study()
+    assert study.mean_error("cycles") < 0.27
+    assert study.mean_error("cycles, whole commands and first fill") < 0.20
+    assert all(row.role == "check" for row in study.rows)
 
 
 @pytest.mark.slow
