@@ -27,7 +27,7 @@ from hwsim.machine.parts import Accelerator
 from hwsim.report.evaluation import evaluate_workload
 from hwsim.report.files import write_report
 from hwsim.report.report import Report
-from hwsim.report.terminal import render
+from hwsim.report.screen import render
 from quant import checkpoint, data
 from quant.loop import evaluate as accuracy_of
 

@@ -14,7 +14,8 @@ import sys
 import threading
 from types import FrameType
 
-PLAIN = {"µ": "u", "²": "2", "×": "x", "±": "+-", "–": "-", "—": "-", "…": "...", "≥": ">=", "≤": "<="}
+PLAIN = {"µ": "u", "²": "2", "×": "x", "±": "+-", "–": "-", "—": "-", "…": "...", "≥": ">=", "≤": "<=",
+         "█": "#", "▓": "=", "▒": "-", "░": ":", "·": "."}  # fmt: skip
 INTERRUPTED = 130  # exit code, as a shell gives it
 
 

@@ -27,7 +27,8 @@ from hwsim.errors import RequestError, exit_code_of
 from hwsim.report.evaluation import Request, evaluate_workload, load_zero_shares
 from hwsim.report.explain import explain, explained_json, explanation_lines, write_explanations
 from hwsim.report.files import write_report
-from hwsim.report.terminal import render
+from hwsim.report.progress import watched
+from hwsim.report.screen import render
 from hwsim.search.objective import OBJECTIVES
 
 evaluate = evaluate_workload  # the name under which scripts import it from here
@@ -85,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument(
         "--explain", action="store_true", help="what one bit fewer or more changes in each layer, and why"
     )
+    parse.add_argument("--assumptions", action="store_true", help="print every assumption behind the numbers")
     parse.add_argument("--save-workload", type=Path, metavar="FILE", help="save the extracted workload as JSON")
     return parse
 
@@ -112,7 +114,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
         allow_overflow=options.allow_overflow,
         zero_shares=load_zero_shares(options.zero_shares) if options.zero_shares else None,
     )
-    report = evaluate_workload(workload, accelerator, request)
+    with watched() as watch:
+        report = evaluate_workload(workload, accelerator, request, watch)
     report = dataclasses.replace(report, command=shlex.join(["hwsim", "evaluate", *given]))
     written = write_report(report, options.out) if options.out else []
     if options.format:
@@ -124,7 +127,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         print(explained_json(report, explanations))
     else:
-        render(report)
+        render(report, assumptions=options.assumptions)
         for line in explanation_lines(explanations):
             print(printable(line))
         for path in written:

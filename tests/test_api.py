@@ -130,10 +130,10 @@ def test_a_report_answers_what_is_asked_of_it(report: Report, tmp_path: Path) ->
 
 def test_a_report_prints_itself_in_a_screenful(report: Report) -> None:
     lines = repr(report).splitlines()
-    assert lines[0].strip() == "resnet8 on eyeriss_v1"
+    assert lines[0].startswith("resnet8 on eyeriss_v1")
     assert str(report) == repr(report)
-    assert 20 < len(lines) < 60
-    assert max(map(len, lines)) < 200
+    assert 15 < len(lines) <= 25
+    assert max(map(len, lines)) <= 110
     assert "resnet8 on eyeriss_v1" in report._repr_html_()
 
 

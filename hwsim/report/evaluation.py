@@ -19,9 +19,10 @@ from hwsim.network.format_bits import asks_for_formats, assign_formats
 from hwsim.network.workload import Workload
 from hwsim.pricing.fit import require_fit
 from hwsim.pricing.network import Totals, price_network
+from hwsim.report.progress import Searches, Watch, searches_of
 from hwsim.report.report import Report
 from hwsim.search.network import Plan, given_mappings, plan_network, planned, plans_by_objective
-from hwsim.search.objective import Objective
+from hwsim.search.objective import OBJECTIVES, Objective
 from hwsim.search.result import Effortful, Found
 
 
@@ -45,9 +46,12 @@ class Request:
     zero_shares: Mapping[str, float] | None = None  # share of zero codes at each layer's input, where measured
 
 
-def evaluate_workload(workload: Workload, accelerator: Accelerator, request: Request | None = None) -> Report:
+def evaluate_workload(
+    workload: Workload, accelerator: Accelerator, request: Request | None = None, watch: Watch | None = None
+) -> Report:
     """Energy, latency and memory of `workload` on `accelerator`, with the origin of each number.
 
+    `watch` is told how far the search is, and of a first answer early; it changes no number.
     Raises SpecError, WorkloadError, CapabilityError or InfeasibleMapping, each naming the place and the way out.
     """
     request = request or Request()
@@ -60,28 +64,45 @@ def evaluate_workload(workload: Workload, accelerator: Accelerator, request: Req
     if not request.allow_overflow:
         require_fit(workload, accelerator)
     others: dict[Objective, Plan] = {}
-    known: dict[tuple[object, ...], Found] = {}
     if request.mapping is not None:
         plan = planned(workload, accelerator, given_mappings(workload, accelerator, load_mappings(request.mapping)))
     else:
-        plan = plan_network(
-            workload,
-            accelerator,
-            request.objective,
-            effort=request.effort,
-            gap=request.gap,
-            time_limit_s=request.time_limit_s,
-            slack=request.slack,
-            known=known,
-        )
-        if request.effort != "quick":
-            others = plans_by_objective(workload, accelerator, plan, known)
+        plan, others = plans(workload, accelerator, request, watch)
     cost = plan.cost
     if request.zero_shares is not None:
         shares = known_layers(request.zero_shares, workload)
         cost = price_network(workload, accelerator, {name: found.counts for name, found in plan.found.items()}, shares)
     totals: dict[Objective, Totals] = {objective: other.cost.totals for objective, other in others.items()}
     return Report(workload, accelerator, cost, plan.found, request.objective, totals)
+
+
+def plans(
+    workload: Workload, accelerator: Accelerator, request: Request, watch: Watch | None
+) -> tuple[Plan, dict[Objective, Plan]]:
+    """The plan of the request, and what each objective alone would give (not with the quick search)."""
+    known: dict[tuple[object, ...], Found] = {} if watch is None else Searches(watch.advance)
+    count = 0 if watch is None else searches_of(workload, accelerator)
+    if watch is not None:
+        watch.begin("searching", count)
+        if request.effort != "quick":  # its searches are found again in `known` by what follows
+            quick = plan_network(workload, accelerator, request.objective, slack=request.slack, known=known)
+            watch.early(quick.cost.totals)
+            watch.begin("proving", count)
+    plan = plan_network(
+        workload,
+        accelerator,
+        request.objective,
+        effort=request.effort,
+        gap=request.gap,
+        time_limit_s=request.time_limit_s,
+        slack=request.slack,
+        known=known,
+    )
+    if request.effort == "quick":
+        return plan, {}
+    if watch is not None:
+        watch.begin("other objectives", (len(OBJECTIVES) - 1) * count)
+    return plan, plans_by_objective(workload, accelerator, plan, known)
 
 
 def known_layers(shares: Mapping[str, float], workload: Workload) -> Mapping[str, float]:

@@ -26,7 +26,7 @@ from hwsim.pricing.layer import LayerCost
 from hwsim.pricing.network import NetworkCost, Totals
 from hwsim.report.files import html_fragment, write_report
 from hwsim.report.picture import change_dict, home_dict, machine_dict, occupancy, peak_macs_per_cycle, traffic_dict
-from hwsim.report.terminal import screenful
+from hwsim.report.screen import screenful
 from hwsim.report.widths import Change, Side, narrower
 from hwsim.search.objective import Objective
 from hwsim.search.result import Found
@@ -45,6 +45,7 @@ class LayerReport:
     layer: Layer
     cost: LayerCost
     found: Found | None
+    report: Report = field(repr=False)
 
     @property
     def energy_pj(self) -> float:
@@ -62,8 +63,14 @@ class LayerReport:
         return self.cost.bottleneck
 
     def to_dict(self) -> dict[str, Any]:
-        """Its entry of `layers` in report.json."""
-        return layer_dict(self.layer, self.cost, self.found)
+        """Its entry of `layers` in report.json: its bill, what it moves, and what narrower operands would change."""
+        changes = self.report.narrower.get(self.layer.name, {})
+        return {
+            **layer_dict(self.layer, self.cost, self.found),
+            "traffic_bits": traffic_dict(self.cost),
+            "peak_macs_per_cycle": peak_macs_per_cycle(self.layer, self.report.accelerator),
+            "narrower": {side: change_dict(change) for side, change in changes.items()},
+        }
 
 
 class LayerReports(Mapping[str, LayerReport]):
@@ -71,7 +78,7 @@ class LayerReports(Mapping[str, LayerReport]):
 
     def __init__(self, report: Report) -> None:
         self.entries = {
-            layer.name: LayerReport(layer, cost, report.found.get(layer.name))
+            layer.name: LayerReport(layer, cost, report.found.get(layer.name), report)
             for layer, cost in zip(report.workload, report.cost.layers, strict=True)
         }
 
@@ -220,7 +227,7 @@ class Report:
             },
             "totals": self.cost.totals.to_dict(),
             "energy_pj_by_component": dict(self.cost.energy_pj_by_component),
-            "layers": [self.layer_dict(name) for name in self.layers],
+            "layers": [layer.to_dict() for layer in self.layers.values()],
             "occupancy": occupancy(self.workload, self.accelerator, frozenset(self.cost.resident)),
             "coverage": coverage_dict(self.workload),
             "assumptions": self.assumptions,
@@ -232,16 +239,6 @@ class Report:
         """What the next narrower width of either operand changes, by layer; see widths.py."""
         resident = frozenset(self.cost.resident)
         return narrower(self.workload, self.accelerator, self.found, resident, self.objective)
-
-    def layer_dict(self, name: str) -> dict[str, Any]:
-        """One entry of `layers`: the layer's bill, what it moves, and what narrower operands would change."""
-        entry = self.layers[name]
-        return {
-            **entry.to_dict(),
-            "traffic_bits": traffic_dict(entry.cost),
-            "peak_macs_per_cycle": peak_macs_per_cycle(entry.layer, self.accelerator),
-            "narrower": {side: change_dict(change) for side, change in self.narrower.get(name, {}).items()},
-        }
 
     def to_json(self) -> str:
         """The report as text; NaN or infinity would be a bug and raise."""

@@ -129,20 +129,13 @@ def test_written_mappings_price_to_the_same_report(
 def test_table_names_what_a_reader_needs(
     written: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(written[0] / "resnet20.json"), "eyeriss_v1"]) == 0
+    assert main([str(written[0] / "resnet20.json"), "eyeriss_v1", "--quick"]) == 0
     text = capsys.readouterr().out
-    for word in (
-        "energy",
-        "latency",
-        "Five costliest layers",
-        "bound",
-        "Coverage",
-        "Assumptions",
-        "W8A8",
-        "BOP",
-        "area",
-    ):
+    for word in ("energy", "latency", "five costliest layers", "bound", "all MACs", "BOP", "mm²", "proof"):
         assert word in text, word
+    assert "W8A8" not in text
+    assert main([str(written[0] / "resnet20.json"), "eyeriss_v1", "--quick", "--assumptions"]) == 0
+    assert "1  bits: W8A8 (default)" in capsys.readouterr().out
 
 
 def test_objectives_win_their_own_game(resnet20: Workload) -> None:
