@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from hwsim.errors import SpecError
 from hwsim.files.strict_yaml import Document, read_document
+from hwsim.machine.energy_laws import Estimate, dram, mac_pj, sram
 from hwsim.machine.measured import Measurements, read_measurements
 from hwsim.machine.parts import (
     OPERANDS,
@@ -34,6 +35,7 @@ from hwsim.machine.yaml_checks import contradictions, filled_modes, lane_problem
 from hwsim.machine.yaml_keys import (
     AcceleratorSpec,
     ArraySpec,
+    MacBase,
     MacSpec,
     MeasuredMac,
     MemorySpec,
@@ -139,10 +141,12 @@ def build(spec: AcceleratorSpec, measurements: Measurements | None = None) -> Ac
         clock_mhz=spec.clock_mhz,
         node_nm=spec.node_nm,
         hierarchy=tuple(
-            build_memory(node, outermost=index == 0) if isinstance(node, MemorySpec) else build_array(node)
+            build_memory(node, spec.node_nm, outermost=index == 0)
+            if isinstance(node, MemorySpec)
+            else build_array(node)
             for index, node in enumerate(spec.hierarchy)
         ),
-        mac=build_mac(spec.mac, measurements),
+        mac=build_mac(spec.mac, measurements, spec.node_nm),
         vector=VectorUnit(**given(spec.vector)),
         capabilities=Capabilities(**given(spec.capabilities, "source")),
         static_power_mw=spec.static_power_mw or 0.0,
@@ -150,7 +154,7 @@ def build(spec: AcceleratorSpec, measurements: Measurements | None = None) -> Ac
         sources=(spec.source,),
         overlap=spec.overlap,
         layer_overhead_cycles=spec.layer_overhead_cycles or 0,
-        notes=tuple(f"{where}: estimated: {text}" for where, text in estimates if text),
+        notes=(*(f"{where}: estimated: {text}" for where, text in estimates if text), *law_notes(spec)),
     )
 
 
@@ -161,14 +165,49 @@ def given(spec: BaseModel, *omitted: str) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
 
 
-def build_memory(spec: MemorySpec, outermost: bool) -> Memory:
-    """One memory; an absent area or leakage is 0 here and estimated by area.py.
+def estimate_of(spec: MemorySpec, node_nm: float, *, outermost: bool) -> Estimate | None:
+    """What the law of a memory says of it; None where every energy is given."""
+    if spec.energy_law is None:
+        return None
+    if outermost:
+        return dram(spec.word_bits, spec.energy_law)
+    assert spec.size_bits is not None
+    return sram(spec.size_bits, spec.word_bits, node_nm, spec.energy_law, two_ports=not spec.shared_port)
+
+
+def law_notes(spec: AcceleratorSpec) -> list[str]:
+    """What every law said, for the report's assumptions."""
+    found: list[str] = []
+    for index, node in enumerate(spec.hierarchy):
+        said = estimate_of(node, spec.node_nm, outermost=index == 0) if isinstance(node, MemorySpec) else None
+        if said is not None and isinstance(node, MemorySpec):
+            found.append(
+                f"{node.memory}: by law {said.law}: {said.read_pj:.4g} pJ to read a word, {said.write_pj:.4g} to write "
+                f"({said.basis}; a factor {said.spread:.2g} either way)"
+            )
+    if isinstance(spec.mac, MacBase) and spec.mac.energy_law is not None:
+        pj, spread = mac_pj(spec.mac.weight_bits, spec.mac.input_bits, spec.node_nm)
+        found.append(f"mac: by law {spec.mac.energy_law}: {pj:.4g} pJ (a factor {spread:.2g} either way)")
+    return found
+
+
+def build_memory(spec: MemorySpec, node_nm: float, *, outermost: bool) -> Memory:
+    """One memory; an absent area or leakage is the law's where it has one, else 0 here and estimated by area.py.
 
     The outermost one has room for every tile; its size bounds the whole network instead (pricing/fit.py).
     """
     parts = {} if spec.partitions is None else spec.partitions.model_dump(exclude_none=True)
     partitions: tuple[tuple[Operand, int], ...] = tuple((o, int(parts[o])) for o in OPERANDS if o in parts)
-    fields = given(spec, "memory", "partitions", "size_bits")
+    fields = given(spec, "memory", "partitions", "size_bits", "energy_law")
+    said = estimate_of(spec, node_nm, outermost=outermost)
+    if said is not None:
+        by_law: dict[str, Any] = {
+            "read_energy_pj": said.read_pj,
+            "write_energy_pj": said.write_pj,
+            "leakage_mw": said.leakage_mw,
+            "area_mm2": said.area_mm2,
+        }
+        fields = by_law | fields
     size, total = (None, spec.size_bits) if outermost else (spec.size_bits, None)
     return Memory(name=spec.memory, size_bits=size, total_bits=total, partitions=partitions, **fields)
 
@@ -184,7 +223,7 @@ def build_mode(spec: ModeSpec) -> MacMode:
     return MacMode(**given(spec))
 
 
-def build_mac(spec: MacSpec, measurements: Measurements | None = None) -> MacUnit:
+def build_mac(spec: MacSpec, measurements: Measurements | None = None, node_nm: float = 45.0) -> MacUnit:
     """The MAC unit of any style; fields a style lacks keep their defaults."""
     if measurements is not None:
         weight_bits, input_bits = (max(pair[i] for pair in measurements.by_pair) for i in (0, 1))
@@ -193,4 +232,7 @@ def build_mac(spec: MacSpec, measurements: Measurements | None = None) -> MacUni
             weight_bits=weight_bits, input_bits=input_bits, energy_pj=0.0, measurements=measurements, **fields
         )
     modes = tuple(map(build_mode, filled_modes(spec))) if isinstance(spec, ModesMac) else ()
-    return MacUnit(modes=modes, **given(spec, "modes"))
+    fields = given(spec, "modes", "energy_law")
+    if isinstance(spec, MacBase) and spec.energy_law is not None:
+        fields["energy_pj"] = mac_pj(spec.weight_bits, spec.input_bits, node_nm)[0]
+    return MacUnit(modes=modes, **fields)

@@ -10,6 +10,7 @@ import difflib
 import math
 
 from hwsim.files.strict_yaml import Document, KeyPath
+from hwsim.machine.energy_laws import DRAM_LAWS, MAC_LAWS, SRAM_LAWS
 from hwsim.machine.mac import lanes_wanted, mac_cost, work_ratio
 from hwsim.machine.measured import Measurements
 from hwsim.machine.parts import OPERANDS, Accelerator
@@ -18,6 +19,7 @@ from hwsim.machine.yaml_keys import (
     ArraySpec,
     BitSerialMac,
     InMemoryMac,
+    MacBase,
     MeasuredMac,
     MemorySpec,
     ModesMac,
@@ -76,6 +78,7 @@ def memory_contradictions(document: Document, where: KeyPath, memory: MemorySpec
         complain("bypass", f"expected operands out of keeps {memory.keeps}, got {memory.bypass}")
     if memory.size_bits is None and where != ("hierarchy", 0):
         complain("size_bits", "expected a whole number: only the outermost memory may be unlimited")
+    problems += law_problems(document, where, memory)
     if memory.stores is not None and where != ("hierarchy", 0):
         complain("stores", "expected no such key: it is the outermost memory's")
     if memory.stores is not None and "weight" not in memory.stores:
@@ -90,6 +93,34 @@ def memory_contradictions(document: Document, where: KeyPath, memory: MemorySpec
             "write_bandwidth_bits_per_cycle", "expected no such key: a shared port has read_bandwidth_bits_per_cycle"
         )
     return problems
+
+
+def law_problems(document: Document, where: KeyPath, memory: MemorySpec) -> list[str]:
+    """Energies that no law gives, laws that nothing asks, laws of another kind of memory."""
+    outermost = where == ("hierarchy", 0)
+    auto = [key for key in ("read_energy_pj", "write_energy_pj") if getattr(memory, key) is None]
+    known = tuple(DRAM_LAWS) if outermost else SRAM_LAWS
+    kind = "outermost memory" if outermost else "on-chip memory"
+    place = document.place((*where, "energy_law"))
+    if auto and memory.energy_law is None:
+        return [f"{place}: missing key: {auto[0]}: auto needs a law of an {kind}: {', '.join(known)}"]
+    if memory.energy_law is not None and not auto:
+        return [f"{place}: expected no such key: both energies are given"]
+    if memory.energy_law is not None and memory.energy_law not in known:
+        return [f"{place}: expected a law of an {kind}, {', '.join(known)}, got {memory.energy_law!r}"]
+    return []
+
+
+def mac_law_problems(document: Document, mac: MacBase, style: str) -> list[str]:
+    """The same of a MAC unit, whose law knows plain multipliers alone."""
+    place = document.place(("mac", "energy_law"))
+    if mac.energy_pj is None and mac.energy_law is None:
+        return [f"{place}: missing key: energy_pj: auto needs a law: {', '.join(MAC_LAWS)}"]
+    if mac.energy_law is not None and mac.energy_pj is not None:
+        return [f"{place}: expected no such key: energy_pj is given"]
+    if mac.energy_law is not None and style != "fixed":
+        return [f"{place}: expected style fixed: the law was fitted to plain multipliers, not to {style} units"]
+    return []
 
 
 def array_contradictions(document: Document, where: KeyPath, array: ArraySpec) -> list[str]:
@@ -119,6 +150,10 @@ def mac_contradictions(document: Document, spec: AcceleratorSpec) -> list[str]:
     mac, capabilities = spec.mac, spec.capabilities
     problems: list[str] = []
     limits: list[tuple[str, int, int]] = []
+    if isinstance(mac, MacBase):
+        laws = mac_law_problems(document, mac, mac.style)
+        if laws:
+            return laws
     if isinstance(mac, ModesMac):
         problems += mode_contradictions(document, mac)
         limits.append(("weight_bits", max(capabilities.weight_bits), max(m.weight_bits for m in mac.modes)))
@@ -205,7 +240,7 @@ def filled_modes(mac: ModesMac) -> list[ModeSpec]:
         if mode.energy_pj is not None
         else mode.model_copy(
             update={
-                "energy_pj": mac.energy_pj
+                "energy_pj": (mac.energy_pj or 0.0)
                 * float(work_ratio((mode.weight_bits, mode.input_bits), native, mac.sum_bits or 0.0))
             }
         )
@@ -277,7 +312,7 @@ def mode_contradictions(document: Document, mac: ModesMac) -> list[str]:
     elif (native[0].energy_pj, native[0].macs_per_cycle) != (mac.energy_pj, mac.macs_per_cycle):
         problems.append(
             f"{document.place(('mac', 'energy_pj'))}: expected the native mode's {energy_of(native[0]):g} pJ and "
-            f"{native[0].macs_per_cycle:g} MACs per cycle, got {mac.energy_pj:g} and {mac.macs_per_cycle:g}"
+            f"{native[0].macs_per_cycle:g} MACs per cycle, got {mac.energy_pj or 0.0:g} and {mac.macs_per_cycle:g}"
         )
     return problems
 

@@ -31,6 +31,11 @@ def no_limit(value: object) -> object:
     return None if value == "unlimited" else value
 
 
+def by_law(value: object) -> object:
+    """`auto` as None, which the loader replaces by the law's figure."""
+    return None if value == "auto" else value
+
+
 Operand = Literal["weight", "input", "output"]
 Dim = Literal["N", "G", "K", "C", "P", "Q", "R", "S"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", max_length=60)]
@@ -44,6 +49,10 @@ Widths = Annotated[
     Field(min_length=1),
 ]
 Energy = Annotated[float, Field(gt=0, le=1e6)]
+AutoEnergy = Annotated[Energy | None, BeforeValidator(by_law, json_schema_input_type=Energy | Literal["auto"])]
+MemoryLaw = Literal[
+    "cacti_hp", "cacti_lop", "cacti_lstp", "system", "middle", "ddr3", "ddr4", "lpddr4", "hbm2", "hbm3", "gddr6"
+]
 Positive = Annotated[float, Field(gt=0, le=1e12)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -85,8 +94,11 @@ class MemorySpec(Part):
     packing: Literal["dense", "floor", "padded"] = Field(
         "dense", description="narrow operands in a word: bit-packed, never straddling, or one per word"
     )
-    read_energy_pj: Energy = Field(description="pJ to read one word")
-    write_energy_pj: Energy = Field(description="pJ to write one word")
+    read_energy_pj: AutoEnergy = Field(description="pJ to read one word; `auto`: by energy_law")
+    write_energy_pj: AutoEnergy = Field(description="pJ to write one word; `auto`: by energy_law")
+    energy_law: MemoryLaw | None = Field(
+        None, description="law behind `auto`, by size, word, ports and node; also area and leakage where left out"
+    )
     read_bandwidth_bits_per_cycle: Positive | None = Field(None, description="without it never the bottleneck")
     write_bandwidth_bits_per_cycle: Positive | None = Field(None, description="without it never the bottleneck")
     shared_port: bool = Field(False, description="reads and writes share read_bandwidth_bits_per_cycle")
@@ -126,7 +138,10 @@ class MacBase(Part):
     weight_bits: Width = Field(description="native weight width")
     input_bits: Width = Field(description="native input width")
     accumulator_bits: Width = Field(description="widest partial sum kept")
-    energy_pj: Energy = Field(description="pJ per MAC at native widths, accumulation included")
+    energy_pj: AutoEnergy = Field(
+        description="pJ per MAC at native widths, accumulation included; `auto`: by energy_law"
+    )
+    energy_law: Literal["synthesis_45nm"] | None = Field(None, description="law behind `auto`, by widths and node")
     macs_per_cycle: Positive = Field(1.0, description="rate at native widths")
     sustained: Rate = Field(1.0, description="share of the peak rate that the best kernels reach, from measurements")
     latches: list[Operand] = Field(default=[], description="operands kept in a register at the MAC")

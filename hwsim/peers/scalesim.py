@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hwsim.errors import SpecError
+from hwsim.machine import energy_laws
 from hwsim.machine.parts import OPERANDS, Accelerator, Operand
 from hwsim.nest.mapping import Hold, Node, Spatial, Temporal
 from hwsim.nest.mapping import Mapping as Nest
 from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.workload import Workload
-from hwsim.peers import estimates
 from hwsim.peers.draft import FREE_PJ, Draft, bare_name, free_vector, wide_capabilities
 from hwsim.peers.report import TranslationReport
 from hwsim.peers.tagged_yaml import Item, read_text
@@ -217,11 +217,11 @@ def draft_of(config: Config, found: ScaleSim, sizes: Mapping[str, int], bandwidt
         "source": f"SCALE-Sim configuration {Path(file).name}",
         "estimated": "clock, node and energies: SCALE-Sim counts cycles of words of 8 bits", "hierarchy": [],
     }  # fmt: skip
-    for subject, text in (("energies", estimates.SOURCE), ("clock", "1000 MHz"), ("precision", "words of 8 bits")):
+    for subject, text in (("energies", energy_laws.UNSTATED), ("clock", "1000 MHz"), ("precision", "words of 8 bits")):
         report.approximated(place, subject, f"SCALE-Sim states none: {text}")
     outer: dict[str, Any] = {
         "memory": "dram", "size_bits": "unlimited", "keeps": list(OPERANDS), "word_bits": 8, "packing": "padded",
-        "read_energy_pj": estimates.memory_pj(None, 8), "write_energy_pj": estimates.memory_pj(None, 8),
+        "read_energy_pj": energy_laws.unstated_pj(None, 8), "write_energy_pj": energy_laws.unstated_pj(None, 8),
     }  # fmt: skip
     if bandwidth:
         outer |= {"read_bandwidth_bits_per_cycle": bandwidth, "write_bandwidth_bits_per_cycle": bandwidth}
@@ -229,7 +229,7 @@ def draft_of(config: Config, found: ScaleSim, sizes: Mapping[str, int], bandwidt
     for option, (memory, operand) in SRAMS.items():
         bits = sizes[option] * 8192 // 2
         report.taken(place, option, f"half of it is the active part: {bits:,} bits")
-        pj = estimates.memory_pj(bits, 8)
+        pj = energy_laws.unstated_pj(bits, 8)
         draft.add_level(
             {"memory": memory, "size_bits": bits, "keeps": [operand], "bypass": [operand], "word_bits": 8,
              "packing": "padded", "read_energy_pj": pj, "write_energy_pj": pj, "source": option, "estimated": "price"},
@@ -238,7 +238,7 @@ def draft_of(config: Config, found: ScaleSim, sizes: Mapping[str, int], bandwidt
     axes = {"rows": {"size": found.rows, "dims": [row]}, "columns": {"size": found.columns, "dims": [column]}}
     draft.add_level({"array": "array", "axes": axes, "systolic": True, "source": f"dataflow {found.flow}"}, line)
     register = SUM_BITS if held == "output" else WORD_BITS
-    pj = estimates.memory_pj(register, 8)
+    pj = energy_laws.unstated_pj(register, 8)
     draft.add_level(
         {"memory": "register", "size_bits": register, "keeps": [held], "word_bits": 8, "packing": "padded",
          "read_energy_pj": pj, "write_energy_pj": pj, "double_buffered": False, "source": "what stays in an element",
@@ -246,7 +246,7 @@ def draft_of(config: Config, found: ScaleSim, sizes: Mapping[str, int], bandwidt
     )  # fmt: skip
     draft.data["mac"] = {
         "style": "fixed", "weight_bits": 8, "input_bits": 8, "accumulator_bits": SUM_BITS,
-        "energy_pj": estimates.mac_pj(8, 8, SUM_BITS), "latches": [held], "source": "an element",
+        "energy_pj": energy_laws.mac_pj(8, 8)[0], "latches": [held], "source": "an element",
         "estimated": "price and widths",
     }  # fmt: skip
     draft.data["vector"] = free_vector("SCALE-Sim", report, place)

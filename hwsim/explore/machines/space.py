@@ -200,7 +200,7 @@ def child(here: Any, step: str, where: str) -> Any:
 
 
 def scale_memory(data: dict[str, Any], base: dict[str, Any], key: str, touched: set[str]) -> None:
-    """Energies of a memory whose size varies: times sqrt(new/old); area and leakage: times new/old."""
+    """Energies of a memory whose size varies: sqrt(new/old), or its own law's; area and leakage: new/old."""
     stem, _, last = key.rpartition(".")
     if last != "size_bits" or not stem.startswith("hierarchy."):
         return
@@ -210,7 +210,7 @@ def scale_memory(data: dict[str, Any], base: dict[str, Any], key: str, touched: 
         return
     ratio = memory["size_bits"] / before["size_bits"]
     for name, power in (("read_energy_pj", 0.5), ("write_energy_pj", 0.5), ("area_mm2", 1.0), ("leakage_mw", 1.0)):
-        if name in memory and f"{stem}.{name}" not in touched:
+        if name in memory and before[name] != "auto" and f"{stem}.{name}" not in touched:
             memory[name] = float(before[name]) * ratio**power
 
 

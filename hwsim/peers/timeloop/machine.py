@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hwsim.machine import energy_laws
 from hwsim.machine.parts import OPERANDS, Operand
-from hwsim.peers import estimates
 from hwsim.peers.accelergy import Prices
 from hwsim.peers.draft import FREE_PJ, Draft, bare_name, free_vector, price_pj, wide_capabilities
 from hwsim.peers.report import TranslationReport
@@ -184,7 +184,7 @@ def memory(
         entry["area_mm2"] = prices.areas_um2[level.name] / 1e6
     entry["source"] = where(level)
     if level.name not in prices.energies_pj:
-        entry["estimated"] = f"prices: {estimates.SOURCE}"
+        entry["estimated"] = f"prices: {energy_laws.UNSTATED}"
     return entry
 
 
@@ -256,8 +256,10 @@ def energies(
     """Prices of a word: the table's, else estimates. Ours has one price to write, theirs two."""
     table, name = prices.of(level.name), level.name
     if not table:
-        estimate = estimates.memory_pj(size, word_bits)
-        report.approximated(level.place, f"{name}.energy", f"no energy table: {estimate:.4g} pJ, {estimates.SOURCE}")
+        estimate = energy_laws.unstated_pj(size, word_bits)
+        report.approximated(
+            level.place, f"{name}.energy", f"no energy table: {estimate:.4g} pJ, {energy_laws.UNSTATED}"
+        )
         return {"read_energy_pj": estimate, "write_energy_pj": estimate}
     read, write = table.get("read", 0.0), table.get("write", table.get("read", 0.0))
     update = table.get("update", write)
@@ -327,14 +329,14 @@ def read_mac(
         width = stored
     compute = prices.of(level.name).get("compute")
     if compute is None:
-        compute = estimates.mac_pj(width, width, adder)
-        report.approximated(level.place, f"{level.name}.energy", f"no table: {compute:.4g} pJ, {estimates.SOURCE}")
+        compute = energy_laws.mac_pj(width, width)[0]
+        report.approximated(level.place, f"{level.name}.energy", f"no table: {compute:.4g} pJ, {energy_laws.UNSTATED}")
     mac: dict[str, Any] = {
         "style": "fixed", "weight_bits": width, "input_bits": width, "accumulator_bits": min(adder, 64),
         "energy_pj": price_pj(compute, level.place, f"{level.name}.compute", report), "source": where(level),
     }  # fmt: skip
     if level.name not in prices.energies_pj:
-        mac["estimated"] = f"price: {estimates.SOURCE}"
+        mac["estimated"] = f"price: {energy_laws.UNSTATED}"
     if prices.areas_um2.get(level.name):
         mac["area_mm2"] = prices.areas_um2[level.name] / 1e6
     return mac

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hwsim.machine.energy_laws import unstated_pj
 from hwsim.machine.parts import OPERANDS, Operand
 from hwsim.peers.draft import FREE_PJ, Draft, bare_name, free_vector, price_pj, wide_capabilities
-from hwsim.peers.estimates import memory_pj
 from hwsim.peers.report import TranslationReport
 from hwsim.peers.tagged_yaml import Item
 from hwsim.peers.zigzag.mapping import LINKS, Choice, axis_loops
@@ -360,7 +360,7 @@ def entry(
 
 def estimate(store: Store, word_bits: int, shared: int) -> float:
     """pJ per access where their tool would run CACTI."""
-    return memory_pj(store.size_bits, word_bits) / shared
+    return unstated_pj(store.size_bits, word_bits) / shared
 
 
 def bandwidths(name: str, ports: Sequence[Port], place: str, report: TranslationReport) -> dict[str, Any]:
