@@ -25,7 +25,10 @@ HASH = 20  # hexadecimal digits of each hash in a file's name
 
 @dataclass(frozen=True)
 class Build:
-    """What is compiled and how: `extras` are flags tried in turn until one of them works."""
+    """What is compiled and how: `extras` are flags tried in turn until one of them works.
+
+    A file for this processor and compiler is preferred; one for any (`portable`), as a wheel brings it, comes second.
+    """
 
     source: Path
     prefix: str
@@ -51,7 +54,8 @@ class Build:
 
     def trusted(self, folder: Path) -> Iterator[Path]:
         """Files of this question in a folder whose bytes are what their names say; damaged ones are removed."""
-        for path in sorted(folder.glob(f"{self.prefix}_{self.question()}_*.so")):
+        names = [f"{self.prefix}_{question}_*.so" for question in (self.question(), self.portable_question())]
+        for path in [path for name in names for path in sorted(folder.glob(name))]:
             try:
                 if path.is_symlink() or not path.is_file():
                     continue
@@ -62,19 +66,23 @@ class Build:
             except OSError:
                 continue
 
-    def compile_into(self, folder: Path) -> Path:
-        """Compile and move into place in one step. Raises OSError or SubprocessError with the compiler's own words."""
+    def compile_into(self, folder: Path, *, portable: bool = False) -> Path:
+        """Compile and move into place in one step; `portable`: for any processor of this kind, without `extras`.
+
+        Raises OSError or SubprocessError with the compiler's own words.
+        """
         command = compiler()
         if not command:
             raise OSError("no C compiler: cc, gcc and clang are not on the PATH and CC is not set")
         said = ""
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / "made.so"
-            for extra in self.extras:
+            for extra in ((),) if portable else self.extras:
                 line = [*command, *self.flags, *extra, str(self.source), "-o", str(made), "-lm"]
                 done = subprocess.run(line, capture_output=True, timeout=60, check=False, text=True, errors="replace")
                 if done.returncode == 0:
-                    path = folder / f"{self.prefix}_{self.question()}_{digest(made.read_bytes())}.so"
+                    question = self.portable_question() if portable else self.question()
+                    path = folder / f"{self.prefix}_{question}_{digest(made.read_bytes())}.so"
                     os.replace(made, path)
                     return path
                 said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
@@ -82,9 +90,16 @@ class Build:
 
     def question(self) -> str:
         """Hash of what decides the compiled bytes: sources, compiler, flags, processor."""
-        sources = [path.read_bytes() for path in sorted(self.source.parent.glob("*.[ch]"))]
         how = [shlex.join(compiler()).encode(), repr((self.flags, self.extras)).encode(), processor()]
-        return digest(bytes(1).join([*sources, *how]))
+        return digest(bytes(1).join([*self.sources(), *how]))
+
+    def portable_question(self) -> str:
+        """Hash of the sources alone, for a file that every processor of its kind runs."""
+        return digest(bytes(1).join([b"portable", *self.sources()]))
+
+    def sources(self) -> list[bytes]:
+        """What is compiled."""
+        return [path.read_bytes() for path in sorted(self.source.parent.glob("*.[ch]"))]
 
     def missing(self) -> str:
         """Why no compiled file can be had, in a few words; empty where one can."""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -98,3 +102,52 @@ def test_a_compiler_that_does_not_work_is_named(
     monkeypatch.setenv("CC", command)
     assert list(build.files()) == []
     assert says in build.missing()
+
+
+def test_a_portable_file_is_used_whatever_the_compiler(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = build.compile_into(build.source.parent, portable=True)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert next(build.files()) == shipped
+    assert build.missing() == ""
+    build.source.write_text("int two(void) { return 2; }\n")
+    assert next(build.files(), None) is None
+
+
+def test_a_file_for_this_processor_comes_before_a_portable_one(build: Build) -> None:
+    build.compile_into(build.source.parent, portable=True)
+    own = build.compile_into(build.source.parent)
+    assert next(build.files()) == own
+
+
+@pytest.mark.parametrize("command", ["gcc", "clang", "x86_64-w64-mingw32-gcc"])
+@pytest.mark.parametrize("source", ["hwsim/search/proof/kernel/kernel.c", "quant/lsq_kernel.c"])
+def test_kernels_are_standard_c_for_every_compiler(source: str, command: str, tmp_path: Path) -> None:
+    if shutil.which(command) is None:
+        pytest.skip(f"no {command} on this machine")
+    flags = ["-std=c11", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC"]
+    flags += ["-Wno-unknown-pragmas", "-Wno-unused-parameter"]  # a build without OpenMP runs in one thread
+    line = [command, *flags, str(ROOT / source), "-o", str(tmp_path / "kernel.so"), "-lm"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_wheel_for_others_brings_a_kernel_that_needs_no_compiler(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    tree = tmp_path / "tree"
+    keep = shutil.ignore_patterns("*.so", "__pycache__")
+    for folder in ("hwsim", "quant", "accel_specs"):
+        shutil.copytree(ROOT / folder, tree / folder, ignore=keep)
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree / name)
+    environment = {**os.environ, "HWSIM_PORTABLE": "1"}
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel"]
+    subprocess.run(command, cwd=tree, env=environment, check=True, capture_output=True)
+    (wheel,) = (tree / "dist").glob("*.whl")
+    assert wheel.name.startswith("hwsim-")
+    assert "-py3-none-" in wheel.name
+    target = tmp_path / "installed"
+    zipfile.ZipFile(wheel).extractall(target)
+    code = "import hwsim; from hwsim.search.proof.native import compiled; print(compiled() is not None, hwsim.__file__)"
+    environment = {**os.environ, "CC": "no-such-compiler", "PYTHONPATH": str(target), "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", str(target / "hwsim" / "__init__.py")], done.stderr
