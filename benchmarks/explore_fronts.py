@@ -300,7 +300,8 @@ def main() -> None:
     widths = parse_widths(options.widths, "--widths")
     workload = load_model(options.model, None, False)
     losses = read_sensitivities(options.sensitivities).for_network(workload)
-    problem = bit_problem(workload, load_accelerator(options.spec), Freedom(widths, widths), losses).problem
+    freedom = Freedom(widths, widths, elementwise_bits="same", tied=True)
+    problem = bit_problem(workload, load_accelerator(options.spec), freedom, losses).problem
     free = sum(len(choice.widths) > 1 for choice in problem.choices)
     print(f"{options.model} on {options.spec}: {free} free choices, {problem.combinations:.3g} assignments; tables in "
           f"{time.process_time() - began:.1f} s", flush=True)  # fmt: skip

@@ -58,7 +58,7 @@ def allocate(
     ).cost.totals.energy_pj
     workload = workload_of(Job(network, (), bits="W8A8", config="1"))
     losses = read_sensitivities(file).for_network(workload)
-    made = bit_problem(workload, machine, freedom or Freedom(), losses, on_chip=True)
+    made = bit_problem(workload, machine, freedom or Freedom(elementwise_bits="same"), losses, on_chip=True)
     budget = share * uniform
     points = list(front(made.problem, LOSS, ENERGY))
 
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     file = options.sensitivities or Path(f"results/sensitivities/{options.network}_finetune.json")
     try:
         allowed = parse_widths(options.widths, "--widths")
-        freedom = Freedom(allowed, allowed)
+        freedom = Freedom(allowed, allowed, elementwise_bits="same")
         widths, loss, found, budget = allocate(
             options.network, options.machine, options.bits, file, freedom, options.share
         )

@@ -30,7 +30,7 @@ def free_widths(machine: Any) -> Freedom:
     """The widths that a machine has, at both kinds of operands."""
     can = machine.capabilities
     activations = tuple(w for w in WIDTHS if w in can.activation_bits and w in can.output_bits)
-    return Freedom(tuple(w for w in WIDTHS if w in can.weight_bits), activations, "8bit")
+    return Freedom(tuple(w for w in WIDTHS if w in can.weight_bits), activations, "8bit", (), "same", tied=True)
 
 
 def correlations(model: str, spec: str, count: int, seed: int = 0) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments import table
+from experiments.uniform import uniform
 from hwsim.command_line import load_model
 from hwsim.errors import HwsimError
 from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import Accelerator, Array
 from hwsim.nest.legal import validate
 from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
-from hwsim.network.bits import assign_bits
 from hwsim.network.layer import Layer
 from hwsim.network.workload import Workload
 from hwsim.pricing.stages import effective_layer, fuse
@@ -126,14 +126,14 @@ def rows_of(model: str, spec: str, count: int, seed: int, energy: bool) -> list[
     """One row per width."""
     machine = load_accelerator(spec)
     network = load_model(model, None, False)
-    legal = fitting(assign_bits(network, "W8A8"), machine, count, seed)
+    legal = fitting(uniform(network, 8), machine, count, seed)
     rows: list[dict[str, Any]] = []
     for bits in WIDTHS:
         share = legal[bits] / max(1, legal[WIDTHS[0]])
         row: dict[str, Any] = {"network": model, "accelerator": machine.name, "bits": bits, "nests": count,
                                "legal": legal[bits], "share_of_narrowest": share}  # fmt: skip
         if energy and bits <= 8:
-            totals = plan_network(assign_bits(network, f"W{bits}A{bits}"), machine).cost.totals
+            totals = plan_network(uniform(network, bits), machine).cost.totals
             row |= {"energy_pj": totals.energy_pj, "latency_cycles": totals.latency_cycles}
         rows.append(row)
     return rows

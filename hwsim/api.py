@@ -47,7 +47,8 @@ def evaluate(
     objective: Objective = "energy",
     effort: Effortful = "auto",
     config: str | int = "auto",
-    first_last: str = "same",
+    first_last: str | None = None,
+    elementwise_bits: int | str | None = None,
     mapping: Path_ | None = None,
     gap: float = 0.0,
     time_limit_s: float | None = None,
@@ -66,7 +67,7 @@ def evaluate(
     >>> import hwsim
     >>> report = hwsim.evaluate("resnet18", "eyeriss_v1", bits="W4A4", effort="quick")
     >>> report.totals.macs, report.layers["fc"].bottleneck, len(report.to_frame())
-    (1814073344, 'dram port', 48)
+    (1814073344, 'dram port', 56)
     >>> report.energy_pj == report.to_dict()["totals"]["energy_pj"]
     True
 
@@ -88,6 +89,7 @@ def evaluate(
         bits=bits,
         config=str(config),
         first_last=first_last,
+        elementwise_bits=elementwise_bits,
         mapping=None if mapping is None else as_path("mapping", mapping),
         effort=effort,
         gap=gap,
@@ -111,6 +113,7 @@ def explore_bits(
     weights: str = "2..8",
     activations: str = "2..8",
     first_last: str = "8bit",
+    elementwise_bits: int | str = 8,
     limits: Sequence[str] = (),
     objective: Objective = "energy",
     on_chip: bool = True,
@@ -147,6 +150,7 @@ def explore_bits(
         parse_widths(activations, "activations"),
         first_last,
         tuple(parse_limit(text, "limits") for text in limits),
+        elementwise_bits,
     )
     workload = as_workload(model, input, allow_uncosted)
     losses = None

@@ -11,6 +11,7 @@ from hwsim.errors import WorkloadError
 from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import Accelerator
 from hwsim.nest.mapping import Mapping as Nest
+from hwsim.network.bits_file import FIRST_LAST, MAX_BITS, SAME
 from hwsim.network.saved import load_workload
 from hwsim.network.workload import FORMAT, Workload
 
@@ -104,6 +105,26 @@ def parse_shape(text: str) -> tuple[int, ...]:
     if not shape or any(n < 1 for n in shape):
         raise argparse.ArgumentTypeError(f"expected positive integers like 1,3,224,224, got {text!r}")
     return shape
+
+
+def parse_elementwise(text: str) -> int | str:
+    """`same`, or bits from 1 to 16."""
+    if text == SAME:
+        return text
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_BITS:
+        raise argparse.ArgumentTypeError(f"expected same or 1 to {MAX_BITS}, got {text!r}")
+    return int(text)
+
+
+def add_ends(parse: Any) -> None:
+    """`--first-last` and `--elementwise-bits`: what WxAy means where layers differ, as in training."""
+    parse.add_argument(
+        "--first-last", choices=FIRST_LAST, help="bits of the first and last layer with weights (default: 8bit)"
+    )
+    parse.add_argument(
+        "--elementwise-bits", type=parse_elementwise, metavar="BITS",
+        help="bits of the inputs of additions, products and concatenations: same, or a number (default: 8)",
+    )  # fmt: skip
 
 
 def parse_fraction(text: str) -> float:

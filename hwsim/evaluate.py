@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hwsim.command_line import (
     EFFORTS,
+    add_ends,
     add_input_option,
     load_machine,
     load_model,
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("accelerator", help="YAML file or the bare name of a shipped spec (eyeriss_v1)")
     parse.add_argument("--bits", help="W4A4, or a YAML file of name patterns; default: the checkpoint's, else W8A8")
     parse.add_argument("--config", default="auto", choices=["auto", "1", "2", "3", "4"], help="LSQ+ Table 1")
-    parse.add_argument("--first-last", default="same", choices=["same", "8bit"], help="first and last layer's bits")
+    add_ends(parse)
     add_input_option(parse)
     parse.add_argument(
         "--objective",
@@ -106,6 +107,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         bits=options.bits,
         config=options.config,
         first_last=options.first_last,
+        elementwise_bits=options.elementwise_bits,
         mapping=options.mapping,
         effort=options.effort,
         gap=options.gap,

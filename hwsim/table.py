@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hwsim.command_line import add_input_option, load_machine, load_model
+from hwsim.command_line import add_ends, add_input_option, load_machine, load_model
 from hwsim.errors import CapabilityError, InfeasibleMapping, SpecError, exit_code_of
 from hwsim.files.atomic import write_atomically
 from hwsim.machine.parts import Accelerator
@@ -112,13 +112,15 @@ def look_up_table(
     objective: Objective = "energy",
     *,
     alone: bool = False,
+    first_last: str | None = None,
+    elementwise_bits: int | str | None = None,
 ) -> LookUpTable:
     """Every layer at every pair (`W4A4`). Pairs that the machine refuses are listed; raises when it refuses all."""
     rows: list[Row] = []
     refused: list[tuple[str, str]] = []
     known: dict[tuple[object, ...], Found] = {}  # a layer at some widths is searched once, whichever pairs ask for it
     for pair in dict.fromkeys(pairs):
-        narrowed = assign_bits(workload, pair)
+        narrowed = assign_bits(workload, pair, first_last=first_last, elementwise_bits=elementwise_bits)
         try:
             plan = plan_network(narrowed, accelerator, objective, effort="auto", known=known)
         except (CapabilityError, InfeasibleMapping) as problem:
@@ -169,6 +171,7 @@ def parser() -> argparse.ArgumentParser:
         "of bits, or random:N for N random ones; mappings are searched once for all of them",
     )  # fmt: skip
     parse.add_argument("--out", type=Path, metavar="FILE", help="table.csv or table.json; default: CSV on the terminal")
+    add_ends(parse)
     parse.add_argument("--alone", action="store_true", help="no tensor stays on chip: no row depends on another layer")
     add_input_option(parse)
     parse.add_argument("--objective", default="energy", choices=OBJECTIVES, help="what mappings are chosen for")
@@ -187,7 +190,15 @@ def run(arguments: Sequence[str] | None = None) -> None:
     if options.assignments is not None:
         write_assignments(options, workload, accelerator)
         return
-    table = look_up_table(workload, accelerator, pairs, options.objective, alone=options.alone)
+    table = look_up_table(
+        workload,
+        accelerator,
+        pairs,
+        options.objective,
+        alone=options.alone,
+        first_last=options.first_last,
+        elementwise_bits=options.elementwise_bits,
+    )
     for pair, why in table.refused:
         print(f"warning: {pair} left out: {why}", file=sys.stderr)
     if options.out is None:
@@ -201,7 +212,8 @@ def write_assignments(options: argparse.Namespace, workload: Workload, accelerat
     """Price bit assignments and write or print them as CSV."""
     if options.out is not None and options.out.suffix != ".csv":
         raise SpecError(f"--out: assignments are written as .csv, got {options.out}")
-    coded = workload if workload.quantized else assign_bits(workload, "W8A8")
+    # Stored as trained at few bits: what additions read at 8 bits, and other readers' narrower forms made from it.
+    coded = workload if workload.quantized else assign_bits(workload, "W2A2")
     rows = assignment_rows(options.assignments, coded, accelerator, options.objective, alone=options.alone)
     refused = sum(row["energy_pj"] == "" for row in rows)
     if refused:

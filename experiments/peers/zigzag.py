@@ -17,9 +17,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from experiments.uniform import uniform
 from hwsim.command_line import load_model
 from hwsim.machine.parts import Accelerator
-from hwsim.network.bits import assign_bits
 from hwsim.network.workload import Workload
 from hwsim.peers.zigzag.read import read_zigzag
 from hwsim.pricing.layer import price_vector
@@ -47,7 +47,7 @@ def network_of(data: Path, name: str) -> Workload | None:
     """An ONNX network at 8 bits with its sums; None for a YAML one, which the reader gives."""
     if name not in ONNX:
         return None
-    network = assign_bits(load_model(str(data / "onnx" / ONNX[name]), None, False), "W8A8")
+    network = uniform(load_model(str(data / "onnx" / ONNX[name]), None, False), 8)
     layers = [dataclasses.replace(l, accumulator_bits=SUM_BITS) if l.has_macs else l for l in network.layers]
     return Workload(network.name, layers, network.coverage, network.notes)
 

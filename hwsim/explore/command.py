@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hwsim.command_line import add_input_option, load_machine, load_model
+from hwsim.command_line import add_input_option, load_machine, load_model, parse_elementwise
 from hwsim.errors import SpecError, exit_code_of
 from hwsim.explore.bits.bill import BitProblem
 from hwsim.explore.bits.budgets import NAMES, parse_budgets
@@ -178,6 +178,8 @@ def add_freedom(parse: Any) -> None:
     parse.add_argument("--weights", default="2..8", metavar="WIDTHS", help="weight widths allowed (2..8)")
     parse.add_argument("--activations", default="2..8", metavar="WIDTHS", help="activation widths allowed (2..8)")
     parse.add_argument("--first-last", default="8bit", choices=FIRST_LAST, help="first and last layer with weights")
+    parse.add_argument("--elementwise-bits", type=parse_elementwise, default=8, metavar="BITS",
+                       help="inputs of additions and products: same (they vary), or a number (8)")  # fmt: skip
     parse.add_argument("--limit", action="append", default=[], metavar="LAYERS.weight=WIDTHS",
                        help="widths of some layers, by name pattern; also LAYERS.input=WIDTHS")  # fmt: skip
 
@@ -189,6 +191,7 @@ def freedom_of(options: argparse.Namespace) -> Freedom:
         parse_widths(options.activations, "--activations"),
         options.first_last,
         tuple(parse_limit(text) for text in options.limit),
+        options.elementwise_bits,
     )
 
 

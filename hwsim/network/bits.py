@@ -1,8 +1,9 @@
 """Bits for a float network: `assign_bits(workload, "W4A4")`, or a YAML file or mapping of name patterns.
 
-Weights become signed and symmetric; an activation's codes follow from what made it (LSQ+ Table 1): unsigned after
-ReLU, unsigned with an offset after SiLU and its kind, signed otherwise. WxAy means the weights and the output
-activations of all layers, the network's own output included (LSQ+ footnote 1); `first_last="8bit"` is LSQ's exception.
+WxAy means what `quant.quantize` trains (rounding.py says where a network rounds). By default the first and last layer
+with weights have at least 8 bits (LSQ; `first_last="same"`: LSQ+), and inputs of additions, products and concatenations
+have 8 (`elementwise_bits="same"`: the activations'). Weights are signed and symmetric; an activation's codes follow
+from what made it (LSQ+ Table 1): unsigned after ReLU, unsigned with an offset after SiLU and its kind, signed else.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hwsim.errors import SpecError
-from hwsim.network.bits_file import BitsRequest, Override, read_bits
+from hwsim.network.bits_file import SAME, BitsRequest, Override, read_bits
 from hwsim.network.layer import ACTIVATION_FUNCTIONS, FLOAT_BITS, Layer, Tensor, activation_inputs
+from hwsim.network.rounding import Rule, restored, rounded, unrounded
 from hwsim.network.sharing import sharing_groups
 from hwsim.network.workload import Workload
 
@@ -35,30 +37,47 @@ def assign_bits(
     workload: Workload,
     bits: str | Path | Mapping[str, object] | BitsRequest,
     config: str | int = "auto",
-    first_last: str = "same",
+    first_last: str | None = None,
+    elementwise_bits: int | str | None = None,
 ) -> Workload:
     """The workload with new bits on every tensor, and notes that say which rules gave them.
 
     `config` 1 to 4 forces that row of Table 1 on what activation functions make; gates and softmax stay unsigned,
-    everything else signed. Tensors that must share bits (`sharing_groups`) follow an override of one of them. Norm
-    parameters stay at 32 bits, indices as they are. Raises SpecError: unknown names, conflicting overrides, or layers
-    left without bits.
+    everything else signed. Tensors that must share bits (`sharing_groups`) follow an override of one of them. Where an
+    array is read at several widths or through several quantizers, `requantize` layers appear. Values that pass no
+    quantizer and norm parameters stay at 32 bits, indices as they are. Raises SpecError: unknown names, conflicting
+    overrides, or layers left without bits.
     """
-    request = bits if isinstance(bits, BitsRequest) else read_bits(bits, config, first_last)
-    widths = Widths(workload, request)
+    request = bits if isinstance(bits, BitsRequest) else read_bits(bits, config, first_last, elementwise_bits)
+    rule = rule_of(request)
+    plain = unrounded(workload) if rule is not None else workload
+    codes = Codes(plain, request.config)
+    start = rounded(plain, rule, codes.of) if rule is not None else workload
+    widths = Widths(start, request)
     widths.resolve()
-    codes = Codes(workload, request.config)
 
     def change(tensor: Tensor) -> Tensor:
         width = widths.of(tensor)
         if width is None:
             return tensor
-        signed, offset = (True, False) if tensor.name in widths.weights else codes.of(tensor)
+        known = (tensor.signed, tensor.offset) if rule is not None and tensor.bits < FLOAT_BITS else codes.of(tensor)
+        signed, offset = (True, False) if tensor.name in widths.weights else known
         return dataclasses.replace(tensor, bits=width, signed=signed, offset=offset, zero_point=None)
 
-    changed = workload.map_tensors(change)
+    changed = start.map_tensors(change)
+    if rule is not None and request.overrides:
+        changed = restored(changed)
     layers = [with_padding_policy(layer, request.padding_policy) for layer in changed.layers]
-    return Workload(workload.name, layers, workload.coverage, (*workload.notes, *notes(workload, request)))
+    said = notes(workload, request, layers)
+    return Workload(workload.name, layers, workload.coverage, (*workload.notes, *said))
+
+
+def rule_of(request: BitsRequest) -> Rule | None:
+    """What the request's WxAy means; None where it has none."""
+    if request.weight is None or request.activation is None:
+        return None
+    between = request.elementwise_bits
+    return Rule(request.weight, request.activation, request.first_last, None if between == SAME else int(between))
 
 
 def with_padding_policy(layer: Layer, policy: str) -> Layer:
@@ -67,22 +86,29 @@ def with_padding_policy(layer: Layer, policy: str) -> Layer:
     return dataclasses.replace(layer, padding_policy=policy if needs else layer.padding_policy, accumulator_bits=None)
 
 
-def notes(workload: Workload, request: BitsRequest) -> list[str]:
+def notes(workload: Workload, request: BitsRequest, layers: Sequence[Layer]) -> list[str]:
     """The assumptions behind the assignment, for the report."""
     rows = "by what makes each tensor" if request.config == "auto" else f"row {request.config} after activations"
-    found = [f"bits: {request.describe()}, configuration (LSQ+ Table 1) {rows}, first/last {request.first_last}"]
-    if request.weight is not None:
-        found.append("the network's input and output carry activation bits (LSQ+ footnote 1)")
+    between = request.elementwise_bits
+    found = [
+        f"bits: {request.describe()}, configuration (LSQ+ Table 1) {rows}, first/last {request.first_last}, inputs of "
+        f"additions and products {between if between == SAME else f'{between} bits'}"
+    ]
     found.append("an activation function runs on the accumulator: what it reads is charged at its output's bits")
-    if any(layer.op in NORMS for layer in workload.layers):
+    if any(layer.op in NORMS for layer in layers):
         found.append(f"scale and shift of normalisation layers stay at {FLOAT_BITS} bits")
+    read = {tensor.name for layer in layers for tensor in activation_inputs(layer)}
+    bare = [x.name for x in layers if x.output.bits == FLOAT_BITS and x.output.name in read]
+    if bare and request.weight is not None:
+        shown = ", ".join(bare[:5]) + (f" and {len(bare) - 5} more" if len(bare) > 5 else "")
+        found.append(f"{len(bare)} arrays inside the network pass no quantizer and count {FLOAT_BITS} bits: {shown}")
     if workload.quantized:
         found.append("the bits that the model brought along were replaced")
     return found
 
 
 class Widths:
-    """Bits of every tensor: overrides before the first/last rule before the default, equal within a sharing group."""
+    """Bits that overrides give to tensors, equal within a sharing group."""
 
     def __init__(self, workload: Workload, request: BitsRequest) -> None:
         self.workload, self.request = workload, request
@@ -108,13 +134,8 @@ class Widths:
             problems.extend(self.agree(group, "overrides"))
         if problems:
             raise SpecError(problems)
-        if self.request.first_last == "8bit":
-            for name in self.first_and_last():
-                wanted = self.request.weight if name in self.weights else self.request.activation
-                self.bits.setdefault(name, max(8, wanted or 0))
-            for group in groups:
-                self.agree(group, "first and last layer")
-        self.apply_default()
+        if self.request.weight is None and not self.workload.quantized:
+            self.require_all()
 
     def apply_overrides(self) -> list[str]:
         """Later entries win; two exact names that disagree about one tensor do not."""
@@ -168,30 +189,13 @@ class Widths:
             self.bits.update(dict.fromkeys(group, value))
         return []
 
-    def first_and_last(self) -> list[str]:
-        """Weights and input of the first and last layer with weights, and the network's outputs."""
-        with_weights = [layer for layer in self.workload.layers if layer.has_macs and not layer.weight_is_activation]
-        read = {tensor.name for layer in self.workload.layers for tensor in activation_inputs(layer)}
-        found = [layer.output.name for layer in self.workload.layers if layer.output.name not in read]
-        for layer in (*with_weights[:1], *with_weights[-1:]):
-            found.extend(tensor.name for tensor in layer.inputs)
-            if layer.weight is not None:
-                found.append(layer.weight.name)
-        return found
-
-    def apply_default(self) -> None:
-        """The default everywhere else. Raises SpecError where there is none and a tensor has no bits."""
-        bare: list[str] = []
-        for name, tensor in self.workload.tensors.items():
-            if name in self.bits or name in self.norm_weights or name in self.indices:
-                continue
-            if self.request.weight is None or self.request.activation is None:
-                if tensor.bits == FLOAT_BITS:
-                    bare.append(name)
-                continue
-            is_weight = name in self.weights and tensor.origin == "weight"
-            self.bits[name] = self.request.weight if is_weight else self.request.activation
-        if bare and not self.workload.quantized:
+    def require_all(self) -> None:
+        """Raise SpecError where a float network has no default and a tensor has no bits."""
+        kept = {*self.bits, *self.norm_weights, *self.indices}
+        bare = [
+            name for name, tensor in self.workload.tensors.items() if name not in kept and tensor.bits == FLOAT_BITS
+        ]
+        if bare:
             more = f" and {len(bare) - 3} more" if len(bare) > 3 else ""
             raise SpecError(
                 f"{self.request.place}: no bits for tensors {', '.join(bare[:3])}{more}: add `default: W8A8`"

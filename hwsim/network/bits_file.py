@@ -20,9 +20,10 @@ PADDING_POLICIES = ("pad_code", "snap_offset", "pad_beta", "border_bias")
 # Widths that quantizers have and tables cover, as `quant.spec.ALLOWED_BITS`; prices take any up to MAX_BITS.
 WIDTHS: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 16)
 MAX_BITS = WIDTHS[-1]
+SAME = "same"  # first_last and elementwise_bits: what all other layers have
 MAX_OUTPUT_BITS = 32
 WXAY = re.compile(r"[wW]([0-9]{1,3})[aA]([0-9]{1,3})")
-RESERVED = ("default", "config", "first_last", "padding_policy")
+RESERVED = ("default", "config", "first_last", "elementwise_bits", "padding_policy")
 OPERAND_KEYS = ("weight", "input", "activation", "output")
 
 
@@ -49,7 +50,8 @@ class BitsRequest:
     weight: int | None = None
     activation: int | None = None
     config: str = "auto"
-    first_last: str = "same"
+    first_last: str = "8bit"
+    elementwise_bits: int | str = 8
     padding_policy: str = "pad_code"
     overrides: tuple[Override, ...] = ()
     place: str = "bits"
@@ -77,29 +79,41 @@ def parse_wxay(text: str, place: str = "bits") -> tuple[int, int]:
 
 
 def read_bits(
-    bits: str | Path | Mapping[str, object], config: str | int = "auto", first_last: str = "same"
+    bits: str | Path | Mapping[str, object],
+    config: str | int = "auto",
+    first_last: str | None = None,
+    elementwise_bits: int | str | None = None,
 ) -> BitsRequest:
     """The request behind `W4A4`, a YAML file or a mapping of the same form. Raises SpecError with every problem.
 
-    The file: `default: W4A4`, optional `config`, `first_last`, `padding_policy`, and name patterns (shell wildcards)
-    with `W2A4` or `{weight: 8, input: 8, output: 8}`. Later entries win over earlier ones.
+    The file: `default: W4A4`, optional `config`, `first_last`, `elementwise_bits`, `padding_policy`, and name patterns
+    (shell wildcards) with `W2A4` or `{weight: 8, input: 8, output: 8}`. Later entries win over earlier ones.
+    `first_last` (None: 8bit) and `elementwise_bits` (None: 8) mean what they mean in `quant.quantize`.
     """
     config = str(config)
     problems = [] if config in CONFIGS else [f"config: expected one of {', '.join(CONFIGS)}, got {config!r}"]
-    if first_last not in FIRST_LAST:
+    if first_last not in (None, *FIRST_LAST):
         problems.append(f"first_last: expected one of {', '.join(FIRST_LAST)}, got {first_last!r}")
+    if elementwise_bits is not None and not elementwise(elementwise_bits):
+        problems.append(f"elementwise_bits: expected same or 1 to {MAX_BITS}, got {elementwise_bits!r}")
     if problems:
         raise SpecError(problems)
     if isinstance(bits, Mapping):
-        return BitsReader(Document("bits", bits), config, first_last).read()
+        return BitsReader(Document("bits", bits), config, first_last, elementwise_bits).read()
     text = str(bits)
     if isinstance(bits, str) and not looks_like_path(text):
         weight, activation = parse_wxay(text)
-        return BitsRequest(weight, activation, config, first_last)
+        between = 8 if elementwise_bits is None else elementwise_bits
+        return BitsRequest(weight, activation, config, first_last or "8bit", between)
     document = read_document(Path(text))
     if not isinstance(document.data, dict):
         raise SpecError(f"{document.place(())}: expected name patterns with bits, got {document.data!r}")
-    return BitsReader(document, config, first_last).read()
+    return BitsReader(document, config, first_last, elementwise_bits).read()
+
+
+def elementwise(value: object) -> bool:
+    """Whether a value says bits of the inputs of additions and products."""
+    return value == SAME or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_BITS)
 
 
 def looks_like_path(text: str) -> bool:
@@ -112,9 +126,12 @@ def looks_like_path(text: str) -> bool:
 class BitsReader:
     """Reads a bits file or mapping, collecting every problem with its place."""
 
-    def __init__(self, document: Document, config: str, first_last: str) -> None:
+    def __init__(
+        self, document: Document, config: str, first_last: str | None, elementwise_bits: int | str | None
+    ) -> None:
         self.document = document
-        self.chosen = {"config": config, "first_last": first_last}
+        self.chosen = {"config": None if config == "auto" else config, "first_last": first_last}
+        self.elementwise_bits = elementwise_bits
         self.problems: list[str] = []
 
     def complain(self, keys: tuple[str, ...], message: str) -> None:
@@ -129,24 +146,39 @@ class BitsReader:
         default = data.get("default")
         weight, activation = self.wxay(("default",), default) if default is not None else (None, None)
         config = self.choice("config", CONFIGS, "auto")
-        first_last = self.choice("first_last", FIRST_LAST, "same")
+        first_last = self.choice("first_last", FIRST_LAST, "8bit")
+        between = self.between()
         policy = self.choice("padding_policy", PADDING_POLICIES, "pad_code")
         overrides = [self.override(key, value) for key, value in data.items() if key not in RESERVED]
         if not overrides and default is None and not self.problems:
             self.complain((), "expected `default: W4A4` or name patterns with bits, found neither")
         if self.problems:
             raise SpecError(self.problems)
-        return BitsRequest(weight, activation, config, first_last, policy, tuple(overrides), self.document.path)
+        return BitsRequest(
+            weight, activation, config, first_last, between, policy, tuple(overrides), self.document.path
+        )
+
+    def between(self) -> int | str:
+        """`elementwise_bits`; the command line may say the same, not something else."""
+        value = cast(Mapping[str, object], self.document.data).get("elementwise_bits")
+        asked = self.elementwise_bits
+        if value is None:
+            return 8 if asked is None else asked
+        if not elementwise(value):
+            self.complain(("elementwise_bits",), f"expected same or 1 to {MAX_BITS}, got {value!r}")
+        elif asked not in (None, value):
+            self.complain(("elementwise_bits",), f"says {value}, the command line says {asked}: keep one of them")
+        return cast(int | str, value)
 
     def choice(self, key: str, allowed: tuple[str, ...], fallback: str) -> str:
         """One of a few words; the command line may say the same, not something else."""
-        asked = self.chosen.get(key, fallback)
+        asked = self.chosen.get(key)
         value = cast(Mapping[str, object], self.document.data).get(key)
         if value is None:
-            return asked
+            return asked or fallback
         if str(value) not in allowed:
             self.complain((key,), f"expected one of {', '.join(allowed)}, got {value!r}")
-        elif asked not in (fallback, str(value)):
+        elif asked not in (None, str(value)):
             self.complain((key,), f"says {value}, the command line says {asked}: keep one of them")
         return str(value)
 

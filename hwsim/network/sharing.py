@@ -1,10 +1,11 @@
-"""Tensors that must have the same bits: inputs of an addition or a concatenation, one activation read by two layers."""
+"""Tensors that must have the same bits: inputs of an addition or a concatenation, what is stored before rounding."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hwsim.network.layer import ACTIVATION_FUNCTIONS, Layer, activation_inputs
+from hwsim.network.layer import Layer, activation_inputs
+from hwsim.network.rounding import BEFORE_ROUNDING
 from hwsim.network.workload import Workload
 
 
@@ -12,8 +13,8 @@ def sharing_groups(workload: Workload) -> tuple[tuple[str, ...], ...]:
     """Names of activations that must have equal bits, group by group; a tensor on its own is in none.
 
     Inputs of an addition or subtraction (integers can only be added at one scale and width), parts and result of a
-    concatenation, what a max pooling reads and makes, and what an activation function reads and makes when nobody else
-    reads it (it runs before rounding).
+    concatenation, what a max pooling reads and makes, and what an activation function or an average reads and makes
+    when nobody else reads it (it runs before rounding).
     """
     parent: dict[str, str] = {}
 
@@ -40,9 +41,9 @@ def sharing_groups(workload: Workload) -> tuple[tuple[str, ...], ...]:
             join(inputs)
         elif layer.op in ("concat", "max_pool", "pad", "copy"):
             join([layer.output.name, *inputs])
-        elif layer.op in ACTIVATION_FUNCTIONS and set(inputs) <= produced:
+        elif layer.op in BEFORE_ROUNDING and set(inputs) <= produced:
             readers = [reader for name in inputs for reader in read_by[name]]
-            if all(reader.op in ACTIVATION_FUNCTIONS for reader in readers):
+            if all(reader.op in BEFORE_ROUNDING for reader in readers):
                 join([layer.output.name, *inputs])
     groups: dict[str, list[str]] = {}
     for name in parent:

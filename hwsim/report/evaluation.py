@@ -36,7 +36,8 @@ class Request:
     objective: Objective = "energy"
     bits: str | Path | Mapping[str, object] | None = None
     config: str = "auto"
-    first_last: str = "same"
+    first_last: str | None = None  # None: 8bit, as quant.quantize trains
+    elementwise_bits: int | str | None = None  # None: 8
     mapping: Path | None = None
     effort: Effortful = "auto"
     gap: float = 0.0
@@ -60,7 +61,7 @@ def evaluate_workload(
         if asks_for_formats(bits):
             workload = assign_formats(workload, bits, request.first_last)
         else:
-            workload = assign_bits(workload, bits, config=request.config, first_last=request.first_last)
+            workload = assign_bits(workload, bits, request.config, request.first_last, request.elementwise_bits)
     if not request.allow_overflow:
         require_fit(workload, accelerator)
     others: dict[Objective, Plan] = {}

@@ -164,12 +164,12 @@ class Report:
     @property
     def distance_from_any_mapping(self) -> list[str]:
         """How much less any legal mapping could cost, by the certificates."""
-        gaps = [100 * found.certificate.any_tiles_gap for found in self.found.values()]
-        if not gaps:
+        below = [100 * (1 - 1 / (1 + found.certificate.any_tiles_gap)) for found in self.found.values()]
+        if not below:
             return []
         return [
-            f"no legal mapping, whatever its tile sizes, could have a lower {self.objective} by more than this: median "
-            f"{statistics.median(gaps):.2f} % of {len(gaps)} layers, at most {max(gaps):.2f} %"
+            f"No mapping, whatever its tile sizes, can be more than {max(below):.2f} % below this {self.objective} in "
+            f"any layer (median {statistics.median(below):.2f} % of {len(below)} layers)."
         ]
 
     @cached_property

@@ -127,8 +127,10 @@ def test_front_of_a_network_equals_enumeration() -> None:
     machine = load_accelerator("bit_fusion")
     sites = [Site(n, o) for n in ("first", "second", "last") for o in ("weight", "input")] + [Site("add", "input")]
     rng = np.random.default_rng(3)
-    losses = {site: {w: float(rng.random()) * 4.0**-w for w in (2, 4, 8)} for site in sites[:-2]}
-    made = bit_problem(residual(), machine, Freedom((2, 4, 8), (2, 8), "free"), losses)
+    losses = {
+        site: {w: float(rng.random()) * 4.0**-w for w in (2, 4, 8)} for site in sites if site != Site("last", "input")
+    }
+    made = bit_problem(residual(), machine, Freedom((2, 4, 8), (2, 8), "free", elementwise_bits="same"), losses)
     assert 100 < made.problem.combinations < 20000
     for against in ("energy_pj", "latency_cycles"):
         found = [(s.values["loss"], s.values[against]) for s in front(made.problem, "loss", against)]
@@ -211,3 +213,19 @@ def test_peak_budget_holds_on_the_whole_network() -> None:
     low = solver.best("peak_activation_bits", {})
     limited = solver.best("bops", {"peak_activation_bits": low.values["peak_activation_bits"]})
     assert made.exact(limited).cost.totals.peak_activation_bits == low.values["peak_activation_bits"]
+
+
+def test_an_array_is_stored_in_its_widest_form() -> None:
+    """A reader that needs more than what is stored is refused; tied, all readers that vary share a width."""
+    machine = load_accelerator("bit_fusion")
+    for between, tied, refused in ((8, False, 0), (4, False, 1), ("same", False, 1), ("same", True, 0)):
+        made = bit_problem(residual(), machine, Freedom((4,), (2, 4, 8), "free", (), between, tied))
+        assert len(made.problem.refusals) == refused
+        for picks in made.problem.random_picks(8, np.random.default_rng(0)):
+            network = made.at(made.problem.solution(picks))
+            assert between == "same" or {t.bits for x in network if x.op == "add" for t in x.inputs} == {between}
+            assert all(x.output.bits <= x.inputs[0].bits for x in network if x.op == "requantize")
+            assert [x.name for x in network] == [x.name for x in made.workload]
+    limited = Freedom((4,), (2, 4), "free", (parse_limit("second.input=4"),), 2)
+    with pytest.raises(SpecError, match=r"stored in at most 2 bits, second.input_quantizer needs at least 4"):
+        bit_problem(residual(), machine, limited)

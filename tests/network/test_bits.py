@@ -52,11 +52,12 @@ def network() -> Workload:
     relu = vector("relu", "relu", stem.output)
     body = conv("body", relu.output)
     silu = vector("silu", "silu", body.output)
-    gate = vector("gate", "sigmoid", silu.output)
+    squeeze = vector("squeeze", "avg_pool", silu.output, origin="silu")
+    gate = vector("gate", "sigmoid", squeeze.output)
     mul = vector("mul", "mul", silu.output, gate.output, origin="silu")
     add = vector("add", "add", mul.output, relu.output)
     pool = vector("pool", "max_pool", add.output, origin="add")
-    return Workload("net", [stem, relu, body, silu, gate, mul, add, pool, linear("fc", pool.output)])
+    return Workload("net", [stem, relu, body, silu, squeeze, gate, mul, add, pool, linear("fc", pool.output)])
 
 
 def codes(net: Workload) -> dict[str, tuple[int, bool, bool]]:
@@ -90,22 +91,24 @@ def test_widths_out_of_range_are_refused(text: str, what: str) -> None:
 
 
 def test_each_tensor_gets_the_row_of_table_1_of_what_made_it() -> None:
-    got = codes(assign_bits(network(), "W3A5"))
+    got = codes(assign_bits(network(), "W3A5", first_last="same", elementwise_bits="same"))
     signed, unsigned, offset = (5, True, False), (5, False, False), (5, False, True)
     assert got == {
         "image": signed,
         "stem.weight": (3, True, False),
         "stem.out": unsigned,  # read by the ReLU alone, which runs before rounding
         "relu.out": unsigned,
+        "body.input_quantizer.out": unsigned,  # the addition has a quantizer of its own
         "body.weight": (3, True, False),
         "body.out": offset,
         "silu.out": offset,
+        "squeeze.out": unsigned,
         "gate.out": unsigned,
         "mul.out": offset,
         "add.out": signed,
         "pool.out": signed,
         "fc.weight": (3, True, False),
-        "fc.out": signed,  # the network's output carries activation bits
+        "fc.out": (32, True, False),  # nothing rounds the network's output
     }
 
 
@@ -114,20 +117,27 @@ def test_each_tensor_gets_the_row_of_table_1_of_what_made_it() -> None:
 )
 def test_a_forced_configuration_leaves_gates_and_linear_outputs_alone(config: int, signed: bool, offset: bool) -> None:
     for given_as in (config, str(config)):
-        got = codes(assign_bits(network(), "W4A4", config=given_as))
+        got = codes(assign_bits(network(), "W4A4", given_as, "same", "same"))
         assert got["relu.out"] == got["silu.out"] == got["mul.out"] == (4, signed, offset)
         assert got["gate.out"] == (4, False, False)
-        assert got["add.out"] == got["image"] == got["fc.out"] == (4, True, False)
+        assert got["add.out"] == got["image"] == (4, True, False)
 
 
-def test_first_and_last_at_8_bits_is_lsqs_exception() -> None:
-    got = {name: bits for name, (bits, _, _) in codes(assign_bits(network(), "W2A3", first_last="8bit")).items()}
-    eight = {"image", "stem.weight", "fc.weight", "pool.out", "add.out", "fc.out"}
-    assert {name for name, bits in got.items() if bits == 8} == eight  # max pooling shares bits with what it reads
-    assert got["body.weight"] == 2
-    assert got["mul.out"] == got["relu.out"] == 3
-    wide = codes(assign_bits(network(), "W12A12", first_last="8bit"))
-    assert {bits for bits, _, _ in wide.values()} == {12}  # at least 8, never fewer than asked
+def test_first_and_last_and_inputs_of_sums_have_8_bits_as_in_training() -> None:
+    def at_8(**rules: Any) -> set[str]:
+        got = codes(assign_bits(network(), "W2A3", **rules))
+        return {name for name, (bits, _, _) in got.items() if bits == 8}
+
+    ends = {"image", "stem.weight", "fc.weight", "pool.out", "add.out"}  # max pooling moves the codes of what it reads
+    sums = {"silu.out", "body.out", "gate.out", "squeeze.out", "mul.out", "relu.out", "stem.out"}
+    assert at_8() == ends | sums
+    assert at_8(elementwise_bits="same") == ends
+    assert at_8(first_last="same") == sums
+    assert at_8(first_last="same", elementwise_bits="same") == set()
+    got = codes(assign_bits(network(), "W2A3"))
+    assert got["body.input_quantizer.out"] == (3, False, False)  # beside the 8 bits that the addition reads
+    wide = codes(assign_bits(network(), "W12A12"))
+    assert wide["image"] == wide["pool.out"] == (12, True, False)  # at least 8, never fewer than asked
 
 
 def test_indices_and_norm_parameters_keep_their_width() -> None:
@@ -143,7 +153,7 @@ def test_indices_and_norm_parameters_keep_their_width() -> None:
         Tensor("norm.weight", (256,), origin="weight"),
     )  # fmt: skip
     got = {n: b for n, (b, _, _) in codes(assign_bits(Workload("n", [table, norm]), "W4A6")).items()}
-    assert got == {"ids": 10, "table.weight": 4, "table.out": 6, "norm.weight": 32, "norm.out": 6}
+    assert got == {"ids": 10, "table.weight": 4, "table.out": 32, "norm.weight": 32, "norm.out": 32}
 
 
 def test_padding_policies_are_set_where_an_offset_meets_padding() -> None:
@@ -173,12 +183,17 @@ def widths(net: Workload) -> dict[str, int]:
 
 
 def test_overrides_reach_tensors_and_whoever_shares_their_bits() -> None:
-    got = widths(assign_bits(network(), {"default": "W4A4", "body": {"weight": 8, "input": 6}, "fc": "W2A7"}))
-    assert got["body.weight"] == 8
-    assert got["relu.out"] == got["stem.out"] == got["mul.out"] == 6  # the addition ties its inputs together
+    bits = {"default": "W4A4", "body": {"weight": 8, "input": 6}, "fc": "W2A7", "relu": {"output": 5}}
+    got = widths(assign_bits(network(), bits, elementwise_bits="same"))
+    assert (got["body.weight"], got["fc.weight"], got["silu.out"]) == (8, 2, 4)
+    assert got["relu.out"] == got["stem.out"] == 6  # the widest that is read
+    assert got["add.input_quantizers.1.out"] == got["mul.out"] == 5  # the addition ties its inputs together
     assert got["pool.out"] == got["add.out"] == 7
-    assert got["fc.weight"] == 2
-    assert got["silu.out"] == got["fc.out"] == 4
+
+
+def test_an_override_of_the_networks_output_is_kept() -> None:
+    got = codes(assign_bits(network(), {"default": "W4A4", "fc": {"output": 8}}))
+    assert got["fc.out"] == (8, True, False)
 
 
 def test_activation_is_another_word_for_input() -> None:
@@ -215,9 +230,11 @@ def test_without_a_default_a_quantized_network_keeps_the_rest() -> None:
         ({"default": "W4A4", "body": 4}, "expected W4A4 or {weight: 4, input: 4}, got 4"),
         ({"default": 4}, "bits: default: expected W<bits>A<bits>"),
         ({"default": "W4A4", "config": 5}, "bits: config: expected one of auto, 1, 2, 3, 4, got 5"),
+        ({"default": "W4A4", "elementwise_bits": "float"}, "elementwise_bits: expected same or 1 to 16, got 'float'"),
+        ({"default": "W4A4", "elementwise_bits": 17}, "elementwise_bits: expected same or 1 to 16, got 17"),
         ({"default": "W4A4", "first_last": "float"}, "first_last: expected one of same, 8bit"),
-        ({"default": "W4A4", "stem": {"output": 4}, "body": {"input": 5}}, "must share bits"),
-        ({"default": "W4A4", "relu": {"output": 4}, "body": {"input": 5}}, "tensor 'relu.out' would have 5 bits"),
+        ({"default": "W4A4", "stem": {"output": 4}, "add": {"input": 5}}, "must share bits"),
+        ({"default": "W4A4", "relu": {"output": 4}, "add": {"input": 5}}, "tensor 'relu.out' would have 5 bits"),
         ({"default": "W4A4", "*": {"input": 4, "output": 5}}, "would have"),
     ],
 )
@@ -286,6 +303,11 @@ def test_the_command_line_may_not_contradict_the_file() -> None:
     assert read_bits(bits, config="1").config == "1"
     with pytest.raises(SpecError, match="config: says 1, the command line says 4"):
         read_bits(bits, config=4)
+    bits = {"default": "W4A4", "first_last": "same", "elementwise_bits": 4}
+    assert read_bits(bits, "auto", "same", 4) == read_bits(bits)
+    for first_last, between in (("8bit", None), (None, 8), (None, "same")):
+        with pytest.raises(SpecError, match="the command line says"):
+            read_bits(bits, "auto", first_last, between)
 
 
 # -- groups -----------------------------------------------------------------------------------------------------------
@@ -295,6 +317,7 @@ def test_groups_are_the_tensors_that_must_share_bits() -> None:
     assert {frozenset(group) for group in sharing_groups(network())} == {
         frozenset(("stem.out", "relu.out", "mul.out")),  # fused ReLU, then the inputs of the addition
         frozenset(("body.out", "silu.out")),
+        frozenset(("squeeze.out", "gate.out")),
         frozenset(("add.out", "pool.out")),  # max pooling
     }
 
@@ -317,18 +340,18 @@ def test_a_concatenation_ties_its_parts_and_its_result() -> None:
     ),
     st.sampled_from(["same", "8bit"]),
 )
-def test_groups_share_bits_whatever_the_overrides(overrides: dict[str, dict[str, int]], ends: str) -> None:
-    net = network()
+def test_additions_read_one_width_whatever_the_overrides(overrides: dict[str, dict[str, int]], ends: str) -> None:
     try:
-        got = widths(assign_bits(net, {"default": "W4A4", **overrides}, first_last=ends))
+        found = assign_bits(network(), {"default": "W4A4", **overrides}, first_last=ends)
     except SpecError:
         return  # contradictions are refused, which other tests check
-    for group in sharing_groups(net):
-        assert len({got[name] for name in group}) == 1
+    layers = {layer.name: layer for layer in found}
+    assert len({tensor.bits for tensor in layers["add"].inputs}) == 1
     for name, entry in overrides.items():
-        layer = next(layer for layer in net if layer.name == name)
-        if "output" in entry:
-            assert got[layer.output.name] == entry["output"]
+        if "input" in entry and name in ("stem", "body", "fc", "mul"):
+            assert {tensor.bits for tensor in layers[name].inputs} == {entry["input"]}
+    again = assign_bits(found, {"default": "W4A4", **overrides}, first_last=ends)
+    assert again.layers == found.layers
 
 
 def test_widths_are_those_of_the_quantizers() -> None:

@@ -88,12 +88,12 @@ def test_pairs_that_the_machine_refuses_are_left_out_and_named(
     assert main([str(model), "bit_fusion", "--bits", "w8a8,W3A3", "--out", str(out)]) == 0
     said = capsys.readouterr()
     assert said.out == f"wrote {out}: {len(chain)} rows\n"
-    assert "W3A3 left out: layer first: bit_fusion capabilities.weight_bits" in said.err
+    assert "W3A3 left out: layer first: bit_fusion capabilities.output_bits" in said.err
     table = json.loads(out.read_text())
-    assert [(r["bits"], "weight_bits" in r["why"]) for r in table["refused"]] == [("W3A3", True)]
+    assert [(r["bits"], "output_bits" in r["why"]) for r in table["refused"]] == [("W3A3", True)]
     assert {row["bits"] for row in table["rows"]} == {"W8A8"}
     assert all(sum(row["energy_pj_by_component"].values()) == row["energy_pj"] for row in table["rows"])
-    with pytest.raises(CapabilityError, match="weight_bits"):
+    with pytest.raises(CapabilityError, match="output_bits"):
         look_up_table(chain, load_accelerator("bit_fusion"), ["W3A3"])
     assert main([str(model), "bit_fusion", "--bits", "W3A3,W5A5"]) == 3
 

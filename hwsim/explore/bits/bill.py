@@ -14,11 +14,13 @@ from functools import cached_property
 
 import numpy as np
 
-from hwsim.errors import HwsimError
+from hwsim.errors import HwsimError, SpecError
 from hwsim.explore.bits.choices import Freed, Freedom, Site, free_choices, spread
 from hwsim.explore.bits.problem import Measure, Problem, Refusal, Solution, Term, collect
 from hwsim.machine.parts import Accelerator
 from hwsim.network.bits import assign_bits
+from hwsim.network.layer import Tensor
+from hwsim.network.rounding import ELEMENTWISE, restored
 from hwsim.network.workload import Workload
 from hwsim.search.network import Plan, plan_network
 from hwsim.search.objective import Objective
@@ -27,6 +29,7 @@ from hwsim.tables.choice_tables import ChoiceTables, Table
 LOSS, ENERGY, CYCLES, WEIGHTS, PEAK, BOPS = (
     "loss", "energy_pj", "latency_cycles", "weight_bits", "peak_activation_bits", "bops",
 )  # fmt: skip
+ROUNDING = ("conv", "linear", "matmul", "embedding", *ELEMENTWISE)  # operators with quantizers of their own
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class BitProblem:
 
     def at(self, solution: Solution) -> Workload:
         """The network at a solution's widths."""
-        return at_widths(self.workload, self.freed, self.problem.widths(solution.picks))
+        return restored(at_widths(self.workload, self.freed, self.problem.widths(solution.picks)))
 
     def bits_file(self, solution: Solution) -> dict[str, object]:
         """A solution as `--bits FILE` reads it: weight, input and output width by layer."""
@@ -56,12 +59,10 @@ class BitProblem:
             entry: dict[str, int] = {}
             if layer.weight is not None and layer.weight.name in self.position:
                 entry["weight"] = layer.weight.bits
-            widths = {tensor.bits for tensor in layer.inputs if tensor.name in self.position}
-            if len(widths) == 1:
+            widths = {tensor.bits for tensor in layer.inputs if tensor.origin != "index"}
+            if len(widths) == 1 and layer.op != "embedding":
                 entry["input"] = widths.pop()
-            if layer.output.name in self.position:
-                entry["output"] = layer.output.bits
-            if entry:
+            if entry and layer.op in ROUNDING:
                 found[layer.name] = entry
         return found
 
@@ -87,13 +88,14 @@ def bit_problem(
     Measures: `loss` (sum of sensitivities; absent without them), `energy_pj`, `latency_cycles`, `weight_bits`,
     `peak_activation_bits`, `bops`. `objective` decides between mappings where they trade energy for cycles.
     """
-    coded = assign_bits(workload, f"W8A{best_activation(accelerator)}")
+    coded = starting_point(workload, accelerator, freedom or Freedom())
     judged = None if sensitivities is None else frozenset(sensitivities)
     freed = free_choices(coded, accelerator, freedom or Freedom(), judged)
     plan = widest_plan(coded, accelerator, freed, objective) if on_chip else None
     position = {name: i for i, entry in enumerate(freed) for name in entry.choice.tensors}
     widths = [entry.choice.widths for entry in freed]
     measures, refused = measures_of(ChoiceTables(coded, accelerator, widths, position, objective, plan))
+    refused += wider_than_stored(coded, freed)
     if sensitivities is not None:
         losses = spread(freed, sensitivities)
         table = [
@@ -103,6 +105,44 @@ def bit_problem(
         measures = [Measure(LOSS, (tuple(table),)), *measures]
     problem = Problem(tuple(entry.choice for entry in freed), tuple(measures), tuple(refused))
     return BitProblem(coded, accelerator, freed, problem, objective)
+
+
+def starting_point(workload: Workload, accelerator: Accelerator, freedom: Freedom) -> Workload:
+    """The network as training makes it, stored as at its narrowest: what stays at 8 bits is what others are made from.
+
+    Activations then have 8 bits, or the machine's widest below.
+    """
+    ends = "8bit" if freedom.first_last == "8bit" else "same"
+    narrow = f"W1A{min(freedom.activation_widths)}"
+    coded = assign_bits(workload, narrow, first_last=ends, elementwise_bits=freedom.elementwise_bits)
+    width = best_activation(accelerator)
+
+    def wide(tensor: Tensor) -> Tensor:
+        if tensor.bits >= 8 or tensor.origin == "index":
+            return tensor
+        return dataclasses.replace(tensor, bits=8 if tensor.origin == "weight" else width)
+
+    return coded.map_tensors(wide)
+
+
+def wider_than_stored(workload: Workload, freed: Sequence[Freed]) -> Iterable[Refusal]:
+    """Combinations in which a reader needs more bits than its array is stored in. Raises SpecError where all do."""
+    position = {name: i for i, entry in enumerate(freed) for name in entry.choice.tensors}
+    for layer in workload:
+        places = [position.get(tensor.name) for tensor in (*layer.inputs, layer.output)]
+        if layer.op != "requantize" or None in places or places[0] == places[1]:
+            continue
+        scope = tuple(place for place in places if place is not None)
+        stored, read = (np.array(freed[place].choice.widths) for place in scope)
+        mask = stored[:, None] < read[None, :]
+        if mask.all():
+            array = layer.inputs[0].name
+            raise SpecError(
+                f"{array} is stored in at most {stored.max()} bits, {layer.name} needs at least {read.min()}: allow "
+                f"those that read {array} (additions by elementwise_bits) {read.min()} bits, or {layer.name} fewer"
+            )
+        if mask.any():
+            yield Refusal(scope, mask, f"{layer.name}: an array is stored in its widest form, which excludes")
 
 
 def widest_plan(

@@ -10,20 +10,21 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hwsim.errors import CapabilityError, SpecError
 from hwsim.explore.bits.problem import Choice
 from hwsim.machine.parts import Accelerator
-from hwsim.network.bits_file import MAX_BITS
-from hwsim.network.layer import Layer, activation_inputs
+from hwsim.network.bits_file import MAX_BITS, SAME
+from hwsim.network.layer import FLOAT_BITS, Layer, activation_inputs
+from hwsim.network.rounding import ELEMENTWISE
 from hwsim.network.sharing import sharing_groups
 from hwsim.network.workload import Workload
 from hwsim.pricing.mac import known_widths
 
 KEPT_BITS = 8
-FIRST_LAST = ("free", "8bit")
+FIRST_LAST = ("8bit", "same", "free")  # free: the older word for same
 # Operators whose inputs a quantized network rounds: those with MACs, and sums and products of activations.
 QUANTIZING = ("conv", "linear", "matmul", "add", "sub", "mul", "concat")
 LIMIT = re.compile(r"(?P<pattern>[^=\s]+)\.(?P<operand>weight|input)=(?P<widths>[0-9.,]+)")
@@ -41,12 +42,16 @@ class Limit:
 
 @dataclass(frozen=True)
 class Freedom:
-    """What the user lets vary. `first_last` "8bit" keeps the first and last layer with weights at 8 bits."""
+    """What the user lets vary. `first_last` "8bit" keeps the first and last layer with weights at 8 bits;
+    `elementwise_bits` keeps the inputs of additions, products and concatenations, "same" lets them vary. `tied`: all
+    readers of an array that vary share a width, so that no combination asks for more than what is stored."""
 
     weight_widths: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8)
     activation_widths: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8)
     first_last: str = "8bit"
     limits: tuple[Limit, ...] = ()
+    elementwise_bits: int | str = KEPT_BITS
+    tied: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,27 @@ def free_choices(
     return Chooser(workload, accelerator, freedom, judged).choices()
 
 
+class Groups:
+    """Names in groups, each in the order given."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.group_of = {name: [name] for name in names}
+
+    def join(self, names: Sequence[str]) -> None:
+        """Put all of some names into one group."""
+        for name in names[1:]:
+            first, other = self.group_of[names[0]], self.group_of[name]
+            if first is not other:
+                first += other
+                self.group_of.update(dict.fromkeys(other, first))
+
+    def found(self) -> list[list[str]]:
+        """Every group, in the order of its first name."""
+        place = {name: i for i, name in enumerate(self.group_of)}
+        groups = {id(group): group for group in self.group_of.values()}
+        return [sorted(group, key=place.__getitem__) for group in groups.values()]
+
+
 class Chooser:
     """Collects choices and every problem with them."""
 
@@ -118,6 +144,7 @@ class Chooser:
         self.judged = judged
         self.ends = [layer.name for layer in workload if has_weight(layer)]
         self.ends = [*self.ends[:1], *self.ends[-1:]] if freedom.first_last == "8bit" else []
+        self.between = {layer.name for layer in workload if layer.op in ELEMENTWISE}
         self.problems: list[str] = []
 
     def choices(self) -> tuple[Freed, ...]:
@@ -152,28 +179,43 @@ class Chooser:
         weights = {layer.weight.name for layer in self.workload if layer.weight and not layer.weight_is_activation}
         for layer in self.workload:
             for tensor in (*activation_inputs(layer), layer.output):
-                if tensor.name not in weights and tensor.origin != "index":
+                if tensor.name not in weights and tensor.origin != "index" and tensor.bits < FLOAT_BITS:
                     order.setdefault(tensor.name)
             if layer.op in QUANTIZING:
                 for tensor in activation_inputs(layer):
                     readers.setdefault(tensor.name, []).append(Site(layer.name, "input"))
-        group_of = {name: group for group in sharing_groups(self.workload) for name in group}
-        found: list[Freed] = []
-        done: set[str] = set()
-        for name in order:
-            if name not in done:
-                group = [member for member in order if member in group_of.get(name, (name,))]
-                done.update(group)
-                sites = dict.fromkeys(site for member in group for site in readers.get(member, ()))
-                found.append(self.choice(group, list(sites), "activation"))
-        return found
+        joined = Groups(order)
+        for group in sharing_groups(self.workload):
+            joined.join([name for name in group if name in order])
+
+        def sites(group: Sequence[str]) -> list[Site]:
+            return list(dict.fromkeys(site for member in group for site in readers.get(member, ())))
+
+        if self.freedom.tied:
+            kept = {name for group in joined.found() if self.kept(sites(group)) for name in group}
+            for layer in self.workload:
+                forms = [layer.inputs[0].name, layer.output.name]
+                if layer.op == "requantize" and not kept & set(forms) and forms[0] in order:
+                    joined.join(forms)
+        return [self.choice(group, sites(group), "activation") for group in joined.found()]
+
+    def kept(self, sites: Sequence[Site]) -> bool:
+        """Whether a policy decides the width: the first and last layer's, or that of additions and products."""
+        return any(site.layer in self.ends for site in sites) or self.between_only(sites)
+
+    def between_only(self, sites: Sequence[Site]) -> bool:
+        """Whether additions, products and concatenations alone read some tensors, at bits of their own."""
+        fixed = self.freedom.elementwise_bits != SAME
+        return fixed and bool(sites) and all(site.layer in self.between for site in sites)
 
     def choice(self, tensors: Sequence[str], sites: list[Site], kind: str) -> Freed:
         """The widths left for some tensors by policy, limits and machine."""
         free = self.freedom.weight_widths if kind == "weight" else self.freedom.activation_widths
         kept = any(site.layer in self.ends for site in sites)
         unjudged = not sites or (self.judged is not None and not any(site in self.judged for site in sites))
-        widths = {KEPT_BITS} if kept or unjudged else set(free)
+        fixed = self.between_only(sites)
+        between = {int(self.freedom.elementwise_bits)} if fixed else set[int]()
+        widths = between or ({KEPT_BITS} if kept or unjudged else set(free))
         limits = [
             limit for limit in self.freedom.limits for site in sites
             if site.operand == limit.operand and fnmatch.fnmatchcase(site.layer, limit.pattern)
@@ -187,7 +229,7 @@ class Chooser:
                                  f"{', '.join(tensors)}")  # fmt: skip
             asked = set(limits[0].widths)
         if limits:
-            widths = asked if kept or unjudged else (widths & asked or asked)
+            widths = asked if kept or unjudged or fixed else (widths & asked or asked)
         able = self.able(tensors, kind)
         if not widths & able:
             raise CapabilityError(

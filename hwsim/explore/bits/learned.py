@@ -1,7 +1,7 @@
 # pyright: basic
 """Bits learned by gradient: an exact cost that is differentiable in the bits, and a network that feels them.
 
-    cost = SoftCost(problem, "energy_pj")                  # problem = hwsim.explore.bits.bill.bit_problem(...)
+    cost = SoftCost(problem, "energy_pj")                  # problem = bit_problem(..., Freedom(..., tied=True))
     net = learn_bits(model, cost, batches)                 # every place that rounds blends its two nearest widths
     loss = F.cross_entropy(net(x), y) + strength * cost()
 

@@ -43,13 +43,22 @@ from hwsim.files.identity import Identity, identity
 from hwsim.files.strict_yaml import Document, read_document
 from hwsim.machine.load import find_spec, load_accelerator
 from hwsim.machine.parts import Accelerator
-from hwsim.network.bits_file import parse_wxay
+from hwsim.network.bits_file import elementwise, parse_wxay
 from hwsim.network.workload import Workload
 from hwsim.search.cache import VERSION as SEARCH_VERSION
 
 KEYS = ("model", "accelerator", "bits", "search", "limits", "objectives", "sampler", "trials", "generation", "seed",
         "memories", "mapping", "effort", "gap")  # fmt: skip
-BITS_KEYS = ("weights", "activations", "first_last", "limits", "sensitivities", "minimise", "budgets")
+BITS_KEYS = (
+    "weights",
+    "activations",
+    "first_last",
+    "elementwise_bits",
+    "limits",
+    "sensitivities",
+    "minimise",
+    "budgets",
+)
 OBJECTIVES = ("energy_pj", "latency_cycles", "area_mm2", "power_mw", "edp_pj_s", "weight_bits", "loss")
 LIMITS = ("area_mm2", "power_mw", "energy_pj", "latency_cycles", "weight_bits", "loss")
 SAMPLERS = ("grid", "random", "nsga2", "tpe")
@@ -221,7 +230,15 @@ def freedom_of(bits: Mapping[str, Any]) -> Freedom:
         parse_widths(str(bits.get("activations", "2..8")), "activations"),
         known(str(bits.get("first_last", "8bit")), FIRST_LAST, "first_last"),
         tuple(parse_limit(text, "limits") for text in texts_of(bits, "limits")),
+        between(bits.get("elementwise_bits", 8)),
     )
+
+
+def between(value: Any) -> int | str:
+    """`elementwise_bits`. Raises SpecError."""
+    if not elementwise(value):
+        raise SpecError(f"elementwise_bits: expected same or 1 to 16, got {value!r}")
+    return value
 
 
 def solved_for(bits: Mapping[str, Any], clock_mhz: float) -> tuple[str, dict[str, float], Sensitivities | None]:
