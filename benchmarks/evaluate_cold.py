@@ -19,33 +19,6 @@ import tempfile
 import time
 from pathlib import Path
 
-DRIVER = """
-import json, sys, time
-clock = time.perf_counter
-marks = [("start", clock())]
-def mark(name): marks.append((name, clock()))
-import hwsim.evaluate as command
-mark("import hwsim")
-source, spec, out = sys.argv[1:4]
-accelerator = command.load_accelerator(spec)
-mark("read spec")
-if not source.endswith(".json"):
-    import hwsim.frontends.argument
-    mark("import torch")
-workload = command.load_model(source, None, False)
-mark("extract" if not source.endswith(".json") else "read workload")
-from hwsim.bits import assign_bits
-workload = assign_bits(workload, "W8A8")
-mark("assign bits")
-plan = command.plan_network(workload, accelerator, "energy")
-mark("search and price")
-report = command.Report(workload, accelerator, plan.cost, plan.found, "energy")
-command.render(report)
-report.to_json()
-mark("report")
-json.dump({name: now - before for (_, before), (name, now) in zip(marks, marks[1:])}, open(out, "w"))
-"""
-
 
 def one_run(source: str, spec: str) -> dict[str, float]:
     """Seconds of each part of one cold run, with its total wall and CPU time."""
@@ -54,7 +27,7 @@ def one_run(source: str, spec: str) -> dict[str, float]:
         environment = {**os.environ, "HWSIM_CACHE": folder, "OMP_NUM_THREADS": "1"}
         before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         subprocess.run(
-            [sys.executable, "-c", DRIVER, source, spec, str(out)],
+            [sys.executable, "-m", "benchmarks.cold_run", source, spec, str(out)],
             check=True,
             env=environment,
             stdout=subprocess.DEVNULL,

@@ -303,8 +303,3 @@ def _load_weights(model: nn.Module, stored: Mapping[str, Tensor], folder: Path, 
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()] or [str(error)]
         raise ValueError(f"{folder}: {'; '.join(lines[:3])}") from error
-
-
-def finite_or_none(value: float) -> float | None:
-    """JSON has no NaN: None stands for it."""
-    return value if math.isfinite(value) else None

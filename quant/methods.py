@@ -142,11 +142,6 @@ class Freezing(Method):
         track.frequency.lerp_(turned, _DECAY)
         track.mean.lerp_(code, _DECAY)
 
-    def frozen_share(self) -> float:
-        """Share of the narrow weights that are held."""
-        total = sum(track.frozen.numel() for track in self.tracks.values())
-        return sum(int(track.frozen.sum()) for track in self.tracks.values()) / max(total, 1)
-
     def state(self) -> dict[str, Tensor]:
         return {
             f"freezing/{name}/{part}": value

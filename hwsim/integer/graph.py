@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hwsim.integer.arithmetic.forms import Form
@@ -270,8 +269,3 @@ def total_range(ranges: list[Range], count: int) -> Range:
     low = min(r.least for r in ranges)
     high = max(r.largest for r in ranges)
     return Range((min(0, low * count),), (max(0, high * count),), max(r.error for r in ranges) * count)
-
-
-def as_int64(values: torch.Tensor) -> torch.Tensor:
-    """Rounded floats as int64."""
-    return values.round().to(torch.int64)

@@ -58,10 +58,6 @@ class TranslationReport:
         """All entries of one kind."""
         return [entry for entry in self.entries if entry.verdict == verdict]
 
-    def mentions(self, subject: str) -> list[Entry]:
-        """Entries that are no plain takeover and whose subject is or begins with `subject`."""
-        return [e for e in self.entries if e.verdict != "taken" and e.subject.split(".")[0] == subject]
-
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of results must know: everything that was not simply taken over."""

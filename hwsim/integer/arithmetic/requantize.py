@@ -82,12 +82,6 @@ class ChannelSteps:
         codes = torch.gather(self.levels, 1, torch.searchsorted(self.thresholds, flat, right=True))
         return codes.view(moved.shape).movedim(0, axis)
 
-    @property
-    def stored_bits(self) -> int:
-        """Bits of a threshold memory: m thresholds per channel, each as wide as its channel's reachable range."""
-        widths = [max(int(h).bit_length(), int(-l).bit_length()) + 1 for l, h in zip(self.low, self.high, strict=True)]
-        return self.thresholds.shape[1] * sum(widths)
-
     def to(self, device: torch.device) -> ChannelSteps:
         """The same on another device."""
         return ChannelSteps(*(t.to(device) for t in (self.thresholds, self.levels, self.low, self.high)))

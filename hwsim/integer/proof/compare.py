@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from hwsim.integer import graph
 from hwsim.integer.arithmetic import kernels
 from hwsim.integer.graph import IntegerModel, Node
-from hwsim.integer.run import Machine
 from quant import BaseQuantizer, quantizers
 from quant.calling import answer
 from quant.quantizer import Quantizer
@@ -162,10 +161,3 @@ def framed(model: IntegerModel, node: Node, ours: Tensor, theirs: Tensor) -> tup
     top, bottom, left, right = reader.window.padding
     sides = (left, right, top, bottom) if theirs.ndim == 4 else (left, right)
     return F.pad(ours.to(torch.int32), sides, value=reader.padding.code), theirs
-
-
-def run_and_compare(machine: Machine, reference: nn.Module, images: Any) -> tuple[tuple[Difference, ...], Counter[str]]:
-    """End to end: both networks on the same images; differences of every quantizer call, and the machine's tally."""
-    _, expected = reference_codes(reference, images)
-    outcome = machine.run(images, keep=set(machine.model.quantizers.values()))
-    return compare(machine.model, outcome.codes, expected), outcome.tally
