@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hwsim.errors import WorkloadError
+from hwsim.errors import RequestError, WorkloadError
+from hwsim.frontends.language_models.build import EXPERTS, build_phase
+from hwsim.frontends.language_models.description import describe, read_configuration
 from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import Accelerator
 from hwsim.nest.mapping import Mapping as Nest
 from hwsim.network.bits_file import FIRST_LAST, MAX_BITS, SAME
+from hwsim.network.generation import PHASES, Generation
 from hwsim.network.saved import load_workload
 from hwsim.network.workload import FORMAT, Workload
 
@@ -78,6 +81,53 @@ class InputShapes(argparse.Action):
         if name in named:
             parser.error(f"argument --input: {name or 'a bare shape'} is given twice")
         setattr(namespace, self.dest, {**named, name: shape})
+
+
+def add_phase_options(parse: Any) -> None:
+    """--phase and what goes with it, for language models."""
+    group = parse.add_argument_group("language models (hf:CONFIG)")
+    group.add_argument("--phase", choices=PHASES, help="prefill: a prompt at once; decode: one new token a sequence")
+    group.add_argument("--batch", type=parse_count, metavar="B", help="sequences side by side (default: 1)")
+    group.add_argument("--context", type=parse_count, metavar="L", help="tokens of a prompt, or in the cache (decode)")
+    group.add_argument(
+        "--new", type=parse_count, metavar="T", help="decode: tokens to make; prices the middle step (1)"
+    )
+    group.add_argument(
+        "--experts", choices=EXPERTS, help="experts that a batch reads: expected (default), worst"
+    )  # fmt: skip
+
+
+def load_phase(options: argparse.Namespace) -> tuple[Workload, Generation] | None:
+    """The pass that --phase asks for; None without it. Raises RequestError for options that contradict each other."""
+    given = {f"--{key}": getattr(options, key) for key in ("batch", "context", "new", "experts")}
+    if options.phase is None:
+        strange = [key for key, value in given.items() if value is not None]
+        if strange:
+            raise RequestError(f"{strange[0]} is for language models: add --phase prefill or --phase decode")
+        return None
+    prefix, _, name = options.model.partition(":")
+    if prefix != "hf" or not name:
+        raise RequestError(f"--phase: expected hf:CONFIG, a configuration of transformers, got {options.model!r}")
+    if options.input is not None:
+        raise RequestError("--input: with --phase the shapes follow from --batch and --context")
+    if options.context is None:
+        raise RequestError(f"--context: missing: how many tokens does the {options.phase} see?")
+    if options.new is not None and options.phase == "prefill":
+        raise RequestError("--new: a prefill makes no further tokens; price those with --phase decode")
+    model = describe(read_configuration(name), name)
+    experts = options.experts or "expected"
+    return build_phase(model, options.phase, options.batch or 1, options.context, options.new or 1, experts)
+
+
+def parse_count(text: str) -> int:
+    """A positive whole number up to 2^24."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if not 1 <= value <= 2**24:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {2**24:,}, got {text!r}")
+    return value
 
 
 def add_input_option(parse: Any) -> None:

@@ -17,8 +17,10 @@ from hwsim.command_line import (
     EFFORTS,
     add_ends,
     add_input_option,
+    add_phase_options,
     load_machine,
     load_model,
+    load_phase,
     parse_fraction,
     parse_seconds,
     write_for_peer,
@@ -52,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--config", default="auto", choices=["auto", "1", "2", "3", "4"], help="LSQ+ Table 1")
     add_ends(parse)
     add_input_option(parse)
+    add_phase_options(parse)
     parse.add_argument(
         "--objective",
         default="energy",
@@ -99,12 +102,14 @@ def run(arguments: Sequence[str] | None = None) -> None:
     if options.format and options.out is None:
         raise RequestError(f"--format {options.format} needs --out DIR to write to")
     accelerator = load_machine(options.accelerator)
-    workload = load_model(options.model, options.input, options.allow_uncosted)
+    phase = load_phase(options)
+    workload = phase[0] if phase else load_model(options.model, options.input, options.allow_uncosted)
     if options.save_workload:
         workload.save(options.save_workload)
     request = Request(
         objective=options.objective,
-        bits=options.bits,
+        bits="FP16" if phase and options.bits is None else options.bits,
+        generation=phase[1] if phase else None,
         config=options.config,
         first_last=options.first_last,
         elementwise_bits=options.elementwise_bits,

@@ -2,7 +2,7 @@
 
 Weights of layers with MACs get the weights' format, what such layers read the activations'; everything else is fp16, as
 the recipes of language models have it. Tables of embeddings and the last layer stay at fp16 unless `first_last` is
-"same". Caches of keys and values (tensors that their maker calls `cache`) get the cache's format, a scale per token and
+"same". Caches of keys and values (tensors of origin `cache`) get the cache's format, a scale per token and
 head.
 """
 
@@ -19,11 +19,11 @@ from hwsim.errors import SpecError
 from hwsim.files.strict_yaml import Document, read_document
 from hwsim.network.bits_file import WXAY
 from hwsim.network.formats import NAMED, Format, Formats, parse_formats
+from hwsim.network.generation import CACHE
 from hwsim.network.layer import Layer, Tensor, activation_inputs
 from hwsim.network.workload import Workload
 
 HALF = NAMED["FP16"]
-CACHE = "cache"  # origin of tensors that hold keys and values of all tokens
 
 
 def asks_for_formats(bits: object) -> bool:
@@ -132,7 +132,7 @@ def formats_of_tensors(
     found: dict[str, tuple[Format, int]] = {}
     for layer in workload.layers:
         formats = chosen[layer.name]
-        for tensor in activation_inputs(layer):
+        for tensor in (*activation_inputs(layer), layer.output):
             if tensor.origin == CACHE and formats.cache is not None:
                 found[tensor.name] = (formats.cache, tensor.shape[-1])
         if not layer.has_macs or layer.weight is None or layer.weight_is_activation:

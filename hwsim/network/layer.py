@@ -19,6 +19,7 @@ VECTOR_OPS: tuple[str, ...] = (
     "add", "mul", "sub", "div", "relu", "relu6", "leaky_relu", "silu", "hswish", "hsigmoid", "sigmoid", "gelu",
     "tanh", "exp", "sqrt", "pow", "softmax", "layer_norm", "batch_norm", "group_norm", "lrn", "max_pool", "avg_pool",
     "reduce_sum", "reduce_mean", "reduce_max", "concat", "embedding", "pad", "upsample", "requantize", "copy",
+    "rms_norm", "rope", "swiglu", "combine",
 )  # fmt: skip
 # Functions of one element that run on the accumulator, before its one rounding to the output's bits.
 ACTIVATION_FUNCTIONS: frozenset[str] = frozenset(

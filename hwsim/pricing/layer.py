@@ -111,11 +111,13 @@ def price(
         return price_measured(layer, accelerator, accelerator.mac.measurements, fused)
     names = dict(resident or {})
     mac = layer_mac(layer, accelerator)
-    scales = scale_work(layer, accelerator.capabilities)
+    scales = scale_work(layer, accelerator)
     offset = offset_cost(layer, accelerator.capabilities)
     moved = layer_moves(layer, counts, accelerator, frozenset(names), offset)
     parts = [*memory_parts(moved, accelerator), *network_parts(layer, counts, accelerator)]
-    parts.append(Part("mac", "x".join(map(str, mac_widths(layer))), mac_energy(layer, mac, accelerator, zero_share)))
+    parts.append(
+        Part("mac", "x".join(map(str, mac_widths(layer, accelerator))), mac_energy(layer, mac, accelerator, zero_share))
+    )
     own_ops = mac_layer_ops(layer, accelerator, layer.output.bits)
     work = "requantize, copies of windows" if accelerator.vector.ops_per_copied_code else "requantize"
     parts.append(Part("vector", work, on_grid(own_ops * accelerator.vector.energy_pj_per_op)))

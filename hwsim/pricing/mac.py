@@ -43,7 +43,7 @@ def require_lanes(mac: MacCost) -> None:
 
 def layer_mac(layer: Layer, accelerator: Accelerator) -> MacCost:
     """One MAC of a layer; where attention's kernel skips blocks above the diagonal, its average over the square."""
-    mac = mac_cost(accelerator.mac, *mac_widths(layer))
+    mac = mac_cost(accelerator.mac, *mac_widths(layer, accelerator))
     share = layer.causal_share(accelerator.capabilities.causal_block)
     return mac if share == 1 else replace(mac, energy_pj=mac.energy_pj * float(share), cycles=mac.cycles * share)
 
@@ -78,12 +78,12 @@ def refusals(layer: Layer, accelerator: Accelerator) -> tuple[str, ...]:
         refuse("unsigned_activations", f"expected signed codes, {activation.name} is unsigned")
     if layer.weight.scales > 1 and layer.weight.format is None and not can.per_channel_scales:
         refuse("per_channel_scales", f"expected one scale per tensor, {layer.weight.name} has {layer.weight.scales}")
-    scales = scale_work(layer, can)
+    scales = scale_work(layer, accelerator)
     if scales.refusal:
         found.append(f"layer {layer.name}: {accelerator.name} capabilities.{scales.refusal}")
     if not found:
         try:
-            mac_cost(accelerator.mac, *mac_widths(layer))
+            mac_cost(accelerator.mac, *mac_widths(layer, accelerator))
         except CapabilityError as problem:
             found.append(f"layer {layer.name}: {accelerator.name} mac: {problem}")
     return tuple(found)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hwsim.machine.parts import Capabilities
+from hwsim.machine.parts import Accelerator
 from hwsim.network.layer import Layer, Tensor
 
 Way = Literal["none", "unpack", "vector", "mac"]
@@ -20,25 +20,28 @@ HALF = ("fp16", "bf16")
 
 @dataclass(frozen=True)
 class ScaleWork:
-    """How a layer's scales are applied, with operations on the vector unit; `refusal` says why the machine cannot."""
+    """How a layer's scales are applied, with operations on the vector unit, and those that take its time (`slots`);
+    `refusal` says why the machine cannot."""
 
     way: Way = "none"
     ops: int = 0
+    slots: int = 0
     refusal: str = ""
 
 
-def scale_work(layer: Layer, capabilities: Capabilities) -> ScaleWork:
+def scale_work(layer: Layer, accelerator: Accelerator) -> ScaleWork:
     """The cheapest of the ways that the machine has; integers with scales outside their sums need none."""
     if not layer.multiplied or all(t.format is None for t in layer.multiplied):
         return ScaleWork()
     weight, x = layer.multiplied
+    capabilities = accelerator.capabilities
     for tensor in (x, weight):
         half_too = tensor is weight and unpacked(layer)
         if tensor.element not in capabilities.elements and not half_too:
             return ScaleWork(refusal=f"elements: expected one of {', '.join(capabilities.elements)} for {tensor.name}, "
                              f"got {tensor.element}")  # fmt: skip
     if unpacked(layer):
-        return unpack(layer, capabilities)
+        return unpack(layer, accelerator)
     if (weight.element == "int") != (x.element == "int"):
         return ScaleWork(refusal=f"elements: no MAC multiplies {weight.element} by {x.element}")
     groups = groups_of_sum(layer)
@@ -48,7 +51,7 @@ def scale_work(layer: Layer, capabilities: Capabilities) -> ScaleWork:
         return ScaleWork("mac")
     if "vector" in capabilities.group_scales:
         ops = layer.output.elements * groups if groups > 1 else layer.output.elements + x.elements
-        return ScaleWork("vector", ops)
+        return ScaleWork("vector", ops, ops)
     return ScaleWork(refusal=f"group_scales: expected mac or vector for scales along the sums of {layer.name}, "
                      f"got {', '.join(capabilities.group_scales) or 'none'}")  # fmt: skip
 
@@ -61,8 +64,12 @@ def unpacked(layer: Layer) -> bool:
     return x.element in HALF and weight.element != x.element
 
 
-def unpack(layer: Layer, capabilities: Capabilities) -> ScaleWork:
-    """Convert, scale, and shift where there is an offset: per weight, once for each pass over the weights."""
+def unpack(layer: Layer, accelerator: Accelerator) -> ScaleWork:
+    """Convert, scale, and shift where there is an offset: per weight, once for each pass over the weights.
+
+    A mode that unpacks was measured with this work beside its MACs: there it takes energy, and the mode's time.
+    """
+    capabilities = accelerator.capabilities
     weight = layer.multiplied[0]
     if "unpack" not in capabilities.group_scales:
         return ScaleWork(refusal=f"group_scales: expected unpack, since {weight.name} ({weight.element}) is narrower "
@@ -70,7 +77,14 @@ def unpack(layer: Layer, capabilities: Capabilities) -> ScaleWork:
     each = 2 + (weight.format is not None and bool(weight.format.offset))
     loops = layer.loops
     passes = -(-loops.N * loops.P * loops.Q // capabilities.unpack_rows)
-    return ScaleWork("unpack", weight.elements * each * passes)
+    ops = weight.elements * each * passes
+    return ScaleWork("unpack", ops, 0 if unpacking_mode(layer, accelerator) else ops)
+
+
+def unpacking_mode(layer: Layer, accelerator: Accelerator) -> bool:
+    """Whether the MACs have a mode for these widths that unpacks weights itself."""
+    weight, x = layer.multiplied
+    return any(m.unpacks and m.weight_bits >= weight.bits and m.input_bits >= x.bits for m in accelerator.mac.modes)
 
 
 def groups_of_sum(layer: Layer) -> int:
@@ -89,10 +103,11 @@ def inner_scales(layer: Layer) -> bool:
     )
 
 
-def mac_widths(layer: Layer) -> tuple[int, int]:
-    """(weight, input) bits as the MACs see them: unpacked weights are as wide as the activations."""
+def mac_widths(layer: Layer, accelerator: Accelerator) -> tuple[int, int]:
+    """(weight, input) bits as the MACs see them: weights unpacked on the way are as wide as the activations."""
     weight, x = layer.multiplied
-    return (x.bits if unpacked(layer) else weight.bits), x.bits
+    wide = unpacked(layer) and not unpacking_mode(layer, accelerator)
+    return (x.bits if wide else weight.bits), x.bits
 
 
 def has_offset(weight: Tensor) -> bool:

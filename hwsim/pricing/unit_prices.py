@@ -103,10 +103,13 @@ def unit_prices(layer: Layer, accelerator: Accelerator, fused: tuple[Layer, ...]
     mac = layer_mac(layer, accelerator)
     require_lanes(mac)
     offset = offset_cost(layer, accelerator.capabilities)
-    own_ops = mac_layer_ops(layer, accelerator, layer.output.bits) + scale_work(layer, accelerator.capabilities).ops
-    fixed = (own_ops + offset.extra_adds) * accelerator.vector.energy_pj_per_op
+    own_ops = mac_layer_ops(layer, accelerator, layer.output.bits)
+    scales = scale_work(layer, accelerator)
+    fixed = (own_ops + scales.ops + offset.extra_adds) * accelerator.vector.energy_pj_per_op
     fixed += sum(part.energy_pj for part in memory_parts(fixed_moves(layer, accelerator, offset), accelerator))
-    slots = own_ops + offset.extra_adds + sum(vector_work(f, accelerator.capabilities).slots for f in fused)
+    slots = (
+        own_ops + scales.slots + offset.extra_adds + sum(vector_work(f, accelerator.capabilities).slots for f in fused)
+    )
     return UnitPrices(
         traffic_pj=traffic_pj,
         port_bits=port_bits,

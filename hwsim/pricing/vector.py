@@ -53,6 +53,10 @@ VECTOR_OPS_PER_ELEMENT: dict[str, Recipe] = {
     **dict.fromkeys(("silu", "hswish", "hsigmoid", "sigmoid", "gelu", "tanh", "exp", "sqrt", "pow"), LOOKUP),
     "softmax": Recipe(ops=4, lookups=1, requantizations=1),  # max, subtract, sum, times reciprocal; exp from a table
     "layer_norm": Recipe(ops=7, requantizations=1),  # mean 1, variance 2, centre 1, scale 1, affine 2
+    "rms_norm": Recipe(ops=4, requantizations=1),  # square and sum 2, scale 1, gamma 1
+    "rope": Recipe(ops=3, requantizations=1),  # two products and a sum: x cos + rotated x sin
+    "swiglu": Recipe(ops=2, lookups=1, requantizations=1),  # SiLU from a table, times the gate, times the other half
+    "combine": Recipe(input_ops=2, requantizations=1),  # results of experts, each times its share, summed
     "group_norm": Recipe(ops=7, requantizations=1),
     "batch_norm": Recipe(ops=2),
     "lrn": Recipe(ops=2, lookups=1, requantizations=1, window_ops=2),  # square and add over the window

@@ -16,6 +16,7 @@ from hwsim.machine.parts import Accelerator
 from hwsim.nest.text import load_mappings
 from hwsim.network.bits import assign_bits
 from hwsim.network.format_bits import asks_for_formats, assign_formats
+from hwsim.network.generation import Generation
 from hwsim.network.workload import Workload
 from hwsim.pricing.fit import require_fit
 from hwsim.pricing.network import Totals, price_network
@@ -44,6 +45,7 @@ class Request:
     time_limit_s: float | None = None
     slack: float = 0.0  # share of the least latency (energy) given up for less energy (latency)
     allow_overflow: bool = False  # price a network that does not fit a bounded memory, with a warning
+    generation: Generation | None = None  # what the pass of a language model means
     zero_shares: Mapping[str, float] | None = None  # share of zero codes at each layer's input, where measured
 
 
@@ -74,7 +76,7 @@ def evaluate_workload(
         shares = known_layers(request.zero_shares, workload)
         cost = price_network(workload, accelerator, {name: found.counts for name, found in plan.found.items()}, shares)
     totals: dict[Objective, Totals] = {objective: other.cost.totals for objective, other in others.items()}
-    return Report(workload, accelerator, cost, plan.found, request.objective, totals)
+    return Report(workload, accelerator, cost, plan.found, request.objective, totals, request.generation)
 
 
 def plans(

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from hwsim.console import printable
 from hwsim.files.atomic import write_folder
 from hwsim.nest.text import dump_mappings
+from hwsim.report.quantities import si
 from hwsim.report.style import REST, colours_of, figure_bytes, fold, plain_text, styled
-from hwsim.report.terminal import si, total_rows
+from hwsim.report.terminal import total_rows
 
 if TYPE_CHECKING:
     from hwsim.report.report import Report

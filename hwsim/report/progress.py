@@ -18,7 +18,7 @@ from hwsim.console import printable
 from hwsim.machine.parts import Accelerator
 from hwsim.network.workload import Workload
 from hwsim.pricing.stages import effective_workload
-from hwsim.report.terminal import si
+from hwsim.report.quantities import si
 from hwsim.search.network import ladder, search_key, wider
 from hwsim.search.result import Found
 

@@ -20,11 +20,13 @@ from hwsim.errors import RequestError
 from hwsim.files.identity import Identity, content_hash, identity
 from hwsim.machine.parts import Accelerator
 from hwsim.nest.text import entries, to_lists
+from hwsim.network.generation import Generation
 from hwsim.network.layer import Layer
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import LayerCost
 from hwsim.pricing.network import NetworkCost, Totals
 from hwsim.report.files import html_fragment, write_report
+from hwsim.report.generation import generation_dict
 from hwsim.report.picture import change_dict, home_dict, machine_dict, occupancy, peak_macs_per_cycle, traffic_dict
 from hwsim.report.screen import screenful
 from hwsim.report.widths import Change, Side, narrower
@@ -108,6 +110,7 @@ class Report:
     found: Mapping[str, Found]
     objective: str
     by_objective: Mapping[Objective, Totals] = field(default_factory=dict[Objective, Totals])
+    generation: Generation | None = None  # of a language model's phase
     command: str = ""  # that makes it again; empty where it was made from Python
 
     def __repr__(self) -> str:
@@ -226,6 +229,7 @@ class Report:
                 for objective, totals in self.by_objective.items()
             },
             "totals": self.cost.totals.to_dict(),
+            **({"generation": generation_dict(self, self.generation)} if self.generation is not None else {}),
             "energy_pj_by_component": dict(self.cost.energy_pj_by_component),
             "layers": [layer.to_dict() for layer in self.layers.values()],
             "occupancy": occupancy(self.workload, self.accelerator, frozenset(self.cost.resident)),

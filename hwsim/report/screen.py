@@ -17,8 +17,10 @@ from rich.text import Text
 
 from hwsim.console import printable
 from hwsim.machine.parts import OPERANDS
+from hwsim.report.generation import generation_rows
+from hwsim.report.quantities import si
 from hwsim.report.style import PALETTE
-from hwsim.report.terminal import certificate_line, coverage_line, objectives_line, share, si, stored_width
+from hwsim.report.terminal import certificate_line, coverage_line, objectives_line, share, stored_width
 
 if TYPE_CHECKING:
     from hwsim.report.report import Report
@@ -97,6 +99,10 @@ def totals_lines(report: Report) -> list[str]:
         f"{area}",
         f"weights {si(totals.weight_bits / 8, 'B')} ({stored_width(report)})   "
         f"peak activations {si(totals.peak_activation_bits / 8, 'B')}",
+        *(
+            f"{name}: {value}"
+            for name, value in (generation_rows(report, report.generation) if report.generation else {}).items()
+        ),
     ]
 
 

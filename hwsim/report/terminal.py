@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hwsim.network.workload import Workload
+from hwsim.report.generation import generation_rows
+from hwsim.report.quantities import si
 from hwsim.search.result import NOT_PROVEN
 
 if TYPE_CHECKING:
@@ -29,23 +31,6 @@ def coverage_line(workload: Workload) -> str:
     )
 
 
-def si(value: float, unit: str) -> str:
-    """A quantity with an SI prefix, four digits: 1.234 mJ from pJ is `si(x * 1e-12, 'J')`."""
-    for factor, prefix in (
-        (1e12, "T"),
-        (1e9, "G"),
-        (1e6, "M"),
-        (1e3, "k"),
-        (1.0, ""),
-        (1e-3, "m"),
-        (1e-6, "µ"),
-        (1e-9, "n"),
-    ):
-        if abs(value) >= factor:
-            return f"{value / factor:.4g} {prefix}{unit}"
-    return f"{value / 1e-12:.4g} p{unit}" if value else f"0 {unit}"
-
-
 def share(part: float, whole: float) -> str:
     """A percentage; blank where the whole is nothing."""
     return f"{100 * part / whole:.1f} %" if whole else ""
@@ -58,6 +43,7 @@ def total_rows(report: Report) -> dict[str, str]:
         "energy": si(totals.energy_pj * 1e-12, "J"),
         "latency": f"{si(totals.latency_s, 's')}  ({totals.latency_cycles:,.0f} cycles at {machine.clock_mhz:g} MHz)",
         "energy x delay": si(totals.edp_pj_s * 1e-12, "Js"),
+        **(generation_rows(report, report.generation) if report.generation is not None else {}),
         "MACs": si(totals.macs, "MAC"),
         "bit operations": si(totals.bops, "BOP"),
         "average bits": f"weights {totals.average_weight_bits:.2f}, activations {totals.average_activation_bits:.2f}",

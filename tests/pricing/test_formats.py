@@ -108,7 +108,7 @@ def test_bigger_groups_and_fewer_bits_never_cost_more() -> None:
 
 
 def test_unpacking_costs_once_for_each_pass_over_the_weights() -> None:
-    can = machine(unpack_rows=2).capabilities
+    can = machine(unpack_rows=2)
     layer = assign_formats(network(rows=7), "W4g32zA16", "same").layers[0]
     assert scale_work(layer, can).ops == 3 * WIDTH * WIDTH * 4  # convert, scale, shift; ceil(7 / 2) passes
     layer = assign_formats(network(rows=7), "W4A16", "same").layers[0]
@@ -117,10 +117,10 @@ def test_unpacking_costs_once_for_each_pass_over_the_weights() -> None:
 
 def test_scales_along_the_sums_cost_a_multiply_add_per_output_and_group_outside_the_macs() -> None:
     layer = assign_formats(network(), "W4g32A8", "same").layers[0]
-    assert scale_work(layer, machine().capabilities).ops == ROWS * WIDTH * 3
-    assert scale_work(layer, machine(group_scales=("mac",)).capabilities).ops == 0
+    assert scale_work(layer, machine()).ops == ROWS * WIDTH * 3
+    assert scale_work(layer, machine(group_scales=("mac",))).ops == 0
     wide = assign_formats(network(), "W4A8", "same").layers[0]
-    assert scale_work(wide, machine(group_scales=()).capabilities).ops == 0
+    assert scale_work(wide, machine(group_scales=())).ops == 0
 
 
 @pytest.mark.parametrize(

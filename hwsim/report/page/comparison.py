@@ -9,7 +9,8 @@ from typing import Any, cast
 from hwsim.report.page.energy import Bar, Key, Piece, joules, keys_of, palette_of
 from hwsim.report.page.render import environment, made_printable
 from hwsim.report.page.time import bounds_of
-from hwsim.report.terminal import share, si
+from hwsim.report.quantities import si
+from hwsim.report.terminal import share
 
 Data = dict[str, Any]
 

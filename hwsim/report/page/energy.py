@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hwsim.report.quantities import si
 from hwsim.report.style import REST, colours_of, fold
-from hwsim.report.terminal import share, si
+from hwsim.report.terminal import share
 
 SMALL = 0.005  # of the network's energy: layers below share one bar
 Data = dict[str, Any]

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hwsim.report.page.energy import joules
-from hwsim.report.terminal import share, si
+from hwsim.report.quantities import si
+from hwsim.report.terminal import share
 
 Data = dict[str, Any]
 LOOPS = "N, G, K, C, P, Q, R, S"

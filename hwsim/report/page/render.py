@@ -14,7 +14,8 @@ from markupsafe import Markup
 
 from hwsim.console import printable
 from hwsim.report.page import bits, energy, machine, roofline, time
-from hwsim.report.terminal import share, si
+from hwsim.report.quantities import si
+from hwsim.report.terminal import share
 
 Data = dict[str, Any]
 TEMPLATES = Path(__file__).parent / "templates"

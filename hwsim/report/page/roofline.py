@@ -14,7 +14,8 @@ from typing import Any
 from hwsim.report.page.energy import Key, palette_of
 from hwsim.report.page.scales import Scale, Tick, logarithmic
 from hwsim.report.page.time import bounds_of
-from hwsim.report.terminal import share, si
+from hwsim.report.quantities import si
+from hwsim.report.terminal import share
 
 Data = dict[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hwsim.report.terminal import si
+from hwsim.report.quantities import si
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 from hwsim.report.page.energy import Key, keys_of, palette_of
 from hwsim.report.page.scales import Tick, linear
-from hwsim.report.terminal import share, si
+from hwsim.report.quantities import si
+from hwsim.report.terminal import share
 
 Data = dict[str, Any]
 

@@ -1,0 +1,214 @@
+"""What a decoder-only language model is, in numbers, read from a transformers configuration (config.json).
+
+`FAMILIES` says for each `model_type` where its configuration keeps a number and what transformers takes where the key
+is absent. Other families are refused by name with the reason; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from hwsim.errors import WorkloadError, reason
+
+LARGEST = 2**31
+MAX_CONFIG_BYTES = 2**24
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """Sizes of a decoder. `experts` 0: every block has one MLP. `window` 0: attention reaches back to the beginning.
+
+    `gated`: the MLP multiplies an activation by a second projection (SwiGLU). `tied`: the head reads the embedding's
+    table. `positions`: learned position vectors (0: rotary). `head_norms`: queries and keys are normalised per head.
+    """
+
+    name: str
+    family: str
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    hidden: int
+    vocabulary: int
+    gated: bool
+    tied: bool
+    norm: str
+    bias: bool = False
+    qkv_bias: bool = False
+    positions: int = 0
+    experts: int = 0
+    chosen: int = 0
+    window: int = 0
+    head_norms: bool = False
+    limit: int = 0  # tokens that the model's positions reach; 0: not said
+
+    @property
+    def cache_values(self) -> int:
+        """Keys and values of one token in all layers: 2 N Hk dh."""
+        return 2 * self.layers * self.kv_heads * self.head_width
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where a configuration keeps its numbers. `defaults`: what transformers takes for absent or null keys."""
+
+    keys: Mapping[str, str]
+    gated: bool = True
+    norm: str = "rms_norm"
+    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    bias: bool = False
+    qkv_bias: bool | None = None  # None: the configuration's attention_bias
+    learned_positions: bool = False
+    head_norms: bool = False
+    windowed: bool = False
+
+
+LLAMA_KEYS = {
+    "layers": "num_hidden_layers", "width": "hidden_size", "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads", "head_width": "head_dim", "hidden": "intermediate_size",
+    "vocabulary": "vocab_size", "limit": "max_position_embeddings",
+}  # fmt: skip
+GPT2_KEYS = {
+    "layers": "n_layer", "width": "n_embd", "heads": "n_head", "hidden": "n_inner", "vocabulary": "vocab_size",
+    "limit": "n_positions",
+}  # fmt: skip
+UNTIED, TIED = {"tie_word_embeddings": False}, {"tie_word_embeddings": True}
+FAMILIES: dict[str, Family] = {
+    "llama": Family(LLAMA_KEYS, defaults={**UNTIED, "attention_bias": False}),
+    "mistral": Family(LLAMA_KEYS, defaults=UNTIED, qkv_bias=False, windowed=True),
+    "qwen2": Family(LLAMA_KEYS, defaults={**UNTIED, "use_sliding_window": False}, qkv_bias=True),
+    "qwen3": Family(LLAMA_KEYS, defaults={**UNTIED, "attention_bias": False}, head_norms=True),
+    "gemma": Family(LLAMA_KEYS, defaults={**TIED, "attention_bias": False}),
+    "mixtral": Family(
+        {**LLAMA_KEYS, "experts": "num_local_experts", "chosen": "num_experts_per_tok"}, defaults=UNTIED,
+        qkv_bias=False, windowed=True,
+    ),
+    "gpt2": Family(
+        GPT2_KEYS, gated=False, norm="layer_norm", defaults=TIED, bias=True, qkv_bias=True, learned_positions=True
+    ),
+}  # fmt: skip
+ENCODER = "an encoder reads all tokens at once and keeps no cache: price it without --phase"
+CROSS = "its decoder reads an encoder's keys and values, which --phase does not build: price one pass without it"
+REFUSED: dict[str, str] = {
+    **dict.fromkeys(("bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert"), ENCODER),
+    **dict.fromkeys(("vit", "deit", "beit", "swin", "clip", "dinov2"), "an image has no tokens to generate: price it "
+                    "without --phase"),
+    **dict.fromkeys(("t5", "mt5", "bart", "whisper", "marian", "mbart"), CROSS),
+    **dict.fromkeys(("mamba", "mamba2", "rwkv", "falcon_mamba"), "it keeps a state instead of keys and values, and its "
+                    "scan has no price here"),
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3"), "latent attention (MLA) is not built: a cache of latents, absorbed "
+                    "or expanded, has other counts"),
+}  # fmt: skip
+
+
+def read_configuration(argument: str) -> Mapping[str, Any]:
+    """The configuration behind `PATH`, a folder with a config.json, or a model type that an installed transformers
+    knows. Raises WorkloadError; executes nothing of the file."""
+    path = Path(argument)
+    path = path / "config.json" if path.is_dir() else path
+    if path.suffix != ".json":
+        return library_configuration(argument)
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise WorkloadError(f"{path}: larger than {MAX_CONFIG_BYTES:,} bytes: no configuration")
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as problem:
+        raise WorkloadError(f"{path}: cannot be read: {reason(problem)}") from None
+    except (ValueError, RecursionError) as problem:
+        raise WorkloadError(f"{path}: not JSON: {problem}") from None
+    if not isinstance(found, dict):
+        raise WorkloadError(f"{path}: expected an object with model_type, got {type(found).__name__}")
+    return cast(Mapping[str, Any], found)
+
+
+def library_configuration(name: str) -> Mapping[str, Any]:
+    """The default configuration of a model type, of the installed transformers."""
+    if name in REFUSED:
+        return {"model_type": name}
+    try:
+        transformers: Any = importlib.import_module("transformers")
+    except ImportError:
+        raise WorkloadError(
+            f"hf:{name}: a model type by name needs transformers (pip install transformers); a config.json does not"
+        ) from None
+    known: Any = transformers.CONFIG_MAPPING
+    if name not in known:
+        raise WorkloadError(f"hf:{name}: expected a config.json or a model type; --phase knows {', '.join(FAMILIES)}")
+    return {**cast(Mapping[str, Any], known[name]().to_dict()), "model_type": name}
+
+
+def describe(config: Mapping[str, Any], name: str) -> LanguageModel:
+    """The model that a configuration describes. Raises WorkloadError naming the key, or the family and the reason."""
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        why = REFUSED.get(str(kind), f"--phase knows {', '.join(FAMILIES)}")
+        raise WorkloadError(f"hf:{name}: model_type {kind!r}: {why}")
+    family = FAMILIES[kind]
+    reader = Reader(config, family, name)
+    width, heads = reader.number("width"), reader.number("heads")
+    head_width = reader.number("head_width", width // heads)
+    kv_heads = reader.number("kv_heads", heads)
+    if heads % kv_heads:
+        raise WorkloadError(
+            f"hf:{name}: {family.keys['kv_heads']}: expected a divisor of {heads} heads, got {kv_heads}"
+        )
+    experts = reader.number("experts") if "experts" in family.keys else 0
+    chosen = reader.number("chosen") if experts else 0
+    if chosen > experts:
+        raise WorkloadError(f"hf:{name}: {family.keys['chosen']}: expected at most {experts} experts, got {chosen}")
+    limit = reader.number("limit")
+    qkv_bias = family.qkv_bias if family.qkv_bias is not None else reader.flag("attention_bias")
+    return LanguageModel(
+        name=shown_name(name), family=kind, layers=reader.number("layers"),
+        width=width, heads=heads, kv_heads=kv_heads, head_width=head_width,
+        hidden=reader.number("hidden", 4 * width if kind == "gpt2" else None), vocabulary=reader.number("vocabulary"),
+        gated=family.gated, tied=reader.flag("tie_word_embeddings"), norm=family.norm, bias=family.bias,
+        qkv_bias=qkv_bias, positions=limit if family.learned_positions else 0, experts=experts, chosen=chosen,
+        window=reader.window(), head_norms=family.head_norms, limit=limit,
+    )  # fmt: skip
+
+
+def shown_name(argument: str) -> str:
+    """What a report calls the model: the file's name, or the folder's where the file is its config.json."""
+    path = Path(argument)
+    return (path.parent.name or "model") if path.name == "config.json" else path.name.removesuffix(".json")
+
+
+class Reader:
+    """Checked values of a configuration."""
+
+    def __init__(self, config: Mapping[str, Any], family: Family, name: str) -> None:
+        self.config, self.family, self.name = config, family, name
+
+    def number(self, what: str, fallback: int | None = None) -> int:
+        """A positive whole number; `fallback` where the key is absent or null."""
+        key = self.family.keys.get(what, what)
+        value = self.config.get(key)
+        value = fallback if value is None else value
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < LARGEST:
+            raise WorkloadError(f"hf:{self.name}: {key}: expected a positive whole number, got {value!r}")
+        return value
+
+    def flag(self, key: str) -> bool:
+        """True or false; the family's default where the key is absent."""
+        value = self.config.get(key)
+        value = self.family.defaults.get(key) if value is None else value
+        if not isinstance(value, bool):
+            raise WorkloadError(f"hf:{self.name}: {key}: expected true or false, got {value!r}")
+        return value
+
+    def window(self) -> int:
+        """Tokens that attention reaches back, where all layers have such a window; 0 elsewhere."""
+        value = self.config.get("sliding_window")
+        used = self.family.windowed or ("use_sliding_window" in self.config and self.flag("use_sliding_window"))
+        if value is None or not used:
+            return 0
+        if not self.family.windowed:
+            raise WorkloadError(f"hf:{self.name}: use_sliding_window: layers with and without a window are not built")
+        return self.number("sliding_window")

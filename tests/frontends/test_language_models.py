@@ -1,0 +1,327 @@
+"""Language models by phase: closed forms of products and traffic, families, experts, masks, the command."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwsim.errors import WorkloadError
+from hwsim.evaluate import main
+from hwsim.frontends.language_models.build import Pass, build, build_phase, expected_experts, touched_experts
+from hwsim.frontends.language_models.description import FAMILIES, REFUSED, LanguageModel, describe
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Accelerator
+from hwsim.network.format_bits import assign_formats
+from hwsim.network.formats import parse_formats
+from hwsim.network.generation import CACHE
+from hwsim.network.workload import Workload
+from hwsim.report.evaluation import Request, evaluate_workload
+from hwsim.report.generation import generation_dict
+from hwsim.report.report import Report
+
+SMALL = {
+    "model_type": "llama", "hidden_size": 64, "num_attention_heads": 8, "num_key_value_heads": 2,
+    "intermediate_size": 96, "num_hidden_layers": 3, "vocab_size": 101, "tie_word_embeddings": False,
+    "max_position_embeddings": 4096,
+}  # fmt: skip
+LLAMA_3_8B = {
+    **SMALL, "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336,
+    "num_hidden_layers": 32, "vocab_size": 128256, "max_position_embeddings": 131072,
+}  # fmt: skip
+MIXTRAL = {**SMALL, "model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2}
+GPT2 = {
+    "model_type": "gpt2", "n_embd": 64, "n_head": 4, "n_layer": 2, "vocab_size": 97, "n_positions": 128
+}  # fmt: skip
+
+
+def model(config: dict[str, Any] | None = None) -> LanguageModel:
+    return describe(config or SMALL, "small.json")
+
+
+def executed(workload: Workload, block: int) -> int:
+    """MACs that are done where blocks above the diagonal are skipped."""
+    return int(sum(layer.macs * layer.causal_share(block) for layer in workload))
+
+
+# Measured with FlopCounterMode on transformers' eager attention, and exact causal counts.
+@pytest.mark.parametrize(
+    ("past", "new", "logits", "macs", "causal"),
+    [(0, 16, 1, 4_443_072, 4_304_832), (0, 16, 16, 4_733_952, 4_595_712), (16, 1, 1, 297_024, 297_024),
+     (7, 5, 1, 1_378_752, 1_367_232)],
+)  # fmt: skip
+def test_products_of_a_gqa_model_are_those_counted_in_transformers(
+    past: int, new: int, logits: int, macs: int, causal: int
+) -> None:
+    made = build(model(), Pass(3, past, new, logits))
+    assert (made.macs, executed(made, 1)) == (macs, causal)
+
+
+def test_decoding_with_llama_3_8b_is_its_closed_form() -> None:
+    big = model(LLAMA_3_8B)
+    for batch, context in ((1, 2047), (64, 8191), (7, 100)):
+        macs = batch * (6_979_321_856 + 525_336_576 + 262_144 * (context + 1))
+        assert build_phase(big, "decode", batch, context)[0].macs == macs
+    assert big.cache_values == 65_536
+    prefill = build_phase(big, "prefill", 1, 2048)[0]
+    inner = sum(layer.macs for layer in prefill if layer.name != "head")
+    attention = sum(layer.macs for layer in prefill if layer.weight_is_activation)
+    assert attention / inner == pytest.approx(0.071, abs=5e-4)
+
+
+@pytest.mark.parametrize(("new", "share"), [(512, 0.625), (2048, 0.53125), (8192, 0.5078125)])
+def test_blocks_above_the_diagonal_are_skipped_by_machines_that_can(new: int, share: float) -> None:
+    made = build(describe({**SMALL, "max_position_embeddings": 8192}, "small"), Pass(1, 0, new))
+    attention = [layer for layer in made if layer.weight_is_activation]
+    assert {layer.causal_share(128) for layer in attention} == {Fraction(share)}
+    assert {layer.causal_share(0) for layer in attention} == {1}
+
+
+# ---- traffic ---------------------------------------------------------------------------------------------------------
+
+ROOFLINE = """
+name: roofline
+clock_mhz: 1000
+node_nm: 7
+source: test
+hierarchy:
+  - {memory: dram, size_bits: unlimited, keeps: [weight, input, output], word_bits: 16, packing: dense,
+     read_energy_pj: 100, write_energy_pj: 100, read_bandwidth_bits_per_cycle: 1000, shared_port: true, source: test}
+  - {memory: buffer, size_bits: 1_000_000_000_000, keeps: [weight, input, output], word_bits: 16, packing: dense,
+     partitions: {weight: 400_000_000_000, input: 300_000_000_000, output: 300_000_000_000},
+     read_energy_pj: 1, write_energy_pj: 1, source: test}
+mac: {style: fixed, weight_bits: 16, input_bits: 16, accumulator_bits: 32, energy_pj: 1, source: test}
+vector: {lanes: 64, energy_pj_per_op: 1, lookup_energy_pj: 1, source: test}
+capabilities: {weight_bits: 1..16, activation_bits: 1..16, output_bits: 1..32, fused: [], causal_block: 0,
+               elements: [int, fp16, e2m1], group_scales: [unpack, mac], source: test}
+"""
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Accelerator:
+    """Everything fits between memory and MACs, so that each operand crosses once; no tensor stays between layers."""
+    file = tmp_path_factory.mktemp("spec") / "roofline.yaml"
+    file.write_text(ROOFLINE, encoding="utf-8")
+    return load_accelerator(str(file))
+
+
+def moved(report: Report, prefix: str, *, cache: bool) -> int:
+    """Bits of an operand with its scales at the outermost memory, of the cache or of everything else, layers with
+    products and writes of the cache alone."""
+    total = 0
+    for layer, cost in zip(report.workload, report.cost.layers, strict=True):
+        operand = {"weight": layer.weight, "output": layer.output, "input": layer.inputs[0]}[prefix]
+        if operand is None or (operand.origin == CACHE) != cache or not (layer.has_macs or cache):
+            continue
+        total += sum(m.bits for m in cost.moved if m.memory == "dram" and m.operand.startswith(prefix))
+    return total
+
+
+@pytest.mark.parametrize("formats", ["FP16", "W4g32A16KV8", "W4g32zA16KV4z", "W8A16KVNVFP4", "MXFP4"])
+@pytest.mark.parametrize(("phase", "batch", "context"), [("prefill", 2, 64), ("decode", 1, 96), ("decode", 4, 33)])
+def test_traffic_of_a_gqa_model_is_its_closed_form(
+    machine: Accelerator, formats: str, phase: str, batch: int, context: int
+) -> None:
+    m = model()
+    made, meant = build_phase(m, phase, batch, context)
+    request = Request(bits=formats, first_last="8bit", effort="quick", generation=meant)
+    report = evaluate_workload(made, machine, request)
+    chosen = parse_formats(formats)
+    d, f, h, hk, dh = m.width, m.hidden, m.heads, m.kv_heads, m.head_width
+    n, keys = (context, context) if phase == "prefill" else (1, context + 1)
+    t = batch * n
+
+    def stored(rows: int, width: int) -> int:
+        return chosen.weight.bits * rows * width + chosen.weight.side_bits(rows, width)
+
+    per_layer = stored((h + 2 * hk) * dh, d) + stored(d, h * dh) + stored(2 * f, d) + stored(d, f)
+    assert moved(report, "weight", cache=False) == m.layers * per_layer + 16 * m.vocabulary * d
+
+    cache = chosen.cache or parse_formats("FP16").activation
+    one_kind = batch * hk * dh  # keys, or values, of one token in one layer
+
+    def of_cache(tokens: int) -> int:  # scales are words of their own: dense in 16 bits each
+        side = cache.scales(batch * hk * tokens, dh) * cache.side_bits_each
+        tensor = 32 if cache.tensor_scale else 0
+        return -(-cache.bits * one_kind * tokens // 16) * 16 + -(-(side + tensor) // 16) * 16
+
+    assert moved(report, "weight", cache=True) == 2 * m.layers * of_cache(keys)
+    assert moved(report, "output", cache=True) == 2 * m.layers * of_cache(n)
+
+    act = chosen.activation
+
+    def read(rows: int, width: int) -> int:
+        return act.bits * rows * width + -(-act.side_bits(rows, width) // 16) * 16  # whole words
+
+    scores = batch * h * n * keys
+    inputs = m.layers * (2 * read(t, d) + read(t, h * dh) + read(t, f) + 16 * (batch * h * n * dh + scores))
+    assert moved(report, "input", cache=False) == inputs + 16 * batch * d
+    outputs = m.layers * 16 * (t * ((h + 2 * hk) * dh + d + 2 * f + d) + scores) + 16 * batch * m.vocabulary
+    context_out = m.layers * read(t, h * dh)  # what the output projection reads
+    assert moved(report, "output", cache=False) == outputs + context_out
+
+    said = generation_dict(report, meant)
+    assert said["cache_bits"] == 2 * m.layers * of_cache(keys)
+    assert said["tokens_per_pass"] == (t if phase == "prefill" else batch)
+    assert (said["cache_read_bits"], said["cache_written_bits"]) == (
+        2 * m.layers * of_cache(keys), 2 * m.layers * of_cache(n)
+    )  # fmt: skip
+    assert said["tokens_per_s"] == pytest.approx(said["tokens_per_pass"] / report.cost.totals.latency_s)
+
+
+def test_narrower_caches_and_shorter_contexts_never_cost_more(machine: Accelerator) -> None:
+    def step(bits: str, context: int) -> tuple[float, float]:
+        made, meant = build_phase(model(), "decode", 2, context)
+        report = evaluate_workload(made, machine, Request(bits=bits, effort="quick", generation=meant))
+        return report.cost.totals.energy_pj, report.cost.totals.latency_s
+
+    before = step("W4A16", 256)
+    for bits in ("W4A16KV8", "W4A16KV4", "W4A16KV2"):
+        now = step(bits, 256)
+        assert now[0] <= before[0]
+        assert now[1] <= before[1]
+        before = now
+    costs = [step("W4g32A16KV8", context) for context in (16, 64, 256)]
+    assert costs == sorted(costs)
+
+
+# ---- experts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(1, 2.0), (2, 3.5), (4, 5.46875), (8, 7.199)])
+def test_experts_expected_are_those_of_even_choices(tokens: int, expected: float) -> None:
+    assert float(expected_experts(model(MIXTRAL), tokens)) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("experts", ["expected", "worst"])
+@pytest.mark.parametrize("batch", [1, 2, 5, 64])
+def test_products_of_experts_do_not_depend_on_how_many_are_read(batch: int, experts: str) -> None:
+    m = model(MIXTRAL)
+    run = Pass(batch, 10, 1, 1, experts)
+    made = build(m, run)
+    inside = [layer for layer in made if ".experts." in layer.name and layer.has_macs]
+    assert sum(layer.macs for layer in inside) == batch * m.layers * m.chosen * 3 * m.width * m.hidden
+    weights = sum(layer.weight.elements for layer in inside if layer.weight is not None)
+    assert weights == m.layers * touched_experts(m, run) * 3 * m.width * m.hidden
+    least, most = m.chosen, min(m.experts, batch * m.chosen)
+    assert least <= touched_experts(m, run) <= most
+    assert touched_experts(m, run) == (
+        most if experts == "worst" else min(m.experts, -(-expected_experts(m, batch) // 1))
+    )
+
+
+def test_memory_counts_experts_that_no_token_chose(machine: Accelerator) -> None:
+    held = set()
+    for batch in (1, 16):
+        made, meant = build_phase(model(MIXTRAL), "decode", batch, 8)
+        report = evaluate_workload(made, machine, Request(bits="W4g32A16", effort="quick", generation=meant))
+        held.add(generation_dict(report, meant)["weight_bits_held"])
+    assert len(held) == 1
+
+
+# ---- families and refusals -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_families_build_both_phases(family: str, phase: str) -> None:
+    config = {**(GPT2 if family == "gpt2" else MIXTRAL), "model_type": family}
+    m = describe(config, family)
+    made, _ = build_phase(m, phase, 2, 20)
+    attention = sum(layer.macs for layer in made if layer.weight_is_activation)
+    n, keys = (20, 20) if phase == "prefill" else (1, 21)
+    assert attention == m.layers * 2 * 2 * m.heads * m.head_width * n * keys
+    tied = [layer.weight.name for layer in made if layer.weight is not None and layer.name in ("embed", "head")]
+    assert (len(set(tied)) == 1) == m.tied
+
+
+@pytest.mark.parametrize("family", ["bert", "t5", "whisper", "vit", "mamba", "deepseek_v3", "wav2vec2"])
+def test_other_families_are_refused_by_name_and_reason(family: str) -> None:
+    with pytest.raises(WorkloadError, match=f"model_type '{family}'") as problem:
+        describe({"model_type": family}, family)
+    assert REFUSED.get(family, "--phase knows") in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_size": None}, "hidden_size: expected a positive whole number, got None"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers: expected a positive"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads: expected a divisor of 8"),
+        ({"tie_word_embeddings": "yes"}, "tie_word_embeddings: expected true or false"),
+        ({"vocab_size": True}, "vocab_size: expected a positive"),
+        ({"num_hidden_layers": 2**40}, "num_hidden_layers: expected a positive"),
+    ],
+)
+def test_configurations_are_read_strictly(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(WorkloadError, match=message):
+        describe({**SMALL, **change}, "x")
+
+
+def test_a_window_bounds_what_decoding_reads() -> None:
+    m = describe({**SMALL, "model_type": "mistral", "sliding_window": 16}, "x")
+    made, _ = build_phase(m, "decode", 1, 100)
+    assert {layer.loops.K for layer in made if layer.name.endswith(".scores")} == {16}
+
+
+def test_the_command_prints_rates_and_the_cache_and_writes_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "small.json"
+    config.write_text(json.dumps(SMALL), encoding="utf-8")
+    arguments = [
+        f"hf:{config}",
+        "a100",
+        "--phase",
+        "decode",
+        "--context",
+        "200",
+        "--new",
+        "5",
+        "--batch",
+        "2",
+        "--quick",
+    ]
+    assert main([*arguments, "--bits", "W4g32A16KV8"]) == 0
+    printed = capsys.readouterr().out
+    assert "per second" in printed
+    assert "keys and values" in printed
+    assert "5 new tokens" in printed
+    assert main([*arguments, "--bits", "W4g32A16KV8", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["generation"]["past_tokens"] == 202
+    assert said["generation"]["cache_bits_per_value"] == 8 + 16 / 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resnet8", "a100", "--phase", "decode", "--context", "5"], "expected hf:CONFIG"),
+        (["hf:{}", "a100", "--phase", "decode"], "--context: missing"),
+        (["hf:{}", "a100", "--phase", "prefill", "--context", "5", "--new", "3"], "--new: a prefill"),
+        (["hf:{}", "a100", "--phase", "decode", "--context", "5000"], "more than its 4,096 positions"),
+        (["resnet8", "a100", "--batch", "2"], "--batch is for language models"),
+        (["hf:missing.json", "a100", "--phase", "decode", "--context", "5"], "cannot be read"),
+        (["hf:bert", "a100", "--phase", "decode", "--context", "5"], "keeps no cache"),
+        (["hf:{}", "a100", "--phase", "decode", "--context", "5", "--bits", "W4g128A16KV"], "expected W4A16"),
+    ],
+)
+def test_requests_that_contradict_themselves_end_with_one_message(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "small.json"
+    config.write_text(json.dumps(SMALL), encoding="utf-8")
+    assert main([part.replace("{}", str(config)) for part in arguments]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert "Traceback" not in printed
+
+
+def test_the_cache_is_a_tensor_of_its_own() -> None:
+    made = assign_formats(build(model(), Pass(2, 30, 1)), "W4g32A16KV4z")
+    cache = [t for t in made.tensors.values() if t.origin == CACHE]
+    assert len(cache) == 4 * model().layers  # keys and values, whole and new
+    assert {(t.bits, t.size_bits / t.elements) for t in cache} == {(4, 4 + 32 / 8)}
