@@ -21,6 +21,7 @@ from hwsim.errors import HwsimError
 from hwsim.explore.bits.bill import bit_problem
 from hwsim.explore.bits.choices import Freedom
 from hwsim.machine.load import load_accelerator
+from hwsim.report.style import PALETTE, in_style
 
 MACHINES = ("bit_fusion", "unpu", "stripes", "eyeriss_v1", "nvdla_small", "mico_riscv")
 WIDTHS = (2, 4, 8)
@@ -58,6 +59,7 @@ def misled(bops: np.ndarray, cost: np.ndarray) -> float:
     return float((ranked[:-1] - cheapest_later[1:]).max())
 
 
+@in_style
 def draw(found: dict[str, dict[str, np.ndarray]], rows: Sequence[dict[str, Any]], target: Path) -> None:
     """Energy (top) and latency against BOPs, each as a share of its largest, one column per machine."""
     from matplotlib.figure import Figure
@@ -67,7 +69,13 @@ def draw(found: dict[str, dict[str, np.ndarray]], rows: Sequence[dict[str, Any]]
     for column, (spec, values) in enumerate(found.items()):
         for line, name in enumerate(("energy_pj", "latency_cycles")):
             place = axes[line][column]
-            place.scatter(values["bops"] / values["bops"].max(), values[name] / values[name].max(), s=3, alpha=0.3)
+            place.scatter(
+                values["bops"] / values["bops"].max(),
+                values[name] / values[name].max(),
+                s=3,
+                alpha=0.3,
+                color=PALETTE[0],
+            )
             said = rows[column][f"rank_correlation_{name}"]
             place.set_title(f"{spec if line == 0 else ''}\nrank correlation {said if said != '' else 'none: flat'}",
                             fontsize=8)  # fmt: skip

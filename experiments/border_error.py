@@ -28,6 +28,7 @@ from hwsim.integer.lowering.lower import lower
 from hwsim.integer.proof.certificate import source_convolution
 from hwsim.integer.proof.images import test_images
 from hwsim.integer.run import Machine, Mode
+from hwsim.report.style import in_style
 from quant import checkpoint
 
 TABLE = Path("results/border_error.csv")
@@ -77,6 +78,7 @@ def rows(model: IntegerModel, images: Tensor, batch_size: int = 50) -> Iterator[
                 }
 
 
+@in_style
 def draw(data: Sequence[table.Row]) -> Figure:
     """One map per layer, all on one scale; interior positions without any error stay white."""
     groups = table.group(data, "layer")
@@ -96,8 +98,9 @@ def draw(data: Sequence[table.Row]) -> Figure:
             grid[int(row["row"]), int(row["column"])] = error if error else np.nan
         image = axes.imshow(grid, norm=norm, cmap="viridis_r", interpolation="nearest")
         share = np.isfinite(grid).mean()
-        axes.set_title(f"{layer}\n{size[0]} x {size[1]}, {100 * share:.0f} % wrong", loc="left", fontsize=8)
+        axes.set_title(f"{layer}\n{size[0]} x {size[1]}, {100 * share:.0f} % wrong", fontsize=8)
         axes.set_xticks([])
+        axes.spines[:].set_visible(True)
         axes.set_yticks([])
     if image is not None:
         bar = figure.colorbar(image, ax=list(panels), shrink=0.8)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
 
+from hwsim.report.style import figure_bytes
 from quant.data import write_atomically
 
 FORMATS = ("png", "svg", "pdf")
@@ -15,14 +14,7 @@ FORMATS = ("png", "svg", "pdf")
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write the figure as FOLDER/NAME.png, .svg and .pdf (no dates, fixed ids)."""
-    written: list[Path] = []
-    for kind in FORMATS:
-        target = io.BytesIO()
-        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
-        with matplotlib.rc_context({"svg.hashsalt": "hwsim", "svg.fonttype": "none"}):
-            figure.savefig(target, format=kind, dpi=110, metadata=metadata)
-        written.append(write_bytes(folder / f"{name}.{kind}", target.getvalue()))
-    return written
+    return [write_bytes(folder / f"{name}.{kind}", figure_bytes(figure, kind)) for kind in FORMATS]
 
 
 def write_bytes(path: Path, content: bytes) -> Path:

@@ -11,9 +11,11 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from experiments import pareto_figures, table
 from experiments.drawing import save
@@ -21,12 +23,15 @@ from experiments.pareto_figures import COLOURS, MACHINES
 from experiments.profiles import CONFIGS, INITS
 from experiments.table import Interval, Row
 from experiments.tables import matches
+from hwsim.report.style import INK, QUIET, colours_of, in_style
 
 SILU_MINIMUM = -0.2784645
+INIT_COLOURS = colours_of(INITS)
 # The figures of this file; docs/figures has others too.
 KINDS = ("pareto-", "configurations-", "offsets-", "weight-scales-")
 
 
+@in_style
 def configurations(rows: Sequence[Row]) -> Figure | None:
     """Bars of accuracy by configuration and precision, one panel per network, each seed a dot."""
     groups = table.group([r for r in rows if any(matches(r, config=c) for c in CONFIGS)], "network", "data")
@@ -44,22 +49,24 @@ def configurations(rows: Sequence[Row]) -> Figure | None:
                 if not values:
                     continue
                 interval, place = Interval.of(values), i + 0.2 * (j - 1.5)
-                axes.bar(place, interval.mean, 0.18, color=COLOURS[config], label=f"c{config}" if i == 0 else None,
+                axes.bar(place, interval.mean, 0.18, color=COLOURS[config],
+                         label=f"configuration {config}" if i == 0 else None,
                          yerr=interval.half_width, ecolor="#444444", capsize=2)  # fmt: skip
                 axes.plot([place] * len(values), values, ".", color="black", markersize=3)
         floats = [float(r["test_accuracy_percent"]) for r in rows if r["bits"] == "float" and r["network"] == network]
         if floats:
-            axes.axhline(Interval.of(floats).mean, color="#999999", linestyle=":", linewidth=1)
+            axes.axhline(Interval.of(floats).mean, color=QUIET, linestyle=":", linewidth=1, label="float")
         shown = [float(row["test_accuracy_percent"]) for row in members if row["diverged"] != "True"]
-        axes.set_ylim(max(0.0, min(shown) - 5), min(100.0, max([*shown, *floats]) + 2))
+        axes.set_ylim(max(0.0, min(shown) - 5), min(102.0, max([*shown, *floats]) + 4))
         axes.set_xticks(range(len(bits)), bits)
-        axes.set_title(f"{network} on {data}", loc="left", fontsize=9)
+        axes.set_title(f"{network} on {data}")
         axes.set_ylabel("test accuracy (%), axis cut")
-        axes.legend(fontsize=7, frameon=False, ncols=4)
-        axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 
+@in_style
 def offsets(rows: Sequence[Row], quantizers: Sequence[Row]) -> Figure | None:
     """Learned beta per layer and the least activation seen (LSQ+ Figure 2): configuration 4, the network's own bits."""
     chosen = {row["key"]: row for row in rows if matches(row, config="4") and row["seed"] == "0"}
@@ -68,29 +75,30 @@ def offsets(rows: Sequence[Row], quantizers: Sequence[Row]) -> Figure | None:
     groups = table.group(mine, "key")
     if not groups:
         return None
-    figure = Figure(figsize=(8.0, 2.7 * len(groups)), layout="constrained")
-    for axes, ((key,), members) in zip(
-        figure.subplots(len(groups), 1, squeeze=False)[:, 0], groups.items(), strict=True
-    ):
+    heights = [len(members) + 3 for members in groups.values()]
+    figure = Figure(figsize=(8.0, 0.17 * sum(heights) + 0.5), layout="constrained")
+    panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, ((key,), members) in zip(panels, groups.items(), strict=True):
         place = np.arange(len(members))
-        axes.plot(
-            place, [float(q["beta_initial"]) for q in members], "x", color="#999999", label="beta, first value (Eq. 8)"
+        series = (
+            ("beta_initial", "x", QUIET, "beta, first value (Eq. 8)"),
+            ("beta_final", "o", COLOURS["4"], "beta, learned"),
+            ("observed_min", "|", INK, "least value seen"),
         )
-        axes.plot(place, [float(q["beta_final"]) for q in members], "o", color=COLOURS["4"], label="beta, learned")
-        axes.plot(
-            place, [float(q["observed_min"]) for q in members], "_", color="black", markersize=10, label="least value"
-        )
-        axes.axhline(SILU_MINIMUM, color="#999999", linewidth=0.8, linestyle=":")
-        axes.set_xticks(place, [q["quantizer"].removesuffix(".input_quantizer") for q in members], rotation=60,
-                        ha="right", fontsize=6)  # fmt: skip
-        axes.set_title(
-            f"{chosen[key]['network']} {chosen[key]['bits']} config 4 (dotted: SiLU's minimum)", loc="left", fontsize=9
-        )
-        axes.legend(fontsize=7, frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.axvline(SILU_MINIMUM, color=QUIET, linewidth=0.8, linestyle=":", label="SiLU's minimum")
+        for column, marker, colour, label in series:
+            values = [float(q[column]) for q in members]
+            axes.plot(values, place, marker, color=colour, label=label, markersize=9 if marker == "|" else 5)
+        axes.set_yticks(place, [q["quantizer"].removesuffix(".input_quantizer") for q in members])
+        axes.set_ylim(len(members) - 0.4, -0.6)
+        axes.grid(axis="y")
+        axes.set_title(f"{chosen[key]['network']} {chosen[key]['bits']}, configuration 4")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 
+@in_style
 def weight_scales(rows: Sequence[Row], quantizers: Sequence[Row]) -> Figure | None:
     """First over learned s of every weight for each initialisation (LSQ+ Figure 1): 1 is where training ends."""
     inits = {row["key"]: row for row in rows if row["seed"] == "0" and any(matches(row, init=i) for i in INITS)}
@@ -105,13 +113,23 @@ def weight_scales(rows: Sequence[Row], quantizers: Sequence[Row]) -> Figure | No
         for place, init in enumerate(shown):
             members = [q for (k,), qs in keys.items() if inits[k]["init"] == init and inits[k]["bits"] == b for q in qs]
             ratio = np.sort([float(q["s_initial"]) / float(q["s_final"]) for q in members])
-            axes.plot(place + np.linspace(-0.25, 0.25, len(ratio)), ratio, ".", markersize=4)
-        axes.axhline(1, color="#999999", linewidth=0.8)
+            across = place + np.linspace(-0.25, 0.25, len(ratio))
+            axes.plot(across, ratio, ".", markersize=4, color=INIT_COLOURS[init])
+        axes.axhline(1, color=QUIET, linewidth=0.8)
         axes.set_yscale("log")
+        for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            which(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5) if max_over_min(axes) > 5 else range(1, 10)))
         axes.set_xticks(range(len(shown)), shown)
-        axes.set_title(f"{b}: first s over learned s, each weight tensor", loc="left", fontsize=9)
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xlim(-0.5, len(shown) - 0.5)
+        axes.set_title(f"{b}: first s over learned s, each weight tensor")
     return figure
+
+
+def max_over_min(axes: Any) -> float:
+    """How many times the top of an axis is its bottom."""
+    low, high = axes.get_ylim()
+    return float(high / low)
 
 
 def draw_profile(results: Path, folder: Path) -> list[Path]:

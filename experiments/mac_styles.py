@@ -21,13 +21,13 @@ from experiments.drawing import save, write_bytes
 from experiments.validation.networks import conv
 from hwsim.machine.load import load_accelerator
 from hwsim.pricing.layer import price
+from hwsim.report.style import colours_of, in_style
 from hwsim.search.layer import search
 
 # One machine per style; two bit-serial ones because it matters which operand is serial.
 MACHINES = ("gemmini_16x16", "t4", "unpu", "bismo", "bit_fusion", "bitblade", "sram_imc")
 PAIRS = ((8, 8), (4, 8), (2, 8), (4, 4), (2, 2))
 FIELDS = ("machine", "style", "weight_bits", "input_bits", "compute_cycles", "latency_cycles", "mac_pj", "bottleneck")
-COLOURS = ("#777777", "#0b6e99", "#c44e52", "#e0803a", "#2e8b57", "#7b5aa6", "#b8860b")
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def gains(points: Sequence[Point], quantity: str) -> list[float]:
     return [first / float(getattr(point, quantity)) for point in points]
 
 
+@in_style
 def draw(rows: Sequence[Point]) -> Figure:
     """Three panels over the pairs of widths: throughput of the array, latency, MAC energy."""
     figure = Figure(figsize=(13, 4), layout="constrained")
@@ -91,7 +92,7 @@ def draw(rows: Sequence[Point]) -> Figure:
     )
     names = list(dict.fromkeys(row.machine for row in rows))
     for axes, (quantity, title) in zip(figure.subplots(1, 3), panels, strict=True):
-        for place, (name, colour) in enumerate(zip(names, COLOURS, strict=True)):
+        for place, (name, colour) in enumerate(colours_of(names).items()):
             mine = [row for row in rows if row.machine == name]
             at = [pair + 0.12 * (place - 3) for pair in range(len(mine))]
             axes.bar(at, gains(mine, quantity), 0.11, color=colour, label=f"{mine[0].style}: {name}")
@@ -99,11 +100,11 @@ def draw(rows: Sequence[Point]) -> Figure:
         axes.set_yscale("log", base=2)
         axes.set_ylim(0.9, 20)
         axes.set_yticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
-        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_title(title)
         axes.set_axisbelow(True)
-        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(fontsize=7, frameon=False)
+        axes.grid(axis="y")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 

@@ -20,6 +20,7 @@ from experiments import table
 from experiments.drawing import save
 from experiments.table import MIXED, Row, usual
 from hwsim.explore.pareto import non_dominated, possibly_non_dominated
+from hwsim.report.style import QUIET, colours_of, in_style
 
 # Column of pareto.csv, its label, and the factor to the label's unit.
 AXES = (
@@ -28,8 +29,7 @@ AXES = (
     ("weight_bits", "weights (kB)", 1 / 8000),
     ("peak_activation_bits", "peak activations (kB)", 1 / 8000),
 )
-# Okabe and Ito's palette: told apart by colour-blind readers too.
-COLOURS = {"1": "#0072B2", "2": "#E69F00", "3": "#009E73", "4": "#D55E00", "auto": "#CC79A7"}
+COLOURS = colours_of(("1", "2", "3", "4", "auto"))
 MARKERS = {"W2A2": "o", "W3A3": "^", "W4A4": "s", "W8A8": "D"}
 FILLS = {"pad_code": "full", "pad_beta": "left", "snap_offset": "bottom", "border_bias": "none"}
 GREY = "#b5b5b5"
@@ -81,8 +81,6 @@ def draw_panel(axes: Axes, rows: Sequence[Row], column: str, label: str, factor:
     axes.margins(x=0.14)
     axes.locator_params(axis="x", nbins=5)
     axes.ticklabel_format(axis="x", useOffset=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=7)
     return possible
 
 
@@ -128,6 +126,7 @@ def place_labels(axes: Axes, labels: Sequence[str], x: Any, y: Any, possible: An
         )  # fmt: skip
 
 
+@in_style
 def draw_network(rows: Sequence[Row]) -> Figure:
     """All accelerators of one network."""
     machines = table.group(rows, "accelerator")
@@ -145,7 +144,7 @@ def draw_network(rows: Sequence[Row]) -> Figure:
         for axes, (column, label, factor) in zip(line, AXES, strict=True):
             to_label.append((axes, priced, column, factor, draw_panel(axes, priced, column, label, factor)))
             if priced[0].get("float_accuracy_percent"):
-                axes.axhline(float(priced[0]["float_accuracy_percent"]), color="#999999", linewidth=0.8, linestyle=":")
+                axes.axhline(float(priced[0]["float_accuracy_percent"]), color=QUIET, linewidth=0.8, linestyle=":")
         line[0].set_ylim(*accuracy_range(priced))
     first = rows[0]
     seeds = sorted({int(row["seeds"]) for row in rows})

@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "calibrate": ("quant.calibration", (), "quantize a trained network without training it"),
     "sensitivity": ("quant.sensitivity", (), "what each width of each layer costs in accuracy"),
     "convert": ("hwsim.convert", (), "other tools' files as networks, specs and mappings"),
-    "compare": ("hwsim.compare", (), "two reports side by side"),
+    "compare": ("hwsim.compare", (), "reports side by side, in a table or as a page"),
 }
 
 

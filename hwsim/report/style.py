@@ -7,10 +7,14 @@ colour twice: what is beyond the palette is folded into one grey series by whoev
 
 from __future__ import annotations
 
+import functools
 import io
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+Given = ParamSpec("Given")
+Drawn = TypeVar("Drawn")
 
 PALETTE = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9",
@@ -51,6 +55,17 @@ def styled() -> Any:
 
     settings: Any = dict(SETTINGS)
     return matplotlib.rc_context(settings)
+
+
+def in_style(draw: Callable[Given, Drawn]) -> Callable[Given, Drawn]:
+    """A function that draws a figure, drawing it as ours; matplotlib is imported when it is called."""
+
+    @functools.wraps(draw)
+    def drawn(*arguments: Given.args, **options: Given.kwargs) -> Drawn:
+        with styled():
+            return draw(*arguments, **options)
+
+    return drawn
 
 
 def figure_bytes(figure: Any, kind: str, dpi: int = 110) -> bytes:

@@ -192,6 +192,9 @@ def test_print_shows_the_tables_and_hides_the_tools(page: tuple[Any, list[str]])
     assert shown.locator("nav").is_hidden()
     assert shown.locator("#layer-table").is_visible()
     assert shown.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    shown.set_viewport_size({"width": 718, "height": 1000})  # A4 between margins of 10 mm
+    assert shown.evaluate("document.documentElement.scrollWidth") <= 718, "a sheet cuts nothing"
+    shown.set_viewport_size({"width": 1400, "height": 900})
     shown.emulate_media(media="screen", color_scheme="light")
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from io import BytesIO
 from typing import Any
 
 from hwsim.errors import HwsimError
 from hwsim.explore.bits.bill import BOPS, CYCLES, ENERGY, LOSS, PEAK, WEIGHTS
 from hwsim.explore.bits.output import Point
+from hwsim.report.style import PALETTE, QUIET, REST, figure_bytes, in_style
 
 AXES = {
     ENERGY: ("energy (µJ)", 1e-6),
@@ -35,32 +35,40 @@ def coordinates(points: Sequence[Point], measure: str) -> list[float]:
     return [float(point.to_row()[measure]) * scale for point in points]
 
 
+@in_style
 def front_figure(front: Sequence[Point], uniform: Sequence[Point], x: str, y: str) -> Any:
     """A matplotlib Figure: the front as steps, uniform widths as labelled crosses."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes: Any = figure.subplots()
-    axes.step(coordinates(front, x), coordinates(front, y), "o-", where="post", markersize=4, label="exact front")
+    axes.step(
+        coordinates(front, x),
+        coordinates(front, y),
+        "o-",
+        where="post",
+        markersize=4,
+        color=PALETTE[0],
+        label="exact front",
+    )
     if uniform:
         across, up = coordinates(uniform, x), coordinates(uniform, y)
-        axes.plot(across, up, "x", color="0.35", label="one width for all")
+        axes.plot(across, up, "x", color=QUIET, label="one width for all")
         for point, a, b in zip(uniform, across, up, strict=True):
             axes.annotate(point.name, (a, b), xytext=(4, 4), textcoords="offset points", fontsize=8)
     axes.set_xlabel(AXES[x][0])
     axes.set_ylabel(AXES[y][0])
     if y == LOSS and min([*coordinates(front, y), *coordinates(uniform, y)], default=0.0) > 0:
         axes.set_yscale("log")
-    axes.grid(alpha=0.3)
+    axes.grid()
+    axes.set_axisbelow(True)
     axes.legend()
     return figure
 
 
 def as_png(figure: Any) -> bytes:
     """The figure's bytes."""
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=140)
-    return buffer.getvalue()
+    return figure_bytes(figure, "png", 140)
 
 
 @dataclass(frozen=True)
@@ -124,33 +132,37 @@ PAGE = """<!DOCTYPE html>
 """
 
 
+@in_style
 def scatter_figure(points: Sequence[Any], front: Sequence[Any], x: str, y: str) -> Any:
     """A study's points (records) and its front in two objectives."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes: Any = figure.subplots()
-    axes.scatter(*record_values(points, x, y), s=14, color="0.65", label="points")
-    axes.step(*record_values(front, x, y), "o-", where="post", markersize=4, label="front")
+    axes.scatter(*record_values(points, x, y), s=14, color=REST, label="points")
+    axes.step(*record_values(front, x, y), "o-", where="post", markersize=4, color=PALETTE[0], label="front")
     for record, a, b in zip(front, *record_values(front, x, y), strict=True):
         axes.annotate(str(record["trial"]), (a, b), xytext=(4, 4), textcoords="offset points", fontsize=7)
     axes.set_xlabel(label_of(x))
     axes.set_ylabel(label_of(y))
-    axes.grid(alpha=0.3)
+    axes.grid()
+    axes.set_axisbelow(True)
     axes.legend()
     return figure
 
 
+@in_style
 def volume_figure(volumes: Sequence[float]) -> Any:
     """The dominated share of a study's box after each trial."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes: Any = figure.subplots()
-    axes.step(range(1, len(volumes) + 1), volumes, where="post")
+    axes.step(range(1, len(volumes) + 1), volumes, where="post", color=PALETTE[0])
     axes.set_xlabel("trials")
     axes.set_ylabel("hypervolume (share of the box)")
-    axes.grid(alpha=0.3)
+    axes.grid()
+    axes.set_axisbelow(True)
     return figure
 
 
