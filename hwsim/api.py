@@ -53,6 +53,7 @@ def evaluate(
     gap: float = 0.0,
     time_limit_s: float | None = None,
     slack: float = 0.0,
+    constraints: Path_ | None = None,
     zero_shares: Path_ | Mapping[str, float] | None = None,
     input: Shape | Mapping[str, Shape] | None = None,
     allow_uncosted: bool = False,
@@ -96,6 +97,7 @@ def evaluate(
         time_limit_s=time_limit_s,
         slack=slack,
         allow_overflow=allow_overflow,
+        constraints=None if constraints is None else as_path("constraints", constraints),
         zero_shares=zero_shares,
     )
     return evaluate_workload(workload, machine, request)

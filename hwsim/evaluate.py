@@ -66,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
         help="share of the least latency (energy) given up for less energy (latency); 0: ties only",
     )  # fmt: skip
     parse.add_argument("--mapping", type=Path, metavar="FILE", help="price this mapping instead of searching")
+    parse.add_argument(
+        "--constraints", metavar="FILE", help="rules that schedules keep; `own`: those of the accelerator's spec"
+    )
     proofs = parse.add_mutually_exclusive_group()
     proofs.add_argument(
         "--effort", default="auto", choices=EFFORTS,
@@ -99,6 +102,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
     """Parse, evaluate, print. Raises HwsimError where `main` prints it."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = parser().parse_args(given)
+    if options.constraints and options.mapping:
+        raise RequestError("--constraints and --mapping exclude each other: a given mapping is not searched")
     if options.format and options.out is None:
         raise RequestError(f"--format {options.format} needs --out DIR to write to")
     accelerator = load_machine(options.accelerator)
@@ -119,6 +124,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         time_limit_s=options.time_limit,
         slack=options.slack,
         allow_overflow=options.allow_overflow,
+        constraints=options.constraints,
         zero_shares=load_zero_shares(options.zero_shares) if options.zero_shares else None,
     )
     with watched() as watch:

@@ -31,6 +31,7 @@ from hwsim.machine.parts import (
     Operand,
     VectorUnit,
 )
+from hwsim.machine.rules_file import rules_of
 from hwsim.machine.yaml_checks import contradictions, filled_modes, lane_problems, measured_contradictions
 from hwsim.machine.yaml_keys import (
     AcceleratorSpec,
@@ -79,6 +80,8 @@ def accelerator_of(document: Document, notes: tuple[str, ...] = ()) -> Accelerat
     if problems:
         raise SpecError(sorted_by_line(problems))
     machine = build(spec, measured_table(document, spec))
+    if spec.constraints:
+        machine = dataclasses.replace(machine, constraints=rules_of(document, spec.constraints, machine))
     problems = lane_problems(document, machine)
     if problems:
         raise SpecError(sorted_by_line(problems))

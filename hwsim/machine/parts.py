@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hwsim.machine.measured import Measurements
+from hwsim.machine.rules import Rules
 
 Operand = Literal["weight", "input", "output"]
 OPERANDS: tuple[Operand, ...] = ("weight", "input", "output")
@@ -200,6 +201,7 @@ class Accelerator:
     notes: tuple[str, ...] = field(default=())
     overlap: bool = True  # False: MACs, memory ports and vector work take turns, as on a plain processor
     layer_overhead_cycles: int = 0  # to start one layer: launch, configuration, call
+    constraints: Rules = ()  # the machine's own schedule, which a search follows only where it is asked to
 
     @property
     def memories(self) -> tuple[Memory, ...]:

@@ -11,6 +11,7 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
 
 from hwsim.machine.parts import MAC_STYLES
 
@@ -320,6 +321,51 @@ MAC_MODELS: dict[str, type[BaseModel]] = {
 }
 
 
+def limit_text(value: object) -> object:
+    """A number, `all` or `<=n` as text; anything else is refused."""
+    right = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 2**40
+    if right or (isinstance(value, str) and re.fullmatch(r"all|<= *[1-9][0-9]{0,11}", value)):
+        return str(value)
+    raise PydanticCustomError("limit", 'a whole number from 1, "<=n" or all')
+
+
+LimitForm = Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern="^(all|<= *[1-9][0-9]*)$")]
+LimitText = Annotated[str, BeforeValidator(limit_text, json_schema_input_type=LimitForm)]
+LimitTexts = Annotated[dict[Dim, LimitText], Field(min_length=1)]
+
+
+class ConstraintSpec(Spec):
+    """What the schedule keeps at one level, an array or a memory."""
+
+    level: Name = Field(description="name of the array or memory")
+    order: Annotated[list[Dim], Field(min_length=1)] | None = Field(
+        None, description="its loops in time, the fastest first; loops that are not named are free"
+    )
+    factors: LimitTexts | None = Field(
+        None, description='iterations of its loops in time: 4, "<=4", or `all` that are left'
+    )
+    unroll: Annotated[dict[Name, LimitTexts], Field(min_length=1)] | None = Field(
+        None, description="array: by axis, elements side by side per loop: as `factors`"
+    )
+    min_use: Rate | None = Field(None, description="array: least share of its elements that work")
+    keep: Annotated[list[Operand], Field(min_length=1)] | None = Field(
+        None, description="memory: operands that it has to hold"
+    )
+    bypass: Annotated[list[Operand], Field(min_length=1)] | None = Field(
+        None, description="memory: operands that it may not hold"
+    )
+    tile: LimitTexts | None = Field(None, description="memory: extents of its tiles: as `factors`")
+    source: Text | None = Field(None, description="where this comes from")
+
+
+class ConstraintsSpec(Spec):
+    """A file of constraints."""
+
+    constraints: Annotated[list[ConstraintSpec], Field(min_length=1)] = Field(
+        description="what the schedule keeps, level by level"
+    )
+
+
 class AcceleratorSpec(Part):
     """A whole machine, outermost memory first."""
 
@@ -338,6 +384,9 @@ class AcceleratorSpec(Part):
     mac: MacSpec = Field(description="the MAC unit at every innermost element")
     vector: VectorSpec = Field(description="the vector unit")
     capabilities: CapabilitySpec = Field(description="what it can do")
+    constraints: Annotated[list[ConstraintSpec], Field(min_length=1)] | None = Field(
+        None, description="the machine's own schedule; the search is free of it unless --constraints own"
+    )
 
 
 def json_schema() -> str:
@@ -363,6 +412,7 @@ def key_table() -> str:
         ("`mac`, style `measured`", MeasuredMac),
         ("`vector`", VectorSpec),
         ("`capabilities`", CapabilitySpec),
+        ("a `constraints` entry", ConstraintSpec),
     ]
     lines: list[str] = []
     for title, model in parts:

@@ -18,6 +18,7 @@ from hwsim.machine.yaml_keys import (
     ArraySpec,
     AxisSpec,
     CapabilitySpec,
+    ConstraintSpec,
     MemorySpec,
     ModeSpec,
     Partitions,
@@ -94,6 +95,8 @@ def expectation(kind: str, context: dict[str, Any]) -> str:
     }
     if kind in fixed:
         return fixed[kind]
+    if kind == "limit":
+        return 'a whole number from 1, "<=n" or all'
     if kind == "literal_error":
         return "one of " + str(context["expected"]).replace(" or ", ", ").replace("'", "")
     bounds = {
@@ -142,6 +145,8 @@ def model_at(document: Document, keys: KeyPath) -> type[BaseModel] | None:
             return VectorSpec
         case ("capabilities",):
             return CapabilitySpec
+        case ("constraints", int()):
+            return ConstraintSpec
         case _:
             return None
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from hwsim.errors import WorkloadError
 from hwsim.machine.parts import Accelerator
+from hwsim.machine.rules import Rules
+from hwsim.machine.rules_file import load_rules
 from hwsim.nest.text import load_mappings
 from hwsim.network.bits import assign_bits
 from hwsim.network.format_bits import asks_for_formats, assign_formats
@@ -22,6 +24,7 @@ from hwsim.pricing.fit import require_fit
 from hwsim.pricing.network import Totals, price_network
 from hwsim.report.progress import Searches, Watch, searches_of
 from hwsim.report.report import Report
+from hwsim.report.schedules import side_by_side
 from hwsim.search.network import Plan, given_mappings, plan_network, planned, plans_by_objective
 from hwsim.search.objective import OBJECTIVES, Objective
 from hwsim.search.result import Effortful, Found
@@ -46,6 +49,7 @@ class Request:
     slack: float = 0.0  # share of the least latency (energy) given up for less energy (latency)
     allow_overflow: bool = False  # price a network that does not fit a bounded memory, with a warning
     generation: Generation | None = None  # what the pass of a language model means
+    constraints: str | Path | None = None  # a file of rules that schedules keep, or `own`: those of the spec
     zero_shares: Mapping[str, float] | None = None  # share of zero codes at each layer's input, where measured
 
 
@@ -67,20 +71,44 @@ def evaluate_workload(
     if not request.allow_overflow:
         require_fit(workload, accelerator)
     others: dict[Objective, Plan] = {}
+    schedules, no_own = dict[str, Totals](), ""
     if request.mapping is not None:
         plan = planned(workload, accelerator, given_mappings(workload, accelerator, load_mappings(request.mapping)))
     else:
-        plan, others = plans(workload, accelerator, request, watch)
+        rules: Rules = () if request.constraints is None else load_rules(request.constraints, accelerator)
+        plan, others = plans(workload, accelerator, request, rules, watch)
+        schedules, no_own = side_by_side(
+            workload,
+            accelerator,
+            plan,
+            None if request.constraints is None else str(request.constraints),
+            watch,
+            request.objective,
+            effort=request.effort,
+            gap=request.gap,
+            time_limit_s=request.time_limit_s,
+            slack=request.slack,
+        )
     cost = plan.cost
     if request.zero_shares is not None:
         shares = known_layers(request.zero_shares, workload)
         cost = price_network(workload, accelerator, {name: found.counts for name, found in plan.found.items()}, shares)
     totals: dict[Objective, Totals] = {objective: other.cost.totals for objective, other in others.items()}
-    return Report(workload, accelerator, cost, plan.found, request.objective, totals, request.generation)
+    return Report(
+        workload,
+        accelerator,
+        cost,
+        plan.found,
+        request.objective,
+        totals,
+        request.generation,
+        schedules=schedules,
+        no_own=no_own,
+    )
 
 
 def plans(
-    workload: Workload, accelerator: Accelerator, request: Request, watch: Watch | None
+    workload: Workload, accelerator: Accelerator, request: Request, rules: Rules, watch: Watch | None
 ) -> tuple[Plan, dict[Objective, Plan]]:
     """The plan of the request, and what each objective alone would give (not with the quick search)."""
     known: dict[tuple[object, ...], Found] = {} if watch is None else Searches(watch.advance)
@@ -88,7 +116,9 @@ def plans(
     if watch is not None:
         watch.begin("searching", count)
         if request.effort != "quick":  # its searches are found again in `known` by what follows
-            quick = plan_network(workload, accelerator, request.objective, slack=request.slack, known=known)
+            quick = plan_network(
+                workload, accelerator, request.objective, slack=request.slack, rules=rules, known=known
+            )
             watch.early(quick.cost.totals)
             watch.begin("proving", count)
     plan = plan_network(
@@ -99,13 +129,14 @@ def plans(
         gap=request.gap,
         time_limit_s=request.time_limit_s,
         slack=request.slack,
+        rules=rules,
         known=known,
     )
     if request.effort == "quick":
         return plan, {}
     if watch is not None:
         watch.begin("other objectives", (len(OBJECTIVES) - 1) * count)
-    return plan, plans_by_objective(workload, accelerator, plan, known)
+    return plan, plans_by_objective(workload, accelerator, plan, known, rules)
 
 
 def known_layers(shares: Mapping[str, float], workload: Workload) -> Mapping[str, float]:

@@ -31,7 +31,7 @@ from hwsim.report.picture import change_dict, home_dict, machine_dict, occupancy
 from hwsim.report.screen import screenful
 from hwsim.report.widths import Change, Side, narrower
 from hwsim.search.objective import Objective
-from hwsim.search.result import Found
+from hwsim.search.result import RULED, Found
 
 if TYPE_CHECKING:
     import pandas
@@ -112,6 +112,8 @@ class Report:
     by_objective: Mapping[Objective, Totals] = field(default_factory=dict[Objective, Totals])
     generation: Generation | None = None  # of a language model's phase
     command: str = ""  # that makes it again; empty where it was made from Python
+    schedules: Mapping[str, Totals] = field(default_factory=dict[str, Totals])  # best, and own or constrained
+    no_own: str = ""  # why the machine's own schedule does not run this network
 
     def __repr__(self) -> str:
         return screenful(self)
@@ -170,8 +172,10 @@ class Report:
         below = [100 * (1 - 1 / (1 + found.certificate.any_tiles_gap)) for found in self.found.values()]
         if not below:
             return []
+        ruled = any(RULED in found.certificate.space for found in self.found.values())
+        kind = "mapping that keeps the constraints" if ruled else "mapping"
         return [
-            f"No mapping, whatever its tile sizes, can be more than {max(below):.2f} % below this {self.objective} in "
+            f"No {kind}, whatever its tile sizes, can be more than {max(below):.2f} % below this {self.objective} in "
             f"any layer (median {statistics.median(below):.2f} % of {len(below)} layers)."
         ]
 
@@ -183,7 +187,8 @@ class Report:
             f"{'MACs unknown' if item.macs is None else f'{item.macs:,} MACs'}): its cost is missing here"
             for item in self.workload.coverage.uncosted
         ]
-        return [*uncosted, *self.cost.warnings]
+        lacking = [f"the machine's own schedule does not run this network: {self.no_own}"] if self.no_own else []
+        return [*uncosted, *self.cost.warnings, *lacking]
 
     @cached_property
     def identity(self) -> Identity:
@@ -227,6 +232,14 @@ class Report:
                     "edp_pj_s": totals.edp_pj_s,
                 }
                 for objective, totals in self.by_objective.items()
+            },
+            "schedules": {
+                name: {
+                    "energy_pj": totals.energy_pj,
+                    "latency_cycles": totals.latency_cycles,
+                    "edp_pj_s": totals.edp_pj_s,
+                }
+                for name, totals in self.schedules.items()
             },
             "totals": self.cost.totals.to_dict(),
             **({"generation": generation_dict(self, self.generation)} if self.generation is not None else {}),

@@ -20,7 +20,14 @@ from hwsim.machine.parts import OPERANDS
 from hwsim.report.generation import generation_rows
 from hwsim.report.quantities import si
 from hwsim.report.style import PALETTE
-from hwsim.report.terminal import certificate_line, coverage_line, objectives_line, share, stored_width
+from hwsim.report.terminal import (
+    certificate_line,
+    coverage_line,
+    objectives_line,
+    schedules_line,
+    share,
+    stored_width,
+)
 
 if TYPE_CHECKING:
     from hwsim.report.report import Report
@@ -54,6 +61,8 @@ def render(
             console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
     console.print(layers_table(report, wide=console.width >= 100))
     print_line(console, "proof", certificate_line(report))
+    if report.schedules:
+        print_line(console, "schedule", schedules_line(report))
     if report.by_objective:
         print_line(console, "others", objectives_line(report))
     print_line(console, "covered", coverage_line(report.workload))

@@ -52,6 +52,7 @@ def total_rows(report: Report) -> dict[str, str]:
         "peak activations": si(totals.peak_activation_bits / 8, "B"),
         "area": f"{totals.area_mm2:.3g} mm²" if totals.area_mm2 else "not stated by the spec",
         "mapping": certificate_line(report),
+        **({"schedules": schedules_line(report)} if report.schedules else {}),
         **({"other objectives": objectives_line(report)} if report.by_objective else {}),
         **({"identity": f"{report.workload.identity} (trained network)"} if report.workload.identity else {}),
     }
@@ -82,6 +83,22 @@ def certificate_line(report: Report) -> str:
     missing = sorted({why for c in certificates if (why := c.space.partition(NOT_PROVEN)[2])})
     why = f"; not proven: {', '.join(missing)}" if missing else ""
     return f"objective {report.objective}; {gap}; {priced:,} priced of {covered:,} covered{why}"
+
+
+def schedules_line(report: Report) -> str:
+    """The schedule that the report is not about: the machine's own one, or the best one where rules were given."""
+    mine = report.totals
+    others = {name: totals for name, totals in report.schedules.items() if totals != mine} or report.schedules
+    name, other = list(others.items())[-1]
+    more = [
+        f"{100 * (theirs / ours - 1):+.1f} % {what}"
+        for what, ours, theirs in (
+            ("energy", mine.energy_pj, other.energy_pj),
+            ("cycles", float(mine.latency_cycles), float(other.latency_cycles)),
+        )
+        if ours
+    ]
+    return f"{name} {si(other.energy_pj * 1e-12, 'J')} in {other.latency_cycles:,.0f} cycles: {', '.join(more)}"
 
 
 def objectives_line(report: Report) -> str:

@@ -6,23 +6,28 @@ holds for every legal mapping, and the gap to it).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from hwsim.errors import InfeasibleMapping
-from hwsim.machine.parts import OPERANDS, Accelerator, Operand
+from hwsim.machine.parts import Accelerator
+from hwsim.machine.ruled_levels import alternatives
+from hwsim.machine.rules import Rules, anonymous
 from hwsim.nest.count import count_accesses
 from hwsim.nest.counts import Counts
-from hwsim.nest.legal import infeasible, validate
-from hwsim.nest.mapping import Hold, Mapping, Node, Temporal
+from hwsim.nest.legal import validate
+from hwsim.nest.mapping import Mapping
+from hwsim.nest.ruled import broken_rules
 from hwsim.network.layer import Layer
 from hwsim.pricing.layer import LayerCost, price
 from hwsim.search import cache as search_cache
 from hwsim.search.bounds.any_mapping import bound_of_all
 from hwsim.search.bounds.any_tiles import ROUNDS
 from hwsim.search.cache import recalled, remembered
+from hwsim.search.infeasible import FIRST, why_infeasible, why_ruled_out
 from hwsim.search.objective import SECOND, Budget, Objective, as_objective, budget_of, rank_of, value_of
 from hwsim.search.proof import longer_loops as padding
 from hwsim.search.proof.certify import TOLERANCE, certified_search, unrollings_at_most
@@ -31,11 +36,12 @@ from hwsim.search.proof.native import why_no_kernel
 from hwsim.search.proof.resize import resized
 from hwsim.search.quick.candidates import Candidates, Effort, candidates
 from hwsim.search.quick.neighbours import longer_layers, trimmed
-from hwsim.search.result import EVERYTHING, NOT_PROVEN, PROVEN, ROUNDING, SPACE, Certificate, Effortful, Found
+from hwsim.search.result import EVERYTHING, NOT_PROVEN, PROVEN, ROUNDING, RULED, SPACE, Certificate, Effortful, Found
 from hwsim.search.space.problem import Problem
 
 TIES = 1_000_000  # lattice points after which a tie is left as it is: about a second
 UNROLLINGS = 400_000  # `auto` proves spaces of at most so many: about a second
+WEAKEST: tuple[Effortful, ...] = ("quick", "perfect", "proven")
 
 
 def search(
@@ -48,6 +54,7 @@ def search(
     effort: Effortful = "quick",
     seeds: Iterable[Mapping] = (),
     slack: float = 0.0,
+    rules: Rules = (),
 ) -> Found:
     """The best mapping found of a layer with MACs, for the objective; ties go to the second one.
 
@@ -59,35 +66,48 @@ def search(
     are `quick`, and the certificate says why.
     `slack`: share of the least latency (energy) that may be given up for less energy (latency); at 0 the second
     objective decides among mappings that are equally good in the first, by a proof of its own where the first has one.
+    `rules`: what the schedule keeps (machine/rules.py); all that is said of mappings is said of those that keep them.
     `seeds`: further mappings to consider, where they are legal. Raises InfeasibleMapping when no tile fits, naming the
-    smallest need; CapabilityError when the machine cannot run the layer.
+    smallest need, or when no mapping keeps the rules; CapabilityError when the machine cannot run the layer.
     """
     began = time.perf_counter()
     objective, seeds = as_objective(objective), tuple(seeds)
-    question = {"objective": objective, "effort": effort, "slack": slack, "seeds": [str(mapping) for mapping in seeds]}
+    question: dict[str, Any] = {
+        "objective": objective,
+        "effort": effort,
+        "slack": slack,
+        "seeds": [str(mapping) for mapping in seeds],
+    }
     if effort != "quick":
         question |= {"gap": gap, "time_limit_s": time_limit_s}
+    if rules:
+        question["rules"] = [dataclasses.asdict(rule) for rule in anonymous(rules)]
     key = search_cache.content_hash(layer, accelerator, question)
     known = recalled(key, layer, accelerator)
     if known is not None:
         return known
-    problem = Problem(layer, accelerator)
-    missing = "" if effort == "quick" else why_no_kernel(problem)
+    problems = [Problem(layer, accelerator, rules=choice) for choice in alternatives(rules, accelerator)]
+    missing = "" if effort == "quick" else next(filter(None, map(why_no_kernel, problems)), "")
     if missing:
         effort = "quick"
     elif effort == "auto":
-        effort = within_reach(problem)
-    pricing = Pricing(layer, accelerator, objective)
+        reach = {within_reach(problem) for problem in problems}
+        effort = next(each for each in WEAKEST if each in reach)
+    pricing = Pricing(layer, accelerator, objective, rules=rules)
     for mapping in dict.fromkeys(seeds):
         pricing.value(mapping)
     limit = math.inf if time_limit_s is None else began + time_limit_s
-    claim = quick(problem, pricing) if effort == "quick" else proven(problem, pricing, effort, gap, limit)
+    if effort == "quick":
+        claims = [quick(problem, pricing) for problem in problems]
+    else:
+        claims = [proven(problem, pricing, effort, gap, limit) for problem in problems]
     if pricing.best is None:
-        raise why_infeasible(layer, accelerator)
-    bound, space = min(claim.bound, pricing.best_value), claim.space + (NOT_PROVEN + missing if missing else "")
-    if pricing.reaches(claim.any_tiles_bound):
-        space = EVERYTHING
-    chosen, second = in_order(problem, pricing, claim.hunt, slack, gap, limit)
+        raise why_ruled_out(layer, accelerator, rules) if rules else why_infeasible(layer, accelerator)
+    claim = Claim.least(claims)
+    bound, ruled = min(claim.bound, pricing.best_value), RULED if rules else ""
+    space = EVERYTHING if pricing.reaches(claim.any_tiles_bound) else claim.space
+    space += ruled + (NOT_PROVEN + missing if missing and space != EVERYTHING else "")
+    chosen, second = in_order(pricing, claim.hunts, slack, gap, limit)
     assert chosen.best is not None
     mapping, counts, cost = chosen.best
     certificate = Certificate(
@@ -105,7 +125,7 @@ def search(
 class Claim:
     """What is known about the best value: `bound` within `space`, `any_tiles_bound` for every legal mapping.
 
-    `hunt`: the proof's search, where it ended.
+    `hunts`: the proof's searches, where they ended.
     """
 
     bound: float
@@ -115,7 +135,22 @@ class Claim:
     ended: bool = False
     root_bound: float = 0.0
     root_seconds: float = 0.0
-    hunt: ProofSearch | None = None
+    hunts: tuple[ProofSearch, ...] = ()
+
+    @classmethod
+    def least(cls, claims: Sequence[Claim]) -> Claim:
+        """What is known of several parts of a space together."""
+        ended = all(claim.ended for claim in claims)
+        return cls(
+            bound=min(claim.bound for claim in claims),
+            any_tiles_bound=min(claim.any_tiles_bound for claim in claims),
+            space=claims[0].space,
+            covered=sum(claim.covered for claim in claims),
+            ended=ended,
+            root_bound=min(claim.root_bound for claim in claims),
+            root_seconds=sum(claim.root_seconds for claim in claims),
+            hunts=tuple(hunt for claim in claims for hunt in claim.hunts) if ended else (),
+        )
 
 
 def quick(problem: Problem, pricing: Pricing) -> Claim:
@@ -123,12 +158,27 @@ def quick(problem: Problem, pricing: Pricing) -> Claim:
     ways = Effort() if pricing.objective == "energy" else Effort(chains=4)
     covered = pricing.propose(candidates(problem, ways))
     for longer in longer_layers(problem.layer):
-        found = candidates(Problem(longer, problem.accelerator), ways)
+        found = candidates(Problem(longer, problem.accelerator, rules=problem.rules), ways)
         covered += found.covered
         for mapping in found.mappings:
             pricing.value(trimmed(mapping, problem.layer))
+    if pricing.best is None and problem.rules and not why_no_kernel(problem):
+        covered += first_that_keeps(problem, pricing)
     bound = bound_of_all(problem, pricing.objective, pricing.best, 0)
     return Claim(bound, bound, SPACE, covered)
+
+
+def first_that_keeps(problem: Problem, pricing: Pricing) -> int:
+    """Prices a mapping that keeps the rules, where the ways of the quick search have none; lattice points looked at.
+
+    The proof's search stops at the first one, or proves that there is none.
+    """
+    covered = 0
+    for remainders in (False, True):
+        hunt = certified_search(problem, pricing.objective, pricing.value, remainders)
+        if hunt is not None and pricing.best is None:
+            covered += hunt.run(FIRST, math.inf).covered
+    return covered
 
 
 def proven(problem: Problem, pricing: Pricing, effort: Effortful, gap: float, limit: float) -> Claim:
@@ -138,14 +188,15 @@ def proven(problem: Problem, pricing: Pricing, effort: Effortful, gap: float, li
     proof = hunt.run(gap, limit, pricing.best_value * (1 + 2 * TOLERANCE), pricing.best_mapping)
     covered = proof.covered
     any_tiles = bound_of_all(problem, pricing.objective, pricing.best, ROUNDS)
-    if not (proof.finished and pricing.reaches(any_tiles)):
+    ordered = proof.finished and any(rule.has_loops for rule in problem.rules)  # chains do not ask for orders
+    if not (ordered or (proof.finished and pricing.reaches(any_tiles))):
         covered += pricing.propose(candidates(problem, Effort(chains=4), hunt.covers if proof.finished else None))
     if not pricing.reaches(any_tiles):
         covered += outside_space(pricing, hunt, proof.finished, limit)
     return Claim(
         max(any_tiles, min(proof.lower_bound, pricing.best_value)), any_tiles,
         PROVEN["proven" if hunt.remainders else "perfect"], covered, proof.finished, max(proof.root_bound, any_tiles),
-        proof.root_seconds, hunt if proof.finished else None,
+        proof.root_seconds, (hunt,) if proof.finished else (),
     )  # fmt: skip
 
 
@@ -161,23 +212,23 @@ def outside_space(pricing: Pricing, hunt: ProofSearch, finished: bool, limit: fl
 
 
 def in_order(
-    problem: Problem, pricing: Pricing, hunt: ProofSearch | None, slack: float, gap: float, limit: float
+    pricing: Pricing, hunts: Sequence[ProofSearch], slack: float, gap: float, limit: float
 ) -> tuple[Pricing, tuple[str, float, float]]:
     """The best of the second objective within `slack` of the first: prices, and (objective, value, lower bound).
 
-    The bound is that of the space of `hunt`; 0 without one.
+    The bound is that of the space of `hunts`; 0 without any.
     """
     second = SECOND.get(pricing.objective)
     if second is None:
         return pricing, ("", 0.0, 0.0)
     ordered = pricing.within(budget_of(pricing.objective, pricing.best_value, slack), second)
-    bound = 0.0
-    if hunt is not None:
+    bound = math.inf if hunts else 0.0
+    for hunt in hunts:
         hunt.begin(second, ordered.value, ordered.budget)
         proof = hunt.run(gap, limit, ordered.best_value * (1 + 2 * TOLERANCE), ordered.best_mapping, TIES)
         outside_space(ordered, hunt, proof.finished, limit)
-        bound = min(proof.lower_bound, ordered.best_value)
-    return ordered, (second, ordered.best_value, bound)
+        bound = min(bound, proof.lower_bound)
+    return ordered, (second, ordered.best_value, min(bound, ordered.best_value))
 
 
 def within_reach(problem: Problem) -> Effortful:
@@ -191,9 +242,14 @@ class Pricing:
     """Exact prices of mappings under an objective, perhaps within a budget of another, and the best of them."""
 
     def __init__(
-        self, layer: Layer, accelerator: Accelerator, objective: Objective, budget: Budget | None = None
+        self,
+        layer: Layer,
+        accelerator: Accelerator,
+        objective: Objective,
+        budget: Budget | None = None,
+        rules: Rules = (),
     ) -> None:
-        self.layer, self.accelerator, self.budget = layer, accelerator, budget
+        self.layer, self.accelerator, self.budget, self.rules = layer, accelerator, budget, rules
         self.objective: Objective = objective
         self.best: tuple[Mapping, Counts, LayerCost] | None = None
         self.seen: list[tuple[Mapping, Counts, LayerCost]] = []
@@ -205,7 +261,7 @@ class Pricing:
 
     def within(self, budget: Budget, objective: Objective) -> Pricing:
         """What was priced, ranked by another objective within a budget of this one."""
-        ordered = Pricing(self.layer, self.accelerator, objective, budget)
+        ordered = Pricing(self.layer, self.accelerator, objective, budget, self.rules)
         for entry in self.seen:
             ordered.consider(entry)
         return ordered
@@ -252,29 +308,10 @@ class Pricing:
                     self.value(mapping)
 
     def value(self, mapping: Mapping) -> float | None:
-        """The objective of a mapping, None where it is illegal; see `consider`."""
+        """The objective of a mapping, None where it is illegal or breaks a rule; see `consider`."""
         if validate(mapping, self.layer, self.accelerator):
+            return None
+        if broken_rules(mapping, self.layer, self.accelerator, self.rules):
             return None
         counts = count_accesses(self.layer, mapping, self.accelerator)
         return self.consider((mapping, counts, price(self.layer, counts, self.accelerator)))
-
-
-def why_infeasible(layer: Layer, accelerator: Accelerator) -> InfeasibleMapping:
-    """The smallest need and the memory that lacks it: what even a nest of single points cannot hold."""
-    smallest = smallest_mapping(layer, accelerator)
-    problems = validate(smallest, layer, accelerator)
-    reason = "; ".join(problems) if problems else "no unrolling and tiling of the declared space fits"
-    message = f"layer {layer.name} does not fit {accelerator.name}: with the smallest tiles {reason}"
-    return infeasible(message, smallest, layer, accelerator)
-
-
-def smallest_mapping(layer: Layer, accelerator: Accelerator) -> Mapping:
-    """All loops at the outermost memory: every memory below holds one point of each operand it must keep."""
-    outermost = accelerator.memories[0]
-    nodes: list[Node] = [Hold(outermost.name, tuple(o for o in OPERANDS if o in outermost.keeps))]
-    nodes.extend(Temporal(dim, n) for dim, n in layer.loops.as_dict().items() if n > 1)
-    for memory in accelerator.memories[1:]:
-        kept: tuple[Operand, ...] = tuple(o for o in OPERANDS if o in memory.keeps and o not in memory.bypass)
-        if kept:
-            nodes.append(Hold(memory.name, kept))
-    return Mapping(tuple(nodes))

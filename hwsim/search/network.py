@@ -12,9 +12,11 @@ from typing import Any
 
 from hwsim.errors import HwsimError, SpecError
 from hwsim.machine.parts import Accelerator
+from hwsim.machine.rules import Rules
 from hwsim.nest.count import count_accesses
 from hwsim.nest.legal import check, validate
 from hwsim.nest.mapping import Mapping
+from hwsim.nest.ruled import broken_rules
 from hwsim.network.layer import Layer, Tensor
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import price
@@ -56,29 +58,36 @@ def plan_network(
     time_limit_s: float | None = None,
     effort: Effortful = "quick",
     slack: float = 0.0,
+    rules: Rules = (),
     known: dict[tuple[object, ...], Found] | None = None,
 ) -> Plan:
     """The best plan found for a network. Raises InfeasibleMapping or CapabilityError as the search does.
 
-    `effort`, `gap`, `time_limit_s` (per layer) and `slack` are the search's. Layers are proven one by one, and what
-    stays on chip is decided afterwards: so what the quick search found competes as a whole, and no effort's answer is
-    worse than the quick one's. `known` carries searches from one call to the next (same network and accelerator).
+    `effort`, `gap`, `time_limit_s` (per layer), `slack` and `rules` are the search's. Layers are proven one by one,
+    and what stays on chip is decided afterwards: so what the quick search found competes as a whole, and no effort's
+    answer is worse than the quick one's. `known` carries searches from one call to the next (same network and
+    accelerator).
     """
     known = {} if known is None else known
     own = climbed(
-        workload, accelerator, objective, known, gap=gap, time_limit_s=time_limit_s, effort=effort, slack=slack
-    )
+        workload, accelerator, objective, known, gap=gap, time_limit_s=time_limit_s, effort=effort, slack=slack,
+        rules=rules,
+    )  # fmt: skip
     if effort == "quick":
         return own
-    rival = climbed(workload, accelerator, objective, known, effort="quick", slack=slack)
+    rival = climbed(workload, accelerator, objective, known, effort="quick", slack=slack, rules=rules)
     return preferred([own, bounded_by(rival, own)], objective, slack)
 
 
 def plans_by_objective(
-    workload: Workload, accelerator: Accelerator, chosen: Plan, known: dict[tuple[object, ...], Found]
+    workload: Workload,
+    accelerator: Accelerator,
+    chosen: Plan,
+    known: dict[tuple[object, ...], Found],
+    rules: Rules = (),
 ) -> dict[Objective, Plan]:
     """What each objective alone would give: the best of the chosen plan and the quick search's three."""
-    plans = [chosen, *(climbed(workload, accelerator, objective, known) for objective in OBJECTIVES)]
+    plans = [chosen, *(climbed(workload, accelerator, objective, known, rules=rules) for objective in OBJECTIVES)]
     return {objective: preferred(plans, objective, 0.0) for objective in OBJECTIVES}
 
 
@@ -113,14 +122,17 @@ def climbed(
                 raise
             continue  # the machine does not run the wider widths
         fresh = planned(rung, accelerator, searched)
-        best = fresh if best is None else better(rung, accelerator, objective, best, fresh)
+        rules = options.get("rules", ())
+        best = fresh if best is None else better(rung, accelerator, objective, best, fresh, rules)
     assert best is not None
     return best
 
 
-def better(workload: Workload, accelerator: Accelerator, objective: Objective, above: Plan, fresh: Plan) -> Plan:
+def better(
+    workload: Workload, accelerator: Accelerator, objective: Objective, above: Plan, fresh: Plan, rules: Rules = ()
+) -> Plan:
     """The best of: the mappings of the rung above, the fresh ones, and layer by layer whichever costs no more."""
-    handed = handed_down(workload, accelerator, above.found, fresh.found)
+    handed = handed_down(workload, accelerator, above.found, fresh.found, rules)
     mixed = {name: winner(handed[name], found) for name, found in fresh.found.items()}
     kept = planned(workload, accelerator, handed)
     candidates = [plan for plan in (planned(workload, accelerator, mixed), fresh) if plan.costs_no_more_than(kept)]
@@ -128,13 +140,14 @@ def better(workload: Workload, accelerator: Accelerator, objective: Objective, a
 
 
 def handed_down(
-    workload: Workload, accelerator: Accelerator, above: Map[str, Found], fresh: Map[str, Found]
+    workload: Workload, accelerator: Accelerator, above: Map[str, Found], fresh: Map[str, Found], rules: Rules = ()
 ) -> dict[str, Found]:
     """The rung above's mappings, priced at this rung's widths; a mapping's counts do not depend on widths."""
     handed: dict[str, Found] = {}
     for name, layer in effective_workload(workload, accelerator.capabilities).items():
         mapping = above[name].mapping
-        if mapping == fresh[name].mapping or validate(mapping, layer, accelerator):
+        broken = validate(mapping, layer, accelerator) or broken_rules(mapping, layer, accelerator, rules)
+        if mapping == fresh[name].mapping or broken:
             handed[name] = fresh[name]
             continue
         cost = price(layer, above[name].counts, accelerator)
@@ -239,6 +252,7 @@ def search_network(
     time_limit_s: float | None = None,
     effort: Effortful = "quick",
     slack: float = 0.0,
+    rules: Rules = (),
     known: dict[tuple[object, ...], Found] | None = None,
 ) -> dict[str, Found]:
     """A mapping for every layer with MACs, by name; identical layers are searched once.
@@ -249,8 +263,9 @@ def search_network(
     found: dict[str, Found] = {}
     for name, layer in effective_workload(workload, accelerator.capabilities).items():
         result = search_ladder(
-            layer, accelerator, objective, known, gap=gap, time_limit_s=time_limit_s, effort=effort, slack=slack
-        )
+            layer, accelerator, objective, known, gap=gap, time_limit_s=time_limit_s, effort=effort, slack=slack,
+            rules=rules,
+        )  # fmt: skip
         found[name] = dataclasses.replace(result, cost=dataclasses.replace(result.cost, name=name))
     return found
 

@@ -103,5 +103,6 @@ PROVEN: dict[Effortful, str] = {
     "and temporal loops with remainders (tried)",
 }
 EVERYTHING = "every legal mapping, whatever its tile sizes"
+RULED = "; of mappings that keep the constraints"
 NOT_PROVEN = "; not proven: "  # and why: stands behind SPACE where a proof was asked for
 GIVEN = "given mapping, not searched; the bound holds for all legal mappings"

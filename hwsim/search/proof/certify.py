@@ -87,7 +87,8 @@ class Search:
     def __init__(self, problem: Problem, objective: str, value: Value, kernel: Kernel, remainders: bool) -> None:
         self.problem, self.kernel, self.remainders = problem, kernel, remainders
         options = listing(problem, remainders)
-        self.options = options[without_mirrors(problem, options.spatial)]
+        mirrors = problem.rules == ()  # rules may tell rows and columns apart
+        self.options = options[without_mirrors(problem, options.spatial)] if mirrors else options
         self.spatial = self.options.spatial
         self.timing, self.closed_bound = Timing(problem), ClosedBound(problem, self.spatial)
         self.constant_pj = problem.unit.fixed_pj + problem.layer.macs * problem.unit.mac_pj
@@ -218,6 +219,8 @@ class Search:
         """
         began = time.process_time()
         self.best = best
+        if not len(self.spatial):  # rules leave no unrolling
+            return Proof(best, True, 0, 0)
         self.start(incumbent)
         heap: list[Part] = []
         rows, cheap = self.waiting(np.arange(len(self.spatial)))

@@ -10,22 +10,25 @@ import ctypes
 import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.machine.parts import OPERANDS
+from hwsim.machine.ruled_levels import tile_limits
 from hwsim.nest.points import Ints
 from hwsim.search.objective import Budget
 from hwsim.search.proof.compiler import KERNEL
 from hwsim.search.space.paths import CheapestPath, Step
 from hwsim.search.space.prices import ENERGY, TIME, Linear, Prices, crossings_of
 from hwsim.search.space.problem import Crossing, Problem, window_ranks
+from hwsim.search.space.regions import Region, regions
 
 # As in kernel/state.h; a problem beyond these is not proven.
 DIMS, ARRAYS, CROSSINGS, HOLDERS, POOLS, SLOTS, POINTS, TABLES = 8, 6, 64, 8, 6, 4, 32 * 64, 6
 LEVELS = ARRAYS + 1
+REGIONS, MEMORIES, FIXED, KEPT = 8, 16, 8, 4
 PATH = 4096
 SETTLE, PASS, NOTHING = 1000, 2000, 3000  # codes of a path's actions; smaller ones are steps
 
@@ -35,25 +38,40 @@ class CrossingC(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("operand", "child", "parent", "inner", "outer")),
-        *((name, ctypes.c_int32) for name in ("forgets", "latch", "pool")),
+        *((name, ctypes.c_int32) for name in ("forgets", "latch", "pool", "tiled")),
+        *((name, ctypes.c_int32 * DIMS) for name in ("least", "most")),
         *((name, ctypes.c_double) for name in ("capacity", "bits", "finished", "word")),
     )  # fmt: skip
+
+
+class RegionC(ctypes.Structure):
+    """`Region` of kernel/state.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("k", "memory", "turns")),
+        ("turn", ctypes.c_int32 * (DIMS + 1)),
+        *((name, ctypes.c_int32 * DIMS) for name in ("kind", "most", "fixes")),
+        ("fixed", (ctypes.c_int32 * FIXED) * DIMS),
+        *((name, ctypes.c_int32 * KEPT) for name in ("kept", "sizes")),
+    )
 
 
 class ProblemC(ctypes.Structure):
     """`Problem` of kernel/state.h."""
 
     _fields_ = (
-        *((name, ctypes.c_int32) for name in ("dims", "arrays", "crossings", "pools", "ranks", "remainders")),
+        *((name, ctypes.c_int32) for name in ("dims", "arrays", "crossings", "pools")),
+        *((name, ctypes.c_int32) for name in ("ranks", "remainders", "regions")),
         ("extent", ctypes.c_int32 * DIMS),
         ("relevant", ctypes.c_int32 * 3),
         ("latched", ctypes.c_int32 * 3),
         ("holders", ctypes.c_int32 * 3),
-        ("segment", (ctypes.c_int32 * HOLDERS) * 3),
+        *((name, (ctypes.c_int32 * HOLDERS) * 3) for name in ("segment", "depth")),
         ("rank_dim", (ctypes.c_int32 * 2) * 2),
         ("coefficient", (ctypes.c_int32 * 2) * 2),
         ("pool_bits", ctypes.c_double * POOLS),
         ("crossing", CrossingC * CROSSINGS),
+        ("region", RegionC * REGIONS),
     )  # fmt: skip
 
 
@@ -173,10 +191,34 @@ def has_kernel(problem: Problem) -> bool:
 def why_no_kernel(problem: Problem) -> str:
     """Why `open_kernel` gives none, in a few words; empty where it gives one."""
     too_large = "" if fits(problem) else "more loops, memories or points than the proof's tables hold"
+    too_large = too_large or rules_too_large(problem)
     reach = window_reach(problem)
     if reach >= POINTS:
         too_large = f"a window slides over {reach:,} points; the proof counts at most {POINTS - 1:,}"
     return why_not_compiled() or too_large
+
+
+def rules_too_large(problem: Problem) -> str:
+    """Why the kernel cannot follow a problem's rules; empty where it can."""
+    found = regions(problem)
+    if len(found) > REGIONS or len(problem.accelerator.memories) >= MEMORIES:
+        return f"rules for loops of more than {REGIONS} levels"
+    if any(len(region.kept) > KEPT or max(map(len, region.fixed), default=0) > FIXED for region in found):
+        return f"factors of more than {KEPT} loops at a level, with factors further in open"
+    library = compiled()
+    if found and library is not None and not may_open(problem, library):
+        return "rules part the space into more stages than the proof's tables hold"
+    return ""
+
+
+def may_open(problem: Problem, library: ctypes.CDLL) -> bool:
+    """Whether the kernel has room for the stages of a problem."""
+    described = described_problem(problem)[1]
+    described.remainders = True
+    handle = ctypes.c_void_p(library.mapper_open(ctypes.byref(described)))
+    if handle:
+        library.mapper_close(handle)
+    return bool(handle)
 
 
 def fits(problem: Problem) -> bool:
@@ -211,6 +253,7 @@ def described_problem(problem: Problem) -> tuple[list[Crossing], ProblemC]:
     shared = pools(problem)
     p = ProblemC(dims=len(problem.dims), arrays=len(problem.arrays), pools=len(shared))
     memories = {memory.name: memory for memory in problem.accelerator.memories}
+    depth = {name: len(memories) - 1 - i for i, name in enumerate(memories)}
     for e, extent in enumerate(problem.extents):
         p.extent[e] = extent
     for i, name in enumerate(shared):
@@ -227,6 +270,7 @@ def described_problem(problem: Problem) -> tuple[list[Crossing], ProblemC]:
         p.holders[x] = len(problem.holders[operand])
         for place, memory in enumerate(problem.holders[operand]):
             p.segment[x][place + 1] = problem.segments[memory.name]
+            p.depth[x][place + 1] = depth[memory.name]
     known = crossings_of(problem)
     places = [place for pairs in problem.crossings.values() for place in pairs]
     for q, crossing, (child, parent) in zip(p.crossing[: len(known)], known, places, strict=True):
@@ -241,8 +285,39 @@ def described_problem(problem: Problem) -> tuple[list[Crossing], ProblemC]:
             q.capacity = p.pool_bits[q.pool]
         q.bits, q.finished = crossing.bits_per_element, crossing.finished_bits_per_element
         q.word = memories[crossing.child].word_bits if child >= 0 else 1.0
+        for e, least, most in tile_extents(problem, crossing):
+            q.tiled, q.least[e] = 1, max(q.least[e], least)
+            q.most[e] = min(q.most[e] or most, most)
     p.crossings = len(known)
+    for i, region in enumerate(regions(problem)):
+        p.regions = i + 1
+        describe_region(p.region[i], region)
     return known, p
+
+
+def tile_extents(problem: Problem, crossing: Crossing) -> Iterator[tuple[int, int, int]]:
+    """(axis, least, most) extents that rules allow a crossing's child, of the dims that its operand sees."""
+    reuse = problem.irrelevant_axes(crossing.operand)
+    for dim, limit in tile_limits(problem.rules, crossing.child):
+        if dim in problem.dims and (e := problem.dims.index(dim)) not in reuse:
+            bound = problem.extents[e]
+            most = bound if limit.most is None else min(limit.most, bound)
+            yield e, most if limit.exact or limit.most is None else 1, most
+
+
+def describe_region(r: RegionC, region: Region) -> None:
+    """A region as the kernel reads it."""
+    r.k, r.memory, r.turns = region.segment, region.depth, len(region.turns)
+    for t, moves in enumerate(region.turns):
+        r.turn[t] = moves
+    for e, (kind, most) in enumerate(region.limits):
+        r.kind[e], r.most[e] = kind, most
+    for e, fixed in enumerate(region.fixed):
+        r.fixes[e] = len(fixed)
+        for i, factor in enumerate(fixed):
+            r.fixed[e][i] = factor
+    for i in range(KEPT):
+        r.kept[i], r.sizes[i] = region.kept[i] if i < len(region.kept) else (-1, 1)
 
 
 # --- loading ----------------------------------------------------------------------------------------------------------
@@ -275,7 +350,8 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
     """The library with the types of its functions."""
     pointer, whole, wide, real = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double
     library.mapper_sizes.argtypes, library.mapper_sizes.restype = [whole], wide
-    if [library.mapper_sizes(i) for i in range(3)] != [ctypes.sizeof(c) for c in (ProblemC, CrossingC, TableC)]:
+    structures = (ProblemC, CrossingC, TableC, RegionC)
+    if [library.mapper_sizes(i) for i in range(4)] != [ctypes.sizeof(c) for c in structures]:
         raise OSError("the compiled kernel and this file disagree on its structures")
     library.mapper_open.argtypes, library.mapper_open.restype = [pointer], pointer
     library.mapper_close.argtypes, library.mapper_close.restype = [pointer], None

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.machine.parts import Operand
+from hwsim.machine.ruled_levels import tile_limits
 from hwsim.nest.points import Ints, Rank, window
 from hwsim.search.space.lattice import Costs, Lattices
 from hwsim.search.space.problem import Crossing, Problem
@@ -125,10 +126,25 @@ class Batch:
         if crossing.capacity_bits is None:
             return None
         limit: float | Costs = crossing.capacity_bits
+        allowed = self.allowed(operand, child, crossing.segment)
         share = shares.get((child, operand))
         if share is not None:
             limit = np.minimum(share, limit).reshape(self.rows, *([1] * len(self.problem.dims)))
-        return self.elements(operand, crossing.segment) * crossing.bits_per_element <= limit
+        fits = self.elements(operand, crossing.segment) * crossing.bits_per_element <= limit
+        return fits if allowed is None else fits & allowed
+
+    def allowed(self, operand: Operand, child: str, level: int) -> NDArray[np.bool_] | None:
+        """Where a tile has the extents that rules ask for; None where they say nothing."""
+        found: NDArray[np.bool_] | None = None
+        for dim, limit in tile_limits(self.problem.rules, child):
+            if dim in self.place and self.place[dim] not in self.problem.irrelevant_axes(operand):
+                axis = self.place[dim]
+                bound = self.problem.extents[axis]
+                tiles = np.minimum(self.tiles(axis, level), bound)
+                spans = [[float(limit.spans(int(n), bound)) for n in row] for row in tiles]
+                mine = self.spread(np.array(spans), (axis,)) > 0
+                found = mine if found is None else found & mine
+        return found
 
     def settle_cost(self, crossing: Crossing, shares: Shares) -> Costs:
         """Energy of one crossing where its tile fits, infinite elsewhere."""

@@ -8,13 +8,15 @@ energy = sum_j price_j * V_j + constant. V_j = |operand| * product over irreleva
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.machine.parts import OPERANDS, Accelerator, Array, Memory, Operand
+from hwsim.machine.ruled_levels import may_not_hold, must_hold
+from hwsim.machine.rules import Rules
 from hwsim.nest.counts import Kind
 from hwsim.nest.legal import accumulates_only
 from hwsim.nest.points import Ints, Rank, operand_ranks, relevant_dims, tile_elements
@@ -65,10 +67,11 @@ class Crossing:
 
 @dataclass(frozen=True)
 class Problem:
-    """A layer on an accelerator, compiled for searching."""
+    """A layer on an accelerator, compiled for searching, its schedule perhaps under rules."""
 
     layer: Layer
     accelerator: Accelerator
+    rules: Rules = field(default=(), kw_only=True)
 
     @cached_property
     def dims(self) -> tuple[str, ...]:
@@ -121,7 +124,14 @@ class Problem:
     def holders(self) -> dict[Operand, tuple[Memory, ...]]:
         """Memories that may hold an operand, innermost first; the last is the outermost memory."""
         memories = tuple(reversed(self.accelerator.memories))
-        return {operand: tuple(m for m in memories if operand in m.keeps) for operand in OPERANDS}
+        return {
+            operand: tuple(m for m in memories if operand in m.keeps and operand not in may_not_hold(self.rules, m))
+            for operand in OPERANDS
+        }
+
+    def may_bypass(self, memory: Memory, operand: Operand) -> bool:
+        """Whether a mapping may leave an operand out of a memory."""
+        return operand in memory.bypass and operand not in must_hold(self.rules, memory)
 
     @cached_property
     def crossings(self) -> dict[Operand, dict[tuple[int, int], Crossing]]:
@@ -138,7 +148,7 @@ class Problem:
                 if key not in self.priced:
                     self.priced[key] = self.price(operand, holders[parent], holders[child] if child >= 0 else None)
                 found[child, parent] = self.priced[key]
-                if operand not in holders[parent].bypass:
+                if not self.may_bypass(holders[parent], operand):
                     break
         return found
 

@@ -151,7 +151,8 @@ class Timing:
 
     def prices(self, regime: Regime, segment: int) -> Problem:
         """The problem priced in cycles of a regime: only memories with `segment` arrays inside, as one instance."""
-        priced = CycleProblem(self.problem.layer, self.problem.accelerator, self, regime, segment)
+        problem = self.problem
+        priced = CycleProblem(problem.layer, problem.accelerator, self, regime, segment, rules=problem.rules)
         priced.__dict__["unit"] = self.problem.unit
         return priced
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.machine.parts import Axis
+from hwsim.machine.ruled_levels import least_use, unroll_limits
 from hwsim.search.space.problem import REDUCTION, Problem
 
 Factors = NDArray[np.int64]
@@ -83,10 +84,13 @@ def factor_choices(extent: int, size: int, imperfect: bool) -> list[int]:
 def axis_choices(problem: Problem, array: int, axis: Axis, imperfect: bool, keep: int | None) -> list[tuple[int, ...]]:
     """Factor tuples over the problem's dims for one axis; the `keep` best by use of the axis where limited."""
     reduction = problem.arrays[array].reduction
+    limits = unroll_limits(problem.rules, problem.arrays[array]).get(axis.name, ())
     options: list[list[int]] = []
     for dim, extent in zip(problem.dims, problem.extents, strict=True):
         allowed = dim in axis.dims and (reduction or dim not in REDUCTION)
-        options.append(factor_choices(extent, axis.size, imperfect) if allowed else [1])
+        choices = factor_choices(extent, axis.size, imperfect) if allowed else [1]
+        mine = [limit for name, limit in limits if name == dim]
+        options.append([f for f in choices if all(limit.unrolls(f, extent, axis.size) for limit in mine)])
     found: list[tuple[int, ...]] = [()]
     for choices in options:
         found = [
@@ -100,6 +104,13 @@ def axis_choices(problem: Problem, array: int, axis: Axis, imperfect: bool, keep
         found.sort(key=lambda factors: (-use(problem, factors), factors))
         found = found[:keep]
     return found
+
+
+def works(problem: Problem, index: int, factors: Factors) -> NDArray[np.bool_]:
+    """Whether enough elements of an array work, [row]: those beyond a loop's bound never do."""
+    array = problem.arrays[index]
+    least = least_use(problem.rules, array) * array.size
+    return np.minimum(factors, np.array(problem.extents)).prod(axis=1) >= least - 1e-9
 
 
 def use(problem: Problem, factors: tuple[int, ...]) -> float:
@@ -123,7 +134,7 @@ def unrollings(
     for index, array in enumerate(problem.arrays):
         for axis in array.axes:
             found = axis_choices(problem, index, axis, imperfect, keep_per_axis)
-            choices = np.array(found, dtype=np.int64)
+            choices = np.array(found, dtype=np.int64).reshape(len(found), len(problem.dims))
             axes.append((index, axis))
             if keep is not None and len(factors) * len(choices) > 4 * keep:
                 factors = fastest(problem, factors, keep // 8)
@@ -136,7 +147,10 @@ def unrollings(
             factors = factors[((without < extents) | (factors[:, -1] == 1)).all(axis=1)]
             if keep is not None:
                 factors = fastest(problem, factors, keep)
-    return Unrollings(tuple(axes), factors)
+    found = Unrollings(tuple(axes), factors)
+    spatial = found.per_array(len(problem.arrays))
+    fine = [works(problem, index, spatial[:, index]) for index in range(len(problem.arrays))]
+    return Unrollings(found.axes, factors[np.logical_and.reduce(fine)]) if problem.rules and fine else found
 
 
 def listing(problem: Problem, remainders: bool) -> Listing:
@@ -166,13 +180,17 @@ def of_array(problem: Problem, index: int, remainders: bool) -> tuple[list[Facto
     own: list[Factors] = []
     mine, total = np.zeros((1, 0), dtype=np.int64), np.ones((1, len(extents)), dtype=np.int64)
     for axis in problem.arrays[index].axes:
-        own.append(np.array(axis_choices(problem, index, axis, remainders, None), dtype=np.int64))
+        found = axis_choices(problem, index, axis, remainders, None)
+        own.append(np.array(found, dtype=np.int64).reshape(len(found), len(extents)))
         left, right = pairs(total, own[-1], useful(extents, remainders))
         mine = np.concatenate([mine[left], right[:, None]], axis=1)
         total = total[left] * own[-1][right]
     if remainders:
         fine = needed(extents, total, lambda e: [each[:, e][mine[:, j]] for j, each in enumerate(own)])
         mine, total = mine[fine], np.minimum(total[fine], extents)  # others never work
+    if problem.rules:
+        fine = works(problem, index, total)
+        mine, total = mine[fine], total[fine]
     return own, mine, total
 
 
@@ -190,13 +208,17 @@ def pairs(
     many: Factors, more: Factors, fine: Callable[[Factors, Factors], NDArray[np.bool_]]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions of those rows of the first and the second that go together; a few at a time, which is faster."""
-    step, found = max(1, PAIRS // len(more)), list[tuple[NDArray[np.int64], NDArray[np.int64]]]()
+    step, found = max(1, PAIRS // max(1, len(more))), list[tuple[NDArray[np.int64], NDArray[np.int64]]]()
     for start in range(0, len(many), step):
         rows = np.arange(start, min(start + step, len(many)))
         left, right = np.repeat(rows, len(more)), np.tile(np.arange(len(more)), len(rows))
         kept = fine(many[left], more[right])
         found.append((left[kept], right[kept]))
-    return np.concatenate([left for left, _ in found]), np.concatenate([right for _, right in found])
+    nothing = np.zeros(0, dtype=np.int64)
+    return (
+        np.concatenate([nothing, *(left for left, _ in found)]),
+        np.concatenate([nothing, *(right for _, right in found)]),
+    )
 
 
 def provable(problem: Problem, options: Unrollings, remainders: bool) -> NDArray[np.bool_]:
@@ -236,6 +258,8 @@ def needed(extents: Factors, total: Factors, factors: Callable[[int], list[Facto
 def row_keys(rows: Factors) -> Factors:
     """A number for each row, equal where all its entries are, in the order of the rows; entries are not negative."""
     keys, count = np.zeros(len(rows), dtype=np.int64), 1
+    if not len(rows):
+        return keys
     for column in rows.reshape(len(rows), -1).T:
         most = int(column.max(initial=0)) + 1
         if count * most >= 1 << 62:

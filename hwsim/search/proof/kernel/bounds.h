@@ -86,6 +86,20 @@ static int may_pass(const Context *c, int k, int point) {
 /* Whether it matters for an operand carried to segment k that a dim it does not see goes on outside its array. */
 static int grows(const Context *c, int x, int k) { return (c->uneven[k] & ~c->p.relevant[x]) != 0; }
 
+/* Whether a child's tile at a point has the extents that a rule asks for. */
+static int tile_allowed(const Context *c, const Crossing *q, int point) {
+    const uint8_t *coord = c->coord + (size_t)point * DIMS;
+    for (int e = 0; e < c->p.dims; e++)
+        if (q->most[e] && (c->held[q->inner][e][coord[e]] > q->most[e] || c->held[q->inner][e][coord[e]] < q->least[e])) return 0;
+    return 1;
+}
+
+static void forbid_tiles(const Context *c, const Crossing *q, double *cost) {
+    for (int v = 0; v < c->points; v++)
+        if (!tile_allowed(c, q, v))
+            for (int t = 0; t < c->tables; t++) cost[(size_t)v * c->lanes + t] = INFINITY;
+}
+
 /* Prices of settling a crossing at every point; carried and grown to segment k (0: not). */
 static void set_prices(Context *c, int r, int k, double *cost) {
     const Problem *p = &c->p;
@@ -150,11 +164,76 @@ static void set_prices(Context *c, int r, int k, double *cost) {
     }
 }
 
+/* ---- rules: how often loops run between two points ------------------------------------------------------------------ */
+
+/* The extent of a dim with which the loops of a region began; 0 where this row has none like it. */
+static int begun(const Context *c, const Region *r, const int32_t *entry, int e) {
+    for (int i = 0; i < KEPT; i++)
+        if (r->kept[i] == e) return entry[i] < c->length[e] ? c->size[e][entry[i]] : 0;
+    int size = 1;
+    for (int i = 0; i < r->fixes[e]; i++) {
+        const int left = c->temporal[e] / size, factor = r->fixed[e][i];
+        size *= factor && factor < left ? factor : left;
+    }
+    return size;
+}
+
+/* Whether the loops of a region that end at a point have run as often as they should, begun with these extents. */
+static int meets(const Context *c, const Region *r, const int32_t *entry, int point) {
+    for (int e = 0; e < c->p.dims; e++) {
+        const int size = extent_at(c, point, e), most = r->most[e];
+        if (r->kind[e] == FREE || (r->kind[e] == ALL_LEFT && size == c->temporal[e])) continue;
+        const int begin = r->kind[e] == ALL_LEFT ? 0 : begun(c, r, entry, e);
+        if (!begin || size % begin) return 0;
+        const int factor = size / begin, left = c->temporal[e] / begin;
+        if (r->kind[e] == AT_MOST ? factor > most : factor != (most < left ? most : left)) return 0;
+    }
+    return 1;
+}
+
+/* Whether a region may be left out here: none of its loops has to run. */
+static int may_skip(const Context *c, const Region *r, int point) {
+    for (int e = 0; e < c->p.dims; e++)
+        if ((r->kind[e] == ALL_LEFT || r->kind[e] == EXACTLY) && extent_at(c, point, e) != c->temporal[e]) return 0;
+    return 1;
+}
+
+static int opens(const Context *c, const Guard *g, int point) {
+    if (g->leaves >= 0 && !meets(c, &c->p.region[g->leaves], g->left, point)) return 0;
+    for (int i = 0; i < c->p.regions; i++)
+        if (g->skips >> i & 1 && !may_skip(c, &c->p.region[i], point)) return 0;
+    if (g->enters >= 0)
+        for (int i = 0; i < KEPT; i++) {
+            const int e = c->p.region[g->enters].kept[i];
+            if (e >= 0 && c->coord[(size_t)point * DIMS + e] != g->entered[i]) return 0;
+        }
+    return 1;
+}
+
+/* Whether a path may end: under a rule with all loops written, else what is left may follow in any order. */
+static int ends(const Context *c, const Stage *s, int point) {
+    return s->final && (s->end < 0 || (point == c->points - 1 && opens(c, &c->guard[s->end], point)));
+}
+
+/* Which guards open for the row at hand, in lanes from `first` on. */
+static void set_gates(Context *c, int first) {
+    const int64_t need = (int64_t)c->guards * c->points * c->lanes;
+    if (need > c->gate_room) {
+        c->gate_room = need;
+        c->gate = room(c->gate, (size_t)need);
+        memset(c->gate, 0, (size_t)need);
+    }
+    for (int g = 0; g < c->guards; g++)
+        for (int v = 0; v < c->points; v++)
+            memset(c->gate + ((int64_t)g * c->points + v) * c->lanes + first, opens(c, &c->guard[g], v), (size_t)c->tables);
+}
+
 /* Prices of the row at hand, in lanes from `first` on. */
 static void set_costs(Context *c, int first) {
     const Problem *p = &c->p;
     const int lanes = c->lanes;
     set_weights(c);
+    if (c->guards) set_gates(c, first);
     for (int k = 0; k < p->arrays; k++) {
         for (int e = 0; e < p->dims; e++)
             if (c->spacing[k][e] && c->spatial[k][e] > 1) c->pinned[k] = 1;
@@ -169,6 +248,7 @@ static void set_costs(Context *c, int first) {
             for (int l = q->inner; l <= q->outer; l++)
                 set_geometry(c, q, l, &c->geometry[r][l]), seal(c, &c->geometry[r][l]);
         set_prices(c, r, 0, c->cost[r] + first);
+        if (q->tiled) forbid_tiles(c, q, c->cost[r] + first);
         for (int k = q->inner + 1; k <= q->outer; k++)
             if (grows(c, q->operand, k)) {
                 const int64_t need = (int64_t)c->points * lanes;
@@ -177,6 +257,7 @@ static void set_costs(Context *c, int first) {
                     c->grown[r][k] = room(c->grown[r][k], (size_t)need * sizeof(double));
                 }
                 set_prices(c, r, k, c->grown[r][k] + first);
+                if (q->tiled) forbid_tiles(c, q, c->grown[r][k] + first);
             }
     }
 }
@@ -240,9 +321,14 @@ INLINE void bound_lanes(Context *c, const int lanes) {
         double *restrict values = c->bound + s * n;
         const int64_t many = stage->waits ? lanes : n; /* before the MAC is served no loop has begun */
         int first = 1;
-        if (stage->final || !stands(c, stage)) {
+        if ((stage->final && stage->region < 0) || !stands(c, stage)) {
             for (int64_t v = 0; v < many; v++) values[v] = stage->final ? 0 : INFINITY;
             continue;
+        }
+        if (stage->final) {
+            for (int64_t v = 0; v < many; v++) values[v] = INFINITY;
+            for (int64_t v = n - lanes; v < n; v++) values[v] = c->gate[stage->end * n + v] ? 0 : INFINITY;
+            first = 0;
         }
         for (int j = stage->first; j < stage->first + stage->edges; j++) {
             const double *restrict from = c->bound + c->edge[j].target * n;
@@ -250,7 +336,13 @@ INLINE void bound_lanes(Context *c, const int lanes) {
             const double *restrict cost = r >= 0                                   ? cost_in(c, stage, r)
                                           : r == PASSED && c->pinned[stage->k] ? c->blocked[stage->k]
                                                                                : 0;
-            if (first && cost)
+            if (c->edge[j].guard >= 0) {
+                const uint8_t *restrict gate = c->gate + c->edge[j].guard * n;
+                for (int64_t v = 0; v < many; v++) {
+                    const double total = gate[v] ? (cost ? cost[v] : 0) + from[v] : INFINITY;
+                    if (first || total < values[v]) values[v] = total;
+                }
+            } else if (first && cost)
                 for (int64_t v = 0; v < many; v++) values[v] = cost[v] + from[v];
             else if (first)
                 for (int64_t v = 0; v < many; v++) values[v] = from[v];
@@ -284,7 +376,7 @@ static void set_bounds(Context *c) {
 
 static int lanes_for(int many) { return many <= 1 ? 1 : many <= 2 ? 2 : many <= 4 ? 4 : 8; }
 
-static int too_large(const Context *c) { return (int64_t)c->points * c->stages * LANES > 80000000; }
+static int too_large(const Context *c) { return (int64_t)c->points * (c->stages + c->guards / 8) * LANES > 80000000; }
 
 typedef struct {
     uint64_t shape;

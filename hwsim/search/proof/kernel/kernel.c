@@ -302,7 +302,7 @@ int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, cons
         const Stage *s = &c->stage[n.stage];
         int alive = 0;
         for (int i = 0; i < SLOTS; i++) alive |= n.slot[i];
-        if (s->final && !alive) {
+        if (!alive && ends(c, s, n.point)) {
             *found = objective_of(c, &h, n.spent);
             int many = 0;
             for (int i = e.node; c->node[i].parent >= 0; i = c->node[i].parent) many++;
@@ -319,12 +319,15 @@ int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, cons
             return 2;
         }
         for (int j = s->first; j < s->first + s->edges; j++) {
-            const int r = c->edge[j].crossing;
+            const int r = c->edge[j].crossing, guard = c->edge[j].guard;
+            if (guard >= 0 && !opens(c, &c->guard[guard], n.point)) continue;
             Node next = n;
             next.stage = c->edge[j].target;
             next.parent = e.node;
             if (r == GROWS) {
                 if (!stands(c, &c->stage[next.stage])) continue;
+                next.action = 3000;
+            } else if (r == TURNS) {
                 next.action = 3000;
             } else if (r == PASSED) {
                 if (!may_pass(c, s->k, n.point)) continue;
@@ -371,5 +374,6 @@ int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, cons
 }
 
 int64_t mapper_sizes(int which) {
-    return which == 0 ? (int64_t)sizeof(Problem) : which == 1 ? (int64_t)sizeof(Crossing) : (int64_t)sizeof(Table);
+    const int64_t sizes[] = {sizeof(Problem), sizeof(Crossing), sizeof(Table), sizeof(Region)};
+    return sizes[which];
 }

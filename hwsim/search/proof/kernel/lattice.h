@@ -9,24 +9,85 @@ static int segment_of(const Problem *p, int x, int pos) { return pos ? p->segmen
 static int stage_index(Context *c, Stage s) {
     for (int i = 0; i < c->stages; i++) {
         const Stage *o = &c->stage[i];
-        if (o->k == s.k && o->carried == s.carried && !memcmp(o->pos, s.pos, sizeof s.pos)) return i;
+        if (o->k == s.k && o->carried == s.carried && !memcmp(o->pos, s.pos, sizeof s.pos) && o->turn == s.turn &&
+            !memcmp(o->entry, s.entry, sizeof s.entry))
+            return i;
     }
     if (c->stages == STAGES) return -1;
     c->stage[c->stages] = s;
     return c->stages++;
 }
 
-static int add_edge(Context *c, int from, int crossing, Stage target) {
+static int add_edge(Context *c, int from, int crossing, Stage target, int guard) {
     const int to = stage_index(c, target);
-    if (to < 0 || c->edges == EDGES) return 0;
-    c->edge[c->edges++] = (Edge){crossing, to};
+    if (to < 0 || c->edges == EDGES || guard < -1) return 0;
+    c->edge[c->edges++] = (Edge){crossing, to, guard};
     c->stage[from].edges++;
+    return 1;
+}
+
+/* The memory around the loops of a stage (memories inside it), and the rule that they are under. */
+static void set_region(const Context *c, Stage *s) {
+    const Problem *p = &c->p;
+    s->level = MEMORIES;
+    for (int x = 0; x < 3; x++) {
+        int holder = s->pos[x] ? s->pos[x] : 1;
+        while (holder < p->holders[x] && p->segment[x][holder] < s->k) holder++;
+        if (p->depth[x][holder] < s->level) s->level = p->depth[x][holder];
+    }
+    s->region = -1;
+    for (int i = 0; i < p->regions; i++)
+        if (p->region[i].k == s->k && (p->region[i].memory < 0 || p->region[i].memory == s->level)) s->region = i;
+}
+
+static int guard_index(Context *c, Guard g) {
+    for (int i = 0; i < c->guards; i++)
+        if (!memcmp(&c->guard[i], &g, sizeof g)) return i;
+    if (c->guards == GUARDS) return -2;
+    c->guard[c->guards] = g;
+    return c->guards++;
+}
+
+/* What an edge has to ask of a point: -1 nothing, -2 no room. */
+static int guard_of(Context *c, const Stage *s, const Stage *t) {
+    const Problem *p = &c->p;
+    Guard g = {.leaves = -1, .enters = -1};
+    if (s->region != t->region) {
+        if (s->region >= 0) g.leaves = s->region, memcpy(g.left, s->entry, sizeof g.left);
+        if (t->region >= 0 && p->region[t->region].kept[0] >= 0)
+            g.enters = t->region, memcpy(g.entered, t->entry, sizeof g.entered);
+    }
+    for (int i = 0; i < p->regions; i++) {
+        const Region *r = &p->region[i];
+        const int before = s->k < r->k || (s->k == r->k && s->level < r->memory);
+        const int behind = t->k > r->k || (t->k == r->k && t->level > r->memory);
+        if (r->memory >= 0 && before && behind) g.skips |= 1 << i;
+    }
+    return g.leaves < 0 && g.enters < 0 && !g.skips ? -1 : guard_index(c, g);
+}
+
+/* Edges to a stage: where its loops are under another rule, to every extent with which they may begin. */
+static int add_edges(Context *c, int from, int crossing, Stage target) {
+    const Stage source = c->stage[from];
+    set_region(c, &target);
+    if (target.region == source.region) return add_edge(c, from, crossing, target, guard_of(c, &source, &target));
+    const Region *r = target.region >= 0 ? &c->p.region[target.region] : 0;
+    target.turn = 0;
+    memset(target.entry, 0, sizeof target.entry);
+    for (int i = 0; i < KEPT;) {
+        if (!add_edge(c, from, crossing, target, guard_of(c, &source, &target))) return 0;
+        for (i = 0; i < KEPT; i++) { /* the next choice of extents */
+            if (++target.entry[i] < (r && r->kept[i] >= 0 ? r->sizes[i] : 1)) break;
+            target.entry[i] = 0;
+        }
+    }
     return 1;
 }
 
 static int find_stages(Context *c) {
     const Problem *p = &c->p;
-    const Stage start = {.k = 0, .carried = -1};
+    Stage start = {.k = 0, .carried = -1};
+    set_region(c, &start);
     stage_index(c, start);
     for (int i = 0; i < c->stages; i++) {
         Stage s = c->stage[i];
@@ -35,12 +96,25 @@ static int find_stages(Context *c) {
             if (s.pos[x] == 0 && !p->latched[x]) waiting = x;
         int moves = waiting >= 0 ? 0 : (1 << p->dims) - 1;
         if (s.carried >= 0) moves &= ~p->relevant[s.carried % GROWN];
+        if (s.region >= 0) moves &= p->region[s.region].turn[s.turn];
         c->stage[i].moves = moves;
         c->stage[i].waits = waiting >= 0;
         c->stage[i].first = c->edges;
         c->stage[i].final = s.k == p->arrays && s.carried < 0;
         for (int x = 0; x < 3; x++)
             if (s.pos[x] != p->holders[x]) c->stage[i].final = 0;
+        c->stage[i].end = -1;
+        if (c->stage[i].final && s.region >= 0) {
+            Guard g = {.leaves = s.region, .enters = -1};
+            memcpy(g.left, s.entry, sizeof g.left);
+            c->stage[i].end = guard_index(c, g);
+            if (c->stage[i].end < 0) return 0;
+        }
+        if (s.region >= 0 && s.turn + 1 < p->region[s.region].turns) {
+            Stage t = s;
+            t.turn++;
+            if (!add_edge(c, i, TURNS, t, -1)) return 0;
+        }
         for (int r = 0; r < p->crossings; r++) {
             const Crossing *q = &p->crossing[r];
             const int x = q->operand;
@@ -48,12 +122,12 @@ static int find_stages(Context *c) {
             Stage t = s;
             t.pos[x] = q->parent;
             if (s.carried >= 0 && s.carried % GROWN == x && q->outer >= s.k) t.carried = -1;
-            if (!add_edge(c, i, r, t)) return 0;
+            if (!add_edges(c, i, r, t)) return 0;
         }
         if (p->remainders && s.carried >= 0 && s.carried < GROWN) {
             Stage t = s;
             t.carried += GROWN;
-            if (!add_edge(c, i, GROWS, t)) return 0;
+            if (!add_edges(c, i, GROWS, t)) return 0;
         }
         if (s.k < p->arrays) {
             int lacking = -1, many = 0;
@@ -63,18 +137,20 @@ static int find_stages(Context *c) {
             Stage t = s;
             t.k++;
             if (lacking < 0 || s.carried < 0) t.carried = lacking;
-            if (!add_edge(c, i, PASSED, t)) return 0;
+            if (!add_edges(c, i, PASSED, t)) return 0;
         }
     }
     int n = 0;
     for (int k = p->arrays; k >= 0; k--)
         for (int sum = 3 * HOLDERS; sum >= 0; sum--)
             for (int grown = 1; grown >= 0; grown--)
-                for (int i = 0; i < c->stages; i++) {
-                    const Stage *s = &c->stage[i];
-                    if (s->k == k && s->pos[0] + s->pos[1] + s->pos[2] == sum && (s->carried >= GROWN) == grown)
-                        c->order[n++] = i;
-                }
+                for (int turn = p->regions ? DIMS : 0; turn >= 0; turn--)
+                    for (int i = 0; i < c->stages; i++) {
+                        const Stage *s = &c->stage[i];
+                        if (s->k == k && s->pos[0] + s->pos[1] + s->pos[2] == sum && (s->carried >= GROWN) == grown &&
+                            s->turn == turn)
+                            c->order[n++] = i;
+                    }
     return 1;
 }
 
@@ -106,7 +182,7 @@ void mapper_close(Context *c) {
         for (int k = 0; k < LEVELS; k++) free(c->grown[r][k]);
     }
     for (int k = 0; k < ARRAYS; k++) free(c->blocked[k]);
-    free(c->bound), free(c->line), free(c->memo), free(c->coord), free(c->reduced), free(c->fills), free(c->elements), free(c->reused), free(c->priced), free(c->node), free(c->heap), free(c->hash), free(c);
+    free(c->bound), free(c->gate), free(c->line), free(c->memo), free(c->coord), free(c->reduced), free(c->fills), free(c->elements), free(c->reused), free(c->priced), free(c->node), free(c->heap), free(c->hash), free(c);
 }
 
 /* ---- the lattice of one unrolling --------------------------------------------------------------------------------- */

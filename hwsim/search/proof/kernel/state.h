@@ -6,13 +6,16 @@
 #include <string.h>
 
 enum { DIMS = 8, ARRAYS = 6, LEVELS = ARRAYS + 1, CROSSINGS = 64, HOLDERS = 8, POOLS = 6, SLOTS = 4, AXES = 40 };
-enum { WORDS = 32, INPUT = 1, OUTPUT = 2, MAX_LENGTH = 128, STAGES = 4096, EDGES = 16384, WINDOWS = 4, TABLES = 6, LANES = 8, LINES = 24 };
-enum { GROWN = 3, PASSED = -1, GROWS = -2 }; /* PASSED, GROWS: edges that settle nothing */
+enum { WORDS = 32, INPUT = 1, OUTPUT = 2, MAX_LENGTH = 128, STAGES = 8192, EDGES = 65536, WINDOWS = 4, TABLES = 6, LANES = 8, LINES = 24 };
+enum { GROWN = 3, PASSED = -1, GROWS = -2, TURNS = -3 }; /* PASSED, GROWS, TURNS: edges that settle nothing */
 enum { COST, ENERGY, TIME, MIXED }; /* what a table of prices adds up to */
+enum { REGIONS = 8, MEMORIES = 16, FIXED = 8, KEPT = 4, GUARDS = 8192 };
+enum { FREE, EXACTLY, AT_MOST, ALL_LEFT }; /* how often the loops of a dim may run in a region */
 
 typedef struct {
     int32_t operand, child, parent, inner, outer; /* holders counted from 1, the MAC is 0; arrays inside both */
     int32_t forgets, latch, pool;                 /* a MAC without a latch; one with; shared memory or -1 */
+    int32_t tiled, least[DIMS], most[DIMS];       /* whether extents of the child's tile are limited; most 0: not */
     double capacity, bits, finished, word; /* bits of an element, and of one in a tile of finished outputs only */
 } Crossing;
 
@@ -24,22 +27,38 @@ typedef struct {
     double price[CROSSINGS][LEVELS + 1][LEVELS], constant[CROSSINGS][LEVELS + 1];
 } Table;
 
+/* Loops under a rule: all inside an array, or those that a memory is the innermost one around. Which dims may run at
+ * every turn, how often; `fixed`: how often they run further in, where rules say so (0: all that is left); else `kept`
+ * names dims whose extents on the way in a stage remembers, `sizes`: how many there may be. */
 typedef struct {
-    int32_t dims, arrays, crossings, pools, ranks, remainders;
+    int32_t k, memory; /* arrays inside; depth of the memory, -1: an array's */
+    int32_t turns, turn[DIMS + 1], kind[DIMS], most[DIMS], fixes[DIMS], fixed[DIMS][FIXED], kept[KEPT], sizes[KEPT];
+} Region;
+
+typedef struct {
+    int32_t dims, arrays, crossings, pools, ranks, remainders, regions;
     int32_t extent[DIMS], relevant[3], latched[3], holders[3];
-    int32_t segment[3][HOLDERS];
+    int32_t segment[3][HOLDERS], depth[3][HOLDERS]; /* of a holder: arrays inside; memories inside */
     int32_t rank_dim[2][2], coefficient[2][2];
     double pool_bits[POOLS];
     Crossing crossing[CROSSINGS];
+    Region region[REGIONS];
 } Problem;
 
 typedef struct {
     int32_t k, pos[3], carried, moves, first, edges, final, waits; /* waits: for a MAC that keeps nothing */
+    int32_t level, region, turn, entry[KEPT], end; /* depth of the memory around its loops; their region or -1;
+                                                      the guard of a path that ends here, or -1 */
 } Stage;
 
 typedef struct {
-    int32_t crossing, target; /* crossing, PASSED or GROWS */
+    int32_t crossing, target, guard; /* crossing, PASSED, GROWS or TURNS; guard or -1 */
 } Edge;
+
+/* What must hold where a path leaves a region, skips some (bits) and enters another one; -1: none. */
+typedef struct {
+    int32_t leaves, left[KEPT], skips, enters, entered[KEPT];
+} Guard;
 
 typedef struct {
     uint64_t a, b;
@@ -87,6 +106,10 @@ typedef struct {
     Problem p;
     Stage stage[STAGES];
     Edge edge[EDGES];
+    Guard guard[GUARDS];
+    int32_t guards;
+    uint8_t *gate; /* [guard][point][lane]: whether it opens */
+    int64_t gate_room;
     int32_t order[STAGES], stages, edges;
     int32_t window[WINDOWS], windows, in_rank[DIMS]; /* window dims; 1 + 2 * rank + term of a dim, 0: none */
     Memo *memo;
