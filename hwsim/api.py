@@ -18,10 +18,10 @@ from hwsim.explore.bits.budgets import NAMES, parse_budgets
 from hwsim.explore.bits.choices import Freedom, parse_limit, parse_widths
 from hwsim.explore.bits.sensitivities import read_sensitivities
 from hwsim.explore.bits.solve import BitPoints, solve_bits
-from hwsim.machine.load import load_accelerator
+from hwsim.machine import load as machine_files
 from hwsim.machine.parts import Accelerator
-from hwsim.network.bits import assign_bits
-from hwsim.network.saved import load_workload
+from hwsim.network import bits as network_bits
+from hwsim.network import saved
 from hwsim.network.workload import Workload
 from hwsim.report.evaluation import Request, evaluate_workload, load_zero_shares
 from hwsim.report.report import Report
@@ -141,6 +141,8 @@ def explore_bits(
             check_word(name, word, NAMES)
     if time_limit_s is not None:
         check_number("time_limit_s", time_limit_s, 1e-9, 1e9)
+    if points is not None:
+        check_count("points", points, 2)
     check_kind("weights", weights, str, "a text like 2..8 or 2,4,8")
     check_kind("activations", activations, str, "a text like 2..8 or 2,4,8")
     check_texts("budgets", budgets, "energy=2mJ")
@@ -208,6 +210,34 @@ def extract(model: nn.Module, example: Any, *, name: str | None = None, allow_un
     return extract_module(model, example, name=name, allow_uncosted=allow_uncosted)
 
 
+def assign_bits(
+    workload: Workload,
+    bits: str | Path | Mapping[str, object],
+    config: str | int = "auto",
+    first_last: str | None = None,
+    elementwise_bits: int | str | None = None,
+) -> Workload:
+    """The workload with bits on every tensor, as `hwsim evaluate --bits` gives them: the network that training makes.
+
+    `bits`: `W4A4`, a YAML file or a mapping of name patterns; the rest as the options of the same names.
+    Raises RequestError for other kinds of arguments, SpecError for bits that mean nothing for this network.
+    """
+    check_kind("workload", workload, Workload, "a Workload (hwsim.extract, hwsim.load_workload)")
+    check_kind("bits", bits, (str, os.PathLike, Mapping), "W4A4, a YAML file or a mapping of name patterns")
+    check_bits(bits)
+    return network_bits.assign_bits(workload, bits, config, first_last, elementwise_bits)
+
+
+def load_workload(path: Path_) -> Workload:
+    """Read a saved workload. Raises RequestError for what is no path, WorkloadError with file and reason."""
+    return saved.load_workload(as_path("path", path))
+
+
+def load_accelerator(path: Path_) -> Accelerator:
+    """Read a spec: a YAML file, or the name of a shipped one. Raises RequestError for what is no path, SpecError."""
+    return machine_files.load_accelerator(as_path("path", path))
+
+
 # --- what arguments may be ------------------------------------------------------------------------------------------
 
 
@@ -220,12 +250,22 @@ def as_workload(model: object, input_shape: Shape | Mapping[str, Shape] | None, 
         return load_model(os.fspath(cast(Path_, model)), shape, allow_uncosted)
     if isinstance(model, tuple) and len(cast(tuple[Any, ...], model)) == 2:
         module, example = cast(tuple[Any, Any], model)
+        if is_shape(example):
+            sizes = ", ".join(map(str, cast(Sequence[int], example)))
+            raise RequestError(f"model: the second of the pair is a shape: give an example, such as "
+                               f"torch.zeros({sizes}); its values do not matter")  # fmt: skip
         return extract(module, example, allow_uncosted=allow_uncosted)
     kind = type(model).__name__
     hint = f": give the pair ({kind} instance, example input)" if hasattr(model, "forward") else ""
     raise RequestError(
         f"model: expected a name, a path, a Workload or a pair (torch module, example input), got {kind}{hint}"
     )
+
+
+def is_shape(value: object) -> bool:
+    """Whether somebody gave an input's sizes where the input itself is asked for."""
+    sizes: Sequence[Any] = cast(Sequence[Any], value) if isinstance(value, list | tuple) else ()
+    return bool(sizes) and all(isinstance(n, int) and not isinstance(n, bool) for n in sizes)
 
 
 def as_shapes(shapes: object) -> Shapes:
@@ -256,7 +296,7 @@ def as_accelerator(accelerator: object) -> Accelerator:
     if isinstance(accelerator, str):
         return load_machine(accelerator)
     if isinstance(accelerator, os.PathLike):
-        return load_accelerator(Path(cast(os.PathLike[str], accelerator)))
+        return machine_files.load_accelerator(Path(cast(os.PathLike[str], accelerator)))
     raise RequestError(
         f"accelerator: expected a shipped spec's name, a YAML file or an Accelerator, got {type(accelerator).__name__}"
     )

@@ -33,6 +33,7 @@ from quant.start import (
     add_quantization_arguments,
     add_start_arguments,
     given_normalisation,
+    named_source,
     quantize_arguments,
     starting_point,
 )
@@ -115,7 +116,7 @@ def calibration_batches(
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
-        prog="python -m quant.calibrate", description="Quantize a trained float network without training it."
+        prog="hwsim calibrate", description="Quantize a trained float network without training it."
     )
     p.add_argument("source", help="a checkpoint folder, or a zoo name with public trained weights")
     p.add_argument("--weights", help="a file of weights for a zoo name (default: pretrained)")
@@ -137,10 +138,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.data, arguments.data_dir, validation=arguments.validation, seed=arguments.data_seed,
         image_size=arguments.image_size,
     )  # fmt: skip
-    folder = checkpoint.is_checkpoint(arguments.source)
+    model_name, weights = named_source(arguments.source, arguments.weights)
     model, meta = starting_point(
-        None if folder else arguments.source,
-        arguments.source if folder else arguments.weights or "pretrained",
+        model_name,
+        weights,
         data,
         data_dir=arguments.data_dir,
         model_arguments=dict(arguments.model_arg or []),
@@ -181,7 +182,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         result = run(arguments)
     except (ValueError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"hwsim: {error}", file=sys.stderr)
         return 2
     if arguments.json:
         print(json.dumps(result, indent=2))

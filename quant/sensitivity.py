@@ -23,7 +23,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quant import checkpoint
 from quant.calibration import calibration_batches
 from quant.convert import Plan, quantize
 from quant.data import Dataset, eval_batches, load, train_batches, write_atomically
@@ -32,7 +31,7 @@ from quant.provenance import provenance
 from quant.proxy import Kept, Outcome, Proxy, falling
 from quant.quantizer import BaseQuantizer, bypassed, initialise, quantizers
 from quant.spec import ALLOWED_BITS, check_choice
-from quant.start import add_start_arguments, starting_point
+from quant.start import add_start_arguments, named_source, starting_point
 
 METHODS = ("loss", "mse", "kl", "hessian", "finetune")
 FORMAT, FORMAT_VERSION = "quant-sensitivities", 1
@@ -329,7 +328,7 @@ def to_json(model: str, method: str, found: Sequence[Sensitivity], about: Mappin
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
-        prog="python -m quant.sensitivity", description="How much each layer's weights and inputs mind fewer bits."
+        prog="hwsim sensitivity", description="How much each layer's weights and inputs mind fewer bits."
     )
     p.add_argument("source", help="a checkpoint folder of a float network, or a zoo name with public trained weights")
     p.add_argument("--weights", help="a file of weights for a zoo name (default: pretrained)")
@@ -359,10 +358,10 @@ def run(arguments: argparse.Namespace) -> str:
     if not widths or len(widths) != len(arguments.widths.split(",")):
         raise ValueError(f"--widths: expected numbers such as 2,4,8, got {arguments.widths!r}")
     data = load(arguments.data, arguments.data_dir, validation=arguments.validation, seed=arguments.data_seed)
-    folder = checkpoint.is_checkpoint(arguments.source)
+    model_name, weights = named_source(arguments.source, arguments.weights)
     model, meta = starting_point(
-        None if folder else arguments.source,
-        arguments.source if folder else arguments.weights or "pretrained",
+        model_name,
+        weights,
         data,
         data_dir=arguments.data_dir,
         model_arguments=dict(arguments.model_arg or []),
@@ -431,7 +430,7 @@ def main(argv: list[str] | None = None) -> int:
         print("stopped: the same command goes on", file=sys.stderr)
         return 3
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"hwsim: {error}", file=sys.stderr)
         return 2
     print(f"wrote {arguments.out}")
     return 0

@@ -41,6 +41,19 @@ def parse_bits(text: str) -> tuple[int, int] | None:
     return pair
 
 
+def named_source(source: str, weights: str | None) -> tuple[str | None, str]:
+    """(zoo name or None, weights) of SOURCE: a checkpoint folder, or a zoo network with weights of its own.
+
+    ValueError where it is neither.
+    """
+    if checkpoint.is_checkpoint(source):
+        return None, source
+    if source not in models.names():
+        place = "holds no checkpoint" if os.path.isdir(source) else "no such checkpoint folder"
+        raise ValueError(f"{source}: {place}, and no network of the zoo: {', '.join(models.names())}")
+    return source, weights or "pretrained"
+
+
 def starting_point(
     model_name: str | None,
     source: str | None,

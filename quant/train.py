@@ -196,7 +196,7 @@ class _Bar:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m quant.train", description=(__doc__ or "").split("\n\n")[1])
+    p = argparse.ArgumentParser(prog="hwsim train", description=(__doc__ or "").split("\n\n")[1])
     what = p.add_argument_group("what to train")
     what.add_argument("--model", help=f"one of {', '.join(models.names())}")
     what.add_argument("--weights", help="'pretrained', a checkpoint folder, or a file of weights")
@@ -271,10 +271,10 @@ def main(argv: list[str] | None = None) -> int:
         quiet = arguments.json or not first
         result = run(arguments, (lambda line: None) if quiet else (lambda line: print(line, flush=True)))
     except (ValueError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"hwsim: {error}", file=sys.stderr)
         return 2
     except TrainingDiverged as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"hwsim: {error}", file=sys.stderr)
         return 1
     finally:
         if dist.is_initialized():
@@ -288,7 +288,7 @@ def summary(result: FitResult, out: str) -> str:
     if not result.finished:
         return (
             f"stopped ({result.reason}) at step {result.steps} of {result.total_steps}; "
-            f"continue with: python -m quant.train --resume --out {out}"
+            f"continue with: hwsim train --resume --out {out}"
         )
     accuracy = result.test_accuracy_percent
     return f"test {accuracy:.2f} %  {result.steps} steps  {result.seconds:.0f} s  checkpoint {out}"

@@ -8,6 +8,8 @@ import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +200,30 @@ def test_arguments_are_checked_like_the_command_lines() -> None:
     for arguments in ({"images": 0}, {"images": "64"}, {"accuracy_images": -1}):
         with pytest.raises(hwsim.RequestError, match="images: expected a whole number"):
             hwsim.verify("networks/digits_silu_w4a4", **arguments)
+
+
+def test_every_function_of_the_door_refuses_other_kinds_by_name(tmp_path: Path) -> None:
+    """Typed errors that name the argument, never a TypeError from inside; options as Python names them."""
+    workload = hwsim.extract(nn.Linear(3, 4), torch.zeros(1, 3), name="small")
+    report = hwsim.evaluate(workload, "bit_fusion", effort="quick")
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    small = partial(hwsim.explore_bits, workload, "bit_fusion")
+    wrong: list[tuple[Callable[[], object], str]] = [
+        (lambda: hwsim.assign_bits("resnet8", "W4A4"), "workload: expected a Workload"),  # type: ignore[arg-type]
+        (lambda: hwsim.assign_bits(workload, 4), "bits: expected W4A4, a YAML file"),  # type: ignore[arg-type]
+        (lambda: hwsim.load_workload(None), "path: expected a path, got None"),  # type: ignore[arg-type]
+        (lambda: hwsim.load_accelerator(None), "path: expected a path, got None"),  # type: ignore[arg-type]
+        (lambda: hwsim.evaluate((nn.Linear(3, 4), (1, 3)), "bit_fusion"), r"such as torch.zeros\(1, 3\)"),
+        (lambda: report.save(None), "save: expected a folder, got None"),  # type: ignore[arg-type]
+        (lambda: report.save(tmp_path / "file"), "save: .*file: cannot be written"),
+        (lambda: small(points=3), "^points: needs front"),
+        (lambda: small(points="3"), "points: expected a whole number"),
+        (lambda: small(minimise="loss"), "^minimise loss: needs sensitivities"),
+        (lambda: small(minimise="energy", front="energy"), "^front energy: is what is minimised"),
+    ]
+    for call, message in wrong:
+        with pytest.raises((hwsim.RequestError, hwsim.SpecError), match=message):
+            call()
 
 
 def test_zero_shares_are_numbers() -> None:

@@ -215,6 +215,7 @@ def run_bits(options: argparse.Namespace) -> None:
         against=options.front,
         points=options.points,
         time_limit_s=options.time_limit,
+        option="--",
     )
     made, points, uniform, minimised = found.problem, found.points, found.uniform, found.minimised
     print(found)

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwsim.errors import RequestError
+from hwsim.errors import RequestError, reason
 from hwsim.files.identity import Identity, content_hash, identity
 from hwsim.machine.parts import Accelerator
 from hwsim.nest.text import entries, to_lists
@@ -151,8 +151,15 @@ class Report:
         return pandas.DataFrame(self.to_rows())
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write report.json, layers.csv, mappings.yaml, a figure and a page; their paths. Raises OSError."""
-        return write_report(self, Path(folder))
+        """Write report.json, layers.csv, mappings.yaml, a figure and a page; their paths. Raises RequestError."""
+        try:
+            place = Path(folder)
+        except TypeError:
+            raise RequestError(f"save: expected a folder, got {folder!r}") from None
+        try:
+            return write_report(self, place)
+        except OSError as problem:
+            raise RequestError(f"save: {folder}: cannot be written: {reason(problem)}") from None
 
     @cached_property
     def assumptions(self) -> list[str]:

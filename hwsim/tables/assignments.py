@@ -72,6 +72,9 @@ def read_rows(path: Path) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]
         if len(bits) != len(names) or not set(bits) <= set(WIDTHS):
             problems.append(f"{path}:{number}: expected {len(names)} widths of {WIDTHS}, got {','.join(cells)[:80]}")
         rows.append(tuple(bits))
+    if len(problems) > 1 and len(problems) == len(rows):
+        raise SpecError(f"{path}: expected a CSV file of assignments: a line of names, then widths of {WIDTHS}; none "
+                        f"of its {len(rows)} rows is one. `random:10` prints some to start from")  # fmt: skip
     if problems:
         raise SpecError(problems[:10])
     return names, tuple(rows)

@@ -104,7 +104,7 @@ def test_bad_command_lines_get_one_message(
     checkpoint.save(tmp_path / "float", models.create("silu_se_net", **arguments), meta)
     assert calibration.main([str(tmp_path / "float") if a == "FLOAT" else a for a in line]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ")
+    assert error.startswith("hwsim: ")
     assert error.count("\n") == 1
     assert __import__("re").search(message, error), error
 

@@ -436,9 +436,7 @@ def test_command_line_float_then_quantized_then_resumed(tmp_path: Path, capsys: 
     line = ["--weights", base, "--bits", "W4A4", "--config", "3", "--epochs", "2", "--batch-size", "64"]
     line += ["--limit", "512", "--distill", "--out", tuned, "--device", "cpu"]
     assert command(*line, "--minutes", "1e-9") == 0
-    assert (
-        "stopped (time limit) at step 1 of 16; continue with: python -m quant.train --resume" in capsys.readouterr().out
-    )
+    assert "stopped (time limit) at step 1 of 16; continue with: hwsim train --resume" in capsys.readouterr().out
     assert command("--resume", "--out", tuned, "--json") == 0
     result = json.loads(capsys.readouterr().out)
     assert result["finished"]
@@ -511,7 +509,7 @@ def test_bad_command_lines_get_one_message_and_leave_nothing(
     places = {n: str(tmp_path / n.lower()) for n in ("OUT", "EMPTY", "CHECKPOINT", "QUANTIZED", "OTHER", "FILE")}
     assert train.main([places.get(word, word) for word in line]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ")
+    assert error.startswith("hwsim: ")
     assert error.count("\n") == 1, error
     assert re.search(message, error), error
     assert not (tmp_path / "out").exists()

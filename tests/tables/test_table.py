@@ -177,3 +177,15 @@ def test_a_bad_file_of_assignments_is_named(
     chain.save(saved)
     assert main([str(saved), "bit_fusion", "--assignments", str(asked)]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_file_that_holds_no_assignments_is_told_once(
+    chain: Workload, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved, prose = tmp_path / "chain.json", tmp_path / "notes.md"
+    chain.save(saved)
+    prose.write_text("one\ntwo\nthree\nfour\n", encoding="utf-8")
+    assert main([str(saved), "bit_fusion", "--assignments", str(prose)]) == 2
+    said = capsys.readouterr().err
+    assert "none of its 3 rows is one" in said
+    assert said.count("\n") == 1

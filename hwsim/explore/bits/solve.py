@@ -73,19 +73,21 @@ def solve_bits(
     against: str | None = None,
     points: int | None = None,
     time_limit_s: float | None = None,
+    option: str = "",
 ) -> BitPoints:
     """The best point under `budgets` (by measure), or the front of `minimise` against another measure.
 
     `minimise` and `against` are names of budgets.py; by default the loss is minimised where there are `losses`, else
-    the energy. Raises SpecError for questions that mean nothing, InfeasibleBudget where nothing meets the budgets.
+    the energy. `option`: what stands in front of an option's name where the question was asked ("--").
+    Raises SpecError for questions that mean nothing, InfeasibleBudget where nothing meets the budgets.
     """
     if points is not None and against is None:
-        raise SpecError("--points: needs --front NAME, the measure to trade against")
+        raise SpecError(f"{option}points: needs {option}front, the measure to trade against")
     minimised = NAMES[minimise or ("loss" if losses else "energy")]
     if minimised == LOSS and losses is None:
-        raise SpecError("--minimise loss: needs --sensitivities FILE (python -m quant.sensitivity writes one)")
+        raise SpecError(f"{option}minimise loss: needs {option}sensitivities, a file that `hwsim sensitivity` writes")
     if against is not None and NAMES[against] == minimised:
-        raise SpecError(f"--front {against}: is what is minimised already: name another")
+        raise SpecError(f"{option}front {against}: is what is minimised already: name another")
     made = bit_problem(workload, machine, freedom, losses, objective, on_chip=on_chip)
     limits = dict(budgets or {})
     if against is None:
