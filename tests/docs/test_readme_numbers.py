@@ -1,0 +1,124 @@
+"""Numbers of the README are those of the tables that they come from."""
+
+from __future__ import annotations
+
+import csv
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+Rows = list[dict[str, str]]
+
+
+def said(pattern: str) -> tuple[float, ...]:
+    """The numbers that the README gives where `pattern` matches; it must match."""
+    found = re.search(pattern, README)
+    assert found, f"README.md says nothing like {pattern}"
+    return tuple(float(number.replace(",", "")) for number in found.groups())
+
+
+def rows(name: str, **where: str) -> Rows:
+    """Rows of results/NAME with these values."""
+    with (ROOT / "results" / name).open(encoding="utf-8", newline="") as file:
+        found = [row for row in csv.DictReader(file) if all(row[key] == value for key, value in where.items())]
+    assert found, f"results/{name} has no row with {where}"
+    return found
+
+
+def cells(page: str, begins: str) -> list[str]:
+    """Cells of the only table row of docs/PAGE that begins like this."""
+    (line,) = (x for x in (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines() if x.startswith(begins))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_seconds_of_proofs() -> None:
+    perfect, proven = said(r"ResNet-18 on eyeriss_v1 in ([\d.]+) CPU s among perfect factors, ([\d.]+) CPU s with")
+    for space, seconds in (("perfect", perfect), ("proven", proven)):
+        layers = rows("certificates.csv", network="resnet18", spec="eyeriss_v1", objective="energy", space=space)
+        assert round(sum(float(row["cpu_s"]) for row in layers), 1) == seconds
+
+
+def test_every_proof_ended_and_how_far_the_second_bound_is() -> None:
+    assert {row["ended"] for row in rows("certificates.csv")} == {"yes"}
+    proven = rows("certificates.csv", space="proven")
+    above = [float(row["any_tiles_gap_percent"]) for row in proven]
+    eyeriss = [gap for gap, row in zip(above, proven, strict=True) if row["spec"].startswith("eyeriss")]
+    reached, median, most = said(
+        r"reached on (\d+) % of layers, ([\d.]+) % away at the median, .*?up to (\d+) % on an Eyeriss"
+    )
+    assert round(100 * sum(gap < 0.005 for gap in above) / len(above)) == reached
+    assert round(statistics.median(above), 1) == median
+    assert round(max(eyeriss)) == most
+
+
+def test_seconds_of_many_assignments() -> None:
+    (seconds,) = said(r"10,000 bit assignments of ResNet-18 priced \(`hwsim.table --assignments`\) \| ([\d.]+) CPU s")
+    rate = float(cells("exploration.md", "| ResNet-18 on eyeriss_v2, assignments")[1].replace(",", ""))
+    assert round(10_000 / rate, 1) == seconds
+
+
+def test_zigzag_in_one_run() -> None:
+    numbers = said(
+        r"ours ([\d.]+) and ([\d.]+) M pJ with gap 0 in ([\d.]+) and ([\d.]+) CPU s, its default search ([\d.]+) and "
+        r"([\d.]+) M pJ in ([\d.]+) and ([\d.]+)"
+    )
+    for i, machine in enumerate(("tpu_like", "eyeriss_like")):
+        _, ours, _, gap, seconds, theirs, their_seconds, *_ = cells("repricing.md", f"| {machine} |")
+        assert gap == "0"
+        found = [float(text.split()[0]) for text in (ours, seconds, theirs, their_seconds)]
+        assert tuple(round(value, 1) for value in found) == numbers[i::2]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "study", "quantities"),
+    [
+        (r"Eyeriss latency (\d+) %", "eyeriss_alexnet", ["processing latency"]),
+        (r"its power (\d+) %", "eyeriss_alexnet", ["power"]),
+        (r"T4 layers (\d+) to (\d+) %", "hawqv3_t4", ["int8 latency", "int4 latency"]),
+        (r"NVDLA (\d+) %", "nvdla_resnet50", ["frames per second"]),
+        (r"Ethos-U (\d+) %", "ethos_u55_256", ["cycles, network"]),
+        (r"TPU v1 (\d+) %", "tpu_v1", ["throughput"]),
+    ],
+)
+def test_distance_from_silicon(pattern: str, study: str, quantities: list[str]) -> None:
+    found = [rows("validation_studies.csv", study=study, quantity=name)[0] for name in quantities]
+    assert said(pattern) == tuple(round(100 * float(row["mean_error"])) for row in found)
+
+
+def test_gains_of_bricks() -> None:
+    least, most = said(r"Units of 2-bit bricks gain (\d+) to (\d+) times")
+    gains = []
+    for machine in ("bit_fusion", "bitblade"):
+        wide, narrow = (
+            rows("validation_mac_styles.csv", machine=machine, weight_bits=bits, input_bits=bits)[0] for bits in "82"
+        )
+        gains.append(float(wide["compute_cycles"]) / float(narrow["compute_cycles"]))
+    assert (round(min(gains)), round(max(gains))) == (least, most)
+
+
+def test_what_mixed_bits_gain_after_training() -> None:
+    gain, spread = said(r"W2A2's energy on bit_fusion \+([\d.]+) ± ([\d.]+) points after training")
+    table = cells("exploration.md", "| bit_fusion | W2A2 |")[-1]
+    assert [round(float(text), 1) for text in table.lstrip("+").split(" ± ")] == [gain, spread]
+
+
+def test_the_longest_training() -> None:
+    (percent,) = said(r"SiLU network of CIFAR-10 to ([\d.]+) % at W2A2 in four epochs")
+    lines = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").splitlines()
+    trained = [line.split("|")[6].split()[0] for line in lines if line.startswith("| `silu_se_net` | W2A2 |")]
+    assert percent in [round(float(text), 1) for text in trained if text.replace(".", "").isdigit()]
+
+
+def test_help_and_readme_name_every_form_of_model() -> None:
+    from hwsim.evaluate import parser
+    from hwsim.frontends.argument import LIBRARIES
+
+    shown = " ".join(parser().format_help().split())
+    for form in ("zoo name", "checkpoint folder", ".json", ".pt2", ".onnx", ".tflite", "package.module:factory",
+                 *(f"{name}:" for name in LIBRARIES)):  # fmt: skip
+        assert form in shown
+        assert form in README
