@@ -235,7 +235,8 @@ def load_workload(path: Path_) -> Workload:
 
 def load_accelerator(path: Path_) -> Accelerator:
     """Read a spec: a YAML file, or the name of a shipped one. Raises RequestError for what is no path, SpecError."""
-    return machine_files.load_accelerator(as_path("path", path))
+    file = as_path("path", path)
+    return machine_files.load_accelerator(path if isinstance(path, str) else file)  # only a text can be a spec's name
 
 
 # --- what arguments may be ------------------------------------------------------------------------------------------
