@@ -40,6 +40,7 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "a100_gemm": gemm.study,
     "ethos_u55_256": ethos.study,
     "mlperf_tiny_m7": tiny.study,
+    "mlperf_tiny_m4": lambda: tiny.study(tiny.M4),
     "mico_riscv": riscv.study,
     "gemmini_rtl": gemmini.study,
     "psma_28nm": arithmetic.study,
