@@ -171,7 +171,7 @@ def bar_lines(name: str, parts: Mapping[str, float], width: int) -> list[Text]:
     total, shown, rest = sum(v for _, v in ranked), dict(ranked[: len(signs)]), ranked[len(signs) :]
     if rest:
         shown[rest[0][0] if len(rest) == 1 else f"{len(rest)} others"] = sum(v for _, v in rest)
-    columns = cut(shown, min(width, 120) - LEFT - 1)
+    columns = cut(shown, max(10, min(width, 120) - LEFT - 1))
     bar, legend = Text(f"{name:<{LEFT}}", "bold"), Text(" " * LEFT)
     for i, ((label, value), length) in enumerate(zip(shown.items(), columns, strict=True)):
         sign, style = (signs[i], PALETTE[i]) if i < len(signs) else (OTHERS, "")

@@ -104,6 +104,8 @@ def schedules_line(report: Report) -> str:
 def objectives_line(report: Report) -> str:
     """What each objective would give, as far as the quick search knows: energy and cycles."""
     names = {"energy": "least energy", "latency": "least latency", "edp": "least EDP"}
+    if len({(totals.energy_pj, totals.latency_cycles) for totals in report.by_objective.values()}) == 1:
+        return f"{', '.join(names[objective] for objective in report.by_objective)}: all of them this"
     return "; ".join(
         f"{names[objective]} {si(totals.energy_pj * 1e-12, 'J')} in {totals.latency_cycles:,.0f} cycles"
         for objective, totals in report.by_objective.items()

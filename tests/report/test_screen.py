@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 
@@ -50,6 +51,18 @@ def test_the_answer_fits_a_screen(report: Report, width: int) -> None:
     assert max(map(cell_len, lines)) <= width
     for word in ("energy", "latency", "time", "proof", "covered", "assumptions", "five costliest layers"):
         assert any(word in line for line in lines), word
+
+
+def test_a_window_too_narrow_is_no_error(report: Report) -> None:
+    assert "energy" in shown(report, 12)
+
+
+def test_objectives_that_agree_are_said_in_one_line(report: Report) -> None:
+    totals = report.totals
+    same = dataclasses.replace(report, by_objective={"energy": totals, "latency": totals})
+    assert "least energy, least latency: all of them this" in shown(same, 100)
+    faster = dataclasses.replace(totals, latency_cycles=1)
+    assert "in 1 cycles" in shown(dataclasses.replace(report, by_objective={"energy": totals, "latency": faster}), 100)
 
 
 def test_colours_change_no_character(report: Report) -> None:
