@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 
 from hwsim.machine.mac import MacCost
@@ -144,19 +145,34 @@ def below_systolic(accelerator: Accelerator, memory: Memory) -> bool:
 def port_cycles(load: Load, accelerator: Accelerator, instances: Mapping[str, int]) -> dict[str, int]:
     """Cycles every limited port needs for its load, spread evenly over the instances in use."""
     found: dict[str, int] = {}
+    for port in limited_ports(accelerator):
+        used = max(1, instances.get(port.memory, 1))
+        bits = sum(load.get((port.memory, direction), 0) for direction in port.directions)
+        found[f"{port.memory} {port.name}"] = math.ceil(Fraction(bits, used) / port.bandwidth)
+    return found
+
+
+@dataclass(frozen=True)
+class Port:
+    """A memory's port of limited bandwidth (bits per cycle): `read`, `write`, or one `port` for both directions."""
+
+    memory: str
+    name: str
+    directions: tuple[Direction, ...]
+    bandwidth: Fraction
+
+
+def limited_ports(accelerator: Accelerator) -> list[Port]:
+    """Every port whose bandwidth is limited, memory by memory."""
+    found: list[Port] = []
     for memory in accelerator.memories:
-        used = max(1, instances.get(memory.name, 1))
-        read, write = load.get((memory.name, "read"), 0), load.get((memory.name, "write"), 0)
-        if memory.shared_port:
-            ports = [("port", read + write, memory.read_bandwidth_bits_per_cycle)]
-        else:
-            ports = [
-                ("read", read, memory.read_bandwidth_bits_per_cycle),
-                ("write", write, memory.write_bandwidth_bits_per_cycle),
-            ]
-        for name, bits, bandwidth in ports:
-            if bandwidth is not None:
-                found[f"{memory.name} {name}"] = math.ceil(Fraction(bits, used) / Fraction(str(bandwidth)))
+        read, write = memory.read_bandwidth_bits_per_cycle, memory.write_bandwidth_bits_per_cycle
+        ports: list[tuple[str, tuple[Direction, ...], float | None]] = (
+            [("port", ("read", "write"), read)]
+            if memory.shared_port
+            else [("read", ("read",), read), ("write", ("write",), write)]
+        )
+        found += [Port(memory.name, name, ways, Fraction(str(b))) for name, ways, b in ports if b is not None]
     return found
 
 

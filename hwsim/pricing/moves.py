@@ -50,8 +50,13 @@ def operand_bits(layer: Layer, accelerator: Accelerator, operand: Operand, kind:
 
 
 def hop_bits(layer: Layer, accelerator: Accelerator, array: Array, operand: Operand, kind: Kind) -> int:
-    """Wires that one element pays for on its way through an array: whole words of the array's network."""
-    return -(-operand_bits(layer, accelerator, operand, kind) // array.hop_word_bits) * array.hop_word_bits
+    """Wires that one element pays for on its way through an array."""
+    return wire_bits(array, operand_bits(layer, accelerator, operand, kind))
+
+
+def wire_bits(array: Array, bits: int) -> int:
+    """Wires that a code pays for: whole words of the array's network."""
+    return -(-bits // array.hop_word_bits) * array.hop_word_bits
 
 
 def side_bits(layer: Layer, operand: Operand, kind: Kind) -> float:

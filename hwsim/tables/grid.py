@@ -23,10 +23,17 @@ from hwsim.nest.counts import Counts, Kind
 from hwsim.nest.legal import pools
 from hwsim.network.layer import Layer
 from hwsim.pricing.area import static_power_mw
-from hwsim.pricing.latency import below_systolic, compute_cycles, parent_of, port_loads, vector_cycles
+from hwsim.pricing.latency import (
+    below_systolic,
+    compute_cycles,
+    limited_ports,
+    parent_of,
+    port_loads,
+    vector_cycles,
+)
 from hwsim.pricing.layer import GRID, mac_energy, memory_parts, on_grid, price
 from hwsim.pricing.mac import refusals
-from hwsim.pricing.moves import Direction, fixed_moves, traffic
+from hwsim.pricing.moves import Direction, fixed_moves, traffic, wire_bits
 from hwsim.pricing.offsets import offset_cost
 from hwsim.pricing.vector import mac_layer_ops
 from hwsim.tables.pool import Pool, Widths, at_widths
@@ -89,15 +96,7 @@ class Grid:
 
     def __init__(self, layer: Layer, accelerator: Accelerator, widths: Widths) -> None:
         self.layer, self.accelerator, self.widths = layer, accelerator, widths
-        self.bandwidths: dict[tuple[str, Direction], Fraction] = {}
-        for memory in accelerator.memories:
-            limits: dict[Direction, float | None] = {
-                "read": memory.read_bandwidth_bits_per_cycle,
-                "write": None if memory.shared_port else memory.write_bandwidth_bits_per_cycle,
-            }
-            for direction, limit in limits.items():
-                if limit is not None:
-                    self.bandwidths[memory.name, direction] = Fraction(str(limit))
+        self.ports = limited_ports(accelerator)
 
     @cached_property
     def allowed(self) -> Bools:
@@ -282,9 +281,7 @@ class Grid:
                         passing.setdefault((d.operand, d.kind), np.zeros(len(pool), dtype=np.int64))
                         passing[d.operand, d.kind][place] += d.down + d.up
             for (operand, kind), elements in passing.items():
-                wires = np.array(
-                    [-(-b // array.hop_word_bits) * array.hop_word_bits for b in self.along(operand, kind)]
-                )
+                wires = np.array([wire_bits(array, bits) for bits in self.along(operand, kind)])
                 spent = elements[:, None] * wires * array.hop_energy_pj_per_bit
                 found.append((rounded(spent), operand, kind))
         return found
@@ -370,17 +367,10 @@ class Grid:
     def port_cycles(self, loads: Load, used: Map[str, Ints]) -> list[Ints]:
         """Cycles of every limited port: ceil(bits / instances / bandwidth)."""
         found: list[Ints] = []
-        for memory in self.accelerator.memories:
-            reads, writes = loads.get((memory.name, "read")), loads.get((memory.name, "write"))
-            if memory.shared_port:
-                present = [load for load in (reads, writes) if load is not None]
-                ports = [("read", sum(present[1:], present[0]))] if present else []
-            else:
-                ports = [(d, load) for d, load in (("read", reads), ("write", writes)) if load is not None]
-            for direction, bits in ports:
-                bandwidth = self.bandwidths.get((memory.name, direction))  # type: ignore[arg-type]
-                if bandwidth is not None:
-                    found.append(ceil_ratio(bits, used[memory.name], bandwidth))
+        for port in self.ports:
+            present = [loads[port.memory, way] for way in port.directions if (port.memory, way) in loads]
+            if present:
+                found.append(ceil_ratio(sum(present[1:], present[0]), used[port.memory], port.bandwidth))
         return found
 
 
