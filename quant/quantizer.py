@@ -456,6 +456,23 @@ def _in_mode(chosen: list[BaseQuantizer], mode: str) -> Iterator[None]:
 
 
 @contextmanager
+def _state_kept(model: nn.Module) -> Iterator[None]:
+    """Caches and counters that a forward pass writes are afterwards as they were; quantizers keep what they learned."""
+    kept = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        if not isinstance(module, BaseQuantizer)
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        for module, name, buffer, values in kept:
+            buffer.copy_(values)
+            setattr(module, name, buffer)  # a forward pass may have bound another tensor to the name
+
+
+@contextmanager
 def export_names(model: nn.Module) -> Iterator[None]:
     """Inside, each quantizer is one node `hwsim_quant.quantizer(x, qualified name)` for torch.export and nothing else.
 
@@ -531,7 +548,7 @@ def initialise(
     was_training = model.training
     model.eval()
     try:
-        with observing(model, again=again):
+        with _state_kept(model), observing(model, again=again):
             for batch in batches:
                 (forward or call)(model, batch)
     finally:

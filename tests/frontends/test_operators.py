@@ -181,3 +181,21 @@ def test_every_operator_is_a_layer_free_or_named() -> None:
     free = sum(item.count for item in found.coverage.free)
     assert found.coverage.ops_total == len(found) + free
     assert math.isclose(found.shares.macs, 1.0)
+
+
+class Overwrites(nn.Module):
+    """Sets a part of a map to a constant, in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        y[:, ::2] = 0
+        return y.sub_(1.0)
+
+
+def test_constants_written_in_place_cost_the_elements_written() -> None:
+    net = extract(Overwrites(), torch.zeros(1, 3, 6, 6))
+    assert [(layer.op, layer.output.elements) for layer in net] == [("conv", 288), ("copy", 144), ("sub", 288)]

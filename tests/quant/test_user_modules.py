@@ -75,3 +75,31 @@ def test_copies_and_checkpoints_compute_the_same_and_gradients_reach_all(name: s
     assert all(bool(torch.isfinite(p.grad).all()) for _, p in result.named_parameters() if p.grad is not None)
     steps = {n for n, _ in result.named_parameters() if n.endswith("quantizer.s")}
     assert steps <= used
+
+
+class Ring(nn.Module):
+    """Keeps the last four results of its layer, as streaming networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.out = nn.Linear(8, 8), nn.Linear(32, 3)
+        self.register_buffer("kept", torch.zeros(1, 4, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept = torch.roll(self.kept, -1, 1)
+        self.kept[:, -1] = self.layer(x)
+        return self.out(self.kept.flatten(1))
+
+
+def test_initialising_leaves_the_states_of_a_network_as_they_were() -> None:
+    torch.manual_seed(0)
+    model = Ring().eval()
+    result, _ = quant.quantize(copy.deepcopy(model), weight_bits=16, act_bits=16, example=(torch.zeros(1, 8),))
+    quant.initialise(result, [(1.3 * torch.randn(1, 8),) for _ in range(100)])
+    (state,) = [buffer for name, buffer in result.named_buffers() if name.endswith("kept")]
+    assert not state.any()
+    with torch.no_grad():
+        for _ in range(3):
+            x = torch.randn(1, 8)
+            expected = model(x)
+            assert (result(x) - expected).norm() <= 0.001 * expected.norm()

@@ -127,6 +127,14 @@ def write_into(walk: Lowering, op: Op) -> None:
     walk.bind(op, target.seen_as(walk.shape(op)))
 
 
+def fill(walk: Lowering, op: Op) -> None:
+    """fill_, zero_: a constant written over (a part of) an array in place."""
+    target = walk.act(op, next(iter(op.args)))
+    walk.emit("copy", op, [target], walk.shape(op), target.record.origin, label="write")
+    walk.note("a write into an array that stays in place costs the elements written (caches, scatters)")
+    walk.bind(op, target.seen_as(walk.shape(op)))
+
+
 def grid_sampler(walk: Lowering, op: Op) -> None:
     """Interpolation at computed places: neighbours read per output by mode (0 linear, 1 nearest, 2 cubic)."""
     source, grid = walk.act(op, "input"), walk.value(op.get("grid"))
@@ -169,6 +177,7 @@ HANDLERS: dict[str, Handler] = {
     **named(("scatter", "scatter_add", "scatter_reduce", "index_put", "_unsafe_index_put", "index_add"), write_into),
     **named(("index_copy", "index_fill", "masked_scatter", "slice_scatter", "select_scatter", "copy"), write_into),
     **named(("diagonal_scatter", "as_strided_scatter"), write_into),
+    **named(("fill", "zero"), fill),
     **named(("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"), grid_sampler),
     **named(("col2im",), windows_summed),
     **named(("nonzero", "masked_select", "unique", "_unique2", "unique_dim", "unique_consecutive"), size_by_values),
