@@ -17,6 +17,7 @@ from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.workload import Workload
 from hwsim.report.page.comparison import comparison_page
 from hwsim.report.page.render import report_page
+from hwsim.report.page.roofline import roofline
 from hwsim.report.page.scales import linear, logarithmic
 from hwsim.report.report import SCHEMA_FILE
 from tests.experiments import browser
@@ -107,6 +108,15 @@ def test_ticks_are_round_and_inside() -> None:
     assert all(0 <= tick.at <= 100 for tick in scale.ticks(""))
     assert scale.at(0.2 / 1.6) == 0
     assert scale.at(8000.0) == 100
+
+
+def test_labels_of_roofs_do_not_touch(data: dict[str, Any]) -> None:
+    """Three peak rates, two of them a hair apart."""
+    peaks = (100.0, 101.0, 400.0, 400.0, 400.0)
+    layers = [{**layer, "peak_macs_per_cycle": peak} for layer, peak in zip(data["layers"], peaks, strict=True)]
+    drawn = roofline({**data, "layers": layers}).roofs
+    assert [bool(roof.text) for roof in drawn] == [True, True, False]
+    assert drawn[0].y1 > drawn[1].y1 > drawn[2].y1
 
 
 def test_it_opens_without_a_complaint(page: tuple[Any, list[str]]) -> None:

@@ -18,6 +18,7 @@ from hwsim.report.quantities import si
 from hwsim.report.terminal import share
 
 Data = dict[str, Any]
+LABEL = 5.5  # height of a line of text, in percent of the chart
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,24 @@ def roofline(data: Data) -> Roofline:
     used = {data["layers"][p.layer]["bottleneck"] for p in points}
     return Roofline(
         dots_of(data, points, x, y, colours),
-        [Line(0.0, y.at(peak), 100.0, y.at(peak), roof_text(data, peak, hertz)) for peak in peaks[-3:]],
+        roofs_of(data, peaks[-3:], hertz, y),
         slope_of(outer, hertz, x, y, peaks[-1]) if peaks else None,
         x.ticks(""), y.ticks("MAC/s"),
         [Key(name, colours[name], "", "") for name in bounds if name in used],
         outer["name"],
     )  # fmt: skip
+
+
+def roofs_of(data: Data, peaks: list[float], hertz: float, y: Scale) -> list[Line]:
+    """A line per peak rate; one that is too near to a higher one has no label, so that labels do not touch."""
+    roofs: list[Line] = []
+    free = math.inf
+    for peak in reversed(peaks):
+        place = y.at(peak)
+        near = place > free - LABEL
+        roofs.append(Line(0.0, place, 100.0, place, "" if near else roof_text(data, peak, hertz)))
+        free = free if near else place
+    return roofs
 
 
 def roof_text(data: Data, peak: float, hertz: float) -> str:
