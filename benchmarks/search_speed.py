@@ -108,7 +108,7 @@ def print_proofs(
 def proof_seconds(layer: Layer, machine: Accelerator, objective: Objective, remainders: bool, seconds: float) -> float:
     """CPU seconds of a proof that finds its own mappings."""
     began = time.process_time()
-    pricing = Pricing(layer, machine, objective)
+    pricing = Pricing(Problem(layer, machine), objective)
     hunt = certified_search(Problem(layer, machine), objective, pricing.value, remainders)
     if hunt is not None:
         hunt.run(0.0, time.perf_counter() + seconds)

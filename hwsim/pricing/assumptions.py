@@ -21,9 +21,9 @@ CONSTANTS = {
 
 
 def assumptions(
-    accelerator: Accelerator, areas: tuple[ComponentArea, ...], resident: frozenset[str]
+    accelerator: Accelerator, areas: tuple[ComponentArea, ...], resident: frozenset[str], planned: bool = False
 ) -> tuple[str, ...]:
-    """Every simplification behind the numbers of this file."""
+    """Every simplification behind the numbers. `planned`: homes and mappings were chosen together."""
     can = accelerator.capabilities
     home = accelerator.activation_memory
     fused = ", ".join(can.fused) or "nothing"
@@ -42,7 +42,8 @@ def assumptions(
     else:
         found.append(
             f"tensors stay in {home.name} from their maker to their last reader where they and the tiles of all other "
-            f"operands fit ({len(resident)} tensors do), chosen to save most energy under the given mappings"
+            f"operands fit ({len(resident)} tensors do), "
+            + ("chosen together with the mappings" if planned else "chosen to save most energy under these mappings")
         )
     guessed = [area.name for area in areas if area.estimated]
     if guessed:

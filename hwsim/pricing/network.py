@@ -81,17 +81,20 @@ def price_network(
     accelerator: Accelerator,
     counts: Mapping[str, Counts],
     zero_shares: Mapping[str, float] | None = None,
+    resident: frozenset[str] | None = None,
 ) -> NetworkCost:
     """A whole workload, given the counts of each layer with MACs by name.
 
-    Operators that the machine fuses run behind their layer; tensors stay on chip where that saves most energy.
+    Operators that the machine fuses run behind their layer. `resident`: tensors that stay on chip, as a plan of the
+    network found them to fit; None: those with which these mappings save most energy.
     """
     stages = fuse(workload, accelerator.capabilities)
     missing = [s.layer.name for s in stages if s.layer.has_macs and s.layer.name not in counts]
     if missing:
         raise InfeasibleMapping(f"no mapping given for layer {', '.join(missing)}")
     shares = zero_shares or {}
-    resident = residents(stages, accelerator, counts)
+    planned = resident is not None
+    resident = residents(stages, accelerator, counts) if resident is None else resident
     found: dict[str, LayerCost] = {}
     for stage in stages:
         name = stage.layer.name
@@ -106,7 +109,7 @@ def price_network(
         areas=areas,
         resident=tuple(sorted(resident)),
         assumptions=(
-            *assumptions(accelerator, areas, resident),
+            *assumptions(accelerator, areas, resident, planned),
             *border_assumptions(layers),
             *gating_assumptions(accelerator, shares),
         ),

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hwsim.machine.packing import words
-from hwsim.machine.parts import Accelerator, Memory
+from hwsim.machine.parts import Accelerator, Memory, Operand
 from hwsim.nest.counts import Counts, Kind
-from hwsim.network.layer import Tensor
+from hwsim.network.layer import Layer, Tensor
 from hwsim.pricing.layer import operand_tensors, price_fused, price_stage
 from hwsim.pricing.moves import operand_bits, side_bits
 from hwsim.pricing.offsets import offset_cost
@@ -39,12 +39,16 @@ def residents(stages: tuple[Stage, ...], accelerator: Accelerator, counts: Mappi
             continue
         touched = [stages[index] for index in (life.born, *users)]
         if all(goes_through(stage, name, accelerator, home, counts) for stage in touched):
-            held = held_elements(life.tensor, [stages[index] for index in users], accelerator)
-            size = words(held, life.tensor.bits, home.word_bits, home.packing) * home.word_bits
-            size -= -life.tensor.side_bits // home.word_bits * home.word_bits
+            size = held_bits(home, life.tensor, [stages[index] for index in users], accelerator)
             saving = sum(saving_pj(stage, name, accelerator, counts) for stage in touched)
             stays.append(Stay(name, life.born, life.last, size, saving))
     return choose_resident(stays, tiles, home.size_bits)
+
+
+def held_bits(home: Memory, tensor: Tensor, readers: Iterable[Stage], accelerator: Accelerator) -> int:
+    """Bits that a tensor takes in `home`, whole: its codes, the border around them, its scales."""
+    codes = words(held_elements(tensor, readers, accelerator), tensor.bits, home.word_bits, home.packing)
+    return (codes - (-tensor.side_bits // home.word_bits)) * home.word_bits
 
 
 def held_elements(tensor: Tensor, readers: Iterable[Stage], accelerator: Accelerator) -> int:
@@ -64,18 +68,33 @@ def stage_tiles(stage: Stage, accelerator: Accelerator, home: Memory, counts: Ma
     layer = effective_layer(stage)
     tensors: dict[str, str] = {**operand_tensors(layer)}
     found: dict[str, int] = {}
-    for tile in counts[stage.layer.name].tiles:
+    for (operand, partial), held in tiles_at(home, layer, accelerator, counts[stage.layer.name]).items():
+        name = tensors.get(operand, operand) + ("+sums" if partial else "")
+        found[name] = found.get(name, 0) + held
+    return found
+
+
+def tiles_at(home: Memory, layer: Layer, accelerator: Accelerator, counts: Counts) -> dict[tuple[Operand, bool], int]:
+    """Bits of every tile that a layer holds in a memory, by operand and whether it holds partial sums."""
+    found: dict[tuple[Operand, bool], int] = {}
+    for tile in counts.tiles:
         if tile.memory == home.name:
             kind: Kind = "partial" if tile.partial else "final" if tile.operand == "output" else "code"
             bits = operand_bits(layer, accelerator, tile.operand, kind)
             if kind == "partial":
                 bits = max(bits, layer.output.bits)
-            name = tensors.get(tile.operand, tile.operand) + ("+sums" if kind == "partial" else "")
-            held = words(tile.elements, bits, home.word_bits, home.packing) * home.word_bits
+            taken = words(tile.elements, bits, home.word_bits, home.packing) * home.word_bits
             side = math.ceil(tile.elements * side_bits(layer, tile.operand, kind))
-            held -= -side // home.word_bits * home.word_bits
-            found[name] = found.get(name, 0) + held
+            found[tile.operand, tile.partial] = taken - -side // home.word_bits * home.word_bits
     return found
+
+
+def room_taken(
+    home: Memory, layer: Layer, accelerator: Accelerator, counts: Counts, at_home: Collection[Operand]
+) -> int:
+    """Bits that a layer's tiles take beside the operands that lie in `home` whole: theirs but for partial sums."""
+    tiles = tiles_at(home, layer, accelerator, counts)
+    return sum(bits for (operand, partial), bits in tiles.items() if partial or operand not in at_home)
 
 
 def goes_through(
@@ -85,12 +104,18 @@ def goes_through(
     if not stage.layer.has_macs:
         return True
     layer = effective_layer(stage)
-    mine = [operand for operand, name in operand_tensors(layer).items() if name == tensor]
-    found = counts[stage.layer.name]
-    if "output" in mine and found.reads(accelerator.outermost.name, "output"):
+    mine: list[Operand] = [operand for operand, name in operand_tensors(layer).items() if name == tensor]
+    return taken_at(home, accelerator, counts[stage.layer.name], mine)
+
+
+def taken_at(home: Memory, accelerator: Accelerator, counts: Counts, operands: Collection[Operand]) -> bool:
+    """Whether these operands of a layer pass through `home`, outputs finished: they may lie there whole.
+
+    An operand of a fused operator is none of them: it streams and may come from anywhere.
+    """
+    if "output" in operands and counts.reads(accelerator.outermost.name, "output"):
         return False
-    held = {tile.operand for tile in found.tiles if tile.memory == home.name}
-    return set(mine) <= held  # an operand of a fused operator streams and may come from anywhere
+    return set(operands) <= {tile.operand for tile in counts.tiles if tile.memory == home.name}
 
 
 def saving_pj(stage: Stage, tensor: str, accelerator: Accelerator, counts: Mapping[str, Counts]) -> float:

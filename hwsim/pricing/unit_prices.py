@@ -65,8 +65,10 @@ class UnitPrices:
         return energy
 
 
-def unit_prices(layer: Layer, accelerator: Accelerator, fused: tuple[Layer, ...] = ()) -> UnitPrices:
-    """Prices per count of a layer with MACs at its bits, for vectorised searches."""
+def unit_prices(
+    layer: Layer, accelerator: Accelerator, fused: tuple[Layer, ...] = (), *, input_stays: bool = False
+) -> UnitPrices:
+    """Prices per count of a layer with MACs at its bits, for vectorised searches; see `fixed_moves`."""
     require_capable(layer, accelerator)
     assert layer.weight is not None
     if accelerator.mac.measurements is not None:
@@ -106,7 +108,8 @@ def unit_prices(layer: Layer, accelerator: Accelerator, fused: tuple[Layer, ...]
     own_ops = mac_layer_ops(layer, accelerator, layer.output.bits)
     scales = scale_work(layer, accelerator)
     fixed = (own_ops + scales.ops + offset.extra_adds) * accelerator.vector.energy_pj_per_op
-    fixed += sum(part.energy_pj for part in memory_parts(fixed_moves(layer, accelerator, offset), accelerator))
+    moves = fixed_moves(layer, accelerator, offset, input_stays=input_stays)
+    fixed += sum(part.energy_pj for part in memory_parts(moves, accelerator))
     slots = (
         own_ops + scales.slots + offset.extra_adds + sum(vector_work(f, accelerator.capabilities).slots for f in fused)
     )

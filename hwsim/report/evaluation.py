@@ -25,7 +25,7 @@ from hwsim.pricing.network import Totals, price_network
 from hwsim.report.progress import Searches, Watch, searches_of
 from hwsim.report.report import Report
 from hwsim.report.schedules import side_by_side
-from hwsim.search.network import Plan, given_mappings, plan_network, planned, plans_by_objective
+from hwsim.search.network import Plan, given_mappings, plan_given, plan_network, plans_by_objective
 from hwsim.search.objective import OBJECTIVES, Objective
 from hwsim.search.result import Effortful, Found
 
@@ -73,7 +73,8 @@ def evaluate_workload(
     others: dict[Objective, Plan] = {}
     schedules, no_own = dict[str, Totals](), ""
     if request.mapping is not None:
-        plan = planned(workload, accelerator, given_mappings(workload, accelerator, load_mappings(request.mapping)))
+        found = given_mappings(workload, accelerator, load_mappings(request.mapping))
+        plan = plan_given(workload, accelerator, found, request.objective)
     else:
         rules: Rules = () if request.constraints is None else load_rules(request.constraints, accelerator)
         plan, others = plans(workload, accelerator, request, rules, watch)
@@ -92,7 +93,8 @@ def evaluate_workload(
     cost = plan.cost
     if request.zero_shares is not None:
         shares = known_layers(request.zero_shares, workload)
-        cost = price_network(workload, accelerator, {name: found.counts for name, found in plan.found.items()}, shares)
+        counts = {name: found.counts for name, found in plan.found.items()}
+        cost = price_network(workload, accelerator, counts, shares, frozenset(cost.resident))
     totals: dict[Objective, Totals] = {objective: other.cost.totals for objective, other in others.items()}
     return Report(
         workload,
@@ -102,6 +104,7 @@ def evaluate_workload(
         request.objective,
         totals,
         request.generation,
+        plan.certificate,
         schedules=schedules,
         no_own=no_own,
     )
@@ -120,7 +123,10 @@ def plans(
                 workload, accelerator, request.objective, slack=request.slack, rules=rules, known=known
             )
             watch.early(quick.cost.totals)
-            watch.begin("proving", count)
+            watch.begin("other objectives", (len(OBJECTIVES) - 1) * count)
+            for objective in OBJECTIVES:
+                plan_network(workload, accelerator, objective, rules=rules, known=known)
+            watch.begin("proving", count)  # about so many: which layers, for which homes, is seen on the way
     plan = plan_network(
         workload,
         accelerator,
@@ -134,8 +140,6 @@ def plans(
     )
     if request.effort == "quick":
         return plan, {}
-    if watch is not None:
-        watch.begin("other objectives", (len(OBJECTIVES) - 1) * count)
     return plan, plans_by_objective(workload, accelerator, plan, known, rules)
 
 

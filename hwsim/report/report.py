@@ -31,7 +31,7 @@ from hwsim.report.picture import change_dict, home_dict, machine_dict, occupancy
 from hwsim.report.screen import screenful
 from hwsim.report.widths import Change, Side, narrower
 from hwsim.search.objective import Objective
-from hwsim.search.result import RULED, Found
+from hwsim.search.result import RULED, Found, NetworkCertificate
 
 if TYPE_CHECKING:
     import pandas
@@ -111,6 +111,7 @@ class Report:
     objective: str
     by_objective: Mapping[Objective, Totals] = field(default_factory=dict[Objective, Totals])
     generation: Generation | None = None  # of a language model's phase
+    certificate: NetworkCertificate | None = None  # of the network's plan: homes and mappings chosen together
     command: str = ""  # that makes it again; empty where it was made from Python
     schedules: Mapping[str, Totals] = field(default_factory=dict[str, Totals])  # best, and own or constrained
     no_own: str = ""  # why the machine's own schedule does not run this network
@@ -169,6 +170,7 @@ class Report:
             *self.workload.notes,
             *self.cost.assumptions,
             *(f"spec: {note}" for note in self.accelerator.notes),
+            *([f"network: {self.certificate.space}"] if self.certificate else []),
             *(f"mapping search, {count} layers: {space}" for space, count in sorted(spaces.items())),
             *self.distance_from_any_mapping,
         ]
@@ -232,6 +234,7 @@ class Report:
             },
             "command": self.command,
             "objective": self.objective,
+            "certificate": self.certificate.to_dict() if self.certificate else None,
             "by_objective": {
                 objective: {
                     "energy_pj": totals.energy_pj,

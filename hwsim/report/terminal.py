@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hwsim.network.workload import Workload
 from hwsim.report.generation import generation_rows
 from hwsim.report.quantities import si
-from hwsim.search.result import NOT_PROVEN
+from hwsim.search.result import NOT_PROVEN, NetworkCertificate
 
 if TYPE_CHECKING:
     from hwsim.report.report import Report
@@ -51,6 +51,7 @@ def total_rows(report: Report) -> dict[str, str]:
         f"{stored_width(report)}; with scales, offsets, biases)",
         "peak activations": si(totals.peak_activation_bits / 8, "B"),
         "area": f"{totals.area_mm2:.3g} mm²" if totals.area_mm2 else "not stated by the spec",
+        **({"network": network_line(report.certificate)} if report.certificate else {}),
         "mapping": certificate_line(report),
         **({"schedules": schedules_line(report)} if report.schedules else {}),
         **({"other objectives": objectives_line(report)} if report.by_objective else {}),
@@ -70,6 +71,18 @@ def stored_width(report: Report) -> str:
         return "no weights"
     stored, memory = totals.packed_weight_bits / sum(weights.values()), report.accelerator.outermost.name
     return f"{stored:.2f} bits each in {memory}"
+
+
+def network_line(certificate: NetworkCertificate) -> str:
+    """How good the plan is proven to be, homes of tensors and mappings together."""
+    less = f"more than {100 * certificate.gap:.2g} % less" if certificate.gap > 1e-9 else "less"
+    proven = f"no choice of whole tensors on chip and of mappings gives {less}"
+    then = ""
+    if certificate.then:
+        gap = certificate.then_value / certificate.then_bound - 1 if certificate.then_bound else 0.0
+        then = f"; least {certificate.then} at it" + (f" but for {100 * gap:.2g} %" if gap > 1e-6 else "")
+    left = "" if certificate.exhaustive else "; some layers are not proven"
+    return f"least {certificate.objective}: {proven}{then}{left}; {certificate.searches} searches"
 
 
 def certificate_line(report: Report) -> str:

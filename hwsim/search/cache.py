@@ -20,14 +20,13 @@ from typing import Any, get_args
 from hwsim.files.atomic import write_atomically
 from hwsim.machine.parts import Accelerator
 from hwsim.nest.count import count_accesses
-from hwsim.nest.legal import validate
 from hwsim.nest.text import from_lists, to_lists
 from hwsim.network.layer import Layer
-from hwsim.pricing.layer import price
-from hwsim.search.objective import Objective, value_of
+from hwsim.search.objective import Objective
 from hwsim.search.result import ROUNDING, Certificate, Found
+from hwsim.search.space.problem import Problem
 
-VERSION = 10  # raise it whenever a search may return something else for the same question
+VERSION = 12  # raise it whenever a search may return something else for the same question
 ENVIRONMENT = "HWSIM_CACHE"
 
 
@@ -91,7 +90,7 @@ def remembered(found: Found) -> dict[str, Any]:
     return {"nodes": to_lists(found.mapping), "certificate": dataclasses.asdict(found.certificate)}
 
 
-def recalled(key: str, layer: Layer, accelerator: Accelerator) -> Found | None:
+def recalled(key: str, problem: Problem) -> Found | None:
     """A cache entry counted and priced anew; None where there is none or it is not what it claims to be."""
     entry = load(key)
     if entry is None:
@@ -99,14 +98,14 @@ def recalled(key: str, layer: Layer, accelerator: Accelerator) -> Found | None:
     try:
         mapping = from_lists(entry["nodes"])
         certificate = Certificate(**entry["certificate"])
-        if not is_sound(certificate) or validate(mapping, layer, accelerator):
+        if not is_sound(certificate) or problem.refuses(mapping):
             return None
-        counts = count_accesses(layer, mapping, accelerator)
-        cost = price(layer, counts, accelerator)
-        same = math.isclose(value_of(cost, certificate.objective), certificate.value, rel_tol=1e-9)
+        counts = count_accesses(problem.layer, mapping, problem.accelerator)
+        cost = problem.bill(counts)
+        same = math.isclose(problem.worth(cost, certificate.objective), certificate.value, rel_tol=1e-9)
     except (KeyError, TypeError, IndexError, AttributeError, ValueError):
         return None
-    return Found(mapping, counts, cost, certificate) if same else None
+    return Found(mapping, counts, cost, certificate) if same and problem.leaves_room(counts) else None
 
 
 def is_sound(certificate: Certificate) -> bool:

@@ -18,17 +18,15 @@ from hwsim.machine.ruled_levels import alternatives
 from hwsim.machine.rules import Rules, anonymous
 from hwsim.nest.count import count_accesses
 from hwsim.nest.counts import Counts
-from hwsim.nest.legal import validate
 from hwsim.nest.mapping import Mapping
-from hwsim.nest.ruled import broken_rules
 from hwsim.network.layer import Layer
-from hwsim.pricing.layer import LayerCost, price
+from hwsim.pricing.layer import LayerCost
 from hwsim.search import cache as search_cache
 from hwsim.search.bounds.any_mapping import bound_of_all
 from hwsim.search.bounds.any_tiles import ROUNDS
 from hwsim.search.cache import recalled, remembered
 from hwsim.search.infeasible import FIRST, why_infeasible, why_ruled_out
-from hwsim.search.objective import SECOND, Budget, Objective, as_objective, budget_of, rank_of, value_of
+from hwsim.search.objective import SECOND, Budget, Objective, as_objective, budget_of, rank_of
 from hwsim.search.proof import longer_loops as padding
 from hwsim.search.proof.certify import TOLERANCE, certified_search, unrollings_at_most
 from hwsim.search.proof.certify import Search as ProofSearch
@@ -37,6 +35,7 @@ from hwsim.search.proof.resize import resized
 from hwsim.search.quick.candidates import Candidates, Effort, candidates
 from hwsim.search.quick.neighbours import longer_layers, trimmed
 from hwsim.search.result import EVERYTHING, NOT_PROVEN, PROVEN, ROUNDING, RULED, SPACE, Certificate, Effortful, Found
+from hwsim.search.space.homes import NOWHERE
 from hwsim.search.space.problem import Problem
 
 TIES = 1_000_000  # lattice points after which a tie is left as it is: about a second
@@ -70,8 +69,27 @@ def search(
     `seeds`: further mappings to consider, where they are legal. Raises InfeasibleMapping when no tile fits, naming the
     smallest need, or when no mapping keeps the rules; CapabilityError when the machine cannot run the layer.
     """
+    wanted, problem = as_objective(objective), Problem(layer, accelerator, rules=rules)
+    return solve(problem, wanted, gap=gap, time_limit_s=time_limit_s, effort=effort, seeds=seeds, slack=slack)
+
+
+def solve(
+    problem: Problem,
+    objective: Objective,
+    *,
+    gap: float = 0.0,
+    time_limit_s: float | None = None,
+    effort: Effortful = "quick",
+    seeds: Iterable[Mapping] = (),
+    slack: float = 0.0,
+    ties: bool = True,
+) -> Found:
+    """`search` of a problem: with operators behind the layer and operands at home. `ties`: the second objective counts.
+
+    With a price per cycle (`Problem.cycle_pj`) the certificate's energy contains it.
+    """
     began = time.perf_counter()
-    objective, seeds = as_objective(objective), tuple(seeds)
+    layer, accelerator, rules, seeds = problem.layer, problem.accelerator, problem.rules, tuple(seeds)
     question: dict[str, Any] = {
         "objective": objective,
         "effort": effort,
@@ -82,36 +100,40 @@ def search(
         question |= {"gap": gap, "time_limit_s": time_limit_s}
     if rules:
         question["rules"] = [dataclasses.asdict(rule) for rule in anonymous(rules)]
+    if not ties:
+        question["ties"] = False
+    if (problem.fused, problem.homes, problem.cycle_pj) != ((), NOWHERE, 0.0):
+        question["around"] = [problem.unit.fixed_cycles, dataclasses.asdict(problem.homes), problem.cycle_pj]
     key = search_cache.content_hash(layer, accelerator, question)
-    known = recalled(key, layer, accelerator)
+    known = recalled(key, problem)
     if known is not None:
         return known
-    problems = [Problem(layer, accelerator, rules=choice) for choice in alternatives(rules, accelerator)]
+    problems = [dataclasses.replace(problem, rules=choice) for choice in alternatives(rules, accelerator)]
     missing = "" if effort == "quick" else next(filter(None, map(why_no_kernel, problems)), "")
     if missing:
         effort = "quick"
     elif effort == "auto":
-        reach = {within_reach(problem) for problem in problems}
+        reach = {within_reach(part) for part in problems}
         effort = next(each for each in WEAKEST if each in reach)
-    pricing = Pricing(layer, accelerator, objective, rules=rules)
+    pricing = Pricing(problem, objective)
     for mapping in dict.fromkeys(seeds):
         pricing.value(mapping)
     limit = math.inf if time_limit_s is None else began + time_limit_s
     if effort == "quick":
-        claims = [quick(problem, pricing) for problem in problems]
+        claims = [quick(part, pricing) for part in problems]
     else:
-        claims = [proven(problem, pricing, effort, gap, limit) for problem in problems]
+        claims = [proven(part, pricing, effort, gap, limit) for part in problems]
     if pricing.best is None:
         raise why_ruled_out(layer, accelerator, rules) if rules else why_infeasible(layer, accelerator)
     claim = Claim.least(claims)
     bound, ruled = min(claim.bound, pricing.best_value), RULED if rules else ""
     space = EVERYTHING if pricing.reaches(claim.any_tiles_bound) else claim.space
     space += ruled + (NOT_PROVEN + missing if missing and space != EVERYTHING else "")
-    chosen, second = in_order(pricing, claim.hunts, slack, gap, limit)
+    chosen, second = in_order(pricing, claim.hunts, slack, gap, limit) if ties else (pricing, ("", 0.0, 0.0))
     assert chosen.best is not None
     mapping, counts, cost = chosen.best
     certificate = Certificate(
-        objective, value_of(cost, objective), bound, claim.covered, pricing.priced, space, claim.ended,
+        objective, problem.worth(cost, objective), bound, claim.covered, pricing.priced, space, claim.ended,
         time.perf_counter() - began, min(claim.root_bound, bound), claim.root_seconds, claim.any_tiles_bound, slack,
         *second,
     )  # fmt: skip
@@ -158,7 +180,7 @@ def quick(problem: Problem, pricing: Pricing) -> Claim:
     ways = Effort() if pricing.objective == "energy" else Effort(chains=4)
     covered = pricing.propose(candidates(problem, ways))
     for longer in longer_layers(problem.layer):
-        found = candidates(Problem(longer, problem.accelerator, rules=problem.rules), ways)
+        found = candidates(dataclasses.replace(problem, layer=longer), ways)
         covered += found.covered
         for mapping in found.mappings:
             pricing.value(trimmed(mapping, problem.layer))
@@ -241,15 +263,8 @@ def within_reach(problem: Problem) -> Effortful:
 class Pricing:
     """Exact prices of mappings under an objective, perhaps within a budget of another, and the best of them."""
 
-    def __init__(
-        self,
-        layer: Layer,
-        accelerator: Accelerator,
-        objective: Objective,
-        budget: Budget | None = None,
-        rules: Rules = (),
-    ) -> None:
-        self.layer, self.accelerator, self.budget, self.rules = layer, accelerator, budget, rules
+    def __init__(self, problem: Problem, objective: Objective, budget: Budget | None = None) -> None:
+        self.problem, self.budget = problem, budget
         self.objective: Objective = objective
         self.best: tuple[Mapping, Counts, LayerCost] | None = None
         self.seen: list[tuple[Mapping, Counts, LayerCost]] = []
@@ -261,7 +276,7 @@ class Pricing:
 
     def within(self, budget: Budget, objective: Objective) -> Pricing:
         """What was priced, ranked by another objective within a budget of this one."""
-        ordered = Pricing(self.layer, self.accelerator, objective, budget, self.rules)
+        ordered = Pricing(self.problem, objective, budget)
         for entry in self.seen:
             ordered.consider(entry)
         return ordered
@@ -272,14 +287,18 @@ class Pricing:
         cost = entry[2]
         if self.budget is not None and not self.budget.allows(cost):
             return math.inf
-        if self.best is None or rank_of(cost, self.objective) < rank_of(self.best[2], self.objective):
+        if self.best is None or self.rank(cost) < self.rank(self.best[2]):
             self.best = entry
-        return value_of(cost, self.objective)
+        return self.problem.worth(cost, self.objective)
+
+    def rank(self, cost: LayerCost) -> tuple[float, ...]:
+        """Order of preference."""
+        return (self.problem.worth(cost, self.objective), *rank_of(cost, self.objective))
 
     @property
     def best_value(self) -> float:
         """The objective of the best mapping; infinite before there is one."""
-        return value_of(self.best[2], self.objective) if self.best else math.inf
+        return self.problem.worth(self.best[2], self.objective) if self.best else math.inf
 
     @property
     def best_mapping(self) -> Mapping | None:
@@ -302,16 +321,16 @@ class Pricing:
         before = None
         while self.best is not None and self.best is not before:
             before = self.best
-            for mapping in resized(before[0], self.layer):
+            for mapping in resized(before[0], self.problem.layer):
                 if mapping not in seen:
                     seen.add(mapping)
                     self.value(mapping)
 
     def value(self, mapping: Mapping) -> float | None:
         """The objective of a mapping, None where it is illegal or breaks a rule; see `consider`."""
-        if validate(mapping, self.layer, self.accelerator):
+        if self.problem.refuses(mapping):
             return None
-        if broken_rules(mapping, self.layer, self.accelerator, self.rules):
+        counts = count_accesses(self.problem.layer, mapping, self.problem.accelerator)
+        if not self.problem.leaves_room(counts):
             return None
-        counts = count_accesses(self.layer, mapping, self.accelerator)
-        return self.consider((mapping, counts, price(self.layer, counts, self.accelerator)))
+        return self.consider((mapping, counts, self.problem.bill(counts)))

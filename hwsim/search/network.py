@@ -6,8 +6,9 @@ Fewer bits never cost more: a search at narrow widths also considers what the ne
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as Map
-from collections.abc import Sequence
 from typing import Any
 
 from hwsim.errors import HwsimError, SpecError
@@ -24,10 +25,15 @@ from hwsim.pricing.network import NetworkCost, price_network
 from hwsim.pricing.stages import effective_workload
 from hwsim.search.bounds.any_mapping import bound_of_all
 from hwsim.search.bounds.any_tiles import ROUNDS
-from hwsim.search.layer import search
+from hwsim.search.joint.optimum import Answer, Optimum
+from hwsim.search.joint.plan import after, answers, least_product
+from hwsim.search.joint.schedule import Schedule
+from hwsim.search.joint.staircase import Weights
+from hwsim.search.layer import search, solve
 from hwsim.search.objective import OBJECTIVES, SECOND, Objective, objective_value
-from hwsim.search.result import GIVEN, Certificate, Effortful, Found
-from hwsim.search.space.likeness import full_key
+from hwsim.search.result import GIVEN, HOMES, Certificate, Effortful, Found, NetworkCertificate
+from hwsim.search.space.homes import Homes
+from hwsim.search.space.likeness import full_key, resources_key
 from hwsim.search.space.problem import Problem
 
 
@@ -37,6 +43,7 @@ class Plan:
 
     found: Map[str, Found]
     cost: NetworkCost
+    certificate: NetworkCertificate | None = None
 
     def value(self, objective: Objective) -> float:
         """What is minimised, over the network: pJ, cycles, or pJ*s."""
@@ -63,20 +70,146 @@ def plan_network(
 ) -> Plan:
     """The best plan found for a network. Raises InfeasibleMapping or CapabilityError as the search does.
 
-    `effort`, `gap`, `time_limit_s` (per layer), `slack` and `rules` are the search's. Layers are proven one by one,
-    and what stays on chip is decided afterwards: so what the quick search found competes as a whole, and no effort's
-    answer is worse than the quick one's. `known` carries searches from one call to the next (same network and
-    accelerator).
+    `effort`, `gap`, `time_limit_s` (per search), `slack` and `rules` are the search's. `quick` searches layers alone,
+    and what stays on chip is decided afterwards; the others choose both together (`joint/`), with a certificate.
+    Mappings of the quick search and of wider widths compete, so no effort's answer is worse than the quick one's.
+    `known` carries searches from one call to the next (same accelerator). Under `rules` layers are proven alone.
     """
     known = {} if known is None else known
-    own = climbed(
-        workload, accelerator, objective, known, gap=gap, time_limit_s=time_limit_s, effort=effort, slack=slack,
-        rules=rules,
-    )  # fmt: skip
-    if effort == "quick":
-        return own
     rival = climbed(workload, accelerator, objective, known, effort="quick", slack=slack, rules=rules)
-    return preferred([own, bounded_by(rival, own)], objective, slack)
+    if effort == "quick":
+        return rival
+    if rules:
+        own = climbed(
+            workload, accelerator, objective, known, gap=gap, time_limit_s=time_limit_s, effort=effort, slack=slack,
+            rules=rules,
+        )  # fmt: skip
+        return preferred([own, bounded_by(rival, own)], objective, slack)
+    ask = Asking(accelerator, known, gap, time_limit_s, effort, slack)
+    above: Plan | None = None
+    for rung in ladder(workload):
+        try:
+            above = ask.joint(rung, objective, above)
+        except HwsimError:
+            if rung is workload:
+                raise
+    assert above is not None
+    chosen = preferred([above, rival], objective, slack)
+    return chosen if chosen is above else certified_by(chosen, above, objective)
+
+
+def certified_by(plan: Plan, proven: Plan, objective: Objective) -> Plan:
+    """A plan under the certificate of another one."""
+    known, value = proven.certificate, plan.value(objective)
+    assert known is not None
+    mine = dataclasses.replace(known, value=value, lower_bound=min(known.lower_bound, value), then="")
+    return dataclasses.replace(bounded_by(plan, proven), certificate=mine)
+
+
+@dataclasses.dataclass(frozen=True)
+class Asking:
+    """How layers are searched, and what they answered: `known` alone, `asked` as (room, vector cycles, answer)."""
+
+    accelerator: Accelerator
+    known: dict[tuple[object, ...], Found]
+    gap: float
+    time_limit_s: float | None
+    effort: Effortful
+    slack: float
+    asked: dict[tuple[object, ...], list[tuple[float, int, Found]]] = dataclasses.field(
+        default_factory=dict[tuple[object, ...], list[tuple[float, int, Found]]]
+    )
+
+    def joint(self, workload: Workload, objective: Objective, above: Plan | None) -> Plan:
+        """The best plan over homes and mappings; those of wider widths and of the quick search compete."""
+        optimum = Optimum(Schedule(workload, self.accelerator), self.solve)
+        quick = [climbed(workload, self.accelerator, other, self.known) for other in OBJECTIVES]
+        for plan in (*quick, *(() if above is None else (above,))):
+            optimum.add((name, found.mapping) for name, found in plan.found.items())
+        found = list(answers(optimum, objective, self.slack))
+        plans = [self.planned(workload, answer) for answer in found if answer.found]
+        if not plans:
+            return quick[OBJECTIVES.index(objective)]
+        chosen = preferred(plans, objective, self.slack)
+        return dataclasses.replace(chosen, certificate=certificate_of(chosen, found, objective, optimum.searches))
+
+    def planned(self, workload: Workload, answer: Answer) -> Plan:
+        """An answer's bill."""
+        counts = {name: found.counts for name, found in answer.found.items()}
+        return Plan(answer.found, price_network(workload, self.accelerator, counts, resident=answer.resident))
+
+    def solve(self, problem: Problem, objective: Objective, seeds: Iterable[Mapping]) -> Found:
+        """A layer's search; one that a known answer serves is not made again (`serves`)."""
+        room = math.inf if problem.homes.room_bits is None else float(problem.homes.room_bits)
+        cycles = problem.unit.fixed_cycles
+        key = objective, problem.homes.operands, resources_key(roomy(problem))
+        for most, fewest, found in self.asked.setdefault(key, []):
+            if room <= most and fewest <= cycles and serves(found, problem):
+                return moved(found, problem)
+        found = solve(
+            problem, objective, gap=self.gap, time_limit_s=self.time_limit_s, effort=self.effort, seeds=seeds,
+            ties=objective == "energy" and not problem.cycle_pj,
+        )  # fmt: skip
+        self.asked[key].append((room, cycles, found))
+        self.known["joint", *key, room, cycles] = found
+        return found
+
+
+def roomy(problem: Problem) -> Problem:
+    """The problem with all the room of its home."""
+    home = problem.home
+    return (
+        problem if home is None else dataclasses.replace(problem, homes=Homes(problem.homes.operands, home.size_bits))
+    )
+
+
+def serves(found: Found, problem: Problem) -> bool:
+    """Whether the answer for as much room or more, and as little vector work or less, holds here.
+
+    It does where its mapping fits and takes no longer: less room and more work make no mapping cheaper.
+    """
+    return problem.leaves_room(found.counts) and problem.bill(found.counts).latency_cycles == found.cost.latency_cycles
+
+
+def moved(found: Found, problem: Problem) -> Found:
+    """An answer at this problem's constants."""
+    cost = problem.bill(found.counts)
+    return Found(found.mapping, found.counts, cost, found.certificate.shifted(cost, found.cost))
+
+
+def plan_given(workload: Workload, accelerator: Accelerator, found: Map[str, Found], objective: Objective) -> Plan:
+    """The plan of given mappings, with the tensors that best stay for an objective."""
+    plans = [planned(workload, accelerator, found)]
+    schedule = Schedule(workload, accelerator)
+    if schedule.home is not None:
+        optimum = Optimum(schedule, no_search, alike=False)
+        optimum.add((name, mine.mapping) for name, mine in found.items())
+        counts = {name: mine.counts for name, mine in found.items()}
+        for weights in (Weights(0.0), Weights(None)):
+            resident = optimum.best(weights).resident()
+            plans.append(Plan(found, price_network(workload, accelerator, counts, resident=resident)))
+    return preferred(plans, objective, 0.0)
+
+
+def no_search(problem: Problem, objective: Objective, seeds: Iterable[Mapping]) -> Found:
+    """For networks whose mappings are given."""
+    raise AssertionError(f"{problem.layer.name}: no search was to be made")
+
+
+def certificate_of(plan: Plan, found: Sequence[Answer], objective: Objective, searches: int) -> NetworkCertificate:
+    """What the answers prove of a plan."""
+    value = plan.value(objective)
+    bound = least_product(found) if objective == "edp" else found[0].lower_bound
+    if objective == "edp":
+        value = plan.cost.totals.energy_pj * plan.cost.totals.latency_cycles
+    cycles = float(plan.cost.totals.latency_cycles)
+    least = objective == "latency" and cycles <= bound
+    return NetworkCertificate(
+        objective, value, min(bound, value), searches,
+        all(f.certificate.exhaustive for f in plan.found.values()), HOMES,
+        "energy" if least else "", plan.value("energy") if least else 0.0,
+        min(after(found, cycles), plan.value("energy")) if least else 0.0,
+    )  # fmt: skip
 
 
 def plans_by_objective(

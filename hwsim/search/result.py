@@ -87,6 +87,39 @@ class Found:
     certificate: Certificate
 
 
+@dataclass(frozen=True)
+class NetworkCertificate:
+    """How good a plan of a network is proven to be, homes of tensors and mappings together.
+
+    No plan that keeps whole tensors from birth to last reader, with mappings of the layers' spaces, has an objective
+    below `lower_bound` (pJ, cycles, pJ*cycles). `searches`: layers searched, for a set of operands at home and a room
+    each. `exhaustive`: all those of the plan ended by themselves. `then`: as in `Certificate`.
+    """
+
+    objective: Objective
+    value: float
+    lower_bound: float
+    searches: int
+    exhaustive: bool
+    space: str
+    then: str = ""
+    then_value: float = 0.0
+    then_bound: float = 0.0
+
+    @property
+    def gap(self) -> float:
+        """Relative distance to the bound."""
+        return max(0.0, self.value / self.lower_bound - 1.0) if self.lower_bound > 0 else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the report."""
+        return {**dataclasses.asdict(self), "gap": self.gap}
+
+
+HOMES = (
+    "the given order of stages; every choice of whole tensors that stay in the activation memory from birth to last "
+    "reader, with every mapping of the layers' spaces"
+)
 SPACE = (
     "declared subset: unrollings that head a ranking by traffic or cycles, for each the cheapest chain of tiles over "
     "divisors of the (padded) extents, uneven cuts and allowed bypasses, a few loop orders; the bound holds for "

@@ -43,6 +43,19 @@ class Nest:
         self.covered[dim] *= factor
         return factor
 
+    def closed(self, problem: Problem) -> Mapping:
+        """The nest inside the outermost memory; what lies at home whole has the smallest tile there that will do."""
+        for operand in problem.sources:
+            inside = [
+                place
+                for place, node in enumerate(self.nodes)
+                if isinstance(node, Spatial) or (isinstance(node, Hold) and operand in node.operands)
+            ]
+            self.nodes.insert(max(inside, default=-1) + 1, Hold(problem.needed_home.name, (operand,)))
+        outermost = problem.accelerator.memories[0]
+        self.nodes.append(Hold(outermost.name, tuple(o for o in OPERANDS if o in outermost.keeps)))
+        return Mapping(tuple(merged(self.nodes)))
+
     def grow(self, tile: tuple[int, ...]) -> None:
         """Temporal loops until the temporal extents reach `tile`."""
         for dim in self.order:
@@ -76,9 +89,7 @@ def write(problem: Problem, unrollings: Unrollings, index: int, chain: Chain, or
         elif event.hold is not None and event.hold.segment == event.segment:
             nest.nodes.append(Hold(event.hold.child, (event.hold.operand,)))
     nest.grow(chain.extents)
-    outermost = problem.accelerator.memories[0]
-    nest.nodes.append(Hold(outermost.name, tuple(o for o in OPERANDS if o in outermost.keeps)))
-    return Mapping(tuple(merged(nest.nodes)))
+    return nest.closed(problem)
 
 
 def merged(nodes: list[Node]) -> list[Node]:
@@ -128,6 +139,4 @@ def write_path(problem: Problem, unrolling: Unrollings, steps: Sequence[Step]) -
     for dim, bound in nest.bounds.items():  # nothing settles further out: their order is free
         if nest.covered[dim] < bound:
             nest.nodes.append(Temporal(dim, -(-bound // nest.covered[dim])))
-    outermost = problem.accelerator.memories[0]
-    nest.nodes.append(Hold(outermost.name, tuple(o for o in OPERANDS if o in outermost.keeps)))
-    return Mapping(tuple(merged(nest.nodes)))
+    return nest.closed(problem)

@@ -71,7 +71,7 @@ def test_a_page_is_drawn_of_reports_without_the_newest_fields_and_with_unknown_o
     machine = {k: data["accelerator"][k] for k in ("name", "clock_mhz", "node_nm", "sources")}
     new = ("traffic_bits", "peak_macs_per_cycle", "narrower")
     layers = [{k: v for k, v in entry.items() if k not in new} for entry in data["layers"]]
-    coming = {"certificate": {"gap": 0.125}, "intervals": {"energy_pj": [1e6, 2e6]}}
+    coming = {"verdict": {"gap": 0.125}, "intervals": {"energy_pj": [1e6, 2e6]}}
     text = report_page({**old, "accelerator": machine, "layers": layers, **coming})
     assert "0.125" in text
     assert "1 µJ to 2 µJ" in text

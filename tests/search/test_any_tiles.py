@@ -107,7 +107,7 @@ def check(seed: int) -> None:
         some_layer(rng),
         OBJECTIVES[seed % 3],
     )
-    pricing = Pricing(layer, machine, objective)
+    pricing = Pricing(Problem(layer, machine), objective)
     try:
         bounds = AnyTiles(Problem(layer, machine), rounds=seed % 2)
         pricing.value(search(layer, machine, objective).mapping)

@@ -41,7 +41,7 @@ def check(seed: int) -> int:
     rng = random.Random(seed)
     layer, machine = some_layer(rng), serial(small_machine(rng))
     try:
-        pricing = Pricing(layer, machine, "energy")
+        pricing = Pricing(Problem(layer, machine), "energy")
         hunt = certified_search(Problem(layer, machine), "energy", pricing.value, True)
     except HwsimError:
         return 0
@@ -86,7 +86,7 @@ def test_prime_dims_get_tiles_that_do_not_divide(objective: str) -> None:
     layer = strided(Loops(K=64, C=197, P=197), 1, 1)
     machine = load_accelerator("cortex_m7")
     proven = search(layer, machine, objective, effort="perfect")  # type: ignore[arg-type]
-    problem, pricing = Problem(layer, machine), Pricing(layer, machine, objective)  # type: ignore[arg-type]
+    problem, pricing = Problem(layer, machine), Pricing(Problem(layer, machine), objective)  # type: ignore[arg-type]
     hunt = certified_search(problem, objective, pricing.value, False)
     assert hunt is not None
     hunt.run(0.0, math.inf)

@@ -209,10 +209,10 @@ def test_an_impossible_certificate_is_not_believed(
     (path,) = (tmp_path / "mappings").glob("*.json")
     entry = search_cache.load(path.stem)
     assert entry is not None
-    assert search_cache.recalled(path.stem, LAYERS[2], machine) is not None
+    assert search_cache.recalled(path.stem, Problem(LAYERS[2], machine)) is not None
     entry["certificate"][field] = value
     search_cache.store(path.stem, entry)  # under a hash that fits
-    assert search_cache.recalled(path.stem, LAYERS[2], machine) is None
+    assert search_cache.recalled(path.stem, Problem(LAYERS[2], machine)) is None
 
 
 def test_an_entry_under_another_key_is_a_miss(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ Data = dict[str, Any]
 TEMPLATES = Path(__file__).parent / "templates"
 # What the page draws or says somewhere; other keys of a report are shown as they are, so that none is lost.
 KNOWN = {
-    "schema_version", "identity", "model", "accelerator", "objective", "by_objective", "totals",
+    "schema_version", "identity", "model", "accelerator", "objective", "certificate", "by_objective", "totals",
     "energy_pj_by_component", "layers", "coverage", "assumptions", "warnings", "explanations", "command",
     "occupancy", "seal",
 }  # fmt: skip
@@ -121,6 +121,10 @@ def proof_text(data: Data) -> str:
     gaps = [100 * layer["certificate"]["gap"] for layer in data["layers"] if layer["certificate"]]
     if not gaps:
         return "No layer has MACs."
+    network = data.get("certificate")
+    if network:
+        less = f"more than {100 * network['gap']:.2g} % less" if network["gap"] > 1e-9 else "less"
+        return f"No choice of whole tensors on chip and of mappings gives {less} {data['objective']} for the network."
     worst, exact = max(gaps), sum(gap == 0 for gap in gaps)
     what = {"energy": "less energy", "latency": "fewer cycles"}.get(data["objective"], "a lower energy-delay product")
     if worst == 0:

@@ -250,7 +250,7 @@ class CrossingBound(ABC):
         crossing = self.crossings[holder]
         if crossing.child == "mac":
             elements = 1.0  # a latch
-        elif crossing.capacity_bits is None:
+        elif crossing.capacity_bits is None or not crossing.least_bits_per_element:
             return np.full(self.rows, np.inf)
         else:
             elements = crossing.capacity_bits / crossing.least_bits_per_element

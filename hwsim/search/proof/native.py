@@ -258,7 +258,7 @@ def described_problem(problem: Problem) -> tuple[list[Crossing], ProblemC]:
         p.extent[e] = extent
     for i, name in enumerate(shared):
         memory = memories[name]
-        p.pool_bits[i] = (memory.size_bits or 0) - sum(size for _, size in memory.partitions)
+        p.pool_bits[i] = (problem.size_of(memory) or 0) - sum(size for _, size in memory.partitions)
     for i, (rank, pair) in enumerate(window_ranks(problem)):
         p.ranks = i + 1
         for t in range(2):

@@ -172,7 +172,7 @@ def share_limits(problem: Problem, choices: Sequence[int]) -> dict[tuple[str, Op
     limits: dict[tuple[str, Operand], Costs] = {}
     if all(choice < 0 for choice in choices):
         return limits
-    sizes = {memory.name: memory.size_bits or 0 for memory in problem.accelerator.memories}
+    sizes = {memory.name: problem.size_of(memory) or 0 for memory in problem.accelerator.memories}
     for name, pool in shared_pools(problem).items():
         for operand in pool:
             parts = [1.0 if c < 0 else SHARES[c][operand] / sum(SHARES[c][other] for other in pool) for c in choices]

@@ -29,16 +29,21 @@ class Alike:
 def energy_key(problem: Problem) -> Key:
     """What decides which unrollings and chains of tiles cost least, constants left out."""
     mac = dataclasses.replace(problem.unit.mac, energy_pj=0.0, mode="")
-    crossings = tuple(crossings_of(problem))
+    crossings = tuple(crossings_of(problem)), problem.sources, problem.rules
     return problem.accelerator, problem.layer.shape_key(), crossings, mac, problem.unit.static_pj_per_cycle
 
 
 def full_key(problem: Problem) -> Key:
-    """`energy_key` and what else decides time and rounding: equal keys rank all mappings alike."""
+    """Equal keys rank all mappings alike: `resources_key` and the work of the vector unit."""
+    return *resources_key(problem), problem.unit.fixed_cycles
+
+
+def resources_key(problem: Problem) -> Key:
+    """`energy_key` and what else decides time and rounding, but for the vector unit, which hides no other resource."""
     unit = problem.unit
     rounded = tuple(tuple(partial_words(unit, memory)) for memory in problem.accelerator.memories)
     moved = [*entries(unit.traffic_pj), *entries(unit.port_bits), *entries(unit.bandwidth)]
-    return *energy_key(problem), rounded, *moved, unit.fixed_cycles, *entries(Timing(problem).constant_bits)
+    return *energy_key(problem), rounded, *moved, *entries(Timing(problem).constant_bits)
 
 
 def entries(values: Map[tuple[str, ...], float]) -> list[tuple[tuple[str, ...], float]]:

@@ -8,6 +8,7 @@ energy = sum_j price_j * V_j + constant. V_j = |operand| * product over irreleva
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -17,15 +18,22 @@ from numpy.typing import NDArray
 from hwsim.machine.parts import OPERANDS, Accelerator, Array, Memory, Operand
 from hwsim.machine.ruled_levels import may_not_hold, must_hold
 from hwsim.machine.rules import Rules
-from hwsim.nest.counts import Kind
-from hwsim.nest.legal import accumulates_only
+from hwsim.nest.counts import Counts, Kind
+from hwsim.nest.legal import accumulates_only, validate
+from hwsim.nest.mapping import Mapping
 from hwsim.nest.points import Ints, Rank, operand_ranks, relevant_dims, tile_elements
+from hwsim.nest.ruled import broken_rules
 from hwsim.network.layer import DIMS, Layer
+from hwsim.pricing.layer import LayerCost, operand_tensors, price
 from hwsim.pricing.mac import unit_steps
 from hwsim.pricing.moves import Direction
+from hwsim.pricing.residents import room_taken, taken_at
 from hwsim.pricing.unit_prices import UnitPrices, unit_prices
+from hwsim.search.objective import objective_value
+from hwsim.search.space.homes import NOWHERE, Homes
 
 REDUCTION = ("C", "R", "S")
+SPILL = 10.0  # of what all MACs cost at most, for every output once more
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,41 @@ class Problem:
     layer: Layer
     accelerator: Accelerator
     rules: Rules = field(default=(), kw_only=True)
+    fused: tuple[Layer, ...] = field(default=(), kw_only=True)  # operators behind it, which share the vector unit
+    homes: Homes = field(default=NOWHERE, kw_only=True)
+    cycle_pj: float = field(default=0.0, kw_only=True)  # price of a cycle on top of idle power
+
+    @cached_property
+    def home(self) -> Memory | None:
+        """The memory in which operands at home lie."""
+        return self.accelerator.activation_memory if self.homes != NOWHERE else None
+
+    def worth(self, cost: LayerCost, objective: str) -> float:
+        """The objective of a bill, cycles at their price included."""
+        more = self.cycle_pj * cost.latency_cycles if objective == "energy" else 0.0
+        return objective_value(objective, cost.total_energy_pj, float(cost.latency_cycles)) + more
+
+    def bill(self, counts: Counts) -> LayerCost:
+        """What a mapping of these counts costs here."""
+        names = operand_tensors(self.layer)
+        kept: dict[Operand, str] = {operand: names[operand] for operand in self.homes.operands}
+        return price(self.layer, counts, self.accelerator, fused=self.fused, resident=kept)
+
+    def refuses(self, mapping: Mapping) -> list[str]:
+        """Why a mapping is illegal or which rules it breaks; empty where it may be."""
+        return validate(mapping, self.layer, self.accelerator) or [
+            str(broken) for broken in broken_rules(mapping, self.layer, self.accelerator, self.rules)
+        ]
+
+    def leaves_room(self, counts: Counts) -> bool:
+        """Whether operands at home pass through it, and the other tiles fit into what tensors there leave."""
+        home, mine = self.home, self.homes.operands
+        if home is None:
+            return True
+        room = self.homes.room_bits
+        if not taken_at(home, self.accelerator, counts, mine):
+            return False
+        return room is None or room_taken(home, self.layer, self.accelerator, counts, mine) <= room
 
     @cached_property
     def dims(self) -> tuple[str, ...]:
@@ -124,10 +167,28 @@ class Problem:
     def holders(self) -> dict[Operand, tuple[Memory, ...]]:
         """Memories that may hold an operand, innermost first; the last is the outermost memory."""
         memories = tuple(reversed(self.accelerator.memories))
-        return {
+        found: dict[Operand, tuple[Memory, ...]] = {
             operand: tuple(m for m in memories if operand in m.keeps and operand not in may_not_hold(self.rules, m))
             for operand in OPERANDS
         }
+        for operand in self.sources:  # what lies at home whole has no tile there
+            found[operand] = found[operand][: found[operand].index(self.needed_home) + 1]
+        return found
+
+    @cached_property
+    def sources(self) -> tuple[Operand, ...]:
+        """Inputs and weights at home: their chains of holders end there."""
+        return tuple(operand for operand in self.homes.operands if operand != "output")
+
+    @property
+    def needed_home(self) -> Memory:
+        """The home, where there is one."""
+        assert self.home is not None
+        return self.home
+
+    def leaves_at_home(self, operand: Operand, child: Memory | None) -> bool:
+        """Whether the tile in `child` is part of a whole output that stays there."""
+        return operand == "output" and operand in self.homes.operands and child is self.home
 
     def may_bypass(self, memory: Memory, operand: Operand) -> bool:
         """Whether a mapping may leave an operand out of a memory."""
@@ -148,7 +209,8 @@ class Problem:
                 if key not in self.priced:
                     self.priced[key] = self.price(operand, holders[parent], holders[child] if child >= 0 else None)
                 found[child, parent] = self.priced[key]
-                if not self.may_bypass(holders[parent], operand):
+                stays = operand in self.homes.operands and holders[parent] is self.home
+                if stays or not self.may_bypass(holders[parent], operand):
                     break
         return found
 
@@ -175,7 +237,8 @@ class Problem:
     @cached_property
     def unit(self) -> UnitPrices:
         """Prices per count of this layer at its bits."""
-        return unit_prices(self.layer, self.accelerator)
+        found = unit_prices(self.layer, self.accelerator, self.fused, input_stays="input" in self.homes.operands)
+        return dataclasses.replace(found, static_pj_per_cycle=found.static_pj_per_cycle + self.cycle_pj)
 
     def steps(self, iterations: Ints) -> Ints:
         """Steps of a MAC unit for iterations of the loops in time, [..., dim]."""
@@ -226,8 +289,9 @@ class Problem:
         if operand != "output":
             return widths[name, operand, "code", "write"], widths[name, operand, "code", "write"]
         partial = widths[name, operand, "partial", "write"]
-        only = accumulates_only(self.accelerator, name)
-        return partial, partial if only else widths[name, operand, "final", "write"]
+        if accumulates_only(self.accelerator, name):
+            return partial, partial
+        return partial, 0.0 if self.leaves_at_home(operand, child) else widths[name, operand, "final", "write"]
 
     def output_prices(
         self, parent: Memory, child: Memory | None, prices: list[float], arrays: range
@@ -238,6 +302,9 @@ class Problem:
         in the outermost memory, and again in every further child among which a crossing further out divides it: that
         crossing saves the returns of all crossings inside its child (`saved_returns`).
         """
+        if self.leaves_at_home("output", child):
+            prices[:] = [0.0] * (len(prices) - 1) + [self.spill]
+            return sum(self.hop(j, "output", "final") for j in arrays) - self.spill, self.spill, 0.0
         back = sum(self.hop(j, "output", "partial") for j in arrays) + self.access(parent, "output", "partial", "read")
         write = self.access(parent, "output", "partial", "write")
         drain = saved = 0.0
@@ -254,6 +321,22 @@ class Problem:
                 first -= sum(self.hop(j, "output", "partial") - self.hop(j, "output", "final") for j in arrays)
                 first -= drain - self.access(child, "output", "final", "read")
         return first, back, saved
+
+    @cached_property
+    def spill(self) -> float:
+        """Price of every visit of an output at home after its first: so high that paths without are cheaper.
+
+        An output that stays must not leave unfinished. Pricing that (what is charged beyond one visit per output) is a
+        relaxation: bounds stay sound, and a path that spills is refused when its nest is priced.
+        """
+        return SPILL * self.layer.macs * self.dearest / self.elements("output")
+
+    @cached_property
+    def dearest(self) -> float:
+        """A MAC with all its operands at the outermost memory, pJ."""
+        outer = self.accelerator.outermost.name
+        moved = (self.unit.traffic_pj[outer, o, "partial" if o == "output" else "code", "read"] for o in OPERANDS)
+        return self.unit.mac_pj + sum(moved) + self.unit.static_pj_per_cycle
 
     def saved_returns(self, child: Memory) -> float:
         """pJ of one return through all crossings below `child`; the largest over the choices of bypassed memories."""
@@ -281,7 +364,11 @@ class Problem:
         if operand in shares:
             return shares[operand], ""
         shared = [other for other in child.keeps if other not in shares]
-        return child.size_bits, child.name if len(shared) > 1 else ""
+        return self.size_of(child), child.name if len(shared) > 1 else ""
+
+    def size_of(self, memory: Memory) -> int | None:
+        """Bits that tiles may take in a memory: its size, or what tensors at home leave of it."""
+        return self.homes.room_bits if memory is self.home else memory.size_bits
 
     def latched(self, operand: Operand) -> bool:
         """Whether the MAC keeps the operand's last element."""

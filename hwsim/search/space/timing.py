@@ -70,8 +70,10 @@ class Timing:
         """What parameters and offsets move over every port, the same under every mapping."""
         problem = self.problem
         offset = offset_cost(problem.layer, problem.accelerator.capabilities)
+        stays = "input" in problem.homes.operands
+        moves = fixed_moves(problem.layer, problem.accelerator, offset, input_stays=stays)
         found: dict[Port, float] = {}
-        for (memory, direction), bits in port_loads(fixed_moves(problem.layer, problem.accelerator, offset)).items():
+        for (memory, direction), bits in port_loads(moves).items():
             port = self.port(memory, direction)
             found[port] = found.get(port, 0.0) + bits
         return found
@@ -91,7 +93,8 @@ class Timing:
         """The regime that gives the latency of a mapping."""
         problem = self.problem
         layer, machine = problem.layer, problem.accelerator
-        moved = layer_moves(layer, counts, machine, frozenset(), offset_cost(layer, machine.capabilities))
+        at_home = frozenset(problem.homes.operands)
+        moved = layer_moves(layer, counts, machine, at_home, offset_cost(layer, machine.capabilities))
         exposed, overlapped = split_loads(counts, machine, moved)
         instances = dict(counts.instances)
         waits: list[tuple[str, Port]] = []
@@ -152,7 +155,16 @@ class Timing:
     def prices(self, regime: Regime, segment: int) -> Problem:
         """The problem priced in cycles of a regime: only memories with `segment` arrays inside, as one instance."""
         problem = self.problem
-        priced = CycleProblem(problem.layer, problem.accelerator, self, regime, segment, rules=problem.rules)
+        priced = CycleProblem(
+            problem.layer,
+            problem.accelerator,
+            self,
+            regime,
+            segment,
+            fused=problem.fused,
+            homes=problem.homes,
+            rules=problem.rules,
+        )
         priced.__dict__["unit"] = self.problem.unit
         return priced
 
@@ -200,6 +212,11 @@ class CycleProblem(Problem):
     def hop(self, array: int, operand: Operand, kind: Kind) -> float:
         """Arrays are no resource."""
         return 0.0
+
+    @cached_property
+    def dearest(self) -> float:
+        """A MAC alone, and its operands at a bit per cycle."""
+        return float(self.unit.mac.step_cycles) + 64.0
 
     def waits_for(self, memory: Memory, operand: Operand) -> str | None:
         """The memory whose refill this access belongs to; None where it overlaps with compute."""

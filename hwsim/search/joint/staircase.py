@@ -1,0 +1,161 @@
+"""What a layer costs over where its operands lie and the room that is left: a staircase, found step by step.
+
+A search at room r whose mapping takes u <= r has solved all rooms from u to r: its bound holds for every smaller room,
+its mapping is legal in every one from u on. Bounds are asked first, searches follow where they decide something.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from hwsim.errors import InfeasibleMapping
+from hwsim.nest.count import count_accesses
+from hwsim.nest.counts import Counts
+from hwsim.nest.mapping import Mapping
+from hwsim.pricing.layer import LayerCost
+from hwsim.pricing.residents import room_taken, taken_at
+from hwsim.search.bounds.any_mapping import bound_of_all, lower_bound
+from hwsim.search.joint.programme import Pair
+from hwsim.search.objective import Objective
+from hwsim.search.result import Certificate, Found
+from hwsim.search.space.homes import Homes
+from hwsim.search.space.problem import Problem
+
+Operands = tuple[str, ...]
+Solver = Callable[[Problem, Objective, Iterable[Mapping]], Found]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What is minimised: energy plus `cycle_pj` per cycle, or (None) cycles alone."""
+
+    cycle_pj: float | None = 0.0
+
+    @property
+    def objective(self) -> Objective:
+        """As the layer's search calls it."""
+        return "latency" if self.cycle_pj is None else "energy"
+
+    def pair(self, energy_pj: float, cycles: float) -> Pair:
+        """(what is minimised, what decides among equals)."""
+        if self.cycle_pj is None:
+            return cycles, energy_pj
+        return energy_pj + self.cycle_pj * cycles, cycles
+
+
+@dataclass(frozen=True)
+class Priced:
+    """A mapping with operands at given homes: its bill and the bits its other tiles take at home."""
+
+    cost: LayerCost
+    taken_bits: int
+
+
+@dataclass
+class Pool:
+    """Mappings known of one kind of layer, counted once; priced per set of operands at home."""
+
+    problem: Problem  # without homes
+    counts: dict[Mapping, Counts] = field(default_factory=dict[Mapping, Counts])
+    known: dict[tuple[Mapping, Homes], Priced | None] = field(
+        default_factory=dict[tuple[Mapping, Homes], "Priced | None"]
+    )
+
+    def add(self, mapping: Mapping, counts: Counts | None = None) -> None:
+        """Let a mapping compete, if it is legal."""
+        if mapping in self.counts or self.problem.refuses(mapping):
+            return
+        found = counts or count_accesses(self.problem.layer, mapping, self.problem.accelerator)
+        self.counts[mapping] = found
+
+    def priced(self, mapping: Mapping, at: Homes) -> Priced | None:
+        """A mapping with operands at home, None where it does not take them there; room is left to the caller."""
+        key = mapping, at
+        if key not in self.known:
+            self.known[key] = self.price(mapping, at)
+        return self.known[key]
+
+    def price(self, mapping: Mapping, at: Homes) -> Priced | None:
+        counts, machine = self.counts[mapping], self.problem.accelerator
+        problem = placed(self.problem, at, 0.0)
+        home = machine.activation_memory
+        if home is None:
+            return Priced(problem.bill(counts), 0) if not at.operands else None
+        if not taken_at(home, machine, counts, at.operands):
+            return None
+        return Priced(problem.bill(counts), room_taken(home, self.problem.layer, machine, counts, at.operands))
+
+    def best(self, at: Homes, room: int | None, weights: Weights) -> tuple[Pair, Mapping, Priced] | None:
+        """The best known mapping with operands at home in what room is left."""
+        found: tuple[Pair, Mapping, Priced] | None = None
+        for mapping in self.counts:
+            priced = self.priced(mapping, at)
+            if priced is None or (room is not None and priced.taken_bits > room):
+                continue
+            pair = weights.pair(priced.cost.total_energy_pj, float(priced.cost.latency_cycles))
+            if found is None or pair < found[0]:
+                found = pair, mapping, priced
+        return found
+
+
+@dataclass(frozen=True)
+class Step:
+    """Rooms `low` to `high` (infinite: all of it) are solved: no mapping of the space costs less than `bound`."""
+
+    low: float
+    high: float
+    bound: float
+    certificate: Certificate | None
+
+
+class Staircase:
+    """Bounds over room of one kind of layer, for one set of operands at home and one weighting."""
+
+    def __init__(self, pool: Pool, at: Homes, weights: Weights) -> None:
+        self.pool, self.at, self.weights = pool, at, weights
+        self.steps: list[Step] = []
+        self.problem = placed(pool.problem, at, weights.cycle_pj or 0.0)
+        self.first, self.refined = max(0.0, lower_bound(self.problem, weights.objective)), False
+
+    def refine(self) -> None:
+        """A better bound for all rooms, without a search."""
+        self.refined = True
+        best = self.pool.best(self.at, None, self.weights)
+        if best is not None:
+            _, mapping, priced = best
+            known = mapping, self.pool.counts[mapping], priced.cost
+            self.first = max(self.first, bound_of_all(self.problem, self.weights.objective, known, 0))
+
+    def step(self, room: int | None) -> Step | None:
+        """The step that solves a room, if one does."""
+        size = math.inf if room is None else room
+        return next((step for step in self.steps if step.low <= size <= step.high), None)
+
+    def bound(self, room: int | None) -> float:
+        """No mapping of the space costs less: what larger rooms are known to cost."""
+        size = math.inf if room is None else room
+        return max([self.first, *(step.bound for step in self.steps if size <= step.high)])
+
+    def search(self, room: int | None, solver: Solver) -> None:
+        """Solve a room, and all those down to what its mapping takes."""
+        # nothing stays anywhere: the plain problem
+        homes = Homes() if room is None else Homes(self.at.operands, room)
+        problem = placed(self.pool.problem, homes, self.weights.cycle_pj or 0.0)
+        best = self.pool.best(self.at, room, self.weights)
+        size = math.inf if room is None else float(room)
+        try:
+            found = solver(problem, self.weights.objective, () if best is None else (best[1],))
+        except InfeasibleMapping:
+            self.steps.append(Step(-math.inf, size, math.inf, None))
+            return
+        self.pool.add(found.mapping, found.counts)
+        mine = self.pool.priced(found.mapping, self.at)
+        low = size if mine is None or room is None else float(mine.taken_bits)
+        self.steps.append(Step(min(low, size), size, found.certificate.lower_bound, found.certificate))
+
+
+def placed(problem: Problem, homes: Homes, cycle_pj: float) -> Problem:
+    """The layer of a problem with its operands elsewhere."""
+    return Problem(problem.layer, problem.accelerator, fused=problem.fused, homes=homes, cycle_pj=cycle_pj)
