@@ -18,12 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hwsim.console import printable_lines
-from hwsim.errors import exit_code_of
+from hwsim.errors import RequestError, exit_code_of
 from hwsim.files.atomic import write_atomically
 from hwsim.integer.proof.certificate import Certificate, LayerCertificate
 from hwsim.integer.proof.same import are_same, read_artefact
 from hwsim.integer.proof.verify import Proof, verify_checkpoint
 from hwsim.machine.load import load_accelerator
+from quant.start import given_normalisation, numbers
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,6 +36,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--images", type=int, default=64, help="images whose codes are compared (default 64)")
     p.add_argument("--accuracy-images", type=int, default=1000, help="test images for accuracies; 0: none")
     p.add_argument("--data-dir", type=Path, help="folder of the checkpoint's data set (default: $HWSIM_DATA)")
+    p.add_argument("--data", default="", help="another data set: a name, a .npz, a folder, package.module:function")
+    p.add_argument(
+        "--mean", type=numbers, metavar="M[,M,M]", help="of its pixels (default: as the network was trained)"
+    )
+    p.add_argument("--std", type=numbers, metavar="S[,S,S]", help="of its pixels")
     p.add_argument("--random", action="store_true", help="use noise instead of images; no accuracies then")
     p.add_argument("--accumulator-bits", type=int, help="also measure accumulators of this width")
     p.add_argument("--overflow", choices=("check", "wrap", "saturate", "saturate_each"), default="wrap")
@@ -48,7 +54,11 @@ def parser() -> argparse.ArgumentParser:
 
 def verify(arguments: argparse.Namespace) -> Certificate:
     """The certificate that the command line asks for."""
-    proof = Proof(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Proof)})
+    given = {field.name: getattr(arguments, field.name, None) for field in dataclasses.fields(Proof)}
+    try:
+        proof = Proof(**{**given, "normalisation": given_normalisation(arguments)})
+    except ValueError as problem:
+        raise RequestError(str(problem)) from None
 
     def progress(name: str, percent: float, images: int) -> None:
         if not arguments.json:

@@ -80,7 +80,7 @@ def starting_point(
                 f"{source}: made for {meta.num_classes} classes of {meta.input_shape}, "
                 f"{data.name} has {data.num_classes} of {data.train.shape()}"
             )
-        meta = replace(meta, normalisation=_agreed(meta.normalisation, normalisation, source))
+        meta = replace(meta, normalisation=agreed(meta.normalisation, normalisation, source))
         return model, replace(meta, metrics={}, training={})
     if model_name is None:
         raise ValueError(f"--model: expected one of {', '.join(models.names())}")
@@ -90,7 +90,7 @@ def starting_point(
             raise FileNotFoundError("--weights pretrained: no data folder: pass --data-dir FOLDER or set HWSIM_DATA")
         entry = weights.trained(model_name)
         model = weights.load_pretrained(model_name, folder)
-        scale = _agreed(entry.normalisation, normalisation, f"the public weights of {model_name}")
+        scale = agreed(entry.normalisation, normalisation, f"the public weights of {model_name}")
         return model, Meta(model_name, {}, None, data.train.shape(), data.num_classes, data.name, scale)
     chosen = fitting_arguments(model_name, data, dict(model_arguments or {}))
     model = models.create(model_name, **chosen)
@@ -105,7 +105,7 @@ def starting_point(
     return model, Meta(model_name, chosen, None, data.train.shape(), data.num_classes, data.name, scale)
 
 
-def _agreed(known: Normalisation | None, given: Normalisation | None, where: str) -> Normalisation | None:
+def agreed(known: Normalisation | None, given: Normalisation | None, where: str) -> Normalisation | None:
     """What is known of the normalisation, or what was given where nothing is; ValueError where they differ."""
     if known is not None and given is not None and known != given:
         raise ValueError(
@@ -148,8 +148,8 @@ def add_start_arguments(group: Any) -> None:
         "package.module:function that returns a quant.data.Dataset (default: %(default)s)",
     )  # fmt: skip
     group.add_argument("--image-size", type=int, help="side of the images cut out of a folder's (default: 224)")
-    group.add_argument("--mean", type=_numbers, metavar="M[,M,M]", help="per channel, of pixels scaled to 0..1")
-    group.add_argument("--std", type=_numbers, metavar="S[,S,S]", help="per channel, of pixels scaled to 0..1")
+    group.add_argument("--mean", type=numbers, metavar="M[,M,M]", help="per channel, of pixels scaled to 0..1")
+    group.add_argument("--std", type=numbers, metavar="S[,S,S]", help="per channel, of pixels scaled to 0..1")
     group.add_argument("--data-dir", help="folder of the data (default: $HWSIM_DATA)")
     group.add_argument("--validation", type=int, help="training images kept apart (default: a tenth, at most 5,000)")
     group.add_argument("--data-seed", type=int, default=0, help="seed of the validation split")
@@ -185,7 +185,7 @@ def add_quantization_arguments(group: Any, bits: str, init: str) -> None:
     group.add_argument("--overrides", help="YAML file: {layer name pattern: {choice: value}}")
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:

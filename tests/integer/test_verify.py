@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hwsim.errors import WorkloadError
@@ -134,3 +135,26 @@ def test_a_lossy_converter_is_measured_beside_the_exact_network(
 def test_no_images_prove_nothing(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["networks/digits_silu_w4a4", "--random", *option]) == 2
     assert "expected 1 or more images" in capsys.readouterr().err
+
+
+def own_images(path: Path, size: int = 8) -> Path:
+    """A data set of noise."""
+    numbers = np.random.default_rng(0)
+    pixels, labels = numbers.integers(0, 256, (12, 3, size, size), np.uint8), numbers.integers(0, 10, 12)
+    np.savez(path, train_images=pixels, train_labels=labels, test_images=pixels, test_labels=labels)
+    return path
+
+
+def test_images_of_ones_own_are_verified_on(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = str(own_images(tmp_path / "own.npz"))
+    scale = ["--mean", "0.5,0.5,0.5", "--std", "0.2,0.2,0.2"]
+    assert main([str(folder), "--data", data, *scale, "--images", "2", "--accuracy-images", "4"]) == 0
+    assert "of 4 images" in capsys.readouterr().err
+    cases: list[tuple[list[str], str]] = [
+        (["--data", data, "--mean", "0.5,0.5,0.5"], "--std: missing"),
+        (["--data", str(own_images(tmp_path / "large.npz", 16))], "takes inputs of shape (3, 8, 8)"),
+        (["--data", "nowhere.npz"], "nowhere.npz"),
+    ]
+    for arguments, message in cases:
+        assert main([str(folder), *arguments]) == 2
+        assert message in capsys.readouterr().err

@@ -15,6 +15,7 @@ from hwsim.integer.proof.images import test_images
 from hwsim.integer.run import Mode
 from hwsim.machine.parts import Accelerator
 from quant import checkpoint
+from quant.data import Normalisation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Proof:
     adc_bits: int | None = None
     adc_rows: int = 256
     device: str = "cpu"
+    data: str = ""  # a data set other than the one that the checkpoint names: a name, a path, package.module:function
+    normalisation: Normalisation | None = None  # of its pixels; None: the one that the network was trained with
 
     def __post_init__(self) -> None:
         """No images prove nothing. Raises RequestError."""
@@ -75,7 +78,7 @@ def verify_checkpoint(
                 "python -m quant.calibrate or python -m quant.train --bits W4A4"
             )
         wanted = max(proof.images, 0 if proof.random else proof.accuracy_images, 1)
-        images, labels = test_images(folder, proof.data_dir, wanted, proof.random)
+        images, labels = test_images(folder, proof.data_dir, wanted, proof.random, proof.data, proof.normalisation)
     except (ValueError, FileNotFoundError) as problem:
         raise WorkloadError(str(problem)) from problem
     for option in ("accumulator_bits", "adc_bits"):
