@@ -43,11 +43,6 @@ class Element:
         return 1 - self.bias
 
     @property
-    def greatest_exponent(self) -> int:
-        """Exponent of the largest number, `emax` of the MX scale rule."""
-        return math.frexp(self.largest)[1] - 1
-
-    @property
     def unit(self) -> float:
         """The smallest positive number; every value is a whole multiple of it."""
         return 2.0 ** (self.least_exponent - self.mantissa_bits)

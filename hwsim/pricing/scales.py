@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hwsim.machine.parts import Accelerator
-from hwsim.network.layer import Layer, Tensor
+from hwsim.network.layer import Layer
 
 Way = Literal["none", "unpack", "vector", "mac"]
 HALF = ("fp16", "bf16")
@@ -108,8 +108,3 @@ def mac_widths(layer: Layer, accelerator: Accelerator) -> tuple[int, int]:
     weight, x = layer.multiplied
     wide = unpacked(layer) and not unpacking_mode(layer, accelerator)
     return (x.bits if wide else weight.bits), x.bits
-
-
-def has_offset(weight: Tensor) -> bool:
-    """Whether a weight's groups or channels have offsets."""
-    return weight.format is not None and bool(weight.format.offset)

@@ -109,7 +109,7 @@ def test_pricing_and_training_know_the_same_elements_and_blocks() -> None:
 def mx_oracle(block: list[float], element: Element | None, rule: str) -> list[float]:
     """OCP MX v1.0 in Python's floats: X = 2^(floor(log2 max) - emax) and its variants, then the nearest value."""
     largest, emax, mantissa = (127 / 64, 0, 6) if element is None else (
-        element.largest, element.greatest_exponent, element.mantissa_bits
+        element.largest, math.frexp(element.largest)[1] - 1, element.mantissa_bits
     )  # fmt: skip
     top = max(abs(v) for v in block)
     if top == 0:

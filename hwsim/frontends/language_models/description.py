@@ -48,11 +48,6 @@ class LanguageModel:
     head_norms: bool = False
     limit: int = 0  # tokens that the model's positions reach; 0: not said
 
-    @property
-    def cache_values(self) -> int:
-        """Keys and values of one token in all layers: 2 N Hk dh."""
-        return 2 * self.layers * self.kv_heads * self.head_width
-
 
 @dataclass(frozen=True)
 class Family:
