@@ -25,6 +25,7 @@ from hwsim.frontends.lowering.ir import Arg, Meta, Op, OpGraph, Quantization, Re
 from hwsim.frontends.lowering.lower import lower
 from hwsim.frontends.lowering.record import record
 from hwsim.frontends.lowering.table import HANDLERS
+from hwsim.network.formats import Format, Sharing
 from hwsim.network.workload import Workload
 from quant.quantizer import BaseQuantizer, export_names, quantizers
 
@@ -123,10 +124,31 @@ def quantizations(model: nn.Module) -> dict[str, Quantization]:
     """Plain integers out of every quantizer, by qualified name. An offset that training left at 0 is none."""
     return {
         name: Quantization(
-            name, q.spec.bits, q.spec.signed, q.spec.offset and not has_no_offset(q), q.rows, q.is_weight
+            name, q.spec.bits, q.spec.signed, q.spec.offset and not has_no_offset(q), q.rows, q.is_weight,
+            format=format_of(q), axis=axis_of(q),
         )
         for name, q in quantizers(model)
-    }
+    }  # fmt: skip
+
+
+def format_of(q: BaseQuantizer) -> Format | None:
+    """The format of a quantizer's codes; None for integers with a step per tensor or channel. Learned steps and offsets
+    are float32, as trained."""
+    spec = q.spec
+    if spec.element == "int" and not spec.group:
+        return None
+    if spec.scale_format == "none":
+        return Format(spec.element, spec.bits)
+    scale = "fp32" if spec.scale_format == "learned" else spec.scale_format
+    offset = "fp32" if spec.offset and not has_no_offset(q) else ""
+    sharing: Sharing = spec.granularity  # type: ignore[assignment]
+    return Format(spec.element, spec.bits, sharing, spec.group, scale, offset, "fp32" if scale == "e4m3" else "")
+
+
+def axis_of(q: BaseQuantizer) -> int:
+    """Where a quantizer's groups or blocks lie."""
+    grouping = getattr(q, "grouping", None)
+    return -1 if grouping is None else int(grouping.axis)
 
 
 def is_trained(q: BaseQuantizer) -> bool:
@@ -145,6 +167,9 @@ def pad_codes(model: nn.Module) -> dict[str, int]:
     for name, module in model.named_modules():
         q = getattr(module, "input_quantizer", None)
         if isinstance(q, BaseQuantizer) and hasattr(module, "padding_policy") and q.rows == 1 and is_trained(q):
+            if format_of(q) is not None:  # floats and blocks: 0.0 is code 0
+                found[name] = 0
+                continue
             with torch.no_grad():
                 zero = torch.zeros(1, dtype=q.step().dtype, device=q.step().device)
                 found[name] = int(q.codes(zero).round())

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hwsim.machine.parts import Accelerator, Capabilities
-from hwsim.network.layer import Layer
+from hwsim.network.layer import Layer, Tensor
 
 LOOKUP_BITS = 8  # tables have at most 2^8 entries; wider inputs interpolate between two entries
 
@@ -84,10 +84,16 @@ def mac_layer_ops(layer: Layer, accelerator: Accelerator, output_bits: int) -> i
 
     A processor that gathers windows before its products copies N*G*P*Q * C*R*S codes, zeros of the border included.
     """
-    ops = layer.output.elements * requantize_ops(accelerator.capabilities, output_bits)
+    ops = layer.output.elements * requantize_ops(accelerator.capabilities, output_bits) + maxima_ops(layer.output)
     if layer.op == "conv":
         ops += accelerator.vector.ops_per_copied_code * (layer.macs // layer.loops.K)
     return ops
+
+
+def maxima_ops(made: Tensor) -> int:
+    """Comparisons that find the maxima which scales of groups, or of tokens, follow from: one per element."""
+    shared = made.format is not None and made.format.sharing in ("group", "channel")
+    return made.elements if shared else 0
 
 
 def vector_work(layer: Layer, capabilities: Capabilities) -> VectorWork:
@@ -97,6 +103,7 @@ def vector_work(layer: Layer, capabilities: Capabilities) -> VectorWork:
     requantizations = recipe.requantizations + (len(layer.inputs) if recipe.requantize_each_input else 0)
     ops = outputs * (recipe.ops + requantizations * requantize_ops(capabilities, layer.output.bits))
     ops += layer.elements * recipe.window_ops + inputs * recipe.input_ops
+    ops += maxima_ops(layer.output)
     lookups = outputs * recipe.lookups
     if recipe is LOOKUP and max(t.bits for t in layer.inputs) > LOOKUP_BITS:
         return VectorWork(ops + 2 * outputs, 2 * lookups)  # two entries, one multiply, one add

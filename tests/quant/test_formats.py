@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import quant
+from hwsim.errors import UnsupportedOp
+from hwsim.frontends.torch_export import extract
+from hwsim.integer.lowering.lower import check_layers
 from hwsim.network import formats
 from quant import checkpoint, models
 from quant.baselines import make_quantizer
@@ -363,3 +366,43 @@ def test_the_command_takes_formats() -> None:
 def test_quantizers_without_learned_scales_have_nothing_to_learn() -> None:
     made: list[BaseQuantizer] = [make_quantizer(QuantSpec.for_format(n), axis=1) for n in ("MXFP4", "NVFP4", "FP16")]
     assert all(not list(q.parameters()) and bool(q.initialized) for q in made)
+
+
+# ---- what pricing and the integer machine see ------------------------------------------------------------------------
+
+
+def chain() -> nn.Module:
+    """Three convolutions of 32 channels; formats are in the one between."""
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 1), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(), nn.Conv2d(32, 4, 1)
+    ).eval()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("choices", "side", "element"),
+    [
+        ({"weight_format": "MXFP4", "act_format": "MXFP4"}, 8, "e2m1"),
+        ({"weight_format": "NVFP4", "act_format": "FP16"}, 8, "e2m1"),
+        ({"weight_group": 8, "weight_offset": True, "init": "mse"}, 64, "int"),
+    ],
+)
+def test_trained_formats_reach_the_workload_with_their_scales(choices: dict[str, Any], side: int, element: str) -> None:
+    x = torch.randn(1, 3, 6, 6)
+    made, _ = quant.quantize(chain(), weight_bits=4, act_bits=4, **choices)
+    quant.initialise(made, [x])
+    layers = [layer for layer in extract(made, x).layers if layer.has_macs]
+    weight, source, last = layers[1].weight, layers[1].inputs[0], layers[2].weight
+    assert weight is not None
+    assert weight.format is not None
+    assert (weight.element, weight.format.side_bits_each) == (element, side)
+    assert weight.scales == 32 * 9 * (32 // weight.format.group)
+    if choices.get("act_format") == "MXFP4":
+        assert (source.element, source.scales) == ("e2m1", 6 * 6)  # 32 channels are one block at every pixel
+    assert last is not None
+    assert (last.bits, last.format) == (8, None)
+
+
+def test_the_integer_machine_refuses_what_it_has_no_form_for() -> None:
+    made, _ = quant.quantize(chain(), weight_bits=4, act_bits=8, weight_group=8)
+    with pytest.raises(UnsupportedOp, match="groups of 8"):
+        check_layers(made, "chain")

@@ -262,13 +262,14 @@ def tensor_of(act: Act) -> Tensor:
     if codes is None:
         width = record.float_bits if record.index_bits is None else record.index_bits
         return Tensor(record.name, shape, width, signed=record.index_bits is None, origin=record.origin)
-    named = (record.name, shape, codes.bits, codes.signed, codes.offset, record.origin, codes.scales)
-    return Tensor(*named, zero_point=codes.zero_point, run_time=codes.run_time)
+    scales = codes.scales_of(shape)
+    named = (record.name, shape, codes.bits, codes.signed, codes.offset, record.origin, scales)
+    return Tensor(*named, zero_point=codes.zero_point, run_time=codes.run_time, format=codes.format)
 
 
 def weight_tensor(const: Const) -> Tensor:
     """A parameter operand."""
     codes = const.quantization or Quantization("", const.float_bits, True, False)
     shape = tuple(const.shape) or (1,)
-    named = (const.name, shape, codes.bits, codes.signed, codes.offset, "weight", codes.scales)
-    return Tensor(*named, zero_point=codes.zero_point)
+    named = (const.name, shape, codes.bits, codes.signed, codes.offset, "weight", codes.scales_of(shape))
+    return Tensor(*named, zero_point=codes.zero_point, format=codes.format)

@@ -6,8 +6,11 @@ integers: a graph with symbolic sizes is refused by the front end that reads it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+
+from hwsim.network.formats import Format
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Quantization:
 
     `zero_point`: the integer that means 0.0, where the offset is snapped to one and there is one for the tensor.
     `run_time`: scale and offset are found anew for every input (dynamic quantization).
+    `format`: element and shared scales, where they are more than integers with one step.
     """
 
     module: str
@@ -84,11 +88,20 @@ class Quantization:
     of_weight: bool = False
     zero_point: int | None = None
     run_time: bool = False
+    format: Format | None = None
+    axis: int = -1  # along which groups and blocks of a format lie
+
+    def scales_of(self, shape: tuple[int, ...]) -> int:
+        """Scales stored for a tensor: those of the format's groups, whatever batch it has; else what is known."""
+        if self.format is None or not self.format.along_reduction:
+            return self.scales
+        length = shape[self.axis] if -len(shape) <= self.axis < len(shape) else shape[-1]
+        return self.format.scales(math.prod(shape) // length, length)
 
     def same_codes(self, other: Quantization) -> bool:
         """Equal in everything that the codes' storage shows."""
-        mine = (self.bits, self.signed, self.offset)
-        return mine == (other.bits, other.signed, other.offset)
+        mine = (self.bits, self.signed, self.offset, self.format)
+        return mine == (other.bits, other.signed, other.offset, other.format)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ def check_layers(model: nn.Module, name: str) -> None:
 
 
 def _without_form(module: nn.Module) -> str:
+    if isinstance(module, BaseQuantizer) and (module.spec.group or module.spec.element != "int"):
+        return f"{module.spec.codes_text}: steps that change within a sum, or float elements"
     if isinstance(module, QRecurrent):
         return f"{module.mode}: its gates and cell state are floating point"
     if isinstance(module, (QConv3d, QConvTranspose3d)):
