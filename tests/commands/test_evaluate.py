@@ -135,7 +135,7 @@ def test_table_names_what_a_reader_needs(
         assert word in text, word
     assert "W8A8" not in text
     assert main([str(written[0] / "resnet20.json"), "eyeriss_v1", "--quick", "--assumptions"]) == 0
-    assert "1  bits: W8A8 (default)" in capsys.readouterr().out
+    assert re.search(r"^ *1  .*W8A8", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_objectives_win_their_own_game(resnet20: Workload) -> None:
