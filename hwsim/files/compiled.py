@@ -99,7 +99,7 @@ class Build:
 
     def sources(self) -> list[bytes]:
         """What is compiled."""
-        return [path.read_bytes() for path in sorted(self.source.parent.glob("*.[ch]"))]
+        return [path.read_bytes() for path in sorted(self.source.parent.glob("*.[chi]*"))]
 
     def missing(self) -> str:
         """Why no compiled file can be had, in a few words; empty where one can."""

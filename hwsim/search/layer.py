@@ -119,10 +119,14 @@ def solve(
     for mapping in dict.fromkeys(seeds):
         pricing.value(mapping)
     limit = math.inf if time_limit_s is None else began + time_limit_s
-    if effort == "quick":
+    claims: list[Claim] = []
+    if effort != "quick":
+        try:
+            claims = [proven(part, pricing, effort, gap, limit) for part in problems]
+        except MemoryError as problem:
+            missing = str(problem)
+    if not claims:
         claims = [quick(part, pricing) for part in problems]
-    else:
-        claims = [proven(part, pricing, effort, gap, limit) for part in problems]
     if pricing.best is None:
         raise why_ruled_out(layer, accelerator, rules) if rules else why_infeasible(layer, accelerator)
     claim = Claim.least(claims)
@@ -245,11 +249,14 @@ def in_order(
         return pricing, ("", 0.0, 0.0)
     ordered = pricing.within(budget_of(pricing.objective, pricing.best_value, slack), second)
     bound = math.inf if hunts else 0.0
-    for hunt in hunts:
-        hunt.begin(second, ordered.value, ordered.budget)
-        proof = hunt.run(gap, limit, ordered.best_value * (1 + 2 * TOLERANCE), ordered.best_mapping, TIES)
-        outside_space(ordered, hunt, proof.finished, limit)
-        bound = min(bound, proof.lower_bound)
+    try:
+        for hunt in hunts:
+            hunt.begin(second, ordered.value, ordered.budget)
+            proof = hunt.run(gap, limit, ordered.best_value * (1 + 2 * TOLERANCE), ordered.best_mapping, TIES)
+            outside_space(ordered, hunt, proof.finished, limit)
+            bound = min(bound, proof.lower_bound)
+    except MemoryError:  # what was found so far stands, unproven
+        bound = 0.0
     return ordered, (second, ordered.best_value, min(bound, ordered.best_value))
 
 

@@ -15,3 +15,5 @@ KERNEL = Build(
     ("-O3", "-shared", "-fPIC", "-std=gnu11"),
     (("-march=native",), ()),
 )
+# With asserts, and allocations that tests let fail: HWSIM_KERNEL=debug.
+DEBUG_KERNEL = Build(KERNEL.source, "mapper_debug", ("-O1", "-g", "-DDEBUG_KERNEL", *KERNEL.flags[1:]))

@@ -18,19 +18,26 @@ from numpy.typing import NDArray
 from hwsim.machine.parts import OPERANDS
 from hwsim.machine.ruled_levels import tile_limits
 from hwsim.nest.points import Ints
+from hwsim.search.kernel_enums import ENUMS
 from hwsim.search.objective import Budget
-from hwsim.search.proof.compiler import KERNEL
+from hwsim.search.proof.compiler import DEBUG_KERNEL, KERNEL
 from hwsim.search.space.paths import CheapestPath, Step
 from hwsim.search.space.prices import ENERGY, TIME, Linear, Prices, crossings_of
 from hwsim.search.space.problem import Crossing, Problem, window_ranks
 from hwsim.search.space.regions import Region, regions
 
-# As in kernel/state.h; a problem beyond these is not proven.
-DIMS, ARRAYS, CROSSINGS, HOLDERS, POOLS, SLOTS, POINTS, TABLES = 8, 6, 64, 8, 6, 4, 32 * 64, 6
-LEVELS = ARRAYS + 1
-REGIONS, MEMORIES, FIXED, KEPT = 8, 16, 8, 4
-PATH = 4096
-SETTLE, PASS, NOTHING = 1000, 2000, 3000  # codes of a path's actions; smaller ones are steps
+# A problem beyond these is not proven.
+DIMS, ARRAYS, LEVELS, CROSSINGS = (ENUMS[name] for name in ("DIMS", "ARRAYS", "LEVELS", "CROSSINGS"))
+HOLDERS, POOLS, SLOTS, TABLES = (ENUMS[name] for name in ("HOLDERS", "POOLS", "SLOTS", "TABLES"))
+REGIONS, MEMORIES, FIXED, KEPT = (ENUMS[name] for name in ("REGIONS", "MEMORIES", "FIXED", "KEPT"))
+POINTS = ENUMS["WORDS"] * 64  # a point set is a string of bits
+# Actions of a path (smaller ones are steps), how many it may have, and how a search for one ends.
+SETTLE, PASS, NOTHING, PATH = (ENUMS[name] for name in ("SETTLE", "PASS", "NOTHING", "PATH"))
+FOUND, NONE_BELOW, GAVE_UP, NO_MEMORY = (ENUMS[name] for name in ("FOUND", "NONE_BELOW", "GAVE_UP", "NO_MEMORY"))
+AXES = ENUMS["AXES"]
+
+
+NO_ROOM = "the proof needs more memory than there is"
 
 
 class CrossingC(ctypes.Structure):
@@ -97,7 +104,7 @@ class Kernel:
         described.remainders = remainders
         self.handle = ctypes.c_void_p(library.mapper_open(ctypes.byref(described)))
         if not self.handle:
-            raise MemoryError("the search kernel found no room for the stages of this machine")
+            raise MemoryError(NO_ROOM)
         self.tables = 0
         self.known: dict[Prices, TableC] = {}
 
@@ -118,6 +125,8 @@ class Kernel:
         covered = self.library.mapper_bounds(
             self.handle, len(found), left.ctypes.data, right.ctypes.data, more.ctypes.data, found.ctypes.data
         )
+        if covered < 0:
+            raise MemoryError(NO_ROOM)
         return found, int(covered)
 
     def set_tables(self, tables: Sequence[tuple[Prices, Linear]]) -> None:
@@ -142,15 +151,17 @@ class Kernel:
         limit = 0.0 if budget is None else budget.most
         left, right, more = (np.ascontiguousarray(a, dtype=np.int32) for a in (spatial, spacing, steps))
         value, length, visited = ctypes.c_double(), ctypes.c_int32(PATH), ctypes.c_int64()
-        actions, loops = (ctypes.c_int32 * PATH)(), (ctypes.c_int32 * 80)()
+        actions, loops = (ctypes.c_int32 * PATH)(), (ctypes.c_int32 * (2 * AXES))()
         status = self.library.mapper_path(
             self.handle, left.ctypes.data, right.ctypes.data, more.ctypes.data, offsets.ctypes.data, idle_pj, within,
             limit, cutoff, nodes, ctypes.byref(value), actions, ctypes.byref(length), loops, ctypes.byref(visited),
         )  # fmt: skip
-        if status == 1:
+        if status == NO_MEMORY:
+            raise MemoryError(NO_ROOM)
+        if status == NONE_BELOW:
             return CheapestPath(math.inf, (), visited.value)
-        if status:
-            return CheapestPath(value.value if status == 2 else 0.0, (), visited.value)
+        if status != FOUND:
+            return CheapestPath(value.value if status == GAVE_UP else 0.0, (), visited.value)
         found = tuple(self.step(action, loops) for action in actions[: length.value] if action != NOTHING)
         return CheapestPath(value.value, found, visited.value)
 
@@ -328,7 +339,8 @@ def compiled() -> ctypes.CDLL | None:
     """The kernel compiled for this machine, or None without a working compiler."""
     if os.environ.get("HWSIM_KERNEL") == "none":
         return None
-    for path in KERNEL.files():
+    kernel = DEBUG_KERNEL if os.environ.get("HWSIM_KERNEL") == "debug" else KERNEL
+    for path in kernel.files():
         try:
             return declared(ctypes.CDLL(str(path)))
         except OSError:

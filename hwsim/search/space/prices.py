@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsim.search.kernel_enums import ENUMS
 from hwsim.search.space.problem import Crossing, Problem
 from hwsim.search.space.timing import Regime, Timing
 
-COST, ENERGY, TIME, MIXED = range(4)  # kinds of sums, as in kernel/state.h
+COST, ENERGY, TIME, MIXED = (ENUMS[name] for name in ("COST", "ENERGY", "TIME", "MIXED"))  # kinds of sums
 
 
 @dataclass(frozen=True)

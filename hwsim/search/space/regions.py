@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from hwsim.machine.ruled_levels import arrays_inside
 from hwsim.machine.rules import Limit, Rule
+from hwsim.search.kernel_enums import ENUMS
 from hwsim.search.space.lattice import divisors
 from hwsim.search.space.problem import Problem
 
-FREE, EXACTLY, AT_MOST, ALL_LEFT = range(4)  # as in kernel/state.h
+FREE, EXACTLY, AT_MOST, ALL_LEFT = (ENUMS[name] for name in ("FREE", "EXACTLY", "AT_MOST", "ALL_LEFT"))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@
  * Inputs whose windows overlap settle with the price of loading their whole tile at every step; what a step outside keeps
  * of the tile is a saving. The most that a path may save, the input being alone, makes the bound ("fills"); the exact
  * path carries the tiles that may still save something. */
-#include "bounds.h"
+#include "bounds.inc"
 
 /* ---- the exact path -------------------------------------------------------------------------------------------------- */
 
@@ -46,6 +46,7 @@ static Entry heap_pop(Context *c) {
         i = down;
     }
     c->heap[i] = e;
+    assert(!c->heaped || c->heap[0].rank >= top.rank); /* least first */
     return top;
 }
 
@@ -180,6 +181,7 @@ static int dominates(const Context *c, const Node *a, const Node *b) {
 
 static void visit(Context *c, Node n, const Hunt *h, int depth) {
     double value[TABLES];
+    assert(n.stage >= 0 && n.stage < c->stages && n.point >= 0 && n.point < c->points);
     for (int t = 0; t < c->tables; t++) {
         value[t] = n.spent[t] + c->bound[((int64_t)n.stage * c->points + n.point) * c->lanes + t];
         if (!(value[t] < INFINITY)) return;
@@ -262,32 +264,31 @@ static int take_room(const Context *c, Node *n, int r, int finished) {
 
 /* The cheapest path of one unrolling under the tables set. `offset` per table is added to its sum; `idle`: pJ per cycle;
  * `within`, `most`: as in Hunt.
- * Returns 0: found; 1: none below the cutoff; 2: too many nodes, *found is a bound; 3: the lattice is too large. `path`,
- * innermost first: axis of a step (its dim and prime in `loops`), 1000 + crossing that settles, 2000 + array passed,
- * 3000 nothing;
+ * Returns FOUND; NONE_BELOW the cutoff; GAVE_UP after too many nodes, *found is a bound; TOO_LARGE a lattice. `path`,
+ * innermost first: axis of a step (its dim and prime in `loops`), SETTLE + crossing, PASS + array, or NOTHING;
  * `length` entries at most, then how many there are. */
-int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, const int32_t *steps, const double *offset,
-                double idle, int32_t within, double limit, double cutoff, int64_t most, double *found, int32_t *path, int32_t *length, int32_t *loops,
+static int path_of(Context *c, const int32_t *spatial, const int32_t *spacing, const int32_t *steps, const double *offset,
+                   double idle, int32_t within, double limit, double cutoff, int64_t most, double *found, int32_t *path, int32_t *length, int32_t *loops,
                 int64_t *visited) {
     const Problem *p = &c->p;
     *visited = 0;
-    if (!set_row(c, spatial, spacing, steps) || c->points >= 1 << 24 || too_large(c)) return 3;
+    if (!set_row(c, spatial, spacing, steps) || c->points >= 1 << 24 || too_large(c)) return TOO_LARGE;
     c->lanes = lanes_for(c->tables);
     memset(c->pinned, 0, sizeof c->pinned);
     c->lost = 0;
     set_costs(c, 0);
     for (int l = c->tables; l < c->lanes; l++) fill_lane(c, l);
     set_bounds(c);
-    if (c->lost) return 3;
+    if (c->lost) return TOO_LARGE;
     double roots[TABLES];
     for (int t = 0; t < c->tables; t++) {
         roots[t] = c->bound[t];
-        if (!(roots[t] < INFINITY)) return 1;
+        if (!(roots[t] < INFINITY)) return NONE_BELOW;
     }
     Hunt h = {cutoff, 1, idle, within, limit, offset};
     const double root = objective_of(c, &h, roots);
     *found = root;
-    if (!(root < cutoff)) return 1;
+    if (!(root < cutoff)) return NONE_BELOW;
     h.scale = 1e11 / (root > 1 ? root : 1);
     c->nodes = c->heaped = 0;
     if (c->hash_size) memset(c->hash, -1, (size_t)c->hash_size * sizeof(int32_t));
@@ -296,7 +297,7 @@ int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, cons
     visit(c, start, &h, 0);
     while (c->heaped) {
         const Entry e = heap_pop(c);
-        if (c->lost) return 3;
+        if (c->lost) return TOO_LARGE;
         if (c->node[e.node].done) continue; /* something at its place is nowhere worse */
         const Node n = c->node[e.node];
         const Stage *s = &c->stage[n.stage];
@@ -306,17 +307,18 @@ int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, cons
             *found = objective_of(c, &h, n.spent);
             int many = 0;
             for (int i = e.node; c->node[i].parent >= 0; i = c->node[i].parent) many++;
-            if (many > *length) return 3;
+            if (many > *length) return TOO_LARGE;
             *length = many;
             for (int i = e.node; c->node[i].parent >= 0; i = c->node[i].parent) path[--many] = c->node[i].action;
             for (int i = 0; i < c->axes; i++) loops[2 * i] = c->axis[i].dim, loops[2 * i + 1] = c->axis[i].prime;
             *visited = c->nodes;
-            return 0;
+            assert(*found >= root - 1e-9 * fabs(root)); /* the bound is one */
+            return FOUND;
         }
         if (c->nodes > most) {
             *found = (double)e.rank / h.scale;
             *visited = c->nodes;
-            return 2;
+            return GAVE_UP;
         }
         for (int j = s->first; j < s->first + s->edges; j++) {
             const int r = c->edge[j].crossing, guard = c->edge[j].guard;
@@ -326,17 +328,17 @@ int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, cons
             next.parent = e.node;
             if (r == GROWS) {
                 if (!stands(c, &c->stage[next.stage])) continue;
-                next.action = 3000;
+                next.action = NOTHING;
             } else if (r == TURNS) {
-                next.action = 3000;
+                next.action = NOTHING;
             } else if (r == PASSED) {
                 if (!may_pass(c, s->k, n.point)) continue;
-                next.action = 2000 + s->k;
+                next.action = PASS + s->k;
             } else {
                 const Crossing *q = &p->crossing[r];
                 const double *cost = cost_in(c, s, r) + (size_t)n.point * c->lanes;
                 if (!(cost[0] < INFINITY)) continue;
-                next.action = 1000 + r;
+                next.action = SETTLE + r;
                 if (is_window(c, q) && !q->forgets) {
                     spend_full(c, &next, s, r);
                     next.slot[q->child] = (r + 1) << 24 | window_point(c, n.point);
@@ -370,8 +372,26 @@ int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, cons
     }
     *found = cutoff;
     *visited = c->nodes;
-    return 1;
+    return NONE_BELOW;
 }
+
+/* `path_of`, or NO_MEMORY. */
+int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, const int32_t *steps, const double *offset,
+                double idle, int32_t within, double limit, double cutoff, int64_t most, double *found, int32_t *path, int32_t *length, int32_t *loops,
+                int64_t *visited) {
+    jmp_buf here, *const outside = rescue;
+    rescue = &here;
+    const int end = setjmp(here) ? NO_MEMORY
+                                 : path_of(c, spatial, spacing, steps, offset, idle, within, limit, cutoff, most, found, path, length,
+                                           loops, visited);
+    rescue = outside;
+    return end;
+}
+
+#ifdef DEBUG_KERNEL
+/* For tests: only so many blocks are given from now on. */
+void mapper_allow(int64_t blocks) { blocks_left = blocks; }
+#endif
 
 int64_t mapper_sizes(int which) {
     const int64_t sizes[] = {sizeof(Problem), sizeof(Crossing), sizeof(Table), sizeof(Region)};

@@ -1,6 +1,7 @@
 /* What the kernel works on: a problem and its prices, as native.py describes them, and the context of one search. */
 #pragma once
 #include <math.h>
+#include <setjmp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,8 @@
 enum { DIMS = 8, ARRAYS = 6, LEVELS = ARRAYS + 1, CROSSINGS = 64, HOLDERS = 8, POOLS = 6, SLOTS = 4, AXES = 40 };
 enum { WORDS = 32, INPUT = 1, OUTPUT = 2, MAX_LENGTH = 128, STAGES = 8192, EDGES = 65536, WINDOWS = 4, TABLES = 6, LANES = 8, LINES = 24 };
 enum { GROWN = 3, PASSED = -1, GROWS = -2, TURNS = -3 }; /* PASSED, GROWS, TURNS: edges that settle nothing */
+enum { SETTLE = 1000, PASS = 2000, NOTHING = 3000, PATH = 4096 }; /* actions of a path: an axis, or these; its length */
+enum { FOUND, NONE_BELOW, GAVE_UP, TOO_LARGE, NO_MEMORY };         /* how a search for a path ends */
 enum { COST, ENERGY, TIME, MIXED }; /* what a table of prices adds up to */
 enum { REGIONS = 8, MEMORIES = 16, FIXED = 8, KEPT = 4, GUARDS = 8192 };
 enum { FREE, EXACTLY, AT_MOST, ALL_LEFT }; /* how often the loops of a dim may run in a region */
@@ -151,13 +154,29 @@ typedef struct {
     int64_t heaped, heap_room;
     int32_t *hash;
     int64_t hash_size;
+    void *scratch; /* of a call */
 } Context;
 
-static void *room(void *old, size_t bytes) {
-    void *found = realloc(old, bytes);
-    if (!found) abort();
+/* Where a call from outside goes back to when there is no memory: it returns NO_MEMORY, and the context is of no use but to
+ * be closed. Every block that is alive hangs on the context, so nothing is lost. */
+static _Thread_local jmp_buf *rescue;
+
+#ifdef DEBUG_KERNEL
+#include <assert.h>
+static int64_t blocks_left = INT64_MAX; /* tests let allocations fail */
+static int has_memory(void) { return blocks_left-- > 0; }
+#else
+#define assert(claim) ((void)0)
+static int has_memory(void) { return 1; }
+#endif
+
+static void *kept(void *found) {
+    if (!found) longjmp(*rescue, 1);
     return found;
 }
+
+/* The block at *old made larger, and *old led to it; *old stays as it is where there is no memory. */
+static void *room(void *old, size_t bytes) { return kept(has_memory() ? realloc(old, bytes) : 0); }
 
 static inline double smaller(double a, double b) { return a < b ? a : b; }
 static inline double larger(double a, double b) { return a > b ? a : b; }
@@ -191,13 +210,13 @@ static void memo_put(Context *c, Hash h, double value) {
     if (c->memo_used * 2 > c->memo_size) {
         Memo *old = c->memo;
         const uint64_t size = c->memo_size;
-        c->memo_size *= 4;
-        c->memo = calloc(c->memo_size, sizeof(Memo));
-        if (!c->memo) abort();
+        c->memo = kept(has_memory() ? calloc(4 * size, sizeof(Memo)) : 0);
+        c->memo_size = 4 * size;
         for (uint64_t i = 0; i < size; i++)
             if (old[i].a) c->memo[memo_find(c, (Hash){old[i].a, old[i].b})] = old[i];
         free(old);
     }
+    assert(h.a & 1); /* 0 says that a place is empty */
     c->memo[memo_find(c, h)] = (Memo){h.a, h.b, value};
     c->memo_used++;
 }
