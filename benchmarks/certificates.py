@@ -3,12 +3,12 @@
     python -m benchmarks.certificates [--spec A B ...] [--network ...] [--effort proven] [--objective edp] [--seconds S]
     python -m benchmarks.certificates --document
 
-One row per layer, spec and space (`perfect` or `proven`, docs/search.md): price, lower bound, whether the search ended
+One row per layer, spec and space (`perfect` or `proven`, docs/search_results.md): price, lower bound, whether the search ended
 by itself within S seconds, CPU seconds with the quick search included, the root bound (what was known once a mapping
 was priced) with its time, and how far the price lies above the bound of all legal mappings, whatever their tile sizes.
 Cache off. Rows that are there already are left alone, so a run that was cut goes on where it was; delete rows to
 measure them again. A spec that cannot run a layer gets a row that says so. `--document` writes the
-tables of docs/search.md.
+tables of docs/search_results.md.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from hwsim.search.objective import Objective
 from hwsim.search.result import Effortful
 
 RESULTS = Path("results/certificates.csv")
-PAGE = Path("docs/search.md")
+PAGE = Path("docs/search_results.md")
 BEGIN, END = "<!-- begin certificates -->\n", "<!-- end -->"
 KEY = ("network", "layer", "spec", "objective", "space")
 COLUMNS = (
@@ -157,7 +157,7 @@ def main() -> None:
     parse.add_argument("--effort", default="perfect", choices=("perfect", "proven"), help="the space to prove")
     parse.add_argument("--bits", type=int, default=8)
     parse.add_argument("--seconds", type=float, default=600.0, help="limit per layer")
-    parse.add_argument("--document", action="store_true", help="write the tables of docs/search.md")
+    parse.add_argument("--document", action="store_true", help="write the tables of docs/search_results.md")
     options = parse.parse_args()
     if options.document:
         PAGE.write_text(documented(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

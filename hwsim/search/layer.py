@@ -123,8 +123,8 @@ def solve(
     if effort != "quick":
         try:
             claims = [proven(part, pricing, effort, gap, limit) for part in problems]
-        except MemoryError as problem:
-            missing = str(problem)
+        except MemoryError as shortage:
+            missing = str(shortage)
     if not claims:
         claims = [quick(part, pricing) for part in problems]
     if pricing.best is None:

@@ -1,4 +1,4 @@
-"""The tables of docs/search.md are those of results/certificates.csv."""
+"""The tables of docs/search_results.md are those of results/certificates.csv."""
 
 from __future__ import annotations
 
