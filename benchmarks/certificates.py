@@ -3,7 +3,7 @@
     python -m benchmarks.certificates [--spec A B ...] [--network ...] [--effort proven] [--objective edp] [--seconds S]
     python -m benchmarks.certificates --document
 
-One row per layer, spec and space (`perfect` or `proven`, docs/search_results.md): price, lower bound, whether the search ended
+One row per layer, spec and space (`perfect` or `proven`, docs/search.md): price, lower bound, whether the search ended
 by itself within S seconds, CPU seconds with the quick search included, the root bound (what was known once a mapping
 was priced) with its time, and how far the price lies above the bound of all legal mappings, whatever their tile sizes.
 Cache off. Rows that are there already are left alone, so a run that was cut goes on where it was; delete rows to

@@ -45,7 +45,8 @@ def value(node: ast.expr, known: Mapping[str, int]) -> int:
             return value(left, known) + value(right, known)
         case ast.BinOp(left=left, op=ast.Mult(), right=right):
             return value(left, known) * value(right, known)
-    raise ValueError(f"no constant expression of whole numbers: {ast.unparse(node)}")
+        case _:
+            raise ValueError(f"no constant expression of whole numbers: {ast.unparse(node)}")
 
 
 ENUMS = enums(HEADER.read_text(encoding="utf-8"))
