@@ -28,7 +28,7 @@ from hwsim.command_line import (
 from hwsim.console import printable
 from hwsim.errors import RequestError, exit_code_of
 from hwsim.report.evaluation import Request, evaluate_workload, load_zero_shares
-from hwsim.report.explain import explain, explained_json, explanation_lines, write_explanations
+from hwsim.report.explain import estimate_lines, explain, explained_json, explanation_lines, write_explanations
 from hwsim.report.files import write_report
 from hwsim.report.progress import watched
 from hwsim.report.screen import render
@@ -91,7 +91,9 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--allow-uncosted", action="store_true", help="list unknown operators instead of refusing")
     parse.add_argument("--allow-overflow", action="store_true", help="warn where the network does not fit")
     parse.add_argument(
-        "--explain", action="store_true", help="what one bit fewer or more changes in each layer, and why"
+        "--explain",
+        action="store_true",
+        help="the estimate that matters most; what one bit changes in each layer, and why",
     )
     parse.add_argument("--assumptions", action="store_true", help="print every assumption behind the numbers")
     parse.add_argument("--save-workload", type=Path, metavar="FILE", help="save the extracted workload as JSON")
@@ -141,7 +143,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         print(explained_json(report, explanations))
     else:
         render(report, assumptions=options.assumptions)
-        for line in explanation_lines(explanations):
+        for line in (*(estimate_lines(report) if options.explain else ()), *explanation_lines(explanations)):
             print(printable(line))
         for path in written:
             print(f"wrote {path}")

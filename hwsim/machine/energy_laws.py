@@ -40,6 +40,9 @@ LOGIC_TO_45NM = (
 )  # fmt: skip
 # TPUv4i's table shrinks a MAC three times less from 45 to 7 nm than Stillmaker's polynomials do.
 LOGIC_SPREAD_PER_E_FOLD = math.log(3) / math.log(45 / 7)
+DRAM_SPREAD = 1.7  # LPDDR4: 8 pJ per bit with its interface, 4.8 of the core alone (LPDDR3, simulated)
+WIRE_SPREAD = 2.0  # 0.04 to 0.08 pJ per bit and mm at 45 nm, quarter or half of C V^2
+LEAKAGE_SPREAD = 2.0  # 10 mW per mm2 is half of CACTI's low-power cells; fast cells leak 36 times more
 QUANTITIES = ("read_pj", "write_pj", "leakage_mw", "area_mm2")
 Points = tuple[tuple[float, float], ...]
 
@@ -177,6 +180,13 @@ def sram(size_bits: int, word_bits: int, node_nm: float, law: str, *, two_ports:
         "middle": lambda: middle(size_bytes, word_bits, node_nm, two_ports),
     }
     return laws[law]()
+
+
+def sram_distance(size_bits: int, word_bits: int, node_nm: float) -> float:
+    """How many times published laws differ for a memory: a bare macro against one with what surrounds it."""
+    if size_bits < 8 * REGISTER_BYTES:
+        return 2.0
+    return middle(size_bits / 8, word_bits, node_nm, two_ports=False).spread
 
 
 def dram(word_bits: int, law: str) -> Estimate:

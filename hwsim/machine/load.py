@@ -17,7 +17,16 @@ from pydantic import BaseModel, ValidationError
 
 from hwsim.errors import SpecError
 from hwsim.files.strict_yaml import Document, read_document
-from hwsim.machine.energy_laws import Estimate, dram, mac_pj, sram
+from hwsim.machine.energy_laws import (
+    DRAM_SPREAD,
+    LEAKAGE_SPREAD,
+    WIRE_SPREAD,
+    Estimate,
+    dram,
+    mac_pj,
+    sram,
+    sram_distance,
+)
 from hwsim.machine.measured import Measurements, read_measurements
 from hwsim.machine.parts import (
     OPERANDS,
@@ -29,6 +38,7 @@ from hwsim.machine.parts import (
     MacUnit,
     Memory,
     Operand,
+    Spread,
     VectorUnit,
 )
 from hwsim.machine.rules_file import rules_of
@@ -42,6 +52,7 @@ from hwsim.machine.yaml_keys import (
     MemorySpec,
     ModesMac,
     ModeSpec,
+    Part,
 )
 from hwsim.machine.yaml_messages import explanations, shown
 
@@ -157,13 +168,14 @@ def build(spec: AcceleratorSpec, measurements: Measurements | None = None) -> Ac
         sources=(spec.source,),
         overlap=spec.overlap,
         layer_overhead_cycles=spec.layer_overhead_cycles or 0,
+        spreads=spreads_of(spec),
         notes=(*(f"{where}: estimated: {text}" for where, text in estimates if text), *law_notes(spec)),
     )
 
 
 def given(spec: BaseModel, *omitted: str) -> dict[str, Any]:
     """Fields of a part that say something, lists frozen; what is absent keeps the machine's default."""
-    skipped = {"estimated", *omitted}
+    skipped = {"estimated", "spread", *omitted}
     fields = {key: value for key, value in spec if value is not None and key not in skipped}
     return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
 
@@ -176,6 +188,47 @@ def estimate_of(spec: MemorySpec, node_nm: float, *, outermost: bool) -> Estimat
         return dram(spec.word_bits, spec.energy_law)
     assert spec.size_bits is not None
     return sram(spec.size_bits, spec.word_bits, node_nm, spec.energy_law, two_ports=not spec.shared_port)
+
+
+def spreads_of(spec: AcceleratorSpec) -> tuple[Spread, ...]:
+    """The components whose energies are estimates, each with its factor and what it comes from.
+
+    A part that is estimated and states no spread gets what published laws differ by for its kind, size and node; all
+    of one kind are then wrong together. `estimated` of the whole machine that speaks of energies holds for every part.
+    """
+    everything = bool(re.search(r"energ|pJ", spec.estimated or ""))
+    found: list[Spread] = []
+
+    def add(component: str, part: Part, kind: str, distance: float) -> None:
+        if part.spread is not None:
+            found.append(Spread(component, part.spread, component))
+        elif everything or part.estimated:
+            found.append(Spread(component, distance, kind))
+
+    for index, node in enumerate(spec.hierarchy):
+        if isinstance(node, ArraySpec):
+            if node.hop_energy_pj_per_bit:
+                add(node.array, node, "wires", WIRE_SPREAD)
+            continue
+        said = estimate_of(node, spec.node_nm, outermost=index == 0)
+        if said is not None and node.spread is None:
+            found.append(Spread(node.memory, said.spread, f"law {said.law}"))
+        elif index == 0 or node.size_bits is None:
+            add(node.memory, node, "DRAM", DRAM_SPREAD)
+        else:
+            add(node.memory, node, "on-chip memories", sram_distance(node.size_bits, node.word_bits, spec.node_nm))
+    if not isinstance(spec.mac, MeasuredMac):
+        logic = mac_pj(8, 8, spec.node_nm)[1]
+        if spec.mac.energy_law is not None and spec.mac.spread is None:
+            found.append(Spread("mac", logic, f"law {spec.mac.energy_law}"))
+        else:
+            add("mac", spec.mac, "logic", logic)
+        add("vector", spec.vector, "logic", logic)
+    if spec.static_power_mw is None:
+        found.append(Spread("static", LEAKAGE_SPREAD, "leakage by area"))
+    elif spec.spread is not None:
+        found.append(Spread("static", spec.spread, spec.name))
+    return tuple(found)
 
 
 def law_notes(spec: AcceleratorSpec) -> list[str]:

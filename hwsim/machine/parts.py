@@ -185,6 +185,18 @@ class Capabilities:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How far the energies of one component of the bill may lie from the truth.
+
+    `factor` either way; `origin`: what they come from, the same for estimates that are wrong together.
+    """
+
+    component: str
+    factor: float
+    origin: str
+
+
+@dataclass(frozen=True)
 class Accelerator:
     """A whole machine. `hierarchy` is outermost first; the MAC units sit below its last node."""
 
@@ -198,6 +210,7 @@ class Accelerator:
     static_power_mw: float = 0.0
     other_area_mm2: float = 0.0
     sources: tuple[str, ...] = ()
+    spreads: tuple[Spread, ...] = ()  # of components whose energies are estimates
     notes: tuple[str, ...] = field(default=())
     overlap: bool = True  # False: MACs, memory ports and vector work take turns, as on a plain processor
     layer_overhead_cycles: int = 0  # to start one layer: launch, configuration, call

@@ -24,6 +24,7 @@ from hwsim.machine.yaml_keys import (
     MemorySpec,
     ModesMac,
     ModeSpec,
+    Part,
 )
 from hwsim.network.layer import MAC_OPS, VECTOR_OPS
 
@@ -61,6 +62,9 @@ def contradictions(document: Document, spec: AcceleratorSpec) -> list[str]:
             problems += memory_contradictions(document, where, node)
         else:
             problems += array_contradictions(document, where, node)
+    parts: list[tuple[KeyPath, Part]] = [((), spec), (("mac",), spec.mac), (("vector",), spec.vector)]
+    parts += [(("hierarchy", index), node) for index, node in enumerate(spec.hierarchy)]
+    problems += [problem for where, part in parts for problem in spread_problems(document, where, part)]
     return problems + mac_contradictions(document, spec) + operator_contradictions(document, spec)
 
 
@@ -109,6 +113,13 @@ def law_problems(document: Document, where: KeyPath, memory: MemorySpec) -> list
     if memory.energy_law is not None and memory.energy_law not in known:
         return [f"{place}: expected a law of an {kind}, {', '.join(known)}, got {memory.energy_law!r}"]
     return []
+
+
+def spread_problems(document: Document, where: KeyPath, part: Part) -> list[str]:
+    """Spreads of numbers that nobody estimated."""
+    if part.spread is None or part.estimated is not None:
+        return []
+    return [f"{document.place((*where, 'spread'))}: expected estimated beside it: which numbers may be off, and why"]
 
 
 def mac_law_problems(document: Document, mac: MacBase, style: str) -> list[str]:

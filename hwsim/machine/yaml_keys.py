@@ -71,6 +71,10 @@ class Part(Spec):
 
     source: Text = Field(description="where the numbers come from")
     estimated: Text | None = Field(None, description="which numbers are estimates, and how they were made")
+    spread: Annotated[float, Field(ge=1, le=100)] | None = Field(
+        None,
+        description="estimated energies of this part: a factor either way; without it, what published laws differ",
+    )
 
 
 class Partitions(Spec):

@@ -12,13 +12,14 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 
 from hwsim.errors import InfeasibleMapping
-from hwsim.machine.parts import Accelerator
+from hwsim.machine.parts import Accelerator, Spread
 from hwsim.nest.counts import Counts
 from hwsim.network.layer import Tensor
 from hwsim.network.workload import Workload
 from hwsim.pricing.area import ComponentArea, component_areas, static_power_mw
 from hwsim.pricing.assumptions import assumptions, border_assumptions, gating_assumptions, warnings
 from hwsim.pricing.fit import overflows, packed
+from hwsim.pricing.interval import Interval, energy_interval
 from hwsim.pricing.layer import LayerCost, price, price_fused, price_stage
 from hwsim.pricing.moves import parameter_bits
 from hwsim.pricing.residents import peak_activation_bits, residents
@@ -65,6 +66,12 @@ class NetworkCost:
     resident: tuple[str, ...]
     assumptions: tuple[str, ...]
     warnings: tuple[str, ...]
+    spreads: tuple[Spread, ...] = ()  # of the machine's estimated prices
+
+    @cached_property
+    def energy_interval(self) -> Interval:
+        """Where the energy lies if every estimated price lies within its spread."""
+        return energy_interval(self.energy_pj_by_component, self.spreads)
 
     @cached_property
     def energy_pj_by_component(self) -> tuple[tuple[str, float], ...]:
@@ -117,6 +124,7 @@ def price_network(
             *(f"does not fit: {overflow}" for overflow in overflows(workload, accelerator)),
             *warnings(stages, accelerator),
         ),
+        spreads=accelerator.spreads,
     )
 
 

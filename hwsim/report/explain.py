@@ -21,6 +21,7 @@ from hwsim.network.layer import activation_inputs
 from hwsim.network.sharing import sharing_groups
 from hwsim.pricing.stages import fuse
 from hwsim.report.files import rows_to_csv
+from hwsim.report.quantities import between, si
 from hwsim.report.report import Report
 from hwsim.report.widths import Change, Explanation, Side, Study, plural
 from hwsim.search.result import Effortful
@@ -69,6 +70,22 @@ NOTE = (
     "each operand alone, under the mapping above; a new search at fewer bits can only gain more. Energy and cycles are "
     "the layer's own: layers that share the tensor change too"
 )
+
+
+def estimate_lines(report: Report) -> list[str]:
+    """How sure the energy is, and which estimate matters most."""
+    interval = report.cost.energy_interval
+    if interval.widest is None:
+        return ["No price of this machine is an estimate: the energy has no interval."]
+    low, high, value = (pj * 1e-12 for pj in (interval.low_pj, interval.high_pj, interval.energy_pj))
+    lines = [f"Energy {between(low, high, value, 'J')}; what its estimates leave open, widest first:"]
+    for origin in interval.origins:
+        pieces = name_list(list(origin.components))
+        lines.append(
+            f"    {origin.name} ({pieces}): {si(origin.energy_pj * 1e-12, 'J')}, "
+            f"down {si(origin.down_pj * 1e-12, 'J')}, up {si(origin.up_pj * 1e-12, 'J')}"
+        )
+    return lines
 
 
 def explanation_lines(explanations: tuple[Explanation, ...]) -> list[str]:

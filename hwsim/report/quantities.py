@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 
+def between(low: float, high: float, value: float, unit: str) -> str:
+    """`16.0 µJ (12.8 to 20.1)`: a quantity and its interval, both with its prefix; without one, `si` alone."""
+    text = si(value, unit)
+    if low == value == high:
+        return text
+    number = float(text.split(" ")[0])
+    return f"{text} ({low / value * number:.3g} to {high / value * number:.3g})"
+
+
 def si(value: float, unit: str) -> str:
     """A quantity with an SI prefix, four digits: 1.234 mJ from pJ is `si(x * 1e-12, 'J')`."""
     for factor, prefix in (

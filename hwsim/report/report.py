@@ -23,6 +23,7 @@ from hwsim.nest.text import entries, to_lists
 from hwsim.network.generation import Generation
 from hwsim.network.layer import Layer
 from hwsim.network.workload import Workload
+from hwsim.pricing.interval import Interval
 from hwsim.pricing.layer import LayerCost
 from hwsim.pricing.network import NetworkCost, Totals
 from hwsim.report.files import html_fragment, write_report
@@ -98,6 +99,24 @@ class LayerReports(Mapping[str, LayerReport]):
 
     def __repr__(self) -> str:
         return f"{len(self)} layers: {', '.join(map(repr, self))}"
+
+
+def interval_dict(interval: Interval) -> dict[str, Any]:
+    """Where the energy lies, and what leaves it open, widest first."""
+    return {
+        "low_pj": interval.low_pj,
+        "high_pj": interval.high_pj,
+        "origins": [
+            {
+                "name": origin.name,
+                "components": list(origin.components),
+                "energy_pj": origin.energy_pj,
+                "down_pj": origin.down_pj,
+                "up_pj": origin.up_pj,
+            }
+            for origin in interval.origins
+        ],
+    }
 
 
 @dataclass(frozen=True, repr=False)
@@ -252,6 +271,7 @@ class Report:
                 for name, totals in self.schedules.items()
             },
             "totals": self.cost.totals.to_dict(),
+            "energy_interval": interval_dict(self.cost.energy_interval),
             **({"generation": generation_dict(self, self.generation)} if self.generation is not None else {}),
             "energy_pj_by_component": dict(self.cost.energy_pj_by_component),
             "layers": [layer.to_dict() for layer in self.layers.values()],

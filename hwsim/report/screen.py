@@ -18,7 +18,7 @@ from rich.text import Text
 from hwsim.console import printable
 from hwsim.machine.parts import OPERANDS
 from hwsim.report.generation import generation_rows
-from hwsim.report.quantities import si
+from hwsim.report.quantities import between, si
 from hwsim.report.style import PALETTE
 from hwsim.report.terminal import (
     certificate_line,
@@ -97,12 +97,18 @@ def title(report: Report) -> Text:
     )
 
 
+def energy_text(report: Report) -> str:
+    """Energy with the interval that its estimates leave."""
+    interval = report.cost.energy_interval
+    return between(interval.low_pj * 1e-12, interval.high_pj * 1e-12, interval.energy_pj * 1e-12, "J")
+
+
 def totals_lines(report: Report) -> list[str]:
     """The totals, three lines at 80 columns."""
     totals, machine = report.totals, report.accelerator
     area = f"{totals.area_mm2:.3g} mm²" if totals.area_mm2 else "area not stated"
     return [
-        f"energy {si(totals.energy_pj * 1e-12, 'J')}   latency {si(totals.latency_s, 's')} "
+        f"energy {energy_text(report)}   latency {si(totals.latency_s, 's')} "
         f"({totals.latency_cycles:,.0f} cycles at {machine.clock_mhz:g} MHz)",
         f"energy x delay {si(totals.edp_pj_s * 1e-12, 'Js')}   {si(totals.macs, 'MAC')}   {si(totals.bops, 'BOP')}   "
         f"{area}",
