@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 WIDTH = 110  # where there is no terminal to ask
 LEFT = 9  # columns of the titles at the left
+NARROWEST = 80  # columns of a terminal: the first line leaves the clock out where it would wrap
 SIGNS = "█▓▒░"  # of the largest parts; the others share one
 OTHERS = "·"
 MOST_WARNINGS = 4
@@ -107,9 +108,10 @@ def totals_lines(report: Report) -> list[str]:
     """The totals, three lines at 80 columns."""
     totals, machine = report.totals, report.accelerator
     area = f"{totals.area_mm2:.3g} mm²" if totals.area_mm2 else "area not stated"
+    cycles, clock = f"{totals.latency_cycles:,.0f} cycles", f" at {machine.clock_mhz:g} MHz"
+    first = f"energy {energy_text(report)}   latency {si(totals.latency_s, 's')} ({cycles}"
     return [
-        f"energy {energy_text(report)}   latency {si(totals.latency_s, 's')} "
-        f"({totals.latency_cycles:,.0f} cycles at {machine.clock_mhz:g} MHz)",
+        f"{first}{clock if len(first + clock) < NARROWEST - LEFT else ''})",
         f"energy x delay {si(totals.edp_pj_s * 1e-12, 'Js')}   {si(totals.macs, 'MAC')}   {si(totals.bops, 'BOP')}   "
         f"{area}",
         f"weights {si(totals.weight_bits / 8, 'B')} ({stored_width(report)})   "
