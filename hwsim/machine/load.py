@@ -164,6 +164,7 @@ def build(spec: AcceleratorSpec, measurements: Measurements | None = None) -> Ac
         vector=VectorUnit(**given(spec.vector)),
         capabilities=Capabilities(**given(spec.capabilities, "source")),
         static_power_mw=spec.static_power_mw or 0.0,
+        control_power_mw=spec.control_power_mw or 0.0,
         other_area_mm2=spec.other_area_mm2 or 0.0,
         sources=(spec.source,),
         overlap=spec.overlap,
@@ -265,6 +266,10 @@ def build_memory(spec: MemorySpec, node_nm: float, *, outermost: bool) -> Memory
         }
         fields = by_law | fields
     size, total = (None, spec.size_bits) if outermost else (spec.size_bits, None)
+    for direction in ("read", "write"):
+        key = f"{direction}_bandwidth_bits_per_cycle"
+        if key in fields and spec.efficiency != 1.0:
+            fields[key] = round(fields[key] * spec.efficiency, 9)
     return Memory(name=spec.memory, size_bits=size, total_bits=total, partitions=partitions, **fields)
 
 

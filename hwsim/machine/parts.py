@@ -43,6 +43,7 @@ class Memory:
     write_energy_pj: float = 0.0
     read_bandwidth_bits_per_cycle: float | None = None  # None: never the bottleneck
     write_bandwidth_bits_per_cycle: float | None = None
+    efficiency: float = 1.0  # what the bandwidths above already contain: the share of a port's peak that it sustains
     shared_port: bool = False  # reads and writes share read_bandwidth_bits_per_cycle
     double_buffered: bool = True
     total_bits: int | None = None  # of the outermost memory: what the whole network must fit in; None: unlimited
@@ -208,6 +209,7 @@ class Accelerator:
     vector: VectorUnit
     capabilities: Capabilities
     static_power_mw: float = 0.0
+    control_power_mw: float = 0.0  # while it works: clock network and control
     other_area_mm2: float = 0.0
     sources: tuple[str, ...] = ()
     spreads: tuple[Spread, ...] = ()  # of components whose energies are estimates

@@ -92,6 +92,9 @@ def memory_contradictions(document: Document, where: KeyPath, memory: MemorySpec
         complain("partitions", f"expected one capacity for each of keeps {memory.keeps}, got {sorted(parts)}")
     if memory.size_bits is not None and sum(parts.values()) > memory.size_bits:
         complain("partitions", f"expected at most size_bits {memory.size_bits} in sum, got {sum(parts.values())}")
+    limits = (memory.read_bandwidth_bits_per_cycle, memory.write_bandwidth_bits_per_cycle)
+    if memory.efficiency != 1.0 and limits == (None, None):
+        complain("efficiency", "expected a bandwidth that it is a share of: no port of this memory has one")
     if memory.shared_port and memory.write_bandwidth_bits_per_cycle is not None:
         complain(
             "write_bandwidth_bits_per_cycle", "expected no such key: a shared port has read_bandwidth_bits_per_cycle"

@@ -106,6 +106,9 @@ class MemorySpec(Part):
     )
     read_bandwidth_bits_per_cycle: Positive | None = Field(None, description="without it never the bottleneck")
     write_bandwidth_bits_per_cycle: Positive | None = Field(None, description="without it never the bottleneck")
+    efficiency: Rate = Field(
+        1.0, description="share of the bandwidths that its ports sustain (refresh, turnarounds), from measurements"
+    )
     shared_port: bool = Field(False, description="reads and writes share read_bandwidth_bits_per_cycle")
     double_buffered: bool = Field(True, description="fills overlap compute; otherwise they add to the latency")
     stores: list[Operand] | None = Field(
@@ -378,6 +381,9 @@ class AcceleratorSpec(Part):
     node_nm: Annotated[float, Field(gt=0, le=500)] = Field(description="technology node in nm")
     static_power_mw: Positive | None = Field(
         None, description="idle power of the whole machine; replaces leakage estimates"
+    )
+    control_power_mw: Positive | None = Field(
+        None, description="power of clock network and control while the machine works, on top of the idle power"
     )
     other_area_mm2: Positive | None = Field(None, description="control, interfaces and whatever is not listed")
     overlap: bool = Field(True, description="false: MACs, memory ports and vector work take turns (a plain processor)")

@@ -170,6 +170,11 @@ def memory_estimate_mm2(memory: Memory, node_nm: float) -> float:
     return 0.0 if memory.size_bits is None else sram_area_mm2(memory.size_bits, node_nm)
 
 
+def working_power_mw(accelerator: Accelerator) -> float:
+    """Power that flows while the machine works, whatever it does: idle power, leakage, clock network and control."""
+    return static_power_mw(accelerator) + accelerator.control_power_mw
+
+
 def static_power_mw(accelerator: Accelerator) -> float:
     """Power that flows whatever the machine does: the spec's idle power plus all leakage."""
     return accelerator.static_power_mw + sum(part.leakage_mw for part in component_areas(accelerator))

@@ -40,6 +40,7 @@ from hwsim.pricing.stages import Stage, effective_layer
 from hwsim.pricing.vector import VectorWork, mac_layer_ops, vector_work
 
 GRID = 1024.0
+TIMED = ("static", "control")  # components that grow with time alone
 
 
 def on_grid(energy_pj: float) -> float:
@@ -211,13 +212,16 @@ def mac_energy(layer: Layer, mac: MacCost, accelerator: Accelerator, zero_share:
 
 
 def static_parts(cycles: int, accelerator: Accelerator) -> list[Part]:
-    """Idle power and leakage over the layer's time: mW * us = 1000 pJ."""
-    power_mw = static_power_mw(accelerator)
-    return (
-        [Part("static", "idle and leakage", on_grid(power_mw * cycles / accelerator.clock_mhz * 1e3))]
-        if power_mw
-        else []
+    """Idle power and leakage, clock network and control over the layer's time: mW * us = 1000 pJ."""
+    powers = (
+        ("static", "idle and leakage", static_power_mw(accelerator)),
+        ("control", "clock network and control", accelerator.control_power_mw),
     )
+    return [
+        Part(component, detail, on_grid(power_mw * cycles / accelerator.clock_mhz * 1e3))
+        for component, detail, power_mw in powers
+        if power_mw
+    ]
 
 
 def price_vector(layer: Layer, accelerator: Accelerator, resident: frozenset[str] = frozenset()) -> LayerCost:

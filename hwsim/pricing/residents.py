@@ -14,7 +14,7 @@ from hwsim.machine.packing import words
 from hwsim.machine.parts import Accelerator, Memory, Operand
 from hwsim.nest.counts import Counts, Kind
 from hwsim.network.layer import Layer, Tensor
-from hwsim.pricing.layer import operand_tensors, price_fused, price_stage
+from hwsim.pricing.layer import TIMED, operand_tensors, price_fused, price_stage
 from hwsim.pricing.moves import operand_bits, side_bits
 from hwsim.pricing.offsets import offset_cost
 from hwsim.pricing.stages import Stage, effective_layer
@@ -124,7 +124,7 @@ def saving_pj(stage: Stage, tensor: str, accelerator: Accelerator, counts: Mappi
     def spent(resident: frozenset[str]) -> float:
         costs = [price_stage(stage, accelerator, counts.get(stage.layer.name), resident)]
         costs += [price_fused(follower, accelerator, stage, resident) for follower in stage.fused]
-        return sum(part.energy_pj for cost in costs for part in cost.parts if part.component != "static")
+        return sum(part.energy_pj for cost in costs for part in cost.parts if part.component not in TIMED)
 
     return spent(frozenset()) - spent(frozenset((tensor,)))
 

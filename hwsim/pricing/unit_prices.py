@@ -16,7 +16,7 @@ from hwsim.machine.packing import words_per_operand
 from hwsim.machine.parts import Accelerator, Operand
 from hwsim.nest.counts import Counts, Kind
 from hwsim.network.layer import Layer
-from hwsim.pricing.area import static_power_mw
+from hwsim.pricing.area import working_power_mw
 from hwsim.pricing.latency import vector_cycles
 from hwsim.pricing.layer import memory_parts, price_measured
 from hwsim.pricing.mac import layer_mac, require_capable, require_lanes
@@ -122,7 +122,7 @@ def unit_prices(
         mac=mac,
         fixed_pj=fixed,
         fixed_cycles=vector_cycles(slots, accelerator.vector),
-        static_pj_per_cycle=static_power_mw(accelerator) / accelerator.clock_mhz * 1e3,
+        static_pj_per_cycle=working_power_mw(accelerator) / accelerator.clock_mhz * 1e3,
         scaled=sum(bool(value) for value in side.values()),
         element_bits=bits,
     )

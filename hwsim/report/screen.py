@@ -157,7 +157,7 @@ def purpose(component: str, detail: str) -> str:
         return "partial sums"
     if operand in OPERANDS:
         return f"{operand}s"
-    return {"static": "idle"}.get(component, "the rest")
+    return {"static": "idle", "control": "control"}.get(component, "the rest")
 
 
 def cut(parts: Mapping[str, float], columns: int) -> list[int]:

@@ -31,7 +31,7 @@ from hwsim.pricing.latency import (
     port_loads,
     vector_cycles,
 )
-from hwsim.pricing.layer import GRID, mac_energy, memory_parts, on_grid, price
+from hwsim.pricing.layer import GRID, TIMED, mac_energy, memory_parts, on_grid, price
 from hwsim.pricing.mac import refusals
 from hwsim.pricing.moves import Direction, fixed_moves, traffic, wire_bits
 from hwsim.pricing.offsets import offset_cost
@@ -81,9 +81,10 @@ def latency(accelerator: Accelerator, busy: Ints, waiting: Ints, vector: Ints) -
 
 
 def static_pj(accelerator: Accelerator, cycles: Ints) -> Floats:
-    """Idle power and leakage over a time, as `layer_cost.static_parts` rounds it."""
-    power_mw = static_power_mw(accelerator)
-    return rounded(power_mw * cycles / accelerator.clock_mhz * 1e3)
+    """Idle power, leakage and control over a time, as `layer_cost.static_parts` rounds them."""
+    idle, control = static_power_mw(accelerator), accelerator.control_power_mw
+    found = rounded(idle * cycles / accelerator.clock_mhz * 1e3)
+    return found + rounded(control * cycles / accelerator.clock_mhz * 1e3) if control else found
 
 
 def rounded(energy_pj: NDArray[np.floating[Any]]) -> Floats:
@@ -249,7 +250,7 @@ class Grid:
             k = int(np.argmax(self.allowed[i, j]))
             layer = at_widths(self.layer, *self.widths.at((i, j, k)))
             cost = price(layer, pool.counts[0], self.accelerator)
-            dynamic = sum(part.energy_pj for part in cost.parts if part.component != "static")
+            dynamic = sum(part.energy_pj for part in cost.parts if part.component not in TIMED)
             energy[:, i, j, :] = np.where(fits[:, i, j, :] & self.allowed[i, j], dynamic, np.inf)
             busy[:, i, j, :] = dict(cost.cycles)["measured"]
         waiting = np.full(shape, self.accelerator.layer_overhead_cycles, dtype=np.int64)

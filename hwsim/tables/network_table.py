@@ -27,7 +27,7 @@ from hwsim.network.bits_file import WIDTHS
 from hwsim.network.layer import Layer, Tensor, operands
 from hwsim.network.sharing import sharing_groups
 from hwsim.network.workload import Workload
-from hwsim.pricing.layer import LayerCost, operand_tensors, price, price_fused, price_vector
+from hwsim.pricing.layer import TIMED, LayerCost, operand_tensors, price, price_fused, price_vector
 from hwsim.pricing.mac import require_capable
 from hwsim.pricing.moves import parameter_bits
 from hwsim.pricing.network import NetworkCost, price_network
@@ -282,7 +282,7 @@ class NetworkTable:
 
 def dynamic_of(cost: LayerCost) -> tuple[float, int]:
     """(energy without idle power, cycles) of a bill."""
-    return sum(p.energy_pj for p in cost.parts if p.component != "static"), cost.latency_cycles
+    return sum(p.energy_pj for p in cost.parts if p.component not in TIMED), cost.latency_cycles
 
 
 class Rows:

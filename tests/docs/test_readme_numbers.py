@@ -79,7 +79,7 @@ def test_zigzag_in_one_run() -> None:
         (r"Eyeriss latency (\d+) %", "eyeriss_alexnet", ["processing latency"]),
         (r"its power (\d+) %", "eyeriss_alexnet", ["power"]),
         (r"T4 layers (\d+) to (\d+) %", "hawqv3_t4", ["int8 latency", "int4 latency"]),
-        (r"NVDLA (\d+) %", "nvdla_resnet50", ["frames per second"]),
+        (r"NVDLA (\d+) %", "nvdla_resnet50", ["frames per second, direct convolution"]),
         (r"Ethos-U (\d+) %", "ethos_u55_256", ["cycles, network"]),
         (r"TPU v1 (\d+) %", "tpu_v1", ["throughput"]),
     ],

@@ -66,8 +66,11 @@ def test_eyeriss_uses_the_chips_elements_and_comes_within_its_known_limits() -> 
     study = eyeriss.study()
     assert [row.ours for row in study.rows if row.quantity == "active PEs"] == [154, 135, 156, 156, 156]
     assert study.mean_error("processing latency") < 0.13
-    assert study.mean_error("total latency") < 0.17
-    assert study.mean_error("power with PE overhead") < 0.15
+    assert study.mean_error("total latency") < 0.11
+    assert study.mean_error("power") < 0.12
+    traffic = {row.item: abs(row.error) for row in study.rows if row.quantity == "buffer traffic"}
+    best = {row.item: abs(row.error) for row in study.rows if row.quantity == "buffer traffic, best schedule"}
+    assert traffic["CONV2"] < 0.1 < best["CONV2"]  # the chip's schedule moves what the chip moved
     for row in study.checks:
         if row.quantity == "processing latency":
             assert 0.8 < row.ours / row.published < 1.0, row  # what a published reproduction of the table allows itself
@@ -97,7 +100,9 @@ def test_columns_of_sums_explain_the_digital_macro() -> None:
 def test_weight_bound_networks_on_the_tpu_are_within_a_fifth() -> None:
     rows = {row.item: row for row in tpu.study().checks if row.quantity == "throughput"}
     assert all(abs(rows[name].error) < 0.2 for name in ("MLP0", "MLP1", "LSTM0"))
-    assert rows["MLP0"].ours == pytest.approx(34e9 * 2 * 200 / 1e12, rel=0.01)  # bandwidth times reuse
+    assert rows["MLP0"].ours == pytest.approx(0.96 * 34e9 * 2 * 200 / 1e12, rel=0.01)  # bandwidth times reuse
+    whole = (600 / 768) ** 2  # of what is loaded is used
+    assert rows["LSTM1"].ours == pytest.approx(whole * 0.96 * 34e9 * 2 * 96 / 1e12, rel=0.02)
 
 
 def test_recorded_mappings_study_agrees_with_the_tests_of_its_parts() -> None:
@@ -223,13 +228,31 @@ def test_matrix_products_on_the_a100_and_which_format_is_faster() -> None:
     assert right >= 0.9 * cells > 0
 
 
+GATED = [
+    pytest.param(name, marks=() if name in ("tpu_v1", "psma_28nm", "colonnade") else pytest.mark.slow)
+    for name in validate.STUDIES
+]
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_no_mean_error_grows_by_more_than_a_point_against_the_committed_results(name: str) -> None:
+    """The fidelity gate: a law that makes an agreement worse shows in results/validation_studies.csv, with a note."""
+    study = validate.STUDIES[name]()
+    with (Path(__file__).parents[2] / "results" / "validation_studies.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["study"] == study.name]
+    committed = {row["quantity"]: float(row["mean_error"]) for row in rows}
+    assert committed, f"no rows of {name}: python -m experiments.validate --search --out results"
+    for quantity, error in committed.items():
+        assert study.mean_error(quantity) <= error + 0.01, f"{name}, {quantity}: {error:.4f} before"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "quantity", "bar"),
     [
         ("hawqv3_t4", "int8 latency", 0.12),
         ("hawqv3_t4", "int4 latency", 0.16),
-        ("nvdla_resnet50", "frames per second", 0.40),
+        ("nvdla_resnet50", "frames per second, direct convolution", 0.41),
         ("mico_riscv", "cycles, equal widths", 0.12),
         ("mico_riscv", "cycles, mixed widths", 0.10),
         ("mlperf_tiny_m7", "latency", 0.28),

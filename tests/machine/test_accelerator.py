@@ -77,6 +77,23 @@ def changed(old: str, new: str) -> str:
     return SMALL.replace(old, new, 1)
 
 
+def test_ports_sustain_their_efficiency(tmp_path: Path) -> None:
+    path = tmp_path / "accel.yaml"
+    path.write_text(
+        changed(
+            "write_bandwidth_bits_per_cycle: 64, source", "write_bandwidth_bits_per_cycle: 32, efficiency: 0.75, source"
+        )
+    )
+    dram = load_accelerator(path).outermost
+    assert (dram.read_bandwidth_bits_per_cycle, dram.write_bandwidth_bits_per_cycle) == (48.0, 24.0)
+
+
+def test_control_power_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "accel.yaml"
+    path.write_text(changed("node_nm: ", "control_power_mw: 7.5\nnode_nm: "))
+    assert load_accelerator(path).control_power_mw == 7.5
+
+
 def test_a_spec_becomes_the_machine_it_draws(tmp_path: Path) -> None:
     path = tmp_path / "small.yaml"
     path.write_text(SMALL, encoding="utf-8")
@@ -243,6 +260,18 @@ MISTAKES = [
         "write_bandwidth_bits_per_cycle: 64, source",
         "write_bandwidth_bits_per_cycle: 64, shared_port: true, source",
         r"hierarchy\[0\].write_bandwidth_bits_per_cycle: expected no such key: a shared port",
+    ),
+    (
+        "efficiency of nothing",
+        "read_bandwidth_bits_per_cycle: 64, write_bandwidth_bits_per_cycle: 64, source",
+        "efficiency: 0.9, source",
+        r"hierarchy\[0\].efficiency: expected a bandwidth that it is a share of",
+    ),
+    (
+        "more than a peak",
+        "write_bandwidth_bits_per_cycle: 64, source",
+        "write_bandwidth_bits_per_cycle: 64, efficiency: 1.1, source",
+        r"hierarchy\[0\].efficiency: expected a number not above 1, got 1.1",
     ),
     (
         "cheap mode slow",

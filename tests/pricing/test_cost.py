@@ -197,6 +197,17 @@ def test_static_power_is_power_times_time() -> None:
     assert cost.energy_pj["static"] == on_grid(3.0 * 16 / 200 * 1000)
 
 
+def test_control_power_flows_while_the_machine_works_beside_its_idle_power() -> None:
+    layer = product(Loops(K=2, C=8))
+    accelerator = dataclasses.replace(machine(dram()), static_power_mw=3.0, control_power_mw=5.0, clock_mhz=200.0)
+    cost = price(layer, count_accesses(layer, everything_from("dram", layer), accelerator), accelerator)
+    assert cost.energy_pj["static"] == on_grid(3.0 * 16 / 200 * 1000)
+    assert cost.energy_pj["control"] == on_grid(5.0 * 16 / 200 * 1000)
+    without = dataclasses.replace(accelerator, control_power_mw=0.0)
+    plain = price(layer, count_accesses(layer, everything_from("dram", layer), without), without)
+    assert cost.total_energy_pj == plain.total_energy_pj + cost.energy_pj["control"]
+
+
 def test_zero_inputs_save_energy_only_where_the_machine_gates_them() -> None:
     layer = product(Loops(K=2, C=8))
     plain = unit_machine(dram())

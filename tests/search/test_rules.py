@@ -323,6 +323,13 @@ def test_rules_that_exclude_each_other_are_named_with_their_places(tmp_path: Pat
     assert "order" not in text
 
 
+def test_rules_may_ask_for_unrollings_that_do_not_divide() -> None:
+    machine = load_accelerator("eyeriss_v1")
+    rules = (Rule("pe", unroll=(("columns", (("P", Limit(7)),)),), min_use=7 / 168),)
+    found = search(conv("conv", 4, 4, 55, 1), machine, effort="perfect", rules=rules)
+    assert [n.factor for n in found.mapping.loops if isinstance(n, Spatial) and n.dim == "P"] == [7]
+
+
 def test_one_impossible_rule_is_named_alone() -> None:
     rules = (Rule("filter_spad", tile=(("C", Limit(512)), ("K", Limit(8)))), Rule("pe", order=("S", "C")))
     layer = conv("conv", 512, 32, 14, 3)

@@ -22,7 +22,7 @@ from hwsim.nest.legal import factor_problems, tile_bits, validate
 from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
 from hwsim.nest.points import relevant_dims
 from hwsim.network.layer import DIMS, Layer, Loops, Tensor
-from hwsim.pricing.layer import price
+from hwsim.pricing.layer import TIMED, price
 from hwsim.pricing.unit_prices import unit_prices
 from hwsim.search.proof.certify import certified_search
 from hwsim.search.space.problem import Problem
@@ -134,7 +134,8 @@ def with_lanes(rng: random.Random, machine: Accelerator) -> Accelerator:
         sustained=rng.choice((1.0, 0.7)),
         lanes=tuple(rng.sample(DIMS, k=rng.randint(1, 3))),
     )
-    return dataclasses.replace(machine, mac=mac, static_power_mw=rng.choice((0.0, 0.5)))
+    powers = {"static_power_mw": rng.choice((0.0, 0.5)), "control_power_mw": rng.choice((0.0, 0.2))}
+    return dataclasses.replace(machine, mac=mac, **powers)
 
 
 def systolic(rng: random.Random, machine: Accelerator) -> Accelerator:
@@ -281,7 +282,8 @@ def cheapest(layer, machine, order, cut, spatial, unit, narrow) -> list[tuple[fl
         counts = count_accesses(layer, mapping, machine)
         cost = price(layer, counts, machine)
         cycles = float(cost.latency_cycles)
-        fixed[cycles] = unit.fixed_pj + layer.macs * unit.mac_pj + cost.energy_pj.get("static", 0.0)
+        timed = sum(cost.energy_pj.get(component, 0.0) for component in TIMED)
+        fixed[cycles] = unit.fixed_pj + layer.macs * unit.mac_pj + timed
         for operand, choices in per_operand.items():
             if i < len(choices) and not (narrow and keeps_by_remainder(mapping, layer, machine, operand)):
                 energy = sum(

@@ -70,6 +70,7 @@ def bounded(accelerator: Accelerator, rng: random.Random) -> Accelerator:
         accelerator,
         hierarchy=tuple(nodes),
         static_power_mw=rng.choice((0.0, 0.7)),
+        control_power_mw=rng.choice((0.0, 0.3)),
         overlap=rng.random() < 0.8,
         vector=dataclasses.replace(accelerator.vector, ops_per_copied_code=rng.choice((0, 3))),
     )

@@ -18,7 +18,7 @@ from hwsim.network.layer import DIMS, Layer
 from hwsim.peers.draft import flow
 from hwsim.peers.report import TranslationReport
 from hwsim.peers.timeloop.align import aligned
-from hwsim.pricing.area import static_power_mw
+from hwsim.pricing.area import working_power_mw
 
 SPACES: dict[Operand, str] = {"weight": "Weights", "input": "Inputs", "output": "Outputs"}
 LATCH = "latch_{}"
@@ -198,7 +198,7 @@ def cannot_say(machine: Accelerator, report: TranslationReport) -> None:
 
 def prices_text(machine: Accelerator) -> str:
     """The energy reference table: pJ per action, idle power as the outermost level's leakage; and areas."""
-    leak_pj = static_power_mw(machine) * 1000 / machine.clock_mhz
+    leak_pj = working_power_mw(machine) * 1000 / machine.clock_mhz
     lines = ["ERT:", "  version: 0.4", "  tables:"]
     for memory in machine.memories:
         leak = leak_pj if memory is machine.outermost else 0.0
