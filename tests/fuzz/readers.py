@@ -31,6 +31,7 @@ from hwsim.network.saved import load_workload
 from hwsim.network.workload import Workload
 from hwsim.report.compare import read_report
 from hwsim.search import cache
+from hwsim.search.space.problem import Problem
 from tests.frontends.tflite_files import O, T
 from tests.frontends.tflite_files import file as tflite_bytes
 
@@ -230,7 +231,7 @@ def read_cache_entry(path: Path) -> object:
     layer, machine = question()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(cache.ENVIRONMENT, str(path.parent / "cache"))
-        found = cache.recalled("key", layer, machine)
+        found = cache.recalled("key", Problem(layer, machine))
     if found is None:
         return REFUSED
     said = found.certificate
