@@ -124,7 +124,7 @@ def given_normalisation(arguments: argparse.Namespace) -> Normalisation | None:
         return None
     if len(mean) != len(std) or min(std) <= 0:
         raise ValueError(f"--mean, --std: expected as many numbers, std above 0, got {mean} and {std}")
-    return Normalisation(mean, std)
+    return Normalisation(tuple(mean), tuple(std))  # a checkpoint gives lists back
 
 
 def fitting_arguments(name: str, data: Dataset, given: dict[str, Any]) -> dict[str, Any]:

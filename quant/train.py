@@ -256,8 +256,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         raise ValueError(f"{arguments.out}: not written by quant.train: it does not say how to go on")
     defaults = vars(parser().parse_args(["--out", arguments.out]))
     for key, value in vars(arguments).items():
-        if key not in _FREE_ON_RESUME and value != defaults[key] and value != first.get(key):
-            raise ValueError(f"--resume: {key} was {first.get(key)!r} in {arguments.out}, now {value!r}: leave it out")
+        now = json.loads(json.dumps(value))  # as the checkpoint has it: pairs are lists there
+        if key not in _FREE_ON_RESUME and value != defaults[key] and now != first.get(key):
+            raise ValueError(f"--resume: {key} was {first.get(key)!r} in {arguments.out}, now {now!r}: leave it out")
     return argparse.Namespace(**{**vars(arguments), **first})
 
 

@@ -675,3 +675,12 @@ def test_a_step_reads_no_value_and_copies_nothing_from_the_host() -> None:
             loss = run._one_step(*next(batches))
     assert loss.device.type == "meta"
     assert copies.found == []
+
+
+def test_the_same_command_goes_on_with_pairs_and_numbers_among_its_arguments(tmp_path: Path) -> None:
+    command = ["--model", "resnet8", "--model-arg", "image_size=8", "--limit", "128", "--epochs", "1", "--bits", "W4A4",
+               "--mean", "0.3", "--std", "0.4", "--out", str(tmp_path / "net"), "--json"]  # fmt: skip
+    assert train.main(command) == 0
+    before = checkpoint.identity(tmp_path / "net")
+    assert train.main([*command, "--resume"]) == 0
+    assert checkpoint.identity(tmp_path / "net") == before
