@@ -48,9 +48,11 @@ def named_source(source: str, weights: str | None) -> tuple[str | None, str]:
     """
     if checkpoint.is_checkpoint(source):
         return None, source
-    if source not in models.names():
+    try:
+        models.info(source)
+    except ValueError as unknown:
         place = "holds no checkpoint" if os.path.isdir(source) else "no such checkpoint folder"
-        raise ValueError(f"{source}: {place}, and no network of the zoo: {', '.join(models.names())}")
+        raise ValueError(f"{source}: {place}; {unknown}") from None
     return source, weights or "pretrained"
 
 
