@@ -10,7 +10,7 @@ from hwsim.machine.rules_file import OWN
 from hwsim.network.workload import Workload
 from hwsim.pricing.network import Totals
 from hwsim.report.progress import Searches, Watch, searches_of
-from hwsim.search.network import Plan, planned, search_network
+from hwsim.search.network import Plan, plan_network, planned, search_network
 from hwsim.search.objective import Objective
 
 
@@ -25,7 +25,7 @@ def side_by_side(
 ) -> tuple[dict[str, Totals], str]:
     """Totals of the best schedule and of the other one; why the machine's own one does not run the network.
 
-    `plan` is what was asked for; what it is compared with is searched once, without the rivals of a plan.
+    `plan` is what was asked for. Where that is the best one, the machine's own is searched without a plan's rivals.
     """
     if constraints is None and not accelerator.constraints:
         return {}, ""
@@ -34,12 +34,11 @@ def side_by_side(
     if watch is not None:
         watch.begin("own schedule" if rules else "best schedule", searches_of(workload, accelerator))
     known = {} if watch is None else Searches(watch.advance)
+    if not rules:
+        best = plan_network(workload, accelerator, objective, known=known, **options)
+        return {"best": best.cost.totals, name: plan.cost.totals}, ""
     try:
         found = search_network(workload, accelerator, objective, rules=rules, known=known, **options)
     except InfeasibleMapping as problem:
-        if not rules:
-            raise
         return {}, str(problem)
-    other = planned(workload, accelerator, found)
-    best, second = (plan, other) if rules else (other, plan)
-    return {"best": best.cost.totals, name: second.cost.totals}, ""
+    return {"best": plan.cost.totals, name: planned(workload, accelerator, found).cost.totals}, ""
