@@ -108,6 +108,11 @@ def page(studies: Sequence[Study]) -> str:
         "",
         "![MAC styles](figures/mac_styles.png)",
         "",
+        "Fused bricks need channels side by side: from 8 to 2 bits a 1x1 or 3x3 layer gains 15.9 times on bit_fusion,",
+        "a first layer of 3 channels 3.0 times, a depthwise layer nothing (`python -m experiments.fusion_kinds`):",
+        "",
+        "![Bit Fusion by layer kind](figures/fusion_kinds.png)",
+        "",
     ]
     for study in studies:
         lines += study_lines(study)

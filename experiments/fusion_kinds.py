@@ -1,0 +1,100 @@
+"""`python -m experiments.fusion_kinds`: Bit Fusion's speed-up from 8 to fewer bits by layer kind, compute cycles alone.
+
+Fused bricks sum their products, so they need channels side by side: a 1 x 1 or 3 x 3 layer fills them, the first layer
+and depthwise ones cannot. Shapes are MobileNetV2's and ResNet-18's. Writes a CSV and a figure drawn from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from experiments.drawing import save, write_bytes
+from experiments.validation.networks import conv
+from hwsim.machine.load import load_accelerator
+from hwsim.network.layer import Layer, Loops
+from hwsim.pricing.layer import price
+from hwsim.search.layer import search
+
+WIDTHS = (8, 4, 2)
+FIELDS = ("kind", "bits", "compute_cycles", "speed_up")
+
+
+def layers(bits: int) -> dict[str, Layer]:
+    """One layer of each kind at a width."""
+    deep = conv("depthwise", 1, 1, 56, 3, bits=(bits, bits, 8))
+    assert deep.weight is not None
+    groups = 144
+    depthwise = replace(
+        deep,
+        loops=Loops(G=groups, P=56, Q=56, R=3, S=3),
+        inputs=(replace(deep.inputs[0], shape=(1, groups, *deep.inputs[0].shape[2:])),),
+        output=replace(deep.output, shape=(1, groups, 56, 56)),
+        weight=replace(deep.weight, shape=(groups, 1, 3, 3)),
+    )
+    return {
+        "depthwise 3x3": depthwise,
+        "first 7x7, 3 channels": conv("first", 3, 64, 112, 7, 2, bits=(bits, bits, 8)),
+        "1x1": conv("pointwise", 256, 256, 28, 1, bits=(bits, bits, 8)),
+        "3x3": conv("full", 256, 256, 14, 3, bits=(bits, bits, 8)),
+    }
+
+
+def measure() -> list[tuple[str, int, int, float]]:
+    """(kind, bits, compute cycles, speed-up over 8 bits) under the fastest mapping at each width."""
+    machine, found = load_accelerator("bit_fusion"), list[tuple[str, int, int, float]]()
+    base: dict[str, int] = {}
+    for bits in WIDTHS:
+        for kind, layer in layers(bits).items():
+            cost = price(layer, search(layer, machine, "latency").counts, machine)
+            cycles = dict(cost.cycles)["compute"]
+            base.setdefault(kind, cycles)
+            found.append((kind, bits, cycles, round(base[kind] / cycles, 3)))
+    return found
+
+
+def draw(rows: Sequence[dict[str, str]]) -> Figure:
+    """Bars by kind; the dashed line is what the bricks alone would give at 2 bits."""
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    for place, bits in enumerate(WIDTHS[1:]):
+        heights = [float(next(r["speed_up"] for r in rows if (r["kind"], r["bits"]) == (k, str(bits)))) for k in kinds]
+        bars = axes.bar(
+            [i + 0.4 * place - 0.2 for i in range(len(kinds))], heights, 0.38, label=f"{bits} x {bits} bits"
+        )
+        axes.bar_label(bars, fmt="%.1f")
+    axes.axhline(16, color="#777777", linestyle="--", linewidth=1)
+    axes.set_xticks(range(len(kinds)), kinds)
+    axes.set_ylabel("times faster than 8 x 8 bits")
+    axes.legend(frameon=False, loc="upper left")
+    return figure
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the CSV and the figure."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.fusion_kinds", description="Bit Fusion by layer kind.")
+    parser.add_argument("--out", type=Path, default=Path("results/fusion_kinds.csv"), help="CSV to write")
+    parser.add_argument("--figures", type=Path, default=Path("docs/figures"), help="folder of the figure")
+    options = parser.parse_args(arguments)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(FIELDS)
+    writer.writerows(measure())
+    written = [write_bytes(options.out, text.getvalue().encode())]
+    rows = list(csv.DictReader(io.StringIO(text.getvalue())))
+    written += save(draw(rows), options.figures, "fusion_kinds")
+    for path in written:
+        print(f"wrote {path}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
