@@ -318,7 +318,7 @@ def test_what_is_wrong_with_the_surroundings_is_not_remembered(tmp_path: Path) -
         ({"bits": {"limits": ["second=4"]}}, "expected LAYERS.weight=WIDTHS"),
         ({"bits": {"sensitivities": "none.json"}}, "none.json: cannot be read"),
         ({"bits": {"minimise": "loss"}}, "the loss needs `sensitivities: FILE`"),
-        ({"bits": {"first_last": "8"}}, "first_last: expected one of free, 8bit"),
+        ({"bits": {"first_last": "8"}}, "first_last: expected one of 8bit, same, free"),
         ({"effort": "hard"}, "expected one of quick, perfect, proven"),
         ({"gap": -1}, "expected a number from 0"),
         ({"accelerator": "bit_fusoin"}, "did you mean bit_fusion"),
