@@ -22,7 +22,7 @@ def main(source: str, spec: str, out: str) -> None:
     from hwsim.command_line import load_machine, load_model
     from hwsim.network.bits import assign_bits
     from hwsim.report.report import Report
-    from hwsim.report.terminal import render
+    from hwsim.report.screen import render
     from hwsim.search.network import plan_network
 
     mark("import hwsim")

@@ -21,7 +21,7 @@ from hwsim.network.workload import Workload
 from hwsim.report.evaluation import Request, evaluate_workload
 from hwsim.report.report import SCHEMA_FILE, Report
 
-FIRST_SPECS = ("eyeriss_v1", "tpu_v1", "bit_fusion", "t4")
+FIRST_SPECS = ("eyeriss_v1", "tpu_v1", "bit_fusion")
 PAPERS = ("resnet18", "efficientnet_b0", "mixnet_s", "mobilenet_v2", "vit_b_16")
 BITS = ("W8A8", "W4A4", "W2A2")
 

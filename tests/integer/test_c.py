@@ -84,7 +84,9 @@ def test_the_command_writes_a_file_and_runs_it(tmp_path: Path, capsys: pytest.Ca
     size, ran = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r".*out.c: \d+ bytes of C, weights \d+ bytes packed, working memory \d+ bytes", size)
     assert re.search(r"gcc .*: 0 of \d{5} codes and results of 2 images differ .* [\d.]+ ms of CPU per image", ran)
-    assert (tmp_path / "out.c").read_text(encoding="utf-8").startswith("/* out: an integer neural network in C99")
+    written = (tmp_path / "out.c").read_text(encoding="utf-8").splitlines()
+    assert written[0].startswith("/* hwsim identity ")
+    assert written[1].startswith("/* out: an integer neural network in C99")
     assert export_c.main([str(tmp_path / "absent"), str(tmp_path / "no.c")]) == 2
     assert capsys.readouterr().err == f"hwsim: {tmp_path / 'absent'}: no such checkpoint folder\n"
     assert not (tmp_path / "no.c").exists()

@@ -69,7 +69,8 @@ def test_a_measured_layer_through_the_whole_tool() -> None:
         assert report.cost.totals.latency_cycles == row["cycles"]
         assert report.cost.totals.energy_pj == row["cycles"] * 21.5
         found = report.found[layer.name].certificate
-        assert (found.lower_bound, found.gap) == (row["cycles"] * 21.5, 0.0)
+        assert found.lower_bound == pytest.approx(row["cycles"] * 21.5, rel=1e-8)  # the grid of bills
+        assert found.gap < 1e-8
         assert report.cost.layers[0].bottleneck == "measured"
         assert any("736 measured layers (46 shapes, 16 pairs" in line for line in report.assumptions)
         assert not report.warnings

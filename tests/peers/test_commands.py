@@ -22,7 +22,7 @@ def described(tmp_path: Path) -> str:
 def test_a_description_stands_for_a_machine_and_a_model(described: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert load_machine(described).mac_units == 4
     assert load_model(described, None, False).macs == 4 * 3 * 6
-    assert main([described, described, "--quick"]) == 0
+    assert main([described, described, "--quick", "--assumptions"]) == 0
     assert "translation, no counterpart: vector" in " ".join(capsys.readouterr().out.split())
 
 
