@@ -91,6 +91,12 @@ def read_text(path: Path) -> str:
         raise SpecError(f"{path}: not a text file (byte {problem.start} is no UTF-8): expected YAML") from None
 
 
+def without_colon(value: yaml.Node, key: yaml.Node) -> bool:
+    """Whether a key of {...} has no colon behind it, as what follows a comma in a text."""
+    plain = isinstance(value, yaml.ScalarNode) and not value.value and value.style is None
+    return plain and value.start_mark.index == key.end_mark.index
+
+
 class Reader:
     """Turns YAML nodes into plain data, noting lines and problems on the way."""
 
@@ -123,6 +129,7 @@ class Reader:
     def mapping(self, node: yaml.MappingNode, keys: KeyPath) -> dict[str, object]:
         """A mapping whose keys are text, each once."""
         found: dict[str, object] = {}
+        torn: dict[str, yaml.Node] = {}  # texts that a comma ended, and where their last piece is
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 self.complain(key_node, keys, "expected a plain key, got a list or mapping")
@@ -134,7 +141,15 @@ class Reader:
                 self.complain(key_node, here, f"duplicate key, first set in line {first}: keep one of them")
                 continue
             self.lines[here] = key_node.start_mark.line + 1
+            if node.flow_style and found and without_colon(value_node, key_node):
+                before = next(reversed(found))
+                found[before] = f"{found[before]}, {key}"
+                torn[before] = key_node
+                continue
             found[key] = self.build(value_node, here)
+        for key, piece in torn.items():
+            whole = f'{key}: "{found[key]}"'
+            self.complain(piece, (*keys, key), f"a comma ends a text in {{...}}: quote the whole of it, {whole}")
         return found
 
     def scalar(self, node: yaml.Node, keys: KeyPath) -> object:

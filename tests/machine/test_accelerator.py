@@ -138,6 +138,12 @@ MISTAKES = [
         r":19: hierarchy\[2\]: expected an entry with `memory:`",
     ),
     ("empty value", "node_nm: 65", "node_nm:", r"yaml:3: node_nm: no value: write one, or leave the key out"),
+    (
+        "commas in a text",
+        "lookup_energy_pj: 1, source: here}",
+        "lookup_energy_pj: 1, source: DDR3, 34 GB/s, rev. 2}",
+        r'vector.source: a comma ends a text in {...}: quote the whole of it, source: "DDR3, 34 GB/s, rev. 2"',
+    ),
     ("negative size", "65_536", "-5", r":9: hierarchy\[1\].size_bits: expected a number above 0, got -5"),
     ("zero size", "65_536", "0", r"size_bits: expected a number above 0, got 0"),
     ("huge size", "65_536", "99999999999999999999", r"size_bits: expected a number not above 1.1259e\+15, got 9999"),
