@@ -27,7 +27,7 @@ from hwsim.frontends.torch_export import extract
 from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import Accelerator
 from hwsim.network.workload import Workload
-from hwsim.report.evaluation import evaluate_workload
+from hwsim.report.evaluation import Request, evaluate_workload
 from hwsim.report.report import Report
 from quant import models
 from quant.convert import quantize
@@ -99,10 +99,13 @@ def cost_cells(report: Report) -> dict[str, Any]:
 
 
 def price_point(workload: Workload, accelerator: Accelerator) -> dict[str, Any]:
-    """Cost cells of a workload on a machine, or why the machine refuses it."""
+    """Cost cells of a workload on a machine by the quick search, or why the machine refuses it.
+
+    A plot has hundreds of points; proofs of each would take hours. `mapping_gap_max` says how far they may be off.
+    """
     began = time.perf_counter()
     try:
-        cells = cost_cells(evaluate_workload(workload, accelerator))
+        cells = cost_cells(evaluate_workload(workload, accelerator, Request(effort="quick")))
     except HwsimError as problem:
         status = "refused" if isinstance(problem, CapabilityError) else "infeasible"
         cells = {"status": status, "reason": " ".join(str(problem).split())}
