@@ -29,6 +29,7 @@ figures: $(STAMP)
 
 # The documentation as a site in site/; any broken link fails. Its tutorials' outputs: python -m experiments.tutorials
 site: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 pareto: $(STAMP)
@@ -38,7 +39,7 @@ pareto: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,onnx,qonnx,report,explore]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,onnx,qonnx,report,explore]'
 	touch $(STAMP)
 
 clean:
