@@ -12,16 +12,18 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from hwsim.command_line import EFFORTS, Shapes, load_machine, load_model
+from hwsim.command_line import EFFORTS, Shapes, language_pass, load_machine, load_model
 from hwsim.errors import RequestError
 from hwsim.explore.bits.budgets import NAMES, parse_budgets
 from hwsim.explore.bits.choices import Freedom, parse_limit, parse_widths
 from hwsim.explore.bits.sensitivities import read_sensitivities
 from hwsim.explore.bits.solve import BitPoints, solve_bits
+from hwsim.frontends.language_models.build import EXPERTS
 from hwsim.machine import load as machine_files
 from hwsim.machine.parts import Accelerator
 from hwsim.network import bits as network_bits
 from hwsim.network import saved
+from hwsim.network.generation import PHASES, Generation
 from hwsim.network.workload import Workload
 from hwsim.report.evaluation import Request, evaluate_workload, load_zero_shares
 from hwsim.report.report import Report
@@ -58,12 +60,18 @@ def evaluate(
     input: Shape | Mapping[str, Shape] | None = None,
     allow_uncosted: bool = False,
     allow_overflow: bool = False,
+    phase: str | None = None,
+    batch: int | None = None,
+    context: int | None = None,
+    new: int | None = None,
+    experts: str | None = None,
 ) -> Report:
     """Energy, latency and memory of a network on an accelerator, with the origin of each number.
 
     `model`: what MODEL is on the command line (zoo name, checkpoint folder, file, `package.module:factory`, ...), a
     `Workload`, or a pair (torch module, example input). `accelerator`: the name of a shipped spec, a YAML file, or an
-    `Accelerator`. Everything else as the options of `hwsim evaluate`.
+    `Accelerator`. Everything else as the options of `hwsim evaluate`; `phase` and the four behind it are for
+    language models ("hf:CONFIG").
 
     >>> import hwsim
     >>> report = hwsim.evaluate("resnet18", "eyeriss_v1", bits="W4A4", effort="quick")
@@ -82,7 +90,8 @@ def evaluate(
     if time_limit_s is not None:
         check_number("time_limit_s", time_limit_s, 1e-9, 1e9)
     machine = as_accelerator(accelerator)
-    workload = as_workload(model, input, allow_uncosted)
+    generation = as_pass(model, phase, batch, context, new, experts, input is not None)
+    workload = generation[0] if generation else as_workload(model, input, allow_uncosted)
     if zero_shares is not None and not isinstance(zero_shares, Mapping):
         zero_shares = load_zero_shares(as_path("zero_shares", zero_shares))
     request = Request(
@@ -99,6 +108,7 @@ def evaluate(
         allow_overflow=allow_overflow,
         constraints=None if constraints is None else as_path("constraints", constraints),
         zero_shares=zero_shares,
+        generation=generation[1] if generation else None,
     )
     return evaluate_workload(workload, machine, request)
 
@@ -261,6 +271,27 @@ def as_workload(model: object, input_shape: Shape | Mapping[str, Shape] | None, 
     raise RequestError(
         f"model: expected a name, a path, a Workload or a pair (torch module, example input), got {kind}{hint}"
     )
+
+
+def as_pass(
+    model: object,
+    phase: str | None,
+    batch: int | None,
+    context: int | None,
+    new: int | None,
+    experts: str | None,
+    has_input: bool,
+) -> tuple[Workload, Generation] | None:
+    """One pass of a language model; None without a phase. Raises RequestError like the command's options."""
+    if phase is not None:
+        check_word("phase", phase, PHASES)
+    if experts is not None:
+        check_word("experts", experts, EXPERTS)
+    for name, count in (("batch", batch), ("context", context), ("new", new)):
+        if count is not None:
+            check_count(name, count, 1)
+    given = {"batch": batch, "context": context, "new": new, "experts": experts}
+    return language_pass(model, phase, given, has_input)
 
 
 def is_shape(value: object) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,24 +99,39 @@ def add_phase_options(parse: Any) -> None:
 
 def load_phase(options: argparse.Namespace) -> tuple[Workload, Generation] | None:
     """The pass that --phase asks for; None without it. Raises RequestError for options that contradict each other."""
-    given = {f"--{key}": getattr(options, key) for key in ("batch", "context", "new", "experts")}
-    if options.phase is None:
+    given = {key: getattr(options, key) for key in ("batch", "context", "new", "experts")}
+    return language_pass(options.model, options.phase, given, options.input is not None, "--{}".format)
+
+
+def language_pass(
+    model: object, phase: str | None, given: Mapping[str, Any], has_input: bool, spell: Callable[[str], str] = str
+) -> tuple[Workload, Generation] | None:
+    """One pass of a language model and what it means; None without a phase.
+
+    `given`: batch, context, new and experts, None where they are not given. `spell`: how the caller writes an option.
+    Raises RequestError for arguments that contradict each other.
+    """
+    if phase is None:
         strange = [key for key, value in given.items() if value is not None]
         if strange:
-            raise RequestError(f"{strange[0]} is for language models: add --phase prefill or --phase decode")
+            one, other = spell("phase prefill"), spell("phase decode")
+            raise RequestError(f"{spell(strange[0])} is for language models: add {one} or {other}")
         return None
-    prefix, _, name = options.model.partition(":")
+    prefix, _, name = model.partition(":") if isinstance(model, str) else ("", "", "")
     if prefix != "hf" or not name:
-        raise RequestError(f"--phase: expected hf:CONFIG, a configuration of transformers, got {options.model!r}")
-    if options.input is not None:
-        raise RequestError("--input: with --phase the shapes follow from --batch and --context")
-    if options.context is None:
-        raise RequestError(f"--context: missing: how many tokens does the {options.phase} see?")
-    if options.new is not None and options.phase == "prefill":
-        raise RequestError("--new: a prefill makes no further tokens; price those with --phase decode")
-    model = describe(read_configuration(name), name)
-    experts = options.experts or "expected"
-    return build_phase(model, options.phase, options.batch or 1, options.context, options.new or 1, experts)
+        raise RequestError(f"{spell('phase')}: expected hf:CONFIG, a configuration of transformers, got {model!r}")
+    if has_input:
+        raise RequestError(f"{spell('input')}: with {spell('phase')} the shapes follow from {spell('batch')} and "
+                           f"{spell('context')}")  # fmt: skip
+    if given["context"] is None:
+        raise RequestError(f"{spell('context')}: missing: how many tokens does the {phase} see?")
+    if given["new"] is not None and phase == "prefill":
+        raise RequestError(
+            f"{spell('new')}: a prefill makes no further tokens; price those with {spell('phase')} decode"
+        )
+    description = describe(read_configuration(name), name)
+    batch, new, experts = given["batch"] or 1, given["new"] or 1, given["experts"] or "expected"
+    return build_phase(description, phase, batch, given["context"], new, experts)
 
 
 def parse_count(text: str) -> int:

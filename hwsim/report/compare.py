@@ -14,6 +14,7 @@ from typing import Any, cast
 from hwsim.errors import WorkloadError
 from hwsim.files.atomic import write_atomically
 from hwsim.files.identity import Identity, read_identity
+from hwsim.report.quantities import digits
 
 # Totals that are compared, with the unit a reader wants and the factor to it.
 ROWS = (
@@ -70,23 +71,13 @@ def table(reports: Sequence[SavedReport]) -> list[list[str]]:
     rows = [["", *(report.title for report in reports)]]
     for name, title, factor in ROWS:
         first = reports[0].totals[name]
-        cells = [four_digits(first * factor)]
+        cells = [digits(first * factor, 4)]
         for report in reports[1:]:
             value = report.totals[name]
             ratio = f" ({value / first:.3g}x)" if first else ""
-            cells.append(f"{four_digits(value * factor)}{ratio}")
+            cells.append(f"{digits(value * factor, 4)}{ratio}")
         rows.append([title, *cells])
     return rows
-
-
-def four_digits(value: float) -> str:
-    """Four digits that count, without an exponent up to a million million.
-
-    >>> four_digits(28083.4), four_digits(0.012345)
-    ('28,080', '0.01234')
-    """
-    short = f"{value:,.4g}"
-    return f"{float(short):,.0f}" if "e" in short and 1 <= abs(value) < 1e12 else short
 
 
 def labels(reports: Sequence[SavedReport]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hwsim.console import printable
 from hwsim.files.atomic import write_folder
 from hwsim.nest.text import dump_mappings
-from hwsim.report.quantities import si
+from hwsim.report.quantities import digits, si
 from hwsim.report.style import REST, colours_of, figure_bytes, fold, plain_text, styled
 from hwsim.report.terminal import total_rows
 
@@ -136,7 +136,7 @@ def html_layers(report: Report, shown: Iterable[int]) -> str:
             html(layer.op),
             f"{layer.weight.bits if layer.weight else '-'}/{layer.inputs[0].bits}",
             f"{layer.macs:,}",
-            f"{cost.total_energy_pj * 1e-6:,.4g}",
+            digits(cost.total_energy_pj * 1e-6, 4),
             f"{cost.latency_cycles:,.0f}",
             html(cost.bottleneck),
             html(cost.offset.kind),

@@ -12,7 +12,7 @@ from hwsim.network.generation import CACHE, Generation
 from hwsim.network.layer import Layer, Tensor, operands
 from hwsim.network.workload import Workload
 from hwsim.pricing.fit import packed
-from hwsim.report.quantities import si
+from hwsim.report.quantities import digits, si
 
 if TYPE_CHECKING:
     from hwsim.report.report import Report
@@ -93,11 +93,12 @@ def generation_rows(report: Report, generation: Generation) -> dict[str, str]:
     known = generation_dict(report, generation)
     what = (
         f"{generation.batch} x {generation.context:,} tokens at once" if generation.phase == "prefill"
-        else f"{generation.batch} sequences, one token each after {generation.past:,}"
+        else f"{generation.batch} sequence{'s' * (generation.batch > 1)}, one token each after {generation.past:,}"
     )  # fmt: skip
     rows = {
         generation.phase: what,
-        "tokens": f"{known['tokens_per_s']:,.4g} per second, {si(known['energy_pj_per_token'] * 1e-12, 'J')} each",
+        "tokens": f"{digits(known['tokens_per_s'], 4)} per second, "
+        f"{si(known['energy_pj_per_token'] * 1e-12, 'J')} each",
         "keys and values": f"{si(known['cache_bits'] / 8, 'B')} at {known['cache_bits_per_value']:.4g} bits a value, "
         f"{si(known['cache_read_bits'] / 8, 'B')} read, {si(known['cache_written_bits'] / 8, 'B')} written",
         "memory": f"{si(known['memory_bits'] / 8, 'B')}: weights {si(known['weight_bits_held'] / 8, 'B')}, keys and "

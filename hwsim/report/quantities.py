@@ -9,7 +9,17 @@ def between(low: float, high: float, value: float, unit: str) -> str:
     if low == value == high:
         return text
     number = float(text.split(" ")[0])
-    return f"{text} ({low / value * number:.3g} to {high / value * number:.3g})"
+    return f"{text} ({digits(low / value * number, 3)} to {digits(high / value * number, 3)})"
+
+
+def digits(value: float, count: int) -> str:
+    """So many digits that count, thousands apart, without an exponent up to a million million.
+
+    >>> digits(28083.4, 4), digits(1063, 3), digits(12.849, 3), digits(0.012345, 4)
+    ('28,080', '1,060', '12.8', '0.01234')
+    """
+    short = f"{value:,.{count}g}"
+    return f"{float(short):,.0f}" if "e" in short and 1 <= abs(value) < 1e12 else short
 
 
 def si(value: float, unit: str) -> str:

@@ -43,7 +43,11 @@ MOST_WARNINGS = 4
 def screenful(report: Report) -> str:
     """What a report prints as in Python."""
     target = io.StringIO()
-    render(report, Console(file=target, width=WIDTH, color_system=None, legacy_windows=False), where=".assumptions")
+    render(
+        report,
+        Console(file=target, width=WIDTH, color_system=None, legacy_windows=False, force_jupyter=False),
+        where=".assumptions",
+    )
     return target.getvalue().rstrip("\n")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import hwsim
 from hwsim.errors import WorkloadError
 from hwsim.evaluate import main
 from hwsim.frontends.language_models.build import Pass, build, build_phase, expected_experts, touched_experts
@@ -294,6 +295,39 @@ def test_the_command_prints_rates_and_the_cache_and_writes_them(
     said = json.loads(capsys.readouterr().out)
     assert said["generation"]["past_tokens"] == 202
     assert said["generation"]["cache_bits_per_value"] == 8 + 16 / 8
+
+
+def test_python_prices_the_same_pass_as_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "small.json"
+    config.write_text(json.dumps(SMALL), encoding="utf-8")
+    arguments = [f"hf:{config}", "a100", "--phase", "decode", "--batch", "2", "--context", "200", "--quick", "--json"]
+    assert main([*arguments, "--bits", "W4g32A16KV8"]) == 0
+    report = hwsim.evaluate(
+        f"hf:{config}", "a100", bits="W4g32A16KV8", phase="decode", batch=2, context=200, effort="quick"
+    )
+    said = json.loads(capsys.readouterr().out)
+    assert report.to_dict()["totals"] == said["totals"]
+    assert report.to_dict()["generation"] == said["generation"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"phase": "train"}, "phase: expected one of prefill, decode, got 'train'"),
+        ({"batch": 2}, "batch is for language models: add phase prefill or phase decode"),
+        ({"phase": "decode"}, "context: missing: how many tokens does the decode see?"),
+        ({"phase": "decode", "context": 0}, "context: expected a whole number from 1, got 0"),
+        ({"phase": "prefill", "context": 5, "new": 2}, "new: a prefill makes no further tokens"),
+        ({"phase": "decode", "context": 5, "experts": "all"}, "experts: expected one of expected, worst, got 'all'"),
+        ({"phase": "decode", "context": 5, "input": (1, 5)}, "input: with phase the shapes follow from batch"),
+    ],
+)
+def test_python_refuses_what_the_command_refuses(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    config = tmp_path / "small.json"
+    config.write_text(json.dumps(SMALL), encoding="utf-8")
+    with pytest.raises(hwsim.RequestError) as found:
+        hwsim.evaluate(f"hf:{config}", "a100", **arguments)
+    assert message in str(found.value)
 
 
 @pytest.mark.parametrize(

@@ -106,3 +106,13 @@ def test_names_are_text(report: Report) -> None:
     text = shown(report, 400)
     assert "\x1b" not in text
     assert "[bold]a[/] \\x1b[31m a name" in text
+
+
+def test_a_notebook_shows_a_report_once(
+    report: Report, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """rich displays every line by itself inside Jupyter: str(report) must stay a text there."""
+    alone = str(report)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert str(report) == alone
+    assert capsys.readouterr().out == ""
