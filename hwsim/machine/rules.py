@@ -1,8 +1,9 @@
 """Rules that a schedule keeps: loop orders and factors per level, tiles, what is kept, how much of an array works.
 
 A `Rule` speaks of one level of a machine. Of an array its loops in time are those inside it (and outside the next one),
-of a memory those for which it is the innermost one around, outside the arrays below it. nest/ruled.py says whether a
-nest keeps rules, machine/rules_file.py reads them.
+of a memory those for which it is the innermost one around, outside the arrays below it. Where an array and memories
+inside it both have rules for loops, the array's is for the loops that are in none of these. nest/ruled.py says whether
+a nest keeps rules, machine/rules_file.py reads them.
 """
 
 from __future__ import annotations
@@ -42,14 +43,16 @@ class Limit:
 
 
 Limits = tuple[tuple[str, Limit], ...]  # by dim
+REST = "rest"  # in an order: all loops that it does not name, in any order among them
 
 
 @dataclass(frozen=True)
 class Rule:
     """What the schedule of one level keeps. `places`: where its keys are written (file:line: key), by key.
 
-    `order`: loops, the fastest first. `factors`: iterations in time. Arrays: `unroll` by axis, `min_use` of elements.
-    Memories: operands it has to hold (`keep`) or may not (`bypass`), and extents of its tiles (`tile`).
+    `order`: loops, the fastest first, with or without `rest`. `factors`: iterations in time. Arrays: `unroll` by axis,
+    `min_use` of elements. Memories: operands it has to hold (`keep`) or may not (`bypass`), and extents of its tiles
+    (`tile`).
     """
 
     level: str
@@ -66,6 +69,11 @@ class Rule:
     def has_loops(self) -> bool:
         """Whether it speaks of loops in time."""
         return bool(self.order or self.factors)
+
+    def turn(self, dim: str) -> int | None:
+        """The place of a loop in the order; None where it may run at any."""
+        named = dim if dim in self.order else REST
+        return self.order.index(named) if named in self.order else None
 
     def place(self, key: str) -> str:
         """Where a key is written, as messages begin."""

@@ -120,7 +120,7 @@ def repeated(document: Document, specs: Sequence[ConstraintSpec], machine: Accel
         if spec.level in known:
             problems.append(f"{place}: {spec.level} has constraints in constraints[{known[spec.level]}] already")
         known.setdefault(spec.level, index)
-        if isinstance(nodes.get(spec.level), Array) and (spec.order or spec.factors):
+        if isinstance(nodes.get(spec.level), Array) and (spec.order or any_may_run(spec)):
             inside[arrays_inside(machine, spec.level)] = index
     for index, spec in enumerate(specs):
         if isinstance(nodes.get(spec.level), Memory) and (spec.order or spec.factors):
@@ -129,9 +129,14 @@ def repeated(document: Document, specs: Sequence[ConstraintSpec], machine: Accel
                 place = document.place(("constraints", index, "level"))
                 problems.append(
                     f"{place}: the loops of {spec.level} are inside {specs[other].level}, and constraints[{other}] "
-                    "speaks of those: give one of them"
+                    "speaks of those: give one of them, or factors of 1 there alone (loops that are in no such memory)"
                 )
     return problems
+
+
+def any_may_run(spec: ConstraintSpec) -> bool:
+    """Whether an entry limits loops other than by keeping them from running."""
+    return any(limit_of(text).most != 1 for text in (spec.factors or {}).values())
 
 
 def rule_of(document: Document, where: KeyPath, spec: ConstraintSpec) -> Rule:

@@ -39,6 +39,7 @@ def by_law(value: object) -> object:
 
 Operand = Literal["weight", "input", "output"]
 Dim = Literal["N", "G", "K", "C", "P", "Q", "R", "S"]
+Turn = Literal["N", "G", "K", "C", "P", "Q", "R", "S", "rest"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", max_length=60)]
 Text = Annotated[str, Field(min_length=1)]
 Size = Annotated[int, Field(gt=0, le=2**50)]
@@ -345,8 +346,8 @@ class ConstraintSpec(Spec):
     """What the schedule keeps at one level, an array or a memory."""
 
     level: Name = Field(description="name of the array or memory")
-    order: Annotated[list[Dim], Field(min_length=1)] | None = Field(
-        None, description="its loops in time, the fastest first; loops that are not named are free"
+    order: Annotated[list[Turn], Field(min_length=1)] | None = Field(
+        None, description="its loops in time, the fastest first; `rest`: all that are not named, which else are free"
     )
     factors: LimitTexts | None = Field(
         None, description='iterations of its loops in time: 4, "<=4", or `all` that are left'

@@ -128,16 +128,17 @@ def loop_problems(
     """Orders and factors of loops in time."""
     memories = [memory.name for memory in reversed(accelerator.memories)]
     held = {node.memory for node in mapping.nodes if isinstance(node, Hold)}
-    for rule in rules:
-        if not rule.has_loops or (rule.level in memories and rule.level not in held):
-            continue
+    loops = [rule for rule in rules if rule.has_loops and (rule.level not in memories or rule.level in held)]
+    ruled = {(arrays_inside(accelerator, rule.level), memories.index(rule.level)) for rule in loops
+             if rule.level in memories}  # fmt: skip
+    for rule in loops:
         segment = arrays_inside(accelerator, rule.level)
         if rule.level in memories:
             depth = memories.index(rule.level)
             mine = [run for run in runs if run.segment == segment and run.depth == depth]
             inside = [run for run in runs if (run.segment, run.depth) < (segment, depth)]
         else:
-            mine = [run for run in runs if run.segment == segment]
+            mine = [run for run in runs if run.segment == segment and (segment, run.depth) not in ruled]
             inside = [run for run in runs if run.segment < segment]
         yield from order_problems(rule, mine)
         for dim, limit in rule.factors:
@@ -151,7 +152,8 @@ def loop_problems(
 
 def order_problems(rule: Rule, runs: Sequence[Run]) -> Iterator[str]:
     """Loops that run slower than they should."""
-    listed = [dim for dim in rule.order if any(run.dim == dim for run in runs)]
-    for fast, slow in itertools.combinations(listed, 2):
-        if min(run.place for run in runs if run.dim == fast) < max(run.place for run in runs if run.dim == slow):
+    turns = {run.dim: turn for run in runs if (turn := rule.turn(run.dim)) is not None}
+    for fast, slow in itertools.permutations(turns, 2):
+        outer = min(run.place for run in runs if run.dim == fast)
+        if turns[fast] < turns[slow] and outer < max(run.place for run in runs if run.dim == slow):
             yield f"{fast} runs outside {slow} at {rule.level}"

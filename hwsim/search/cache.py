@@ -26,7 +26,7 @@ from hwsim.search.objective import Objective
 from hwsim.search.result import ROUNDING, Certificate, Found
 from hwsim.search.space.problem import Problem
 
-VERSION = 12  # raise it whenever a search may return something else for the same question
+VERSION = 13  # raise it whenever a search may return something else for the same question
 ENVIRONMENT = "HWSIM_CACHE"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from hwsim.machine.parts import OPERANDS
 from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
 from hwsim.search.space.paths import Chain, Step
-from hwsim.search.space.problem import Problem
+from hwsim.search.space.problem import Crossing, Problem
 from hwsim.search.space.unrolling import Unrollings
 
 # Innermost first. Rows or columns innermost slide the input window, so that halos are reused.
@@ -55,6 +55,14 @@ class Nest:
         outermost = problem.accelerator.memories[0]
         self.nodes.append(Hold(outermost.name, tuple(o for o in OPERANDS if o in outermost.keeps)))
         return Mapping(tuple(merged(self.nodes)))
+
+    def hold(self, crossing: Crossing | None) -> None:
+        """The hold that a crossing fills, inside the same arrays and not written yet."""
+        if crossing is None or crossing.child == "mac" or crossing.segment != self.passed:
+            return
+        hold = Hold(crossing.child, (crossing.operand,))
+        if hold not in self.nodes:
+            self.nodes.append(hold)
 
     def grow(self, tile: tuple[int, ...]) -> None:
         """Temporal loops until the temporal extents reach `tile`."""
@@ -112,18 +120,11 @@ def write_path(problem: Problem, unrolling: Unrollings, steps: Sequence[Step]) -
     """
     nest = Nest(problem, ())
     for position, step in enumerate(steps):
-        if step.crossing is not None:
-            crossing = step.crossing
-            if crossing.child != "mac" and crossing.segment == nest.passed:
-                nest.nodes.append(Hold(crossing.child, (crossing.operand,)))
+        if step.crossing is not None or step.leaves is not None:
+            nest.hold(step.crossing or step.leaves)
         elif step.array >= 0:
             for later in steps[position + 1 :]:
-                if (
-                    later.crossing is not None
-                    and later.crossing.segment == step.array
-                    and later.crossing.child != "mac"
-                ):
-                    nest.nodes.append(Hold(later.crossing.child, (later.crossing.operand,)))
+                nest.hold(later.crossing)
             nest.unroll(unrolling, 0, step.array, problem.arrays[step.array].name)
             nest.passed += 1
         else:

@@ -33,6 +33,8 @@ def read(folder: Path, *entries: str) -> str:
         ("glb, bypass: [input]", "glb always keeps input: its bypass is []"),
         ("dram, tile: {K: 4}", "constraints[0].tile: dram is the outermost memory"),
         ("pe, order: [C, C]", "constraints[0].order: expected each loop once"),
+        ("pe, order: [rest, C, rest]", "constraints[0].order: expected each loop once"),
+        ("pe, order: [X, C]", "constraints[0].order[0]: expected one of"),
         ("pe, factors: {C: 0}", 'constraints[0].factors.C: expected a whole number from 1, "<=n" or all, got 0'),
         ("pe, factors: {C: <4}", 'expected a whole number from 1, "<=n" or all'),
         ("pe, factors: {X: 4}", "constraints[0].factors.X: expected one of N, G, K"),
@@ -51,6 +53,11 @@ def test_loops_have_their_rules_in_one_place(tmp_path: Path) -> None:
     assert ":3: constraints[1].level: pe has constraints in constraints[0] already" in text
     text = read(tmp_path, "pe, order: [C]", "psum_spad, order: [C]")
     assert ":3: constraints[1].level: the loops of psum_spad are inside pe" in text
+    (tmp_path / "both.yaml").write_text(
+        "constraints:\n  - {level: pe, factors: {C: 1}}\n  - {level: psum_spad, order: [C, rest]}\n"
+    )
+    outside, inside = load_rules(tmp_path / "both.yaml", load_accelerator("eyeriss_v1"))
+    assert (outside.factors, inside.order) == ((("C", Limit(1)),), ("C", "rest"))
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ HOLDERS, POOLS, SLOTS, TABLES = (ENUMS[name] for name in ("HOLDERS", "POOLS", "S
 REGIONS, MEMORIES, FIXED, KEPT = (ENUMS[name] for name in ("REGIONS", "MEMORIES", "FIXED", "KEPT"))
 POINTS = ENUMS["WORDS"] * 64  # a point set is a string of bits
 # Actions of a path (smaller ones are steps), how many it may have, and how a search for one ends.
-SETTLE, PASS, NOTHING, PATH = (ENUMS[name] for name in ("SETTLE", "PASS", "NOTHING", "PATH"))
+SETTLE, PASS, LEAVE, NOTHING, PATH = (ENUMS[name] for name in ("SETTLE", "PASS", "LEAVE", "NOTHING", "PATH"))
 FOUND, NONE_BELOW, GAVE_UP, NO_MEMORY = (ENUMS[name] for name in ("FOUND", "NONE_BELOW", "GAVE_UP", "NO_MEMORY"))
 AXES = ENUMS["AXES"]
 
@@ -167,6 +167,8 @@ class Kernel:
 
     def step(self, action: int, loops: ctypes.Array[ctypes.c_int32]) -> Step:
         """An action of the kernel."""
+        if action >= LEAVE:
+            return Step(leaves=self.crossings[action - LEAVE])
         if action >= PASS:
             return Step(array=action - PASS)
         if action >= SETTLE:

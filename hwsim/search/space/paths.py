@@ -32,12 +32,16 @@ class Chain:
 
 @dataclass(frozen=True)
 class Step:
-    """One action of a path, innermost first: a loop over `dim`, or a `crossing` settles, or `array` is passed."""
+    """One action of a path, innermost first: a loop over `dim`, or a `crossing` settles, or `array` is passed.
+
+    `leaves`: the crossing settles later; loops from here on, which its operand does not see, run outside its memory.
+    """
 
     dim: int = -1
     factor: int = 1
     crossing: Crossing | None = None
     array: int = -1
+    leaves: Crossing | None = None
 
 
 @dataclass(frozen=True)

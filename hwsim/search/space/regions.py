@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hwsim.machine.ruled_levels import arrays_inside
-from hwsim.machine.rules import Limit, Rule
+from hwsim.machine.rules import REST, Limit, Rule
 from hwsim.search.kernel_enums import ENUMS
 from hwsim.search.space.lattice import divisors
 from hwsim.search.space.problem import Problem
@@ -34,12 +34,16 @@ class Region:
 
 
 def regions(problem: Problem) -> list[Region]:
-    """A region for every rule that speaks of loops, but for memories that hold nothing."""
+    """A region for every rule that speaks of loops, but for memories that hold nothing.
+
+    Arrays come first: of two regions that fit its loops a stage is in the last one, so memories inside an array have
+    their own.
+    """
     machine = problem.accelerator
     memories = [memory.name for memory in reversed(machine.memories)]
     held = {memory.name for holders in problem.holders.values() for memory in holders}
     found: list[Region] = []
-    for rule in problem.rules:
+    for rule in sorted(problem.rules, key=lambda rule: rule.level in memories):
         if rule.has_loops and (rule.level not in memories or rule.level in held):
             segment = arrays_inside(machine, rule.level)
             depth = memories.index(rule.level) if rule.level in memories else -1
@@ -78,15 +82,20 @@ def turns_of(problem: Problem, rule: Rule) -> tuple[int, ...]:
     """Dims that may run at every turn: one of the order, and those that it does not name."""
     still = {dim for dim, limit in rule.factors if runs_once(limit)}
     bits = {dim: 1 << e for e, dim in enumerate(problem.dims) if dim not in still}
-    free = sum(bit for dim, bit in bits.items() if dim not in rule.order)
-    return tuple(free | bits[dim] for dim in rule.order if dim in bits) or (free,)
+    unnamed = sum(bit for dim, bit in bits.items() if dim not in rule.order)
+    free = 0 if REST in rule.order else unnamed
+    moves = [free | (unnamed if dim == REST else bits.get(dim, 0)) for dim in rule.order if dim == REST or dim in bits]
+    return tuple(move for move in moves if move) or (free,)
 
 
 def fixed_inside(problem: Problem, dim: str, segment: int, depth: int) -> tuple[int, ...] | None:
     """Factors (0: all that is left) of a dim further in than a level, innermost first; None where they are open."""
     machine = problem.accelerator
     arrays = [array.name for array in reversed(machine.arrays)]
-    known = {rule.level: dict(rule.factors).get(dim) for rule in problem.rules if dict(rule.factors).get(dim)}
+    memories = {memory.name for memory in machine.memories}
+    parted = {arrays_inside(machine, rule.level) for rule in problem.rules if rule.has_loops and rule.level in memories}
+    known = {rule.level: dict(rule.factors).get(dim) for rule in problem.rules if dict(rule.factors).get(dim)
+             if rule.level in memories or arrays_inside(machine, rule.level) not in parted}  # fmt: skip
     levels = arrays_below = list(arrays[:segment])
     if depth > 0:
         inner = [memory.name for memory in reversed(machine.memories)][:depth]

@@ -265,7 +265,7 @@ static int take_room(const Context *c, Node *n, int r, int finished) {
 /* The cheapest path of one unrolling under the tables set. `offset` per table is added to its sum; `idle`: pJ per cycle;
  * `within`, `most`: as in Hunt.
  * Returns FOUND; NONE_BELOW the cutoff; GAVE_UP after too many nodes, *found is a bound; TOO_LARGE a lattice. `path`,
- * innermost first: axis of a step (its dim and prime in `loops`), SETTLE + crossing, PASS + array, or NOTHING;
+ * innermost first: axis of a step (its dim and prime in `loops`), SETTLE + crossing, PASS + array, LEAVE + a crossing that settles later, or NOTHING;
  * `length` entries at most, then how many there are. */
 static int path_of(Context *c, const int32_t *spatial, const int32_t *spacing, const int32_t *steps, const double *offset,
                    double idle, int32_t within, double limit, double cutoff, int64_t most, double *found, int32_t *path, int32_t *length, int32_t *loops,
@@ -331,6 +331,11 @@ static int path_of(Context *c, const int32_t *spatial, const int32_t *spacing, c
                 next.action = NOTHING;
             } else if (r == TURNS) {
                 next.action = NOTHING;
+            } else if (r == LEAVES) {
+                const Stage *t = &c->stage[next.stage];
+                next.action = NOTHING;
+                for (int i = 0; i < p->crossings; i++)
+                    if (p->crossing[i].operand == t->left && p->crossing[i].child == t->around - 1) next.action = LEAVE + i;
             } else if (r == PASSED) {
                 if (!may_pass(c, s->k, n.point)) continue;
                 next.action = PASS + s->k;

@@ -8,8 +8,8 @@
 
 enum { DIMS = 8, ARRAYS = 6, LEVELS = ARRAYS + 1, CROSSINGS = 64, HOLDERS = 8, POOLS = 6, SLOTS = 4, AXES = 40 };
 enum { WORDS = 32, INPUT = 1, OUTPUT = 2, MAX_LENGTH = 128, STAGES = 8192, EDGES = 65536, WINDOWS = 4, TABLES = 6, LANES = 8, LINES = 24 };
-enum { GROWN = 3, PASSED = -1, GROWS = -2, TURNS = -3 }; /* PASSED, GROWS, TURNS: edges that settle nothing */
-enum { SETTLE = 1000, PASS = 2000, NOTHING = 3000, PATH = 4096 }; /* actions of a path: an axis, or these; its length */
+enum { GROWN = 3, PASSED = -1, GROWS = -2, TURNS = -3, LEAVES = -4 }; /* these edges settle nothing */
+enum { SETTLE = 1000, PASS = 2000, LEAVE = 3000, NOTHING = 4000, PATH = 4096 }; /* actions of a path: an axis, or these; its length */
 enum { FOUND, NONE_BELOW, GAVE_UP, TOO_LARGE, NO_MEMORY };         /* how a search for a path ends */
 enum { COST, ENERGY, TIME, MIXED }; /* what a table of prices adds up to */
 enum { REGIONS = 8, MEMORIES = 16, FIXED = 8, KEPT = 4, GUARDS = 8192 };
@@ -50,12 +50,14 @@ typedef struct {
 
 typedef struct {
     int32_t k, pos[3], carried, moves, first, edges, final, waits; /* waits: for a MAC that keeps nothing */
+    int32_t left, around; /* an operand reused outside memories that it has not settled in, or -1; its holder around the
+                             loops here, 0: as its place says */
     int32_t level, region, turn, entry[KEPT], end; /* depth of the memory around its loops; their region or -1;
                                                       the guard of a path that ends here, or -1 */
 } Stage;
 
 typedef struct {
-    int32_t crossing, target, guard; /* crossing, PASSED, GROWS or TURNS; guard or -1 */
+    int32_t crossing, target, guard; /* crossing, PASSED, GROWS, TURNS or LEAVES; guard or -1 */
 } Edge;
 
 /* What must hold where a path leaves a region, skips some (bits) and enters another one; -1: none. */
