@@ -103,7 +103,7 @@ def export(model: nn.Module, given: Mapping[str, Any]) -> list[Op]:
     """The operations of a model by torch.export (non-strict) on an example, its arguments by name."""
     modes = [(module, module.training) for module in model.modules()]
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), tracing.no_logs():
             warnings.simplefilter("ignore")  # of torch about torch
             program = torch.export.export(model.eval(), (), dict(given), strict=False).run_decompositions({})
     finally:

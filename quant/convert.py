@@ -14,7 +14,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parameter import is_lazy
+from torch.optim.swa_utils import AveragedModel
 
 from quant import context, recurrent, rewrite
 from quant.context import Op, Range
@@ -282,7 +286,7 @@ def quantize(
     if any(getattr(module, "is_quantized_layer", False) for module in model.modules()):
         raise ValueError("model: expected a float model, this one has quantized layers already")
     patterns = read_overrides(overrides)
-    model = copy.deepcopy(model)
+    model = own_copy(model)
     open_transformers(model)
     given = named_arguments(model, example)
     ops, traced = _read(model, given)
@@ -291,6 +295,25 @@ def quantize(
     layers, left = tuple(planner.layers), tuple(planner.left)
     warnings = (*printed_dead_ends(layers), *planner.dead_channels())
     return model, Plan(layers, left, {**settings, "overrides": patterns}, warnings)
+
+
+def own_copy(model: nn.Module) -> nn.Module:
+    """A copy to change. ValueError for modules that wrap or hide the network's code, and for those without weights."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError("model: a TorchScript module holds no Python code; give the module it was made from")
+    if hasattr(model, "_orig_mod") or isinstance(model, (DataParallel, DistributedDataParallel, AveragedModel)):
+        inside = "_orig_mod" if hasattr(model, "_orig_mod") else "module"
+        raise ValueError(f"model: {type(model).__name__} wraps the network: quantize model.{inside}, then wrap it")
+    lazy = [name for name, p in (*model.named_parameters(), *model.named_buffers()) if is_lazy(p)]
+    if lazy:
+        raise ValueError(f"model: {lazy[0]} has no size yet (lazy modules): run the model once on an input first")
+    try:
+        return copy.deepcopy(model)
+    except Exception as reason:  # modules copy themselves in their own ways
+        raise ValueError(
+            f"model: cannot be copied ({str(reason).splitlines()[0]}); remove hooks that compute weights "
+            "(torch.nn.utils.remove_weight_norm), or use torch.nn.utils.parametrizations"
+        ) from reason
 
 
 def printed_dead_ends(layers: Sequence[LayerPlan]) -> Iterator[str]:

@@ -7,7 +7,10 @@ keeps in itself (`self.steps += 1`, `self.last = x`) is in no graph: such models
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
+import logging
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -20,6 +23,19 @@ from quant.models import ops as zoo_ops
 
 OP_MODULES = (zoo_ops.Add, zoo_ops.Mul, zoo_ops.MatMul, zoo_ops.Concat)
 _PARTED = ("split", "split_with_sizes", "chunk")
+
+
+@contextlib.contextmanager
+def no_logs() -> Iterator[None]:
+    """Nothing is logged meanwhile: an export that fails prints its graph so far, and tracebacks; torch's handlers keep
+    the stderr that they found at import."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 class _Proxy(fx.Proxy):
@@ -85,13 +101,16 @@ def graph_of(model: nn.Module, *, training: bool, given: Mapping[str, Any] | Non
 
 
 def kept_defaults(model: nn.Module, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `forward` that keep their default (None, a flag, a number, a word), by name."""
+    """Arguments of `forward` that are no tensors (None, a flag, a number, a word), by name: the example's own, else
+    their default."""
     parameters = inspect.signature(type(model).forward).parameters.values()
-    return {
-        p.name: p.default
-        for p in parameters
-        if (p.default is None or isinstance(p.default, (bool, int, float, str))) and given.get(p.name) is None
-    }
+    plain = {p.name: p.default for p in parameters if given.get(p.name) is None and is_plain(p.default)}
+    return plain | {name: value for name, value in given.items() if is_plain(value)}
+
+
+def is_plain(value: Any) -> bool:
+    """Whether an argument is none of the values that flow through the network."""
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def named_arguments(model: nn.Module, example: Any) -> dict[str, Any]:

@@ -10,8 +10,6 @@ also which offsets are exactly 0, and the code that 0.0 has in front of a padded
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
 import operator
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +26,7 @@ from hwsim.frontends.lowering.table import HANDLERS
 from hwsim.network.formats import Format, Sharing
 from hwsim.network.workload import Workload
 from quant.quantizer import BaseQuantizer, export_names, quantizers
+from quant.tracing import no_logs
 
 
 def extract(model: nn.Module, example: Any, *, name: str | None = None, allow_uncosted: bool = False) -> Workload:
@@ -76,21 +75,10 @@ def as_at_inference(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-@contextlib.contextmanager
-def no_logs() -> Iterator[None]:
-    """Nothing is logged meanwhile: torch's handlers keep the stderr they found at import."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
 def exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> OpGraph:
     """The graph that torch.export sees."""
     # An export that fails prints the graph so far and logs tracebacks; its reason goes into the workload's notes.
-    with contextlib.redirect_stderr(io.StringIO()), no_logs():
+    with no_logs():
         program = torch.export.export(model, args, kwargs, strict=False)
     return ProgramReader(program, model, name).read()
 

@@ -161,7 +161,8 @@ class Machine:
             real = images_at(images, node.source) if graph.is_entrance(node.source) else store[node.source]
             return encode(real, node.code).to(self._dtype(node))
         if isinstance(node, graph.RealInput):
-            return images_at(images, node.source).double()
+            real = images_at(images, node.source)
+            return real.double() if real.is_floating_point() else real  # indices stay whole numbers
         if isinstance(node, graph.Convolve):
             return self._accumulate(node, store[node.x], tally)
         if isinstance(node, graph.Requantize):
@@ -182,7 +183,18 @@ class Machine:
         if isinstance(node, graph.Move):
             return move(node, [store[x] for x in node.xs], calling.rows(images))
         assert isinstance(node, graph.FloatOp)
-        return node.function(*[store[f] if isinstance(f, str) else decode(f, store) for f in node.forms])
+        return self._in_float(node, [store[f] if isinstance(f, str) else decode(f, store) for f in node.forms])
+
+    @staticmethod
+    def _in_float(node: graph.FloatOp, tensors: list[Tensor]) -> Tensor:
+        """An operator between the integers, in float64; UnsupportedOp by name where it does not run so."""
+        try:
+            return node.function(*tensors)
+        except (IndexError, RuntimeError, TypeError, ValueError) as problem:
+            line = next((text for text in str(problem).splitlines() if text.strip()), type(problem).__name__)
+            raise UnsupportedOp(
+                f"layer {node.layer or '(model)'}: {node.operator} does not run in float64 beside integers ({line})"
+            ) from problem
 
     def _dtype(self, node: Node) -> torch.dtype:
         return kernels.narrowest(node.range.least, node.range.largest)

@@ -157,7 +157,7 @@ class Hooks:
 
     def __enter__(self) -> None:
         for name, module in self.model.named_modules():
-            if not name:
+            if not name or isinstance(module, torch.jit.ScriptModule):  # scripted modules take no hooks
                 continue
             self.handles.append(module.register_forward_pre_hook(self.entering(name)))
             self.handles.append(module.register_forward_hook(self.leaving, always_call=True))

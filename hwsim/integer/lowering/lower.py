@@ -19,9 +19,9 @@ from torch import Tensor, fx, nn
 from hwsim.errors import UnsupportedOp, WorkloadError
 from hwsim.integer.graph import IntegerModel
 from hwsim.integer.lowering.operators import HANDLERS
-from hwsim.integer.lowering.walk import Lowering
+from hwsim.integer.lowering.walk import Lowering, first_line
 from quant import BaseQuantizer, export_names, quantizers
-from quant.calling import arguments
+from quant.calling import answer, arguments
 from quant.layers import QConv3d, QConvTranspose3d, QEmbedding, QEmbeddingBag
 from quant.recurrent import QRecurrent
 
@@ -89,7 +89,7 @@ def exported(
     unset = [n for n, q in found.items() if not bool(q.initialized)]
     if unset:
         raise WorkloadError(f"quantizer {unset[0]} has no step size yet: call quant.initialise(model, batches) first")
-    given = tuple(t[:1].double() if t.is_floating_point() else t[:1] for t in in_order(model, example))
+    given = one_row(model, in_order(model, example), name)
     with export_names(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about torch
         try:
@@ -97,8 +97,48 @@ def exported(
             if overwrites(program.graph):
                 program = program.run_decompositions({})
         except Exception as problem:  # torch.export runs the model's own code, which may fail in any way
-            raise UnsupportedOp(f"{name}: torch.export cannot read the network: {problem}") from problem
+            raise UnsupportedOp(
+                f"{name}: torch.export cannot read the network at one row of its input: {first_line(problem)}"
+            ) from problem
     return model, program, found
+
+
+def one_row(model: nn.Module, inputs: Sequence[Any], name: str) -> tuple[Tensor, ...]:
+    """The first row of every input, floats in float64; the integer network is that of one row.
+
+    Raises UnsupportedOp where rows are no samples: the network mixes them, or its inputs have different numbers of them
+    (time first, edges of a graph, a table beside the images).
+    """
+    if not all(isinstance(tensor, Tensor) for tensor in inputs):
+        raise UnsupportedOp(f"{name}: inputs that are no tensors have no integer form")
+    wide = [tensor.double() if tensor.is_floating_point() else tensor for tensor in inputs]
+    lengths = {len(tensor) if tensor.ndim else 0 for tensor in wide}
+    if len(lengths) > 1 or 0 in lengths:
+        raise UnsupportedOp(
+            f"{name}: its inputs have {sorted(lengths)} rows; the integer machine needs one each sample"
+        )
+    one = tuple(tensor[:1] for tensor in wide)
+    if lengths != {1}:
+        try:
+            twin = copy.deepcopy(model)  # what the run writes into buffers stays there
+            with torch.no_grad():
+                together = answer(twin(*(tensor[:2] for tensor in wide)))
+                alone = torch.cat([answer(twin(*(tensor[i : i + 1] for tensor in wide))) for i in (0, 1)])
+        except Exception as problem:  # the model's own code may fail in any way
+            raise UnsupportedOp(
+                f"{name}: does not run in float64 on one and on two rows of its input: {first_line(problem)}"
+            ) from problem
+        if together.shape != alone.shape or not close(together, alone):
+            raise UnsupportedOp(
+                f"{name}: rows of its input are no samples: the answer for one changes with the others (time first?); "
+                "wrap the network so that the batch comes first"
+            )
+    return one
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    """Whether two answers are one, but for a code at a tie that another order of sums may move."""
+    return bool((one - other).norm() <= 0.01 * other.norm() + 1e-9)
 
 
 def overwrites(graph: fx.Graph) -> bool:

@@ -33,6 +33,8 @@ from quant.calling import answer
 
 # Checks of an exported graph that compute nothing.
 IGNORED = {"_assert_tensor_metadata", "sym_size", "_guards_fn"}
+# What a handler meets in a form of an operator that it does not know: sizes by values, lists, missing operands.
+FORM_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 # Methods whose activation codes are round(clamp((x - beta)/s, n, p)), as this machine computes them.
 PLAIN_METHODS = ("lsq", "lsqplus", "pact")
 
@@ -137,6 +139,11 @@ class Lowering:
                         self.env[node] = handler(self, node, *arguments, **keywords)
                 except NotAffine as problem:
                     self.env[node] = self.keep_float(operator, node, arguments, keywords, str(problem))
+                except FORM_ERRORS as problem:
+                    raise UnsupportedOp(
+                        f"layer {self.layer or '(model)'}: this form of {operator} has no integer form "
+                        f"({first_line(problem)})"
+                    ) from problem
         place = answer(tree_unflatten(list(range(len(outputs))), self.program.call_spec.out_spec), kind=int)
         results = [self.result(name, outputs[place])]
         for i, output in enumerate(outputs):
@@ -543,6 +550,11 @@ def code_spec(made: BaseQuantizer, name: str) -> CodeSpec:
     if len(s) != 1:
         raise UnsupportedOp(f"quantizer {name}: one step per channel of an activation has no integer convolution")
     return CodeSpec(s[0], beta[0], made.spec.n, made.spec.p)
+
+
+def first_line(problem: Exception) -> str:
+    """The first line of an error with anything in it; its type where there is none."""
+    return next((line.strip() for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
 
 
 def layer_of(node: fx.Node) -> str:

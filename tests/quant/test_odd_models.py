@@ -1,0 +1,57 @@
+"""What quantize() is given that is no plain network: wrappers, arguments that are no tensors, code no graph holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import quant
+
+
+class Optional(nn.Module):
+    """A network with arguments that are no tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor, times: int, mask: torch.Tensor | None) -> torch.Tensor:
+        y = self.layer(x) * times
+        return y if mask is None else y * mask
+
+
+def test_arguments_that_are_no_tensors_stay_what_the_example_says() -> None:
+    example = (torch.randn(4, 8), 3, None)
+    model = Optional().eval()
+    result, _ = quant.quantize(model, weight_bits=8, act_bits=8, example=example)
+    quant.initialise(result, [example])
+    assert torch.dist(result.eval()(*example), model(*example)) < 0.05 * model(*example).norm()
+
+
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (torch.jit.script, "TorchScript module"),
+        (torch.compile, r"quantize model\._orig_mod"),
+        (nn.DataParallel, r"quantize model\.module"),
+        (torch.optim.swa_utils.AveragedModel, r"quantize model\.module"),
+        (lambda net: nn.Sequential(net, nn.LazyLinear(3)), r"1\.weight has no size yet"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_modules_that_hide_the_network_are_refused_with_the_way_out(wrap: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        quant.quantize(wrap(nn.Sequential(nn.Linear(8, 4), nn.ReLU())), weight_bits=8, act_bits=8)
+
+
+def test_a_graph_that_no_export_reads_is_refused_without_a_word_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    class Looks(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2 if x.max().item() > 0 else x
+
+    with pytest.raises(ValueError, match=r"neither by symbolic tracing .* nor by torch\.export"):
+        quant.quantize(Looks(), weight_bits=8, act_bits=8, example=torch.ones(2, 3))
+    assert capfd.readouterr() == ("", "")
