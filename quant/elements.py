@@ -97,6 +97,11 @@ def round_to(x: Tensor, element: Element) -> Tensor:
     # Powers of two beyond float32's normal ones occur only with 8 exponent bits.
     wide = x.double() if element.exponent_bits >= 8 else x.to(torch.promote_types(x.dtype, torch.float32))
     magnitude = wide.abs().clamp(max=element.largest)
-    exponent = torch.frexp(magnitude)[1] - 1
-    step = torch.ldexp(torch.ones_like(wide), exponent.clamp(min=element.least_exponent) - element.mantissa_bits)
-    return torch.copysign((magnitude / step).round() * step, wide).to(x.dtype)
+    step = power_of_two_below(magnitude.clamp(min=2.0**element.least_exponent)) * 2.0**-element.mantissa_bits
+    return torch.copysign((magnitude / step).round_().mul_(step), wide).to(x.dtype)
+
+
+def power_of_two_below(x: Tensor) -> Tensor:
+    """2^floor(log2 x) of positive normal float32 or float64 numbers: their exponent bits alone. Infinity for NaN."""
+    kind, mask = (torch.int32, 0xFF << 23) if x.dtype == torch.float32 else (torch.int64, 0x7FF << 52)
+    return (x.contiguous().view(kind) & mask).view(x.dtype)

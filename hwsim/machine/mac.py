@@ -36,11 +36,17 @@ class MacCost:
         return self.cycles * self.products
 
 
-def mac_cost(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
-    """Energy and cycles of one MAC of `weight_bits` x `input_bits`. Raises CapabilityError beyond the unit's reach."""
+INTEGERS = ("int", "int")
+
+
+def mac_cost(mac: MacUnit, weight_bits: int, input_bits: int, elements: tuple[str, str] = INTEGERS) -> MacCost:
+    """Energy and cycles of one MAC of `weight_bits` x `input_bits`. Raises CapabilityError beyond the unit's reach.
+
+    `elements`: of the weights and the inputs; modes may be made for some alone.
+    """
     if weight_bits < 1 or input_bits < 1:
         raise CapabilityError(f"a MAC needs operands of at least 1 bit, got {weight_bits}x{input_bits}")
-    found = by_style(mac, weight_bits, input_bits)
+    found = by_style(mac, weight_bits, input_bits, elements)
     return dataclasses.replace(found, lanes=mac.lanes, cycles=found.cycles / Fraction(str(mac.sustained)))
 
 
@@ -52,13 +58,13 @@ def lanes_wanted(mac: MacCost) -> str:
     )
 
 
-def by_style(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
+def by_style(mac: MacUnit, weight_bits: int, input_bits: int, elements: tuple[str, str]) -> MacCost:
     """`mac_cost` without the lanes."""
     match mac.style:
         case "fixed":
             return fixed(mac, weight_bits, input_bits)
         case "subword" | "table":
-            return by_modes(mac, weight_bits, input_bits)
+            return by_modes(mac, weight_bits, input_bits, elements)
         case "bit_serial":
             return bit_serial(mac, weight_bits, input_bits)
         case "fusion":
@@ -105,17 +111,19 @@ def fixed(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
     return MacCost(passes * mac.energy_pj, passes * native_cycles(mac), mode, native_products(mac))
 
 
-def by_modes(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
+def by_modes(mac: MacUnit, weight_bits: int, input_bits: int, elements: tuple[str, str] = INTEGERS) -> MacCost:
     """The best mode that holds both operands.
 
-    Modes are ranked alike by energy and by speed (the loader checks it), so "best" is one mode, and a narrower pair
-    can choose among more modes: it never costs more.
+    Modes that share an element are ranked alike by energy and by speed (the loader checks it), so "best" is one mode,
+    and a narrower pair of the same elements can choose among more modes: it never costs more.
     """
-    fitting = [m for m in mac.modes if m.weight_bits >= weight_bits and m.input_bits >= input_bits]
+    made = [m for m in mac.modes if multiplies(m, elements)]
+    fitting = [m for m in made if m.weight_bits >= weight_bits and m.input_bits >= input_bits]
     if not fitting:
-        known = ", ".join(f"{m.weight_bits}x{m.input_bits}" for m in mac.modes)
+        known = ", ".join(f"{m.weight_bits}x{m.input_bits}" for m in made) or "none"
+        of = "" if elements == INTEGERS else f" of {' and '.join(dict.fromkeys(elements))}"
         raise CapabilityError(
-            f"no mode of the {mac.style} MAC holds {weight_bits}x{input_bits} operands; modes: {known}"
+            f"no mode of the {mac.style} MAC holds {weight_bits}x{input_bits} operands{of}; modes: {known}"
         )
     best = min(fitting, key=mode_rank)
     rate = Fraction(str(best.macs_per_cycle))
@@ -128,6 +136,11 @@ def by_modes(mac: MacUnit, weight_bits: int, input_bits: int) -> MacCost:
         math.ceil(rate),
         start_cycles=best.start_cycles,
     )
+
+
+def multiplies(mode: MacMode, elements: tuple[str, ...]) -> bool:
+    """Whether a mode is made for these elements."""
+    return not mode.elements or set(elements) <= set(mode.elements)
 
 
 def mode_rank(mode: MacMode) -> tuple[float, int, float, int, int]:

@@ -103,6 +103,7 @@ class MacMode:
     sustained: float = 1.0  # share of the rate that kernels reach
     start_cycles: int = 0  # to start a layer in this mode, beside the machine's own layer_overhead_cycles
     unpacks: bool = False  # weights up to weight_bits are unpacked into a wider mode's MACs, even where that costs time
+    elements: tuple[str, ...] = ()  # what this mode multiplies: int, or floats by name; empty: all that the MACs do
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ class Capabilities:
     operators: tuple[str, ...] = ()  # empty: all that the cost model knows
     elements: tuple[str, ...] = ("int",)  # what the MACs multiply: int, or floats by name
     group_scales: tuple[str, ...] = ()  # ways to scales along the sums: mac, vector, unpack
+    scaled_elements: tuple[str, ...] = ()  # whose scales the MACs apply, where group_scales has mac; empty: of all
     unpack_rows: int = 128  # rows of activations that a weight serves each time it is unpacked
     causal_block: int = 0  # kernels skip blocks of that many tokens above the diagonal; 0: nothing is skipped
 

@@ -6,8 +6,10 @@ that would break "fewer bits never cost more", widths promised but not computabl
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
+from collections.abc import Sequence
 
 from hwsim.files.strict_yaml import Document, KeyPath
 from hwsim.machine.energy_laws import DRAM_LAWS, MAC_LAWS, SRAM_LAWS
@@ -164,6 +166,7 @@ def mac_contradictions(document: Document, spec: AcceleratorSpec) -> list[str]:
     mac, capabilities = spec.mac, spec.capabilities
     problems: list[str] = []
     limits: list[tuple[str, int, int]] = []
+    problems += element_problems(document, spec)
     if isinstance(mac, MacBase):
         laws = mac_law_problems(document, mac, mac.style)
         if laws:
@@ -267,6 +270,37 @@ def mode_unpacks(one: ModeSpec, other: ModeSpec) -> bool:
     return (one.unpacks or other.unpacks) and one.energy_pj == other.energy_pj
 
 
+def share_elements(one: ModeSpec, other: ModeSpec) -> bool:
+    """Whether some operands could run in either of two modes."""
+    return not one.elements or not other.elements or not set(one.elements).isdisjoint(other.elements)
+
+
+def element_problems(document: Document, spec: AcceleratorSpec) -> list[str]:
+    """Elements of modes and of scales that the MACs do not multiply, and those that no mode is made for."""
+    mac, can = spec.mac, spec.capabilities
+    modes = mac.modes if isinstance(mac, ModesMac) else []
+    named: list[tuple[KeyPath, Sequence[str]]] = [(("capabilities", "scaled_elements"), can.scaled_elements)]
+    named += [(("mac", "modes", i, "elements"), mode.elements) for i, mode in enumerate(modes)]
+    problems = [
+        f"{document.place(where)}: expected some of capabilities.elements ({', '.join(can.elements)}), got {element}"
+        for where, elements in named
+        for element in elements
+        if element not in can.elements
+    ]
+    made = {element for mode in modes for element in mode.elements or can.elements}
+    problems += [
+        f"{document.place(('capabilities', 'elements', i))}: expected a mode of the MAC for {element}: none names it"
+        for i, element in enumerate(can.elements)
+        if modes and element not in made
+    ]
+    if can.scaled_elements and "mac" not in can.group_scales:
+        problems.append(
+            f"{document.place(('capabilities', 'scaled_elements'))}: expected mac among group_scales: whose scales are "
+            "these?"
+        )
+    return problems
+
+
 def unpacking_problems(document: Document, modes: list[tuple[ModeSpec, float]]) -> list[str]:
     """Modes that unpack weights for MACs that no other mode has."""
     return [
@@ -302,6 +336,8 @@ def mode_contradictions(document: Document, mac: ModesMac) -> list[str]:
     modes = [(mode, energy_of(mode)) for mode in filled_modes(mac)]
     for i, here in enumerate(modes):
         for other in modes[:i]:
+            if not share_elements(here[0], other[0]):
+                continue
             (cheaper, low_pj), (dearer, high_pj) = sorted((here, other), key=lambda m: (m[1], -m[0].macs_per_cycle))
             if mode_unpacks(cheaper, dearer):
                 continue
@@ -339,8 +375,9 @@ def lane_problems(document: Document, machine: Accelerator) -> list[str]:
         return [f"{place}: expected each loop once, got {list(mac.lanes)}"]
     if mac.measurements is not None:
         return []
+    every = dataclasses.replace(mac, modes=tuple(dataclasses.replace(mode, elements=()) for mode in mac.modes))
     most = max(
-        (mac_cost(mac, w, x) for w in can.weight_bits for x in can.activation_bits), key=lambda cost: cost.products
+        (mac_cost(every, w, x) for w in can.weight_bits for x in can.activation_bits), key=lambda cost: cost.products
     )
     if most.products > 1 and not mac.lanes:
         return [f"{place}: {lanes_wanted(most)}"]

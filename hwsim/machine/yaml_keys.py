@@ -38,6 +38,7 @@ def by_law(value: object) -> object:
 
 
 Operand = Literal["weight", "input", "output"]
+Element = Literal["int", "fp16", "bf16", "e5m2", "e4m3", "e3m2", "e2m3", "e2m1"]
 Dim = Literal["N", "G", "K", "C", "P", "Q", "R", "S"]
 Turn = Literal["N", "G", "K", "C", "P", "Q", "R", "S", "rest"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", max_length=60)]
@@ -175,6 +176,9 @@ class ModeSpec(Spec):
     unpacks: bool = Field(
         False, description="narrow weights are unpacked into a wider mode's MACs, at its pJ; may be the slower of both"
     )
+    elements: list[Element] = Field(
+        default=[], description="what this mode multiplies, out of capabilities.elements; without it all of them"
+    )
 
 
 class FixedMac(MacBase):
@@ -272,13 +276,14 @@ class CapabilitySpec(Spec):
     fused: list[Literal["requantize", "activation", "normalization", "elementwise", "pooling"]] = Field(
         default=["requantize", "activation"], description="done on the way out of the array, without memory traffic"
     )
-    elements: list[Literal["int", "fp16", "bf16", "e5m2", "e4m3", "e3m2", "e2m3", "e2m1"]] = Field(
-        default=["int"], description="what the MACs multiply: integers, floats by name"
-    )
+    elements: list[Element] = Field(default=["int"], description="what the MACs multiply: integers, floats by name")
     group_scales: list[Literal["mac", "vector", "unpack"]] = Field(
         default=[],
         description="who multiplies by scales along a sum: mac (its own), vector (unit, once per group); "
         "unpack: narrow weights become 16-bit floats first",
+    )
+    scaled_elements: list[Element] = Field(
+        default=[], description="elements whose scales the MACs apply, where group_scales names mac; without it all"
     )
     unpack_rows: Annotated[int, Field(ge=1, le=2**20)] = Field(
         128, description="rows of activations that a weight serves each time it is unpacked"

@@ -16,7 +16,7 @@ from hwsim.machine.mac import MacCost, lanes_wanted, mac_cost
 from hwsim.machine.parts import Accelerator
 from hwsim.nest.points import Ints
 from hwsim.network.layer import Layer
-from hwsim.pricing.scales import mac_widths, scale_work
+from hwsim.pricing.scales import mac_elements, mac_widths, scale_work
 
 Count = TypeVar("Count", int, Ints)
 
@@ -43,7 +43,7 @@ def require_lanes(mac: MacCost) -> None:
 
 def layer_mac(layer: Layer, accelerator: Accelerator) -> MacCost:
     """One MAC of a layer; where attention's kernel skips blocks above the diagonal, its average over the square."""
-    mac = mac_cost(accelerator.mac, *mac_widths(layer, accelerator))
+    mac = mac_cost(accelerator.mac, *mac_widths(layer, accelerator), mac_elements(layer))
     share = layer.causal_share(accelerator.capabilities.causal_block)
     return mac if share == 1 else replace(mac, energy_pj=mac.energy_pj * float(share), cycles=mac.cycles * share)
 
@@ -83,7 +83,7 @@ def refusals(layer: Layer, accelerator: Accelerator) -> tuple[str, ...]:
         found.append(f"layer {layer.name}: {accelerator.name} capabilities.{scales.refusal}")
     if not found:
         try:
-            mac_cost(accelerator.mac, *mac_widths(layer, accelerator))
+            mac_cost(accelerator.mac, *mac_widths(layer, accelerator), mac_elements(layer))
         except CapabilityError as problem:
             found.append(f"layer {layer.name}: {accelerator.name} mac: {problem}")
     return tuple(found)

@@ -47,13 +47,15 @@ def scale_work(layer: Layer, accelerator: Accelerator) -> ScaleWork:
     groups = groups_of_sum(layer)
     if groups == 1 and not inner_scales(layer):
         return ScaleWork()
-    if "mac" in capabilities.group_scales:
+    scaled = capabilities.scaled_elements or capabilities.elements
+    if "mac" in capabilities.group_scales and {weight.element, x.element} <= set(scaled):
         return ScaleWork("mac")
     if "vector" in capabilities.group_scales:
         ops = layer.output.elements * groups if groups > 1 else layer.output.elements + x.elements
         return ScaleWork("vector", ops, ops)
+    only = f" (mac for {', '.join(scaled)} alone)" if "mac" in capabilities.group_scales else ""
     return ScaleWork(refusal=f"group_scales: expected mac or vector for scales along the sums of {layer.name}, "
-                     f"got {', '.join(capabilities.group_scales) or 'none'}")  # fmt: skip
+                     f"got {', '.join(capabilities.group_scales) or 'none'}{only}")  # fmt: skip
 
 
 def unpacked(layer: Layer) -> bool:
@@ -101,6 +103,12 @@ def inner_scales(layer: Layer) -> bool:
     return layer.weight_is_activation and any(
         t.format is not None and t.format.sharing == "channel" for t in layer.multiplied
     )
+
+
+def mac_elements(layer: Layer) -> tuple[str, str]:
+    """(weight, input) elements as the MACs see them: unpacked weights are what the activations are."""
+    weight, x = layer.multiplied
+    return (x.element if unpacked(layer) else weight.element), x.element
 
 
 def mac_widths(layer: Layer, accelerator: Accelerator) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from hwsim.network.layer import Layer
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import LayerCost
 from hwsim.pricing.residents import lifetimes
+from hwsim.pricing.scales import mac_elements, mac_widths
 from hwsim.pricing.stages import fuse
 from hwsim.report.widths import Change
 
@@ -79,7 +80,7 @@ def peak_macs_per_cycle(layer: Layer, machine: Accelerator) -> float | None:
     """MACs a cycle when every unit has work at this layer's widths; None without MACs, and on a measured machine."""
     if not layer.has_macs or layer.weight is None or machine.mac.measurements is not None:
         return None
-    cycles = mac_cost(machine.mac, layer.weight.bits, layer.inputs[0].bits).cycles
+    cycles = mac_cost(machine.mac, *mac_widths(layer, machine), mac_elements(layer)).cycles
     return float(machine.mac_units / cycles) if cycles else None
 
 

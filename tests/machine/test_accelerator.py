@@ -539,9 +539,33 @@ def test_first_specs_have_their_published_sizes() -> None:
     assert tpu.mac_units * tpu.clock_mhz * 2 / 1e6 == pytest.approx(92, rel=0.01)  # TOPS
     assert sum(m.size_bits or 0 for m in tpu.memories if m.name in ("unified_buffer", "accumulators")) == 28 * 2**23
     assert fusion.mac_units == 512
+    peaks = {"l40s": [366] * 3 + [733], "h200": [989] * 3 + [1979], "b200": [2250] * 3 + [4500, 9000]}
+    for name, rates in peaks.items():
+        gpu = load_accelerator(name)
+        tops = [gpu.mac_units * gpu.clock_mhz * 2 / 1e6 * mode.macs_per_cycle for mode in gpu.mac.modes]
+        assert tops == pytest.approx(rates, rel=0.01)
     assert [t4.mac_units * t4.clock_mhz * 2 / 1e6 * mode.macs_per_cycle for mode in t4.mac.modes] == pytest.approx(
         [130, 260], rel=0.01
     )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("elements: [e2m1]}", "elements: [e2m1, e9]}", "elements"),
+        ("macs_per_cycle: 2, energy_pj: 0.05", "macs_per_cycle: 0.5, energy_pj: 0.05", "the cheaper is the slower"),
+        ("elements: [int, fp16, bf16, e5m2", "elements: [int, fp16, e5m2", "expected some of capabilities.elements"),
+        ("elements: [int, e5m2, e4m3", "elements: [e5m2, e4m3", "expected a mode of the MAC for int: none names it"),
+        ("group_scales: [mac, unpack", "group_scales: [unpack", "expected mac among group_scales"),
+    ],
+)
+def test_elements_of_modes_are_those_that_the_machine_multiplies(tmp_path: Path, old: str, new: str, said: str) -> None:
+    text = (spec_folder() / "b200.yaml").read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    path = tmp_path / "accel.yaml"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(SpecError, match=said):
+        load_accelerator(path)
 
 
 def test_bare_names_resolve_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,18 @@ def test_machines_refuse_formats_that_they_cannot_multiply(bits: str, can: dict[
         priced(bits, machine(**can))
 
 
+def test_machines_with_block_scales_apply_them_in_the_macs_and_groups_of_integers_outside() -> None:
+    b200, array = load_accelerator("b200"), load_accelerator("block_array")
+    mx, group = (assign_formats(network(), bits, "same").layers[0] for bits in ("MXFP4", "W4g32A8"))
+    assert (scale_work(mx, b200).way, scale_work(mx, array).way) == ("mac", "mac")
+    assert (scale_work(group, b200).way, scale_work(group, array).way) == ("vector", "mac")
+    rates = {bits: priced(bits, b200).cost.layers[0].mac_mode for bits in ("MXFP4", "NVFP4", "MXFP6", "W4A4", "W4A16")}
+    assert rates == {
+        "MXFP4": "4x4 mode", "NVFP4": "4x4 mode", "MXFP6": "8x8 mode", "W4A4": "8x8 mode",
+        "W4A16": "4x16 mode, weights unpacked",
+    }  # fmt: skip
+
+
 def test_every_shipped_machine_without_float_macs_refuses_floats() -> None:
     with pytest.raises(CapabilityError, match="elements"):
         evaluate_workload(network(), load_accelerator("eyeriss_v1"), Request(bits="W4g32A16", effort="quick"))

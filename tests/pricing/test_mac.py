@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hwsim.errors import CapabilityError
 from hwsim.machine.load import load_accelerator, shipped_specs
 from hwsim.machine.mac import adc_bits, lossless_adc_bits, mac_cost, work_ratio
-from hwsim.machine.parts import MacMode, MacUnit
+from hwsim.machine.parts import Accelerator, MacMode, MacUnit
 from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.pricing.mac import refusals, require_capable
 
@@ -110,6 +110,24 @@ def test_packed_weights_run_in_the_mode_that_unpacks_them() -> None:
     assert told[4, 16].cycles == Fraction(2) / Fraction("0.7") > told[16, 16].cycles
     assert told[4, 16].energy_pj == told[16, 16].energy_pj
     assert told[4, 16].mode == "4x16 mode, weights unpacked"
+
+
+def test_modes_made_for_some_elements_serve_no_others() -> None:
+    """A GPU with fp4 MACs and no int4: 4-bit integers run at the rate of 8 bits, e2m1 beside e4m3 too."""
+    modes = (
+        MacMode(16, 16, 0.5, 0.6, elements=("bf16",)),
+        MacMode(8, 8, 1.0, 0.1, elements=("int", "e4m3", "e2m1")),
+        MacMode(4, 4, 2.0, 0.05, elements=("e2m1",)),
+    )
+    unit = MacUnit("subword", 8, 8, 32, 0.1, modes=modes)
+    assert mac_cost(unit, 4, 4, ("e2m1", "e2m1")).cycles == Fraction(1, 2)
+    assert mac_cost(unit, 4, 8, ("e2m1", "e4m3")).cycles == 1
+    assert mac_cost(unit, 4, 4).cycles == 1
+    assert mac_cost(unit, 16, 16, ("bf16", "bf16")).cycles == 2
+    with pytest.raises(CapabilityError, match=r"no mode of the subword MAC holds 16x16 operands; modes: 8x8$"):
+        mac_cost(unit, 16, 16)
+    with pytest.raises(CapabilityError, match="operands of fp16; modes: none"):
+        mac_cost(unit, 16, 16, ("fp16", "fp16"))
 
 
 def test_a_row_of_columns_holds_weights_and_their_sums() -> None:
@@ -244,12 +262,20 @@ def test_refusals_name_the_rule_the_widths_and_the_tensor() -> None:
         require_capable(linear(8, 8, 7), machine)
 
 
+def runs(machine: Accelerator, w: int, a: int, element: str) -> bool:
+    """Whether a mode holds operands of these widths and this element."""
+    made = [mode for mode in machine.mac.modes if not mode.elements or element in mode.elements]
+    return any(mode.weight_bits >= w and mode.input_bits >= a for mode in made)
+
+
 @pytest.mark.parametrize("name", shipped_specs())
 def test_every_width_that_a_shipped_spec_promises_has_a_price(name: str) -> None:
     machine = load_accelerator(name)
     can = machine.capabilities
     for w, a in itertools.product(can.weight_bits, can.activation_bits):
-        assert mac_cost(machine.mac, w, a).energy_pj > 0 or machine.mac.style == "measured"  # per layer, not per MAC
+        made = next(e for e in can.elements if machine.mac.style != "subword" or runs(machine, w, a, e))
+        cost = mac_cost(machine.mac, w, a, (made, made))
+        assert cost.energy_pj > 0 or machine.mac.style == "measured"  # per layer, not per MAC
     for bits in (8, 4, 2):
         assert bits in can.weight_bits
         assert bits in can.activation_bits

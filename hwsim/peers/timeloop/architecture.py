@@ -19,7 +19,7 @@ from hwsim.peers.timeloop.scope import Scope
 STORAGE = ("dram", "sram", "regfile", "smartbuffer", "storage", "fifo")
 COMPUTE = ("mac", "compute")
 NETWORK = ("xy_noc", "legacy", "reductiontree", "simplemulticast", "network")
-MAX_INSTANCES, MAX_DEPTH, MAX_LEVELS = 2**20, 20, 64
+MAX_INSTANCES, MAX_DEPTH, MAX_LEVELS = 2**24, 20, 64
 Kind = Literal["storage", "dummy", "fanout", "compute"]
 DUMMY = re.compile(r"inter_(.+)_spatial")
 RANGE = re.compile(r"(.*?)\[(\d+)\.\.(\d+)\]")
