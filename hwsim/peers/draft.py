@@ -85,8 +85,8 @@ def spec_text(data: dict[str, Any], comment: str = "") -> str:
     """A draft's keys as the YAML of a spec, one level per entry."""
     lines = [f"# {line}" for line in comment.splitlines()]
     for key, value in data.items():
-        if key == "hierarchy":
-            lines.append("hierarchy:")
+        if key in ("hierarchy", "constraints"):
+            lines.append(f"{key}:")
             lines += [f"  - {flow(entry)}" for entry in value]
         else:
             lines.append(f"{key}: {flow(value)}")

@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 
 from hwsim.machine.parts import OPERANDS, Array, Memory
+from hwsim.machine.rules import Limit
 from hwsim.nest.count import count_accesses
 from hwsim.nest.legal import validate
 from hwsim.nest.mapping import Hold, Mapping, Spatial, Temporal
+from hwsim.nest.ruled import broken_rules
 from hwsim.peers.report import Entry
 from hwsim.peers.zigzag.read import ZigZag, read_zigzag
 from hwsim.pricing.layer import price
 from hwsim.search.layer import search
+from tests.peers.test_broken import HARDWARE, NETWORK
 
 GEMM_PJ, GEMM_CYCLES = 511_349.76, 8_191
 FIRST_VISITS = 2 * 16_384  # every sum is read, and written from above, on its first visit there; not here
@@ -46,6 +49,7 @@ def test_the_gemm_under_its_own_loops_differs_by_one_named_term(peers_dir: Path)
         Spatial("C", 8, "array_D2", "D2"),
     ))  # fmt: skip
     assert validate(nest, layer, machine) == []
+    assert broken_rules(nest, layer, machine, machine.constraints) == []
     cost = price(layer, count_accesses(layer, nest, machine), machine)
     assert cost.total_energy_pj == pytest.approx(GEMM_PJ - FIRST_VISITS * 0.02, abs=0.1)
     assert cost.latency_cycles == GEMM_CYCLES + 1  # its last index; the sums' port needs two cycles a step in both
@@ -65,6 +69,54 @@ def test_the_first_layer_runs_no_slower_than_its_macs_allow(
     best = search(layer, machine, "latency", effort="quick")
     assert best.cost.latency_cycles >= layer.macs / machine.mac_units
     assert best.cost.latency_cycles >= best.certificate.lower_bound
+
+
+def test_fixed_unrollings_and_orders_are_constraints(peers_dir: Path) -> None:
+    rules = read(peers_dir, "gemm_l1", "gemm_l1", "gemm_layer").machine().constraints
+    assert {rule.level: rule.order for rule in rules if rule.order}["reg_O"] == ("K", "C", "N", "rest")
+    assert {rule.level: rule.unroll for rule in rules if rule.unroll} == {
+        "array_D1_D3": (("D1", (("N", Limit(8)),)), ("D3", (("K", Limit(8)),))),
+        "array_D2": (("D2", (("C", Limit(8)),)),),
+    }
+    tpu = read(peers_dir, "tpu_like", "tpu_like")
+    (rule,) = tpu.machine().constraints
+    assert rule.unroll == (("D1", (("K", Limit(32)),)), ("D2", (("C", Limit(32)),)))
+    assert "that of default holds for all layers" in mentions(tpu, "mapping example_name_of_layer0")[0].text
+
+
+def choose(folder: Path, *entries: str) -> ZigZag:
+    (folder / "choice.yaml").write_text("".join(entries))
+    (folder / "hardware.yaml").write_text(HARDWARE)
+    (folder / "network.yaml").write_text(NETWORK)
+    return read_zigzag([folder / name for name in ("hardware.yaml", "choice.yaml", "network.yaml")])
+
+
+ENTRY = '- name: {}\n  spatial_mapping: {{D1: ["{}"]}}\n  memory_operand_links: {{O: O, W: I2, I: I1}}\n'
+
+
+def test_the_entry_of_all_layers_is_taken_not_the_default(tmp_path: Path) -> None:
+    found = choose(tmp_path, ENTRY.format("default", "C, 8"), ENTRY.format("Conv", "K, 8"))
+    assert [rule.unroll for rule in found.machine().constraints] == [(("D1", (("K", Limit(8)),)),)]
+    assert not mentions(found, "mapping Conv")
+
+
+def test_an_unrolling_above_its_axis_is_clipped(tmp_path: Path) -> None:
+    found = choose(tmp_path, ENTRY.format("default", "K, 32"))
+    assert [rule.unroll for rule in found.machine().constraints] == [(("D1", (("K", Limit(8)),)),)]
+    assert "32 on 8 elements" in mentions(found, "D1")[0].text
+
+
+@pytest.mark.parametrize(
+    ("ordering", "order"), [
+        ('[[P, 8], ["*", "*"]]', ("P", "rest")), ('[[P, 4], [C, "*"], [P, 2]]', ()),
+        ("[[Z, 4], [C, 8]]", ("C", "rest")),
+    ],
+)  # fmt: skip
+def test_orders_of_loops(tmp_path: Path, ordering: str, order: tuple[str, ...]) -> None:
+    found = choose(tmp_path, ENTRY.format("default", "K, 8") + f"  temporal_ordering: {ordering}\n")
+    orders = {rule.order for rule in found.machine().constraints if rule.order}
+    assert orders == ({order} if order else set())
+    assert mentions(found, "temporal_ordering")
 
 
 def test_memories_at_dimensions_that_do_not_nest_are_shared_by_price(peers_dir: Path) -> None:

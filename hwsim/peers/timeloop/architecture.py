@@ -214,11 +214,11 @@ class V4:
         constraints = constraint_trees(node, keys.get("constraints"))
         container = node.tag == "!Container"
         if x * y > 1 or (container and any(tree_type(tree) == "spatial" for tree in constraints)):
-            spatial = tuple(t for t in constraints if tree_type(t) == "spatial")
+            spatial = constraints if container else tuple(t for t in constraints if tree_type(t) == "spatial")
             fan = name if container else f"{name}_array"
             yield Level("fanout", fan, node.place, scope, "", x, y, False, spatial, (name, f"inter_{name}_spatial"))
         elif container:
-            yield Level("dummy", f"inter_{name}_spatial", node.place, scope, "", names=(name,))
+            yield Level("dummy", f"inter_{name}_spatial", node.place, scope, "", 1, 1, False, constraints, (name,))
         if container:
             return
         class_item = self.need(node, keys, "class")
@@ -249,7 +249,7 @@ def tree_type(item: Item) -> str:
     """temporal, spatial or dataspace."""
     kind = item.keys("a constraint").get("type")
     text = kind.text("type") if kind is not None else ""
-    return "dataspace" if text in ("bypass", "datatype") else text
+    return "dataspace" if text in ("bypass", "bypassing", "datatype") else text
 
 
 # --- v3 ---------------------------------------------------------------------------------------------------------------

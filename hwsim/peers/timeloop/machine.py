@@ -14,10 +14,10 @@ from hwsim.peers.draft import FREE_PJ, Draft, bare_name, free_vector, price_pj, 
 from hwsim.peers.report import TranslationReport
 from hwsim.peers.tagged_yaml import Item
 from hwsim.peers.timeloop.architecture import Chain, Level, split
-from hwsim.peers.timeloop.rules import Rules, axis_dims
+from hwsim.peers.timeloop.rules import AXES, Rules, spatial_dims, where
+from hwsim.peers.timeloop.schedule import add_schedule
 
 UNSIZED_BITS = 2**50
-AXES = ("meshX", "meshY")
 NODE = re.compile(r"(\d+(?:\.\d+)?)\s*nm", re.IGNORECASE)
 UNKNOWN_NODE_NM = 45.0
 GENERIC = ("arch", "architecture", "parsed-processed-input", "input", "top", "timeloop")
@@ -82,6 +82,7 @@ def read_machine(
     last = ("hierarchy", "mac", "vector", "capabilities")
     draft.data = {k: v for k, v in draft.data.items() if k not in last} | {k: draft.data[k] for k in last}
     waiting(chain, draft, report)
+    add_schedule(draft, chain, rules, operands, dims, report)
     return draft
 
 
@@ -129,7 +130,7 @@ def node_nm(chain: Chain, report: TranslationReport) -> float:
 
 def add_array(draft: Draft, level: Level, rules: Rules, dims: Mapping[str, str], report: TranslationReport) -> None:
     """A fan-out as an array; an axis on which nothing may be unrolled keeps its size and takes no loop above 1."""
-    along = axis_dims(level, rules, list(dims), report)
+    along = spatial_dims(level, rules, dims)
     axes: dict[str, Any] = {}
     for name, size, found in ((AXES[0], level.x, along[0]), (AXES[1], level.y, along[1])):
         if size == 1:
@@ -140,12 +141,6 @@ def add_array(draft: Draft, level: Level, rules: Rules, dims: Mapping[str, str],
             ours = ["N"]
         axes[name] = {"size": size, "dims": list(dict.fromkeys(ours))}
     draft.add_level({"array": bare_name(level.name), "axes": axes, "source": where(level)}, level.line)
-
-
-def where(level: Level) -> str:
-    """The source of a part: file and line."""
-    file, line = split(level.place)
-    return f"{Path(file).name} line {line}"
 
 
 def memory(

@@ -17,8 +17,7 @@ from hwsim.peers.draft import bare_name
 from hwsim.peers.einsum import Einsum
 from hwsim.peers.tagged_yaml import Item
 from hwsim.peers.timeloop.architecture import Chain, Level, tree_type
-from hwsim.peers.timeloop.machine import AXES
-from hwsim.peers.timeloop.rules import Rules, names_of, place_of
+from hwsim.peers.timeloop.rules import AXES, Rules, names_of, place_of
 from hwsim.peers.timeloop.words import Factor, read_factors, read_permutation, read_spaces
 
 KEYS = ("target", "type", "factors", "permutation", "split", "keep", "bypass")

@@ -20,7 +20,7 @@ from hwsim.peers.timeloop.documents import Documents, read_documents
 from hwsim.peers.timeloop.machine import latches, read_machine
 from hwsim.peers.timeloop.mapping import read_mapping
 from hwsim.peers.timeloop.problem import USUAL_DIMS, USUAL_SPACES, read_problem
-from hwsim.peers.timeloop.rules import note_temporal, read_rules
+from hwsim.peers.timeloop.rules import read_rules
 
 
 @dataclass
@@ -74,7 +74,6 @@ def read_timeloop(paths: Sequence[Path], variables: Mapping[str, str] | None = N
     if documents.all("architecture"):
         found.chain = read_architecture(documents, report)
         rules = read_rules(found.chain, documents, list(spaces))
-        note_temporal(found.chain, rules, list(dims), report)
         found.draft = read_machine(found.chain, rules, spaces, dims, found.prices, report)
         mapping = first_mapping(documents)
         if mapping is not None:

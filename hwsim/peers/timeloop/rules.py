@@ -1,13 +1,16 @@
-"""Constraints of Timeloop levels: what a memory keeps, which loops an array may unroll, and what only a search uses."""
+"""Constraints of Timeloop levels as they stand: by level and kind, what is kept, which loops an array may unroll.
+
+What a spec says of them as the constraints of a schedule: schedule.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from hwsim.peers.report import TranslationReport
 from hwsim.peers.tagged_yaml import Item
-from hwsim.peers.timeloop.architecture import Chain, Level, tree_type
+from hwsim.peers.timeloop.architecture import Chain, Level, split, tree_type
 from hwsim.peers.timeloop.documents import Documents
 from hwsim.peers.timeloop.words import Factor, read_factors, read_permutation, read_spaces
 
@@ -18,6 +21,8 @@ SEARCH_KEYS = (
     "maximize_dims_capacity", "no_reuse", "no_link_transfer", "rmw_first_update", "no_coalesce", "default_max_factor",
     "default_min_factor", "utilization", "max_overbooked_proportion", "min_utilization",
 )  # fmt: skip
+AXES = ("meshX", "meshY")
+KINDS = ("temporal", "spatial", "dataspace", "datatype", "bypass", "bypassing", "utilization", "parallelism")
 
 
 @dataclass
@@ -28,6 +33,7 @@ class Rules:
     bypass: set[str] = field(default_factory=set[str])
     temporal: list[Item] = field(default_factory=list[Item])
     spatial: list[Item] = field(default_factory=list[Item])
+    use: list[Item] = field(default_factory=list[Item])
 
 
 def targeted(documents: Documents) -> Iterator[tuple[str, Item]]:
@@ -69,6 +75,11 @@ def read_rules(chain: Chain, documents: Documents, spaces: Collection[str]) -> d
             rules.temporal.append(tree)
         elif kind == "spatial":
             rules.spatial.append(tree)
+        elif kind in ("utilization", "parallelism"):
+            rules.use.append(tree)
+        elif kind != "misc":
+            known = ", ".join(KINDS)
+            raise tree.error(f"constraint of {name}: type: expected one of {known}, got {kind or 'none'}")
     return found
 
 
@@ -100,9 +111,7 @@ def names_of(chain: Chain) -> str:
     return ", ".join(level.name for level in chain.levels if level.kind != "dummy")
 
 
-def axis_dims(
-    level: Level, rules: Rules, dims: Collection[str], report: TranslationReport
-) -> tuple[list[str], list[str]]:
+def spatial_dims(level: Level, rules: Rules, dims: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Loops that may be unrolled along x and along y of a fan-out: the intent of permutation, split and factors.
 
     Timeloop's front end moves loops of factor 1 to the front of the permutation before it counts `split`; a reader of
@@ -115,32 +124,26 @@ def axis_dims(
         check_keys(tree, keys)
         factors = read_factors(keys.get("factors"), dims, f"{level.name}.factors")
         allowed = [dim for dim in allowed if not forbids(factors, dim)]
-        note_factors(level, factors, report)
+        if "factors_only" in keys:
+            allowed = [dim for dim in allowed if any(factor.dim == dim for factor in factors)]
         order = read_permutation(keys.get("permutation"), dims, f"{level.name}.permutation")
         if "split" in keys and keys["split"].value is not None:
-            split = keys["split"].integer(f"{level.name}.split", 0, 10**6)
-            first = order[:split]
-            along_x = first if split < len(order) else list(dims)
-            along_y = [dim for dim in dims if dim not in first] if split < len(order) else []
-        for key in SEARCH_KEYS:
-            if key in keys and keys[key].value not in (None, [], {}):
-                report.none(keys[key].place, f"{level.name}.{key}", "only Timeloop's own search knows this constraint")
-    x = [dim for dim in along_x if dim in allowed]
-    y = [dim for dim in along_y if dim in allowed]
-    return x, y
+            parts = keys["split"].integer(f"{level.name}.split", 0, 10**6)
+            first = order[:parts]
+            along_x = first if parts < len(order) else list(dims)
+            along_y = [dim for dim in dims if dim not in first] if parts < len(order) else []
+    return [dim for dim in along_x if dim in allowed], [dim for dim in along_y if dim in allowed]
+
+
+def where(level: Level) -> str:
+    """The source of a part: file and line."""
+    file, line = split(level.place)
+    return f"{Path(file).name} line {line}"
 
 
 def forbids(factors: list[Factor], dim: str) -> bool:
     """Whether a factor of 1 keeps a loop off an array."""
     return any(f.dim == dim and f.number == 1 and f.relation in ("=", "<=") for f in factors)
-
-
-def note_factors(level: Level, factors: list[Factor], report: TranslationReport) -> None:
-    """Exact factors above 1 cannot be said of an axis."""
-    exact = [f"{f.dim}{f.relation}{f.number}" for f in factors if f.number != 1]
-    if exact:
-        text = f"factors {', '.join(exact)}: the loops are allowed on the axis, their factors are left to the search"
-        report.approximated(level.place, f"{level.name}.factors", text)
 
 
 def check_keys(tree: Item, keys: dict[str, Item]) -> None:
@@ -149,18 +152,3 @@ def check_keys(tree: Item, keys: dict[str, Item]) -> None:
     for key, item in keys.items():
         if key not in known:
             raise item.error(f"constraint: unknown key {key!r}; known: {', '.join(known)}")
-
-
-def note_temporal(chain: Chain, rules: dict[str, Rules], dims: Collection[str], report: TranslationReport) -> None:
-    """Temporal constraints are checked and named; a spec has no words for them."""
-    for level in chain.levels:
-        for tree in rules[level.name].temporal:
-            keys = {key.replace("-", "_"): item for key, item in tree.keys("temporal").items()}
-            check_keys(tree, keys)
-            factors = read_factors(keys.get("factors"), dims, f"{level.name}.factors")
-            order = read_permutation(keys.get("permutation"), dims, f"{level.name}.permutation")
-            said = [f"{f.dim}{f.relation}{f.number}" for f in factors]
-            said += [f"order from inside {' '.join(order)}"] if order else []
-            if level.kind == "storage" and said:
-                text = f"temporal constraints ({', '.join(said)}) bind Timeloop's search, not ours"
-                report.none(tree.place, f"{level.name}.temporal", text)

@@ -59,6 +59,11 @@ def known(item: Item, dim: str, dims: Collection[str], what: str) -> None:
 
 def read_permutation(item: Item | None, dims: Collection[str], what: str) -> list[str]:
     """Loops of a permutation, innermost first, as written; `_` (which parts inner from outer ones) is left out."""
+    return [word for word in read_turns(item, dims, what) if word != "_"]
+
+
+def read_turns(item: Item | None, dims: Collection[str], what: str) -> list[str]:
+    """Loops of a permutation, innermost first, with `_` where it stands for all others."""
     if item is None or item.value is None:
         return []
     if isinstance(item.value, list):
@@ -68,9 +73,10 @@ def read_permutation(item: Item | None, dims: Collection[str], what: str) -> lis
         words = re.split(r"[\s,]+", text.strip()) if re.search(r"[\s,]", text.strip()) else tokens(text, dims)
     found: list[str] = []
     for word in words:
-        if word == "_" or not word:
+        if not word:
             continue
-        known(item, word, dims, what)
+        if word != "_":
+            known(item, word, dims, what)
         if word in found:
             raise item.error(f"{what}: {word} stands twice")
         found.append(word)

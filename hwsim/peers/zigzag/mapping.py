@@ -1,12 +1,13 @@
-"""ZigZag's mapping file: which loops an array dimension may unroll, and which memory operand is which.
+"""ZigZag's mapping file: which loops an array dimension may unroll, their order, which memory operand is which.
 
 An entry is chosen by layer name, else operator type, else `default`. Unrollings become the loops that an axis allows:
-our search may take any factor of them up to the axis' size, theirs among them.
+our search may take any factor of them up to the axis' size, theirs among them. Theirs alone, and the order of loops in
+time, are the spec's constraints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hwsim.machine.parts import Operand
@@ -30,6 +31,7 @@ class Choice:
     unrolled: dict[str, list[tuple[str, int]]] = field(default_factory=dict[str, list[tuple[str, int]]])
     hints: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     links: dict[str, Operand] = field(default_factory=dict[str, Operand])
+    turns: tuple[str, ...] = ()  # loops in time, innermost first
     place: str = ""
 
 
@@ -44,9 +46,6 @@ def read_choices(tree: Item, report: TranslationReport) -> list[Choice]:
         if "name" not in keys:
             raise item.error("mapping: key 'name' is missing")
         name = keys["name"].text("name")
-        if "temporal_ordering" in keys:
-            text = "an order of loops (innermost first) binds its search, not ours"
-            report.none(keys["temporal_ordering"].place, f"mapping {name}.temporal_ordering", text)
         links = {}
         for layer_operand, memory_operand in (keys["memory_operand_links"].keys("links") if "memory_operand_links" in
                                               keys else {}).items():  # fmt: skip
@@ -54,7 +53,7 @@ def read_choices(tree: Item, report: TranslationReport) -> list[Choice]:
                 raise memory_operand.error(f"links: unknown operand {layer_operand!r}; known: W, I, O")
             links[memory_operand.text("a memory operand")] = OPERANDS[layer_operand]
         found.append(Choice(name, unrolled(keys.get("spatial_mapping")), hints(keys.get("spatial_mapping_hint")),
-                            links, item.place))  # fmt: skip
+                            links, turns(keys.get("temporal_ordering")), item.place))  # fmt: skip
     if not any(choice.name == "default" for choice in found):
         raise tree.error("mapping: an entry with the name 'default' is missing")
     return found
@@ -74,6 +73,17 @@ def unrolled(item: Item | None) -> dict[str, list[tuple[str, int]]]:
     return found
 
 
+def turns(item: Item | None) -> tuple[str, ...]:
+    """`[[OX, 112], [OY, "*"]]`: loops, innermost first. Raises SpecError."""
+    found: list[str] = []
+    for entry in item.items("temporal_ordering") if item is not None and item.value is not None else ():
+        words = [part.text("a loop and its factor") for part in entry.items("temporal_ordering")]
+        if len(words) != 2 or not (words[1] == "*" or (words[1].isdigit() and int(words[1]) > 0)):
+            raise entry.error("temporal_ordering: expected [LOOP, FACTOR] such as [OX, 112] or [OX, '*']")
+        found.append(words[0].upper())
+    return tuple(found)
+
+
 def hints(item: Item | None) -> dict[str, list[str]]:
     """`D1: [K]`."""
     found: dict[str, list[str]] = {}
@@ -82,9 +92,22 @@ def hints(item: Item | None) -> dict[str, list[str]]:
     return found
 
 
-def default_choice(choices: Sequence[Choice]) -> Choice:
-    """The entry that layers with MACs use."""
-    return next(choice for choice in choices if choice.name == "default")
+def choice_of(choices: Sequence[Choice], layers: Sequence[tuple[str, str]], report: TranslationReport) -> Choice:
+    """The entry of the layers with MACs, (name, operator type) each: one for all, else `default`; others are named."""
+    by_name = {choice.name: choice for choice in choices}
+    used = {entry_of(by_name, name, kind).name for name, kind in layers}
+    chosen = by_name[min(used)] if len(used) == 1 else by_name["default"]
+    for choice in choices:
+        asked = choice.name in MACS if not layers else choice.name in used
+        if choice is not chosen and asked:
+            text = f"a machine has one mapping entry here: that of {chosen.name} holds for all layers"
+            report.approximated(choice.place, f"mapping {choice.name}", text)
+    return chosen
+
+
+def entry_of(choices: Mapping[str, Choice], name: str, kind: str) -> Choice:
+    """The entry of a layer."""
+    return choices.get(name) or choices.get(kind) or choices["default"]
 
 
 def axis_loops(choice: Choice, axis: str, dims: dict[str, str], report: TranslationReport) -> list[str]:

@@ -13,7 +13,8 @@ from hwsim.peers.draft import Draft, bare_name
 from hwsim.peers.report import TranslationReport
 from hwsim.peers.tagged_yaml import Item, parse_noting, read_text
 from hwsim.peers.zigzag.hardware import read_hardware
-from hwsim.peers.zigzag.mapping import LINKS, USUAL_DIMS, Choice, default_choice, read_choices
+from hwsim.peers.zigzag.mapping import LINKS, USUAL_DIMS, Choice, choice_of, read_choices
+from hwsim.peers.zigzag.schedule import add_schedule
 from hwsim.peers.zigzag.workload import read_workload
 
 
@@ -66,13 +67,24 @@ def read_zigzag(paths: Sequence[Path]) -> ZigZag:
         dims = {**dims, **own}
     choice = Choice("default", links=dict(LINKS))
     if "mapping" in trees:
-        choice = default_choice(read_choices(trees["mapping"], report))
+        choice = choice_of(read_choices(trees["mapping"], report), products(trees.get("workload")), report)
     if "hardware" in trees:
         if "mapping" not in trees:
             axes = "every loop may be unrolled on every dimension: give the mapping file for its own unrolling"
             report.approximated(trees["hardware"].place, "mapping", f"none is given, so {axes}")
             choice = any_loop(trees["hardware"], dims)
         found.draft = read_hardware(trees["hardware"], choice, dims, report)
+        add_schedule(found.draft, choice, dims, report)
+    return found
+
+
+def products(workload: Item | None) -> list[tuple[str, str]]:
+    """(name, operator type) of the layers of a checked workload whose equation is a product."""
+    found: list[tuple[str, str]] = []
+    for item in workload.items("workload") if workload is not None else ():
+        keys = item.keys("a layer")
+        if "*" in keys["equation"].text("equation") and keys["operator_type"].text("type") not in ("Add", "Pooling"):
+            found.append((keys["name"].text("name") if "name" in keys else "", keys["operator_type"].text("type")))
     return found
 
 
@@ -82,4 +94,4 @@ def any_loop(hardware: Item, dims: dict[str, str]) -> Choice:
     axes = (
         [item.text("a dimension") for item in array["dimensions"].items("dimensions")] if "dimensions" in array else []
     )
-    return Choice("default", {}, {axis: list(dims) for axis in axes}, dict(LINKS), hardware.place)
+    return Choice("default", hints={axis: list(dims) for axis in axes}, links=dict(LINKS), place=hardware.place)
