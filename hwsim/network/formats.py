@@ -7,6 +7,7 @@ NVIDIA's NVFP4 and FP8 recipes, IEEE 754; docs/formats.md defines each. How valu
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -142,6 +143,31 @@ def block(element: str, size: int, scale: str, tensor_scale: str = "") -> Format
     """A block format: one scale for each `size` elements along the reduction."""
     bits = FLOATS[element].bits if element in FLOATS else 8
     return Format(element, bits, "group", size, scale, "", tensor_scale)
+
+
+#: The element of each width that `at_width` takes: with more mantissa bits, or with more exponent bits (RANGED).
+BY_WIDTH: dict[int, str] = {4: "e2m1", 6: "e2m3", 8: "e4m3", 16: "bf16"}
+RANGED: dict[int, str] = {4: "e2m1", 6: "e3m2", 8: "e5m2", 16: "fp16"}
+
+
+def at_width(form: Format, bits: int) -> Format | None:
+    """The format with elements of another width, scales and offsets as they were; None where no float has that width.
+
+    Sixteen bits of a float have no scale. A plain float that becomes narrower has a fp32 scale for the tensor.
+
+    >>> at_width(NAMED["MXFP4"], 6) == NAMED["MXFP6"], at_width(NAMED["MXFP4"], 5)
+    (True, None)
+    """
+    if not form.is_float:
+        return dataclasses.replace(form, bits=bits)
+    element = (RANGED if form.element in ("e5m2", "e3m2") else BY_WIDTH).get(bits)
+    if element is None:
+        return None
+    if bits == 16:
+        return floating(element)
+    if form.sharing == "none":
+        return Format(element, bits, "tensor", 0, "fp32")
+    return dataclasses.replace(form, element=element, bits=bits)
 
 
 #: Formats with a name of their own, by upper-case name.

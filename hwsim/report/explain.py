@@ -3,7 +3,7 @@
 Every width from 1 to 16 is priced under the report's own mapping (access counts do not depend on bits), one operand of
 one layer at a time. Widths that change nothing are named, with the reason: padding in the MAC, whole words, a resource
 that the operand does not load. Where a wider operand no longer fits, or narrower tiles fit at the same price, the layer
-is searched anew.
+is searched anew. Formats keep their scales and offsets; floats have the widths of their elements.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Mapping as Map
 from pathlib import Path
 from typing import Any
 
-from hwsim.errors import SpecError
 from hwsim.files.atomic import write_atomically
 from hwsim.network.layer import activation_inputs
 from hwsim.network.sharing import sharing_groups
@@ -31,12 +30,6 @@ def explain(report: Report, effort: Effortful = "quick") -> tuple[Explanation, .
     """Both operands of every layer with MACs; `effort` of new searches: the report's. Equal ones are explained once."""
     stages = {s.layer.name: s for s in fuse(report.workload, report.accelerator.capabilities)}
     resident, touching = frozenset(report.cost.resident), neighbours(report)
-    formatted = [layer.name for layer in report.workload if layer.format_key]
-    if formatted:
-        raise SpecError(
-            f"--explain varies widths bit by bit; {formatted[0]} and {len(formatted) - 1} others have number formats: "
-            "compare runs with other formats in --bits"
-        )
     known: dict[object, tuple[Explanation, ...]] = {}
     explanations: list[Explanation] = []
     for name, found in report.found.items():

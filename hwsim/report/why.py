@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from hwsim.machine.mac import mac_cost
 from hwsim.machine.packing import operands_per_word
 from hwsim.machine.parts import Memory
 from hwsim.pricing.layer import LayerCost
+from hwsim.pricing.mac import layer_mac
 
 if TYPE_CHECKING:
     from hwsim.report.widths import Side, Study
@@ -29,10 +29,9 @@ def reasons(now: Study, then: Study, side: Side) -> tuple[str, ...]:
 
 def mac_reason(now: Study, then: Study) -> str:
     """What the MAC unit makes of the other width."""
-    mac = now.accelerator.mac
-    if mac.measurements is not None:
+    if now.accelerator.mac.measurements is not None:
         return f"kernel: {then.cost.mac_mode} instead of {now.cost.mac_mode}"
-    before, after = (mac_cost(mac, s.tensor("weight").bits, s.tensor("input").bits) for s in (now, then))
+    before, after = (layer_mac(s.stage.layer, s.accelerator) for s in (now, then))
     if (before.energy_pj, before.cycles) == (after.energy_pj, after.cycles):
         return f"MAC: as before ({after.mode})"
     energy = percent(after.energy_pj / before.energy_pj - 1) if before.energy_pj else "+0.0 %"

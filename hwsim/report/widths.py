@@ -18,6 +18,7 @@ from hwsim.machine.packing import words_per_operand
 from hwsim.machine.parts import Accelerator
 from hwsim.nest.legal import validate
 from hwsim.network.bits_file import MAX_BITS
+from hwsim.network.formats import at_width
 from hwsim.network.layer import Layer, Tensor
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import LayerCost, price_stage
@@ -121,8 +122,9 @@ class Study:
         kept = tuple(t is not None and t.name in self.resident for t in (layer.weight, *layer.inputs, layer.output))
         fused = tuple((f.op, f.elements, f.output.bits) for f in self.stage.fused)
         signs = tuple((t.signed, t.offset, t.scales) for t in (*layer.inputs, layer.output, self.tensor("weight")))
-        return (*layer.shape_key(), *layer.bits_key(), layer.bias, layer.padding, layer.padding_policy, signs, kept,
-                fused, self.found.mapping)  # fmt: skip
+        widths = (*layer.bits_key(), *layer.format_key)
+        return (*layer.shape_key(), *widths, layer.bias, layer.padding, layer.padding_policy, signs, kept, fused,
+                self.found.mapping)  # fmt: skip
 
     def tensor(self, side: Side) -> Tensor:
         """The operand in question."""
@@ -130,9 +132,17 @@ class Study:
         assert weight is not None
         return weight if side == "weight" else self.stage.layer.inputs[0]
 
+    def has(self, side: Side, bits: int) -> bool:
+        """Whether the operand can have that width: integers any, floats those of an element."""
+        form = self.tensor(side).format
+        return form is None or at_width(form, bits) is not None
+
     def at(self, side: Side, bits: int) -> Study:
-        """The same layer with other bits on one operand."""
-        layer, tensor = self.stage.layer, dataclasses.replace(self.tensor(side), bits=bits)
+        """The same layer with other bits on one operand; of a format the elements, with its scales and offsets."""
+        layer, now = self.stage.layer, self.tensor(side)
+        form = None if now.format is None else at_width(now.format, bits)
+        scales = now.scales if form is None else {"none": 0, "tensor": 1}.get(form.sharing, now.scales)
+        tensor = dataclasses.replace(now, bits=bits, format=form, scales=scales)
         changed = dataclasses.replace(layer, accumulator_bits=None)
         if side == "weight":
             changed = dataclasses.replace(changed, weight=tensor)
@@ -157,10 +167,11 @@ class Study:
         return "; ".join(validate(self.found.mapping, self.layer, self.accelerator)[:1])
 
     def explain(self, side: Side) -> Explanation:
-        """One operand over all widths."""
+        """One operand over all widths that its element can have."""
         bits = self.tensor(side).bits
-        below = [self.change(side, b) for b in range(bits - 1, 0, -1)]
-        above = [self.change(side, b) for b in range(bits + 1, max(MAX_BITS, bits + 1) + 1)]
+        below = [self.change(side, b) for b in range(bits - 1, 0, -1) if self.has(side, b)]
+        wider = [b for b in range(bits + 1, max(MAX_BITS, bits + 1) + 1) if self.has(side, b)]
+        above = [self.change(side, b) for b in wider or [bits + 1]]
         below, lowest = self.searched_run(side, below)
         return Explanation(
             layer=self.stage.layer.name,
@@ -186,7 +197,8 @@ class Study:
     def next_below(self, side: Side) -> int:
         """The widest narrower width without a refusal, else one bit fewer; 0 where there is one bit only."""
         bits = self.tensor(side).bits
-        return next((b for b in range(bits - 1, 0, -1) if not self.at(side, b).refusals()), bits - 1)
+        known = [b for b in range(bits - 1, 0, -1) if self.has(side, b)]
+        return next((b for b in known if not self.at(side, b).refusals()), known[0] if known else 0)
 
     def searched_run(self, side: Side, below: list[Change]) -> tuple[list[Change], int]:
         """Narrower widths and the last that changes nothing, after one new search at the end of their run.
@@ -207,6 +219,8 @@ class Study:
 
     def change(self, side: Side, bits: int) -> Change:
         """One other width against this one."""
+        if not self.has(side, bits):
+            return Change(bits, "refused", why=(f"no {self.tensor(side).element} or other float has {plural(bits)}",))
         other, now = self.at(side, bits), self.tensor(side).bits
         refused = other.refusals()
         if refused:

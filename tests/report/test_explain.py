@@ -15,12 +15,15 @@ from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import OPERANDS, Accelerator, Capabilities, MacUnit, Memory
 from hwsim.nest.count import count_accesses
 from hwsim.nest.mapping import Hold, Mapping, Temporal
-from hwsim.network.layer import Layer, Loops
+from hwsim.network.format_bits import assign_formats
+from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import price
+from hwsim.pricing.stages import Stage
 from hwsim.report.evaluation import Request, evaluate_workload
 from hwsim.report.explain import Explanation, explain, explanation_lines
 from hwsim.report.report import SCHEMA_FILE, Report
+from hwsim.report.widths import Study
 from hwsim.search.network import given_mappings, planned
 from tests.strategies import conv, machine, product
 
@@ -169,6 +172,31 @@ def test_tiles_that_grow_at_the_same_price_are_searched_before_a_bit_is_called_u
     assert part.next_saving.remapped
     assert part.next_saving.verdict == "saves"
     assert part.next_saving.bits < part.lowest
+
+
+@pytest.mark.parametrize(
+    ("bits", "spec", "other"), [("W4g32A8", "block_array", "W2g32A8"), ("MXFP4", "block_array", "WMXFP6AMXFP4")]
+)
+def test_formats_are_compared_with_other_elements_under_the_same_scales(bits: str, spec: str, other: str) -> None:
+    layer = Layer(
+        "fc", "linear", (Tensor("x", (8, 64), origin="image"),), Tensor("y", (8, 32), origin="linear"),
+        Tensor("fc.weight", (32, 64), origin="weight"), Loops(N=8, K=32, C=64),
+    )  # fmt: skip
+    here, there = (assign_formats(Workload("one", [layer]), b, "same") for b in (bits, other))
+    machine = load_accelerator(spec)
+    report = evaluate_workload(here, machine, Request(effort="quick"))
+    part = by_operand(report)["weight"]
+    found = report.found["fc"]
+    wanted = price(there.layers[0], found.counts, machine).total_energy_pj
+    changed = next(c for c in (part.fewer, part.more, part.next_saving) if c is not None and c.verdict != "refused")
+    bits_there = there.layers[0].weight.bits  # type: ignore[union-attr]
+    study = Study(Stage(report.workload.layers[0], ()), found, machine, frozenset(report.cost.resident), "energy")
+    change = study.change("weight", bits_there)
+    assert change.energy_pj == pytest.approx(wanted - study.cost.total_energy_pj)
+    assert changed.verdict in ("saves", "same", "costs")
+    if bits == "MXFP4":
+        assert study.change("weight", 5).why == ("no e2m1 or other float has 5 bits",)
+        assert (part.more.bits, part.fewer) == (6, None)
 
 
 def test_layers_that_share_a_tensor_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
