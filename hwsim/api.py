@@ -65,6 +65,7 @@ def evaluate(
     context: int | None = None,
     new: int | None = None,
     experts: str | None = None,
+    fuse: bool = False,
 ) -> Report:
     """Energy, latency and memory of a network on an accelerator, with the origin of each number.
 
@@ -87,6 +88,7 @@ def evaluate(
     check_number("gap", gap, 0.0, 1.0)
     check_number("slack", slack, 0.0, 1.0)
     check_bits(bits)
+    check_kind("fuse", fuse, bool, "True or False")
     if time_limit_s is not None:
         check_number("time_limit_s", time_limit_s, 1e-9, 1e9)
     machine = as_accelerator(accelerator)
@@ -109,6 +111,7 @@ def evaluate(
         constraints=None if constraints is None else as_path("constraints", constraints),
         zero_shares=zero_shares,
         generation=generation[1] if generation else None,
+        fuse=fuse,
     )
     return evaluate_workload(workload, machine, request)
 

@@ -65,6 +65,11 @@ def parser() -> argparse.ArgumentParser:
         "--slack", type=parse_fraction, default=0.0, metavar="SHARE",
         help="share of the least latency (energy) given up for less energy (latency); 0: ties only",
     )  # fmt: skip
+    parse.add_argument(
+        "--fuse", default="off", choices=["on", "off"],
+        help="on: neighbouring layers may run depth first, tile by tile, with line buffers between them; no proof "
+        "covers that (default: off)",
+    )  # fmt: skip
     parse.add_argument("--mapping", type=Path, metavar="FILE", help="price this mapping instead of searching")
     parse.add_argument(
         "--constraints", metavar="FILE", help="rules that schedules keep; `own`: those of the accelerator's spec"
@@ -106,6 +111,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(given)
     if options.constraints and options.mapping:
         raise RequestError("--constraints and --mapping exclude each other: a given mapping is not searched")
+    if options.format and options.fuse == "on":
+        raise RequestError(f"--fuse on and --format {options.format} exclude each other: its form knows no groups")
     if options.format and options.out is None:
         raise RequestError(f"--format {options.format} needs --out DIR to write to")
     accelerator = load_machine(options.accelerator)
@@ -128,6 +135,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         allow_overflow=options.allow_overflow,
         constraints=options.constraints,
         zero_shares=load_zero_shares(options.zero_shares) if options.zero_shares else None,
+        fuse=options.fuse == "on",
     )
     with watched() as watch:
         report = evaluate_workload(workload, accelerator, request, watch)

@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Map
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,36 @@ from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
 from hwsim.network.layer import DIMS
 
 
-def dump_mappings(mappings: Map[str, Mapping]) -> str:
-    """YAML text of mappings by layer name; `parse_mappings` reads it back to equal objects."""
-    lines = ["layers:"]
+@dataclass(frozen=True)
+class Together:
+    """Layers `first` to `last` run depth first, by the names of their stages' layers: see pricing/fused.py.
+
+    `rows`, `columns`: of the last map per step and strip. `halos`: kept or recomputed. `weights_stay`: layers whose
+    weights stay between tiles. The layers' mappings are those of their largest tiles.
+    """
+
+    first: str
+    last: str
+    rows: int
+    columns: int
+    halos: str
+    weights_stay: tuple[str, ...]
+
+    def __str__(self) -> str:
+        stay = ", ".join(map(quoted, self.weights_stay))
+        return (
+            f"{{first: {quoted(self.first)}, last: {quoted(self.last)}, rows: {self.rows}, columns: {self.columns}, "
+            f"halos: {self.halos}, weights_stay: [{stay}]}}"
+        )
+
+
+HALOS = ("kept", "recomputed")
+
+
+def dump_mappings(mappings: Map[str, Mapping], groups: Sequence[Together] = ()) -> str:
+    """YAML text of mappings by layer name, and of depth-first groups; `parse_plan` reads them back to equal objects."""
+    lines = ["groups:", *(f"  - {group}" for group in groups)] if groups else []
+    lines.append("layers:")
     for name, mapping in mappings.items():
         lines.append(f"  {quoted(name)}:")
         lines.extend(f"    - {entry}" for entry in entries(mapping))
@@ -88,20 +116,36 @@ LOOP = re.compile(rf"([{''.join(DIMS)}])([1-9][0-9]{{0,8}})")
 
 
 def load_mappings(path: str | Path) -> dict[str, Mapping]:
-    """Mappings by layer name from a YAML file. Raises SpecError listing every problem with file and line.
+    """Mappings by layer name from a YAML file without groups. Raises SpecError listing every problem with its line.
 
     Checks the form only; whether a mapping is legal for a layer on a machine is `validate`'s.
     """
-    path = Path(path)
+    return parse_mappings(text_of(path), str(path))
+
+
+def load_plan(path: str | Path) -> tuple[dict[str, Mapping], tuple[Together, ...]]:
+    """Mappings by layer name, and depth-first groups, as `load_mappings` reads them."""
+    return parse_plan(text_of(path), str(path))
+
+
+def text_of(path: str | Path) -> str:
+    """A mapping file's text. Raises SpecError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
         raise SpecError(f"{path}: cannot be read as a mapping file: {reason(problem)}") from None
-    return parse_mappings(text, str(path))
 
 
 def parse_mappings(text: str, name: str = "mapping") -> dict[str, Mapping]:
     """`load_mappings` on text; `name` stands for the file in messages."""
+    mappings, groups = parse_plan(text, name)
+    if groups:
+        raise SpecError(f"{name}: groups: layers that run depth first are read by hwsim evaluate alone")
+    return mappings
+
+
+def parse_plan(text: str, name: str = "mapping") -> tuple[dict[str, Mapping], tuple[Together, ...]]:
+    """`load_plan` on text; `name` stands for the file in messages."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as problem:
@@ -113,7 +157,7 @@ def parse_mappings(text: str, name: str = "mapping") -> dict[str, Mapping]:
     mappings = reader.read(root)
     if reader.problems:
         raise SpecError(reader.problems)
-    return mappings
+    return mappings, tuple(reader.groups)
 
 
 class MappingReader:
@@ -122,14 +166,17 @@ class MappingReader:
     def __init__(self, name: str) -> None:
         self.name = name
         self.problems: list[str] = []
+        self.groups: list[Together] = []
 
     def read(self, root: yaml.Node | None) -> dict[str, Mapping]:
-        """The whole document: `layers: {name: [entry, ...]}`."""
-        keys = self.keys(root, "the file", ("layers",), ("layers",)) if root is not None else None
+        """The whole document: `layers: {name: [entry, ...]}`, and `groups: [{first: ...}, ...]` where there are any."""
+        keys = self.keys(root, "the file", ("layers", "groups"), ("layers",)) if root is not None else None
         if keys is None:
             if root is None:
                 self.problems.append(f"{self.name}:1: expected 'layers:', found an empty file")
             return {}
+        for item in self.items(keys["groups"], "groups") if "groups" in keys else ():
+            self.group(item)
         if "layers" not in keys:
             return {}
         layers = self.keys(keys["layers"], "layers", None, ())
@@ -137,6 +184,30 @@ class MappingReader:
             layer: Mapping(tuple(node for entry in self.items(value, layer) for node in self.entry(entry, layer)))
             for layer, value in (layers or {}).items()
         }
+
+    def group(self, node: yaml.Node) -> None:
+        """One depth-first group."""
+        known = ("first", "last", "rows", "columns", "halos", "weights_stay")
+        keys = self.keys(node, "groups", known, known)
+        if keys is None or len(keys) < len(known):
+            return
+        halos = self.text(keys["halos"], "groups.halos")
+        if halos not in HALOS:
+            self.problem(keys["halos"], "groups.halos", f"expected one of {', '.join(HALOS)}", halos)
+        stay = tuple(
+            self.text(item, "groups.weights_stay") for item in self.items(keys["weights_stay"], "groups.weights_stay")
+        )
+        first, last = self.text(keys["first"], "groups.first"), self.text(keys["last"], "groups.last")
+        rows, columns = self.lines(keys["rows"], "groups.rows"), self.lines(keys["columns"], "groups.columns")
+        self.groups.append(Together(first, last, rows, columns, halos, stay))
+
+    def lines(self, node: yaml.Node, where: str) -> int:
+        """A whole number of rows or columns."""
+        text = self.text(node, where)
+        if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+            self.problem(node, where, "expected a whole number from 1", text)
+            return 1
+        return int(text)
 
     def entry(self, node: yaml.Node, layer: str) -> list[Node]:
         """One hold or array with the temporal loops that follow it."""

@@ -74,6 +74,18 @@ def gating_assumptions(accelerator: Accelerator, shares: Mapping[str, float]) ->
     )
 
 
+def group_assumptions(layers: Iterable[LayerCost]) -> tuple[str, ...]:
+    """What depth-first groups rest on."""
+    groups = list(dict.fromkeys(layer.group for layer in layers if layer.group))
+    if not groups:
+        return ()
+    return (
+        f"depth-first groups ({len(groups)}): after the first step of a strip all stages of a group are under way at "
+        "once, a step takes as long as its busiest resource; where the maps' memory is not double-buffered they take "
+        "turns; constants that stay with their weights take no room on chip",
+    )
+
+
 def modelled_assumptions(accelerator: Accelerator) -> list[str]:
     """What stands behind layers whose accesses are counted."""
     return [

@@ -71,6 +71,7 @@ class LayerCost:
     mac_mode: str = ""
     resident: tuple[str, ...] = ()  # tensors that stayed on chip around this layer
     fused_into: str = ""
+    group: str = ""  # of layers that ran depth first: the first and the last of them
 
     @cached_property
     def energy_pj(self) -> dict[str, float]:
@@ -99,11 +100,13 @@ def price(
     fused: tuple[Layer, ...] = (),
     resident: Mapping[Operand, str] | None = None,
     zero_share: float = 0.0,
+    constants: bool = True,
 ) -> LayerCost:
     """Energy and latency of one layer with MACs under given counts.
 
     `fused`: operators that run on the way out (their cycles share the vector unit; their energy is their own).
     `resident`: operands whose tensor stays on chip, with its name. `zero_share`: zero codes among the inputs.
+    `constants`: whether biases, requantization's and the offset's constants are moved, and the border written.
     Raises CapabilityError when the machine cannot run it.
     """
     require_capable(layer, accelerator)
@@ -114,7 +117,7 @@ def price(
     mac = layer_mac(layer, accelerator)
     scales = scale_work(layer, accelerator)
     offset = offset_cost(layer, accelerator.capabilities)
-    moved = layer_moves(layer, counts, accelerator, frozenset(names), offset)
+    moved = layer_moves(layer, counts, accelerator, frozenset(names), offset, constants=constants)
     parts = [*memory_parts(moved, accelerator), *network_parts(layer, counts, accelerator)]
     parts.append(
         Part("mac", "x".join(map(str, mac_widths(layer, accelerator))), mac_energy(layer, mac, accelerator, zero_share))

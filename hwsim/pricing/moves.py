@@ -129,9 +129,15 @@ def traffic(counts: Counts, accelerator: Accelerator, resident: frozenset[Operan
 
 
 def layer_moves(
-    layer: Layer, counts: Counts, accelerator: Accelerator, resident: frozenset[Operand], offset: OffsetCost
+    layer: Layer,
+    counts: Counts,
+    accelerator: Accelerator,
+    resident: frozenset[Operand],
+    offset: OffsetCost,
+    *,
+    constants: bool = True,
 ) -> tuple[Moved, ...]:
-    """Everything a layer moves over memory ports, in words."""
+    """Everything a layer moves over memory ports, in words; without `constants` only what its mapping decides."""
     memories = {memory.name: memory for memory in accelerator.memories}
     moved: list[Moved] = []
     for (name, operand, kind), (reads, writes) in traffic(counts, accelerator, resident).items():
@@ -142,7 +148,8 @@ def layer_moves(
             if side:
                 scales = f"{operand} scales"
                 moved.append(moved_bits(memories[name], scales, math.ceil(reads * side), math.ceil(writes * side)))
-    return (*moved, *fixed_moves(layer, accelerator, offset, input_stays="input" in resident))
+    fixed = fixed_moves(layer, accelerator, offset, input_stays="input" in resident) if constants else []
+    return (*moved, *fixed)
 
 
 def fixed_moves(

@@ -17,7 +17,7 @@ from hwsim.nest.counts import Counts
 from hwsim.network.layer import Tensor
 from hwsim.network.workload import Workload
 from hwsim.pricing.area import ComponentArea, component_areas, static_power_mw
-from hwsim.pricing.assumptions import assumptions, border_assumptions, gating_assumptions, warnings
+from hwsim.pricing.assumptions import assumptions, border_assumptions, gating_assumptions, group_assumptions, warnings
 from hwsim.pricing.fit import overflows, packed
 from hwsim.pricing.interval import Interval, energy_interval
 from hwsim.pricing.layer import LayerCost, price, price_fused, price_stage
@@ -89,22 +89,26 @@ def price_network(
     counts: Mapping[str, Counts],
     zero_shares: Mapping[str, float] | None = None,
     resident: frozenset[str] | None = None,
+    grouped: Mapping[str, LayerCost] | None = None,
 ) -> NetworkCost:
     """A whole workload, given the counts of each layer with MACs by name.
 
     Operators that the machine fuses run behind their layer. `resident`: tensors that stay on chip, as a plan of the
-    network found them to fit; None: those with which these mappings save most energy.
+    network found them to fit; None: those with which these mappings save most energy. `grouped`: the bills of layers
+    that run depth first (pricing/fused.py), whose counts are not looked at.
     """
     stages = fuse(workload, accelerator.capabilities)
-    missing = [s.layer.name for s in stages if s.layer.has_macs and s.layer.name not in counts]
+    found: dict[str, LayerCost] = dict(grouped or {})
+    missing = [s.layer.name for s in stages if s.layer.has_macs and s.layer.name not in {*counts, *found}]
     if missing:
         raise InfeasibleMapping(f"no mapping given for layer {', '.join(missing)}")
     shares = zero_shares or {}
     planned = resident is not None
     resident = residents(stages, accelerator, counts) if resident is None else resident
-    found: dict[str, LayerCost] = {}
     for stage in stages:
         name = stage.layer.name
+        if name in found:
+            continue
         found[name] = price_stage(stage, accelerator, counts.get(name), resident, shares.get(name, 0.0))
         for follower in stage.fused:
             found[follower.name] = price_fused(follower, accelerator, stage, resident)
@@ -119,6 +123,7 @@ def price_network(
             *assumptions(accelerator, areas, resident, planned),
             *border_assumptions(layers),
             *gating_assumptions(accelerator, shares),
+            *group_assumptions(layers),
         ),
         warnings=(
             *(f"does not fit: {overflow}" for overflow in overflows(workload, accelerator)),

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwsim.errors import WorkloadError
+from hwsim.errors import RequestError, WorkloadError
 from hwsim.machine.parts import Accelerator
 from hwsim.machine.rules import Rules
 from hwsim.machine.rules_file import load_rules
-from hwsim.nest.text import load_mappings
+from hwsim.nest.text import load_plan
 from hwsim.network.bits import assign_bits
 from hwsim.network.format_bits import asks_for_formats, assign_formats
 from hwsim.network.generation import Generation
@@ -25,7 +25,9 @@ from hwsim.pricing.network import Totals, price_network
 from hwsim.report.progress import Searches, Watch, searches_of
 from hwsim.report.report import Report
 from hwsim.report.schedules import side_by_side
-from hwsim.search.network import Plan, given_mappings, plan_given, plan_network, plans_by_objective
+from hwsim.search.fusion.given import given_plan
+from hwsim.search.fusion.plan import described, fused_plan
+from hwsim.search.network import Plan, plan_network, plans_by_objective
 from hwsim.search.objective import OBJECTIVES, Objective
 from hwsim.search.result import Effortful, Found
 
@@ -51,6 +53,7 @@ class Request:
     generation: Generation | None = None  # what the pass of a language model means
     constraints: str | Path | None = None  # a file of rules that schedules keep, or `own`: those of the spec
     zero_shares: Mapping[str, float] | None = None  # share of zero codes at each layer's input, where measured
+    fuse: bool = False  # stages may run depth first in groups
 
 
 def evaluate_workload(
@@ -62,6 +65,7 @@ def evaluate_workload(
     Raises SpecError, WorkloadError, CapabilityError or InfeasibleMapping, each naming the place and the way out.
     """
     request = request or Request()
+    refuse_together(request)
     if request.bits is not None or not workload.quantized:
         bits = "W8A8" if request.bits is None else request.bits
         if asks_for_formats(bits):
@@ -72,12 +76,19 @@ def evaluate_workload(
         require_fit(workload, accelerator)
     others: dict[Objective, Plan] = {}
     schedules, no_own = dict[str, Totals](), ""
+    unfused: Totals | None = None
     if request.mapping is not None:
-        found = given_mappings(workload, accelerator, load_mappings(request.mapping))
-        plan = plan_given(workload, accelerator, found, request.objective)
+        mappings, groups = load_plan(request.mapping)
+        if groups and request.zero_shares is not None:
+            raise RequestError(f"{request.mapping}: groups: zero shares are not known for layers that run depth first")
+        plan = given_plan(workload, accelerator, mappings, groups, request.objective)
     else:
         rules: Rules = () if request.constraints is None else load_rules(request.constraints, accelerator)
         plan, others = plans(workload, accelerator, request, rules, watch)
+        if request.fuse:
+            unfused = plan.cost.totals
+            plan = fused_plan(workload, accelerator, plan, others.values(), request.objective, slack=request.slack)
+            others |= {request.objective: plan} if others else {}
         schedules, no_own = side_by_side(
             workload,
             accelerator,
@@ -107,7 +118,18 @@ def evaluate_workload(
         plan.certificate,
         schedules=schedules,
         no_own=no_own,
+        groups=tuple(described(choice) for choice in plan.groups),
+        unfused=unfused,
     )
+
+
+def refuse_together(request: Request) -> None:
+    """Raise RequestError for options that exclude each other."""
+    if request.fuse and request.mapping is not None:
+        raise RequestError("fuse and mapping exclude each other: a mapping file says itself which layers are fused")
+    for name, given in (("constraints", request.constraints), ("zero shares", request.zero_shares)):
+        if request.fuse and given is not None:
+            raise RequestError(f"fuse and {name} exclude each other: tiles of depth-first groups know no {name}")
 
 
 def plans(

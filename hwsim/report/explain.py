@@ -23,7 +23,7 @@ from hwsim.report.files import rows_to_csv
 from hwsim.report.quantities import between, si
 from hwsim.report.report import Report
 from hwsim.report.widths import Change, Explanation, Side, Study, plural
-from hwsim.search.result import Effortful
+from hwsim.search.result import FUSED, Effortful
 
 
 def explain(report: Report, effort: Effortful = "quick") -> tuple[Explanation, ...]:
@@ -33,6 +33,8 @@ def explain(report: Report, effort: Effortful = "quick") -> tuple[Explanation, .
     known: dict[object, tuple[Explanation, ...]] = {}
     explanations: list[Explanation] = []
     for name, found in report.found.items():
+        if found.certificate.space == FUSED:
+            continue  # its bill is of many tiles: no one width's change is known
         study = Study(stages[name], found, report.accelerator, resident, report.objective, effort)
         if study.key not in known:
             known[study.key] = tuple(study.explain(side) for side in ("weight", "input"))

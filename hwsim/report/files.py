@@ -37,13 +37,18 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     figure = energy_figure(report)
     contents: dict[str, bytes] = {
         "layers.csv": rows_to_csv(report.to_rows()).encode(),
-        "mappings.yaml": dump_mappings({name: found.mapping for name, found in report.found.items()}).encode(),
+        "mappings.yaml": nests_of(report).encode(),
         "energy.png": figure_bytes(figure, "png", 150),
         "energy.svg": figure_bytes(figure, "svg"),
     }
     contents["report.html"] = report_page(report.to_dict()).encode()
     contents["report.json"] = (report.to_json() + "\n").encode()
     return write_folder(folder, contents)
+
+
+def nests_of(report: Report) -> str:
+    """mappings.yaml: what `--mapping` takes back."""
+    return dump_mappings({name: found.mapping for name, found in report.found.items()}, report.groups)
 
 
 def rows_to_csv(rows: list[dict[str, Any]]) -> str:

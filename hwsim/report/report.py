@@ -6,6 +6,7 @@ Numbers come from pricing/ unchanged; this file only arranges them. Every simpli
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import statistics
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from hwsim.errors import RequestError, reason
 from hwsim.files.identity import Identity, content_hash, identity
 from hwsim.machine.parts import Accelerator
-from hwsim.nest.text import entries, to_lists
+from hwsim.nest.text import Together, entries, to_lists
 from hwsim.network.generation import Generation
 from hwsim.network.layer import Layer
 from hwsim.network.workload import Workload
@@ -32,7 +33,7 @@ from hwsim.report.picture import change_dict, home_dict, machine_dict, occupancy
 from hwsim.report.screen import screenful
 from hwsim.report.widths import Change, Side, narrower
 from hwsim.search.objective import Objective
-from hwsim.search.result import RULED, Found, NetworkCertificate
+from hwsim.search.result import FUSED, RULED, Found, NetworkCertificate
 
 if TYPE_CHECKING:
     import pandas
@@ -134,6 +135,8 @@ class Report:
     command: str = ""  # that makes it again; empty where it was made from Python
     schedules: Mapping[str, Totals] = field(default_factory=dict[str, Totals])  # best, and own or constrained
     no_own: str = ""  # why the machine's own schedule does not run this network
+    groups: tuple[Together, ...] = ()  # layers that run depth first
+    unfused: Totals | None = None  # the plan without groups, where groups were looked for
 
     def __repr__(self) -> str:
         return screenful(self)
@@ -197,7 +200,8 @@ class Report:
     @property
     def distance_from_any_mapping(self) -> list[str]:
         """How much less any legal mapping could cost, by the certificates."""
-        below = [100 * (1 - 1 / (1 + found.certificate.any_tiles_gap)) for found in self.found.values()]
+        proven = [found.certificate for found in self.found.values() if found.certificate.space != FUSED]
+        below = [100 * (1 - 1 / (1 + certificate.any_tiles_gap)) for certificate in proven]
         if not below:
             return []
         ruled = any(RULED in found.certificate.space for found in self.found.values())
@@ -225,7 +229,10 @@ class Report:
             workload=self.workload.to_dict(),
             accelerator=self.accelerator,
             objective=self.objective,
-            mappings={name: to_lists(found.mapping) for name, found in self.found.items()},
+            mappings={
+                **{name: to_lists(found.mapping) for name, found in self.found.items()},
+                **({"groups": [str(group) for group in self.groups]} if self.groups else {}),
+            },
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -270,6 +277,7 @@ class Report:
                 }
                 for name, totals in self.schedules.items()
             },
+            **({"fusion": fusion_dict(self)} if self.groups or self.unfused else {}),
             "totals": self.cost.totals.to_dict(),
             "energy_interval": interval_dict(self.cost.energy_interval),
             **({"generation": generation_dict(self, self.generation)} if self.generation is not None else {}),
@@ -285,7 +293,8 @@ class Report:
     def narrower(self) -> dict[str, dict[Side, Change]]:
         """What the next narrower width of either operand changes, by layer; see widths.py."""
         resident = frozenset(self.cost.resident)
-        return narrower(self.workload, self.accelerator, self.found, resident, self.objective)
+        alone = {name: found for name, found in self.found.items() if found.certificate.space != FUSED}
+        return narrower(self.workload, self.accelerator, alone, resident, self.objective)
 
     def to_json(self) -> str:
         """The report as text; NaN or infinity would be a bug and raise."""
@@ -334,10 +343,26 @@ def layer_dict(layer: Layer, cost: LayerCost, found: Found | None) -> dict[str, 
         "mac_mode": cost.mac_mode,
         "mapping": list(entries(found.mapping)) if found else None,
         "certificate": found.certificate.to_dict() if found else None,
-        "counts": counts_dict(found) if found else {},
+        "counts": counts_dict(found) if found and not cost.group else {},
         "offset": cost.offset.to_dict(),
         "resident": list(cost.resident),
         "fused_into": cost.fused_into,
+        **({"group": cost.group} if cost.group else {}),
+    }
+
+
+def fusion_dict(report: Report) -> dict[str, Any]:
+    """The depth-first groups, and the totals without any where they were looked for."""
+    without = report.unfused
+    return {
+        "groups": [dataclasses.asdict(group) for group in report.groups],
+        "without": without
+        and {
+            "energy_pj": without.energy_pj,
+            "latency_cycles": without.latency_cycles,
+            "edp_pj_s": without.edp_pj_s,
+            "outermost_traffic_bits": without.outermost_traffic_bits,
+        },
     }
 
 

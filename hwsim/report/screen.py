@@ -23,6 +23,7 @@ from hwsim.report.style import PALETTE
 from hwsim.report.terminal import (
     certificate_line,
     coverage_line,
+    fusion_line,
     objectives_line,
     schedules_line,
     share,
@@ -66,6 +67,8 @@ def render(
             console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
     console.print(layers_table(report, wide=console.width >= 100))
     print_line(console, "proof", certificate_line(report))
+    if report.groups or report.unfused:
+        print_line(console, "fused", fusion_line(report))
     if report.schedules:
         print_line(console, "schedule", schedules_line(report))
     if report.by_objective:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hwsim.network.workload import Workload
 from hwsim.report.generation import generation_rows
 from hwsim.report.quantities import si
-from hwsim.search.result import NOT_PROVEN, NetworkCertificate
+from hwsim.search.result import FUSED, NOT_PROVEN, UNFUSED, NetworkCertificate
 
 if TYPE_CHECKING:
     from hwsim.report.report import Report
@@ -53,6 +53,7 @@ def total_rows(report: Report) -> dict[str, str]:
         "area": f"{totals.area_mm2:.3g} mm²" if totals.area_mm2 else "not stated by the spec",
         **({"network": network_line(report.certificate)} if report.certificate else {}),
         "mapping": certificate_line(report),
+        **({"depth first": fusion_line(report)} if report.groups or report.unfused else {}),
         **({"schedules": schedules_line(report)} if report.schedules else {}),
         **({"other objectives": objectives_line(report)} if report.by_objective else {}),
         **({"identity": f"{report.workload.identity} (trained network)"} if report.workload.identity else {}),
@@ -82,14 +83,34 @@ def network_line(certificate: NetworkCertificate) -> str:
         gap = certificate.then_value / certificate.then_bound - 1 if certificate.then_bound else 0.0
         then = f"; least {certificate.then} at it" + (f" but for {100 * gap:.2g} %" if gap > 1e-6 else "")
     left = "" if certificate.exhaustive else "; some layers are not proven"
-    return f"least {certificate.objective}: {proven}{then}{left}; {certificate.searches} searches"
+    kind = "without depth-first groups, " if certificate.space.endswith(UNFUSED) else ""
+    return f"{kind}least {certificate.objective}: {proven}{then}{left}; {certificate.searches} searches"
+
+
+def fusion_line(report: Report) -> str:
+    """The depth-first groups, and what the network costs without any."""
+    groups, without, machine = report.groups, report.unfused, report.accelerator
+    said = f"{len(groups)} depth-first groups, which no proof covers" if groups else "no depth-first group costs less"
+    if without is None:
+        return said
+    if not groups:
+        home = machine.activation_memory
+        return said if home is not None else f"{said}: no memory of {machine.name} keeps inputs and outputs"
+    outer, now = machine.outermost.name, report.totals
+    return (
+        f"{said}; without them {si(without.energy_pj * 1e-12, 'J')} in {without.latency_cycles:,.0f} cycles, "
+        f"{si(without.outermost_traffic_bits / 8, 'B')} through {outer}, with them "
+        f"{si(now.outermost_traffic_bits / 8, 'B')}"
+    )
 
 
 def certificate_line(report: Report) -> str:
     """How good the mappings are proven to be."""
-    certificates = [found.certificate for found in report.found.values()]
-    if not certificates:
+    certificates = [c for found in report.found.values() if (c := found.certificate).space != FUSED]
+    if not report.found:
         return "no layer with MACs"
+    if not certificates:
+        return f"objective {report.objective}; all layers run depth first, which no proof covers"
     worst = max(c.gap for c in certificates)
     priced, covered = sum(c.priced for c in certificates), sum(c.covered for c in certificates)
     gap = f"proven gap at most {100 * worst:.2f} %"

@@ -25,6 +25,7 @@ from hwsim.pricing.network import NetworkCost, price_network
 from hwsim.pricing.stages import effective_workload
 from hwsim.search.bounds.any_mapping import bound_of_all
 from hwsim.search.bounds.any_tiles import ROUNDS
+from hwsim.search.fusion.choices import Choice
 from hwsim.search.joint.optimum import Answer, Optimum
 from hwsim.search.joint.plan import after, answers, least_product
 from hwsim.search.joint.schedule import Schedule
@@ -44,6 +45,7 @@ class Plan:
     found: Map[str, Found]
     cost: NetworkCost
     certificate: NetworkCertificate | None = None
+    groups: tuple[Choice, ...] = ()  # stages that run depth first, with their tiles
 
     def value(self, objective: Objective) -> float:
         """What is minimised, over the network: pJ, cycles, or pJ*s."""
@@ -403,10 +405,19 @@ def search_network(
     return found
 
 
-def given_mappings(workload: Workload, accelerator: Accelerator, mappings: Map[str, Mapping]) -> dict[str, Found]:
-    """Exact counts and prices of given mappings, one per layer with MACs; InfeasibleMapping where one is illegal."""
+def given_mappings(
+    workload: Workload,
+    accelerator: Accelerator,
+    mappings: Map[str, Mapping],
+    grouped: frozenset[str] = frozenset(),
+) -> dict[str, Found]:
+    """Exact counts and prices of given mappings, one per layer with MACs; InfeasibleMapping where one is illegal.
+
+    `grouped`: layers whose mappings are those of tiles, left out here.
+    """
     found: dict[str, Found] = {}
-    layers = effective_workload(workload, accelerator.capabilities)
+    layers = {n: l for n, l in effective_workload(workload, accelerator.capabilities).items() if n not in grouped}
+    mappings = {name: mapping for name, mapping in mappings.items() if name not in grouped}
     missing = [name for name in layers if name not in mappings]
     unknown = [name for name in mappings if name not in layers]
     if missing or unknown:

@@ -138,4 +138,6 @@ PROVEN: dict[Effortful, str] = {
 EVERYTHING = "every legal mapping, whatever its tile sizes"
 RULED = "; of mappings that keep the constraints"
 NOT_PROVEN = "; not proven: "  # and why: stands behind SPACE where a proof was asked for
+UNFUSED = "; schedules without depth-first groups only: what groups cost is an upper bound that no proof covers"
+FUSED = "runs depth first: the quick search's nests of tiles, those of whole layers cut to tiles, weights still or not"
 GIVEN = "given mapping, not searched; the bound holds for all legal mappings"

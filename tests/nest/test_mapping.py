@@ -12,7 +12,7 @@ from hwsim.machine.parts import OPERANDS, Accelerator, Array, Axis, Memory
 from hwsim.nest.legal import check, holds_partials, tile_bits, validate
 from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal, describe
 from hwsim.nest.points import tile_elements
-from hwsim.nest.text import dump_mappings, load_mappings, parse_mappings
+from hwsim.nest.text import Together, dump_mappings, load_mappings, parse_mappings, parse_plan
 from hwsim.network.layer import DIMS, Loops
 from tests.strategies import conv, machine, product, triple
 
@@ -228,11 +228,12 @@ def test_description_shows_the_nest() -> None:
     assert str(GOOD) == describe(GOOD)
 
 
+GROUP = "{first: a, last: b, rows: 2, columns: 3, halos: kept, weights_stay: [a]}"
 BAD_YAML = {
     "": "m.yaml:1: expected 'layers:', found an empty file",
     "a: [": "m.yaml:1: not valid YAML",
     "[1, 2]": "m.yaml:1: the file: expected keys and values",
-    "layer: {}": "m.yaml:1: the file: unknown key; known: layers, got 'layer'",
+    "layer: {}": "m.yaml:1: the file: unknown key; known: layers, groups, got 'layer'",
     "layers: {}\nlayers: {}": "m.yaml:2: the file: a key may stand once, got 'layers'",
     "layers:\n  a: 3": "m.yaml:2: a: expected a list",
     "layers:\n  a:\n  - K4": "m.yaml:3: a: expected keys and values",
@@ -249,6 +250,12 @@ BAD_YAML = {
     "layers: &x\n  a: *x": "m.yaml:1: a: expected a list",
     "layers:\n  a: &y\n  - *y": "m.yaml:2: a: expected keys and values",
     "--- 1\n--- 2": "not valid YAML",
+    "groups: 3\nlayers: {}": "m.yaml:1: groups: expected a list",
+    "groups: [{first: a}]\nlayers: {}": "m.yaml:1: groups: key 'last' is missing",
+    f"groups: [{GROUP.replace('rows: 2', 'rows: 0')}]\nlayers: {{}}": "m.yaml:1: groups.rows: expected a whole number",
+    f"groups: [{GROUP.replace('kept', 'both')}]\nlayers: {{}}": "expected one of kept, recomputed, got 'both'",
+    f"groups: [{GROUP.replace('[a]', 'a')}]\nlayers: {{}}": "m.yaml:1: groups.weights_stay: expected a list",
+    f"groups: [{GROUP}]\nlayers: {{}}": "m.yaml: groups: layers that run depth first are read by hwsim evaluate alone",
     "\x00": "not valid YAML",
 }
 
@@ -258,6 +265,11 @@ def test_bad_yaml_names_file_and_line(text: str) -> None:
     with pytest.raises(SpecError) as caught:
         parse_mappings(text, "m.yaml")
     assert BAD_YAML[text] in str(caught.value)
+
+
+def test_groups_come_back_equal() -> None:
+    groups = (Together("a", "b: c", 2, 3, "kept", ("a",)), Together("d", "e", 1, 1, "recomputed", ()))
+    assert parse_plan(dump_mappings({"a": GOOD}, groups)) == ({"a": GOOD}, groups)
 
 
 def test_all_problems_come_at_once() -> None:

@@ -1,0 +1,100 @@
+"""`python -m experiments.depth_first`: networks layer by layer, with tensors on chip, and in depth-first groups.
+
+Traffic of the outermost memory, energy and cycles at W8A8, least energy, by the quick search. FSRCNN is a plain torch
+module (`fsrcnn`): its last layer makes the four sub-pixels of the doubled image as channels. Writes a CSV.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from experiments.table import append
+from hwsim.command_line import load_model
+from hwsim.frontends.torch_export import extract
+from hwsim.machine.load import load_accelerator
+from hwsim.network.bits import assign_bits
+from hwsim.network.workload import Workload
+from hwsim.pricing.network import NetworkCost, price_network
+from hwsim.search.fusion.plan import fused_plan
+from hwsim.search.network import plan_network
+
+NETWORKS = ("fsrcnn", "mobilenet_v2", "resnet18", "networks/cifar10_silu_float")
+MACHINES = ("eyeriss_v1", "ethos_u55_256", "simba", "gemmini_16x16")
+
+
+def fsrcnn(features: int = 56, shrunk: int = 12, mapping: int = 4) -> nn.Module:
+    """FSRCNN(56, 12, 4) for one channel, doubling: Dong et al., ECCV 2016, its deconvolution as four sub-pixels."""
+    middle = [layer for _ in range(mapping) for layer in (nn.Conv2d(shrunk, shrunk, 3, padding=1), nn.ReLU())]
+    return nn.Sequential(
+        nn.Conv2d(1, features, 5, padding=2), nn.ReLU(),
+        nn.Conv2d(features, shrunk, 1), nn.ReLU(),
+        *middle,
+        nn.Conv2d(shrunk, features, 1), nn.ReLU(),
+        nn.Conv2d(features, 4, 5, padding=2),
+    )  # fmt: skip
+
+
+def network(name: str) -> Workload:
+    """A network at W8A8."""
+    if name == "fsrcnn":
+        found = extract(fsrcnn().eval(), torch.zeros(1, 1, 540, 960), name="fsrcnn")
+    else:
+        found = load_model(name, None, False)
+    return found if found.quantized else assign_bits(found, "W8A8")
+
+
+def rows(name: str, spec: str) -> Iterator[dict[str, object]]:
+    """One row per way."""
+    workload, machine = network(name), load_accelerator(spec)
+    plan = plan_network(workload, machine, effort="quick")
+    counts = {layer: found.counts for layer, found in plan.found.items()}
+    began = time.process_time()
+    fused = fused_plan(workload, machine, plan, (), "energy")
+    seconds = time.process_time() - began
+    alone = price_network(workload, machine, counts, resident=frozenset())
+    for way, cost in (("layer by layer", alone), ("tensors on chip", plan.cost), ("depth first", fused.cost)):
+        yield {
+            "key": f"{name}/{spec}/{way}",
+            "network": workload.name,
+            "machine": spec,
+            "way": way,
+            **figures(cost),
+            "groups": len(fused.groups) if cost is fused.cost else 0,
+            "fused_layers": sum(len(choice.group.stages) for choice in fused.groups) if cost is fused.cost else 0,
+            "cpu_seconds": round(seconds, 1) if way == "depth first" else "",
+        }
+
+
+def figures(cost: NetworkCost) -> dict[str, object]:
+    """Traffic in MB, energy in uJ, cycles."""
+    totals = cost.totals
+    return {
+        "outermost_mb": round(totals.outermost_traffic_bits / 8e6, 3),
+        "energy_uj": round(totals.energy_pj * 1e-6, 2),
+        "latency_cycles": totals.latency_cycles,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure pairs and add them to the CSV."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.depth_first", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("results/depth_first.csv"), help="CSV to add to")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="zoo names, fsrcnn, checkpoints")
+    parser.add_argument("--machines", nargs="+", default=MACHINES, help="specs")
+    options = parser.parse_args(arguments)
+    for name in options.networks:
+        for spec in options.machines:
+            append(options.out, rows(name, spec), key="key")
+            print(f"{name} on {spec}: added to {options.out}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

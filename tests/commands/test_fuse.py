@@ -1,0 +1,127 @@
+"""`--fuse on`: what the command says and writes, what it takes back, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+import hwsim
+from hwsim.errors import RequestError
+from hwsim.evaluate import main
+from hwsim.report.report import SCHEMA_FILE
+from tests.small_workloads import chain, residual
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A machine whose maps' memory is small, a network, and what `--fuse on` writes of it."""
+    folder = tmp_path_factory.mktemp("fuse")
+    spec = (Path(hwsim.__file__).parent.parent / "accel_specs" / "simba.yaml").read_text(encoding="utf-8")
+    (folder / "small.yaml").write_text(spec.replace("size_bits: 524_288", "size_bits: 24_576"), encoding="utf-8")
+    chain(size=32).save(folder / "chain.json")
+    residual(size=8).save(folder / "residual.json")
+    arguments = [str(folder / "chain.json"), str(folder / "small.yaml"), "--quick", "--fuse", "on"]
+    assert main([*arguments, "--out", str(folder / "out")]) == 0
+    return folder
+
+
+def report_of(folder: Path) -> dict:
+    """report.json, valid under its schema."""
+    report = json.loads((folder / "report.json").read_text())
+    jsonschema.validate(report, json.loads(SCHEMA_FILE.read_text()))
+    return report
+
+
+def test_report_and_mappings_name_the_groups_and_what_goes_without_them(files: Path) -> None:
+    report, text = report_of(files / "out"), (files / "out" / "mappings.yaml").read_text()
+    fusion = report["fusion"]
+    assert fusion["groups"]
+    assert "groups:" in text
+    assert report["totals"]["energy_pj"] < fusion["without"]["energy_pj"]
+    assert report["totals"]["outermost_traffic_bits"] < fusion["without"]["outermost_traffic_bits"]
+    grouped = [layer for layer in report["layers"] if layer.get("group")]
+    assert grouped
+    assert all(layer["counts"] == {} for layer in grouped)
+    assert sum(layer["energy_pj"]["total"] for layer in report["layers"]) == report["totals"]["energy_pj"]
+
+
+def test_the_mapping_file_gives_the_same_price(files: Path) -> None:
+    arguments = [str(files / "chain.json"), str(files / "small.yaml")]
+    assert main([*arguments, "--mapping", str(files / "out" / "mappings.yaml"), "--out", str(files / "again")]) == 0
+    first, again = report_of(files / "out"), report_of(files / "again")
+    assert again["totals"] == first["totals"]
+    assert again["fusion"]["groups"] == first["fusion"]["groups"]
+    assert (files / "again" / "mappings.yaml").read_text() == (files / "out" / "mappings.yaml").read_text()
+
+
+def test_python_gives_what_the_command_gives(files: Path) -> None:
+    report = hwsim.evaluate(files / "chain.json", files / "small.yaml", effort="quick", fuse=True)
+    assert report.energy_pj == report_of(files / "out")["totals"]["energy_pj"]
+    assert "depth-first group" in repr(report)
+    assert "which no proof covers" in " ".join(repr(report).split())
+
+
+def test_a_proof_beside_groups_says_what_it_covers(files: Path) -> None:
+    report = hwsim.evaluate(files / "residual.json", files / "small.yaml", fuse=True)
+    assert report.certificate is not None
+    assert report.unfused is not None
+    assert report.certificate.value == pytest.approx(report.unfused.energy_pj)
+    if report.groups:
+        assert "without depth-first groups" in report.certificate.space
+        assert report.energy_pj <= report.unfused.energy_pj
+
+
+WRONG = {
+    "last: last": ("last: lost", "has no stage that begins with a layer 'lost'"),
+    "columns: ": ("columns: 9", "the last map has"),
+    "halos: kept": ("halos: recomputed", ""),
+    "weights_stay: [": ("weights_stay: [nobody, ", "weights_stay: 'nobody' is no stage of the group"),
+}
+
+
+@pytest.mark.parametrize("old", WRONG)
+def test_groups_that_do_not_suit_the_network_are_refused(
+    files: Path, tmp_path: Path, old: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new, message = WRONG[old]
+    text = (files / "out" / "mappings.yaml").read_text()
+    changed = text.replace(old, new, 1)
+    assert changed != text
+    (tmp_path / "m.yaml").write_text(changed)
+    code = main([str(files / "chain.json"), str(files / "small.yaml"), "--mapping", str(tmp_path / "m.yaml")])
+    output = capsys.readouterr()
+    if message:
+        assert code == 2
+        assert message in " ".join(output.err.split())
+    else:  # rows made anew are a way to run a group
+        assert code in (0, 3)
+    assert "Traceback" not in output.err
+
+
+def test_groups_that_do_not_fit_are_infeasible(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = (
+        (files / "small.yaml").read_text().replace("size_bits: 24_576, keeps: [input", "size_bits: 512, keeps: [input")
+    )
+    (tmp_path / "tiny.yaml").write_text(tiny)
+    mapping = str(files / "out" / "mappings.yaml")
+    assert main([str(files / "chain.json"), str(tmp_path / "tiny.yaml"), "--mapping", mapping]) in (2, 3)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--mapping", "m.yaml"], ["--constraints", "own"], ["--format", "timeloop", "--out", "x"]],
+    ids=lambda o: o[0],
+)
+def test_options_that_exclude_groups(files: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(files / "chain.json"), str(files / "small.yaml"), "--quick", "--fuse", "on", *options]
+    assert main(arguments) == 2
+    assert "exclude each other" in capsys.readouterr().err
+
+
+def test_fuse_is_true_or_false(files: Path) -> None:
+    with pytest.raises(RequestError, match="fuse: expected True or False"):
+        hwsim.evaluate(files / "chain.json", files / "small.yaml", fuse="on")  # type: ignore[arg-type]

@@ -1,0 +1,268 @@
+"""Depth-first groups: their bills against layers by themselves, their choice against enumeration of everything."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+
+import pytest
+
+from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Accelerator
+from hwsim.nest.count import count_accesses
+from hwsim.nest.legal import validate
+from hwsim.nest.mapping import Mapping
+from hwsim.network.workload import Workload
+from hwsim.pricing.fused import Cut, Steps, distinct_steps
+from hwsim.pricing.groups import Group
+from hwsim.pricing.layer import TIMED, price_fused, price_stage
+from hwsim.pricing.stages import effective_layer
+from hwsim.pricing.tiles import filled_once, held_still, tile_layer, weight_memory
+from hwsim.search.fusion.choices import Choice
+from hwsim.search.fusion.costs import GroupCosts
+from hwsim.search.fusion.groups import network_group
+from hwsim.search.fusion.plan import alone, fused_plan
+from hwsim.search.fusion.programme import Programme
+from hwsim.search.fusion.tiles import Tiles
+from hwsim.search.joint.optimum import Optimum
+from hwsim.search.joint.programme import seen
+from hwsim.search.joint.schedule import Schedule
+from hwsim.search.joint.staircase import Weights
+from hwsim.search.network import Plan, no_search, plan_network
+from hwsim.search.quick.neighbours import trimmed
+from tests.small_workloads import chain, residual
+
+ENERGY, LATENCY = Weights(0.0), Weights(None)
+
+
+def machine(name: str = "simba", home_bits: int | None = None) -> Accelerator:
+    """A shipped machine, perhaps with another size of the maps' memory."""
+    found = load_accelerator(name)
+    if home_bits is None:
+        return found
+    home = found.activation_memory
+    nodes = tuple(
+        dataclasses.replace(node, size_bits=home_bits) if node is home else node
+        for node in found.hierarchy  # type: ignore[type-var]
+    )
+    return dataclasses.replace(found, hierarchy=nodes)  # type: ignore[arg-type]
+
+
+def tiles_of(workload: Workload, accelerator: Accelerator) -> tuple[Tiles, Plan]:
+    """Nests of a network's tiles, with the quick plan's nests known."""
+    plan = plan_network(workload, accelerator, effort="quick")
+    optimum = Optimum(Schedule(workload, accelerator), no_search)
+    optimum.add((name, found.mapping) for name, found in plan.found.items())
+    return Tiles(optimum), plan
+
+
+def whole_group(tiles: Tiles) -> Group:
+    """All stages of a network as one group."""
+    group = network_group(tiles.optimum.schedule, 0, len(tiles.optimum.schedule.stages))
+    assert group is not None
+    return group
+
+
+def some_choice(tiles: Tiles, group: Group, cut: Cut, *, stay: bool) -> Choice:
+    """The first nests that serve."""
+    steps = Steps(group, cut)
+    nests: list[Mapping | None] = []
+    for position, stage in enumerate(group.stages):
+        if not stage.layer.has_macs:
+            nests.append(None)
+            continue
+        tile = max(steps.tiles(position))
+        for mapping in tiles.known(group.first + position, tile):
+            bills = [tiles.bill(group.first + position, mapping, each) for each in steps.tiles(position)]
+            if all(bill is not None and (bill.can_stay or not stay) for bill in bills):
+                nests.append(mapping)
+                break
+    assert len(nests) == len(group.stages)
+    staying = frozenset(p for p, nest in enumerate(nests) if nest is not None) if stay else frozenset[int]()
+    return Choice(group, cut, tuple(nests), staying)
+
+
+@pytest.mark.parametrize("spec", ["simba", "eyeriss_v1", "ethos_u55_256"])
+@pytest.mark.parametrize("workload", [chain(), residual()], ids=lambda w: w.name)
+def test_one_tile_costs_what_the_layers_cost_with_their_maps_on_chip(spec: str, workload: Workload) -> None:
+    """One step, all tensors on chip whole: the sum of the layers' bills, but for static power."""
+    accelerator = machine(spec)
+    tiles, _ = tiles_of(workload, accelerator)
+    group = whole_group(tiles)
+    high, wide = group.maps[-1].shape[2:]
+    choice = some_choice(tiles, group, Cut(high, wide), stay=False)
+    cost = choice.price(tiles, group.names)
+    assert cost is not None
+    for position, stage in enumerate(group.stages):
+        nest = choice.mappings[position]
+        bill = tiles.bill(position, nest, (stage.output.shape[2], stage.output.shape[3]))
+        assert bill is not None
+        counts = None
+        if nest is not None:
+            layer = effective_layer(stage)
+            counts = count_accesses(layer, trimmed(nest, layer), accelerator)
+        alone_ = price_stage(stage, accelerator, counts, group.names)
+        wanted = sum(part.energy_pj for part in alone_.parts if part.component not in TIMED)
+        found = sum(p.energy_pj for p in cost.layers[stage.layer.name].parts if p.component not in TIMED)
+        assert found == wanted, stage.layer.name
+        for follower in stage.fused:
+            behind = price_fused(follower, accelerator, stage, group.names)
+            assert cost.layers[follower.name].total_energy_pj == behind.total_energy_pj
+
+
+@pytest.mark.parametrize("halos", ["kept", "recomputed"])
+@pytest.mark.parametrize("images", [1, 3])
+def test_steps_that_are_alike_are_all_steps(halos: str, images: int) -> None:
+    tiles, _ = tiles_of(chain(images=images), machine())
+    group = whole_group(tiles)
+    for cut in (Cut(1, 8, halos), Cut(2, 3, halos), Cut(3, 5, halos), Cut(8, 8, halos)):
+        steps = Steps(group, cut)
+        alike = list(distinct_steps(group, steps))
+        assert sum(step.times for step in alike) == steps.runs
+        assert sum(step.first for step in alike) == 1
+        assert sum(step.times for step in alike if step.fills) == steps.columns.steps * images
+        for position in range(len(group.stages)):
+            made: dict[tuple[int, int], int] = {}
+            for step in alike:
+                tile = step.tiles[group.places[position]]
+                if all(tile):
+                    made[tile] = made.get(tile, 0) + step.times
+            assert made == steps.tiles(position)
+
+
+@pytest.mark.parametrize("spec", ["simba", "eyeriss_v1"])
+@pytest.mark.parametrize("columns", [8, 3])
+def test_a_group_moves_its_ends_and_weights_through_the_outermost_memory_and_nothing_else(
+    spec: str, columns: int
+) -> None:
+    """Input, with the columns that strips share again, output, weights and constants once; weights again if they go."""
+    accelerator = machine(spec)
+    workload = chain()
+    tiles, _ = tiles_of(workload, accelerator)
+    group = whole_group(tiles)
+    cut = Cut(2, columns)
+    steps = Steps(group, cut)
+    width = 16 if spec == "eyeriss_v1" else 8
+    weights = sum(layer.weight.elements for layer in workload if layer.weight is not None)
+    brought = int(steps.rows.made[:, 0].sum() * steps.columns.made[:, 0].sum()) * 4
+    for stay in (True, False):
+        cost = some_choice(tiles, group, cut, stay=stay).price(tiles, frozenset())
+        assert cost is not None
+        moved = [m for layer in cost.layers.values() for m in layer.moved if m.memory == accelerator.outermost.name]
+        by_operand = {
+            operand: sum(m.bits for m in moved if m.operand == operand) // width for operand in ("input", "output")
+        }
+        assert by_operand["output"] == group.maps[-1].elements
+        assert by_operand["input"] == brought
+        if columns == 8:
+            assert brought == group.maps[0].elements
+        total = sum(m.bits for m in moved if m.operand == "weight") // width
+        runs = [sum(steps.tiles(p).values()) for p in range(4)]
+        again = sum(n * layer.weight.elements for n, layer in zip(runs, workload, strict=True) if layer.weight)
+        assert total == weights if stay else total >= again
+
+
+def test_time_of_a_group_lies_between_its_busiest_resource_and_its_stages_in_turn() -> None:
+    tiles, _ = tiles_of(chain(), machine())
+    group = whole_group(tiles)
+    for cut in (Cut(1, 8), Cut(2, 4), Cut(8, 8)):
+        choice = some_choice(tiles, group, cut, stay=True)
+        cost = choice.price(tiles, frozenset())
+        assert cost is not None
+        busy: dict[str, int] = {}
+        for layer in cost.layers.values():
+            for name, n in layer.cycles:
+                busy[name] = busy.get(name, 0) + n
+        assert max(busy.values()) <= cost.latency_cycles
+        assert sum(layer.latency_cycles for layer in cost.layers.values()) == cost.latency_cycles
+        assert sum(layer.total_energy_pj for layer in cost.layers.values()) == cost.energy_pj
+
+
+def test_weights_held_still_are_filled_once_and_the_nest_stays_legal() -> None:
+    accelerator = machine()
+    tiles, plan = tiles_of(chain(), accelerator)
+    for index, stage in enumerate(tiles.optimum.schedule.stages):
+        mapping = plan.found[stage.layer.name].mapping
+        still = held_still(mapping, accelerator)
+        assert filled_once(still, weight_memory(still, accelerator))
+        problems = validate(still, tile_layer(stage, (16, 16) if index < 3 else (8, 8)), accelerator)
+        assert not problems or all("holds" in problem for problem in problems)  # only capacity may be in the way
+
+
+# --- the programme ----------------------------------------------------------------------------------------------------
+
+
+def enumerated(programme: Programme, costs: GroupCosts, weights: Weights) -> float:
+    """The least sum over all segmentations, cuts, ways to run them, and tensors that stay."""
+    schedule = programme.schedule
+    count = len(schedule.stages)
+    singles = alone(costs.tiles.optimum, weights)
+    least = math.inf
+    for many in range(len(schedule.tenants) + 1):
+        for chosen in itertools.combinations(schedule.tenants, many):
+            best = [math.inf] * (count + 1)
+            best[0] = 0.0
+            for place in range(count):
+                live = frozenset(t for t in chosen if t.born <= place <= t.last)
+                mine, room = seen(schedule, place, live)
+                if room is None or room >= 0:
+                    best[place + 1] = min(best[place + 1], best[place] + singles(place, mine, room)[0])
+                for group, value in groups_from(costs, place, chosen, weights, schedule.capacity_bits):
+                    best[group.end] = min(best[group.end], best[place] + value)
+            least = min(least, best[count])
+    return least
+
+
+def groups_from(
+    costs: GroupCosts, place: int, chosen: tuple, weights: Weights, capacity: int
+) -> Iterator[tuple[Group, float]]:
+    """Every way to run every group that begins at a stage, with these tensors on chip."""
+    for group in costs.groups.get(place, ()):
+        inside = [t for t in chosen if group.first <= t.born and t.last < group.end]
+        if inside:
+            continue  # a tensor inside a group is a window, not whole
+        live = [t for t in chosen if t.born < group.end and t.last >= place]
+        mine = frozenset(t.name for t in live) & group.names
+        room = capacity - sum(t.bits for t in live)
+        for entry in costs.about(group, mine, weights).entries:
+            assert entry.choice is not None or entry.home_bits > room, "not priced"
+            if entry.choice is not None and entry.home_bits <= room:
+                again = entry.choice.price(costs.tiles, mine)
+                assert again is not None
+                yield group, weights.pair(again.energy_pj, float(again.latency_cycles))[0]
+
+
+@pytest.mark.parametrize("weights", [ENERGY, LATENCY], ids=["energy", "latency"])
+@pytest.mark.parametrize("home_bits", [8 * 1024, 16 * 1024, 40 * 1024])
+@pytest.mark.parametrize("workload", [chain(), residual()], ids=lambda w: w.name)
+def test_the_programme_is_the_enumeration_of_segments_cuts_and_tensors(
+    workload: Workload, home_bits: int, weights: Weights
+) -> None:
+    tiles, _ = tiles_of(workload, machine("simba", home_bits))
+    costs = GroupCosts(tiles)
+    programme = Programme(tiles.optimum.schedule, costs, weights, alone(tiles.optimum, weights))
+    way = programme.least(0.0)
+    for known in list(costs.known.values()):  # what the path never asked for
+        for fused in [entry for entry in known.entries if entry.choice is None]:
+            costs.price(fused, weights)
+    assert way.value[0] == pytest.approx(enumerated(programme, costs, weights), rel=1e-12)
+
+
+@pytest.mark.parametrize("objective", ["energy", "latency", "edp"])
+def test_a_plan_with_groups_is_never_worse_and_pays_where_maps_do_not_fit(objective: str) -> None:
+    accelerator = machine("simba", 24 * 1024)
+    workload = chain(size=32)
+    plan = plan_network(workload, accelerator, objective, effort="quick")  # type: ignore[arg-type]
+    fused = fused_plan(workload, accelerator, plan, (), objective)  # type: ignore[arg-type]
+    assert fused.value(objective) <= plan.value(objective)  # type: ignore[arg-type]
+    assert fused.groups
+    assert fused.cost.totals.outermost_traffic_bits < plan.cost.totals.outermost_traffic_bits
+    assert sum(layer.total_energy_pj for layer in fused.cost.layers) == fused.cost.totals.energy_pj
+
+
+def test_machines_without_a_home_for_maps_have_no_groups() -> None:
+    workload, accelerator = chain(), machine("gemmini_16x16")
+    plan = plan_network(workload, accelerator, effort="quick")
+    assert fused_plan(workload, accelerator, plan, (), "energy") is plan
