@@ -64,9 +64,10 @@ def assign_formats(
     given = formats_of_tensors(workload, chosen, kept)
 
     def change(tensor: Tensor) -> Tensor:
-        return (
-            tensor if tensor.origin == "index" else formatted(tensor, *given.get(tensor.name, (HALF, tensor.shape[-1])))
-        )
+        if tensor.origin == "index":
+            return tensor
+        form, reduction = given.get(tensor.name, (HALF, tensor.shape[-1]))
+        return formatted(tensor, form, tensor.shape[-1] if tensor.origin == CACHE else reduction)
 
     changed = workload.map_tensors(change)
     layers = [dataclasses.replace(layer, accumulator_bits=None, padding_policy="", pad_code=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 CACHE = "cache"  # origin of tensors that hold keys and values
+NEW = ".new"  # ends the names of new rows that are written into a cache which stands elsewhere
 PHASES = ("prefill", "decode")
 
 

@@ -5,11 +5,10 @@ Everything is summed from the bill of the one pass that was priced; the cache is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from hwsim.network.generation import CACHE, Generation
-from hwsim.network.layer import Layer, Tensor, operands
+from hwsim.network.generation import CACHE, NEW, Generation
+from hwsim.network.layer import Tensor, operands
 from hwsim.network.workload import Workload
 from hwsim.pricing.fit import packed
 from hwsim.report.quantities import digits, si
@@ -45,21 +44,25 @@ def generation_dict(report: Report, generation: Generation) -> dict[str, Any]:
     }
 
 
-def caches(workload: Workload) -> Iterator[tuple[Layer, Tensor]]:
-    """(reader, cache) of every product with keys or values."""
+def caches(workload: Workload) -> list[Tensor]:
+    """Every cache, whole: read by attention, or written where keys and values are expanded for this pass alone."""
+    found: dict[str, Tensor] = {}
     for layer in workload:
-        if layer.weight is not None and layer.weight.origin == CACHE:
-            yield layer, layer.weight
+        for tensor in (layer.weight, layer.output):
+            if tensor is not None and tensor.origin == CACHE and not tensor.name.endswith(NEW):
+                known = found.setdefault(tensor.name, tensor)
+                found[tensor.name] = max(known, tensor, key=lambda t: t.elements)  # values may be a part of the latents
+    return list(found.values())
 
 
 def cache_bits(report: Report) -> int:
     """Bits that keys and values of all tokens take, scales included, as the outermost memory packs."""
-    return sum(packed(tensor, report.accelerator.outermost) for _, tensor in caches(report.workload))
+    return sum(packed(tensor, report.accelerator.outermost) for tensor in caches(report.workload))
 
 
 def cache_width(workload: Workload) -> float:
     """Bits of one key or value with its share of scales and offsets."""
-    known = [tensor for _, tensor in caches(workload)]
+    known = caches(workload)
     return sum(t.size_bits for t in known) / sum(t.elements for t in known)
 
 

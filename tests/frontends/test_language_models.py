@@ -34,6 +34,12 @@ LLAMA_3_8B = {
     "num_hidden_layers": 32, "vocab_size": 128256, "max_position_embeddings": 131072,
 }  # fmt: skip
 MIXTRAL = {**SMALL, "model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2}
+QWEN3_MOE = {**SMALL, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 8}
+DEEPSEEK = {
+    **SMALL, "q_lora_rank": 24, "kv_lora_rank": 16, "qk_rope_head_dim": 4, "qk_nope_head_dim": 8, "v_head_dim": 6,
+    "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+}  # fmt: skip
 GPT2 = {
     "model_type": "gpt2", "n_embd": 64, "n_head": 4, "n_layer": 2, "vocab_size": 97, "n_positions": 128
 }  # fmt: skip
@@ -223,23 +229,77 @@ def test_memory_counts_experts_that_no_token_chose(machine: Accelerator) -> None
     assert len(held) == 1
 
 
+# ---- latent attention ------------------------------------------------------------------------------------------------
+
+DEEPSEEK_V3 = {
+    "model_type": "deepseek_v3", "hidden_size": 7168, "num_attention_heads": 128, "num_key_value_heads": 128,
+    "intermediate_size": 18432, "num_hidden_layers": 61, "vocab_size": 129280, "tie_word_embeddings": False,
+    "max_position_embeddings": 163840, "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_rope_head_dim": 64,
+    "qk_nope_head_dim": 128, "v_head_dim": 128, "n_routed_experts": 256, "num_experts_per_tok": 8,
+    "moe_intermediate_size": 2048, "n_shared_experts": 1, "first_k_dense_replace": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("batch", "past"), [(1, 4095), (4, 999)])
+def test_decoding_with_latent_attention_is_its_closed_form(batch: int, past: int) -> None:
+    """Absorbed: t (d rq + rq H (dn+dr) + d (rk+dr) + H dv d) + t H rk (dn+dv) + B H L (2 rk + dr)."""
+    m = describe(DEEPSEEK_V3, "v3")
+    made = build(m, Pass(batch, past, 1))
+    found = sum(layer.macs for layer in made if layer.name.startswith("layers.5.attn."))
+    projections = 7168 * 1536 + 1536 * 128 * 192 + 7168 * 576 + 128 * 128 * 7168
+    assert found == batch * (projections + 128 * 512 * 256 + 128 * (past + 1) * (2 * 512 + 64))
+    if past == 4095:
+        assert found == pytest.approx(7.6e8, rel=0.01)
+    mlp = sum(layer.macs for layer in made if layer.name.startswith("layers.5.mlp."))
+    assert mlp == batch * (7168 * 256 + (8 + 1) * 3 * 7168 * 2048)
+    dense = sum(layer.macs for layer in made if layer.name.startswith("layers.0.mlp."))
+    assert dense == batch * 3 * 7168 * 18432
+
+
+def test_a_prefill_with_latent_attention_expands_keys_and_values_of_every_head() -> None:
+    m = describe(DEEPSEEK_V3, "v3")
+    found = sum(layer.macs for layer in build(m, Pass(2, 0, 64)) if layer.name.startswith("layers.5.attn."))
+    projections = 7168 * 1536 + 1536 * 128 * 192 + 7168 * 576 + 128 * 128 * 7168
+    assert found == 128 * (projections + 512 * 128 * 256) + 2 * 128 * 64 * 64 * (128 + 64 + 128)
+
+
+@pytest.mark.parametrize("bits", ["FP16", "W8A16KV8"])
+def test_the_cache_of_latents_is_counted_once_in_both_phases(machine: Accelerator, bits: str) -> None:
+    m = describe({**DEEPSEEK, "model_type": "deepseek_v3"}, "small")
+    for phase, tokens in (("prefill", 20), ("decode", 21)):
+        made, meant = build_phase(m, phase, 2, 20)
+        report = evaluate_workload(made, machine, Request(bits=bits, effort="quick", generation=meant))
+        said = generation_dict(report, meant)
+        values = m.layers * 2 * tokens * (16 + 4)
+        side = 16 * m.layers * 2 * tokens if bits != "FP16" else 0
+        assert said["cache_bits"] == values * (8 if side else 16) + side
+        assert said["cache_written_bits"] > 0
+        read = said["cache_read_bits"]
+        assert read == 0 if phase == "prefill" else read > said["cache_bits"]  # as keys, and its latents as values
+
+
 # ---- families and refusals -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
 def test_families_build_both_phases(family: str, phase: str) -> None:
-    config = {**(GPT2 if family == "gpt2" else MIXTRAL), "model_type": family}
-    m = describe(config, family)
+    own = {"gpt2": GPT2, "qwen3_moe": QWEN3_MOE, "deepseek_v2": DEEPSEEK, "deepseek_v3": DEEPSEEK}
+    m = describe({**own.get(family, MIXTRAL), "model_type": family}, family)
     made, _ = build_phase(m, phase, 2, 20)
     attention = sum(layer.macs for layer in made if layer.weight_is_activation)
     n, keys = (20, 20) if phase == "prefill" else (1, 21)
-    assert attention == m.layers * 2 * 2 * m.heads * m.head_width * n * keys
+    each = 2 * m.head_width
+    if m.latent is not None:
+        sizes = m.latent
+        expanded = sizes.plain + sizes.rope + sizes.value
+        each = expanded if phase == "prefill" else 2 * sizes.rank + sizes.rope
+    assert attention == m.layers * 2 * m.heads * each * n * keys
     tied = [layer.weight.name for layer in made if layer.weight is not None and layer.name in ("embed", "head")]
     assert (len(set(tied)) == 1) == m.tied
 
 
-@pytest.mark.parametrize("family", ["bert", "t5", "whisper", "vit", "mamba", "deepseek_v3", "wav2vec2"])
+@pytest.mark.parametrize("family", ["bert", "t5", "whisper", "vit", "mamba", "wav2vec2"])
 def test_other_families_are_refused_by_name_and_reason(family: str) -> None:
     with pytest.raises(WorkloadError, match=f"model_type '{family}'") as problem:
         describe({"model_type": family}, family)
@@ -255,6 +315,9 @@ def test_other_families_are_refused_by_name_and_reason(family: str) -> None:
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings: expected true or false"),
         ({"vocab_size": True}, "vocab_size: expected a positive"),
         ({"num_hidden_layers": 2**40}, "num_hidden_layers: expected a positive"),
+        ({**DEEPSEEK, "model_type": "deepseek_v3", "kv_lora_rank": 0}, "kv_lora_rank: expected a positive"),
+        ({**DEEPSEEK, "model_type": "deepseek_v3", "moe_layer_freq": 2}, "moe_layer_freq: 2 is not built, 1 is"),
+        ({**QWEN3_MOE, "model_type": "qwen3_moe", "mlp_only_layers": [0]}, r"mlp_only_layers: \[0\] is not built"),
     ],
 )
 def test_configurations_are_read_strictly(change: dict[str, Any], message: str) -> None:

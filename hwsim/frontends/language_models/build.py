@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from hwsim.errors import WorkloadError
-from hwsim.frontends.language_models.description import LanguageModel
-from hwsim.network.generation import CACHE, Generation
+from hwsim.frontends.language_models.description import LanguageModel, Latent
+from hwsim.network.generation import CACHE, NEW, Generation
 from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.workload import Workload
 
@@ -92,7 +92,7 @@ class Builder:
         m, run = self.model, self.run
         x = self.embed()
         for i in range(m.layers):
-            x = self.block(f"layers.{i}", x)
+            x = self.block(i, x)
         rows = run.batch * run.logits
         last = self.vector("norm", m.norm, (Tensor(x.name, (rows, m.width), origin="add"),), (rows, m.width), m.width)
         table = "embed.weight" if m.tied else "head.weight"
@@ -108,6 +108,12 @@ class Builder:
             "attention reads a KV head once for all queries that share it; scores count as written and read where they "
             "do not stay on chip",
         ]
+        if m.latent is not None:
+            said.append(
+                "latent attention: the cache holds latents, expanded for every head in this pass" if not run.past else
+                "latent attention: the cache holds latents, which attention reads itself (expansion absorbed), once as "
+                "keys and once as values"
+            )  # fmt: skip
         if m.experts:
             exact = float(expected_experts(m, self.t))
             said.append(
@@ -155,13 +161,16 @@ class Builder:
         return self.vector("embed.add", "add", (x, self.add(Layer("positions", "embedding", (places,), made, held))),
                            (self.t, m.width))  # fmt: skip
 
-    def block(self, at: str, x: Tensor) -> Tensor:
+    def block(self, index: int, x: Tensor) -> Tensor:
         """Attention and MLP, each behind a norm and added to the residual stream."""
+        at = f"layers.{index}"
         m, shape = self.model, (self.t, self.model.width)
         normed = self.vector(f"{at}.attn.norm", m.norm, (x,), shape, m.width)
-        x = self.vector(f"{at}.attn.add", "add", (x, self.attention(f"{at}.attn", normed)), shape)
+        seen = self.attention(f"{at}.attn", normed) if m.latent is None else self.latent(f"{at}.attn", normed, m.latent)
+        x = self.vector(f"{at}.attn.add", "add", (x, seen), shape)
         normed = self.vector(f"{at}.mlp.norm", m.norm, (x,), shape, m.width)
-        made = self.experts(f"{at}.mlp", normed) if m.experts else self.mlp(f"{at}.mlp", normed)
+        sparse = m.experts and index >= m.dense
+        made = self.experts(f"{at}.mlp", normed) if sparse else self.mlp(f"{at}.mlp", normed, m.hidden)
         return self.vector(f"{at}.mlp.add", "add", (x, made), shape)
 
     def attention(self, at: str, x: Tensor) -> Tensor:
@@ -175,42 +184,95 @@ class Builder:
         if not m.positions:
             q = self.vector(f"{at}.rope", "rope", (q,), q.shape)
         seen = min(run.keys, m.window) if m.window and run.past else run.keys  # a prefill masks the whole square
-        k = self.cached(f"{at}.keys", Tensor(q.name, (self.t, keys), origin=q.origin), seen)
-        v = self.cached(f"{at}.values", Tensor(qkv.name, (self.t, keys), origin=qkv.origin), seen)
+        held = (m.kv_heads, m.head_width)
+        k = self.cached(f"{at}.keys", Tensor(q.name, (self.t, keys), origin=q.origin), seen, *held)
+        v = self.cached(f"{at}.values", Tensor(qkv.name, (self.t, keys), origin=qkv.origin), seen, *held)
         groups, rows = run.batch * m.kv_heads, run.new * (m.heads // m.kv_heads)
-        causal = run.new if run.new > 1 and seen == run.keys else 0
         asked = Tensor(q.name, (groups, rows, m.head_width), origin=q.origin)
-        scores = self.add(Layer(
-            f"{at}.scores", "matmul", (asked,), Tensor(f"{at}.scores.out", (groups, rows, seen), origin="linear"), k,
-            Loops(N=rows, G=groups, K=seen, C=m.head_width), weight_is_activation=True, causal_rows=causal,
-        ))  # fmt: skip
-        shares = self.vector(f"{at}.softmax", "softmax", (scores,), scores.shape)
-        made = self.add(Layer(
-            f"{at}.context", "matmul", (shares,), Tensor(f"{at}.context.out", (self.t, queries), origin="linear"), v,
-            Loops(N=rows, G=groups, K=m.head_width, C=seen), weight_is_activation=True, causal_rows=causal,
-            causal_over="C",
-        ))  # fmt: skip
+        made = self.products(at, asked, k, v, (self.t, queries))
         return self.linear(f"{at}.out", made, m.width, bias=m.bias)
 
-    def cached(self, at: str, rows: Tensor, seen: int) -> Tensor:
-        """Write the new rows at the cache's bits; the cache that attention reads, whole."""
+    def products(self, at: str, asked: Tensor, k: Tensor, v: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """softmax(q k^T) v: `asked` (groups, rows, width) over keys and values (..., keys, width), in `shape`."""
+        (groups, rows, width), (seen, wide) = asked.shape, (v.shape[-2], v.shape[-1])
+        causal = self.run.new if self.run.new > 1 and seen == self.run.keys else 0
+        scores = self.add(Layer(
+            f"{at}.scores", "matmul", (asked,), Tensor(f"{at}.scores.out", (groups, rows, seen), origin="linear"), k,
+            Loops(N=rows, G=groups, K=seen, C=width), weight_is_activation=True, causal_rows=causal,
+        ))  # fmt: skip
+        shares = self.vector(f"{at}.softmax", "softmax", (scores,), scores.shape)
+        return self.add(Layer(
+            f"{at}.context", "matmul", (shares,), Tensor(f"{at}.context.out", shape, origin="linear"), v,
+            Loops(N=rows, G=groups, K=wide, C=seen), weight_is_activation=True, causal_rows=causal, causal_over="C",
+        ))  # fmt: skip
+
+    def latent(self, at: str, x: Tensor, sizes: Latent) -> Tensor:
+        """Latent attention: a prefill expands keys and values of every head, a step with a cache reads the latents.
+
+        There the expansion is absorbed: into the queries before the scores, and behind the sum of latents (an exact
+        identity). Products of a step: t H rank (plain + value) and H n L (2 rank + rope).
+        """
+        m, run, wide = self.model, self.run, sizes.rank + sizes.rope
+        down = self.linear(f"{at}.down", x, sizes.query_rank + wide, bias=m.qkv_bias)
+        source = x
+        if sizes.query_rank:
+            part = Tensor(down.name, (self.t, sizes.query_rank), origin=down.origin)
+            source = self.vector(f"{at}.query_norm", m.norm, (part,), part.shape, sizes.query_rank)
+        q = self.linear(f"{at}.query", source, m.heads * (sizes.plain + sizes.rope))
+        part = Tensor(down.name, (self.t, sizes.rank), origin=down.origin)
+        c = self.vector(f"{at}.latent_norm", m.norm, (part,), part.shape, sizes.rank)
+        turned = (self.t, (m.heads + 1) * sizes.rope)
+        q = self.vector(f"{at}.rope", "rope", (Tensor(q.name, turned, origin=q.origin),), turned)
+        held = self.cached(f"{at}.latents", Tensor(c.name, (self.t, wide), origin=c.origin), run.keys, 1, wide)
+        made = self.absorbed(at, q, held, sizes) if run.past else self.expanded(at, q, c, sizes)
+        return self.linear(f"{at}.out", made, m.width, bias=m.bias)
+
+    def expanded(self, at: str, q: Tensor, c: Tensor, sizes: Latent) -> Tensor:
+        """Keys and values of every head, then attention as usual."""
         m, run = self.model, self.run
-        shape = (run.batch, m.kv_heads, seen, m.head_width)
+        both = self.linear(f"{at}.expand", c, m.heads * (sizes.plain + sizes.value))
+        each = sizes.plain + sizes.rope
+        k = Tensor(both.name, (run.batch, m.heads, run.keys, each), origin=both.origin)
+        v = Tensor(both.name, (run.batch, m.heads, run.keys, sizes.value), origin=both.origin)
+        asked = Tensor(q.name, (run.batch * m.heads, run.new, each), origin=q.origin)
+        return self.products(at, asked, k, v, (self.t, m.heads * sizes.value))
+
+    def absorbed(self, at: str, q: Tensor, held: Tensor, sizes: Latent) -> Tensor:
+        """All heads ask the same latents, which are the values, too."""
+        m, run, wide = self.model, self.run, sizes.rank + sizes.rope
+        plain = Tensor(q.name, (self.t, m.heads * sizes.plain), origin=q.origin)
+        asked = self.per_head(f"{at}.absorb_keys", plain, sizes.rank, sizes.plain)
+        asked = Tensor(asked.name, (run.batch, run.new * m.heads, wide), origin=asked.origin)
+        values = Tensor(held.name, (*held.shape[:-1], sizes.rank), origin=held.origin)
+        mixed = self.products(at, asked, held, values, (self.t, m.heads * sizes.rank))
+        return self.per_head(f"{at}.absorb_values", mixed, sizes.value, sizes.rank)
+
+    def per_head(self, name: str, x: Tensor, out: int, width: int) -> Tensor:
+        """A product of its own for every head."""
+        heads = self.model.heads
+        held = Tensor(f"{name}.weight", (heads * out, width), origin="weight")
+        made = Tensor(f"{name}.out", (self.t, heads * out), origin="linear")
+        return self.add(Layer(name, "linear", (x,), made, held, Loops(N=self.t, G=heads, K=out, C=width)))
+
+    def cached(self, at: str, rows: Tensor, seen: int, heads: int, width: int) -> Tensor:
+        """Write the new rows at the cache's bits; the cache that attention reads, whole."""
+        run = self.run
+        shape = (run.batch, heads, seen, width)
         if not run.past and seen == run.new:  # all there is was made in this pass
             return self.add(Layer(f"{at}.write", "requantize", (rows,), Tensor(at, shape, origin=CACHE)))
-        new = Tensor(f"{at}.new", (run.batch, m.kv_heads, run.new, m.head_width), origin=CACHE)
+        new = Tensor(f"{at}{NEW}", (run.batch, heads, run.new, width), origin=CACHE)
         self.add(Layer(f"{at}.write", "requantize", (rows,), new))
         return Tensor(at, shape, origin=CACHE)
 
-    def mlp(self, at: str, x: Tensor) -> Tensor:
+    def mlp(self, at: str, x: Tensor, hidden: int) -> Tensor:
         """SwiGLU, or one projection and GELU."""
         m = self.model
         if m.gated:
-            both = self.linear(f"{at}.gate_up", x, 2 * m.hidden)
-            inner = self.vector(f"{at}.act", "swiglu", (both,), (self.t, m.hidden), origin="mul")
+            both = self.linear(f"{at}.gate_up", x, 2 * hidden)
+            inner = self.vector(f"{at}.act", "swiglu", (both,), (self.t, hidden), origin="mul")
         else:
-            inner = self.vector(f"{at}.act", "gelu", (self.linear(f"{at}.up", x, m.hidden, bias=m.bias),),
-                                (self.t, m.hidden))  # fmt: skip
+            inner = self.vector(f"{at}.act", "gelu", (self.linear(f"{at}.up", x, hidden, bias=m.bias),),
+                                (self.t, hidden))  # fmt: skip
         return self.linear(f"{at}.down", inner, m.width, bias=m.bias)
 
     def experts(self, at: str, x: Tensor) -> Tensor:
@@ -223,11 +285,14 @@ class Builder:
         made: list[Tensor] = []
         for place, (count, each) in enumerate((c, e) for c, e in parts if c and e):
             made.append(self.expert_group(f"{at}.experts.{place}", x, count, each))
+        if m.shared:
+            made.append(self.mlp(f"{at}.shared", x, m.shared * (m.expert_hidden or m.hidden)))
         return self.vector(f"{at}.combine", "combine", (*made, gates), (self.t, m.width))
 
     def expert_group(self, at: str, x: Tensor, count: int, rows: int) -> Tensor:
         """`count` experts with `rows` tokens each: grouped products."""
-        m, inner = self.model, (2 if self.model.gated else 1) * self.model.hidden
+        m, hidden = self.model, self.model.expert_hidden or self.model.hidden
+        inner = (2 if m.gated else 1) * hidden
 
         def product(name: str, source: Tensor, out: int, width: int) -> Tensor:
             held = Tensor(f"{name}.weight", (count * out, width), origin="weight")
@@ -236,7 +301,5 @@ class Builder:
             return self.add(Layer(name, "linear", (read,), made, held, Loops(N=rows, G=count, K=out, C=width)))
 
         both = product(f"{at}.gate_up", x, inner, m.width)
-        acted = self.vector(
-            f"{at}.act", "swiglu" if m.gated else "gelu", (both,), (count * rows, m.hidden), origin="mul"
-        )
-        return product(f"{at}.down", acted, m.width, m.hidden)
+        acted = self.vector(f"{at}.act", "swiglu" if m.gated else "gelu", (both,), (count * rows, hidden), origin="mul")
+        return product(f"{at}.down", acted, m.width, hidden)

@@ -20,11 +20,27 @@ MAX_CONFIG_BYTES = 2**24
 
 
 @dataclass(frozen=True)
+class Latent:
+    """Latent attention (MLA, DeepSeek-V2): keys and values of a token come from `rank` numbers that all heads share.
+
+    `query_rank` 0: queries are projected at once. `rope`: numbers of a head, and of the cache, that carry positions;
+    `plain`: the others of a query or key; `value`: of a value.
+    """
+
+    query_rank: int
+    rank: int
+    rope: int
+    plain: int
+    value: int
+
+
+@dataclass(frozen=True)
 class LanguageModel:
     """Sizes of a decoder. `experts` 0: every block has one MLP. `window` 0: attention reaches back to the beginning.
 
     `gated`: the MLP multiplies an activation by a second projection (SwiGLU). `tied`: the head reads the embedding's
     table. `positions`: learned position vectors (0: rotary). `head_norms`: queries and keys are normalised per head.
+    `expert_hidden`: of an expert; `shared` experts serve all tokens, the first `dense` blocks have one MLP.
     """
 
     name: str
@@ -47,6 +63,10 @@ class LanguageModel:
     window: int = 0
     head_norms: bool = False
     limit: int = 0  # tokens that the model's positions reach; 0: not said
+    expert_hidden: int = 0
+    shared: int = 0
+    dense: int = 0
+    latent: Latent | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +82,7 @@ class Family:
     learned_positions: bool = False
     head_norms: bool = False
     windowed: bool = False
+    every_block: Mapping[str, Any] = field(default_factory=dict[str, Any])  # keys whose other values are not built
 
 
 LLAMA_KEYS = {
@@ -73,6 +94,14 @@ GPT2_KEYS = {
     "layers": "n_layer", "width": "n_embd", "heads": "n_head", "hidden": "n_inner", "vocabulary": "vocab_size",
     "limit": "n_positions",
 }  # fmt: skip
+LATENT_KEYS = {
+    "query_rank": "q_lora_rank", "rank": "kv_lora_rank", "rope": "qk_rope_head_dim", "plain": "qk_nope_head_dim",
+    "value": "v_head_dim",
+}  # fmt: skip
+DEEPSEEK_KEYS = {
+    **LLAMA_KEYS, **LATENT_KEYS, "experts": "n_routed_experts", "chosen": "num_experts_per_tok",
+    "expert_hidden": "moe_intermediate_size", "shared": "n_shared_experts", "dense": "first_k_dense_replace",
+}  # fmt: skip
 UNTIED, TIED = {"tie_word_embeddings": False}, {"tie_word_embeddings": True}
 FAMILIES: dict[str, Family] = {
     "llama": Family(LLAMA_KEYS, defaults={**UNTIED, "attention_bias": False}),
@@ -83,6 +112,20 @@ FAMILIES: dict[str, Family] = {
     "mixtral": Family(
         {**LLAMA_KEYS, "experts": "num_local_experts", "chosen": "num_experts_per_tok"}, defaults=UNTIED,
         qkv_bias=False, windowed=True,
+    ),
+    "qwen3_moe": Family(
+        {**LLAMA_KEYS, "experts": "num_experts", "chosen": "num_experts_per_tok", "hidden": "moe_intermediate_size"},
+        defaults={**UNTIED, "attention_bias": False}, head_norms=True,
+        every_block={"decoder_sparse_step": 1, "mlp_only_layers": []},
+    ),
+    "phi3": Family(LLAMA_KEYS, defaults={**UNTIED, "attention_bias": False}, windowed=True),
+    "starcoder2": Family(
+        LLAMA_KEYS, gated=False, norm="layer_norm", defaults=TIED, bias=True, qkv_bias=True, windowed=True,
+        every_block={"use_bias": True},
+    ),
+    **dict.fromkeys(
+        ("deepseek_v2", "deepseek_v3"),
+        Family(DEEPSEEK_KEYS, defaults={**UNTIED, "attention_bias": False}, every_block={"moe_layer_freq": 1}),
     ),
     "gpt2": Family(
         GPT2_KEYS, gated=False, norm="layer_norm", defaults=TIED, bias=True, qkv_bias=True, learned_positions=True
@@ -97,8 +140,6 @@ REFUSED: dict[str, str] = {
     **dict.fromkeys(("t5", "mt5", "bart", "whisper", "marian", "mbart"), CROSS),
     **dict.fromkeys(("mamba", "mamba2", "rwkv", "falcon_mamba"), "it keeps a state instead of keys and values, and its "
                     "scan has no price here"),
-    **dict.fromkeys(("deepseek_v2", "deepseek_v3"), "latent attention (MLA) is not built: a cache of latents, absorbed "
-                    "or expanded, has other counts"),
 }  # fmt: skip
 
 
@@ -157,6 +198,7 @@ def describe(config: Mapping[str, Any], name: str) -> LanguageModel:
     chosen = reader.number("chosen") if experts else 0
     if chosen > experts:
         raise WorkloadError(f"hf:{name}: {family.keys['chosen']}: expected at most {experts} experts, got {chosen}")
+    reader.require_every_block()
     limit = reader.number("limit")
     qkv_bias = family.qkv_bias if family.qkv_bias is not None else reader.flag("attention_bias")
     return LanguageModel(
@@ -166,6 +208,10 @@ def describe(config: Mapping[str, Any], name: str) -> LanguageModel:
         gated=family.gated, tied=reader.flag("tie_word_embeddings"), norm=family.norm, bias=family.bias,
         qkv_bias=qkv_bias, positions=limit if family.learned_positions else 0, experts=experts, chosen=chosen,
         window=reader.window(), head_norms=family.head_norms, limit=limit,
+        expert_hidden=reader.number("expert_hidden") if "expert_hidden" in family.keys else 0,
+        shared=reader.number("shared", 0) if "shared" in family.keys else 0,
+        dense=reader.number("dense", 0) if "dense" in family.keys else 0,
+        latent=reader.latent() if "rank" in family.keys else None,
     )  # fmt: skip
 
 
@@ -186,7 +232,8 @@ class Reader:
         key = self.family.keys.get(what, what)
         value = self.config.get(key)
         value = fallback if value is None else value
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < LARGEST:
+        least = 0 if fallback == 0 else 1
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value < LARGEST:
             raise WorkloadError(f"hf:{self.name}: {key}: expected a positive whole number, got {value!r}")
         return value
 
@@ -197,6 +244,18 @@ class Reader:
         if not isinstance(value, bool):
             raise WorkloadError(f"hf:{self.name}: {key}: expected true or false, got {value!r}")
         return value
+
+    def latent(self) -> Latent:
+        """The sizes of latent attention."""
+        sizes = {what: self.number(what) for what in ("rank", "rope", "plain", "value")}
+        return Latent(query_rank=self.number("query_rank", 0), **sizes)
+
+    def require_every_block(self) -> None:
+        """Raises WorkloadError where blocks differ in a way that is not built."""
+        for key, wanted in self.family.every_block.items():
+            value = self.config.get(key)
+            if value is not None and value != wanted:
+                raise WorkloadError(f"hf:{self.name}: {key}: {value!r} is not built, {wanted!r} is: blocks differ")
 
     def window(self) -> int:
         """Tokens that attention reaches back, where all layers have such a window; 0 elsewhere."""
