@@ -14,19 +14,24 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from hwsim.files.atomic import write_atomically
 from hwsim.machine.parts import Accelerator
+from hwsim.machine.rules import anonymous
 from hwsim.nest.count import count_accesses
+from hwsim.nest.mapping import Mapping
 from hwsim.nest.text import from_lists, to_lists
 from hwsim.network.layer import Layer
+from hwsim.search.effort import Options
 from hwsim.search.objective import Objective
-from hwsim.search.result import ROUNDING, Certificate, Found
+from hwsim.search.result import ROUNDING, Bounded, Certificate, Found
+from hwsim.search.space.homes import NOWHERE
 from hwsim.search.space.problem import Problem
 
-VERSION = 13  # raise it whenever a search may return something else for the same question
+VERSION = 14  # raise it whenever a search may return something else for the same question
 ENVIRONMENT = "HWSIM_CACHE"
 
 
@@ -53,6 +58,22 @@ def content_hash(layer: Layer, accelerator: Accelerator, question: dict[str, Any
         default=str,
     )
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def question_key(
+    problem: Problem, objective: Objective, options: Options, seeds: Sequence[Mapping], **more: float | str
+) -> str:
+    """What an answer depends on, as a key of the cache."""
+    question: dict[str, Any] = {
+        "objective": objective, "effort": options.effort, "seeds": [str(mapping) for mapping in seeds], **more,
+    }  # fmt: skip
+    if options.effort != "quick":
+        question |= {"gap": options.gap, "time_limit_s": options.time_limit_s}
+    if problem.rules:
+        question["rules"] = [dataclasses.asdict(rule) for rule in anonymous(problem.rules)]
+    if (problem.fused, problem.homes, problem.cycle_pj) != ((), NOWHERE, 0.0):
+        question["around"] = [problem.unit.fixed_cycles, dataclasses.asdict(problem.homes), problem.cycle_pj]
+    return content_hash(problem.layer, problem.accelerator, question)
 
 
 def load(key: str) -> dict[str, Any] | None:
@@ -106,6 +127,15 @@ def recalled(key: str, problem: Problem) -> Found | None:
     except (KeyError, TypeError, IndexError, AttributeError, ValueError):
         return None
     return Found(mapping, counts, cost, certificate) if same and problem.leaves_room(counts) else None
+
+
+def recalled_bound(key: str) -> Bounded | None:
+    """A bound as a cache entry; None where there is none."""
+    entry = load(key)
+    bound = None if entry is None else entry.get("bound")
+    if not isinstance(bound, int | float) or isinstance(bound, bool) or not (math.isfinite(bound) and bound >= 0):
+        return None
+    return Bounded(float(bound))
 
 
 def is_sound(certificate: Certificate) -> bool:

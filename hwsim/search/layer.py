@@ -11,36 +11,28 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hwsim.machine.parts import Accelerator
 from hwsim.machine.ruled_levels import alternatives
-from hwsim.machine.rules import Rules, anonymous
-from hwsim.nest.count import count_accesses
-from hwsim.nest.counts import Counts
+from hwsim.machine.rules import Rules
 from hwsim.nest.mapping import Mapping
 from hwsim.network.layer import Layer
-from hwsim.pricing.layer import LayerCost
 from hwsim.search import cache as search_cache
+from hwsim.search.beyond import in_order, outside_space
 from hwsim.search.bounds.any_mapping import bound_of_all
 from hwsim.search.bounds.any_tiles import ROUNDS
-from hwsim.search.cache import recalled, remembered
+from hwsim.search.cache import question_key, recalled, recalled_bound, remembered
+from hwsim.search.effort import Options, within_means
 from hwsim.search.infeasible import FIRST, why_infeasible, why_ruled_out
-from hwsim.search.objective import SECOND, Budget, Objective, as_objective, budget_of, rank_of
-from hwsim.search.proof import longer_loops as padding
-from hwsim.search.proof.certify import TOLERANCE, certified_search, unrollings_at_most
+from hwsim.search.objective import Objective, as_objective
+from hwsim.search.priced import Pricing
+from hwsim.search.proof.certify import TOLERANCE, certified_search
 from hwsim.search.proof.certify import Search as ProofSearch
 from hwsim.search.proof.native import why_no_kernel
-from hwsim.search.proof.resize import resized
-from hwsim.search.quick.candidates import Candidates, Effort, candidates
+from hwsim.search.quick.candidates import Effort, candidates
 from hwsim.search.quick.neighbours import longer_layers, trimmed
-from hwsim.search.result import EVERYTHING, NOT_PROVEN, PROVEN, ROUNDING, RULED, SPACE, Certificate, Effortful, Found
-from hwsim.search.space.homes import NOWHERE
+from hwsim.search.result import EVERYTHING, NOT_PROVEN, PROVEN, RULED, SPACE, Bounded, Certificate, Effortful, Found
 from hwsim.search.space.problem import Problem
-
-TIES = 1_000_000  # lattice points after which a tie is left as it is: about a second
-UNROLLINGS = 400_000  # `auto` proves spaces of at most so many: about a second
-WEAKEST: tuple[Effortful, ...] = ("quick", "perfect", "proven")
 
 
 def search(
@@ -90,35 +82,17 @@ def solve(
     """
     began = time.perf_counter()
     layer, accelerator, rules, seeds = problem.layer, problem.accelerator, problem.rules, tuple(seeds)
-    question: dict[str, Any] = {
-        "objective": objective,
-        "effort": effort,
-        "slack": slack,
-        "seeds": [str(mapping) for mapping in seeds],
-    }
-    if effort != "quick":
-        question |= {"gap": gap, "time_limit_s": time_limit_s}
-    if rules:
-        question["rules"] = [dataclasses.asdict(rule) for rule in anonymous(rules)]
-    if not ties:
-        question["ties"] = False
-    if (problem.fused, problem.homes, problem.cycle_pj) != ((), NOWHERE, 0.0):
-        question["around"] = [problem.unit.fixed_cycles, dataclasses.asdict(problem.homes), problem.cycle_pj]
-    key = search_cache.content_hash(layer, accelerator, question)
+    options = Options(gap, time_limit_s, effort)
+    key = question_key(problem, objective, options, seeds, slack=slack, ties=ties)
     known = recalled(key, problem)
     if known is not None:
         return known
     problems = [dataclasses.replace(problem, rules=choice) for choice in alternatives(rules, accelerator)]
-    missing = "" if effort == "quick" else next(filter(None, map(why_no_kernel, problems)), "")
-    if missing:
-        effort = "quick"
-    elif effort == "auto":
-        reach = {within_reach(part) for part in problems}
-        effort = next(each for each in WEAKEST if each in reach)
+    effort, missing = within_means(problems, effort)
     pricing = Pricing(problem, objective)
     for mapping in dict.fromkeys(seeds):
         pricing.value(mapping)
-    limit = math.inf if time_limit_s is None else began + time_limit_s
+    limit = options.deadline(began)
     claims: list[Claim] = []
     if effort != "quick":
         try:
@@ -138,13 +112,57 @@ def solve(
     chosen, second = in_order(pricing, claim.hunts, slack, gap, limit) if ties else (pricing, ("", 0.0, 0.0))
     assert chosen.best is not None
     mapping, counts, cost = chosen.best
+    value = problem.worth(cost, objective)
     certificate = Certificate(
-        objective, problem.worth(cost, objective), bound, claim.covered, pricing.priced, space, claim.ended,
-        time.perf_counter() - began, min(claim.root_bound, bound), claim.root_seconds, claim.any_tiles_bound, slack,
-        *second,
+        objective, value, min(bound, value), claim.covered, pricing.priced, space, claim.ended,
+        time.perf_counter() - began, min(claim.root_bound, bound, value), claim.root_seconds,
+        min(claim.any_tiles_bound, value), slack, *second,
     )  # fmt: skip
     found = Found(mapping, counts, cost, certificate)
     if not missing and (effort == "quick" or claim.ended):  # with a compiler the same question has a better answer
+        search_cache.store(key, remembered(found))
+    return found
+
+
+def prove(
+    problem: Problem, objective: Objective, *, seeds: Iterable[Mapping], cutoff: float, options: Options
+) -> Found | Bounded:
+    """The best mapping of the proof's space, if it costs less than a cutoff; else a bound on all, at most the cutoff.
+
+    What no proof covers is left to `beyond.improved`. Where nothing can be proven it is `solve`.
+    Raises InfeasibleMapping where nothing fits.
+    """
+    began, seeds = time.perf_counter(), tuple(seeds)
+    key = question_key(problem, objective, options, seeds, cutoff=repr(cutoff))
+    known = recalled(key, problem) or recalled_bound(key)
+    if known is not None:
+        return known
+    effort, _ = within_means((problem,), options.effort)
+    pricing = Pricing(problem, objective)
+    for mapping in dict.fromkeys(seeds):
+        pricing.value(mapping)
+    try:
+        hunt = None if effort == "quick" else certified_search(problem, objective, pricing.value, effort == "proven")
+        if hunt is None:
+            raise MemoryError
+        best = min(pricing.best_value * (1 + 2 * TOLERANCE), cutoff)
+        proof = hunt.run(options.gap, options.deadline(began), best, pricing.best_mapping)
+    except MemoryError:
+        return solve(problem, objective, seeds=seeds, ties=not problem.cycle_pj, **dataclasses.asdict(options))
+    value, answer = pricing.best_value, Bounded(proof.lower_bound)
+    if pricing.best is None and cutoff == math.inf:
+        raise why_infeasible(problem.layer, problem.accelerator)
+    if pricing.best is None or value > cutoff:
+        if proof.finished:
+            search_cache.store(key, {"bound": answer.lower_bound})
+        return answer
+    bound = min(proof.lower_bound, value)
+    certificate = Certificate(
+        objective, value, bound, proof.covered, pricing.priced, PROVEN[effort], proof.finished,
+        time.perf_counter() - began, min(proof.root_bound, bound), proof.root_seconds,
+    )  # fmt: skip
+    found = Found(*pricing.best, certificate)
+    if proof.finished:
         search_cache.store(key, remembered(found))
     return found
 
@@ -226,120 +244,3 @@ def proven(problem: Problem, pricing: Pricing, effort: Effortful, gap: float, li
         PROVEN["proven" if hunt.remainders else "perfect"], covered, proof.finished, max(proof.root_bound, any_tiles),
         proof.root_seconds, (hunt,) if proof.finished else (),
     )  # fmt: skip
-
-
-def outside_space(pricing: Pricing, hunt: ProofSearch, finished: bool, limit: float) -> int:
-    """Prices tiles that do not divide, which no proof covers; lattice points looked at."""
-    pricing.resize()
-    if not finished:
-        return 0
-    before = hunt.covered
-    padding.improve(hunt, pricing.best_value, limit)
-    pricing.resize()
-    return hunt.covered - before
-
-
-def in_order(
-    pricing: Pricing, hunts: Sequence[ProofSearch], slack: float, gap: float, limit: float
-) -> tuple[Pricing, tuple[str, float, float]]:
-    """The best of the second objective within `slack` of the first: prices, and (objective, value, lower bound).
-
-    The bound is that of the space of `hunts`; 0 without any.
-    """
-    second = SECOND.get(pricing.objective)
-    if second is None:
-        return pricing, ("", 0.0, 0.0)
-    ordered = pricing.within(budget_of(pricing.objective, pricing.best_value, slack), second)
-    bound = math.inf if hunts else 0.0
-    try:
-        for hunt in hunts:
-            hunt.begin(second, ordered.value, ordered.budget)
-            proof = hunt.run(gap, limit, ordered.best_value * (1 + 2 * TOLERANCE), ordered.best_mapping, TIES)
-            outside_space(ordered, hunt, proof.finished, limit)
-            bound = min(bound, proof.lower_bound)
-    except MemoryError:  # what was found so far stands, unproven
-        bound = 0.0
-    return ordered, (second, ordered.best_value, min(bound, ordered.best_value))
-
-
-def within_reach(problem: Problem) -> Effortful:
-    """The largest space whose proof takes about a second."""
-    if unrollings_at_most(problem, True) <= UNROLLINGS:
-        return "proven"
-    return "perfect" if unrollings_at_most(problem, False) <= UNROLLINGS else "quick"
-
-
-class Pricing:
-    """Exact prices of mappings under an objective, perhaps within a budget of another, and the best of them."""
-
-    def __init__(self, problem: Problem, objective: Objective, budget: Budget | None = None) -> None:
-        self.problem, self.budget = problem, budget
-        self.objective: Objective = objective
-        self.best: tuple[Mapping, Counts, LayerCost] | None = None
-        self.seen: list[tuple[Mapping, Counts, LayerCost]] = []
-
-    @property
-    def priced(self) -> int:
-        """Mappings priced."""
-        return len(self.seen)
-
-    def within(self, budget: Budget, objective: Objective) -> Pricing:
-        """What was priced, ranked by another objective within a budget of this one."""
-        ordered = Pricing(self.problem, objective, budget)
-        for entry in self.seen:
-            ordered.consider(entry)
-        return ordered
-
-    def consider(self, entry: tuple[Mapping, Counts, LayerCost]) -> float:
-        """The objective of a priced mapping, infinite where it leaves the budget; the best one is kept."""
-        self.seen.append(entry)
-        cost = entry[2]
-        if self.budget is not None and not self.budget.allows(cost):
-            return math.inf
-        if self.best is None or self.rank(cost) < self.rank(self.best[2]):
-            self.best = entry
-        return self.problem.worth(cost, self.objective)
-
-    def rank(self, cost: LayerCost) -> tuple[float, ...]:
-        """Order of preference."""
-        return (self.problem.worth(cost, self.objective), *rank_of(cost, self.objective))
-
-    @property
-    def best_value(self) -> float:
-        """The objective of the best mapping; infinite before there is one."""
-        return self.problem.worth(self.best[2], self.objective) if self.best else math.inf
-
-    @property
-    def best_mapping(self) -> Mapping | None:
-        """The best mapping so far."""
-        return self.best[0] if self.best else None
-
-    def propose(self, proposed: Candidates) -> int:
-        """Price candidates; how many chains stand behind them."""
-        for mapping in proposed.mappings:
-            self.value(mapping)
-        return proposed.covered
-
-    def reaches(self, bound: float) -> bool:
-        """Whether the best mapping attains a bound."""
-        return self.best_value <= bound * (1 + ROUNDING)
-
-    def resize(self) -> None:
-        """Other factors for the loops of the best mapping, while that helps."""
-        seen: set[Mapping] = set()
-        before = None
-        while self.best is not None and self.best is not before:
-            before = self.best
-            for mapping in resized(before[0], self.problem.layer):
-                if mapping not in seen:
-                    seen.add(mapping)
-                    self.value(mapping)
-
-    def value(self, mapping: Mapping) -> float | None:
-        """The objective of a mapping, None where it is illegal or breaks a rule; see `consider`."""
-        if self.problem.refuses(mapping):
-            return None
-        counts = count_accesses(self.problem.layer, mapping, self.problem.accelerator)
-        if not self.problem.leaves_room(counts):
-            return None
-        return self.consider((mapping, counts, self.problem.bill(counts)))

@@ -6,9 +6,8 @@ Fewer bits never cost more: a search at narrow widths also considers what the ne
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as Map
+from collections.abc import Sequence
 from typing import Any
 
 from hwsim.errors import HwsimError, SpecError
@@ -28,13 +27,13 @@ from hwsim.search.bounds.any_tiles import ROUNDS
 from hwsim.search.fusion.choices import Choice
 from hwsim.search.joint.optimum import Answer, Optimum
 from hwsim.search.joint.plan import after, answers, least_product
+from hwsim.search.joint.proofs import Proofs
 from hwsim.search.joint.schedule import Schedule
 from hwsim.search.joint.staircase import Weights
-from hwsim.search.layer import search, solve
+from hwsim.search.layer import search
 from hwsim.search.objective import OBJECTIVES, SECOND, Objective, objective_value
 from hwsim.search.result import GIVEN, HOMES, Certificate, Effortful, Found, NetworkCertificate
-from hwsim.search.space.homes import Homes
-from hwsim.search.space.likeness import full_key, resources_key
+from hwsim.search.space.likeness import full_key
 from hwsim.search.space.problem import Problem
 
 
@@ -87,7 +86,8 @@ def plan_network(
             rules=rules,
         )  # fmt: skip
         return preferred([own, bounded_by(rival, own)], objective, slack)
-    ask = Asking(accelerator, known, gap, time_limit_s, effort, slack)
+    solver = Proofs(gap, time_limit_s, effort, known)
+    ask = Asking(accelerator, known, gap, time_limit_s, effort, slack, solver)
     above: Plan | None = None
     for rung in ladder(workload):
         try:
@@ -110,7 +110,7 @@ def certified_by(plan: Plan, proven: Plan, objective: Objective) -> Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Asking:
-    """How layers are searched, and what they answered: `known` alone, `asked` as (room, vector cycles, answer)."""
+    """How layers are searched, and what they answered: `known` alone, `solver` with operands at home."""
 
     accelerator: Accelerator
     known: dict[tuple[object, ...], Found]
@@ -118,13 +118,11 @@ class Asking:
     time_limit_s: float | None
     effort: Effortful
     slack: float
-    asked: dict[tuple[object, ...], list[tuple[float, int, Found]]] = dataclasses.field(
-        default_factory=dict[tuple[object, ...], list[tuple[float, int, Found]]]
-    )
+    solver: Proofs
 
     def joint(self, workload: Workload, objective: Objective, above: Plan | None) -> Plan:
         """The best plan over homes and mappings; those of wider widths and of the quick search compete."""
-        optimum = Optimum(Schedule(workload, self.accelerator), self.solve)
+        optimum = Optimum(Schedule(workload, self.accelerator), self.solver)
         quick = [climbed(workload, self.accelerator, other, self.known) for other in OBJECTIVES]
         for plan in (*quick, *(() if above is None else (above,))):
             optimum.add((name, found.mapping) for name, found in plan.found.items())
@@ -140,62 +138,19 @@ class Asking:
         counts = {name: found.counts for name, found in answer.found.items()}
         return Plan(answer.found, price_network(workload, self.accelerator, counts, resident=answer.resident))
 
-    def solve(self, problem: Problem, objective: Objective, seeds: Iterable[Mapping]) -> Found:
-        """A layer's search; one that a known answer serves is not made again (`serves`)."""
-        room = math.inf if problem.homes.room_bits is None else float(problem.homes.room_bits)
-        cycles = problem.unit.fixed_cycles
-        key = objective, problem.homes.operands, resources_key(roomy(problem))
-        for most, fewest, found in self.asked.setdefault(key, []):
-            if room <= most and fewest <= cycles and serves(found, problem):
-                return moved(found, problem)
-        found = solve(
-            problem, objective, gap=self.gap, time_limit_s=self.time_limit_s, effort=self.effort, seeds=seeds,
-            ties=objective == "energy" and not problem.cycle_pj,
-        )  # fmt: skip
-        self.asked[key].append((room, cycles, found))
-        self.known["joint", *key, room, cycles] = found
-        return found
-
-
-def roomy(problem: Problem) -> Problem:
-    """The problem with all the room of its home."""
-    home = problem.home
-    return (
-        problem if home is None else dataclasses.replace(problem, homes=Homes(problem.homes.operands, home.size_bits))
-    )
-
-
-def serves(found: Found, problem: Problem) -> bool:
-    """Whether the answer for as much room or more, and as little vector work or less, holds here.
-
-    It does where its mapping fits and takes no longer: less room and more work make no mapping cheaper.
-    """
-    return problem.leaves_room(found.counts) and problem.bill(found.counts).latency_cycles == found.cost.latency_cycles
-
-
-def moved(found: Found, problem: Problem) -> Found:
-    """An answer at this problem's constants."""
-    cost = problem.bill(found.counts)
-    return Found(found.mapping, found.counts, cost, found.certificate.shifted(cost, found.cost))
-
 
 def plan_given(workload: Workload, accelerator: Accelerator, found: Map[str, Found], objective: Objective) -> Plan:
     """The plan of given mappings, with the tensors that best stay for an objective."""
     plans = [planned(workload, accelerator, found)]
     schedule = Schedule(workload, accelerator)
     if schedule.home is not None:
-        optimum = Optimum(schedule, no_search, alike=False)
+        optimum = Optimum(schedule, None, alike=False)
         optimum.add((name, mine.mapping) for name, mine in found.items())
         counts = {name: mine.counts for name, mine in found.items()}
         for weights in (Weights(0.0), Weights(None)):
             resident = optimum.best(weights).resident()
             plans.append(Plan(found, price_network(workload, accelerator, counts, resident=resident)))
     return preferred(plans, objective, 0.0)
-
-
-def no_search(problem: Problem, objective: Objective, seeds: Iterable[Mapping]) -> Found:
-    """For networks whose mappings are given."""
-    raise AssertionError(f"{problem.layer.name}: no search was to be made")
 
 
 def certificate_of(plan: Plan, found: Sequence[Answer], objective: Objective, searches: int) -> NetworkCertificate:

@@ -88,6 +88,13 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Bounded:
+    """No mapping of a proof's space costs less; which one costs least was left open."""
+
+    lower_bound: float
+
+
+@dataclass(frozen=True)
 class NetworkCertificate:
     """How good a plan of a network is proven to be, homes of tensors and mappings together.
 

@@ -365,7 +365,7 @@ def test_auto_proves_what_is_within_reach(monkeypatch: pytest.MonkeyPatch) -> No
     reaches: list[tuple[int, Effortful]] = [(many, "proven"), (few, "perfect"), (few - 1, "quick")]
     values: list[float] = []
     for most, effort in reaches:
-        monkeypatch.setattr("hwsim.search.layer.UNROLLINGS", most)
+        monkeypatch.setattr("hwsim.search.effort.UNROLLINGS", most)
         certificate = search(layer, machine, effort="auto").certificate
         assert certificate.space == PROVEN[effort]
         assert certificate.exhaustive == (effort != "quick")

@@ -90,7 +90,12 @@ def widest_reuse(problem: Problem, operand: Operand, arrays: range) -> float:
 
 def bound_cycles(problem: Problem) -> int:
     """Cycles that no mapping goes below: all MAC units busy all the time, the vector unit's own time."""
+    return max(mac_cycles(problem), problem.unit.fixed_cycles)
+
+
+def mac_cycles(problem: Problem) -> int:
+    """Cycles of all MAC units busy all the time."""
     unit, bounds = problem.unit, problem.layer.loops.as_dict()
     filled = min(math.prod(bounds[dim] for dim in unit.mac.lanes), unit.mac.products)
     steps = -(-problem.layer.macs // (problem.accelerator.mac_units * filled))
-    return max(math.ceil(steps * unit.mac.step_cycles), unit.fixed_cycles)
+    return math.ceil(steps * unit.mac.step_cycles)

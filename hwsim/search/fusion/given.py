@@ -25,7 +25,7 @@ from hwsim.search.joint.optimum import Optimum
 from hwsim.search.joint.programme import Pair
 from hwsim.search.joint.schedule import Names, Schedule
 from hwsim.search.joint.staircase import Weights
-from hwsim.search.network import Plan, given_mappings, no_search, plan_given, preferred
+from hwsim.search.network import Plan, given_mappings, plan_given, preferred
 from hwsim.search.objective import Objective
 
 
@@ -63,7 +63,7 @@ def given_plan(
         raise SpecError(f"groups: layer {twice[0]} stands in two of them")
     names = frozenset(schedule.stages[place].layer.name for place in inside)
     found = given_mappings(workload, accelerator, mappings, names)
-    optimum = Optimum(schedule, no_search, alike=False)
+    optimum = Optimum(schedule, None, alike=False)
     optimum.add((name, mine.mapping) for name, mine in found.items())
     costs = GivenCosts(Tiles(optimum), chosen)
     bounds = {name: mine.certificate for name, mine in found.items()}

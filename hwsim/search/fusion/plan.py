@@ -27,7 +27,7 @@ from hwsim.search.joint.optimum import Optimum
 from hwsim.search.joint.programme import seen
 from hwsim.search.joint.schedule import Names, Schedule
 from hwsim.search.joint.staircase import Weights
-from hwsim.search.network import Plan, no_search, preferred
+from hwsim.search.network import Plan, preferred
 from hwsim.search.objective import Objective
 from hwsim.search.quick.neighbours import trimmed
 from hwsim.search.result import FUSED, UNFUSED, Certificate, Found
@@ -46,7 +46,7 @@ def fused_plan(
     tolerance: float = TOLERANCE,
 ) -> Plan:
     """The best plan found with depth-first groups; `plan` itself where none of them is better."""
-    optimum = Optimum(Schedule(workload, accelerator), no_search)
+    optimum = Optimum(Schedule(workload, accelerator), None)
     for known in (plan, *rivals):
         optimum.add((name, found.mapping) for name, found in known.found.items())
     costs = GroupCosts(Tiles(optimum))

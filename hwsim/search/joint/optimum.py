@@ -12,18 +12,20 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hwsim.nest.counts import Counts
 from hwsim.nest.mapping import Mapping
 from hwsim.pricing.layer import price_fused, price_stage
 from hwsim.pricing.stages import effective_layer
 from hwsim.search.joint.programme import Pair, Path, cheapest
 from hwsim.search.joint.schedule import Names, Schedule
 from hwsim.search.joint.staircase import Pool, Solver, Staircase, Weights
-from hwsim.search.result import EVERYTHING, Certificate, Found
+from hwsim.search.result import Found
 from hwsim.search.space.homes import Homes
-from hwsim.search.space.likeness import Key, full_key
+from hwsim.search.space.likeness import Key, full_key, resources_key
 from hwsim.search.space.problem import Problem
 
 ENOUGH = 1e-9  # a relative gap that counts as none
+HOPE = 0.03  # share of a layer's cost by which mappings outside a proof's space are often cheaper
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,17 @@ class Answer:
 class Optimum:
     """A network's choice of homes and mappings. `alike`: layers that are alike share mappings."""
 
-    def __init__(self, schedule: Schedule, solver: Solver, *, alike: bool = True) -> None:
+    def __init__(self, schedule: Schedule, solver: Solver | None, *, alike: bool = True) -> None:
         self.schedule, self.solver = schedule, solver
         self.pools: dict[int, Pool] = {}
         kinds: dict[Key, Pool] = {}
+        counts: dict[Key, dict[Mapping, Counts]] = {}  # layers that move alike have the same mappings
         for index, stage in enumerate(schedule.stages):
             if stage.layer.has_macs:
                 problem = Problem(effective_layer(stage), schedule.accelerator, fused=stage.fused)
                 kind = *full_key(problem), problem.unit.fixed_pj, problem.unit.mac_pj, roles(schedule, index)
-                self.pools[index] = kinds.setdefault(kind, Pool(problem)) if alike else Pool(problem)
+                pool = Pool(problem, counts.setdefault(resources_key(problem), {}) if alike else {})
+                self.pools[index] = kinds.setdefault(kind, pool) if alike else pool
         self.staircases: dict[tuple[int, Homes, Weights], Staircase] = {}
         self.streams: dict[tuple[int, Names], tuple[float, float]] = {}
         self.searches = 0
@@ -89,9 +93,12 @@ class Optimum:
         more = weights.pair(*self.streamed(index, mine))[0]
         if index not in self.pools:
             return more, 0.0
-        stairs = self.staircase(index, mine, weights)
-        bound, best = stairs.bound(room), stairs.pool.best(stairs.at, room, weights)
-        return more + (bound if best is None else min(bound, best[0][0])), 0.0
+        return more + self.bound(self.staircase(index, mine, weights), room), 0.0
+
+    def bound(self, stairs: Staircase, room: int | None) -> float:
+        """What a layer costs at least, of what its proofs cover and of what is known beside that."""
+        bound, best = stairs.bound(room), stairs.pool.best(stairs.at, room, stairs.weights)
+        return bound if best is None else min(bound, best[0][0])
 
     def upper(self, index: int, mine: Names, room: int | None, weights: Weights) -> Pair:
         """What a stage costs with the best mapping known; infinite without one."""
@@ -106,52 +113,89 @@ class Optimum:
     def minimise(self, weights: Weights) -> Answer:
         """The plan of least sum. `Answer.value` is infinite where nothing fits."""
         while True:
-            low = cheapest(self.schedule, lambda i, mine, room: self.lower(i, mine, room, weights))
-            best = self.best(weights)
-            bound = min(low.value[0], low.dropped)
-            if best.value[0] <= bound * (1 + ENOUGH) or not (
-                self.searched(low, weights) or self.searched(best, weights)
-            ):
+            low, best = self.closed(weights)
+            if math.isinf(best.value[0]) or not self.improved(best, weights):
                 break
+        bound = min(low.value[0], low.dropped)
         found = {} if math.isinf(best.value[0]) else dict(self.chosen(best, weights))
         return Answer(weights, found, best.resident(), best.value[0], min(bound, best.value[0]))
+
+    def closed(self, weights: Weights) -> tuple[Path, Path]:
+        """The paths of least bounds and of least cost, when they meet or no search can bring them nearer."""
+        while True:
+            low = cheapest(self.schedule, lambda i, mine, room: self.lower(i, mine, room, weights))
+            best = self.best(weights)
+            # what a stage may cost beyond its bound before no better plan holds it
+            spare = best.value[0] - min(low.value[0], low.dropped)
+            if spare <= best.value[0] * ENOUGH or not any(self.searched(path, weights, spare) for path in (low, best)):
+                return low, best
 
     def best(self, weights: Weights) -> Path:
         """The least sum with the mappings known."""
         return cheapest(self.schedule, lambda i, mine, room: self.upper(i, mine, room, weights))
 
-    def searched(self, path: Path, weights: Weights) -> bool:
-        """Bound, and then search, what lies on a path and was not searched yet; whether there was something."""
-        steps = {index: path.at(self.schedule, index) for index in self.pools}
-        asked = [(self.staircase(index, mine, weights), room) for index, (mine, room) in steps.items()]
-        unknown = [(stairs, room) for stairs, room in asked if stairs.step(room) is None]
+    def searched(self, path: Path, weights: Weights, spare: float) -> bool:
+        """Bound, or else search one step, of what lies on a path and was not searched yet; whether there was one."""
+        unknown = [(stairs, room) for stairs, room in self.steps(path, weights) if stairs.step(room) is None]
         coarse = [stairs for stairs, _ in unknown if not stairs.refined]
         for stairs in coarse:
             if not stairs.refined:
                 stairs.refine()
-        for stairs, room in unknown if not coarse else ():
-            if stairs.step(room) is None:  # layers that are alike share a staircase
-                self.searches += 1
-                stairs.search(room, self.solver)
+        if unknown and not coarse:
+            stairs, room = min(unknown, key=lambda step: ease(*step))
+            self.searches += 1
+            stairs.search(room, self.solving, self.bound(stairs, room) + spare)
         return bool(unknown)
+
+    def improved(self, best: Path, weights: Weights) -> bool:
+        """Look outside the proofs' spaces; whether something was looked at.
+
+        First along the best path, then along what would be cheapest if proven mappings could be had a little cheaper.
+        """
+        return self.looked_beside(best, weights) or self.looked_beside(
+            cheapest(self.schedule, lambda i, mine, room: self.hoped(i, mine, room, weights)), weights
+        )
+
+    def looked_beside(self, path: Path, weights: Weights) -> bool:
+        """`improved` of a path; what was not proven on it is proven first."""
+        steps = [step for step in self.steps(path, weights) if step[1] not in step[0].better]
+        for stairs, room in steps:
+            if stairs.step(room) is None:
+                self.searches += 1
+                stairs.search(room, self.solving)
+            stairs.improve(room, self.solving)
+        return bool(steps)
+
+    def hoped(self, index: int, mine: Names, room: int | None, weights: Weights) -> Pair:
+        """What a stage may cost once more mappings are looked at."""
+        first, second = self.upper(index, mine, room, weights)
+        if index in self.pools and self.staircase(index, mine, weights).promises(room):
+            first -= HOPE * first
+        return first, second
+
+    def steps(self, path: Path, weights: Weights) -> list[tuple[Staircase, int | None]]:
+        """What a path asks of the layers with MACs."""
+        places = {index: path.at(self.schedule, index) for index in self.pools}
+        return [(self.staircase(index, mine, weights), room) for index, (mine, room) in places.items()]
+
+    @property
+    def solving(self) -> Solver:
+        """The solver, where one is needed."""
+        assert self.solver is not None, "mappings are given, and none was to be searched"
+        return self.solver
 
     def chosen(self, path: Path, weights: Weights) -> Iterable[tuple[str, Found]]:
         """The mappings of a path with their bills and certificates, by layer."""
-        for index, pool in self.pools.items():
-            mine, room = path.at(self.schedule, index)
-            stairs = self.staircase(index, mine, weights)
-            best, step = pool.best(stairs.at, room, weights), stairs.step(room)
-            assert best is not None
-            (value, _), mapping, priced = best
-            name = self.schedule.stages[index].layer.name
-            bound = min(stairs.bound(room), value)
-            if step is not None and step.certificate is not None:
-                certificate = dataclasses.replace(step.certificate, value=value, lower_bound=bound)
-            else:  # its bound sufficed
-                certificate = Certificate(
-                    weights.objective, value, bound, 0, len(pool.counts), EVERYTHING, True, any_tiles_bound=bound
-                )
-            yield name, Found(mapping, pool.counts[mapping], dataclasses.replace(priced.cost, name=name), certificate)
+        for index, (stairs, room) in zip(self.pools, self.steps(path, weights), strict=True):
+            name, found = self.schedule.stages[index].layer.name, stairs.found(room)
+            yield name, dataclasses.replace(found, cost=dataclasses.replace(found.cost, name=name))
+
+
+def ease(stairs: Staircase, room: int | None) -> tuple[bool, float, int]:
+    """Which step to search first: what nothing crowds, then what is nearly known; of layers alike what serves all."""
+    best = stairs.pool.best(stairs.at, room, stairs.weights)
+    known = math.inf if best is None else best[0][0] / max(stairs.bound(room), 1.0)
+    return room is not None, known, stairs.problem.unit.fixed_cycles
 
 
 def roles(schedule: Schedule, index: int) -> tuple[object, ...]:

@@ -7,8 +7,9 @@ its mapping is legal in every one from u on. Bounds are asked first, searches fo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from hwsim.errors import InfeasibleMapping
 from hwsim.nest.count import count_accesses
@@ -18,13 +19,23 @@ from hwsim.pricing.layer import LayerCost
 from hwsim.pricing.residents import room_taken, taken_at
 from hwsim.search.bounds.any_mapping import bound_of_all, lower_bound
 from hwsim.search.joint.programme import Pair
+from hwsim.search.joint.transfer import Transfers
 from hwsim.search.objective import Objective
-from hwsim.search.result import Certificate, Found
+from hwsim.search.result import EVERYTHING, Bounded, Certificate, Found
 from hwsim.search.space.homes import Homes
 from hwsim.search.space.problem import Problem
 
-Operands = tuple[str, ...]
-Solver = Callable[[Problem, Objective, Iterable[Mapping]], Found]
+
+class Solver(Protocol):
+    """Who searches a layer (`proofs.Proofs`)."""
+
+    def prove(self, problem: Problem, objective: Objective, seeds: Iterable[Mapping], cutoff: float) -> Found | Bounded:
+        """The best mapping of the proof's space, if it costs less than the cutoff; else a bound on all of them."""
+        ...
+
+    def improve(self, problem: Problem, objective: Objective, found: Found, ties: bool) -> Found:
+        """A mapping that was proven, or a better one outside the proof's space; `ties`: and then in the second one."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,11 @@ class Weights:
     def objective(self) -> Objective:
         """As the layer's search calls it."""
         return "latency" if self.cycle_pj is None else "energy"
+
+    @property
+    def ties(self) -> bool:
+        """Whether a layer's search can decide among equals."""
+        return self.cycle_pj == 0.0
 
     def pair(self, energy_pj: float, cycles: float) -> Pair:
         """(what is minimised, what decides among equals)."""
@@ -62,6 +78,15 @@ class Pool:
     known: dict[tuple[Mapping, Homes], Priced | None] = field(
         default_factory=dict[tuple[Mapping, Homes], "Priced | None"]
     )
+
+    transfers: dict[Weights, Transfers] = field(default_factory=dict[Weights, Transfers])
+
+    def bounds(self, weights: Weights) -> Transfers:
+        """What proofs said, for any operands at home."""
+        if weights not in self.transfers:
+            problem = placed(self.problem, Homes(), weights.cycle_pj or 0.0)
+            self.transfers[weights] = Transfers(problem, weights.objective)
+        return self.transfers[weights]
 
     def add(self, mapping: Mapping, counts: Counts | None = None) -> None:
         """Let a mapping compete, if it is legal."""
@@ -102,7 +127,10 @@ class Pool:
 
 @dataclass(frozen=True)
 class Step:
-    """Rooms `low` to `high` (infinite: all of it) are solved: no mapping of the space costs less than `bound`."""
+    """Rooms `low` to `high` (infinite: all of it) are solved: no mapping of the space costs less than `bound`.
+
+    Without a certificate nothing that costs less than a cutoff fits, or nothing at all.
+    """
 
     low: float
     high: float
@@ -116,6 +144,8 @@ class Staircase:
     def __init__(self, pool: Pool, at: Homes, weights: Weights) -> None:
         self.pool, self.at, self.weights = pool, at, weights
         self.steps: list[Step] = []
+        self.better: dict[int | None, Found] = {}
+        self.shared = pool.bounds(weights)
         self.problem = placed(pool.problem, at, weights.cycle_pj or 0.0)
         self.first, self.refined = max(0.0, lower_bound(self.problem, weights.objective)), False
 
@@ -134,26 +164,68 @@ class Staircase:
         return next((step for step in self.steps if step.low <= size <= step.high), None)
 
     def bound(self, room: int | None) -> float:
-        """No mapping of the space costs less: what larger rooms are known to cost."""
+        """No mapping of the space costs less: what is known of larger rooms, and of other operands at home."""
         size = math.inf if room is None else room
-        return max([self.first, *(step.bound for step in self.steps if size <= step.high)])
+        known = self.shared.bound(self.at.operands, size)
+        return max([self.first, known, *(step.bound for step in self.steps if size <= step.high)])
 
-    def search(self, room: int | None, solver: Solver) -> None:
-        """Solve a room, and all those down to what its mapping takes."""
-        # nothing stays anywhere: the plain problem
-        homes = Homes() if room is None else Homes(self.at.operands, room)
-        problem = placed(self.pool.problem, homes, self.weights.cycle_pj or 0.0)
+    def search(self, room: int | None, solver: Solver, cutoff: float = math.inf) -> None:
+        """Solve a room, and all those down to what its mapping takes; what costs more than a cutoff is left open."""
         best = self.pool.best(self.at, room, self.weights)
         size = math.inf if room is None else float(room)
         try:
-            found = solver(problem, self.weights.objective, () if best is None else (best[1],))
+            found = solver.prove(self.at_room(room), self.weights.objective, () if best is None else (best[1],), cutoff)
         except InfeasibleMapping:
             self.steps.append(Step(-math.inf, size, math.inf, None))
+            return
+        if isinstance(found, Bounded):
+            self.solved(Step(size, size, found.lower_bound, None))
             return
         self.pool.add(found.mapping, found.counts)
         mine = self.pool.priced(found.mapping, self.at)
         low = size if mine is None or room is None else float(mine.taken_bits)
-        self.steps.append(Step(min(low, size), size, found.certificate.lower_bound, found.certificate))
+        self.solved(Step(min(low, size), size, found.certificate.lower_bound, found.certificate))
+
+    def solved(self, step: Step) -> None:
+        """One more step."""
+        self.steps.append(step)
+        self.shared.learn(self.at.operands, step.high, step.bound)
+
+    def improve(self, room: int | None, solver: Solver) -> None:
+        """Look for better mappings than the best known outside the proof's space, if that was not done yet."""
+        if room not in self.better:
+            problem, objective = self.at_room(room), self.weights.objective
+            found = solver.improve(problem, objective, self.found(room), self.weights.ties)
+            self.pool.add(found.mapping, found.counts)
+            self.better[room] = found
+
+    def promises(self, room: int | None) -> bool:
+        """Whether a mapping was proven, and nothing looked at beside."""
+        step = self.step(room)
+        return step is not None and step.certificate is not None and room not in self.better
+
+    def found(self, room: int | None) -> Found:
+        """The best mapping known, with what is known about it."""
+        best, step = self.pool.best(self.at, room, self.weights), self.step(room)
+        assert best is not None
+        (value, _), mapping, priced = best
+        bound, better = min(self.bound(room), value), self.better.get(room)
+        if better is not None:
+            known = better.certificate
+            known = known if mapping == better.mapping else replace(known, then="", then_value=0.0, then_bound=0.0)
+        elif step is not None and step.certificate is not None:
+            known = step.certificate
+        else:  # its bound sufficed
+            known = Certificate(
+                self.weights.objective, value, bound, 0, len(self.pool.counts), EVERYTHING, True, any_tiles_bound=bound
+            )
+        certificate = replace(known, value=value, lower_bound=bound, any_tiles_bound=min(known.any_tiles_bound, value))
+        return Found(mapping, self.pool.counts[mapping], priced.cost, certificate)
+
+    def at_room(self, room: int | None) -> Problem:
+        """The layer's problem where a room is left; None: nothing stays anywhere."""
+        homes = Homes() if room is None else Homes(self.at.operands, room)
+        return placed(self.pool.problem, homes, self.weights.cycle_pj or 0.0)
 
 
 def placed(problem: Problem, homes: Homes, cycle_pj: float) -> Problem:
