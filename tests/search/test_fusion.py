@@ -30,7 +30,7 @@ from hwsim.search.joint.optimum import Optimum
 from hwsim.search.joint.programme import seen
 from hwsim.search.joint.schedule import Schedule
 from hwsim.search.joint.staircase import Weights
-from hwsim.search.network import Plan, no_search, plan_network
+from hwsim.search.network import Plan, plan_network
 from hwsim.search.quick.neighbours import trimmed
 from tests.small_workloads import chain, residual
 
@@ -53,7 +53,7 @@ def machine(name: str = "simba", home_bits: int | None = None) -> Accelerator:
 def tiles_of(workload: Workload, accelerator: Accelerator) -> tuple[Tiles, Plan]:
     """Nests of a network's tiles, with the quick plan's nests known."""
     plan = plan_network(workload, accelerator, effort="quick")
-    optimum = Optimum(Schedule(workload, accelerator), no_search)
+    optimum = Optimum(Schedule(workload, accelerator), None)
     optimum.add((name, found.mapping) for name, found in plan.found.items())
     return Tiles(optimum), plan
 
