@@ -2,7 +2,7 @@
 
 Two operands are multiplied into one output. A loop in weight and output only is K; in weight and input only C, unless
 it shares an index with another loop: then R or S; in input and output N, or P and Q in a shared index; in all three G.
-What no layer of ours can say is refused by name.
+Several of one kind are one loop (heads and batch of an attention). What no layer of ours can say is refused by name.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from dataclasses import dataclass
 
 from hwsim.machine.parts import Operand
 from hwsim.network.layer import Layer, Loops, Tensor
+from hwsim.peers.report import TranslationReport
 from hwsim.peers.tagged_yaml import Item
 
 Term = tuple[str, int]  # loop, coefficient
 MAX_DIMS = 16
+MAX_JOINED = 2**32
+JOINABLE = ("G", "K", "C", "N")  # several loops of such a role count as their product
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,26 @@ class Einsum:
 
     @property
     def loops(self) -> Loops:
-        """Bounds in our names."""
-        return Loops(**{self.dims[dim]: bound for dim, bound in self.bounds.items()})
+        """Bounds in our names; loops of one role are one loop."""
+        found: dict[str, int] = {}
+        for dim, bound in self.bounds.items():
+            found[self.dims[dim]] = found.get(self.dims[dim], 1) * bound
+        return Loops(**found)
+
+    @property
+    def joined(self) -> dict[str, list[str]]:
+        """Our loops that stand for several of theirs."""
+        mine = {role: [dim for dim, taken in self.dims.items() if taken == role] for role in self.dims.values()}
+        return {role: dims for role, dims in mine.items() if len(dims) > 1}
+
+    def note_joined(self, place: str, report: TranslationReport) -> None:
+        """Say which loops became one."""
+        for role, dims in self.joined.items():
+            bound = math.prod(self.bounds[dim] for dim in dims)
+            text = (
+                f"one loop {role} of {bound:,} here: counts of a mapping are equal, a search may cut it elsewhere, too"
+            )
+            report.approximated(place, " and ".join(dims), text)
 
     def layer(self, name: str, bits: Mapping[Operand, int], accumulator_bits: int | None = None) -> Layer:
         """The layer, unpadded: its input has exactly the rows and columns that the loops read."""
@@ -100,9 +121,12 @@ def read_einsum(
         raise place.error(f"operand {held.name}: a weight whose index adds loops has no counterpart")
     roles = Roles(place, held, data, output)
     dims = roles.assign(bounds)
-    return Einsum(
-        bounds, {held.name: "weight", data.name: "input", output.name: "output"}, dims, roles.stride, roles.dilation
-    )
+    operands: dict[str, Operand] = {held.name: "weight", data.name: "input", output.name: "output"}
+    found = Einsum(bounds, operands, dims, roles.stride, roles.dilation)
+    for role, joined in found.joined.items():
+        if math.prod(bounds[dim] for dim in joined) > MAX_JOINED:
+            raise place.error(f"loops {' and '.join(joined)}: one loop {role} of more than {MAX_JOINED:,}")
+    return found
 
 
 class Roles:
@@ -115,7 +139,7 @@ class Roles:
 
     def give(self, dim: str, role: str) -> None:
         """Assign one loop."""
-        if role in self.taken.values():
+        if role in self.taken.values() and role not in JOINABLE:
             other = next(name for name, taken in self.taken.items() if taken == role)
             raise self.place.error(f"loops {other} and {dim} would both be {role}: no counterpart for two of them")
         self.taken[dim] = role
@@ -172,7 +196,7 @@ class Roles:
             case (True, False, True):
                 return "K"
             case (True, True, False):
-                return self.free(dim, ("C", "R", "S"), (None, "P", "Q"))
+                return self.free(("C", "R", "S"), (None, "P", "Q")) or "C"
             case (False, True, True):
                 return self.row(dim, coefficient)
             case _:
@@ -189,15 +213,17 @@ class Roles:
                 if role in "PQ":
                     self.stride = with_at(self.stride, "PQ".index(role), coefficient)
                 return role
-        return self.free(dim, (), ())
+        if coefficient == 1:
+            return "N"
+        raise self.place.error(f"loop {dim}: more strided rows than we have names for: no counterpart")
 
-    def free(self, dim: str, roles: Sequence[str], unless: Sequence[str | None]) -> str:
-        """The first role that nobody has, whose partner in a window is free, too."""
+    def free(self, roles: Sequence[str], unless: Sequence[str | None]) -> str:
+        """The first role that nobody has, whose partner in a window is free, too; empty without one."""
         used = set(self.taken.values())
         for role, partner in zip(roles, unless, strict=True):
             if role not in used and (partner is None or partner not in used):
                 return role
-        raise self.place.error(f"loop {dim}: more loops of one kind than we have names for: no counterpart")
+        return ""
 
 
 def with_at(pair: tuple[int, int], axis: int, value: int) -> tuple[int, int]:

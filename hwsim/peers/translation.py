@@ -30,6 +30,7 @@ TIMELOOP = re.compile(
     r"^(architecture|problem|mapping|variables|mapper|mapspace|globals|ERT|ART|sparse_optimizations"
     r"|\w*components|\w*constraints|ERT_summary|ART_summary)\s*:", re.MULTILINE
 )  # fmt: skip
+LIBCONFIG = re.compile(r"^\s*(arch|problem|mapspace|mapping|mapper)\s*[:=]\s*[{(]?\s*$", re.MULTILINE)
 ZIGZAG = re.compile(
     r"^(memories|operational_array)\s*:|\b(equation|operator_type|memory_operand_links|spatial_mapping)\s*:",
     re.MULTILINE,
@@ -112,6 +113,8 @@ def told(translation: Translation, paths: Sequence[Path]) -> Translation:
 def tool_of(path: Path) -> str:
     """Which tool reads a file, by its suffix and content. Raises SpecError where none does."""
     suffix = path.suffix.lower()
+    if suffix == ".cfg" and LIBCONFIG.search(read_text(path)):
+        raise SpecError(f"{path}:1: a libconfig file of Timeloop: not read: give the YAML of v3 or v4")
     if suffix in (".cfg", ".csv"):
         return "scalesim"
     if suffix in (".jinja2", ".jinja", ".j2"):

@@ -237,10 +237,30 @@ CASES: dict[str, Case] = {
     "a third input": (problem("    - {name: Inputs", "    - {name: More, projection: [[[K]]]}\n    - {name: Inputs"),
                       "problem.yaml", 0, "expected two"),
     "an index of three loops": (problem("[[R], [P]]", "[[R], [P], [K]]"), "problem.yaml", 0, "more than two loops"),
-    "two loops of one role": (
+    "two loops of one role, too large together": (
         timeloop(problem=PROBLEM.replace("[K, R, P]", "[K, M, R, P]").replace("[[K]], [[R]]", "[[K]], [[M]], [[R]]")
-                 .replace("[[K]], [[P]]", "[[K]], [[M]], [[P]]").replace("K: 4,", "K: 4, M: 4,")),
-        "problem.yaml", 0, "would both be K"),
+                 .replace("[[K]], [[P]]", "[[K]], [[M]], [[P]]").replace("K: 4,", "K: 100000, M: 100000,")),
+        "problem.yaml", 2, "one loop K of more than"),
+    "a window in two indexes": (problem("[[R], [P]]", "[[R], [P]], [[R], [K]]"), "problem.yaml", 2, "two indexes"),
+    "a shape by an unknown name": (timeloop(problem="problem: {shape: gemm-abc, M: 4}\n"), "problem.yaml", 1,
+                                   "only cnn-layer"),
+    "a constraint of an unknown kind": (
+        timeloop(ARCH + "constraints: {targets: [{target: Buf, type: temporary, factors: [R=1]}]}\n"), "arch.yaml", 22,
+        "expected one of temporal"),
+    "a constraint of nothing": (timeloop(ARCH + "constraints: {targets: [{type: temporal}]}\n"), "arch.yaml", 22,
+                                "'target'"),
+    "a spatial factor above its mesh": (
+        arch("spatial: {meshX: 4}", "spatial: {meshX: 4}\n    constraints: {spatial: {factors: [K=8]}}"),
+        "arch.yaml", 14, "K=8 on meshX of 4"),
+    "two constraints of one factor": (
+        timeloop(ARCH + "constraints:\n  targets:\n  - {target: Buf, type: temporal, factors: [R=1]}\n"
+                 "  - {target: Buf, type: temporal, factors: [R=3]}\n"), "arch.yaml", 25, "two constraints"),
+    "a permutation of no loop": (
+        timeloop(ARCH + "constraints: {targets: [{target: Buf, type: temporal, permutation: KZ}]}\n"), "arch.yaml", 22,
+        "unknown loop"),
+    "an order that is none": (zigzag(choice=CHOICE + "  temporal_ordering: [[P, many]]\n"), "choice.yaml", 4,
+                              "temporal_ordering"),
+    "a libconfig file": ({"old.cfg": "arch :\n{\n  storage : ();\n};\n"}, "old.cfg", 1, "libconfig"),
     "sparse data": (problem("P: 6}", "P: 6, densities: {Inputs: 0.5}}"), "problem.yaml", 9, "density"),
     "factors that miss the bound": (mapping("P=6", "P=5"), "mapping.yaml", 0, "multiply to 5"),
     "a factor that is none": (mapping("P=6", "P~6"), "mapping.yaml", 2, "expected factors"),

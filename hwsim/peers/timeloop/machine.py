@@ -25,6 +25,12 @@ HARMLESS = (
     "n_banks", "n_ports", "n_rdwr_ports", "n_rw_ports", "type", "update_fifo_depth", "has_power_gating",
     "power_gated_at", "reduction_supported", "tile_partition_supported", "version",
 )  # fmt: skip
+READ = (
+    "depth", "memory_depth", "width", "memory_width", "datawidth", "word_bits", "word_width", "block_size", "n_words",
+    "cluster_size", "entries", "sizeKB", "read_bandwidth", "write_bandwidth", "shared_bandwidth", "bandwidth",
+    "multiple_buffering", "min_utilization", "technology", "global_cycle_seconds", "network_fill_latency",
+    "network_drain_latency", "instances", "meshX", "meshY", *HARMLESS,
+)  # fmt: skip
 REFUSED = {  # key -> the value that does no harm
     "allow_overbooking": False, "per_dataspace_bandwidth_consumption_scale": None,}  # fmt: skip
 
@@ -96,8 +102,8 @@ def latches(
             continue
         table = prices.of(level.name)
         keeps, bypass = kept(level, rules[level.name], operands, False)
-        small = level.kind == "storage" and level.scope.whole("depth") == 1
-        block = small and level.scope.whole("width") == level.scope.whole("datawidth")
+        small = level.kind == "storage" and level.scope.first("depth", "memory_depth") == 1
+        block = small and level.scope.first("width", "memory_width") == level.scope.data_bits
         free = bool(table) and not any(table.values())
         if not (block and free and len(keeps) == 1 and not bypass):
             break
@@ -119,13 +125,21 @@ def node_nm(chain: Chain, report: TranslationReport) -> float:
         item = level.scope.item("technology")
         if item is None or not isinstance(item.value, str):
             continue
-        match = NODE.search(item.value)
+        match = NODE.search(technology_of(level, item))
         if match and 0 < float(match[1]) <= 500:
             return float(match[1])
         if level.kind != "dummy" and item.value in ("SET ME", "must_specify"):
             raise item.error(f"technology: {item.value!r} is a place-holder: give the node, such as 45nm")
     report.approximated(chain.place, "technology", f"no node is stated: {UNKNOWN_NODE_NM:g} nm for areas and leakage")
     return UNKNOWN_NODE_NM
+
+
+def technology_of(level: Level, item: Item) -> str:
+    """The text of a technology, which may be the name of a variable."""
+    text = str(item.value)
+    if not item.quoted and text.isidentifier() and not NODE.search(text) and text in level.scope:
+        return str(level.scope[text])
+    return text
 
 
 def add_array(draft: Draft, level: Level, rules: Rules, dims: Mapping[str, str], report: TranslationReport) -> None:
@@ -157,7 +171,7 @@ def memory(
         return None
     scope = level.scope
     check_attributes(level, report)
-    data_bits = scope.whole("datawidth") or scope.whole("word_bits") or scope.whole("word_width")
+    data_bits = scope.data_bits
     if data_bits is None:
         raise at(level).error(f"{level.name}: datawidth is missing: the width of one element in bits")
     word_bits = word_width(level, data_bits)
@@ -207,7 +221,7 @@ def word_width(level: Level, data_bits: int) -> int:
     scope = level.scope
     cluster = scope.whole("cluster_size", 1) or 1
     blocks = scope.whole("block_size") or scope.whole("n_words") or 1
-    width = scope.whole("width") or scope.whole("memory_width") or data_bits * blocks * cluster
+    width = scope.first("width", "memory_width") or data_bits * blocks * cluster
     if cluster > 1:
         raise at(level).error(f"{level.name}: cluster_size {cluster} has no counterpart")
     if width % data_bits:
@@ -218,7 +232,7 @@ def word_width(level: Level, data_bits: int) -> int:
 def size_bits(level: Level, data_bits: int, word_bits: int, outermost: bool, report: TranslationReport) -> int | None:
     """Capacity for tiles; None for the outermost level."""
     scope = level.scope
-    depth, entries, kilobytes = scope.whole("depth"), scope.whole("entries"), scope.number("sizeKB")
+    depth, entries, kilobytes = scope.first("depth", "memory_depth"), scope.whole("entries"), scope.number("sizeKB")
     buffers = scope.number("multiple_buffering", 1, 1.0) or 1
     if depth is not None:
         size = depth * word_bits
@@ -251,7 +265,7 @@ def energies(
     """Prices of a word: the table's, else estimates. Ours has one price to write, theirs two."""
     table, name = prices.of(level.name), level.name
     if not table:
-        estimate = energy_laws.unstated_pj(size, word_bits)
+        estimate = energy_laws.unstated_pj(None if size == UNSIZED_BITS else size, word_bits)
         report.approximated(
             level.place, f"{name}.energy", f"no energy table: {estimate:.4g} pJ, {energy_laws.UNSTATED}"
         )
@@ -299,6 +313,8 @@ def check_attributes(level: Level, report: TranslationReport) -> None:
     for key, item in level.scope.own.items():
         if "compression" in key and item.value not in (False, None):
             raise item.error(f"{level.name}.{key}: sparse modelling has no counterpart")
+        if key not in READ and key not in REFUSED and not key.startswith("metadata") and "compression" not in key:
+            report.none(level.place, f"{level.name}.{key}", "no key of a storage's that is read here")
         if key.startswith("metadata"):
             report.none(level.place, f"{level.name}.{key}", "only sparse designs use it, which are refused")
 
@@ -317,7 +333,7 @@ def read_mac(
         adder = sum_width(chain, rules, operands) or 32
         report.approximated(level.place, f"{level.name}.adder_width", f"not stated: sums of {adder} bits")
     report.taken(level.place, level.name, f"weights and inputs of {width} bits, sums of {adder}")
-    stored = min(64, chain.storages[0].scope.whole("datawidth") or width)
+    stored = min(64, chain.storages[0].scope.data_bits or width)
     if stored > width:
         text = f"elements of {stored} bits meet a multiplier of {width}: Timeloop's MAC takes one cycle at any width"
         report.approximated(level.place, f"{level.name}.width", text)
@@ -341,7 +357,7 @@ def sum_width(chain: Chain, rules: Mapping[str, Rules], operands: Mapping[str, O
     """datawidth of the innermost storage that may keep outputs."""
     for level in reversed(chain.storages):
         if "output" in kept(level, rules[level.name], operands, level is chain.storages[0])[0]:
-            return level.scope.whole("datawidth")
+            return level.scope.data_bits
     return None
 
 

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from hwsim.machine.parts import Operand
 from hwsim.peers.einsum import Einsum, Space, Term, read_einsum
 from hwsim.peers.report import TranslationReport
-from hwsim.peers.tagged_yaml import Item
+from hwsim.peers.tagged_yaml import Item, parse
 
 # Where there is no problem beside an architecture: the names its examples use.
 USUAL_SPACES: dict[str, Operand] = {"Weights": "weight", "Inputs": "input", "Outputs": "output"}
 USUAL_DIMS = {"N": "N", "G": "G", "M": "K", "K": "K", "C": "C", "P": "P", "Q": "Q", "R": "R", "S": "S"}
 MAX_BOUND = 2**32
+# The convolution that Timeloop calls cnn-layer.
+CNN_LAYER = """
+dimensions: [R, S, P, Q, C, K, N]
+coefficients: [{name: Wstride}, {name: Hstride}, {name: Wdilation}, {name: Hdilation}]
+data_spaces:
+- {name: Weights, projection: [C, K, R, S]}
+- {name: Inputs, projection: [N, C, [[R, Wdilation], [P, Wstride]], [[S, Hdilation], [Q, Hstride]]]}
+- {name: Outputs, projection: [N, K, Q, P], read_write: true}
+"""
 NEUTRAL_DENSITY = (1, 1.0, {}, None)
 
 
 def read_problem(tree: Item, report: TranslationReport) -> Einsum:
     """The operation of a `problem`. Raises SpecError for what has no counterpart."""
-    keys = tree.keys("problem")
+    keys = with_named_shape(tree, tree.keys("problem"))
     for key in ("shape", "instance"):
         if key not in keys:
             raise tree.error(f"problem: key {key!r} is missing")
@@ -48,7 +58,20 @@ def read_problem(tree: Item, report: TranslationReport) -> Einsum:
     einsum = read_einsum(keys["shape"], bounds, inputs, outputs[0])
     said = ", ".join(f"{theirs} is {ours}" for theirs, ours in {**einsum.operands, **einsum.dims}.items())
     report.taken(tree.place, "problem", said)
+    einsum.note_joined(tree.place, report)
     return einsum
+
+
+def with_named_shape(tree: Item, keys: dict[str, Item]) -> dict[str, Item]:
+    """The shape that a name stands for; its sizes stood beside it in old descriptions."""
+    shape = keys.get("shape")
+    if shape is None or not isinstance(shape.value, str):
+        return keys
+    if shape.value.lower() != "cnn-layer":
+        raise shape.error(f"problem.shape: a shape by name: only cnn-layer is known, not {shape.value!r}: write it out")
+    sizes = {key: item for key, item in keys.items() if key not in ("shape", "instance", "version")}
+    found = parse(CNN_LAYER, shape.file)
+    return {"shape": replace(found, line=shape.line), "instance": keys.get("instance", replace(tree, value=sizes))}
 
 
 def read_bounds(item: Item, dims: list[str], instance: Mapping[str, Item]) -> dict[str, int]:

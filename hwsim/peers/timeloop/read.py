@@ -47,7 +47,7 @@ class Timeloop:
         assert self.nest is not None
         assert self.chain is not None
         names = {bare_name(level.name): level.name for level in self.chain.storages}
-        blocks = {bare_name(s.name): block_of(machine, s.name, s.scope.whole("datawidth") or 16)
+        blocks = {bare_name(s.name): block_of(machine, s.name, s.scope.data_bits or 16)
                   for s in self.chain.storages if bare_name(s.name) in {m.name for m in machine.memories}}  # fmt: skip
         compute = self.prices.of(self.chain.compute.name).get("compute", machine.mac.energy_pj)
         levels = levels_of(machine, blocks, self.prices, names)
@@ -94,9 +94,10 @@ def first_mapping(documents: Documents) -> Item | None:
 def layer_of(problem: Item, found: Timeloop, report: TranslationReport) -> Layer:
     """The layer at the width of the outermost memory's elements (8 bits where no architecture is given)."""
     assert found.einsum is not None
-    shape = problem.keys("problem")["shape"].keys("shape")
-    name = bare_name(shape["name"].text("name") if "name" in shape else "layer", "layer")
-    bits = found.chain.storages[0].scope.whole("datawidth") if found.chain is not None else None
+    shape = problem.keys("problem")["shape"]
+    named = shape.value.get("name") if isinstance(shape.value, dict) else shape
+    name = bare_name(named.text("name") if named is not None else "layer", "layer")
+    bits = found.chain.storages[0].scope.data_bits if found.chain is not None else None
     if bits is None or bits > 64:
         report.approximated(problem.place, "widths", "no datawidth is stated: operands of 8 bits")
         bits = 8

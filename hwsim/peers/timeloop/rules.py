@@ -122,7 +122,7 @@ def spatial_dims(level: Level, rules: Rules, dims: Mapping[str, str]) -> tuple[l
     for tree in rules.spatial:
         keys = {key.replace("-", "_"): item for key, item in tree.keys("spatial").items()}
         check_keys(tree, keys)
-        factors = read_factors(keys.get("factors"), dims, f"{level.name}.factors")
+        factors = given_factors(keys, dims, level.name)
         allowed = [dim for dim in allowed if not forbids(factors, dim)]
         if "factors_only" in keys:
             allowed = [dim for dim in allowed if any(factor.dim == dim for factor in factors)]
@@ -133,6 +133,13 @@ def spatial_dims(level: Level, rules: Rules, dims: Mapping[str, str]) -> tuple[l
             along_x = first if parts < len(order) else list(dims)
             along_y = [dim for dim in dims if dim not in first] if parts < len(order) else []
     return [dim for dim in along_x if dim in allowed], [dim for dim in along_y if dim in allowed]
+
+
+def given_factors(keys: Mapping[str, Item], dims: Collection[str], name: str) -> list[Factor]:
+    """Factors under `factors` and `factors_only`; the latter's other loops are 1."""
+    return [
+        factor for key in ("factors", "factors_only") for factor in read_factors(keys.get(key), dims, f"{name}.{key}")
+    ]
 
 
 def where(level: Level) -> str:

@@ -7,6 +7,7 @@ level: where the memory outside has rules, the array says so by factors of 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -19,8 +20,9 @@ from hwsim.peers.report import TranslationReport
 from hwsim.peers.schedule import Amount, Entry, keep_out_of_arrays, write_constraints
 from hwsim.peers.tagged_yaml import Item
 from hwsim.peers.timeloop.architecture import Chain, Level
-from hwsim.peers.timeloop.rules import AXES, Rules, check_keys, spatial_dims, where
-from hwsim.peers.timeloop.words import Factor, read_factors, read_spaces, read_turns
+from hwsim.peers.timeloop.problem import USUAL_DIMS
+from hwsim.peers.timeloop.rules import AXES, Rules, check_keys, given_factors, spatial_dims, where
+from hwsim.peers.timeloop.words import Factor, read_spaces, read_turns
 
 ONLY_ITS_SEARCH = "only Timeloop's own search knows this constraint"
 
@@ -111,8 +113,10 @@ def said_of(
     for tree in rules.temporal:
         keys = {key.replace("-", "_"): item for key, item in tree.keys("temporal").items()}
         check_keys(tree, keys)
-        factors = read_factors(keys.get("factors"), dims, f"{level.name}.factors")
-        limits = {dims[f.dim]: limit for f in factors if (limit := limit_of(f, level, tree, report))}
+        factors = given_factors(keys, dims, level.name)
+        limits = joined_limits(
+            {f.dim: limit for f in factors if (limit := limit_of(f, level, tree, report))}, level, tree, dims, report
+        )
         named = {dims[f.dim] for f in factors}
         for dim in all_of(dims) - named:
             if (limit := default_limit(dim, keys, operands, level)) is not None:
@@ -128,6 +132,30 @@ def said_of(
             found.order = turns_of(turns, dims)
         note_unsaid(keys, level, "temporal", report)
     return found
+
+
+def joined_limits(
+    limits: Mapping[str, Amount], level: Level, tree: Item, dims: Mapping[str, str], report: TranslationReport
+) -> dict[str, Amount]:
+    """Limits by our loops: the product of exact ones where several of theirs are one loop, else none (and named)."""
+    found: dict[str, Amount] = {}
+    for role in dict.fromkeys(dims[dim] for dim in limits):
+        theirs = [dim for dim, ours in dims.items() if ours == role and (dim in limits or not usual(dim, dims))]
+        amounts = [limits.get(dim, "") for dim in theirs]
+        exact = [amount for amount in amounts if isinstance(amount, int)]
+        if len(amounts) == 1:
+            found[role] = amounts[0]
+        elif len(exact) == len(amounts):
+            found[role] = math.prod(exact)
+        else:
+            text = f"{', '.join(theirs)} are one loop here and not all have exact factors: left open"
+            report.none(tree.place, f"{level.name}.factors", text)
+    return found
+
+
+def usual(dim: str, dims: Mapping[str, str]) -> bool:
+    """Whether a loop is only another name that stands for the same one where no problem is given."""
+    return dims == USUAL_DIMS and dim in ("M", "K")
 
 
 def all_of(dims: Mapping[str, str]) -> set[str]:
@@ -206,7 +234,7 @@ def array_entry(level: Level, rules: Rules, dims: Mapping[str, str], report: Tra
     unroll: dict[str, dict[str, Amount]] = {}
     for tree in rules.spatial:
         keys = {key.replace("-", "_"): item for key, item in tree.keys("spatial").items()}
-        for factor in read_factors(keys.get("factors"), dims, f"{level.name}.factors"):
+        for factor in given_factors(keys, dims, level.name):
             if factor.number == 1 and factor.relation != ">=":
                 continue
             limit, mine = limit_of(factor, level, tree, report), [axis for axis in axes if factor.dim in axis[2]]
@@ -219,7 +247,10 @@ def array_entry(level: Level, rules: Rules, dims: Mapping[str, str], report: Tra
             axis, size, _ = mine[0]
             if factor.relation == "=" and factor.number > size:
                 raise tree.error(f"{level.name}: {factor.dim}={factor.number} on {axis} of {size} elements")
-            unroll.setdefault(axis, {})[dims[factor.dim]] = limit
+            known, ours = unroll.setdefault(axis, {}), dims[factor.dim]
+            if ours in known and isinstance(limit, int) and isinstance(known[ours], int):
+                limit = limit * int(known[ours])
+            known[ours] = limit
         maximized(keys.get("maximize_dims"), level, axes, dims, unroll, report)
         note_unsaid({k: v for k, v in keys.items() if k not in ("split", "maximize_dims")}, level, "spatial", report)
     return {bare_name(level.name): {"level": bare_name(level.name), "unroll": unroll}} if unroll else {}

@@ -99,6 +99,15 @@ class Scope(Mapping[str, Any]):
             raise item.error(f"{name}: expected a whole number above 0, got {value:g}")
         return int(value)
 
+    def first(self, *names: str) -> int | None:
+        """The first of several names for one whole number."""
+        return next((value for name in names if (value := self.whole(name)) is not None), None)
+
+    @property
+    def data_bits(self) -> int | None:
+        """Bits of one element (word-bits up to v3)."""
+        return self.first("datawidth", "word_bits", "word_width")
+
     def text(self, name: str, default: str = "") -> str:
         """A text, taken as written: class names and technologies are no expressions."""
         item = self.item(name)

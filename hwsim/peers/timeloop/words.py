@@ -70,7 +70,7 @@ def read_turns(item: Item | None, dims: Collection[str], what: str) -> list[str]
         words: Sequence[str] = [part.text(what) for part in item.value]
     else:
         text = item.text(what)
-        words = re.split(r"[\s,]+", text.strip()) if re.search(r"[\s,]", text.strip()) else tokens(text, dims)
+        words = [token for word in re.split(r"[\s,]+", text.strip()) for token in tokens(word, dims)]
     found: list[str] = []
     for word in words:
         if not word:
@@ -84,8 +84,8 @@ def read_turns(item: Item | None, dims: Collection[str], what: str) -> list[str]
 
 
 def tokens(text: str, dims: Collection[str]) -> list[str]:
-    """`PRK` as P, R, K: the text is one loop's name, or one letter each."""
-    return [text] if text in dims else list(text)
+    """`PRK` as P, R, K: a word is one loop's name, or one letter each where these are loops."""
+    return list(text) if text not in dims and set(text) <= {*dims, "_"} else [text]
 
 
 def read_spaces(item: Item | None, spaces: Collection[str], what: str) -> set[str]:

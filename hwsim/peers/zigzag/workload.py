@@ -151,6 +151,7 @@ def to_layer(
         return vector_layer(operator, output, before, report)
     weight = "W" if any(space.name == "W" for space in inputs) else None
     einsum = read_einsum(operator.place, operator.bounds, inputs, output, weight)
+    einsum.note_joined(operator.place.place, report)
     for theirs, ours in einsum.dims.items():
         dims.setdefault(theirs, ours)
     for key in ("O",):
