@@ -1,6 +1,6 @@
 """`python -m experiments.exported_files CHECKPOINT...`: C and ONNX files of a network beside the integer machine.
 
-The C file is compiled with gcc -O2 and timed; the ONNX files (QDQ with the real beta kept and snapped, QONNX) run in
+The C file is compiled with gcc -O3 and timed; the ONNX files (QDQ with the real beta kept and snapped, QONNX) run in
 onnxruntime and qonnx. One CSV row per file: its size, codes that differ from the integer machine's, accuracy.
 """
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import random
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from torch import nn
 from hwsim import export_c
 from hwsim.errors import UnsupportedOp, WorkloadError
 from hwsim.integer.export.c_check import run_compiled
+from hwsim.integer.export.c_kernels import convolution
 from hwsim.integer.export.c_source import c_source
 from hwsim.integer.lowering.lower import lower
 from hwsim.integer.run import Machine
@@ -90,3 +94,35 @@ def test_the_command_writes_a_file_and_runs_it(tmp_path: Path, capsys: pytest.Ca
     assert export_c.main([str(tmp_path / "absent"), str(tmp_path / "no.c")]) == 2
     assert capsys.readouterr().err == f"hwsim: {tmp_path / 'absent'}: no such checkpoint folder\n"
     assert not (tmp_path / "no.c").exists()
+
+
+@needs_gcc
+def test_sums_of_any_window_are_exact(tmp_path: Path) -> None:
+    """Random geometries, borders on any side, codes at the border: the C text against sums in int64."""
+    text = "#include <stdint.h>\n" + convolution("conv", "uint8_t", "int8_t", "int32_t").replace("static void", "void")
+    (tmp_path / "conv.c").write_text(text, encoding="utf-8")
+    command = ["gcc", "-std=c99", "-O3", *STRICT, "-shared", "-fPIC", "conv.c", "-o", "conv.so"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    conv = ctypes.CDLL(str(tmp_path / "conv.so")).conv
+    draw = random.Random(0)
+    for _ in range(400):
+        groups, c, k = draw.choice([1, 1, 2, 3]), draw.randint(1, 4), draw.randint(1, 3)
+        (r, s), (up, down, left, right) = draw.choices([1, 1, 2, 3, 5], k=2), draw.choices([0, 0, 0, 1, 2, 4], k=4)
+        stride, dilation = draw.choices([1, 1, 2, 3], k=2), draw.choices([1, 1, 2], k=2)
+        h, w = draw.randint(1, 9), draw.randint(1, 9)
+        p = (h + up + down - (r - 1) * dilation[0] - 1) // stride[0] + 1
+        q = (w + left + right - (s - 1) * dilation[1] - 1) // stride[1] + 1
+        if p < 1 or q < 1:
+            continue
+        code = draw.choice([0, 7])
+        x = torch.randint(0, 256, (1, groups * c, h, w))
+        weight = torch.randint(-128, 128, (groups * k, c, r, s))
+        padded = nn.functional.pad(x, (left, right, up, down), value=code)
+        expected = nn.functional.conv2d(
+            padded.double(), weight.double(), stride=stride, dilation=dilation, groups=groups
+        ).to(torch.int32)
+        geometry = [groups, c, h, w, k, p, q, r, s, *stride, *dilation, up, left, code]
+        found = torch.full_like(expected, 77)
+        held = x.to(torch.uint8).contiguous(), weight.to(torch.int8).contiguous()
+        conv(*(ctypes.c_void_p(tensor.data_ptr()) for tensor in (*held, found)), (ctypes.c_int * 16)(*geometry))
+        assert torch.equal(found, expected), geometry

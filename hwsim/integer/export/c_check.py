@@ -23,7 +23,7 @@ from hwsim.integer.arithmetic.forms import Form
 from hwsim.integer.export.c_source import fixed_result
 from hwsim.integer.run import Machine
 
-FLAGS = ("-std=c99", "-O2")
+FLAGS = ("-std=c99", "-O3")  # -O3: rows of outputs become vectors
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ HEADER = """/* {name}: an integer neural network in C99, written by hwsim. No de
  *
  * Input: {inputs} codes in {n}..{p}, channels first; a code c stands for s*c + beta with s = {s}, beta = {beta}.
  * Result: {results} numbers with {bits} fractional bits. Weights: {weights} bytes when packed. Memory: {arena} bytes.
- * gcc -std=c99 -O2 -DHWSIM_MAIN FILE -o PROGRAM; ./PROGRAM [TRACE] < codes > results
+ * gcc -std=c99 -O3 -DHWSIM_MAIN FILE -o PROGRAM; ./PROGRAM [TRACE] < codes > results
  */
 #include <stdint.h>
 #include <string.h>
@@ -55,27 +55,46 @@ static inline int64_t scaled(int64_t u, int64_t m)
     return asr(u, 24) * m + asr((u & 0xffffff) * m + 0x800000, 24);
 }"""
 
-_CONVOLUTION = """/* Sums over the window. g: groups, C, H, W, K per group, P, Q, R, S, stride,
- * dilation (2 each), top, left, pad code. */
-static void NAME(const X *x, const W *w, A *y, const int *g)
+_CONVOLUTION = """/* Sums over the window, a row of outputs at a time, so that a compiler can use vectors. g: groups, C, H, W, K per
+ * group, P, Q, R, S, stride, dilation (2 each), top, left, pad code. */
+static void NAME(const INPUT *restrict x, const WEIGHT *restrict w, SUM *restrict y, const int *g)
 {
-    const int c_in = g[1], h = g[2], wd = g[3], k_out = g[4], rows = g[5], columns = g[6], kr = g[7], ks = g[8];
+    const int c_in = g[1], h = g[2], wd = g[3], k_out = g[4], kr = g[7], ks = g[8], step = g[10], pad = g[15];
+    const int whole = kr == 1 && ks == 1 && g[9] == 1 && step == 1 && g[13] == 0 && g[14] == 0 && g[5] == h && g[6] == wd;
+    const int rows = whole ? 1 : g[5], columns = whole ? h * wd : g[6]; /* 1 x 1: the plane is one row */
+    const int width = whole ? h * wd : wd, taps = c_in * kr * ks;
+    const int dense = (kr == 1 || g[11] == 1) && (ks == 1 || g[12] == 1);
+    if (rows == 1 && columns == 1 && h == kr && wd == ks && dense && g[13] == 0 && g[14] == 0) { /* all of it at once */
+        for (int k = 0; k < g[0] * k_out; k++) {
+            const INPUT *from = x + (long)(k / k_out) * taps;
+            const WEIGHT *wk = w + (long)k * taps;
+            SUM sum = 0;
+            for (int i = 0; i < taps; i++) sum += (SUM)wk[i] * (SUM)from[i];
+            y[k] = sum;
+        }
+        return;
+    }
     for (int k = 0; k < g[0] * k_out; k++) {
-        const X *plane = x + (long)(k / k_out) * c_in * h * wd;
-        for (int p = 0; p < rows; p++) for (int q = 0; q < columns; q++) {
-            A sum = 0;
-            for (int c = 0; c < c_in; c++) {
-                const W *wk = w + ((long)k * c_in + c) * kr * ks;
-                for (int r = 0; r < kr; r++) {
-                    const int i = p * g[9] - g[13] + r * g[11];
-                    for (int s = 0; s < ks; s++) {
-                        const int j = q * g[10] - g[14] + s * g[12];
-                        const int inside = i >= 0 && j >= 0 && i < h && j < wd;
-                        sum += (A)wk[r * ks + s] * (A)(inside ? plane[((long)c * h + i) * wd + j] : g[15]);
-                    }
+        const INPUT *plane = x + (long)(k / k_out) * c_in * h * wd;
+        const WEIGHT *wk = w + (long)k * taps;
+        for (int p = 0; p < rows; p++) {
+            SUM *out = y + ((long)k * rows + p) * columns;
+            for (int q = 0; q < columns; q++) out[q] = 0;
+            for (int t = 0; t < taps; t++) {
+                const int s = t % ks, r = t / ks % kr, i = p * g[9] - g[13] + r * g[11], j = s * g[12] - g[14];
+                const SUM one = (SUM)wk[t];
+                int low = j < 0 ? (step - 1 - j) / step : 0, high = width > j ? (width - j + step - 1) / step : 0;
+                if (high > columns) high = columns;
+                if (i < 0 || i >= h || high < low) low = high = columns;
+                if (pad) {
+                    for (int q = 0; q < low; q++) out[q] += one * (SUM)pad;
+                    for (int q = high; q < columns; q++) out[q] += one * (SUM)pad;
                 }
+                if (low == high) continue;
+                const INPUT *from = plane + (long)(t / (kr * ks)) * h * wd + (long)i * wd + j;
+                if (step == 1) for (int q = low; q < high; q++) out[q] += one * (SUM)from[q];
+                else for (int q = low; q < high; q++) out[q] += one * (SUM)from[q * step];
             }
-            y[((long)k * rows + p) * columns + q] = sum;
         }
     }
 }"""
@@ -116,11 +135,9 @@ int main(int argc, char **argv)
 
 def convolution(name: str, x: str, w: str, accumulator: str) -> str:
     """The convolution for one combination of types."""
-    text = _CONVOLUTION.replace("NAME", name)
-    for letter, type_ in (("X", x), ("W", w), ("A", accumulator)):
-        for before, after in ((f"const {letter} *", f"const {type_} *"), (f"({letter})", f"({type_})"),
-                              (f"{letter} *y", f"{type_} *y"), (f"{letter} sum", f"{type_} sum")):  # fmt: skip
-            text = text.replace(before, after)
+    text = _CONVOLUTION
+    for word, value in (("NAME", name), ("INPUT", x), ("WEIGHT", w), ("SUM", accumulator)):
+        text = text.replace(word, value)
     return text
 
 
