@@ -40,7 +40,7 @@ class ExportedC:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of the arena in which all tensors of one image live."""
+        """Bytes of the arena in which all tensors of one image live, and of the windows of its convolutions."""
         return working_memory(self.machine.model)
 
 

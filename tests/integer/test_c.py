@@ -17,7 +17,7 @@ from torch import nn
 from hwsim import export_c
 from hwsim.errors import UnsupportedOp, WorkloadError
 from hwsim.integer.export.c_check import run_compiled
-from hwsim.integer.export.c_kernels import convolution
+from hwsim.integer.export.c_kernels import convolution, convolution_of_many, windows
 from hwsim.integer.export.c_source import c_source
 from hwsim.integer.lowering.lower import lower
 from hwsim.integer.run import Machine
@@ -99,11 +99,14 @@ def test_the_command_writes_a_file_and_runs_it(tmp_path: Path, capsys: pytest.Ca
 @needs_gcc
 def test_sums_of_any_window_are_exact(tmp_path: Path) -> None:
     """Random geometries, borders on any side, codes at the border: the C text against sums in int64."""
-    text = "#include <stdint.h>\n" + convolution("conv", "uint8_t", "int8_t", "int32_t").replace("static void", "void")
+    types = ("uint8_t", "int8_t", "int32_t")
+    parts = [convolution("rows", *types), windows(4 * 25), convolution_of_many("many", types[0])]
+    text = "\n".join(["#include <stdint.h>", *parts]).replace("static void rows", "void rows")
+    text = text.replace("static void many", "void many")
     (tmp_path / "conv.c").write_text(text, encoding="utf-8")
     command = ["gcc", "-std=c99", "-O3", *STRICT, "-shared", "-fPIC", "conv.c", "-o", "conv.so"]
     subprocess.run(command, cwd=tmp_path, check=True)
-    conv = ctypes.CDLL(str(tmp_path / "conv.so")).conv
+    library = ctypes.CDLL(str(tmp_path / "conv.so"))
     draw = random.Random(0)
     for _ in range(400):
         groups, c, k = draw.choice([1, 1, 2, 3]), draw.randint(1, 4), draw.randint(1, 3)
@@ -122,7 +125,9 @@ def test_sums_of_any_window_are_exact(tmp_path: Path) -> None:
             padded.double(), weight.double(), stride=stride, dilation=dilation, groups=groups
         ).to(torch.int32)
         geometry = [groups, c, h, w, k, p, q, r, s, *stride, *dilation, up, left, code]
-        found = torch.full_like(expected, 77)
         held = x.to(torch.uint8).contiguous(), weight.to(torch.int8).contiguous()
-        conv(*(ctypes.c_void_p(tensor.data_ptr()) for tensor in (*held, found)), (ctypes.c_int * 16)(*geometry))
-        assert torch.equal(found, expected), geometry
+        for function in (library.rows, library.many):
+            found = torch.full_like(expected, 77)
+            operands = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (*held, found)]
+            function(*operands, (ctypes.c_int * 16)(*geometry))
+            assert torch.equal(found, expected), geometry

@@ -5,7 +5,7 @@ from __future__ import annotations
 HEADER = """/* {name}: an integer neural network in C99, written by hwsim. No dependencies, no floating point.
  *
  * Input: {inputs} codes in {n}..{p}, channels first; a code c stands for s*c + beta with s = {s}, beta = {beta}.
- * Result: {results} numbers with {bits} fractional bits. Weights: {weights} bytes when packed. Memory: {arena} bytes.
+ * Result: {results} numbers with {bits} fractional bits. Weights: {weights} bytes when packed. Memory: {memory} bytes.
  * gcc -std=c99 -O3 -DHWSIM_MAIN FILE -o PROGRAM; ./PROGRAM [TRACE] < codes > results
  */
 #include <stdint.h>
@@ -55,16 +55,17 @@ static inline int64_t scaled(int64_t u, int64_t m)
     return asr(u, 24) * m + asr((u & 0xffffff) * m + 0x800000, 24);
 }"""
 
-_CONVOLUTION = """/* Sums over the window, a row of outputs at a time, so that a compiler can use vectors. g: groups, C, H, W, K per
- * group, P, Q, R, S, stride, dilation (2 each), top, left, pad code. */
+_CONVOLUTION = """/* Sums over the window, a row of outputs at a time, so that a compiler can use vectors.
+ * g: groups, C, H, W, K per group, P, Q, R, S, stride, dilation (2 each), top, left, pad code. */
 static void NAME(const INPUT *restrict x, const WEIGHT *restrict w, SUM *restrict y, const int *g)
 {
     const int c_in = g[1], h = g[2], wd = g[3], k_out = g[4], kr = g[7], ks = g[8], step = g[10], pad = g[15];
-    const int whole = kr == 1 && ks == 1 && g[9] == 1 && step == 1 && g[13] == 0 && g[14] == 0 && g[5] == h && g[6] == wd;
+    const int bare = g[13] == 0 && g[14] == 0; /* no border above, none at the left */
+    const int whole = kr == 1 && ks == 1 && g[9] == 1 && step == 1 && bare && g[5] == h && g[6] == wd;
     const int rows = whole ? 1 : g[5], columns = whole ? h * wd : g[6]; /* 1 x 1: the plane is one row */
     const int width = whole ? h * wd : wd, taps = c_in * kr * ks;
     const int dense = (kr == 1 || g[11] == 1) && (ks == 1 || g[12] == 1);
-    if (rows == 1 && columns == 1 && h == kr && wd == ks && dense && g[13] == 0 && g[14] == 0) { /* all of it at once */
+    if (rows == 1 && columns == 1 && h == kr && wd == ks && dense && bare) { /* all of it at once */
         for (int k = 0; k < g[0] * k_out; k++) {
             const INPUT *from = x + (long)(k / k_out) * taps;
             const WEIGHT *wk = w + (long)k * taps;
@@ -94,6 +95,53 @@ static void NAME(const INPUT *restrict x, const WEIGHT *restrict w, SUM *restric
                 const INPUT *from = plane + (long)(t / (kr * ks)) * h * wd + (long)i * wd + j;
                 if (step == 1) for (int q = low; q < high; q++) out[q] += one * (SUM)from[q];
                 else for (int q = low; q < high; q++) out[q] += one * (SUM)from[q * step];
+            }
+        }
+    }
+}"""
+
+_WINDOWS = """enum { PLACES = COUNT };
+static int16_t windows[(PLACES + 1) * MOST_TAPS]; /* and one row of weights */
+
+/* The sum of n products; compilers make one instruction of several pairs of int16. */
+static int32_t dot(const int16_t *a, const int16_t *b, int n)
+{
+    int32_t sum = 0;
+    for (int i = 0; i < n; i++) sum += a[i] * b[i];
+    return sum;
+}"""
+
+_MANY = """/* The window of output place p, q in one group's planes, channel by channel; outside is the pad code. */
+static void window_INPUT(const INPUT *plane, int16_t *out, int p, int q, const int *g)
+{
+    const int h = g[2], wd = g[3], kr = g[7], ks = g[8], top = p * g[9] - g[13], left = q * g[10] - g[14];
+    const int inside = top >= 0 && left >= 0 && top + (kr - 1) * g[11] < h && left + (ks - 1) * g[12] < wd;
+    for (int c = 0; c < g[1]; c++, plane += (long)h * wd) {
+        for (int r = 0; r < kr; r++) {
+            const int i = top + r * g[11];
+            if (inside) for (int s = 0; s < ks; s++) *out++ = plane[(long)i * wd + left + s * g[12]];
+            else for (int s = 0; s < ks; s++) {
+                const int j = left + s * g[12];
+                *out++ = i >= 0 && j >= 0 && i < h && j < wd ? plane[(long)i * wd + j] : g[15];
+            }
+        }
+    }
+}
+
+/* Sums over the window where a group has several outputs: PLACES windows at a time, each meets every row of weights. */
+static void NAME(const INPUT *x, const int8_t *w, int32_t *y, const int *g)
+{
+    const int taps = g[1] * g[7] * g[8], places = g[5] * g[6];
+    int16_t *const row = windows + PLACES * taps;
+    for (int group = 0; group < g[0]; group++) {
+        const INPUT *planes = x + (long)group * g[1] * g[2] * g[3];
+        for (int first = 0; first < places; first += PLACES) {
+            const int count = places - first < PLACES ? places - first : PLACES;
+            for (int b = 0; b < count; b++)
+                window_INPUT(planes, windows + b * taps, (first + b) / g[6], (first + b) % g[6], g);
+            for (int k = group * g[4]; k < (group + 1) * g[4]; k++) {
+                for (int i = 0; i < taps; i++) row[i] = w[(long)k * taps + i];
+                for (int b = 0; b < count; b++) y[(long)k * places + first + b] = dot(windows + b * taps, row, taps);
             }
         }
     }
@@ -139,6 +187,24 @@ def convolution(name: str, x: str, w: str, accumulator: str) -> str:
     for word, value in (("NAME", name), ("INPUT", x), ("WEIGHT", w), ("SUM", accumulator)):
         text = text.replace(word, value)
     return text
+
+
+PLACES = 8  # windows that meet a row of weights at a time
+
+
+def windows(most_taps: int) -> str:
+    """Room for PLACES windows of so many products and one row of weights, and their products' sum."""
+    return _WINDOWS.replace("COUNT", str(PLACES)).replace("MOST_TAPS", str(most_taps))
+
+
+def windows_bytes(most_taps: int) -> int:
+    """Memory of that room."""
+    return 2 * (PLACES + 1) * most_taps
+
+
+def convolution_of_many(name: str, x: str) -> str:
+    """The convolution of int8 weights and 8-bit codes into int32, for groups of several outputs."""
+    return _MANY.replace("window_INPUT", f"window_{x.removesuffix('_t')}").replace("NAME", name).replace("INPUT", x)
 
 
 def smooth_function(function: str, name: str, table: str, shift: int) -> str:

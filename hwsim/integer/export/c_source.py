@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -25,7 +25,16 @@ from hwsim.integer.arithmetic.forms import Affine, Form
 from hwsim.integer.arithmetic.requantize import ChannelSteps, along, column
 from hwsim.integer.arithmetic.rules import BorderRule, Rule, SingleRule, SumRule, TableRule, product
 from hwsim.integer.arithmetic.steps import Clamp, Leaky, Smooth
-from hwsim.integer.export.c_kernels import FUNCTIONS, HEADER, MAIN, convolution, smooth_function
+from hwsim.integer.export.c_kernels import (
+    FUNCTIONS,
+    HEADER,
+    MAIN,
+    convolution,
+    convolution_of_many,
+    smooth_function,
+    windows,
+    windows_bytes,
+)
 from hwsim.integer.graph import Node
 from hwsim.integer.lowering.fixed_values import FixedValue, smooth_table
 from hwsim.integer.run import Machine
@@ -58,6 +67,7 @@ class Writer:
         self.functions: set[str] = set()
         self.body: list[str] = []
         self.buffers, self.arena = plan(self.model.nodes, ends(self.model))
+        self.most_taps = most_taps(self.model.nodes, self.buffers)
 
     def constant(self, values: Iterable[int], type_: str = "") -> str:
         """A static array, written once; the narrowest type unless one is given."""
@@ -92,13 +102,15 @@ class Writer:
             name=self.name, upper=self.name.upper(), n=source.code.n, p=source.code.p, s=float(source.code.s).hex(),
             beta=float(source.code.beta).hex(), inputs=_count(source), results=results, bits=RESULT_BITS,
             type=self.buffers[source.name].type, arena=self.arena, weights=self.model.weight_bits // 8,
+            memory=self.arena + windows_bytes(self.most_taps),
         )  # fmt: skip
         run = [
             f"void {self.name}_run(const {self.buffers[source.name].type} *input, int64_t *result)",
             "{", *[f"    {line}" for line in self.body], "}",
         ]  # fmt: skip
         main = MAIN.format(name=self.name, upper=self.name.upper(), type=self.buffers[source.name].type)
-        return "\n\n".join([head, FUNCTIONS, *self.helpers.values(), *self.constants, "\n".join(run), main]) + "\n"
+        shared = [FUNCTIONS, *([windows(self.most_taps)] if self.most_taps else [])]
+        return "\n\n".join([head, *shared, *self.helpers.values(), *self.constants, "\n".join(run), main]) + "\n"
 
     # ---- nodes -------------------------------------------------------------------------------------------------------
 
@@ -137,7 +149,11 @@ class Writer:
         weight = self.constant(node.weight.flatten().tolist(), _TYPES[node.weight.dtype])
         types = (self.buffers[x.name].type, _TYPES[node.weight.dtype], self.buffers[node.name].type)
         function = "conv_" + "_".join(t.removesuffix("_t") for t in types)
-        self.helpers.setdefault(function, convolution(function, *types))
+        if taps_of_many(node, self.buffers):
+            function = f"{function}_of_many"
+            self.helpers.setdefault(function, convolution_of_many(function, types[0]))
+        else:
+            self.helpers.setdefault(function, convolution(function, *types))
         k, c = node.weight.shape[:2]
         if node.window is None:
             rows = _count(x) // c
@@ -377,8 +393,11 @@ def c_source(machine: Machine, name: str = "network") -> str:
 
 
 def working_memory(model: graph.IntegerModel) -> int:
-    """Bytes of the arena in which all tensors of one image live, each from its making to its last reader."""
-    return plan(model.nodes, ends(model))[1]
+    """Bytes of the arena in which all tensors of one image live, each from its making to its last reader, and of the
+    windows of its convolutions.
+    """
+    buffers, arena = plan(model.nodes, ends(model))
+    return arena + windows_bytes(most_taps(model.nodes, buffers))
 
 
 def ends(model: graph.IntegerModel) -> tuple[str, ...]:
@@ -386,6 +405,21 @@ def ends(model: graph.IntegerModel) -> tuple[str, ...]:
     if isinstance(model.output, str):
         raise UnsupportedOp(f"C export: {model.name} ends in a float operator")
     return model.output.sources
+
+
+def most_taps(nodes: Sequence[Node], buffers: Mapping[str, _Buffer]) -> int:
+    """Products of the largest window that is gathered in front of several rows of weights; 0 where none is."""
+    return max((taps_of_many(node, buffers) for node in nodes if isinstance(node, graph.Convolve)), default=0)
+
+
+def taps_of_many(node: graph.Convolve, buffers: Mapping[str, _Buffer]) -> int:
+    """Products of a window of 8-bit codes and weights that more than three outputs share; 0 for other convolutions."""
+    types = (buffers[node.x].type, _TYPES[node.weight.dtype], buffers[node.name].type)
+    if node.window is None or types not in (("uint8_t", "int8_t", "int32_t"), ("int8_t", "int8_t", "int32_t")):
+        return 0
+    taps = node.weight[0].numel()
+    # 2^16 products of bytes are sure to fit an int32, whatever their order.
+    return taps if node.weight.shape[0] // node.window.groups > 3 and taps < 2**16 else 0
 
 
 def plan(nodes: Sequence[Node], ends: tuple[str, ...]) -> tuple[dict[str, _Buffer], int]:
