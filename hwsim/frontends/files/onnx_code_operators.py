@@ -5,14 +5,16 @@ Each is the plain operator between quantizers, so that one network has one workl
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 import numpy as np
 
 from hwsim.frontends.files.onnx_reader import Affine, Handler, OnnxReader
-from hwsim.frontends.files.onnx_types import CODES, QLINEAR, QUANT_OPS
+from hwsim.frontends.files.onnx_types import CODES, QLINEAR, QUANT_OPS, SCALE_TYPES
 from hwsim.frontends.lowering.ir import Arg, Meta, Op, Ref
+from hwsim.network.formats import floating
 
 
 def convolve(read: OnnxReader, node: Any, x: str, weight: Arg, shape: tuple[int, ...], bias: Arg, output: str) -> None:
@@ -178,9 +180,24 @@ def packed_matmul(read: OnnxReader, node: Any) -> None:
     # Zero points differ from block to block, so the tensor has none of its own; without them it is symmetric.
     zeros = np.arange(2) if read.has(node, 3) else np.zeros(1)
     name = f"{read.layer}.weight"
-    read.quantizer(coded, Ref(weight), Affine(bits, not read.has(node, 3), zeros, scales), of_weight=True, name=name)
+    form = read.block_format(bits, node.input[2], zeros, int(options["block_size"]))
+    if read.has(node, 3) and read.known.types.get(node.input[3]) in ("float", "float16", "bfloat16"):
+        form = dataclasses.replace(form, offset=SCALE_TYPES[read.known.types[node.input[3]]])
+    codes = Affine(bits, not read.has(node, 3), zeros, scales, form)
+    read.quantizer(coded, Ref(weight), codes, of_weight=True, name=name)
     bias = read.ref(node, 5)
-    read.op("aten.linear", node.output[0], input=read.ref(node, 0), weight=Ref(coded), bias=bias)
+    read.op("aten.linear", node.output[0], input=Ref(half_input(read, node.input[0])), weight=Ref(coded), bias=bias)
+
+
+def half_input(read: OnnxReader, source: str) -> str:
+    """An input of 16-bit floats as such, not as 16-bit integers: packed weights are unpacked to them."""
+    element = {"float16": "fp16", "bfloat16": "bf16"}.get(read.known.types.get(source, ""))
+    if element is None or source in read.coded:
+        return source
+    made = read.fresh(f"{source}.{element}", read.shape(source))
+    codes = Affine(16, True, np.zeros(1), format=floating(element))
+    read.quantizer(made, Ref(source), codes, name=f"{read.layer}.input")
+    return made
 
 
 CODE_HANDLERS: dict[str, Handler] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,32 @@ from hwsim.errors import WorkloadError
 from hwsim.frontends.files.onnx_fold import Numbers
 from hwsim.frontends.files.onnx_known import Known, Shapes
 from hwsim.frontends.files.onnx_patterns import Patterns, find_patterns
-from hwsim.frontends.files.onnx_types import CODES, QUANT_OPS, SMALL_FLOATS, attributes
+from hwsim.frontends.files.onnx_types import (
+    CODES,
+    FLOAT_ELEMENTS,
+    QUANT_OPS,
+    SCALE_TYPES,
+    SMALL_FLOATS,
+    attributes,
+)
 from hwsim.frontends.lowering.ir import Arg, Meta, Op, OpGraph, Quantization, Ref
 from hwsim.frontends.lowering.lower import QUANTIZER
+from hwsim.network.formats import Format, Sharing
 
 
 @dataclass(frozen=True)
 class Affine:
-    """Codes of a tensor: width, sign, zero points (None: found at run time), how many scales."""
+    """Codes of a tensor: width, sign, zero points (None: found at run time), how many scales.
+
+    `format`: of small floats, and of blocks along `axis`.
+    """
 
     bits: int
     signed: bool
     zeros: Numbers | None
     scales: int = 1
+    format: Format | None = None
+    axis: int = -1
 
 
 Handler = Callable[["OnnxReader", Any], None]
@@ -42,6 +56,7 @@ class OnnxReader:
     def __init__(self, path: Path, onnx: Any, model: Any, handlers: Mapping[str, Handler]) -> None:
         self.path, self.onnx, self.handlers = path, onnx, handlers
         self.known = Known(path, onnx, model)
+        self.file_nodes = list(model.graph.node)
         self.graph = self.known.graph
         self.metas = self.known.metas
         self.constants = self.known.constants
@@ -160,10 +175,49 @@ class OnnxReader:
         """Codes by the scale and zero point among a node's inputs; `source`: the integer tensor, where there is one."""
         kind = self.code_type(node, zero, source)
         scales = math.prod(self.shape(node.input[scale])) if self.has(node, scale) else 1
+        options = self.options(node)
+        block, axis = int(options.get("block_size", 0)), int(options.get("axis", 1))
         if kind in SMALL_FLOATS:
-            return Affine(SMALL_FLOATS[kind], True, np.zeros(1), max(1, scales))
+            form = self.float_format(kind, node.input[scale], scales, block)
+            return Affine(SMALL_FLOATS[kind], True, np.zeros(1), max(1, scales), form, axis)
         bits, signed = (32, True) if kind == "int32" else CODES[kind]
-        return Affine(bits, signed, self.zero_points(node, zero), max(1, scales))
+        zeros = self.zero_points(node, zero)
+        form = self.block_format(bits, node.input[scale], zeros, block) if block else None
+        return Affine(bits, signed, zeros, max(1, scales), form, axis)
+
+    def block_format(self, bits: int, scale: str, zeros: Numbers | None, block: int) -> Format:
+        """Integers with a scale, and perhaps a zero point, for every `block` of them."""
+        offset = "code" if zeros is not None and np.any(zeros) else ""
+        return Format("int", bits, "group", block, self.scale_type(scale)[0], offset)
+
+    def float_format(self, kind: str, scale: str, scales: int, block: int) -> Format:
+        """A small float with its scales: for the tensor, each channel, or every `block` of them."""
+        element = FLOAT_ELEMENTS.get(kind)
+        if element is None:
+            raise self.refuse(
+                f"{kind} is an element that no machine here multiplies; known: {', '.join(FLOAT_ELEMENTS)}"
+            )
+        name, beside = self.scale_type(scale)
+        sharing: Sharing = "group" if block else "channel" if scales > 1 else "tensor"
+        return Format(element, SMALL_FLOATS[kind], sharing, block, name, "", beside if block else "")
+
+    def scale_type(self, name: str) -> tuple[str, str]:
+        """(format of the scales, of the tensor's scale that multiplies them): behind a Cast from a small float, and a
+        Mul with one number, the scales are stored as that float, which the standard does not take as they are."""
+        node, beside = self.producers.get(name), ""
+        if node is not None and node.op_type == "Mul":
+            parts = [i for i in node.input if i in self.producers and self.producers[i].op_type == "Cast"]
+            if len(parts) == 1:
+                node, beside = self.producers[parts[0]], "fp32"
+        kind = self.known.types.get(node.input[0] if node is not None and node.op_type == "Cast" else name, "float")
+        return (SCALE_TYPES[kind], beside) if kind in ("float8e8m0", "float8e4m3fn") else (
+            SCALE_TYPES.get(self.known.types.get(name, "float"), "fp32"), ""
+        )  # fmt: skip
+
+    @cached_property
+    def producers(self) -> dict[str, Any]:
+        """The file's node behind each tensor, folded ones included."""
+        return {name: node for node in self.file_nodes for name in node.output}
 
     def code_type(self, node: Any, zero: int, source: str) -> str:
         """Element type of the codes: the zero point's, the stored tensor's, or `output_dtype`'s; else uint8, which
@@ -211,8 +265,9 @@ class OnnxReader:
         if not 1 <= bits <= 64:
             raise self.refuse(f"codes of {bits} bits; expected 1 to 64")
         self.quantizers[name] = Quantization(
-            name, bits, signed, offset, codes.scales, of_weight, zero, run_time=codes.zeros is None
-        )
+            name, bits, signed, offset, codes.scales, of_weight, zero, run_time=codes.zeros is None,
+            format=codes.format, axis=codes.axis,
+        )  # fmt: skip
         self.coded[output] = name
         self.ops.append(Op(QUANTIZER, {"x": source, "name": name}, (output,), self.layer, self.layer))
 

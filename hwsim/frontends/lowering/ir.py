@@ -92,8 +92,9 @@ class Quantization:
     axis: int = -1  # along which groups and blocks of a format lie
 
     def scales_of(self, shape: tuple[int, ...]) -> int:
-        """Scales stored for a tensor: those of the format's groups, whatever batch it has; else what is known."""
-        if self.format is None or not self.format.along_reduction:
+        """Scales stored for a tensor: of an activation those of the format's groups, whatever batch it has; else what
+        is known."""
+        if self.format is None or not self.format.along_reduction or (self.of_weight and self.scales > 1):
             return self.scales
         length = shape[self.axis] if -len(shape) <= self.axis < len(shape) else shape[-1]
         return self.format.scales(math.prod(shape) // length, length)
