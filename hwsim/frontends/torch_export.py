@@ -17,8 +17,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from hwsim.errors import WorkloadError
+from hwsim.frontends import plugins
+from hwsim.frontends.decompose import parts_of
 from hwsim.frontends.lowering.ir import Arg, Meta, Op, OpGraph, Quantization, Ref
 from hwsim.frontends.lowering.lower import lower
 from hwsim.frontends.lowering.record import record
@@ -41,6 +44,11 @@ def extract(model: nn.Module, example: Any, *, name: str | None = None, allow_un
         raise WorkloadError(f"extract: expected a torch.nn.Module, got {type(model).__name__}")
     args, kwargs = as_arguments(example)
     name = name or type(model).__name__
+    lazy = next((key for key, value in (*model.named_parameters(), *model.named_buffers()) if is_lazy(value)), None)
+    if lazy is not None:
+        raise WorkloadError(
+            f"model {name}: {lazy} has no size yet (a lazy module): run the model once on an input first"
+        )
     with as_at_inference(model):
         try:
             graph = exported(model, args, kwargs, name)
@@ -88,6 +96,11 @@ def recorded(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], na
     try:
         graph = record(model, args, kwargs, name, quantizations(model), padding_policies(model))
     except Exception as failure:
+        if "HigherOrderOperator" in str(failure):
+            raise WorkloadError(
+                f"model {name}: torch.export refused it ({first_line(problem)}), and one run of it holds an operator "
+                "with code of its own (torch.cond, flex_attention), which this version does not read"
+            ) from None
         shapes = ", ".join(describe(item) for item in (*args, *kwargs.values()))
         raise WorkloadError(
             f"model {name} does not run on an input of {shapes}: {first_line(failure)}. "
@@ -170,6 +183,9 @@ def padding_policies(model: nn.Module) -> dict[str, str]:
     return {name: policy for name, policy in found if policy and isinstance(policy, str)}
 
 
+Place = tuple[str, str] | None  # (module, the same with the number of its call)
+
+
 class ProgramReader:
     """Turns a torch.export program into an `OpGraph`."""
 
@@ -213,8 +229,9 @@ class ProgramReader:
             pad_codes=pad_codes(self.model),
         )
 
-    def walk(self, module: torch.fx.GraphModule, prefix: str) -> list[Arg]:
-        """Read the calls of a graph (`prefix` keeps the names of an inlined one apart); what it returns."""
+    def walk(self, module: torch.fx.GraphModule, prefix: str, place: Place = None) -> list[Arg]:
+        """Read the calls of a graph (`prefix` keeps the names of an inlined one apart); what it returns. `place`: the
+        module that they stand in, where their nodes do not say so."""
         for node in module.graph.nodes:
             if node.op == "get_attr":
                 value = getattr(module, str(node.target), None)
@@ -222,12 +239,12 @@ class ProgramReader:
                     self.note_meta(prefix + node.name, value)
                     self.constants[prefix + node.name] = str(node.target)
             elif node.op == "call_function":
-                self.call(module, node, prefix)
+                self.call(module, node, prefix, place)
             elif node.op == "output":
                 return list(flat(self.argument(node.args[0], prefix)))
         return []
 
-    def call(self, module: torch.fx.GraphModule, node: torch.fx.Node, prefix: str) -> None:
+    def call(self, module: torch.fx.GraphModule, node: torch.fx.Node, prefix: str, place: Place = None) -> None:
         """One call_function node: an operator, an element of a list, or a graph wrapped for its gradient mode."""
         name = prefix + node.name
         if node.target is operator.getitem:
@@ -239,6 +256,14 @@ class ProgramReader:
         if target in ("wrap_with_set_grad_enabled", "wrap_with_autocast"):
             self.inline(module, node, prefix)
             return
+        path, call = place or module_of(node)
+        if not is_lowered(node.target) and plugins.operator(operator_name(node.target)) is None:
+            parts = parts_of(node.target, node.args, node.kwargs, is_lowered)
+            if parts is not None:
+                inner, sources = parts
+                arguments = [self.argument(source, prefix) for source in sources]
+                self.alias[name] = self.within(inner, f"{name}/", arguments, (path, call))
+                return
         value = node.meta.get("val")
         if isinstance(value, list | tuple):
             outputs = tuple(f"{name}.{i}" for i in range(len(value)))
@@ -247,20 +272,24 @@ class ProgramReader:
         else:
             outputs = (name,)
             self.note_meta(name, value)
-        path, call = module_of(node)
         self.ops.append(Op(operator_name(node.target), self.named_arguments(node, prefix), outputs, path, call))
 
     def inline(self, module: torch.fx.GraphModule, node: torch.fx.Node, prefix: str) -> None:
         """Read the operators of a wrapped graph as if they stood in its place."""
         position, wrapped = next((i, arg) for i, arg in enumerate(node.args) if getattr(arg, "op", "") == "get_attr")
         inner = getattr(module, str(getattr(wrapped, "target", "")))
-        inner_prefix = f"{prefix}{node.name}/"
         arguments = [self.argument(arg, prefix) for arg in node.args[position + 1 :]]
-        places = [n for n in inner.graph.nodes if n.op == "placeholder"]
-        for place, argument in zip(places, arguments, strict=True):
-            self.alias[inner_prefix + place.name] = argument
-        results = self.walk(inner, inner_prefix)
-        self.alias[prefix + node.name] = tuple(results)
+        results = self.within(inner, f"{prefix}{node.name}/", arguments)
+        self.alias[prefix + node.name] = results if isinstance(results, tuple) else (results,)
+
+    def within(self, inner: torch.fx.GraphModule, prefix: str, arguments: list[Arg], place: Place = None) -> Arg:
+        """The result of a graph on these arguments, read as if it stood in the place of its call."""
+        entrances = [node for node in inner.graph.nodes if node.op == "placeholder"]
+        for entrance, argument in zip(entrances, arguments, strict=True):
+            self.alias[prefix + entrance.name] = argument
+        results = tuple(self.walk(inner, prefix, place))
+        several = isinstance(next(node for node in inner.graph.nodes if node.op == "output").args[0], list | tuple)
+        return results if several or len(results) != 1 else results[0]
 
     def named_arguments(self, node: torch.fx.Node, prefix: str) -> dict[str, Arg]:
         """Arguments by the names of the operator's schema."""
@@ -291,6 +320,12 @@ class ProgramReader:
             if any(isinstance(n, torch.SymInt) for n in value.shape):
                 raise WorkloadError(f"model {self.name}: {name} has a symbolic size: give every size of the input")
             self.metas[name] = Meta(tuple(int(n) for n in value.shape), str(value.dtype).removeprefix("torch."))
+
+
+def is_lowered(target: Any) -> bool:
+    """Whether an operator has a handler of its own; Python's functions (getitem) are not ours to take apart."""
+    name = operator_name(target)
+    return not isinstance(target, torch._ops.OpOverload) or name in HANDLERS or name.rstrip("_") in HANDLERS
 
 
 def one_name_each(model: nn.Module) -> dict[str, str]:

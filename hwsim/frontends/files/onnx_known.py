@@ -15,7 +15,8 @@ import numpy as np
 
 from hwsim.errors import WorkloadError
 from hwsim.frontends.files.onnx_fold import MAX_KNOWN, Numbers, chosen_branch, evaluate, outer_reads
-from hwsim.frontends.files.onnx_types import CODES, QLINEAR, QUANT_OPS, attributes, numpy_name
+from hwsim.frontends.files.onnx_loops import unrolled
+from hwsim.frontends.files.onnx_types import CODES, QLINEAR, QUANT_OPS, SMALL_FLOATS, attributes, numpy_name
 from hwsim.frontends.lowering.ir import Meta
 from hwsim.network.layer import MAX_ELEMENTS
 
@@ -27,8 +28,8 @@ RESHAPING = ("Reshape", "Transpose", "Identity", "Cast", "Squeeze", "Unsqueeze",
 # Contributed operators whose result has the shape of their first operand.
 LIKE_FIRST = frozenset(
     ("Gelu", "FastGelu", "BiasGelu", "QuickGelu", "SkipLayerNormalization", "SimplifiedLayerNormalization",
-     "SkipSimplifiedLayerNormalization", "EmbedLayerNormalization", "RotaryEmbedding", "QuantizeLinear",
-     "DequantizeLinear")
+     "SkipSimplifiedLayerNormalization", "RotaryEmbedding", "QuantizeLinear", "DequantizeLinear", "MultiHeadAttention",
+     "GroupQueryAttention")
 )  # fmt: skip
 
 
@@ -178,6 +179,11 @@ class Known:
         twin = type(self.model)()
         self.copy_without_numbers(twin)
         for node in twin.graph.node:
+            if node.op_type == "FusedConv":
+                kept = [item for item in node.attribute if not item.name.startswith("activation")]
+                del node.attribute[:]
+                node.attribute.extend(kept)
+                node.op_type, node.domain = "Conv", ""
             if node.op_type in QUANT_OPS or node.op_type in QLINEAR:
                 kind, positions, _ = QLINEAR.get(node.op_type, ("Identity", (0,), (0, 0)))
                 sources = [node.input[i] for i in (positions or range(2, len(node.input), 3)) if i < len(node.input)]
@@ -219,6 +225,8 @@ class Known:
                     kept = node.op_type in RESHAPING and node.input[0] in self.constants
                     self.constants.setdefault(name, self.constants[node.input[0]] if kept else name)
                     self.remember(twin, name, array)
+                    if kept:
+                        self.keep_width(node.input[0], name)
                     new = True
         done = {tensor.name for tensor in twin.graph.initializer}
         kept = [node for node in twin.graph.node if not all(name in done for name in node.output)]
@@ -250,6 +258,11 @@ class Known:
         self.metas[name] = Meta(array.shape, self.meta_type(tensor.data_type))
         twin.graph.initializer.append(tensor)
 
+    def keep_width(self, source: str, name: str) -> None:
+        """A parameter that is cast to float32 stays stored in the small floats that the file has."""
+        if self.metas[source].dtype in SMALL_FLOATS and self.metas[name].dtype == "float32":
+            self.metas[name] = Meta(self.metas[name].shape, self.metas[source].dtype)
+
     def contributed(self, twin: Any) -> bool:
         """Shapes of contributed operators that inference does not know, from those of their operands."""
         new = False
@@ -267,36 +280,23 @@ class Known:
     def contributed_shape(self, node: Any) -> Shape | None:
         """Shape of the first result of a contributed operator; None: not known."""
         shapes = [self.metas[name].shape if name in self.metas else None for name in node.input]
-        first = shapes[0]
-        if first is None:
-            return None
-        if node.op_type in LIKE_FIRST:
-            return first
-        options = attributes(node, self.onnx)
-        if node.op_type == "MatMulNBits":
-            return (*first[:-1], int(options["N"]))
-        second = shapes[1] if len(shapes) > 1 else None
-        if node.op_type in ("FusedMatMul", "MatMulIntegerToFloat", "DynamicQuantizeMatMul") and second is not None:
-            inner = first if not options.get("transA") else (*first[:-2], first[-1], first[-2])
-            columns = second[-2] if options.get("transB") else second[-1]
-            batch = np.broadcast_shapes(inner[:-2], second[:-2])
-            return (*batch, inner[-2], columns)
-        return None
+        packed = self.types.get(node.input[0]) == "uint8"  # several codes in a byte
+        return contributed_shape(node.op_type, shapes, {**attributes(node, self.onnx), "packed": packed})
 
     def take_branches(self, twin: Any) -> bool:
-        """Write out the branch of every `If` whose condition is known; whether there was one."""
+        """Write out the branch of every `If` whose condition is known, and loops of a known number of steps; whether
+        there was one."""
         found = False
         for graph in (self.graph, twin.graph):
             nodes: list[Any] = []
             for node in graph.node:
-                known = node.op_type == "If" and node.input[0] in self.values
-                if not known:
+                taken = self.written_out(node)
+                if taken is None:
                     nodes.append(node)
                     continue
-                inner, tensors = chosen_branch(self.onnx, node, bool(self.values[node.input[0]].reshape(-1)[0]))
-                nodes.extend(inner)
-                graph.initializer.extend(tensors)
-                for tensor in tensors:
+                nodes.extend(taken[0])
+                graph.initializer.extend(taken[1])
+                for tensor in taken[1]:
                     self.store(tensor)
                 found = True
             if found:
@@ -304,6 +304,18 @@ class Known:
                 del graph.node[:]
                 graph.node.extend(copies)
         return found
+
+    def written_out(self, node: Any) -> tuple[list[Any], list[Any]] | None:
+        """(nodes, initializers) in the place of a node that holds graphs; None where it is not known what runs."""
+        given = self.values.get(node.input[0]) if node.input else None
+        if node.op_type == "If" and given is not None:
+            return chosen_branch(self.onnx, node, bool(given.reshape(-1)[0]))
+        if node.op_type == "Loop" and given is not None:
+            begins = not node.input[1] or bool(self.values.get(node.input[1], np.zeros(1)).all())
+            return unrolled(self.onnx, node, int(given.reshape(-1)[0])) if begins else None
+        if node.op_type == "Scan" and node.input[-1] in self.metas and self.metas[node.input[-1]].shape:
+            return unrolled(self.onnx, node, self.metas[node.input[-1]].shape[0])
+        return None
 
     def declare(self, entry: Any) -> None:
         """Remember a tensor's type, and its shape if it has one."""
@@ -335,6 +347,30 @@ class Known:
             if outer_reads(node) & found and node.op_type not in ("Shape", "Size"):
                 found.update(name for name in node.output if name and name not in self.values)
         return frozenset(found)
+
+
+def contributed_shape(kind: str, shapes: list[Shape | None], options: Mapping[str, Any]) -> Shape | None:
+    """Shape of the first result of an operator of onnxruntime, from its operands' shapes; None: not known."""
+    first, second, third = (*shapes, None, None, None)[:3]
+    if first is None:
+        return None
+    if kind in LIKE_FIRST:
+        return first
+    if kind == "MatMulNBits":
+        return (*first[:-1], int(options["N"]))
+    if kind in ("FusedMatMul", "MatMulIntegerToFloat", "DynamicQuantizeMatMul") and second is not None:
+        inner = first if not options.get("transA") else (*first[:-2], first[-1], first[-2])
+        columns = second[-2] if options.get("transB") else second[-1]
+        batch = np.broadcast_shapes(inner[:-2], second[:-2])
+        return (*batch, inner[-2], columns)
+    if kind == "Attention" and second is not None:  # weights of queries, keys and values beside each other
+        return (*first[:-1], second[-1] // 3)
+    if kind == "EmbedLayerNormalization" and third is not None:
+        return (*first, third[-1])
+    if kind == "GatherBlockQuantized" and second is not None:
+        wide = first[-1] * (8 // int(options.get("bits", 4)) if options.get("packed") else 1)
+        return (*second, *first[1:-1], wide)
+    return None
 
 
 def dims_of(entry: Any) -> list[Any]:

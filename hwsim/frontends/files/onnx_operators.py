@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from hwsim.frontends.files.onnx_code_operators import CODE_HANDLERS, convolve
+from hwsim.frontends.files.onnx_contributed import CONTRIBUTED, flipped
 from hwsim.frontends.files.onnx_reader import VIEWS, Handler, OnnxReader
 from hwsim.frontends.lowering.ir import Arg, Meta, Op, Ref
 
 UNARY = {
     "Relu": "relu", "LeakyRelu": "leaky_relu", "Sigmoid": "sigmoid", "HardSigmoid": "hardsigmoid", "Elu": "elu",
     "HardSwish": "hardswish", "Tanh": "tanh", "Softmax": "softmax", "LogSoftmax": "log_softmax", "Gelu": "gelu",
-    "FastGelu": "gelu", "QuickGelu": "gelu", "Erf": "erf", "Exp": "exp", "Sqrt": "sqrt", "Selu": "selu", "Celu": "celu",
+    "QuickGelu": "gelu", "Erf": "erf", "Exp": "exp", "Sqrt": "sqrt", "Selu": "selu", "Celu": "celu",
     "Mish": "mish", "Softplus": "softplus", "Softsign": "softsign", "ThresholdedRelu": "threshold", "Log": "log",
     "Neg": "neg", "Abs": "abs", "Reciprocal": "reciprocal", "Sin": "sin", "Cos": "cos", "Swish": "silu", "Tan": "tan",
     "Atan": "atan", "Asin": "asin", "Acos": "acos", "Sinh": "sinh", "Cosh": "cosh", "Asinh": "asinh", "Acosh": "acosh",
@@ -38,7 +39,6 @@ MOVEMENT = {
     "GatherElements": "gather", "GatherND": "index", "ScatterElements": "scatter", "Scatter": "scatter",
     "ScatterND": "index_put", "Tile": "repeat", "OneHot": "one_hot", "ReverseSequence": "flip",
 }  # fmt: skip
-ATTENTION = ("query", "key", "value", "attn_mask")
 
 
 def unary(read: OnnxReader, node: Any) -> None:
@@ -143,31 +143,10 @@ def fused_matmul(read: OnnxReader, node: Any) -> None:
     read.op("aten.matmul", node.output[0], self=Ref(a), other=Ref(b))
 
 
-def flipped(read: OnnxReader, name: str) -> str:
-    """The same array with its last two dimensions exchanged."""
-    shape = read.shape(name)
-    made = read.fresh(f"{name}.t", (*shape[:-2], shape[-1], shape[-2]))
-    read.op("aten.transpose", made, self=Ref(name))
-    return made
-
-
 def einsum(read: OnnxReader, node: Any) -> None:
     """Einsum."""
     equation = str(read.options(node)["equation"])
     read.op("aten.einsum", node.output[0], equation=equation, tensors=tuple(Ref(name) for name in node.input))
-
-
-def attention(read: OnnxReader, node: Any) -> None:
-    """Attention (opset 23) of four-dimensional queries, keys and values without a cache."""
-    shapes = [read.shape(name) for name in node.input[:3]]
-    more = [name for name in [*node.output[1:], *node.input[4:]] if name]
-    if node.domain not in ("", "ai.onnx") or any(len(shape) != 4 for shape in shapes) or more:
-        inputs: dict[str, Arg] = {f"input_{i}": Ref(name) for i, name in enumerate(node.input) if name}
-        read.ops.append(Op(f"onnx.{node.domain}Attention", inputs, tuple(node.output), read.layer, read.layer))
-        return
-    arguments: dict[str, Arg] = {key: read.ref(node, i) for i, key in enumerate(ATTENTION)}
-    read.op("aten.scaled_dot_product_attention", node.output[0], is_causal=bool(read.options(node).get("is_causal")),
-            **arguments)  # fmt: skip
 
 
 def recurrent(read: OnnxReader, node: Any) -> None:
@@ -418,13 +397,13 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(BINARY, binary),
     **dict.fromkeys(VIEWS, view),
     **CODE_HANDLERS,
+    **CONTRIBUTED,
     "Split": split,
     **dict.fromkeys(("Conv", "FusedConv"), conv),
     "ConvTranspose": conv_transpose,
     "Gemm": gemm,
     "FusedMatMul": fused_matmul,
     "Einsum": einsum,
-    "Attention": attention,
     **dict.fromkeys(("LSTM", "GRU", "RNN"), recurrent),
     **dict.fromkeys(("MaxPool", "AveragePool", "LpPool"), pool),
     **dict.fromkeys(REDUCTIONS, reduction),

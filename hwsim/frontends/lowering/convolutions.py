@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from hwsim.frontends.lowering.ir import Arg, Op
 from hwsim.frontends.lowering.lower import Handler, Lowering, Unhandled
-from hwsim.frontends.lowering.values import Act, Const, Draft
+from hwsim.frontends.lowering.values import Act, Const, Draft, Single
 from hwsim.network.layer import Loops
 
 DEPTH_NOTE = (
@@ -81,11 +81,11 @@ def convolution(walk: Lowering, op: Op) -> None:
     walk.bind(op, result.seen_as(walk.shape(op)))
 
 
-def parameters(walk: Lowering, op: Op) -> tuple[Const, bool]:
-    """The weight, and whether there is a bias."""
+def parameters(walk: Lowering, op: Op) -> tuple[Single, bool]:
+    """The weight (an activation where the network computes it), and whether there is a bias."""
     weight, bias = walk.value(op.get("weight")), walk.value(op.get("bias"))
-    if not isinstance(weight, Const):
-        raise Unhandled("its weight is computed from the input")
+    if weight is None:
+        raise Unhandled("without a weight")
     return weight, bias is not None
 
 
@@ -93,7 +93,7 @@ def emit_convolution(
     walk: Lowering,
     op: Op,
     source: Act,
-    weight: Const,
+    weight: Single,
     outputs: int,
     geometry: list[Axis],
     *,
@@ -192,7 +192,7 @@ def transposed_convolution(walk: Lowering, op: Op) -> None:
         raise Unhandled(f"kernel {weight.shape[2:]}, stride {arguments[0]}, dilation {arguments[1]}")
     made = spatial(walk.shape(op), axes)
     sets = [
-        phases(n, k, s, d, p, m)
+        phases(n, k, s if n > 1 else max(s, (k - 1) * d + 1, m + p), d, p, m)  # of one input, each output sees one tap
         for n, k, s, d, p, m in zip(spatial(source.shape, axes), weight.shape[2:], *arguments, made, strict=True)
     ]
     channels, outputs = weight.shape[0] // groups, weight.shape[1] * groups
@@ -212,8 +212,9 @@ def transposed_convolution(walk: Lowering, op: Op) -> None:
         geometry = [axis for axis in chosen if axis is not None]
         if len(geometry) < axes:
             continue  # outputs that no tap reaches: the bias alone
-        name = f"{weight.name}:phase{''.join(str(i) for i in place)}"
-        kernel = dataclasses.replace(weight, name=name, shape=(outputs, channels, *(axis.taps for axis in geometry)))
+        kernel = dataclasses.replace(weight, shape=(outputs, channels, *(axis.taps for axis in geometry)))
+        if isinstance(kernel, Const):
+            kernel = dataclasses.replace(kernel, name=f"{kernel.name}:phase{''.join(str(i) for i in place)}")
         part = emit_convolution(walk, op, source, kernel, outputs, geometry, bias=bias, label=f"phase{len(parts)}")
         parts.append(part)
     if not parts:

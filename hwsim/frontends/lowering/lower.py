@@ -56,6 +56,7 @@ class Lowering:
         self.uncosted: list[tuple[Op, str]] = []
         self.notes: dict[str, None] = {}
         self.operators = 0
+        self.ahead = 0  # MACs on parameters alone
         for name, parameter in graph.constants.items():
             self.values[name] = Const(parameter, self.meta(name).shape, float_bits=self.float_bits(name))
         for name in graph.inputs:
@@ -201,6 +202,7 @@ class Lowering:
             self.current = op
             if self.is_constant(op):
                 self.refuse_lost_input(op)
+                self.ahead += known_macs(self, op) or 0
                 continue
             self.operators += 1
             account, reads_input = self.account(), self.reads_activations(op)
@@ -214,6 +216,12 @@ class Lowering:
                     raise Unhandled("no handler")
             except Unhandled as problem:
                 self.give_up(op, str(problem))
+            except ZeroDivisionError:
+                shapes = ", ".join(str(self.meta(ref.name).shape) for ref in op.refs())
+                raise WorkloadError(
+                    f"model {self.graph.name}: {op.op} at {place(op)} has operands without elements ({shapes}): give "
+                    "sizes of at least 1"
+                ) from None
             except (ArithmeticError, IndexError, KeyError, TypeError, ValueError) as problem:
                 raise WorkloadError(
                     f"model {self.graph.name}: {op.op} at {place(op)} has operands it cannot have: {problem!r}"
@@ -384,6 +392,10 @@ def lower(graph: OpGraph, handlers: dict[str, Handler], allow_uncosted: bool = F
     """
     walk = Lowering(graph, handlers)
     walk.run()
+    if walk.ahead:
+        walk.note(
+            f"products of parameters alone are computed before any input arrives: {walk.ahead:,} MACs not counted"
+        )
     if walk.uncosted and not allow_uncosted:
         raise UnsupportedOp(refusal(graph.name, walk.uncosted))
     layers, notes = finish(walk.drafts)

@@ -108,74 +108,43 @@ def broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
 def attention(walk: Lowering, op: Op) -> None:
     """scaled_dot_product_attention: two products and a softmax; query heads that share keys are rows of one product.
 
-    A causal mask saves nothing here: the full square of scores is charged.
+    A causal mask saves nothing here: the full square of scores is charged. Learned queries (DETR), keys and values are
+    the weights of their product.
     """
-    query, key, value = (walk.act(op, name) for name in ("query", "key", "value"))
-    tokens, sources, features = query.shape[-2], key.shape[-2], value.shape[-1]
+    query, key, value = (walk.value(op.get(name)) for name in ("query", "key", "value"))
+    if query is None or key is None or value is None:
+        raise Unhandled("without queries, keys or values")
     groups = math.prod(key.shape[:-2])
-    shared = key.repeats if key.repeats == value.repeats and groups % key.repeats == 0 else 1
-    if shared > 1:
+    shared = key.repeats if isinstance(key, Act) and isinstance(value, Act) and key.repeats == value.repeats else 1
+    if shared > 1 and groups % shared == 0:
         groups //= shared
-        key = dataclasses.replace(key.seen_as((groups, *key.shape[-2:])), repeats=1)
-        value = dataclasses.replace(value.seen_as((groups, *value.shape[-2:])), repeats=1)
-    rows = math.prod(query.shape[:-2]) * tokens // groups
-    scores_shape = (*query.shape[:-1], sources)
-    scores = walk.emit(
-        "matmul",
-        op,
-        [query],
-        scores_shape,
-        "linear",
-        label="qk",
-        weight=transposed(key),
-        loops=Loops(G=groups, K=sources, C=query.shape[-1], P=rows),
-    )
+        key, value = (
+            dataclasses.replace(item.seen_as((groups, *item.shape[-2:])), repeats=1) if isinstance(item, Act) else item
+            for item in (key, value)
+        )
+    rows = math.prod(query.shape[:-1]) // groups
+    shape = (*query.shape[:-1], key.shape[-2])
+    loops = Loops(G=groups, K=key.shape[-2], C=query.shape[-1], P=rows)
+    scores = by_heads(walk, op, query, transposed(key), shape, loops, "qk")
     mask = walk.value(op.get("attn_mask"))
     if mask is not None:
         scores = add_to(walk, op, scores, mask)
     if op.get("is_causal") is True:
         walk.note("causal attention is charged in full: no product is skipped for masked positions")
-    probabilities = walk.emit("softmax", op, [scores], scores_shape, "softmax", label="softmax")
-    result = walk.emit(
-        "matmul",
-        op,
-        [probabilities],
-        (*query.shape[:-1], features),
-        "linear",
-        label="pv",
-        weight=value,
-        loops=Loops(G=groups, K=features, C=sources, P=rows),
-    )
+    chances = walk.emit("softmax", op, [scores], shape, "softmax", label="softmax")
+    inner = Loops(G=groups, K=value.shape[-1], C=key.shape[-2], P=rows)
+    result = by_heads(walk, op, chances, value, (*query.shape[:-1], value.shape[-1]), inner, "pv")
     walk.bind(op, result.seen_as(walk.shape(op)))
 
 
-def einsum(walk: Lowering, op: Op) -> None:
-    """einsum of two operands as one product: letters of both and the result are G, shared inner ones C."""
-    equation = op.get("equation")
-    operands = walk.members(op.get("tensors"))
-    if not isinstance(equation, str) or len(operands) != 2 or "->" not in equation or "." in equation:
-        raise Unhandled(f"equation {equation!r}")
-    left, _, right = equation.replace(" ", "").partition("->")
-    first, _, second = left.partition(",")
-    a, b = operands
+def by_heads(walk: Lowering, op: Op, a: Single, b: Single, shape: tuple[int, ...], loops: Loops, label: str) -> Act:
+    """a @ b for each group of heads; a parameter among them is the weight, whichever side it is on."""
     if isinstance(a, Const):
-        a, b, first, second = b, a, second, first
+        a, b, loops = b, a, dataclasses.replace(loops, K=loops.P, P=loops.K)
     if not isinstance(a, Act):
-        raise Unhandled("no operand is an activation")
-    size = dict(zip(first + second, a.shape + b.shape, strict=True))
-    alone = (set(first) ^ set(second)) - set(right)
-    if alone or len(set(first)) < len(first) or len(set(second)) < len(second):
-        raise Unhandled(f"equation {equation!r}: sums or diagonals of one operand")
-
-    def product(letters: set[str]) -> int:
-        return math.prod(size[letter] for letter in letters)
-
-    both = set(first) & set(second)
-    groups, inner = product(both & set(right)), product(both - set(right))
-    rows, columns = product(set(first) - both), product(set(second) - both)
+        raise Unhandled("its queries and keys are both parameters")
     kind = "linear" if isinstance(b, Const) else "matmul"
-    loops = Loops(G=groups, K=columns, C=inner, P=rows)
-    walk.bind(op, walk.emit(kind, op, [a], walk.shape(op), "linear", weight=b, loops=loops))
+    return walk.emit(kind, op, [a], shape, "linear", label=label, weight=b, loops=loops)
 
 
 def bilinear(walk: Lowering, op: Op) -> None:
@@ -216,7 +185,7 @@ def stft(walk: Lowering, op: Op) -> None:
     made = walk.emit(
         "linear", op, [windows], (batch, 2 * bins, frames), "linear", label="dft", weight=weight, loops=loops
     )
-    walk.bind(op, made.seen_as(shape))
+    walk.bind(op, made.seen_as((*shape, 2) if op.get("return_complex") is True else shape))
 
 
 def batch_norm(walk: Lowering, op: Op) -> None:
@@ -260,7 +229,6 @@ HANDLERS: dict[str, Handler] = {
     "aten.linear": linear,
     **dict.fromkeys(("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot"), matmul),
     **dict.fromkeys(("aten.addmm", "aten.baddbmm"), addmm),
-    "aten.einsum": einsum,
     "aten.bilinear": bilinear,
     "aten.stft": stft,
     **dict.fromkeys(

@@ -173,7 +173,7 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(SHAPE_ONLY, shape_only),
     **named(("roll", "flip", "repeat", "tile", "repeat_interleave", "index_select", "index", "rot90", "take"), copy),
     **named(("gather", "im2col", "pixel_unshuffle", "pixel_shuffle", "channel_shuffle", "take_along_dim"), copy),
-    **named(("one_hot", "complex", "polar"), copy),
+    **named(("one_hot", "complex", "polar", "max_unpool2d", "max_unpool3d"), copy),
     **named(("scatter", "scatter_add", "scatter_reduce", "index_put", "_unsafe_index_put", "index_add"), write_into),
     **named(("index_copy", "index_fill", "masked_scatter", "slice_scatter", "select_scatter", "copy"), write_into),
     **named(("diagonal_scatter", "as_strided_scatter"), write_into),

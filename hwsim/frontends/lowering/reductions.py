@@ -7,7 +7,7 @@ import math
 from hwsim.frontends.lowering.convolutions import numbers
 from hwsim.frontends.lowering.handler_tables import each, named
 from hwsim.frontends.lowering.ir import Op
-from hwsim.frontends.lowering.lower import Handler, Lowering, Unhandled
+from hwsim.frontends.lowering.lower import Handler, Lowering
 from hwsim.frontends.lowering.values import Act, Const
 
 
@@ -35,10 +35,14 @@ def adaptive(kind: str, axes: int) -> Handler:
 
 
 def bind_first(walk: Lowering, op: Op, kind: str, source: Act, window: int) -> None:
-    """Emit a pooling layer; its second output, the positions of the maxima, must be unused."""
-    if any(walk.uses.get(name, 0) for name in op.outputs[1:]):
-        raise Unhandled("the positions of the maxima are used")
-    walk.bind(op, walk.emit(kind, op, [source], walk.shape(op), source.record.origin, window=window))
+    """Emit a pooling layer; the positions of its maxima are written where somebody reads them."""
+    made = [walk.emit(kind, op, [source], walk.shape(op), source.record.origin, window=window)]
+    for i, name in enumerate(op.outputs[1:], 1):
+        if walk.uses.get(name, 0):
+            found = walk.emit("copy", op, made[:1], walk.shape(op, i), "index", label="positions")
+            found.record.index_bits = 32
+            made.append(found)
+    walk.bind(op, *made)
 
 
 def mean(walk: Lowering, op: Op) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hwsim.frontends.lowering import (
     convolutions,
+    einsum,
     mac_handlers,
     movement,
     recurrent,
@@ -20,5 +21,6 @@ HANDLERS: dict[str, Handler] = {
     **movement.HANDLERS,
     **mac_handlers.HANDLERS,
     **convolutions.HANDLERS,
+    **einsum.HANDLERS,
     **recurrent.HANDLERS,
 }

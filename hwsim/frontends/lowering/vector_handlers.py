@@ -107,6 +107,9 @@ def elementwise(kind: str) -> Handler:
         operands = [walk.value(op.get(name)) for name in names[:2]]
         acts = [item for item in operands if isinstance(item, Act)]
         consts = [item for item in operands if isinstance(item, Const) and math.prod(item.shape) > 1]
+        if walk.meta(op.outputs[0]).dtype.startswith("complex"):
+            walk.bind(op, complex_arithmetic(walk, op, kind, acts, consts))
+            return
         factor = kind == "mul" or (kind == "div" and bool(acts) and operands[0] is acts[0])
         if factor and len(acts) == 1 and not consts:
             walk.bind(op, acts[0].seen_as(walk.shape(op)))
@@ -122,6 +125,27 @@ def elementwise(kind: str) -> Handler:
         walk.bind(op, walk.emit(kind, op, acts, walk.shape(op), origin, weight=weight))
 
     return handle
+
+
+def complex_arithmetic(walk: Lowering, op: Op, kind: str, acts: list[Act], consts: list[Const]) -> Act:
+    """A complex product is four products and two additions; other arithmetic acts on both parts. The result's last
+    axis of 2 are its real and imaginary parts."""
+    if kind not in ("add", "sub", "mul"):
+        raise Unhandled("complex numbers")
+    shape = walk.shape(op)
+    weight = dataclasses.replace(consts[0], shape=(*consts[0].shape, 2)) if consts else None
+    if kind != "mul":
+        return walk.emit(kind, op, acts, (*shape, 2), "add", weight=weight)
+    walk.note("a product of complex numbers is priced as four products and two additions")
+    products = walk.emit("mul", op, acts, (*shape, 2, 2), "linear", label="products", weight=weight)
+    return walk.emit("add", op, [products], (*shape, 2), "add", label="parts")
+
+
+def division(walk: Lowering, op: Op) -> None:
+    """remainder, fmod, floor_divide, atan2: no factor folds out of them; priced as one division per element."""
+    acts = [act for ref in op.refs() if isinstance(act := walk.value(ref), Act)]
+    stored = next((c for ref in op.refs() if isinstance(c := walk.value(ref), Const) and math.prod(c.shape) > 1), None)
+    walk.bind(op, walk.emit("div", op, acts, walk.shape(op), "linear", weight=stored))
 
 
 def folds_per_channel(walk: Lowering, source: Arg, act: Act, const: Const) -> bool:
@@ -221,8 +245,10 @@ def squared_difference(walk: Lowering, op: Op) -> None:
 
 
 def power(walk: Lowering, op: Op) -> None:
-    """x ** n: a product for n = 2, else `pow`."""
-    source = walk.act(op, next(iter(op.args)))
+    """x ** n: a product for n = 2, else `pow`; the base or the exponent may be a number."""
+    source = next((act for ref in op.refs() if isinstance(act := walk.value(ref), Act)), None)
+    if source is None:
+        raise Unhandled("neither its base nor its exponent is an activation")
     exponent = op.get("exponent")
     even = isinstance(exponent, int | float) and exponent % 2 == 0
     kind = "mul" if exponent == 2 else "pow"
@@ -253,7 +279,7 @@ HANDLERS: dict[str, Handler] = {
     **named(("hardtanh", "clamp", "clip", "clamp_min", "clamp_max", "threshold"), clamp),
     **each({"add": "add", "sub": "sub", "rsub": "sub", "mul": "mul", "div": "div"}, elementwise),
     **each({"multiply": "mul", "divide": "div", "subtract": "sub", "true_divide": "div"}, elementwise),
-    **each({"remainder": "div", "fmod": "div", "floor_divide": "div", "atan2": "div"}, elementwise),
+    **named(("remainder", "fmod", "floor_divide", "atan2"), division),
     **named(("neg", "negative"), negation),
     **named(SELECTIONS, selection),
     **named(COMPARISONS, comparison),

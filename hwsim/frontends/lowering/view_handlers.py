@@ -16,7 +16,7 @@ VIEWS = (
     "unsqueeze", "expand", "expand_as", "slice", "select", "narrow", "split", "split_with_sizes", "chunk",
     "tensor_split", "unbind", "unsafe_chunk", "unsafe_split", "swapaxes", "swapdims", "movedim", "view_as",
     "reshape_as", "_unsafe_view", "_reshape_alias", "as_strided", "unfold", "diagonal", "contiguous", "clone",
-    "adjoint", "unsafe_split_with_sizes", "split_copy", "slice_copy", "broadcast_to", "squeeze_copy",
+    "adjoint", "view_as_real", "unsafe_split_with_sizes", "split_copy", "slice_copy", "broadcast_to", "squeeze_copy",
 )  # fmt: skip
 IDENTITIES = (
     "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout", "detach", "alias",
@@ -35,6 +35,15 @@ def view(walk: Lowering, op: Op) -> None:
     walk.pass_through(op, VIEW)
 
 
+def as_complex(walk: Lowering, op: Op) -> None:
+    """Pairs of numbers seen as one each: the last axis of 2 stays in the shape, so that both are stored and moved."""
+    source = walk.value(next(iter(op.args.values())))
+    if source is None:
+        raise Unhandled("it has no tensor to pass on")
+    walk.bind(op, source)
+    walk.count_free(op, VIEW)
+
+
 def identity(walk: Lowering, op: Op) -> None:
     """The same array."""
     walk.pass_through(op, IDENTITY)
@@ -49,6 +58,7 @@ def check(walk: Lowering, op: Op) -> None:
 
 HANDLERS: dict[str, Handler] = {
     **{f"aten.{name}": view for name in VIEWS},
+    "aten.view_as_complex": as_complex,
     **{f"aten.{name}": identity for name in IDENTITIES},
     **{f"aten.{name}": check for name in CHECKS},
 }

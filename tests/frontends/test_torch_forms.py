@@ -1,0 +1,117 @@
+"""Forms of torch operators that users write: their MACs are those of torch's own counter, or of a closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from hwsim.errors import UnsupportedOp, WorkloadError
+from hwsim.frontends.torch_export import extract
+
+
+class Code(nn.Module):
+    """A function beside a linear layer of 8 to 8 features and a few parameters."""
+
+    def __init__(self, run: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+        self.experts = nn.Parameter(torch.randn(8, 8, 6))
+        self.query = nn.Parameter(torch.randn(1, 5, 8))
+        self.left, self.right = nn.Parameter(torch.randn(8, 2)), nn.Parameter(torch.randn(2, 8))
+        self.run = run
+
+    def forward(self, x: Tensor) -> Any:
+        return self.run(self, x)
+
+
+def counted(model: nn.Module, x: Tensor) -> int:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(x)
+    return counter.get_total_flops() // 2
+
+
+COUNTED: dict[str, tuple[Callable[[Any, Tensor], Any], Tensor]] = {
+    "three operands": (lambda m, x: torch.einsum("ne,nd,edf->nf", m.layer(x), x, m.experts), torch.zeros(6, 8)),
+    "ellipsis": (lambda m, x: torch.einsum("...d,de->...e", x, m.layer.weight), torch.zeros(2, 3, 8)),
+    "no arrow": (lambda m, x: torch.einsum("nd,de", x, m.layer.weight), torch.zeros(3, 8)),
+    "tensordot": (lambda m, x: torch.tensordot(x, m.layer.weight, 1), torch.zeros(3, 8)),
+    "kron": (lambda m, x: torch.kron(m.layer(x), torch.ones(1, 2)), torch.zeros(3, 8)),
+    "cosine": (lambda m, x: F.cosine_similarity(m.layer(x), x), torch.zeros(3, 8)),
+    "affine grid": (
+        lambda m, x: F.grid_sample(x, F.affine_grid(m.layer(x.mean((2, 3)))[:, :6].view(-1, 2, 3), x.shape)),
+        torch.zeros(1, 8, 4, 4),
+    ),
+    "learned queries": (
+        lambda m, x: torch.softmax(m.query @ m.layer(x).transpose(1, 2), -1) @ x, torch.zeros(1, 7, 8),
+    ),
+    "dynamic kernel": (lambda m, x: F.conv1d(x, m.layer(x)[:, :, None]), torch.zeros(8, 8)),
+    "complex rotation": (
+        lambda m, x: torch.view_as_real(torch.view_as_complex(m.layer(x).reshape(3, 4, 2)) * torch.ones(3, 4) * 1j),
+        torch.zeros(3, 8),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COUNTED)
+@pytest.mark.filterwarnings("ignore")
+def test_macs_are_those_of_torchs_counter(name: str) -> None:
+    run, x = COUNTED[name]
+    assert extract(Code(run), x).macs == counted(Code(run), x)
+
+
+def test_learned_queries_of_a_fused_attention_are_weights() -> None:
+    net = extract(Code(lambda m, x: F.scaled_dot_product_attention(m.query, m.layer(x), x)), torch.zeros(1, 7, 8))
+    assert net.macs == 7 * 64 + 2 * 5 * 7 * 8
+    scores = next(layer for layer in net if layer.name.endswith("qk"))
+    assert scores.weight is not None
+    assert scores.weight.shape[-2:] == (5, 8)
+    assert not scores.weight_is_activation
+
+
+@pytest.mark.parametrize(("size", "kernel", "padding"), [(1, 4, 0), (1, 4, 1), (1, 3, 0)])
+def test_one_pixel_grown_to_a_map_multiplies_each_tap_once(size: int, kernel: int, padding: int) -> None:
+    """DCGAN's first layer: 1 x 1 to 4 x 4; taps over the border of the result are cut off."""
+    made = (size - 1) * 2 - 2 * padding + kernel
+    net = extract(nn.ConvTranspose2d(8, 4, kernel, 2, padding), torch.zeros(2, 8, size, size))
+    assert net.macs == 2 * 8 * 4 * made * made
+
+
+def test_unpooled_positions_are_written_and_read() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        y, places = F.max_pool2d(x, 2, return_indices=True)
+        return F.max_unpool2d(y, places, 2)
+
+    net = extract(Code(run), torch.zeros(1, 8, 4, 4))
+    places = next(layer.output for layer in net if layer.name.endswith("positions"))
+    assert (places.bits, places.shape) == (32, (1, 8, 2, 2))
+
+
+def test_a_remainder_is_work_though_its_divisor_is_a_number() -> None:
+    net = extract(Code(lambda m, x: m.layer(x) % 2), torch.zeros(3, 8))
+    assert [layer.op for layer in net] == ["linear", "div"]
+
+
+def test_products_of_parameters_alone_are_told() -> None:
+    net = extract(Code(lambda m, x: F.linear(x, m.layer.weight + m.left @ m.right)), torch.zeros(3, 8))
+    assert net.macs == 3 * 64
+    assert any("128 MACs not counted" in note for note in net.notes)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scripted_and_lazy_modules_and_empty_inputs_are_read_or_named() -> None:
+    assert extract(torch.jit.script(nn.Sequential(nn.Linear(8, 4))), torch.zeros(2, 8)).macs == 64
+    with pytest.raises(WorkloadError, match=r"0\.weight has no size yet"):
+        extract(nn.Sequential(nn.LazyLinear(4)), torch.zeros(2, 8))
+    with pytest.raises(WorkloadError, match=r"without elements \(\(0, 8\)"):
+        extract(nn.Linear(8, 4), torch.zeros(0, 8))
+
+
+def test_an_operator_without_known_parts_keeps_its_name() -> None:
+    with pytest.raises(UnsupportedOp, match=r"aten\.cdist"):
+        extract(Code(lambda m, x: torch.cdist(m.layer(x), x)), torch.zeros(3, 8))
