@@ -27,6 +27,10 @@ figures: $(STAMP)
 	$(BIN)/python -m experiments.figures
 	$(BIN)/python -m experiments.document
 
+# All ratios of speed in one run, about half an hour: make bench, or make bench BENCH="--quick --only training".
+bench: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(BENCH)
+
 # The documentation as a site in site/; any broken link fails. Its tutorials' outputs: python -m experiments.tutorials
 site: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
