@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hwsim.convert import main
 from hwsim.errors import SpecError
 from hwsim.machine.load import load_accelerator, shipped_specs
 from hwsim.machine.parts import OPERANDS, Memory
+from hwsim.machine.rules import Limit, Rule
 from hwsim.nest.count import count_accesses
 from hwsim.nest.mapping import Hold, Mapping, Temporal
 from hwsim.peers.draft import flow
@@ -102,3 +104,21 @@ def test_written_numbers_come_back_exactly() -> None:
 
 
 MACHINE = machine(Memory("dram", None, OPERANDS), Memory("buffer", 2**40, OPERANDS))
+
+
+def test_constraints_of_memories_and_axes_come_back(tmp_path: Path) -> None:
+    """What Timeloop has no words for is named: loops right inside an array, extents of tiles, `all` on an axis."""
+    spec = load_accelerator("nvdla_large")
+    rules = {rule.level: rule for rule in spec.constraints}
+    wanted = dataclasses.replace(rules["accumulator"], order=("Q", "rest", "C"), factors=(("K", Limit(4, False)),))
+    axis = Rule("cmac", unroll=(("atomic_c", (("C", Limit(16)),)),))
+    spec = dataclasses.replace(spec, constraints=(rules["conv_buffer"], axis, wanted))
+    report = TranslationReport()
+    (tmp_path / "arch.yaml").write_text(architecture_text(spec, report))
+    (tmp_path / "ERT.yaml").write_text(prices_text(spec))
+    back = {r.level: r for r in read_timeloop([tmp_path / "arch.yaml", tmp_path / "ERT.yaml"]).machine().constraints}
+    assert (back["accumulator"].order, back["accumulator"].factors) == (wanted.order, wanted.factors)
+    assert back["cmac"].unroll == (("meshX", (("C", Limit(16)),)),)
+    assert back["conv_buffer"].order == ("Q", "P", "K", "rest")
+    lost = {entry.subject for entry in report.entries if entry.verdict != "taken"}
+    assert {"conv_buffer.constraints", "conv_buffer.order"} <= lost

@@ -18,12 +18,14 @@ from hwsim.network.layer import DIMS, Layer
 from hwsim.peers.draft import flow
 from hwsim.peers.report import TranslationReport
 from hwsim.peers.timeloop.align import aligned
+from hwsim.peers.timeloop.write_schedule import spatial_factors, temporal_words
 from hwsim.pricing.area import working_power_mw
 
 SPACES: dict[Operand, str] = {"weight": "Weights", "input": "Inputs", "output": "Outputs"}
 LATCH = "latch_{}"
 CARRIER = "loops_below_{}"  # a storage that keeps nothing and carries the loops right below an array
 ALL = ", ".join(SPACES.values())
+STILL = f"factors: [{', '.join(f'{dim}=1' for dim in DIMS)}]"
 REGISTER_BITS = 8192  # at most so many bits are called a register file, more an SRAM
 
 
@@ -71,14 +73,14 @@ def architecture_text(machine: Accelerator, report: TranslationReport) -> str:
         f'    attributes: {{technology: "{machine.node_nm:g}nm", global_cycle_seconds: {period}}}',
     ]  # fmt: skip
     for node in machine.hierarchy:
-        lines += memory_lines(node, machine, report) if isinstance(node, Memory) else array_lines(node, report)
+        lines += memory_lines(node, machine, report) if isinstance(node, Memory) else array_lines(node, machine, report)
     for operand in machine.mac.latches:
         name = LATCH.format(operand)
         others = ", ".join(SPACES[o] for o in OPERANDS if o != operand)
         lines += [
             "  - !Component", f"    name: {name}", "    class: storage", "    subclass: register",
             "    attributes: {depth: 1, width: 8, datawidth: 8}",
-            f"    constraints: {{dataspace: {{keep: [{SPACES[operand]}], bypass: [{others}]}}}}",
+            f"    constraints: {{dataspace: {{keep: [{SPACES[operand]}], bypass: [{others}]}}, temporal: {{{STILL}}}}}",
         ]  # fmt: skip
         report.taken("mac", name, "a latch, as a storage of one element that costs nothing")
     mac = machine.mac
@@ -120,12 +122,16 @@ def memory_lines(memory: Memory, machine: Accelerator, report: TranslationReport
     )
     keep = [SPACES[o] for o in memory.keeps if o not in memory.bypass]
     bypass = [SPACES[o] for o in OPERANDS if o not in memory.keeps]
+    said = [temporal_words(machine, memory.name, report)]
     if memory is not machine.outermost:
-        yield f"    constraints: {{dataspace: {{keep: [{', '.join(keep)}], bypass: [{', '.join(bypass)}]}}}}"
+        said.insert(0, f"dataspace: {{keep: [{', '.join(keep)}], bypass: [{', '.join(bypass)}]}}")
+    if any(said):
+        yield f"    constraints: {{{', '.join(filter(None, said))}}}"
     for said, key, text in (
         (memory.partitions, "partitions", "separate capacities per operand: one shared pool"),
         (memory.packing == "floor", "packing", "operands that may not straddle words: packed densely"),
         (not memory.double_buffered, "double_buffered", "fills that wait: they overlap there"),
+        (memory.efficiency < 1, "efficiency", "a share of the bandwidth that a port sustains: all of it there"),
     ):
         if said:
             report.none(memory.name, f"{memory.name}.{key}", text)
@@ -133,7 +139,7 @@ def memory_lines(memory: Memory, machine: Accelerator, report: TranslationReport
         report.approximated(memory.name, f"{memory.name}.packing", "words of one element: no two share a word")
 
 
-def array_lines(array: Array, report: TranslationReport) -> Iterator[str]:
+def array_lines(array: Array, machine: Accelerator, report: TranslationReport) -> Iterator[str]:
     """An array as containers with spatial constraints."""
     parts = containers(array)
     if len(parts) > 1:
@@ -144,6 +150,7 @@ def array_lines(array: Array, report: TranslationReport) -> Iterator[str]:
         yield from ("  - !Container", f"    name: {name}", f"    spatial: {{{mesh}}}")
         allowed = {dim for axis in axes for dim in axis.dims}
         factors = [f"{dim}=1" for dim in DIMS if dim not in allowed]
+        factors += spatial_factors(machine, array.name, [axis.axis for axis in axes], report)
         words = [f"factors: [{', '.join(factors)}]"] if factors else []
         words += split_words(axes, array, report)
         if words:
@@ -186,6 +193,8 @@ def cannot_say(machine: Accelerator, report: TranslationReport) -> None:
         report.approximated("mac", "mac.widths", text)
     if mac.macs_per_cycle != 1:
         report.none("mac", "mac.macs_per_cycle", f"{mac.macs_per_cycle:g} MACs per cycle: one there")
+    if mac.sustained < 1 or any(mode.sustained < 1 or mode.start_cycles for mode in mac.modes):
+        report.none("mac", "mac.sustained", "a share of the peak rate, or cycles to start a mode: the whole rate there")
     if mac.lanes:
         report.none("mac", "mac.lanes", "loops that fill a unit of several products: one product per unit there")
     if not machine.overlap:
