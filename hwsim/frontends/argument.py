@@ -31,6 +31,7 @@ from hwsim.network.layer import MAX_ELEMENTS
 from hwsim.network.saved import load_workload
 from hwsim.network.workload import FORMAT, Workload
 from quant import checkpoint, models
+from quant.tracing import no_logs
 
 Shape = tuple[int, ...]
 Shapes = Shape | Mapping[str, Shape] | None
@@ -279,7 +280,8 @@ def from_library(prefix: str, name: str, input_shape: Shapes, allow_uncosted: bo
     """timm, torchvision or transformers, where they are installed."""
     package, builder = LIBRARIES[prefix]
     try:
-        library = importlib.import_module(package)
+        with no_logs():  # some log what they miss, beside the error that they raise
+            library = importlib.import_module(package)
     except Exception as problem:  # beside another build of torch an import may fail in any way
         raise WorkloadError(
             f"{prefix}:{name}: needs {package}, which cannot be imported ({type(problem).__name__}: "

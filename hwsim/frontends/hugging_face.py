@@ -124,7 +124,7 @@ def build(transformers: Any, config: Any, name: str, task: str) -> nn.Module:
         make = usual_head(transformers, config).from_config
     try:
         with torch.device("meta"):
-            return make(config).eval()
+            return make(config).eval().to("meta")  # weight norms leave some of their tensors elsewhere
     except Exception:  # a constructor that needs values fails in its own way; the real build reports what is wrong
         return make(config).eval()
 
