@@ -25,7 +25,7 @@ from hwsim.search.space.likeness import Key, full_key, resources_key
 from hwsim.search.space.problem import Problem
 
 ENOUGH = 1e-9  # a relative gap that counts as none
-HOPE = 0.03  # share of a layer's cost by which mappings outside a proof's space are often cheaper
+HOPE = 0.002  # share of its cost by which a layer may be cheaper outside its proof's space, before one was seen
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Optimum:
                 self.pools[index] = kinds.setdefault(kind, pool) if alike else pool
         self.staircases: dict[tuple[int, Homes, Weights], Staircase] = {}
         self.streams: dict[tuple[int, Names], tuple[float, float]] = {}
-        self.searches = 0
+        self.searches, self.hope = 0, HOPE
 
     def add(self, mappings: Iterable[tuple[str, Mapping]]) -> None:
         """Let mappings of layers, by name, compete."""
@@ -150,27 +150,28 @@ class Optimum:
     def improved(self, best: Path, weights: Weights) -> bool:
         """Look outside the proofs' spaces; whether something was looked at.
 
-        First along the best path, then along what would be cheapest if proven mappings could be had a little cheaper.
+        First along the best path, then along what would be cheapest if proven mappings could be had a little cheaper:
+        by the largest share that was gained so far.
         """
         return self.looked_beside(best, weights) or self.looked_beside(
             cheapest(self.schedule, lambda i, mine, room: self.hoped(i, mine, room, weights)), weights
         )
 
     def looked_beside(self, path: Path, weights: Weights) -> bool:
-        """`improved` of a path; what was not proven on it is proven first."""
+        """`improved` of a path; what was not proven on it is proven first. Large rooms first: they serve the others."""
         steps = [step for step in self.steps(path, weights) if step[1] not in step[0].better]
-        for stairs, room in steps:
+        for stairs, room in sorted(steps, key=lambda step: -math.inf if step[1] is None else -step[1]):
             if stairs.step(room) is None:
                 self.searches += 1
                 stairs.search(room, self.solving)
-            stairs.improve(room, self.solving)
+            self.hope = max(self.hope, stairs.improve(room, self.solving))
         return bool(steps)
 
     def hoped(self, index: int, mine: Names, room: int | None, weights: Weights) -> Pair:
         """What a stage may cost once more mappings are looked at."""
         first, second = self.upper(index, mine, room, weights)
         if index in self.pools and self.staircase(index, mine, weights).promises(room):
-            first -= HOPE * first
+            first -= self.hope * first
         return first, second
 
     def steps(self, path: Path, weights: Weights) -> list[tuple[Staircase, int | None]]:

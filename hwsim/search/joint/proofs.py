@@ -22,6 +22,7 @@ from hwsim.search.space.likeness import resources_key
 from hwsim.search.space.problem import Problem
 
 Key = tuple[object, ...]
+Better = tuple[float, Mapping, Problem, Found]  # in what room, from which mapping, of which problem: what was found
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Proofs:
     effort: Effortful = "auto"
     known: dict[Key, Found] = field(default_factory=dict[Key, Found])  # told of new answers
     answers: dict[Key, list[Answered]] = field(default_factory=dict[Key, list[Answered]])
-    better: dict[Key, tuple[Problem, Found]] = field(default_factory=dict[Key, tuple[Problem, Found]])
+    better: dict[Key, list[Better]] = field(default_factory=dict[Key, list[Better]])
 
     @property
     def options(self) -> Options:
@@ -67,16 +68,21 @@ class Proofs:
         return answer
 
     def improve(self, problem: Problem, objective: Objective, found: Found, ties: bool) -> Found:
-        """A proven mapping, or a better one outside the proof's space; `ties`: and then in the second objective."""
-        alike = objective, problem.homes, resources_key(roomy(problem)), vector_cycles(problem)
-        if (*alike, found.mapping) not in self.better:
-            better = improved(problem, objective, found, self.options)
-            if ties:
-                better = ordered(problem, objective, better, self.options)
-            for mapping in (found.mapping, better.mapping):  # no need to look again
-                self.better[*alike, mapping] = problem, better
-        asked, answer = self.better[*alike, found.mapping]
-        return answer if asked is problem else moved(answer, asked, problem)
+        """A proven mapping, or a better one outside the proof's space; `ties`: and then in the second objective.
+
+        What was found so from the same mapping in a larger room is taken where it fits.
+        """
+        key = objective, problem.homes.operands, resources_key(roomy(problem)), vector_cycles(problem)
+        known = self.better.setdefault(key, [])
+        for room, start, asked, better in known:
+            same = found.mapping in (start, better.mapping)
+            if same and room_of(problem) <= room and problem.leaves_room(better.counts):
+                return better if asked is problem else moved(better, asked, problem)
+        better = improved(problem, objective, found, self.options)
+        if ties:
+            better = ordered(problem, objective, better, self.options)
+        known.append((room_of(problem), found.mapping, problem, better))
+        return better
 
 
 def serve(known: Answered, problem: Problem, objective: Objective, cutoff: float) -> Found | Bounded | None:

@@ -191,13 +191,15 @@ class Staircase:
         self.steps.append(step)
         self.shared.learn(self.at.operands, step.high, step.bound)
 
-    def improve(self, room: int | None, solver: Solver) -> None:
-        """Look for better mappings than the best known outside the proof's space, if that was not done yet."""
-        if room not in self.better:
-            problem, objective = self.at_room(room), self.weights.objective
-            found = solver.improve(problem, objective, self.found(room), self.weights.ties)
-            self.pool.add(found.mapping, found.counts)
-            self.better[room] = found
+    def improve(self, room: int | None, solver: Solver) -> float:
+        """Look for better mappings outside the proof's space, if that was not done yet; the share of cost gained."""
+        if room in self.better:
+            return 0.0
+        before = self.found(room)
+        found = solver.improve(self.at_room(room), self.weights.objective, before, self.weights.ties)
+        self.pool.add(found.mapping, found.counts)
+        self.better[room] = found
+        return 1.0 - found.certificate.value / before.certificate.value if before.certificate.value else 0.0
 
     def promises(self, room: int | None) -> bool:
         """Whether a mapping was proven, and nothing looked at beside."""

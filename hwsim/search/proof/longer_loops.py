@@ -59,10 +59,12 @@ class Padding:
             starts = [better]
 
     def promising(self, rows: Ints) -> list[int]:
-        """Unrollings with the least bounds."""
+        """Unrollings with the least bounds, of those that may hold something better: longer loops only add to these."""
         search = self.search
         closed = search.objectives(rows, search.least_sums[:, rows].T)
-        some = rows[np.argsort(closed, kind="stable")[:CANDIDATES]]
+        some = rows[[i for i in np.argsort(closed, kind="stable")[:CANDIDATES] if search.open(float(closed[i]), 0.0)]]
+        if not len(some):
+            return []
         bounds = self.bounds(some, np.zeros_like(search.spatial[some]), None)
         return some[np.argsort(bounds, kind="stable")[:ROWS]].tolist()
 
