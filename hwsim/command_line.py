@@ -20,7 +20,7 @@ from hwsim.network.workload import FORMAT, Workload
 
 Shapes = tuple[int, ...] | Mapping[str, tuple[int, ...]] | None  # of the first input, or by an input's name
 EFFORTS = ("auto", "proven", "perfect", "quick")
-PEERS = ("timeloop:", "zigzag:", "scalesim:")  # begin an argument that names other tools' files
+PEERS = ("timeloop:", "zigzag:", "scalesim:", "maestro:")  # begin an argument that names other tools' files
 
 
 def load_machine(text: str) -> Accelerator:

@@ -1,7 +1,8 @@
 """`python -m hwsim.convert FILE... --to DIR`: descriptions of other tools into ours, and ours into Timeloop's.
 
-In: Timeloop v4 and v3 (with jinja2 top files), Accelergy's tables, ZigZag 3.9, SCALE-Sim v3. Out: a spec, a workload, a
-mapping, and `translation.txt`, which says what was taken over, what was approximated and what has no counterpart.
+In: Timeloop v4 and v3 (with jinja2 top files), Accelergy's tables, ZigZag 3.9, SCALE-Sim v3, MAESTRO. Out: a spec, a
+workload, a mapping, and `translation.txt`, which says what was taken over, what was approximated and what has no
+counterpart.
 With `--format timeloop`: a spec (and a workload and mapping) of ours as Timeloop v4 files.
 """
 

@@ -19,13 +19,14 @@ from hwsim.nest.mapping import Mapping as Nest
 from hwsim.nest.text import dump_mappings
 from hwsim.network.workload import Workload
 from hwsim.peers.draft import Draft, spec_text
+from hwsim.peers.maestro.read import read_maestro
 from hwsim.peers.report import TranslationReport
 from hwsim.peers.scalesim import read_scalesim
 from hwsim.peers.tagged_yaml import read_text
 from hwsim.peers.timeloop.read import read_timeloop
 from hwsim.peers.zigzag.read import read_zigzag
 
-TOOLS = ("timeloop", "zigzag", "scalesim")
+TOOLS = ("timeloop", "zigzag", "scalesim", "maestro")
 TIMELOOP = re.compile(
     r"^(architecture|problem|mapping|variables|mapper|mapspace|globals|ERT|ART|sparse_optimizations"
     r"|\w*components|\w*constraints|ERT_summary|ART_summary)\s*:", re.MULTILINE
@@ -82,6 +83,11 @@ def translate(tool: str, paths: Sequence[Path], variables: Mapping[str, str] | N
         machine = scalesim.machine() if scalesim.draft is not None else None
         mappings = scalesim.mappings(machine) if machine is not None and scalesim.workload is not None else {}
         return told(Translation(tool, scalesim.report, scalesim.draft, machine, scalesim.workload, mappings), paths)
+    if tool == "maestro":
+        maestro = read_maestro(paths)
+        machine = maestro.machine() if maestro.draft is not None else None
+        mappings = maestro.mappings(machine) if machine is not None else {}
+        return told(Translation(tool, maestro.report, maestro.draft, machine, maestro.workload, mappings), paths)
     raise SpecError(f"{tool}: unknown tool; known: {', '.join(TOOLS)}")
 
 
@@ -115,6 +121,8 @@ def tool_of(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix == ".cfg" and LIBCONFIG.search(read_text(path)):
         raise SpecError(f"{path}:1: a libconfig file of Timeloop: not read: give the YAML of v3 or v4")
+    if suffix == ".m":
+        return "maestro"
     if suffix in (".cfg", ".csv"):
         return "scalesim"
     if suffix in (".jinja2", ".jinja", ".j2"):

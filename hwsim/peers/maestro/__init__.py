@@ -1,0 +1,1 @@
+"""MAESTRO: networks with dataflows (.m) and hardware files."""
