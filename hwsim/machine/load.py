@@ -34,6 +34,7 @@ from hwsim.machine.parts import (
     Array,
     Axis,
     Capabilities,
+    Granule,
     MacMode,
     MacUnit,
     Memory,
@@ -255,7 +256,9 @@ def build_memory(spec: MemorySpec, node_nm: float, *, outermost: bool) -> Memory
     """
     parts = {} if spec.partitions is None else spec.partitions.model_dump(exclude_none=True)
     partitions: tuple[tuple[Operand, int], ...] = tuple((o, int(parts[o])) for o in OPERANDS if o in parts)
-    fields = given(spec, "memory", "partitions", "size_bits", "energy_law")
+    ratios = {} if spec.compression is None else spec.compression.model_dump(exclude_none=True)
+    compression: tuple[tuple[Operand, float], ...] = tuple((o, ratios[o]) for o in OPERANDS if o in ratios)
+    fields = given(spec, "memory", "partitions", "compression", "size_bits", "energy_law")
     said = estimate_of(spec, node_nm, outermost=outermost)
     if said is not None:
         by_law: dict[str, Any] = {
@@ -270,7 +273,8 @@ def build_memory(spec: MemorySpec, node_nm: float, *, outermost: bool) -> Memory
         key = f"{direction}_bandwidth_bits_per_cycle"
         if key in fields and spec.efficiency != 1.0:
             fields[key] = round(fields[key] * spec.efficiency, 9)
-    return Memory(name=spec.memory, size_bits=size, total_bits=total, partitions=partitions, **fields)
+    fields |= {"partitions": partitions, "compression": compression}
+    return Memory(name=spec.memory, size_bits=size, total_bits=total, **fields)
 
 
 def build_array(spec: ArraySpec) -> Array:
@@ -293,7 +297,9 @@ def build_mac(spec: MacSpec, measurements: Measurements | None = None, node_nm: 
             weight_bits=weight_bits, input_bits=input_bits, energy_pj=0.0, measurements=measurements, **fields
         )
     modes = tuple(map(build_mode, filled_modes(spec))) if isinstance(spec, ModesMac) else ()
-    fields = given(spec, "modes", "energy_law")
+    fields = given(spec, "modes", "energy_law", "granules")
+    if isinstance(spec, MacBase):
+        fields["granules"] = tuple(Granule(tuple(way.loops), way.size) for way in spec.granules)
     if isinstance(spec, MacBase) and spec.energy_law is not None:
         fields["energy_pj"] = mac_pj(spec.weight_bits, spec.input_bits, node_nm)[0]
     return MacUnit(modes=modes, **fields)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from hwsim.errors import CapabilityError
-from hwsim.machine.parts import MacMode, MacUnit
+from hwsim.machine.parts import Granule, MacMode, MacUnit
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class MacCost:
     mode: str
     products: int = 1
     lanes: tuple[str, ...] = ()
+    granules: tuple[Granule, ...] = ()
     start_cycles: int = 0  # of a layer that runs in this mode
 
     @property
@@ -47,7 +48,8 @@ def mac_cost(mac: MacUnit, weight_bits: int, input_bits: int, elements: tuple[st
     if weight_bits < 1 or input_bits < 1:
         raise CapabilityError(f"a MAC needs operands of at least 1 bit, got {weight_bits}x{input_bits}")
     found = by_style(mac, weight_bits, input_bits, elements)
-    return dataclasses.replace(found, lanes=mac.lanes, cycles=found.cycles / Fraction(str(mac.sustained)))
+    rate = Fraction(str(mac.sustained))
+    return dataclasses.replace(found, lanes=mac.lanes, granules=mac.granules, cycles=found.cycles / rate)
 
 
 def lanes_wanted(mac: MacCost) -> str:

@@ -7,6 +7,8 @@ operand per word. Operands wider than a word take ceil(bits / word_bits) words e
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import overload
 
 import numpy as np
@@ -34,6 +36,28 @@ def words(count: int | Counts64, bits: int, word_bits: int, packing: Packing) ->
     return count * each if per_word <= 1 else -(-count // per_word)
 
 
+def word_slope(bits: int, word_bits: int, packing: Packing) -> Fraction:
+    """`words_per_operand`, exact."""
+    if packing == "dense":
+        return Fraction(bits, word_bits)
+    per_word = operands_per_word(bits, word_bits, packing)
+    return Fraction(-(-bits // word_bits)) if per_word <= 1 else Fraction(1, per_word)
+
+
+@overload
+def shared_words(count: int, bits: int, word_bits: int, packing: Packing, share: Fraction) -> int: ...
+@overload
+def shared_words(count: Counts64, bits: int, word_bits: int, packing: Packing, share: Fraction) -> Counts64: ...
+def shared_words(count: int | Counts64, bits: int, word_bits: int, packing: Packing, share: Fraction) -> int | Counts64:
+    """`words` of which a share is moved: ceil(count * share * words per operand)."""
+    if share == 1:
+        return words(count, bits, word_bits, packing)
+    each = share * word_slope(bits, word_bits, packing)
+    if isinstance(count, int):
+        return math.ceil(count * each)
+    return np.array([math.ceil(int(n) * each) for n in count], dtype=np.int64)
+
+
 def operands_per_word(bits: int, word_bits: int, packing: Packing) -> int:
     """Whole operands in one word: floor(word_bits/bits), 1 where padded or wider than a word."""
     return 1 if packing == "padded" else max(1, word_bits // bits)
@@ -53,7 +77,4 @@ def words_per_operand(bits: int, word_bits: int, packing: Packing) -> float:
 
     words(n) lies in [slope*n, slope*n + 1): an energy from slopes is a lower bound, off by less than one word.
     """
-    if packing == "dense":
-        return bits / word_bits
-    per_word = operands_per_word(bits, word_bits, packing)
-    return float(-(-bits // word_bits)) if per_word <= 1 else 1 / per_word
+    return float(word_slope(bits, word_bits, packing))

@@ -16,6 +16,8 @@ Operand = Literal["weight", "input", "output"]
 OPERANDS: tuple[Operand, ...] = ("weight", "input", "output")
 
 Packing = Literal["dense", "floor", "padded"]
+Padding = Literal["stored", "inserted"]
+FirstFill = Literal["hidden", "exposed"]
 MacStyle = Literal["fixed", "subword", "bit_serial", "fusion", "table", "in_memory", "measured"]
 MAC_STYLES: tuple[MacStyle, ...] = ("fixed", "subword", "bit_serial", "fusion", "table", "in_memory", "measured")
 Serial = Literal["weight", "input", "both"]
@@ -46,6 +48,9 @@ class Memory:
     efficiency: float = 1.0  # what the bandwidths above already contain: the share of a port's peak that it sustains
     shared_port: bool = False  # reads and writes share read_bandwidth_bits_per_cycle
     double_buffered: bool = True
+    first_fill: FirstFill = "hidden"  # of a double-buffered level: behind the layer before, or waited for
+    padding: Padding = "stored"  # zeros of the border around inputs: read from here, or made on the way
+    compression: tuple[tuple[Operand, float], ...] = ()  # bits moved (outermost memory: and stored) of an operand's own
     total_bits: int | None = None  # of the outermost memory: what the whole network must fit in; None: unlimited
     stores: tuple[Operand, ...] = OPERANDS  # of the outermost memory: whole tensors that may live here between layers
     area_mm2: float = 0.0  # per instance
@@ -77,6 +82,7 @@ class Array:
     reduction: bool = True  # False: dims C, R, S may not be unrolled here
     multicast: bool = True  # False: every child's fill costs the parent a read of its own
     systolic: bool = False  # fill and drain of rows + columns cycles per tile are charged
+    command_steps: int = 1  # work on a tile that is held still goes by whole commands of so many steps
     source: str = ""
     hop_word_bits: int = 1  # wires come in words of so many bits: an operand pays for whole words
 
@@ -107,6 +113,14 @@ class MacMode:
 
 
 @dataclass(frozen=True)
+class Granule:
+    """A way to work: iterations of these loops, taken together, go by whole multiples of `size`; the rest is idle."""
+
+    loops: tuple[str, ...]
+    size: int
+
+
+@dataclass(frozen=True)
 class MacUnit:
     """One multiply-accumulate unit per innermost element; see mac.py for the styles' formulas.
 
@@ -125,6 +139,7 @@ class MacUnit:
     sustained: float = 1.0  # share of the rate that the best kernels reach; of a mode: its own
     latches: tuple[Operand, ...] = ()
     lanes: tuple[str, ...] = ()  # loops whose iterations fill a unit that does several products at once
+    granules: tuple[Granule, ...] = ()  # ways to work, of which a layer takes the one with the fewest steps
     modes: tuple[MacMode, ...] = ()  # subword, table: every mode, the native one included
     serial: Serial = "weight"  # bit_serial: which operand comes digit by digit
     digit_bits: int = 1  # bit_serial: bits per digit

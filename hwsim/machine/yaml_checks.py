@@ -15,7 +15,7 @@ from hwsim.files.strict_yaml import Document, KeyPath
 from hwsim.machine.energy_laws import DRAM_LAWS, MAC_LAWS, SRAM_LAWS
 from hwsim.machine.mac import lanes_wanted, mac_cost, work_ratio
 from hwsim.machine.measured import Measurements
-from hwsim.machine.parts import OPERANDS, Accelerator
+from hwsim.machine.parts import OPERANDS, Accelerator, Granule
 from hwsim.machine.yaml_keys import (
     AcceleratorSpec,
     ArraySpec,
@@ -54,8 +54,15 @@ def contradictions(document: Document, spec: AcceleratorSpec) -> list[str]:
             f"without bypass, got keeps {outermost.keeps}, bypass {outermost.bypass}"
         )
     names: set[str] = set()
+    inside = False
     for index, node in enumerate(spec.hierarchy):
         where: KeyPath = ("hierarchy", index)
+        if isinstance(node, MemorySpec) and node.first_fill == "exposed" and inside:
+            problems.append(
+                f"{document.place((*where, 'first_fill'))}: expected no such key: {node.memory} lies inside an array; "
+                "give it to the memory outside, whose tiles come first"
+            )
+        inside = inside or isinstance(node, ArraySpec)
         name = node.memory if isinstance(node, MemorySpec) else node.array
         if name in names:
             problems.append(f"{document.place(where)}: two levels are called {name!r}: names must differ")
@@ -94,6 +101,13 @@ def memory_contradictions(document: Document, where: KeyPath, memory: MemorySpec
         complain("partitions", f"expected one capacity for each of keeps {memory.keeps}, got {sorted(parts)}")
     if memory.size_bits is not None and sum(parts.values()) > memory.size_bits:
         complain("partitions", f"expected at most size_bits {memory.size_bits} in sum, got {sum(parts.values())}")
+    if memory.first_fill == "exposed" and (not memory.double_buffered or where == ("hierarchy", 0)):
+        complain("first_fill", "expected no such key: only tiles of a double-buffered level inside hide behind work")
+    if memory.padding == "inserted" and "input" not in memory.keeps:
+        complain("padding", f"expected no such key: the border is around inputs, and this keeps {memory.keeps}")
+    ratios = [] if memory.compression is None else list(memory.compression.model_dump(exclude_none=True))
+    if memory.compression is not None and not (ratios and set(ratios) <= set(memory.keeps)):
+        complain("compression", f"expected ratios of operands out of keeps {memory.keeps}, got {sorted(ratios)}")
     limits = (memory.read_bandwidth_bits_per_cycle, memory.write_bandwidth_bits_per_cycle)
     if memory.efficiency != 1.0 and limits == (None, None):
         complain("efficiency", "expected a bandwidth that it is a share of: no port of this memory has one")
@@ -373,8 +387,11 @@ def lane_problems(document: Document, machine: Accelerator) -> list[str]:
     place = document.place(("mac", "lanes"))
     if len(set(mac.lanes)) < len(mac.lanes):
         return [f"{place}: expected each loop once, got {list(mac.lanes)}"]
-    if mac.measurements is not None:
-        return []
+    problems = [
+        problem for i, way in enumerate(mac.granules) for problem in granule_problems(document, i, way, mac.lanes)
+    ]
+    if mac.measurements is not None or problems:
+        return problems
     every = dataclasses.replace(mac, modes=tuple(dataclasses.replace(mode, elements=()) for mode in mac.modes))
     most = max(
         (mac_cost(every, w, x) for w in can.weight_bits for x in can.activation_bits), key=lambda cost: cost.products
@@ -383,6 +400,17 @@ def lane_problems(document: Document, machine: Accelerator) -> list[str]:
         return [f"{place}: {lanes_wanted(most)}"]
     if most.products == 1 and mac.lanes:
         return [f"{place}: expected no such key: at no width does a unit do more than one product at once"]
+    return []
+
+
+def granule_problems(document: Document, index: int, granule: Granule, lanes: tuple[str, ...]) -> list[str]:
+    """Loops of a granule that stand there twice, or that fill lanes."""
+    place = document.place(("mac", "granules", index, "loops"))
+    if len(set(granule.loops)) < len(granule.loops):
+        return [f"{place}: expected each loop once, got {list(granule.loops)}"]
+    both = sorted(set(granule.loops) & set(lanes))
+    if both:
+        return [f"{place}: expected loops that are no lanes, got {both} in both: lanes are filled by their products"]
     return []
 
 

@@ -87,6 +87,14 @@ class Partitions(Spec):
     output: Size | None = Field(None, description="bits for outputs and partial sums")
 
 
+class Compression(Spec):
+    """Bits of an operand's compressed codes over those of the plain ones."""
+
+    weight: Rate | None = Field(None, description="share of the weights' bits")
+    input: Rate | None = Field(None, description="share of the inputs' bits")
+    output: Rate | None = Field(None, description="share of the finished outputs' bits; unfinished sums stay whole")
+
+
 class MemorySpec(Part):
     """One memory level; sizes, energies and bandwidths of ONE instance."""
 
@@ -113,6 +121,15 @@ class MemorySpec(Part):
     )
     shared_port: bool = Field(False, description="reads and writes share read_bandwidth_bits_per_cycle")
     double_buffered: bool = Field(True, description="fills overlap compute; otherwise they add to the latency")
+    first_fill: Literal["hidden", "exposed"] = Field(
+        "hidden", description="a layer's first tiles of a double-buffered level: behind the layer before, or waited for"
+    )
+    padding: Literal["stored", "inserted"] = Field(
+        "stored", description="zeros of the border around inputs: read from here, or made on the way out of it"
+    )
+    compression: Compression | None = Field(
+        None, description="by operand: bits moved over the plain ones; outermost memory: weights stored as well"
+    )
     stores: list[Operand] | None = Field(
         None, description="outermost memory: operands whose whole tensors may live here; without it all"
     )
@@ -140,6 +157,16 @@ class ArraySpec(Part):
     reduction: bool = Field(True, description="partial sums are added between elements (needed to unroll C, R, S)")
     multicast: bool = Field(True, description="one parent read serves all elements that need the same point")
     systolic: bool = Field(False, description="fill and drain cycles of rows + columns are charged")
+    command_steps: Annotated[int, Field(ge=1, le=2**16)] = Field(
+        1, description="work on a tile that the memory inside holds still goes by whole commands of so many steps"
+    )
+
+
+class GranuleSpec(Spec):
+    """A way to work: loops whose iterations go by whole multiples."""
+
+    loops: list[Dim] = Field(min_length=1, description="loops taken together")
+    size: Annotated[int, Field(ge=2, le=2**16)] = Field(description="iterations in time go by multiples of it")
 
 
 class MacBase(Part):
@@ -157,6 +184,10 @@ class MacBase(Part):
     latches: list[Operand] = Field(default=[], description="operands kept in a register at the MAC")
     lanes: list[Dim] = Field(
         default=[], description="loops that fill a unit of several products per cycle; required where one has them"
+    )
+    granules: list[GranuleSpec] = Field(
+        default=[],
+        description="ways to work, each with loops that go by whole multiples; a layer takes the one of fewest steps",
     )
     area_mm2: Positive | None = Field(None, description="mm2 per unit; without it estimated from widths and style")
     leakage_mw: Positive | None = Field(None, description="mW per unit; without it estimated from area")
@@ -422,6 +453,7 @@ def key_table() -> str:
         ("`mac`, every style but `measured`", MacBase),
         ("`mac`, style `subword` or `table`", ModesMac),
         ("a mode", ModeSpec),
+        ("a granule", GranuleSpec),
         ("`mac`, style `bit_serial`", BitSerialMac),
         ("`mac`, style `fusion`", FusionMac),
         ("`mac`, style `in_memory`", InMemoryMac),

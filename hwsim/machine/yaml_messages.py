@@ -18,7 +18,9 @@ from hwsim.machine.yaml_keys import (
     ArraySpec,
     AxisSpec,
     CapabilitySpec,
+    Compression,
     ConstraintSpec,
+    GranuleSpec,
     MemorySpec,
     ModeSpec,
     Partitions,
@@ -135,10 +137,14 @@ def model_at(document: Document, keys: KeyPath) -> type[BaseModel] | None:
             return {"<memory>": MemorySpec, "<array>": ArraySpec}.get(node_kind(value) or "")
         case ("hierarchy", int(), "partitions"):
             return Partitions
+        case ("hierarchy", int(), "compression"):
+            return Compression
         case ("hierarchy", int(), "axes", str()):
             return AxisSpec
         case ("mac",):
             return MAC_MODELS.get(mac_kind(value) or "")
+        case ("mac", "granules", int()):
+            return GranuleSpec
         case ("mac", "modes", int()):
             return ModeSpec
         case ("vector",):

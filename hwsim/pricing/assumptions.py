@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 
 from hwsim.machine.mac import adc_bits, lossless_adc_bits
 from hwsim.machine.parts import Accelerator
+from hwsim.network.layer import Layer
 from hwsim.pricing.area import ComponentArea
 from hwsim.pricing.layer import LayerCost
 from hwsim.pricing.moves import MULTIPLIER_BITS, SHIFT_BITS
 from hwsim.pricing.offsets import BIAS_BITS
+from hwsim.pricing.shares import border_share
 from hwsim.pricing.stages import Stage
 from hwsim.pricing.vector import requantize_ops
 
@@ -51,15 +53,44 @@ def assumptions(
     return tuple(found)
 
 
-def border_assumptions(layers: Iterable[LayerCost]) -> tuple[str, ...]:
-    """How inputs that need a border of codes come to have one."""
-    needed = sum(layer.offset.kind == "padded_copy" for layer in layers)
-    if not needed:
+def border_assumptions(
+    workload: Iterable[Layer], accelerator: Accelerator, layers: Iterable[LayerCost]
+) -> tuple[str, ...]:
+    """Who makes the border around inputs, and what reading it costs."""
+    shares = [share for layer in workload if (share := border_share(layer))]
+    if not shares or accelerator.mac.measurements is not None:
         return ()
-    return (
-        f"inputs that need a border of codes other than 0 ({needed} layers, class padded_copy) are stored inside it by "
-        "their maker: the border is written once per layer where the input lies, the input is not copied again",
-    )
+    holders = [memory for memory in accelerator.memories if "input" in memory.keeps]
+    stored = ", ".join(memory.name for memory in holders if memory.padding == "stored")
+    made = ", ".join(memory.name for memory in holders if memory.padding == "inserted")
+    layers_text = "1 layer" if len(shares) == 1 else f"{len(shares)} layers"
+    percent = 100 * float(max(shares))
+    found = [f"the border around inputs is up to {percent:.3g} % of the points they count ({layers_text})"]
+    if made:
+        found.append(f"made on the way out of {made}, which read as much less, spread evenly over the reads")
+    if stored:
+        found.append(f"stored in and read like any code from {stored} (a spec says otherwise by `padding: inserted`)")
+    sentences = ["; ".join(found)]
+    needed = sum(layer.offset.kind == "padded_copy" for layer in layers)
+    if needed:
+        sentences.append(
+            f"inputs that need a border of codes other than 0 ({needed} layers, class padded_copy) are stored "
+            "inside it by their maker: the border is written once per layer where the input lies, the input is not "
+            "copied again"
+        )
+    return tuple(sentences)
+
+
+def compression_assumptions(accelerator: Accelerator) -> tuple[str, ...]:
+    """What a spec says is compressed."""
+    packed = [
+        f"{operand}s of {memory.name} to {100 * ratio:g} %"
+        for memory in accelerator.memories
+        for operand, ratio in memory.compression
+    ]
+    if not packed:
+        return ()
+    return (f"compressed, whatever their values: {', '.join(packed)} of their bits; coding costs nothing",)
 
 
 def gating_assumptions(accelerator: Accelerator, shares: Mapping[str, float]) -> tuple[str, ...]:
@@ -89,12 +120,18 @@ def group_assumptions(layers: Iterable[LayerCost]) -> tuple[str, ...]:
 def modelled_assumptions(accelerator: Accelerator) -> list[str]:
     """What stands behind layers whose accesses are counted."""
     return [
-        "port loads spread evenly over the instances in use; first fills of double-buffered levels overlap the layer "
-        "before",
+        f"port loads spread evenly over the instances in use; {first_fills(accelerator)}",
         "a MAC unit that does n MACs per cycle at narrow widths is kept busy; operands are still counted per MAC",
         f"partial sums have the width the layer needs, at most the machine's {accelerator.mac.accumulator_bits} bits",
         "adding partial sums between array elements is part of the MAC energy",
     ]
+
+
+def first_fills(accelerator: Accelerator) -> str:
+    """What the first tiles of a layer wait for."""
+    exposed = ", ".join(memory.name for memory in accelerator.memories if memory.first_fill == "exposed")
+    text = "first fills of double-buffered levels overlap the layer before"
+    return f"{text}, but for {exposed}, whose first tiles are waited for" if exposed else text
 
 
 def measured_assumptions(accelerator: Accelerator) -> list[str]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from hwsim.errors import InfeasibleMapping
-from hwsim.machine.packing import words
+from hwsim.machine.packing import shared_words
 from hwsim.machine.parts import Accelerator, Memory
 from hwsim.network.layer import Tensor
 from hwsim.network.workload import Workload
 from hwsim.pricing.moves import parameter_bits
 from hwsim.pricing.residents import lifetimes
+from hwsim.pricing.shares import stored_share
 from hwsim.pricing.stages import Stage, fuse
 
 
@@ -67,7 +69,7 @@ def weight_sizes(workload: Workload, accelerator: Accelerator) -> dict[str, int]
     found: dict[str, int] = {}
     for layer in workload:
         if layer.weight is not None and not layer.weight_is_activation:
-            found.setdefault(layer.weight.name, packed(layer.weight, outer))
+            found.setdefault(layer.weight.name, packed(layer.weight, outer, stored_share(outer, "weight")))
         parameters = parameter_bits(layer, accelerator.capabilities)
         if parameters:
             found[f"parameters of {layer.name}"] = parameters
@@ -81,10 +83,15 @@ def fullest_moment(stages: Sequence[Stage], memory: Memory) -> dict[str, int]:
     return max(moments, key=lambda alive: sum(alive.values()))
 
 
-def packed(tensor: Tensor, memory: Memory) -> int:
-    """Bits that a whole tensor takes in a memory."""
-    codes = words(tensor.elements, tensor.bits, memory.word_bits, memory.packing)
-    return (codes - (-tensor.side_bits // memory.word_bits)) * memory.word_bits
+def packed(tensor: Tensor, memory: Memory, share: Fraction = Fraction(1)) -> int:
+    """Bits that a whole tensor takes in a memory; `share`: of its codes once compressed."""
+    side_words = -(-tensor.side_bits // memory.word_bits)
+    return codes_bits(tensor.elements, tensor.bits, memory, share) + side_words * memory.word_bits
+
+
+def codes_bits(elements: int, bits: int, memory: Memory, share: Fraction) -> int:
+    """Bits that codes take in a memory, in whole words; `share`: of them once compressed."""
+    return shared_words(elements, bits, memory.word_bits, memory.packing, share) * memory.word_bits
 
 
 def require_fit(workload: Workload, accelerator: Accelerator) -> None:

@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 
 from hwsim.machine.packing import words
-from hwsim.machine.parts import Accelerator
+from hwsim.machine.parts import Accelerator, Memory, Operand
 from hwsim.nest.counts import Kind
 from hwsim.nest.lines import Walk, recomputed, sliding
 from hwsim.nest.points import Ints
@@ -27,6 +27,7 @@ from hwsim.pricing.latency import port_cycles, port_loads
 from hwsim.pricing.layer import TIMED, LayerCost, Part, memory_parts, static_parts
 from hwsim.pricing.moves import Moved, fixed_moves, moved_words
 from hwsim.pricing.offsets import NO_OFFSET, offset_cost
+from hwsim.pricing.shares import stream_shares
 from hwsim.pricing.stages import effective_layer
 from hwsim.pricing.tiles import Bill, Tile, home_of, weight_pool
 
@@ -315,21 +316,21 @@ def transfers(
             n = math.prod(step.tiles[place]) * channels
             here = found.setdefault(readers[tensor.name], [])
             if n:
-                here.append(moved_words(outer, "input", "code", tensor.bits, n, 0))
-                here.append(moved_words(home, "input", "code", tensor.bits, 0, n))
+                here.append(whole_words(outer, "input", tensor.bits, n, 0))
+                here.append(whole_words(home, "input", tensor.bits, 0, n))
         elif group.lines[ROWS].maps[place].leaves:
             n = step.fresh[place] * channels
             here = found.setdefault(group.maker[place], [])
             if n:
-                here.append(moved_words(home, "output", "final", tensor.bits, n, 0))
-                here.append(moved_words(outer, "output", "final", tensor.bits, 0, n))
+                here.append(whole_words(home, "output", tensor.bits, n, 0))
+                here.append(whole_words(outer, "output", tensor.bits, 0, n))
     if step.first:
         for tensor in group.wholes:
             if tensor.name not in resident:
                 reader = next(s for s, st in enumerate(group.stages) if tensor.name in {t.name for t in st.inputs})
                 n = tensor.elements
-                found.setdefault(reader, []).append(moved_words(outer, "input", "code", tensor.bits, n, 0))
-                found[reader].append(moved_words(home, "input", "code", tensor.bits, 0, n))
+                found.setdefault(reader, []).append(whole_words(outer, "input", tensor.bits, n, 0))
+                found[reader].append(whole_words(home, "input", tensor.bits, 0, n))
     for position, stage in enumerate(group.stages):
         if stage.layer.has_macs and all(step.tiles[group.places[position]]):
             constants = list(constants_of(group, position, step, staying, accelerator))
@@ -337,6 +338,12 @@ def transfers(
                 found.setdefault(position, []).extend(constants)
     for position, moved in found.items():
         yield group.stages[position].layer.name, moved
+
+
+def whole_words(memory: Memory, operand: Operand, bits: int, reads: int, writes: int) -> Moved:
+    """Words of a map's own elements: it has no border on its way."""
+    kind: Kind = "code" if operand == "input" else "final"
+    return moved_words(memory, operand, kind, bits, reads, writes, stream_shares(memory, operand))
 
 
 def constants_of(

@@ -31,13 +31,26 @@ def compute_cycles(counts: Counts, accelerator: Accelerator, mac: MacCost) -> in
     """
     require_lanes(mac)
     dims, iterations = zip(*counts.iterations, strict=True)
-    cycles = math.ceil(unit_steps(dims, iterations, mac) * mac.step_cycles)
     passes = {use.array: use.passes for use in counts.arrays}
+    steps = unit_steps(dims, iterations, mac)
+    for array in accelerator.arrays:
+        steps = whole_commands(steps, passes[array.name], array)
+    cycles = math.ceil(steps * mac.step_cycles)
     for array in accelerator.arrays:
         if array.systolic:
             times = 1 if hides_fills(accelerator, array) else passes[array.name]
             cycles += times * fill_cycles(accelerator, array, mac)
     return cycles
+
+
+def whole_commands(steps: int, passes: int, array: Array) -> int:
+    """Steps in whole commands: every tile that is held still is worked on for a multiple of `command_steps`.
+
+    passes * ceil(steps per pass / command_steps) * command_steps, at the mean steps per pass where they differ.
+    """
+    if array.command_steps == 1:
+        return steps
+    return passes * -(-steps // (passes * array.command_steps)) * array.command_steps
 
 
 def fill_cycles(accelerator: Accelerator, array: Array, mac: MacCost) -> int:
@@ -83,13 +96,14 @@ def split_loads(counts: Counts, accelerator: Accelerator, moved: tuple[Moved, ..
     """Port loads in bits: those that add to the latency, by the memory that is not double-buffered, and the others.
 
     Fills of weights and inputs into such a memory wait, at its parent's read port and its own write port; so does what
-    goes back and forth between it and the outermost memory. Other traffic overlaps with compute.
+    goes back and forth between it and the outermost memory. Of a double-buffered one whose first fill is exposed the
+    first tiles of weights and inputs wait. Other traffic overlaps with compute.
     """
     overlapped = port_loads(moved)
     by_key: dict[tuple[str, str, Kind], Moved] = {(m.memory, m.operand, m.kind): m for m in moved}
     exposed: dict[str, Load] = {}
     for memory in accelerator.memories[1:]:
-        if memory.double_buffered or below_systolic(accelerator, memory):
+        if not waits(accelerator, memory):
             continue
         load: Load = defaultdict(int)
         for operand in memory.keeps:
@@ -113,17 +127,33 @@ def add_exposed(
     if parent is None:
         return
     if operand != "output":
+        share = waiting_share(counts, memory, operand)
         here, above = by_key.get((memory.name, operand, "code")), by_key.get((parent.name, operand, "code"))
         if here is not None:
-            load[memory.name, "write"] += here.write_words * here.word_bits
+            load[memory.name, "write"] += math.ceil(here.write_words * share) * here.word_bits
         if above is not None:
-            load[parent.name, "read"] += above.read_words * above.word_bits
-    elif parent is accelerator.outermost:
+            load[parent.name, "read"] += math.ceil(above.read_words * share) * above.word_bits
+    elif parent is accelerator.outermost and not memory.double_buffered:
         for kind in ("partial", "final"):
             above = by_key.get((parent.name, operand, kind))
             if above is not None:
                 load[parent.name, "read"] += above.read_words * above.word_bits
                 load[parent.name, "write"] += above.write_words * above.word_bits
+
+
+def waits(accelerator: Accelerator, memory: Memory) -> bool:
+    """Whether the latency contains fills of a memory: all of them, or the first."""
+    if memory.double_buffered:
+        return memory.first_fill == "exposed"
+    return not below_systolic(accelerator, memory)
+
+
+def waiting_share(counts: Counts, memory: Memory, operand: Operand) -> Fraction:
+    """Share of an operand's fills of a memory that are waited for: of a double-buffered one the first tile."""
+    if not memory.double_buffered:
+        return Fraction(1)
+    first = sum(tile.elements for tile in counts.tiles if (tile.memory, tile.operand) == (memory.name, operand))
+    return Fraction(first, max(first, counts.writes(memory.name, operand, "code"), 1))
 
 
 def parent_of(counts: Counts, accelerator: Accelerator, memory: Memory, operand: Operand) -> Memory | None:

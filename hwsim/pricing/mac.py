@@ -7,13 +7,14 @@ violates; nothing is priced that the machine cannot run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from hwsim.errors import CapabilityError, SpecError
 from hwsim.machine.mac import MacCost, lanes_wanted, mac_cost
-from hwsim.machine.parts import Accelerator
+from hwsim.machine.parts import Accelerator, Granule
 from hwsim.nest.points import Ints
 from hwsim.network.layer import Layer
 from hwsim.pricing.scales import mac_elements, mac_widths, scale_work
@@ -22,17 +23,36 @@ Count = TypeVar("Count", int, Ints)
 
 
 def unit_steps(dims: Sequence[str], iterations: Sequence[Count], mac: MacCost) -> Count:
-    """Steps of a unit of several products: other iterations * ceil(iterations of its lanes / products).
+    """Steps of a unit: other iterations * ceil(iterations of its lanes / products) * those of a granule, rounded up.
 
-    `iterations` of every loop of `dims` in time, as ints or arrays.
+    `iterations` of every loop of `dims` in time, as ints or arrays. Of several granules the one of fewest steps.
     """
-    others, filling = iterations[0] ** 0, iterations[0] ** 0
+    filling = math.prod(
+        (n for dim, n in zip(dims, iterations, strict=True) if dim in mac.lanes), start=iterations[0] ** 0
+    )
+    steps = -(-filling // mac.products)
+    ways = mac.granules or (Granule((), 1),)
+    found = [steps * granule_steps(dims, iterations, mac.lanes, way) for way in ways]
+    least = found[0]
+    for other in found[1:]:
+        least = smaller(least, other)
+    return least
+
+
+def granule_steps(dims: Sequence[str], iterations: Sequence[Count], lanes: Sequence[str], granule: Granule) -> Count:
+    """Iterations of all loops but lanes, those of a granule together and rounded up to its size."""
+    others = together = iterations[0] ** 0
     for dim, n in zip(dims, iterations, strict=True):
-        if dim in mac.lanes:
-            filling = filling * n
-        else:
+        if dim in granule.loops:
+            together = together * n
+        elif dim not in lanes:
             others = others * n
-    return others * -(-filling // mac.products)
+    return others * (-(-together // granule.size) * granule.size)
+
+
+def smaller(one: Count, other: Count) -> Count:
+    """The smaller of two, of arrays by entry."""
+    return one - (one - other) * (one > other)
 
 
 def require_lanes(mac: MacCost) -> None:

@@ -10,11 +10,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from hwsim.machine.packing import words
+from hwsim.machine.packing import shared_words
 from hwsim.machine.parts import Accelerator, Array, Capabilities, Memory, Operand
 from hwsim.nest.counts import Counts, Kind
 from hwsim.network.layer import Layer, Tensor
 from hwsim.pricing.offsets import BIAS_BITS, OffsetCost
+from hwsim.pricing.shares import WHOLE, Shares, moved_shares, stream_shares
 
 Direction = Literal["read", "write"]
 MULTIPLIER_BITS, SHIFT_BITS = 32, 8  # one requantization multiplier and its shift, as integer runtimes store them
@@ -68,16 +69,15 @@ def side_bits(layer: Layer, operand: Operand, kind: Kind) -> float:
     return tensor.side_bits_per_element
 
 
-def moved_words(memory: Memory, operand: str, kind: Kind, bits: int, reads: int, writes: int) -> Moved:
-    """Words that `reads` and `writes` elements of `bits` each take in a memory."""
-    return Moved(
-        memory.name,
-        operand,
-        kind,
-        words(reads, bits, memory.word_bits, memory.packing),
-        words(writes, bits, memory.word_bits, memory.packing),
-        memory.word_bits,
+def moved_words(
+    memory: Memory, operand: str, kind: Kind, bits: int, reads: int, writes: int, shares: Shares = WHOLE
+) -> Moved:
+    """Words that `reads` and `writes` elements of `bits` each take in a memory; `shares`: of them that are moved."""
+    packed = memory.word_bits, memory.packing
+    read_words, write_words = (
+        shared_words(n, bits, *packed, share) for n, share in zip((reads, writes), shares, strict=True)
     )
+    return Moved(memory.name, operand, kind, read_words, write_words, memory.word_bits)
 
 
 def moved_bits(memory: Memory, operand: str, read_bits: int, write_bits: int) -> Moved:
@@ -143,11 +143,13 @@ def layer_moves(
     for (name, operand, kind), (reads, writes) in traffic(counts, accelerator, resident).items():
         if reads or writes:
             bits = operand_bits(layer, accelerator, operand, kind)
-            moved.append(moved_words(memories[name], operand, kind, bits, reads, writes))
+            memory = memories[name]
+            shares = moved_shares(layer, accelerator, memory, operand, kind)
+            moved.append(moved_words(memory, operand, kind, bits, reads, writes, shares))
             side = side_bits(layer, operand, kind)
             if side:
                 scales = f"{operand} scales"
-                moved.append(moved_bits(memories[name], scales, math.ceil(reads * side), math.ceil(writes * side)))
+                moved.append(moved_bits(memory, scales, math.ceil(reads * side), math.ceil(writes * side)))
     fixed = fixed_moves(layer, accelerator, offset, input_stays="input" in resident) if constants else []
     return (*moved, *fixed)
 
@@ -182,12 +184,13 @@ def stream(tensor: Tensor, accelerator: Accelerator, operand: Operand, resident:
     inwards = operand == "input"
     kind: Kind = "code" if inwards else "final"
     ends = outer if home is None or not resident else home
-    moved = [moved_words(ends, operand, kind, tensor.bits, n * inwards, n * (not inwards))]
+    shares = stream_shares(ends, operand)
+    moved = [moved_words(ends, operand, kind, tensor.bits, n * inwards, n * (not inwards), shares)]
     side = tensor.side_bits
     if side:
         moved.append(moved_bits(ends, f"{operand} scales", side * inwards, side * (not inwards)))
     if home is not None and not resident:
-        moved.append(moved_words(home, operand, kind, tensor.bits, n, n))
+        moved.append(moved_words(home, operand, kind, tensor.bits, n, n, stream_shares(home, operand)))
         if side:
             moved.append(moved_bits(home, f"{operand} scales", side, side))
     return moved

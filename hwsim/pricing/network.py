@@ -17,12 +17,20 @@ from hwsim.nest.counts import Counts
 from hwsim.network.layer import Tensor
 from hwsim.network.workload import Workload
 from hwsim.pricing.area import ComponentArea, component_areas, static_power_mw
-from hwsim.pricing.assumptions import assumptions, border_assumptions, gating_assumptions, group_assumptions, warnings
+from hwsim.pricing.assumptions import (
+    assumptions,
+    border_assumptions,
+    compression_assumptions,
+    gating_assumptions,
+    group_assumptions,
+    warnings,
+)
 from hwsim.pricing.fit import overflows, packed
 from hwsim.pricing.interval import Interval, energy_interval
 from hwsim.pricing.layer import LayerCost, price, price_fused, price_stage
 from hwsim.pricing.moves import parameter_bits
 from hwsim.pricing.residents import peak_activation_bits, residents
+from hwsim.pricing.shares import stored_share
 from hwsim.pricing.stages import Stage, fuse
 from hwsim.pricing.unit_prices import UnitPrices, unit_prices
 
@@ -121,7 +129,8 @@ def price_network(
         resident=tuple(sorted(resident)),
         assumptions=(
             *assumptions(accelerator, areas, resident, planned),
-            *border_assumptions(layers),
+            *border_assumptions(workload, accelerator, layers),
+            *compression_assumptions(accelerator),
             *gating_assumptions(accelerator, shares),
             *group_assumptions(layers),
         ),
@@ -147,7 +156,7 @@ def totals(
         for layer in workload
         if layer.weight is not None and not layer.weight_is_activation
     }
-    stored = sum(packed(w, outer) for w in weights.values())
+    stored = sum(packed(w, outer, stored_share(outer, "weight")) for w in weights.values())
     parameters = sum(parameter_bits(layer, accelerator.capabilities) for layer in workload)
     parameters += sum(layer.offset.extra_bits for layer in layers if layer.offset.kind in ("folded", "border_bias"))
     inputs = [layer.inputs[0] for layer in workload if layer.has_macs]

@@ -23,6 +23,7 @@ from hwsim.pricing.mac import layer_mac, require_capable, require_lanes
 from hwsim.pricing.moves import Direction, fixed_moves, hop_bits, operand_bits, side_bits
 from hwsim.pricing.offsets import offset_cost
 from hwsim.pricing.scales import scale_work
+from hwsim.pricing.shares import moved_shares
 from hwsim.pricing.vector import mac_layer_ops, vector_work
 
 
@@ -93,8 +94,10 @@ def unit_prices(
         }
         bandwidth.update({(memory.name, d): limit for d, limit in limits.items() if limit is not None})
         for (operand, kind), width in bits.items():
-            slope = words_per_operand(width, memory.word_bits, memory.packing) + side[operand, kind] / memory.word_bits
-            for direction, energy in per_word.items():
+            plain = words_per_operand(width, memory.word_bits, memory.packing)
+            shares = moved_shares(layer, accelerator, memory, operand, kind)
+            for (direction, energy), share in zip(per_word.items(), shares, strict=True):
+                slope = plain * float(share) + side[operand, kind] / memory.word_bits
                 traffic_pj[memory.name, operand, kind, direction] = slope * energy
                 port_bits[memory.name, operand, kind, direction] = slope * memory.word_bits
     hop_pj: dict[tuple[str, Operand, Kind], float] = {

@@ -21,6 +21,7 @@ from hwsim.network.layer import Layer, Tensor
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import price
 from hwsim.pricing.network import NetworkCost, price_network
+from hwsim.pricing.shares import border_share
 from hwsim.pricing.stages import effective_workload
 from hwsim.search.bounds.any_mapping import bound_of_all
 from hwsim.search.bounds.any_tiles import ROUNDS
@@ -284,7 +285,8 @@ RUNGS: tuple[int, ...] = (1, 2, 4, 8)  # widths whose searches hand their mappin
 def search_key(layer: Layer) -> tuple[object, ...]:
     """Layers with equal keys have the same search."""
     scales = layer.weight and layer.weight.scales
-    return (layer.shape_key(), layer.bits_key(), layer.format_key, layer.bias, scales, layer.padding_policy)
+    widths = layer.bits_key(), layer.format_key, layer.bias, scales
+    return (layer.shape_key(), *widths, layer.padding_policy, border_share(layer))
 
 
 def wider(layer: Layer) -> Layer | None:

@@ -15,17 +15,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwsim.errors import CapabilityError, InfeasibleMapping
-from hwsim.machine.packing import words
 from hwsim.machine.parts import OPERANDS, Accelerator, Operand
 from hwsim.nest.counts import Counts
 from hwsim.network.layer import Layer, Tensor
 from hwsim.network.workload import Workload
+from hwsim.pricing.fit import codes_bits
 from hwsim.pricing.latency import vector_cycles
 from hwsim.pricing.layer import operand_tensors, price_fused, price_stage
 from hwsim.pricing.mac import refusals
 from hwsim.pricing.moves import parameter_bits
 from hwsim.pricing.offsets import offset_cost
 from hwsim.pricing.residents import goes_through, lifetimes
+from hwsim.pricing.shares import stored_share
 from hwsim.pricing.stages import Stage, effective_layer, fuse
 from hwsim.pricing.vector import vector_work
 from hwsim.search.layer import search
@@ -286,7 +287,7 @@ class ChoiceTables:
         """Bits that a weight tensor takes in the outermost memory."""
         outer, index = self.accelerator.outermost, self.position.get(weight.name)
         widths = (weight.bits,) if index is None else self.widths[index]
-        bits = [float(words(weight.elements, w, outer.word_bits, outer.packing) * outer.word_bits) for w in widths]
+        bits = [float(codes_bits(weight.elements, w, outer, stored_share(outer, "weight"))) for w in widths]
         return Table((), np.array(bits[0])) if index is None else Table((index,), np.array(bits))
 
     def constants(self, layer: Layer) -> Table:

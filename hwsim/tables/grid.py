@@ -17,24 +17,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.machine.mac import MacCost, mac_cost
-from hwsim.machine.packing import held_bits, words
+from hwsim.machine.packing import held_bits, shared_words
 from hwsim.machine.parts import OPERANDS, Accelerator, Memory, Operand
 from hwsim.nest.counts import Counts, Kind
 from hwsim.nest.legal import pools
 from hwsim.network.layer import Layer
 from hwsim.pricing.area import static_power_mw
 from hwsim.pricing.latency import (
-    below_systolic,
     compute_cycles,
     limited_ports,
     parent_of,
     port_loads,
     vector_cycles,
+    waiting_share,
+    waits,
 )
 from hwsim.pricing.layer import GRID, TIMED, mac_energy, memory_parts, on_grid, price
 from hwsim.pricing.mac import refusals
 from hwsim.pricing.moves import Direction, fixed_moves, traffic, wire_bits
 from hwsim.pricing.offsets import offset_cost
+from hwsim.pricing.shares import moved_shares
 from hwsim.pricing.vector import mac_layer_ops
 from hwsim.tables.pool import Pool, Widths, at_widths
 
@@ -264,9 +266,11 @@ class Grid:
         for key in dict.fromkeys(key for moves in per_mapping for key in moves):
             elements = np.array([moves.get(key, (0, 0)) for moves in per_mapping], dtype=np.int64)
             memory, along = memories[key[0]], self.along(key[1], key[2])
+            shares = moved_shares(self.layer, self.accelerator, memory, key[1], key[2])
+            packed = memory.word_bits, memory.packing
             reads, writes = (
-                np.stack([words(column, bits, memory.word_bits, memory.packing) for bits in along], axis=1)
-                for column in (elements[:, 0], elements[:, 1])
+                np.stack([shared_words(column, bits, *packed, share) for bits in along], axis=1)
+                for column, share in zip((elements[:, 0], elements[:, 1]), shares, strict=True)
             )
             found[key] = (reads, writes)
         return found
@@ -339,14 +343,18 @@ class Grid:
                 overlapped[port] = overlapped.get(port, np.zeros(one, dtype=np.int64)) + load
         exposed: list[Load] = []
         for memory in self.accelerator.memories[1:]:
-            if memory.double_buffered or below_systolic(self.accelerator, memory):
+            if not waits(self.accelerator, memory):
                 continue
             waiting: Load = {}
 
-            def wait(key: Key, direction: Direction, which: Bools, waiting: Load = waiting) -> None:
+            def wait(
+                key: Key, direction: Direction, which: Bools, waiting: Load = waiting, memory: Memory = memory
+            ) -> None:
                 if (key, direction) in bits and which.any():
                     port = (key[0], direction)
                     load = bits[key, direction] * which[:, None, None, None]
+                    if memory.double_buffered:
+                        load = self.first_tiles(load, pool, memory, key[1], word_bits[key[0]])
                     waiting[port] = waiting.get(port, np.zeros(one, dtype=np.int64)) + load
 
             for operand in memory.keeps:
@@ -356,7 +364,7 @@ class Grid:
                     wait((memory.name, operand, "code"), "write", names != "")
                     for name in sorted(set(names.tolist()) - {""}):
                         wait((name, operand, "code"), "read", names == name)
-                else:
+                elif not memory.double_buffered:
                     for kind in ("partial", "final"):
                         for direction in ("read", "write"):
                             wait((outer, operand, kind), direction, names == outer)
@@ -364,6 +372,15 @@ class Grid:
                 overlapped[port] = overlapped[port] - load
             exposed.append(waiting)
         return exposed, overlapped
+
+    def first_tiles(self, load: Ints, pool: Pool, memory: Memory, operand: Operand, word_bits: int) -> Ints:
+        """The part of a load that brings the first tiles of an operand: `latency.waiting_share` of its words."""
+        shares = [waiting_share(counts, memory, operand) for counts in pool.counts]
+        found = load.copy()
+        for place, share in enumerate(shares):
+            words = load[place] // word_bits
+            found[place] = -(-words * share.numerator // share.denominator) * word_bits
+        return found
 
     def port_cycles(self, loads: Load, used: Map[str, Ints]) -> list[Ints]:
         """Cycles of every limited port: ceil(bits / instances / bandwidth)."""

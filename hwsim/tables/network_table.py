@@ -27,12 +27,14 @@ from hwsim.network.bits_file import WIDTHS
 from hwsim.network.layer import Layer, Tensor, operands
 from hwsim.network.sharing import sharing_groups
 from hwsim.network.workload import Workload
+from hwsim.pricing.fit import codes_bits
 from hwsim.pricing.layer import TIMED, LayerCost, operand_tensors, price, price_fused, price_vector
 from hwsim.pricing.mac import require_capable
 from hwsim.pricing.moves import parameter_bits
 from hwsim.pricing.network import NetworkCost, price_network
 from hwsim.pricing.offsets import offset_cost
 from hwsim.pricing.residents import Life, held_elements, lifetimes
+from hwsim.pricing.shares import stored_share
 from hwsim.pricing.stages import Stage, effective_layer, fuse
 from hwsim.pricing.vector import vector_work
 from hwsim.search.network import Plan, planned
@@ -539,7 +541,8 @@ class Rows:
                 seen.add(weight.name)
                 column = self.table.column_of.get(weight.name)
                 known = self.table.widths if column is not None else (weight.bits,)
-                by_width = [words(weight.elements, w, outer.word_bits, outer.packing) * outer.word_bits for w in known]
+                share = stored_share(outer, "weight")
+                by_width = [codes_bits(weight.elements, w, outer, share) for w in known]
                 packed += np.array(by_width, dtype=np.int64)[0 if column is None else self.index[:, column]]
 
             def stored(narrowed: Layer, _: int) -> int:

@@ -280,6 +280,74 @@ MISTAKES = [
         r"hierarchy\[0\].efficiency: expected a number not above 1, got 1.1",
     ),
     (
+        "padding of a memory without inputs",
+        "    hop_energy_pj_per_bit: 0.1\n    source: here\n",
+        "    source: here\n  - {memory: pad, size_bits: 64, keeps: [weight], word_bits: 8, read_energy_pj: 1,\n"
+        "     write_energy_pj: 1, padding: inserted, source: here}\n",
+        r"hierarchy\[3\].padding: expected no such key: the border is around inputs, and this keeps \['weight'\]",
+    ),
+    (
+        "padding of another way",
+        "    packing: floor\n",
+        "    packing: floor\n    padding: free\n",
+        r"hierarchy\[1\].padding: expected one of stored, inserted, got 'free'",
+    ),
+    (
+        "compression of nothing",
+        "    packing: floor\n",
+        "    packing: floor\n    compression: {}\n",
+        r"hierarchy\[1\].compression: expected ratios of operands out of keeps",
+    ),
+    (
+        "compression that grows",
+        "    packing: floor\n",
+        "    packing: floor\n    compression: {weight: 1.2}\n",
+        r"hierarchy\[1\].compression.weight: expected a number not above 1, got 1.2",
+    ),
+    (
+        "compression of a word",
+        "    packing: floor\n",
+        "    packing: floor\n    compression: {weights: 0.8}\n",
+        r"hierarchy\[1\].compression.weights: unknown key; did you mean weight",
+    ),
+    (
+        "first fill outside",
+        "size_bits: unlimited,",
+        "size_bits: unlimited, first_fill: exposed,",
+        r"hierarchy\[0\].first_fill: expected no such key: only tiles of a double-buffered level inside",
+    ),
+    (
+        "first fill of one buffer",
+        "    packing: floor\n",
+        "    packing: floor\n    double_buffered: false\n    first_fill: exposed\n",
+        r"hierarchy\[1\].first_fill: expected no such key",
+    ),
+    (
+        "first fill inside an array",
+        "    hop_energy_pj_per_bit: 0.1\n    source: here\n",
+        "    source: here\n  - {memory: pad, size_bits: 64, keeps: [weight], word_bits: 8, read_energy_pj: 1,\n"
+        "     write_energy_pj: 1, first_fill: exposed, source: here}\n",
+        r"hierarchy\[3\].first_fill: expected no such key: pad lies inside an array",
+    ),
+    (
+        "granule of lanes",
+        "  lanes: [C]\n",
+        "  lanes: [C]\n  granules: [{loops: [C, R], size: 4}]\n",
+        r"mac.granules\[0\].loops: expected loops that are no lanes, got \['C'\] in both",
+    ),
+    (
+        "granule of one",
+        "  lanes: [C]\n",
+        "  lanes: [C]\n  granules: [{loops: [R], size: 1}]\n",
+        r"mac.granules\[0\].size: expected a number not below 2, got 1",
+    ),
+    (
+        "granule of a loop twice",
+        "  lanes: [C]\n",
+        "  lanes: [C]\n  granules: [{loops: [R, R], size: 4}]\n",
+        r"mac.granules\[0\].loops: expected each loop once, got \['R', 'R'\]",
+    ),
+    (
         "cheap mode slow",
         "macs_per_cycle: 4, energy",
         "macs_per_cycle: 0.5, energy",

@@ -132,6 +132,9 @@ def memory_lines(memory: Memory, machine: Accelerator, report: TranslationReport
         (memory.packing == "floor", "packing", "operands that may not straddle words: packed densely"),
         (not memory.double_buffered, "double_buffered", "fills that wait: they overlap there"),
         (memory.efficiency < 1, "efficiency", "a share of the bandwidth that a port sustains: all of it there"),
+        (memory.first_fill == "exposed", "first_fill", "first tiles that wait: they overlap there"),
+        (memory.compression, "compression", "compressed codes: they move whole there"),
+        (memory.padding == "inserted", "padding", "borders made on the way: they are read there"),
     ):
         if said:
             report.none(memory.name, f"{memory.name}.{key}", text)
@@ -161,6 +164,7 @@ def array_lines(array: Array, machine: Accelerator, report: TranslationReport) -
     for said, key, text in (
         (array.hop_energy_pj_per_bit, "hop_energy_pj_per_bit", "a price per bit and element: transfers are free there"),
         (array.systolic, "systolic", "cycles to fill and drain a systolic array"),
+        (array.command_steps > 1, "command_steps", "steps in whole commands: any number there"),
         (not array.multicast, "multicast", "a read per element: identical tiles share one there"),
         (any(axis.max_dims for axis in array.axes), "max_dims", "at most so many loops on an axis"),
     ):
@@ -197,6 +201,8 @@ def cannot_say(machine: Accelerator, report: TranslationReport) -> None:
         report.none("mac", "mac.sustained", "a share of the peak rate, or cycles to start a mode: the whole rate there")
     if mac.lanes:
         report.none("mac", "mac.lanes", "loops that fill a unit of several products: one product per unit there")
+    if mac.granules:
+        report.none("mac", "mac.granules", "iterations that go by whole multiples: any number there")
     if not machine.overlap:
         report.none("machine", "overlap", "MACs and ports that take turns: they overlap there")
     report.none("machine", "vector", "a vector unit: requantization and operators without MACs are not priced there")

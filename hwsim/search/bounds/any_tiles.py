@@ -307,7 +307,7 @@ class AnyTiles:
         """The part of a regime's cycles that is the same everywhere."""
         others = Regime(tuple(port for port in regime.busy if port != COMPUTE), regime.waits)
         cycles = float(self.timing.constant_cycles(others, self.all_units)[0])
-        return cycles + (self.unhurried(apart=True) if COMPUTE in regime.busy else 0.0)
+        return cycles + (self.timing.filled_once(apart=True) if COMPUTE in regime.busy else 0.0)
 
     @cached_property
     def all_units(self) -> Ints:
@@ -315,16 +315,11 @@ class AnyTiles:
         sizes = [[math.prod(axis.size for axis in array.axes)] for array in self.problem.arrays]
         return np.array(sizes, dtype=np.int64).reshape(1, len(sizes), 1)
 
-    def unhurried(self, *, apart: bool = False) -> float:
-        """Cycles to fill and drain systolic arrays once; `apart`: those that are in no price per element."""
-        once = self.timing.compute_cycles(np.array(self.problem.extents)[None, None], apart=apart)
-        return float(once[0]) - math.ceil(self.problem.unit.mac.step_cycles)
-
     @cached_property
     def fewest_cycles(self) -> float:
         """Cycles of the fastest unrolling, whatever has to be moved: its steps are whole."""
         unit = self.problem.unit
-        cycles = max(float(BoxBound(self.boxes).whole_cycles.min()) + self.unhurried(), unit.fixed_cycles)
+        cycles = max(float(BoxBound(self.boxes).whole_cycles.min()) + self.timing.filled_once(), unit.fixed_cycles)
         return cycles + start_cycles(self.problem.accelerator, unit.mac)
 
 

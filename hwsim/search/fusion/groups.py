@@ -17,7 +17,7 @@ from hwsim.machine.parts import Accelerator, Memory
 from hwsim.nest.lines import Walk
 from hwsim.nest.points import Ints
 from hwsim.pricing.area import working_power_mw
-from hwsim.pricing.fused import Cut, Steps
+from hwsim.pricing.fused import Cut, Steps, whole_words
 from hwsim.pricing.groups import Group, group_of, windows
 from hwsim.pricing.latency import port_cycles, port_loads
 from hwsim.pricing.layer import TIMED, LayerCost
@@ -155,11 +155,9 @@ class Outline:
         for place, tensor in enumerate(self.group.maps):
             if self.group.maker[place] < 0:
                 codes = self.made[place] * self.group.elements_per_line(place)
-                n = words(codes, tensor.bits, outer.word_bits, outer.packing)
-                found[tensor.name] = Moved(outer.name, "input", "code", n, 0, outer.word_bits)
+                found[tensor.name] = whole_words(outer, "input", tensor.bits, codes, 0)
             elif self.group.lines[0].maps[place].leaves:
-                n = words(tensor.elements, tensor.bits, outer.word_bits, outer.packing)
-                found[tensor.name] = Moved(outer.name, "output", "final", 0, n, outer.word_bits)
+                found[tensor.name] = whole_words(outer, "output", tensor.bits, 0, tensor.elements)
         return found
 
     def guess(self, work: Work, resident: Names) -> tuple[float, float]:

@@ -15,14 +15,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 
-from hwsim.machine.packing import words
+from hwsim.machine.packing import shared_words
 from hwsim.machine.parts import Memory, Operand
 from hwsim.nest.counts import Kind
 from hwsim.pricing.moves import Direction, operand_bits, side_bits
 from hwsim.pricing.offsets import offset_cost
 from hwsim.pricing.rounding import bill_grid
+from hwsim.pricing.shares import moved_shares
 from hwsim.search.objective import Objective
 from hwsim.search.space.problem import Problem
 from hwsim.search.space.timing import Timing
@@ -91,7 +93,8 @@ class Transfers:
 
     def tile_bits(self, operand: Operand) -> float:
         """Bits of all points that the layer touches, at home."""
-        return float(self.moved_words(operand, self.at_home) * self.at_home.word_bits)
+        home = self.at_home
+        return float(self.moved_words(operand, home, Fraction(1)) * home.word_bits)
 
     @property
     def at_home(self) -> Memory:
@@ -99,13 +102,18 @@ class Transfers:
         assert self.home is not None
         return self.home
 
-    def moved_words(self, operand: Operand, memory: Memory) -> int:
-        """Words of all points, scales included."""
+    def moved_words(self, operand: Operand, memory: Memory, share: Fraction) -> int:
+        """Words of a share of all points, scales included."""
         layer, kind = self.problem.layer, kind_of(operand)
         count = self.problem.elements(operand)
         bits = operand_bits(layer, self.problem.accelerator, operand, kind)
         side = math.ceil(count * side_bits(layer, operand, kind))
-        return words(count, bits, memory.word_bits, memory.packing) - -side // memory.word_bits
+        return shared_words(count, bits, memory.word_bits, memory.packing, share) - -side // memory.word_bits
+
+    def passed_words(self, operand: Operand, memory: Memory, way: Direction) -> int:
+        """Words of all points that pass a port."""
+        shares = moved_shares(self.problem.layer, self.problem.accelerator, memory, operand, kind_of(operand))
+        return self.moved_words(operand, memory, shares[way == "write"])
 
     def sides(self, operand: Operand) -> tuple[tuple[Memory, Direction], tuple[Memory, Direction]]:
         """What a whole operand passes: the outermost memory's port and the home's."""
@@ -115,10 +123,11 @@ class Transfers:
 
     def energy_pj(self, operand: Operand) -> float:
         """Of moving it once."""
-        return sum(
-            self.moved_words(operand, memory) * (memory.read_energy_pj if way == "read" else memory.write_energy_pj)
-            for memory, way in self.sides(operand)
-        )
+        found = 0.0
+        for memory, way in self.sides(operand):
+            each = memory.read_energy_pj if way == "read" else memory.write_energy_pj
+            found += self.passed_words(operand, memory, way) * each
+        return found
 
     def least(self, operand: Operand) -> float:
         """What moving it once costs at least: time may hide."""
@@ -139,7 +148,7 @@ class Transfers:
         for memory, way in self.sides(operand):
             limit = timing.bandwidths.get(timing.port(memory.name, way))
             if limit is not None:
-                found += self.moved_words(operand, memory) * memory.word_bits / limit
+                found += self.passed_words(operand, memory, way) * memory.word_bits / limit
         return found
 
 

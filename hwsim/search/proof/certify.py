@@ -22,6 +22,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsim.machine.mac import MacCost
 from hwsim.nest.count import count_accesses
 from hwsim.nest.mapping import Mapping
 from hwsim.nest.points import Ints
@@ -87,7 +88,7 @@ class Search:
     def __init__(self, problem: Problem, objective: str, value: Value, kernel: Kernel, remainders: bool) -> None:
         self.problem, self.kernel, self.remainders = problem, kernel, remainders
         options = listing(problem, remainders)
-        mirrors = problem.rules == ()  # rules may tell rows and columns apart
+        mirrors = problem.rules == () and same_both_ways(problem.unit.mac)  # rules may tell rows and columns apart
         self.options = options[without_mirrors(problem, options.spatial)] if mirrors else options
         self.spatial = self.options.spatial
         self.timing, self.closed_bound = Timing(problem), ClosedBound(problem, self.spatial)
@@ -385,6 +386,12 @@ def spacings(problem: Problem, spatial: Ints, steps: Ints) -> list[Ints]:
         if nested:
             found.append(spacing)
     return found
+
+
+def same_both_ways(mac: MacCost) -> bool:
+    """Whether a unit's lanes and granule take rows as they take columns."""
+    sets = [mac.lanes, *(granule.loops for granule in mac.granules)]
+    return all((a in loops) == (b in loops) for loops in sets for a, b in ("PQ", "RS"))
 
 
 def without_mirrors(problem: Problem, spatial: Ints) -> Ints:

@@ -14,8 +14,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsim.machine.parts import Memory, Operand, stationary_memory
+from hwsim.machine.parts import Array, Memory, Operand, stationary_memory
 from hwsim.nest.counts import Counts, Kind
+from hwsim.nest.points import Ints
 from hwsim.pricing.latency import (
     below_systolic,
     compute_cycles,
@@ -99,6 +100,8 @@ class Timing:
         instances = dict(counts.instances)
         waits: list[tuple[str, Port]] = []
         for memory, load in exposed.items():
+            if memory not in self.waiting:  # first fills: in the price alone, which bounds stay below
+                continue
             refill = port_cycles(load, machine, instances)
             if any(refill.values()):
                 waits.append((memory, named(max(refill, key=lambda name: refill[name]))))
@@ -113,14 +116,48 @@ class Timing:
 
         `apart`: without those that are in the prices per element (`fills`).
         """
-        problem = self.problem
-        machine = problem.accelerator
-        cycles = problem.mac_cycles(-(-np.array(problem.extents) // spatial.prod(axis=1)))
+        steps = -(-np.array(self.problem.extents) // spatial.prod(axis=1))
+        return self.whole_commands(steps) + self.filled_once(apart=apart)
+
+    def filled_once(self, *, apart: bool = False) -> int:
+        """Cycles to fill and drain every systolic array once; `apart`: those that are in no price per element."""
+        machine, found = self.problem.accelerator, 0
         for array in machine.arrays:
             below = stationary_memory(machine, array)
             if array.systolic and not (apart and below is not None and below.name in self.fills):
-                cycles += fill_cycles(machine, array, problem.unit.mac)
-        return cycles
+                found += fill_cycles(machine, array, self.problem.unit.mac)
+        return found
+
+    def whole_commands(self, iterations: Ints) -> NDArray[np.float64]:
+        """Least cycles of the MACs for iterations in time, [unrolling, dim], in whole commands of the arrays.
+
+        What is held still changes at least with every iteration of the loops that move it, where there is room for one
+        element of one operand alone; more tiles only make more commands.
+        """
+        problem = self.problem
+        found = problem.mac_cycles(iterations)
+        rate = float(problem.unit.mac.step_cycles)
+        for array in problem.accelerator.arrays:
+            if array.command_steps > 1:
+                passes = iterations[..., self.moving(array)].prod(axis=-1)
+                steps = problem.steps(iterations)
+                whole = passes * -(-steps // (passes * array.command_steps)) * array.command_steps
+                found = np.maximum(found, np.ceil(whole * rate - 1e-6))
+        return found
+
+    def moving(self, array: Array) -> list[int]:
+        """Positions of the loops whose every iteration changes what an array holds still; none where that has room."""
+        problem, below = self.problem, stationary_memory(self.problem.accelerator, array)
+        if problem.unit.mac.products > 1 or problem.unit.mac.granules:  # steps are no product of iterations
+            return []
+        if below is None or len(below.keeps) != 1 or below.size_bits is None:
+            return []
+        operand = next(iter(below.keeps))
+        kind: Kind = "final" if operand == "output" else "code"
+        if 2 * problem.unit.element_bits[operand, kind] <= below.size_bits or operand in below.bypass:
+            return []
+        reuse = problem.irrelevant_axes(operand)
+        return [e for e in range(len(problem.dims)) if e not in reuse]
 
     @cached_property
     def fills(self) -> dict[str, float]:

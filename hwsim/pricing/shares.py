@@ -1,0 +1,77 @@
+"""What share of an operand's elements a memory port really moves: borders made on the way, codes that are compressed.
+
+Counts live in the padded image (docs/counting.md). Where a machine inserts the border's zeros, a read moves the share
+of the input's points that exist; that is exact where every point is read equally often, and takes tiles at the border
+for average ones otherwise. So costs stay linear in counts, and searches and proofs price the same thing.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import lru_cache
+
+from hwsim.machine.parts import Accelerator, Memory, Operand
+from hwsim.nest.counts import Kind
+from hwsim.nest.points import lattice
+from hwsim.network.layer import Layer
+from hwsim.pricing.offsets import offset_cost
+
+Shares = tuple[Fraction, Fraction]  # of the elements read, of those written
+WHOLE: Shares = (Fraction(1), Fraction(1))
+
+
+def moved_shares(layer: Layer, accelerator: Accelerator, memory: Memory, operand: Operand, kind: Kind) -> Shares:
+    """Shares of an operand's elements that are read from and written to a memory; unfinished sums move whole."""
+    if kind == "partial" or (not memory.compression and memory.padding == "stored"):
+        return WHOLE
+    share = stored_share(memory, operand)
+    made = operand == "input" and memory.padding == "inserted" and not border_is_stored(layer, accelerator)
+    return (share * existing_share(layer) if made else share, share)
+
+
+def stored_share(memory: Memory, operand: Operand) -> Fraction:
+    """Bits of an operand's compressed codes over those of the plain ones."""
+    return next((Fraction(str(ratio)) for known, ratio in memory.compression if known == operand), Fraction(1))
+
+
+def stream_shares(memory: Memory, operand: Operand) -> Shares:
+    """Shares of a whole tensor's elements, which has no border, on its way."""
+    share = stored_share(memory, operand)
+    return share, share
+
+
+def border_is_stored(layer: Layer, accelerator: Accelerator) -> bool:
+    """Whether the border has codes that the machine cannot make, so that it stands in memory."""
+    return offset_cost(layer, accelerator.capabilities).border_codes > 0
+
+
+def border_share(layer: Layer) -> Fraction:
+    """Share of the points that a layer's input counts which lie in the border."""
+    return 1 - existing_share(layer)
+
+
+def existing_share(layer: Layer) -> Fraction:
+    """Share of the points that a layer's input counts which are the input's own.
+
+    >>> from hwsim.network.layer import Loops, Tensor
+    >>> map_7x7, loops = Tensor("x", (1, 1, 7, 7)), Loops(P=7, Q=7, R=3, S=3)
+    >>> existing_share(Layer("c", "conv", (map_7x7,), map_7x7, map_7x7, loops, padding=(1, 1, 1, 1)))
+    Fraction(49, 81)
+    """
+    if not layer.has_macs or not any(layer.padding):
+        return Fraction(1)
+    top, _, left, _ = layer.padding
+    found = Fraction(1)
+    for axis, before in ((0, top), (1, left)):
+        outputs, taps = ((layer.loops.P, layer.loops.R), (layer.loops.Q, layer.loops.S))[axis]
+        extent = layer.inputs[0].shape[axis - 2]
+        found *= rank_share(layer.stride[axis], outputs, layer.dilation[axis], taps, before, extent)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def rank_share(stride: int, outputs: int, dilation: int, taps: int, before: int, extent: int) -> Fraction:
+    """Of the points {stride*i + dilation*j : i < outputs, j < taps} those from `before` to `before + extent`."""
+    points = lattice(stride, outputs, dilation, taps)
+    inside = points >> before & ((1 << extent) - 1)
+    return Fraction(inside.bit_count(), points.bit_count())

@@ -1,0 +1,181 @@
+"""The certified search against enumeration on machines with rarer keys: borders made on the way, compressed codes,
+iterations and commands that come in whole multiples, first tiles that nothing hides.
+
+As `test_search_exhaustive`, whose enumeration it uses. Where a key only adds to what is bounded, the bound may stay
+below the best price, never above it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import random
+
+import pytest
+
+from hwsim.machine.parts import OPERANDS, Accelerator, Granule, Memory
+from hwsim.nest.count import count_accesses
+from hwsim.nest.legal import validate
+from hwsim.nest.mapping import Temporal
+from hwsim.network.layer import DIMS, Layer
+from hwsim.pricing.layer import price
+from hwsim.pricing.rounding import rounding_pj
+from hwsim.pricing.unit_prices import unit_prices
+from hwsim.search.layer import search
+from tests.search.test_search_every_nest import OBJECTIVES
+from tests.search.test_search_exhaustive import (
+    Variant,
+    certified,
+    exhaustive,
+    nest,
+    options,
+    primes,
+    small_layer,
+    small_machine,
+    systolic,
+    uneven_layer,
+    unrollings,
+)
+
+
+def bordered(rng: random.Random, layer: Layer) -> Layer:
+    """The layer with part of its input's rows and columns as a border."""
+    x = layer.inputs[0]
+    rows, columns = x.shape[2:]
+    top, left = rng.randint(0, min(1, rows - 1)), rng.randint(0, min(1, columns - 1))
+    own = dataclasses.replace(x, shape=(*x.shape[:2], rows - top, columns - left))
+    return dataclasses.replace(layer, inputs=(own,), padding=(top, 0, left, 0))
+
+
+def with_shares(rng: random.Random, machine: Accelerator) -> Accelerator:
+    """The machine with memories that make borders or compress codes."""
+
+    def changed(memory: Memory) -> Memory:
+        """Words of one bit leave little to round."""
+        ratios = tuple((operand, rng.choice((0.3, 0.8))) for operand in memory.keeps if rng.random() < 0.5)
+        return dataclasses.replace(
+            memory, padding=rng.choice(("stored", "inserted")), compression=ratios, word_bits=1,
+            read_energy_pj=memory.read_energy_pj / 8, write_energy_pj=memory.write_energy_pj / 8,
+        )  # fmt: skip
+
+    nodes = tuple(changed(node) if isinstance(node, Memory) else node for node in machine.hierarchy)
+    return dataclasses.replace(machine, hierarchy=nodes)
+
+
+def with_granules(rng: random.Random, machine: Accelerator) -> Accelerator:
+    """The machine with iterations that go by whole multiples, and power that makes energy a matter of time."""
+    ways = tuple(
+        Granule(tuple(rng.sample(DIMS, k=rng.randint(1, 3))), rng.choice((2, 3, 4))) for _ in range(rng.randint(1, 2))
+    )
+    mac = dataclasses.replace(machine.mac, granules=ways)
+    return dataclasses.replace(machine, mac=mac, static_power_mw=rng.choice((0.0, 0.5)))
+
+
+def in_commands(rng: random.Random, machine: Accelerator) -> Accelerator:
+    """A systolic array that works in commands of several steps."""
+    found = systolic(rng, machine)
+    nodes = tuple(
+        dataclasses.replace(node, command_steps=rng.choice((2, 3, 4))) if node is found.arrays[0] else node
+        for node in found.hierarchy
+    )
+    return dataclasses.replace(found, hierarchy=nodes)
+
+
+def compare(seed: int, variant: Variant, *, exact: bool = True, remainders: bool = False) -> None:
+    """The certified search of all objectives; `exact`: its bound equals its best price."""
+    rng = random.Random(seed)
+    layer = bordered(rng, uneven_layer(rng) if remainders else small_layer(rng))
+    machine = variant(rng, small_machine(rng))
+    declared = exhaustive(layer, machine, remainders)
+    least = exhaustive(layer, machine, remainders, everything=True) if remainders else declared
+    for objective, expected, lowest in zip(OBJECTIVES, declared, least, strict=True):
+        best, bound, finished = certified(layer, machine, objective, remainders)
+        text = f"seed {seed}, {objective}: {layer.loops}, {machine.hierarchy}"
+        words = 0.0 if objective == "latency" else rounding_pj(unit_prices(layer, machine), machine)
+        words *= expected / declared[0] if objective == "edp" else 1.0
+        assert best >= lowest * (1 - 1e-6), text
+        assert bound <= expected * (1 + 1e-6), f"bound {bound} above {expected}: {text}"
+        assert not finished or best <= expected * (1 + 1e-6) + words, f"{best} found, {expected} exists: {text}"
+        assert not exact or (finished and best * (1 - 1e-6) - words <= bound <= best * (1 + 1e-6)), text
+
+
+@pytest.mark.parametrize("variant", [with_shares, with_granules])
+@pytest.mark.parametrize("seed", range(4))
+def test_search_equals_enumeration(seed: int, variant: Variant) -> None:
+    compare(seed, variant)
+    compare(seed, variant, exact=variant is with_shares, remainders=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", [with_shares, with_granules])
+@pytest.mark.parametrize("seed", range(100, 250))
+def test_search_equals_enumeration_on_600_instances(seed: int, variant: Variant) -> None:
+    compare(seed, variant)
+    compare(seed, variant, exact=False, remainders=True)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_bounds_hold_on_arrays_that_work_in_commands(seed: int) -> None:
+    compare(seed, in_commands, exact=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 300))
+def test_bounds_hold_on_200_arrays_that_work_in_commands(seed: int) -> None:
+    compare(seed, in_commands, exact=False)
+
+
+def with_first_fills(rng: random.Random, machine: Accelerator) -> Accelerator:
+    """Ports of limited bandwidth around a buffer whose first tiles are waited for."""
+    dram = dataclasses.replace(machine.outermost, read_bandwidth_bits_per_cycle=rng.choice((4.0, 16.0)))
+    keeps = tuple(rng.sample(("weight", "input"), k=rng.randint(1, 2)))
+    buffer = Memory(
+        "first", rng.choice((8, 16, 32)) * 8, keeps, word_bits=8, read_energy_pj=2.0, write_energy_pj=2.0,
+        write_bandwidth_bits_per_cycle=rng.choice((None, 8.0)), first_fill="exposed",
+    )  # fmt: skip
+    return dataclasses.replace(machine, hierarchy=(dram, buffer, machine.arrays[0]), static_power_mw=0.3)
+
+
+def every_price(layer: Layer, machine: Accelerator) -> list[tuple[float, float]]:
+    """(energy, cycles) of every nest of perfect factors and all places of its holds."""
+    found: list[tuple[float, float]] = []
+    for spatial, rest in unrollings(layer, machine.arrays[0], False):
+        loops = [Temporal(dim, p) for dim, n in rest.items() for p in primes(n)]
+        for order in set(itertools.permutations(loops)):
+            for cut in range(len(order) + 1):
+                for choice in itertools.product(*(options(order, cut, o, machine) for o in OPERANDS)):
+                    mapping = nest(order, cut, spatial, [hold for holds in choice for hold in holds], machine)
+                    if not validate(mapping, layer, machine):
+                        cost = price(layer, count_accesses(layer, mapping, machine), machine)
+                        found.append((cost.total_energy_pj, float(cost.latency_cycles)))
+    return found
+
+
+def compare_first_fills(seed: int) -> list[float]:
+    """How far the search is above enumeration, by objective; asserts that no bound is."""
+    rng = random.Random(seed)
+    layer = small_layer(rng)
+    while math.prod(layer.loops.as_tuple()) > 24:
+        layer = small_layer(rng)
+    machine = with_first_fills(rng, small_machine(rng))
+    prices = every_price(layer, machine)
+    above: list[float] = []
+    for place, objective in enumerate(OBJECTIVES):
+        least = min((energy, cycles, energy * cycles)[place] for energy, cycles in prices)
+        certificate = search(layer, machine, objective, effort="perfect").certificate
+        text = f"seed {seed}, {objective}: {layer.loops}, {machine.hierarchy}"
+        assert certificate.lower_bound <= least * (1 + 1e-6), text
+        above.append(certificate.value / least - 1)
+    return above
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bounds_hold_where_first_tiles_are_waited_for(seed: int) -> None:
+    assert max(compare_first_fills(seed)) < 0.25
+
+
+@pytest.mark.slow
+def test_search_is_near_the_best_where_first_tiles_are_waited_for() -> None:
+    above = [gap for seed in range(100, 160) for gap in compare_first_fills(seed)]
+    assert sum(above) / len(above) < 0.02, above
