@@ -65,15 +65,18 @@ def test_an_error_is_relative_to_the_published_value_and_calibrated_rows_do_not_
 def test_eyeriss_uses_the_chips_elements_and_comes_within_its_known_limits() -> None:
     study = eyeriss.study()
     assert [row.ours for row in study.rows if row.quantity == "active PEs"] == [154, 135, 156, 156, 156]
-    assert study.mean_error("processing latency") < 0.13
-    assert study.mean_error("total latency") < 0.11
-    assert study.mean_error("power") < 0.12
+    assert study.mean_error("processing latency") < 0.08
+    assert study.mean_error("total latency") < 0.08
+    assert study.mean_error("power") < 0.10
+    moved = {row.item: row for row in study.rows if row.quantity == "DRAM traffic"}
+    assert abs(moved["all five"].error) < 0.06
+    assert max(abs(row.error) for row in moved.values()) < 0.13
     traffic = {row.item: abs(row.error) for row in study.rows if row.quantity == "buffer traffic"}
     best = {row.item: abs(row.error) for row in study.rows if row.quantity == "buffer traffic, best schedule"}
     assert traffic["CONV2"] < 0.1 < best["CONV2"]  # the chip's schedule moves what the chip moved
     for row in study.checks:
         if row.quantity == "processing latency":
-            assert 0.8 < row.ours / row.published < 1.0, row  # what a published reproduction of the table allows itself
+            assert 0.85 < row.ours / row.published < 1.02, row
 
 
 def test_precision_scalable_arrays_follow_their_styles() -> None:
@@ -97,12 +100,26 @@ def test_columns_of_sums_explain_the_digital_macro() -> None:
     assert sum(off) / len(off) > 0.2
 
 
-def test_weight_bound_networks_on_the_tpu_are_within_a_fifth() -> None:
-    rows = {row.item: row for row in tpu.study().checks if row.quantity == "throughput"}
-    assert all(abs(rows[name].error) < 0.2 for name in ("MLP0", "MLP1", "LSTM0"))
-    assert rows["MLP0"].ours == pytest.approx(0.96 * 34e9 * 2 * 200 / 1e12, rel=0.01)  # bandwidth times reuse
+def test_weight_bound_networks_on_the_tpu_are_within_a_fifteenth_but_for_stalls() -> None:
+    study = tpu.study()
+    rows = {(row.item, row.quantity): row for row in study.rows}
+    assert [row.item for row in study.rows if row.role == "calibration"] == ["MLP0", "MLP0"]
+    assert study.mean_error("throughput") < 0.15
+    for name in ("MLP1", "LSTM0"):
+        assert all(abs(rows[name, quantity].error) < 0.07 for quantity in ("throughput", "active array cycles"))
+    share = 12.3e12 / (34e9 * 2 * 200)  # MLP0's throughput over bandwidth times reuse
+    assert rows["MLP1", "throughput"].ours == pytest.approx(share * 34e9 * 2 * 168 / 1e12, rel=0.01)
     whole = (600 / 768) ** 2  # of what is loaded is used
-    assert rows["LSTM1"].ours == pytest.approx(whole * 0.96 * 34e9 * 2 * 96 / 1e12, rel=0.02)
+    assert rows["LSTM1", "throughput"].ours == pytest.approx(whole * share * 34e9 * 2 * 96 / 1e12, rel=0.02)
+
+
+def test_the_tpus_table_says_that_lstms_run_at_half_speed() -> None:
+    """Useful MACs of the peak are operations per second over 92 TOPS for both MLPs, twice as many for both LSTMs."""
+    table = {row["metric"]: row for row in read_table("tpu_v1.csv")}
+    for name in tpu.WEIGHT_BOUND:
+        busy = float(table["useful_macs_pct_of_peak"][name]) / 100 * 92 / float(table["teraops_per_s"][name])
+        slower = tpu.activation_bits(name) / 8
+        assert busy == pytest.approx(slower, rel=0.12)
 
 
 def test_recorded_mappings_study_agrees_with_the_tests_of_its_parts() -> None:
@@ -214,11 +231,10 @@ def test_gemmini_rows_are_priced_under_their_own_nests() -> None:
     """ResNet's first layer: 49 taps x 12,544 pixels x 4 groups of columns, and the fill of the mesh."""
     rows = read_table("gemmini_rtl_firesim.csv")
     first = next(row for row in rows if (row["C"], row["R"]) == ("3", "7"))
-    assert gemmini.cycles_of(first)[0] == 49 * 12_544 * 4 + 46
-    assert gemmini.pixels_per_weights(first) == 2 * 4 * 4 * 4
+    plain = 49 * 12_544 * 4 + 46
+    assert plain < gemmini.cycles_of(first) < 1.01 * plain  # and its first tiles
     study = gemmini.study()
-    assert study.mean_error("cycles") < 0.27
-    assert study.mean_error("cycles, whole commands and first fill") < 0.20
+    assert study.mean_error("cycles") < 0.20
     assert all(row.role == "check" for row in study.rows)
 
 
