@@ -1,7 +1,7 @@
 """`python -m experiments.depth_first`: networks layer by layer, with tensors on chip, and in depth-first groups.
 
-Traffic of the outermost memory, energy and cycles at W8A8, least energy, by the quick search. FSRCNN is a plain torch
-module (`fsrcnn`): its last layer makes the four sub-pixels of the doubled image as channels. Writes a CSV.
+Outermost traffic, energy and cycles at W8A8, least energy, by the quick search. FSRCNN is a torch module (`fsrcnn`):
+its last layer makes the four sub-pixels of the doubled image as channels. Writes a CSV and prints a table.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from experiments.table import append
+from experiments.table import Row, append, read
 from hwsim.command_line import load_model
 from hwsim.frontends.torch_export import extract
 from hwsim.machine.load import load_accelerator
@@ -26,6 +27,7 @@ from hwsim.search.fusion.plan import fused_plan
 from hwsim.search.network import plan_network
 
 NETWORKS = ("fsrcnn", "mobilenet_v2", "resnet18", "networks/cifar10_silu_float")
+WAYS = ("layer by layer", "tensors on chip", "depth first")
 MACHINES = ("eyeriss_v1", "ethos_u55_256", "simba", "gemmini_16x16")
 
 
@@ -44,9 +46,11 @@ def fsrcnn(features: int = 56, shrunk: int = 12, mapping: int = 4) -> nn.Module:
 def network(name: str) -> Workload:
     """A network at W8A8."""
     if name == "fsrcnn":
-        found = extract(fsrcnn().eval(), torch.zeros(1, 1, 540, 960), name="fsrcnn")
-    else:
-        found = load_model(name, None, False)
+        image = extract(fsrcnn().eval(), torch.zeros(1, 1, 540, 960), name="fsrcnn")
+        last = image.layers[-1].output.name
+        found = assign_bits(image, "W8A8")  # the image that leaves has 8 bits a pixel, not 32
+        return found.map_tensors(lambda t: replace(t, bits=8) if t.name == last else t)
+    found = load_model(name, None, False)
     return found if found.quantized else assign_bits(found, "W8A8")
 
 
@@ -59,7 +63,7 @@ def rows(name: str, spec: str) -> Iterator[dict[str, object]]:
     fused = fused_plan(workload, machine, plan, (), "energy")
     seconds = time.process_time() - began
     alone = price_network(workload, machine, counts, resident=frozenset())
-    for way, cost in (("layer by layer", alone), ("tensors on chip", plan.cost), ("depth first", fused.cost)):
+    for way, cost in zip(WAYS, (alone, plan.cost, fused.cost), strict=True):
         yield {
             "key": f"{name}/{spec}/{way}",
             "network": workload.name,
@@ -82,6 +86,24 @@ def figures(cost: NetworkCost) -> dict[str, object]:
     }
 
 
+def table(measured: Sequence[Row]) -> list[str]:
+    """A table in Markdown, one line per pair: MB, uJ and cycles of the three ways, and how many groups there are."""
+    lines = [
+        "| network, machine | outermost MB | energy uJ | 1,000 cycles | groups | CPU s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for pair in dict.fromkeys((row["network"], row["machine"]) for row in measured):
+        found = {row["way"]: row for row in measured if (row["network"], row["machine"]) == pair}
+        ways = [found[way] for way in WAYS]
+        megabytes = " / ".join(f"{float(row['outermost_mb']):,.2f}" for row in ways)
+        energy = " / ".join(f"{float(row['energy_uj']):,.0f}" for row in ways)
+        cycles = " / ".join(f"{int(row['latency_cycles']) / 1000:,.0f}" for row in ways)
+        last = ways[-1]
+        groups = f"{last['groups']} of {last['fused_layers']} stages" if last["groups"] != "0" else "none"
+        lines.append(f"| {', '.join(pair)} | {megabytes} | {energy} | {cycles} | {groups} | {last['cpu_seconds']} |")
+    return lines
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure pairs and add them to the CSV."""
     parser = argparse.ArgumentParser(prog="python -m experiments.depth_first", description=__doc__)
@@ -93,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for spec in options.machines:
             append(options.out, rows(name, spec), key="key")
             print(f"{name} on {spec}: added to {options.out}", file=sys.stderr)
+    print("\n".join(table(read(options.out))))
     return 0
 
 

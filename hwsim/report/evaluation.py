@@ -31,6 +31,8 @@ from hwsim.search.network import Plan, plan_network, plans_by_objective
 from hwsim.search.objective import OBJECTIVES, Objective
 from hwsim.search.result import Effortful, Found
 
+PRICED = 200  # ways to cut a network into groups that are priced, about
+
 
 @dataclass(frozen=True)
 class Request:
@@ -87,7 +89,12 @@ def evaluate_workload(
         plan, others = plans(workload, accelerator, request, rules, watch)
         if request.fuse:
             unfused = plan.cost.totals
-            plan = fused_plan(workload, accelerator, plan, others.values(), request.objective, slack=request.slack)
+            if watch is not None:
+                watch.begin("depth-first groups", PRICED)
+            plan = fused_plan(
+                workload, accelerator, plan, others.values(), request.objective, slack=request.slack,
+                told=None if watch is None else watch.advance,
+            )  # fmt: skip
             others |= {request.objective: plan} if others else {}
         schedules, no_own = side_by_side(
             workload,

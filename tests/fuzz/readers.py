@@ -24,7 +24,7 @@ from hwsim.machine.load import load_accelerator
 from hwsim.machine.measured import read_measurements
 from hwsim.machine.parts import Accelerator
 from hwsim.nest.legal import validate
-from hwsim.nest.text import load_mappings
+from hwsim.nest.text import load_plan
 from hwsim.network.bits_file import read_bits
 from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.saved import load_workload
@@ -95,12 +95,14 @@ def sensitivities() -> bytes:
 
 
 def mapping() -> bytes:
-    from hwsim.nest.text import dump_mappings
+    from hwsim.nest.text import Together, dump_mappings
     from hwsim.search.layer import search
 
     machine = load_accelerator("bit_fusion")
     layers = network().layers
-    return dump_mappings({layer.name: search(layer, machine, effort="quick").mapping for layer in layers}).encode()
+    groups = [Together(layers[0].name, layers[1].name, 2, 4, "kept", (layers[0].name,))]
+    found = {layer.name: search(layer, machine, effort="quick").mapping for layer in layers}
+    return dump_mappings(found, groups).encode()
 
 
 def report() -> bytes:
@@ -335,7 +337,7 @@ READERS = (
     Reader("workload", ".json", lambda: as_json(network().to_dict()), load_workload, "json"),
     Reader("bits", ".yaml", lambda: as_yaml({"default": "W4A4", "config": 4, "conv*": {"weight": 8, "input": 4},
            "fc": "W8A8"}), read_bits, "yaml"),
-    Reader("mapping", ".yaml", mapping, load_mappings, "yaml"),
+    Reader("mapping", ".yaml", mapping, load_plan, "yaml"),
     Reader("exploration file", ".yaml", space, read_space, "yaml"),
     Reader("sensitivities", ".json", sensitivities, read_sensitivities, "json"),
     Reader("measured table", ".csv", lambda: b"\n".join((ROOT / "accel_specs" / "mico_measured.csv").read_bytes()

@@ -5,7 +5,7 @@ Prices teach estimates: no tile of a stage is taken to cost less per output than
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from hwsim.pricing.fused import Cut, GroupCost, Steps
@@ -45,7 +45,10 @@ class Known:
 class GroupCosts:
     """Groups of a network by their first stage, and what each costs under some weights."""
 
-    def __init__(self, tiles: Tiles, groups: dict[int, list[Group]] | None = None) -> None:
+    def __init__(
+        self, tiles: Tiles, groups: dict[int, list[Group]] | None = None, told: Callable[[], None] | None = None
+    ) -> None:
+        self.told = told  # of every cut priced
         self.tiles, self.machine = tiles, tiles.machine
         self.schedule = tiles.optimum.schedule
         self.work = Work(tiles)
@@ -111,6 +114,8 @@ class GroupCosts:
         known = self.known[fused.group.first, fused.group.end, fused.resident, weights]
         known.entries.remove(fused)
         known.answers.clear()
+        if self.told is not None:
+            self.told()
         steps = Steps(fused.group, fused.cut)
         for choice in choices(self.tiles, fused.group, steps, weights):
             cost = choice.price(self.tiles, fused.resident, steps)

@@ -123,6 +123,7 @@ class Outline:
         steps = Steps(group, cut)
         self.rows = steps.rows if rows is None else rows
         self.columns = steps.columns if columns is None else columns
+        self.known: tuple[int, float, dict[str, float]] | None = None
 
     @cached_property
     def kept_words(self) -> list[Ints]:
@@ -162,24 +163,45 @@ class Outline:
 
     def guess(self, work: Work, resident: Names) -> tuple[float, float]:
         """(pJ, cycles) that it may cost."""
-        energy, busy = 0.0, Counter[str]()
-        weight_bits = 0
-        for position, stage in enumerate(self.group.stages):
-            made = self.made[self.group.places[position]]
-            part = OPTIMISM * made * stage.layer.output.shape[1] / stage.layer.output.elements
-            own, cycles = work.on_chip(self.group.first + position)
-            energy += part * own
-            for name, n in cycles.items():
-                busy[name] += part * n  # type: ignore[assignment]
-            weight_bits += stage.layer.weight.size_bits if stage.layer.weight is not None else 0
-        runs = self.rows.steps * self.columns.steps * self.group.images
-        moved = [entry for name, entry in self.crossings.items() if name not in resident]
-        moved.append(work.weights_moved(weight_bits, runs))
-        outer = self.machine.outermost
-        energy += sum(m.read_words * outer.read_energy_pj + m.write_words * outer.write_energy_pj for m in moved)
-        busy.update(port_cycles(port_loads(moved), self.machine, {}))
-        time = float(max(busy.values(), default=0))
+        energy, busy = self.inside(work)
+        busy = dict(busy)
+        for name, (crossing_pj, cycles) in self.prices.items():
+            if name not in resident:
+                energy += crossing_pj
+                for port, n in cycles.items():
+                    busy[port] = busy.get(port, 0.0) + n
+        time = max(busy.values(), default=0.0)
         return energy + working_power_mw(self.machine) * time / self.machine.clock_mhz * 1e3, time
+
+    def inside(self, work: Work) -> tuple[float, dict[str, float]]:
+        """Energy and cycles on chip and of weights, as far as prices have taught."""
+        if self.known is None or self.known[0] != work.lessons:
+            energy, busy = 0.0, Counter[str]()
+            weight_bits = 0
+            for position, stage in enumerate(self.group.stages):
+                made = self.made[self.group.places[position]]
+                part = OPTIMISM * made * stage.layer.output.shape[1] / stage.layer.output.elements
+                own, cycles = work.on_chip(self.group.first + position)
+                energy += part * own
+                for name, n in cycles.items():
+                    busy[name] += part * n  # type: ignore[assignment]
+                weight_bits += stage.layer.weight.size_bits if stage.layer.weight is not None else 0
+            runs = self.rows.steps * self.columns.steps * self.group.images
+            more, ports = self.crossing_price(work.weights_moved(weight_bits, runs))
+            busy.update(ports)
+            self.known = work.lessons, energy + more, dict(busy)
+        return self.known[1], self.known[2]
+
+    @cached_property
+    def prices(self) -> dict[str, tuple[float, dict[str, int]]]:
+        """pJ and cycles of the maps that enter or leave."""
+        return {name: self.crossing_price(moved) for name, moved in self.crossings.items()}
+
+    def crossing_price(self, moved: Moved) -> tuple[float, dict[str, int]]:
+        """pJ and cycles at the outermost memory."""
+        outer = self.machine.outermost
+        energy = moved.read_words * outer.read_energy_pj + moved.write_words * outer.write_energy_pj
+        return energy, port_cycles(port_loads([moved]), self.machine, {})
 
 
 class Work:

@@ -7,7 +7,7 @@ is an upper bound: no proof covers groups.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Mapping as Map
 
 from hwsim.machine.parts import Accelerator
@@ -43,13 +43,17 @@ def fused_plan(
     objective: Objective,
     *,
     slack: float = 0.0,
+    told: Callable[[], None] | None = None,
     tolerance: float = TOLERANCE,
 ) -> Plan:
-    """The best plan found with depth-first groups; `plan` itself where none of them is better."""
+    """The best plan found with depth-first groups; `plan` itself where none of them is better.
+
+    `rivals`: further plans whose nests compete. `told` is called for every cut priced.
+    """
     optimum = Optimum(Schedule(workload, accelerator), None)
     for known in (plan, *rivals):
         optimum.add((name, found.mapping) for name, found in known.found.items())
-    costs = GroupCosts(Tiles(optimum))
+    costs = GroupCosts(Tiles(optimum), told=told)
     plans = [plan]
     for weights in weightings(plan, objective) if costs.groups else ():
         way = Programme(optimum.schedule, costs, weights, alone(optimum, weights)).least(tolerance)
