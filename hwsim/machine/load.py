@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -258,7 +259,8 @@ def build_memory(spec: MemorySpec, node_nm: float, *, outermost: bool) -> Memory
     partitions: tuple[tuple[Operand, int], ...] = tuple((o, int(parts[o])) for o in OPERANDS if o in parts)
     ratios = {} if spec.compression is None else spec.compression.model_dump(exclude_none=True)
     compression: tuple[tuple[Operand, float], ...] = tuple((o, ratios[o]) for o in OPERANDS if o in ratios)
-    fields = given(spec, "memory", "partitions", "compression", "size_bits", "energy_law")
+    told_otherwise = ("partitions", "compression", "size_bits", "energy_law", "latency_cycles", "outstanding_bits")
+    fields = given(spec, "memory", *told_otherwise)
     said = estimate_of(spec, node_nm, outermost=outermost)
     if said is not None:
         by_law: dict[str, Any] = {
@@ -269,12 +271,26 @@ def build_memory(spec: MemorySpec, node_nm: float, *, outermost: bool) -> Memory
         }
         fields = by_law | fields
     size, total = (None, spec.size_bits) if outermost else (spec.size_bits, None)
-    for direction in ("read", "write"):
-        key = f"{direction}_bandwidth_bits_per_cycle"
-        if key in fields and spec.efficiency != 1.0:
-            fields[key] = round(fields[key] * spec.efficiency, 9)
+    fields |= sustained_bandwidths(spec)
     fields |= {"partitions": partitions, "compression": compression}
     return Memory(name=spec.memory, size_bits=size, total_bits=total, **fields)
+
+
+def sustained_bandwidths(spec: MemorySpec) -> dict[str, float]:
+    """Bits per cycle that the ports sustain: their share of the peak, at most what is on its way over its time.
+
+    A stream with n bits in flight and a latency of t cycles moves n / t bits per cycle (Little's law).
+    """
+    flying = spec.outstanding_bits / spec.latency_cycles if spec.outstanding_bits and spec.latency_cycles else math.inf
+    found: dict[str, float] = {}
+    for direction in ("read", "write"):
+        key = f"{direction}_bandwidth_bits_per_cycle"
+        peak: float | None = getattr(spec, key)
+        own = direction == "read" or not spec.shared_port
+        limit = min(math.inf if peak is None else peak * spec.efficiency, flying if own else math.inf)
+        if limit < math.inf:
+            found[key] = limit if limit == peak else round(limit, 9)
+    return found
 
 
 def build_array(spec: ArraySpec) -> Array:

@@ -111,6 +111,9 @@ def memory_contradictions(document: Document, where: KeyPath, memory: MemorySpec
     limits = (memory.read_bandwidth_bits_per_cycle, memory.write_bandwidth_bits_per_cycle)
     if memory.efficiency != 1.0 and limits == (None, None):
         complain("efficiency", "expected a bandwidth that it is a share of: no port of this memory has one")
+    if (memory.latency_cycles is None) != (memory.outstanding_bits is None):
+        missing = "outstanding_bits" if memory.outstanding_bits is None else "latency_cycles"
+        complain(missing, "missing key: a latency bounds a port by the bits that are on their way meanwhile; give both")
     if memory.shared_port and memory.write_bandwidth_bits_per_cycle is not None:
         complain(
             "write_bandwidth_bits_per_cycle", "expected no such key: a shared port has read_bandwidth_bits_per_cycle"

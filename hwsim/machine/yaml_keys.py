@@ -119,6 +119,10 @@ class MemorySpec(Part):
     efficiency: Rate = Field(
         1.0, description="share of the bandwidths that its ports sustain (refresh, turnarounds), from measurements"
     )
+    latency_cycles: Size | None = Field(None, description="cycles from a request to its data")
+    outstanding_bits: Size | None = Field(
+        None, description="bits on their way at once: with latency_cycles a port moves at most their ratio per cycle"
+    )
     shared_port: bool = Field(False, description="reads and writes share read_bandwidth_bits_per_cycle")
     double_buffered: bool = Field(True, description="fills overlap compute; otherwise they add to the latency")
     first_fill: Literal["hidden", "exposed"] = Field(

@@ -77,6 +77,26 @@ def changed(old: str, new: str) -> str:
     return SMALL.replace(old, new, 1)
 
 
+def test_ports_move_what_is_on_its_way_over_its_latency(tmp_path: Path) -> None:
+    """Little's law: 4,096 bits in flight and 128 cycles are 32 bits per cycle, whatever wider wires could carry."""
+
+    def ports(more: str, old: str = "write_bandwidth_bits_per_cycle: 64, source") -> tuple[float | None, float | None]:
+        path = tmp_path / "accel.yaml"
+        path.write_text(changed(old, f"write_bandwidth_bits_per_cycle: 24, {more}source"))
+        dram = load_accelerator(path).outermost
+        return dram.read_bandwidth_bits_per_cycle, dram.write_bandwidth_bits_per_cycle
+
+    assert ports("") == (64, 24)
+    assert ports("latency_cycles: 128, outstanding_bits: 4_096, ") == (32, 24)
+    assert ports("latency_cycles: 100, outstanding_bits: 2_000, efficiency: 0.5, ") == (20, 12)
+    assert ports("latency_cycles: 10, outstanding_bits: 100_000, ") == (64, 24)
+    none = "read_bandwidth_bits_per_cycle: 64, write_bandwidth_bits_per_cycle: 64, source"
+    path = tmp_path / "free.yaml"
+    path.write_text(changed(none, "latency_cycles: 128, outstanding_bits: 4_096, source"))
+    free = load_accelerator(path).outermost
+    assert (free.read_bandwidth_bits_per_cycle, free.write_bandwidth_bits_per_cycle) == (32, 32)
+
+
 def test_ports_sustain_their_efficiency(tmp_path: Path) -> None:
     path = tmp_path / "accel.yaml"
     path.write_text(
@@ -278,6 +298,18 @@ MISTAKES = [
         "write_bandwidth_bits_per_cycle: 64, source",
         "write_bandwidth_bits_per_cycle: 64, efficiency: 1.1, source",
         r"hierarchy\[0\].efficiency: expected a number not above 1, got 1.1",
+    ),
+    (
+        "latency of nothing",
+        "    packing: floor\n",
+        "    packing: floor\n    latency_cycles: 30\n",
+        r"hierarchy\[1\].outstanding_bits: missing key: a latency bounds a port by the bits",
+    ),
+    (
+        "bits in flight for no time",
+        "    packing: floor\n",
+        "    packing: floor\n    outstanding_bits: 512\n",
+        r"hierarchy\[1\].latency_cycles: missing key: a latency bounds a port",
     ),
     (
         "padding of a memory without inputs",
