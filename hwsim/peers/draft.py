@@ -61,7 +61,8 @@ def free_vector(peer: str, report: TranslationReport, place: str) -> dict[str, A
     report.none(place, "vector", text)
     return {
         "lanes": 2**20, "energy_pj_per_op": FREE_PJ, "lookup_energy_pj": FREE_PJ,
-        "source": f"{peer} has none", "estimated": "wide and free",
+        "area_mm2": FREE_PJ, "leakage_mw": FREE_PJ,  # else both are estimated, by its lanes
+        "source": f"{peer} has none", "estimated": "wide, free, and of no area",
     }  # fmt: skip
 
 

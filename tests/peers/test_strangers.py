@@ -15,6 +15,7 @@ from hwsim.nest.legal import validate
 from hwsim.network.layer import Loops
 from hwsim.peers.timeloop.read import Timeloop, read_timeloop
 from hwsim.peers.translation import translate
+from hwsim.pricing.area import static_power_mw
 
 
 def read(folder: Path, *texts: str) -> Timeloop:
@@ -75,6 +76,14 @@ def test_networks_halves_and_parts_that_are_off(tmp_path: Path) -> None:
     assert sizes(machine) == {"dram": None, "gb": 128 * 8192 // 2, "rf": 1024}
     assert machine.memories[1].shared_port
     assert {entry.subject for entry in found.report.of("none")} >= {"noc", "unused", "gb.bank_rows"}
+
+
+def test_what_a_peer_lacks_neither_leaks_nor_takes_area(tmp_path: Path) -> None:
+    """Without tables area and leakage are estimated: of the parts described, not of the vector unit that stands in."""
+    machine = read(tmp_path, V3_EYERISS, PROBLEM).machine()
+    assert machine.vector.lanes > 10**6
+    assert machine.vector.area_mm2 < 1e-6
+    assert 1 < static_power_mw(machine) < 100  # 168 elements and 192 KiB at 65 nm
 
 
 @pytest.mark.parametrize(
