@@ -1,8 +1,8 @@
-"""`python -m experiments.document`: writes the tables of docs/results.md, integer.md and coming_from.md from the CSVs.
+"""`python -m experiments.document`: writes the tables of docs/results.md, integer.md, coming_from.md, formats.md.
 
 Everything between `<!-- begin NAME ARGUMENTS -->` and `<!-- end -->` is replaced by what the block of that name says
-(BLOCKS below, those of `experiments.integer_page` and of `experiments.peers.page`); the rest of a page is prose,
-written by hand. `--check` writes nothing and fails where they differ.
+(BLOCKS below, of `experiments.integer_page`, `experiments.peers.page` and `experiments.language.page`); the rest of a
+page is prose, written by hand. `--check` writes nothing and fails where they differ.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median, stdev
 
 from experiments import beyond, integer_page, table
+from experiments.language import page as language_page
 from experiments.pareto_figures import fronts as front_masks
 from experiments.pareto_figures import label_of, values_of
 from experiments.peers import page as peers_page
@@ -35,7 +36,7 @@ from experiments.tables import (
 )
 from quant.data import write_atomically
 
-PAGES = (Path("docs/results.md"), Path("docs/integer.md"), Path("docs/coming_from.md"))
+PAGES = (Path("docs/results.md"), Path("docs/integer.md"), Path("docs/coming_from.md"), Path("docs/formats.md"))
 SILU_MINIMUM = -0.2784645
 BLOCK = re.compile(r"(<!-- begin ([a-z-]+)((?: [^ >]+)*) -->\n).*?(<!-- end -->)", re.S)
 
@@ -406,7 +407,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     results = Results(options.results)
     own = {name: functools.partial(block, results) for name, block in BLOCKS.items()}
-    blocks = own | integer_page.BLOCKS | peers_page.BLOCKS
+    blocks = own | integer_page.BLOCKS | peers_page.BLOCKS | language_page.BLOCKS
     try:
         before = {page: page.read_text(encoding="utf-8") for page in options.page}
         after = {page: filled(text, blocks) for page, text in before.items()}

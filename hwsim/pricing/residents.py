@@ -160,9 +160,10 @@ def lifetimes(stages: Sequence[Stage]) -> tuple[Life, ...]:
     return tuple(Life(tensor, born[name], last.get(name, end)) for name, tensor in tensors.items())
 
 
-def peak_activation_bits(stages: Sequence[Stage]) -> int:
-    """Largest sum of live tensors while any stage runs: its inputs, its output, and what later stages still need."""
-    lives = lifetimes(stages)
+def peak_activation_bits(stages: Sequence[Stage], without: str = "") -> int:
+    """Largest sum of live tensors while any stage runs: its inputs, its output, and what later stages still need;
+    those of the origin `without` left out."""
+    lives = [life for life in lifetimes(stages) if not without or life.tensor.origin != without]
     return max(
         sum(life.tensor.size_bits for life in lives if life.born <= index <= life.last) for index in range(len(stages))
     )

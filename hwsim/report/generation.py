@@ -11,6 +11,8 @@ from hwsim.network.generation import CACHE, NEW, Generation
 from hwsim.network.layer import Tensor, operands
 from hwsim.network.workload import Workload
 from hwsim.pricing.fit import packed
+from hwsim.pricing.residents import peak_activation_bits
+from hwsim.pricing.stages import fuse
 from hwsim.report.quantities import digits, si
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ def generation_dict(report: Report, generation: Generation) -> dict[str, Any]:
     stored = cache_bits(report)
     read, written = cache_traffic(report)
     weights = weight_bits_held(report, generation)
+    others = peak_activation_bits(fuse(report.workload, report.accelerator.capabilities), without=CACHE)
     return {
         "phase": generation.phase,
         "batch": generation.batch,
@@ -38,7 +41,7 @@ def generation_dict(report: Report, generation: Generation) -> dict[str, Any]:
         "cache_bits_per_value": cache_width(report.workload),
         "cache_read_bits": read,
         "cache_written_bits": written,
-        "memory_bits": weights + stored + totals.peak_activation_bits,
+        "memory_bits": weights + stored + others,
         "experts_read": generation.experts_read,
         "experts_held": generation.experts_held,
     }

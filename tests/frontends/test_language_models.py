@@ -179,6 +179,16 @@ def test_traffic_of_a_gqa_model_is_its_closed_form(
     assert said["tokens_per_s"] == pytest.approx(said["tokens_per_pass"] / report.cost.totals.latency_s)
 
 
+def test_memory_counts_the_cache_once(machine: Accelerator) -> None:
+    made, meant = build_phase(model(), "decode", 4, 2000)
+    report = evaluate_workload(made, machine, Request(bits="W4g32A16KV8", effort="quick", generation=meant))
+    said = generation_dict(report, meant)
+    assert said["memory_bits"] >= said["weight_bits_held"] + said["cache_bits"]
+    scores = 2 * 16 * 4 * 8 * 2001  # before and behind the softmax
+    rest = said["memory_bits"] - said["weight_bits_held"] - said["cache_bits"]
+    assert scores <= rest < 1.1 * scores < said["cache_bits"]
+
+
 def test_narrower_caches_and_shorter_contexts_never_cost_more(machine: Accelerator) -> None:
     def step(bits: str, context: int) -> tuple[float, float]:
         made, meant = build_phase(model(), "decode", 2, context)
