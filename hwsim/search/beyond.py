@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from hwsim.search import cache as search_cache
 from hwsim.search.bounds.any_mapping import bound_of_all
 from hwsim.search.bounds.any_tiles import ROUNDS
+from hwsim.search.bounds.simple import mac_cycles
 from hwsim.search.cache import question_key, recalled, remembered
 from hwsim.search.effort import Options, within_means
 from hwsim.search.objective import SECOND, Objective, budget_of
@@ -20,6 +21,7 @@ from hwsim.search.proof.certify import Search as ProofSearch
 from hwsim.search.quick.candidates import Effort, candidates
 from hwsim.search.result import EVERYTHING, Certificate, Found
 from hwsim.search.space.problem import Problem
+from hwsim.search.space.timing import VECTOR, Regime
 
 TIES = 1_000_000  # lattice points after which a tie is left as it is: about a second
 
@@ -82,6 +84,8 @@ def looked_beyond(pricing: Pricing, hunt: ProofSearch, known: Certificate, limit
         covered += pricing.propose(candidates(problem, Effort(chains=4), hunt.covers if known.exhaustive else None))
     if not pricing.reaches(any_tiles):
         hunt.start(pricing.best_mapping)
+        if problem.accelerator.overlap and problem.unit.fixed_cycles > mac_cycles(problem):
+            hunt.learn(Regime((VECTOR,), hunt.timing.default().waits))
         covered += outside_space(pricing, hunt, known.exhaustive, limit)
     return dataclasses.replace(
         known, lower_bound=max(known.lower_bound, any_tiles), covered=known.covered + covered,
