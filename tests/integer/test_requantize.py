@@ -50,6 +50,21 @@ def test_a_table_of_steps_gives_what_a_search_gives_also_beyond_the_range(seed: 
     assert wide.tabulated is None  # more than 2^20 integers: searched
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_channels_with_different_numbers_of_steps_are_each_its_own_table(seed: int) -> None:
+    rng = random.Random(seed)
+    widths = [rng.choice((1, 3, 15, 255)) for _ in range(3)] + [2]
+    steps = [quantizer_steps(Fraction(rng.uniform(0.05, 1)), Fraction(rng.uniform(-1, 1)), 0, p) for p in widths]
+    slopes = [Fraction(rng.uniform(-0.2, 0.2)) for _ in widths]
+    intercepts = [Fraction(rng.uniform(-2, 2)) for _ in widths]
+    low, high = ([edge * rng.randint(0, 60) for _ in widths] for edge in (-1, 1))
+    found = channel_steps(slopes, intercepts, steps, low, high)
+    every = torch.arange(-100, 101)
+    for k, row in enumerate(found.search(every.expand(len(widths), -1), 0)):
+        own = channel_steps(slopes[k : k + 1], intercepts[k : k + 1], [steps[k]], [low[k]], [high[k]])
+        assert torch.equal(row, own.search(every[None], 0)[0]), widths[k]
+
+
 def name_of(function: ScalarFunction | None) -> str:
     return "identity" if function is None else function.name
 

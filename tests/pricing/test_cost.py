@@ -22,7 +22,15 @@ from hwsim.nest.legal import validate
 from hwsim.nest.mapping import Hold, Mapping, Spatial, Temporal
 from hwsim.network.layer import DIMS, VECTOR_OPS, Layer, Loops, Tensor
 from hwsim.network.workload import Workload
-from hwsim.pricing.area import area_factor, component_areas, mac_area_mm2, sram_area_mm2, static_power_mw
+from hwsim.pricing.area import (
+    AREA_TO_45NM,
+    SRAM_MM2_45NM,
+    area_factor,
+    component_areas,
+    mac_area_mm2,
+    sram_area_mm2,
+    static_power_mw,
+)
 from hwsim.pricing.latency import compute_cycles
 from hwsim.pricing.layer import LayerCost, on_grid, price, price_vector
 from hwsim.pricing.network import price_network
@@ -452,6 +460,14 @@ def test_unit_prices_bound_the_price_within_a_word_per_entry(seed: int) -> None:
 
 
 # --- area -------------------------------------------------------------------------------------------------------------
+
+
+def test_area_beyond_its_tables_grows_with_capacity_and_with_the_square_of_the_node() -> None:
+    size, mm2 = SRAM_MM2_45NM[-1]
+    assert sram_area_mm2(int(8 * 3 * size), 45) == pytest.approx(3 * mm2)
+    for node, factor in (AREA_TO_45NM[0], AREA_TO_45NM[-1]):
+        outside = node / 2 if node == AREA_TO_45NM[0][0] else node * 2
+        assert area_factor(outside) == pytest.approx(factor * (outside / node) ** 2)
 
 
 def test_area_follows_its_tables() -> None:

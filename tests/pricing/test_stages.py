@@ -13,8 +13,9 @@ from hwsim.nest.count import count_accesses
 from hwsim.nest.mapping import Hold, Mapping, Temporal
 from hwsim.network.layer import Layer, Loops, Tensor, activation_inputs
 from hwsim.network.workload import Workload
+from hwsim.pricing.moves import operand_bits
 from hwsim.pricing.network import price_network
-from hwsim.pricing.residents import Stay, choose_resident, lifetimes, peak_activation_bits
+from hwsim.pricing.residents import Stay, choose_resident, lifetimes, peak_activation_bits, stage_tiles
 from hwsim.pricing.stages import effective_workload, fuse
 from tests.strategies import machine
 
@@ -289,3 +290,29 @@ def test_totals_carry_the_fields_currencies() -> None:
     assert totals.compression == 8.0
     assert totals.edp_pj_s == totals.energy_pj * totals.latency_s
     assert totals.to_dict()["energy_pj"] == totals.energy_pj
+
+
+def test_a_stage_holds_a_tile_for_every_operand_and_sums_at_their_own_width() -> None:
+    """The output's tile waits as sums between input channels, whichever memory their loop stands over."""
+    accelerator, block = chip(2**20), residual_block()
+    stage = fuse(block, accelerator.capabilities)[0]
+    layer = effective_workload(block, accelerator.capabilities)["a"]
+    sums = operand_bits(layer, accelerator, "output", "partial")
+    assert sums > 8
+    channels, rest = Temporal("C", 4), (Temporal("K", 8), Temporal("P", 4), Temporal("Q", 4))
+    waiting = Mapping((Hold("dram", OPERANDS), channels, Hold("buffer", OPERANDS), *rest))
+    inside = Mapping((Hold("dram", OPERANDS), Hold("buffer", OPERANDS), channels, *rest))
+    expected = {
+        waiting: {"weight": 8 * 8, "image": 16 * 8, "ra.y+sums": 8 * 16 * sums},
+        inside: {"weight": 32 * 8, "image": 64 * 8, "ra.y+sums": 8 * 16 * sums},
+    }
+    for mapping, tiles in expected.items():
+        counts = {"a": count_accesses(layer, mapping, accelerator)}
+        assert stage_tiles(stage, accelerator, accelerator.memories[1], counts) == tiles
+
+
+def test_an_operator_on_a_part_of_a_tensor_runs_on_its_own() -> None:
+    a = pointwise("a", Tensor("image", (1, 4, 4, 4), 8), 8)
+    part = Layer("part", "relu", (a.output,), Tensor("part.y", (1, 2, 4, 4), 8))
+    stages = fuse(Workload("slice", [a, part]), chip(2**20).capabilities)
+    assert [stage.layer.name for stage in stages] == ["a", "part"]

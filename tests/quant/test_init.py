@@ -202,3 +202,15 @@ def test_bad_values_are_refused() -> None:
         with pytest.raises(ValueError, match="initialisation: expected"):
             initial(values, QuantSpec(4, True), is_weight=False)
     assert set(RULES) == set(INIT_NAMES)
+
+
+@pytest.mark.parametrize(("bits", "offset"), [(8, False), (8, True), (5, True)])
+def test_rows_together_get_what_each_gets_alone(bits: int, offset: bool) -> None:
+    """The finer grids are round each row's own best candidate."""
+    torch.manual_seed(0)
+    rows = torch.stack([0.01 * torch.randn(400), torch.randn(400).exp(), 3 + torch.rand(400), torch.randn(400) ** 3])
+    spec = QuantSpec(bits, signed=True, offset=offset, init="mse")
+    together = initial(rows, spec, is_weight=True)
+    alone = [initial(row[None], spec, is_weight=True) for row in rows]
+    for i, found in enumerate(together):
+        assert torch.allclose(found, torch.cat([each[i] for each in alone]), rtol=1e-6)

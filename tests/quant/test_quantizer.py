@@ -512,6 +512,7 @@ def test_channels_of_an_activation_count_the_features_of_one_channel_and_one_sam
     quantizer.set_parameters(torch.tensor([0.1, 0.2, 0.3]))
     x = torch.randn(8, 3, 5, 7)
     assert quantizer.count_features(x) == 35
+    assert Quantizer(QuantSpec(4, True)).count_features(torch.randn(7)) == 7  # one sample: its only axis is no batch
     assert Quantizer(spec, rows=3, axis=0).count_features(torch.randn(3, 40)) == 40  # no batch: the channels lead
     quantizer(x).square().sum().backward()
     for channel in range(3):
