@@ -20,6 +20,7 @@ from hwsim.nest.ruled import broken_rules
 from hwsim.network.layer import Layer, Tensor
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import price
+from hwsim.pricing.lifetimes import WHOLE_TENSORS, Lifetimes
 from hwsim.pricing.network import NetworkCost, price_network
 from hwsim.pricing.shares import border_share
 from hwsim.pricing.stages import effective_workload
@@ -68,6 +69,7 @@ def plan_network(
     effort: Effortful = "quick",
     slack: float = 0.0,
     rules: Rules = (),
+    lifetimes: Lifetimes = WHOLE_TENSORS,
     known: dict[tuple[object, ...], Found] | None = None,
 ) -> Plan:
     """The best plan found for a network. Raises InfeasibleMapping or CapabilityError as the search does.
@@ -88,7 +90,7 @@ def plan_network(
         )  # fmt: skip
         return preferred([own, bounded_by(rival, own)], objective, slack)
     solver = Proofs(gap, time_limit_s, effort, known)
-    ask = Asking(accelerator, known, gap, time_limit_s, effort, slack, solver)
+    ask = Asking(accelerator, known, gap, time_limit_s, effort, slack, solver, lifetimes)
     above: Plan | None = None
     for rung in ladder(workload):
         try:
@@ -120,10 +122,11 @@ class Asking:
     effort: Effortful
     slack: float
     solver: Proofs
+    lifetimes: Lifetimes = WHOLE_TENSORS
 
     def joint(self, workload: Workload, objective: Objective, above: Plan | None) -> Plan:
         """The best plan over homes and mappings; those of wider widths and of the quick search compete."""
-        optimum = Optimum(Schedule(workload, self.accelerator), self.solver)
+        optimum = Optimum(Schedule(workload, self.accelerator, self.lifetimes), self.solver)
         quick = [climbed(workload, self.accelerator, other, self.known) for other in OBJECTIVES]
         for plan in (*quick, *(() if above is None else (above,))):
             optimum.add((name, found.mapping) for name, found in plan.found.items())

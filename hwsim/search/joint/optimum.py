@@ -12,15 +12,15 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hwsim.machine.parts import Operand
 from hwsim.nest.counts import Counts
 from hwsim.nest.mapping import Mapping
 from hwsim.pricing.layer import price_fused, price_stage
 from hwsim.pricing.stages import effective_layer
 from hwsim.search.joint.programme import Pair, Path, cheapest
 from hwsim.search.joint.schedule import Names, Schedule
-from hwsim.search.joint.staircase import Pool, Solver, Staircase, Weights
+from hwsim.search.joint.staircase import At, Pool, Solver, Staircase, Weights
 from hwsim.search.result import Found
-from hwsim.search.space.homes import Homes
 from hwsim.search.space.likeness import Key, full_key, resources_key
 from hwsim.search.space.problem import Problem
 
@@ -51,9 +51,11 @@ class Optimum:
             if stage.layer.has_macs:
                 problem = Problem(effective_layer(stage), schedule.accelerator, fused=stage.fused)
                 kind = *full_key(problem), problem.unit.fixed_pj, problem.unit.mac_pj, roles(schedule, index)
+                if schedule.lifetimes.rows:  # rows of the input that a block frees depend on its border
+                    kind = *kind, stage.layer.padding, stage.layer.inputs[0].shape
                 pool = Pool(problem, counts.setdefault(resources_key(problem), {}) if alike else {})
                 self.pools[index] = kinds.setdefault(kind, pool) if alike else pool
-        self.staircases: dict[tuple[int, Homes, Weights], Staircase] = {}
+        self.staircases: dict[tuple[int, At, Weights], Staircase] = {}
         self.streams: dict[tuple[int, Names], tuple[float, float]] = {}
         self.searches, self.hope = 0, HOPE
 
@@ -65,9 +67,10 @@ class Optimum:
 
     # --- what stages cost ---------------------------------------------------------------------------------------------
 
-    def homes(self, index: int, mine: Names) -> Homes:
-        """Operands at home, room left open."""
-        return Homes(tuple(o for o, name in self.schedule.operands[index].items() if name in mine))
+    def homes(self, index: int, mine: Names) -> At:
+        """Operands at home, and what dies there."""
+        operands: tuple[Operand, ...] = tuple(o for o, name in self.schedule.operands[index].items() if name in mine)
+        return At(operands, self.schedule.freed(index, mine))
 
     def staircase(self, index: int, mine: Names, weights: Weights) -> Staircase:
         """Of a stage's layer with MACs."""

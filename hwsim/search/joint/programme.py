@@ -43,7 +43,7 @@ def seen(schedule: Schedule, stage: int, live: Live) -> tuple[Names, int | None]
     if not live:
         return NOBODY, None
     mine = frozenset(tenant.name for tenant in live) & schedule.touched[stage]
-    return mine, schedule.capacity_bits - sum(tenant.bits for tenant in live)
+    return mine, schedule.room(stage, live)
 
 
 def cheapest(schedule: Schedule, cost: Cost) -> Path:
@@ -56,7 +56,7 @@ def cheapest(schedule: Schedule, cost: Cost) -> Path:
         for before, (value, trail) in states.items():
             for live in (before, before | {born}) if born is not None else (before,):
                 mine, room = seen(schedule, index, live)
-                if room is not None and room < 0:
+                if room is not None and room < -schedule.freed(index, mine).most_bits:
                     continue
                 first, second = cost(index, mine, room)
                 if first == math.inf:

@@ -1,7 +1,7 @@
 """A network as the choice of homes sees it: stages in order, tensors that may stay on chip, when they live, how large.
 
-A tensor may stay in the activation memory from the stage that makes it to the last that reads it, whole, with the
-border of codes that a reader needs around it.
+A tensor may stay in the activation memory from the stage that makes it to the last that reads it, with the border of
+codes that a reader needs around it: whole, or as `Lifetimes` say.
 """
 
 from __future__ import annotations
@@ -11,9 +11,21 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hwsim.machine.parts import Accelerator, Memory, Operand
+from hwsim.network.layer import Tensor
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import operand_tensors
-from hwsim.pricing.residents import held_bits, lifetimes
+from hwsim.pricing.lifetimes import (
+    NOTHING,
+    WHOLE_TENSORS,
+    Freed,
+    Lifetimes,
+    elementwise_saved_bits,
+    freed_of,
+    packed,
+    shared_border_elements,
+)
+from hwsim.pricing.offsets import offset_cost
+from hwsim.pricing.residents import Life, held_bits, lifetimes
 from hwsim.pricing.stages import Stage, effective_layer, fuse
 from hwsim.search.space.homes import can_be_home
 
@@ -23,12 +35,18 @@ NOBODY: Names = frozenset()
 
 @dataclass(frozen=True)
 class Tenant:
-    """A tensor that may stay: made at stage `born`, last read at `last`."""
+    """A tensor that may stay: made at stage `born`, last read at `last`; `bits_later` after stage `bordered`."""
 
     name: str
     born: int
     last: int
     bits: int
+    bordered: int
+    bits_later: int
+
+    def bits_at(self, stage: int) -> int:
+        """What it takes while a stage runs."""
+        return self.bits if stage <= self.bordered else self.bits_later
 
 
 @dataclass(frozen=True)
@@ -37,6 +55,7 @@ class Schedule:
 
     workload: Workload
     accelerator: Accelerator
+    lifetimes: Lifetimes = WHOLE_TENSORS
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -77,9 +96,73 @@ class Schedule:
             kept = all(o in home.keeps for mine in self.operands for o, tensor in mine.items() if tensor == name)
             if life.born < 0 or not readers or not kept:
                 continue
-            bits = held_bits(home, life.tensor, readers, self.accelerator)
-            if bits <= self.capacity_bits:
-                yield Tenant(name, life.born, life.last, bits)
+            tenant = self.tenant(home, life)
+            if tenant.bits <= self.capacity_bits:
+                yield tenant
+
+    def tenant(self, home: Memory, life: Life) -> Tenant:
+        """A tensor with its sizes."""
+        x, can = life.tensor, self.accelerator.capabilities
+        readers = [i for i, stage in enumerate(self.stages) if x.name in {t.name for t in stage.inputs}]
+        bits = held_bits(home, x, [self.stages[i] for i in readers], self.accelerator)
+        around = [
+            i
+            for i in readers
+            if self.operands[i].get("input") == x.name and offset_cost(self.stages[i].layer, can).border_codes
+        ]
+        if not around or not self.lifetimes.borders:
+            return Tenant(x.name, life.born, life.last, bits, life.last, bits)
+        sizes = [shared_border_elements(x, self.stages[i].layer.padding) for i in around]
+        scales = held_bits(home, x, (), self.accelerator) - packed(home, x.elements, x.bits)
+        most, later = (scales + packed(home, elements, x.bits) for elements in map(max, *sizes, (0, 0)))
+        return Tenant(x.name, life.born, life.last, min(bits, most), around[-1], min(bits, later))
+
+    # --- places that outputs take -------------------------------------------------------------------------------------
+
+    def room(self, stage: int, live: frozenset[Tenant]) -> int:
+        """Bits of the home that live tensors leave; below zero where they fit only if `freed` ones make place."""
+        names = frozenset(tenant.name for tenant in live)
+        left = self.capacity_bits - sum(tenant.bits_at(stage) for tenant in live)
+        return left + self.saved_by_streaming(stage, names & self.touched[stage])
+
+    def freed(self, stage: int, mine: Names) -> Freed:
+        """Whose place the output of a stage with MACs may take, if `mine` stay."""
+        key = stage, mine
+        if key not in self.known_freed:
+            self.known_freed[key] = self.find_freed(stage, mine)
+        return self.known_freed[key]
+
+    def find_freed(self, stage: int, mine: Names) -> Freed:
+        dying = self.dying(stage, mine)
+        if not dying or self.home is None or not self.operands[stage]:
+            return NOTHING
+        operands, layer = self.operands[stage], effective_layer(self.stages[stage])
+        behind = [t.name for follower in self.stages[stage].fused for t in follower.inputs]
+        others = [t for t in dying if t.name not in operands.values() and behind.count(t.name) == 1]
+        x = operands["input"]
+        dies = x in {t.name for t in dying} and x != operands.get("weight") and x not in behind
+        return freed_of(self.home, layer, input_dies=dies, others=others)
+
+    def saved_by_streaming(self, stage: int, mine: Names) -> int:
+        """Bits that an elementwise stage of its own saves, if `mine` stay."""
+        layer = self.stages[stage].layer
+        dying = () if layer.has_macs else self.dying(stage, mine)
+        if not dying or self.home is None:
+            return 0
+        return elementwise_saved_bits(self.home, layer, dying, self.accelerator.vector.lanes)
+
+    def dying(self, stage: int, mine: Names) -> tuple[Tensor, ...]:
+        """Inputs that stay and that no later stage reads, where the output stays as well and lifetimes are of rows."""
+        made = self.born.get(stage)
+        if not self.lifetimes.rows or made is None or made.name not in mine:
+            return ()
+        last = {tenant.name for tenant in self.tenants if tenant.last == stage}
+        return tuple(t for t in self.stages[stage].inputs if t.name in mine & last)
+
+    @cached_property
+    def known_freed(self) -> dict[tuple[int, Names], Freed]:
+        """Cache of `freed`."""
+        return {}
 
     @cached_property
     def born(self) -> dict[int, Tenant]:

@@ -12,16 +12,19 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from hwsim.errors import InfeasibleMapping
+from hwsim.machine.parts import Operand
 from hwsim.nest.count import count_accesses
 from hwsim.nest.counts import Counts
 from hwsim.nest.mapping import Mapping
 from hwsim.pricing.layer import LayerCost
+from hwsim.pricing.lifetimes import NOTHING, Freed, outermost, saved_bits
 from hwsim.pricing.residents import room_taken, taken_at
 from hwsim.search.bounds.any_mapping import bound_of_all, lower_bound
+from hwsim.search.joint.blocks import around, block_searches, with_blocks_outside
 from hwsim.search.joint.programme import Pair
 from hwsim.search.joint.transfer import Transfers
 from hwsim.search.objective import Objective
-from hwsim.search.result import EVERYTHING, Bounded, Certificate, Found
+from hwsim.search.result import EVERYTHING, ROUNDING, Bounded, Certificate, Found
 from hwsim.search.space.homes import Homes
 from hwsim.search.space.problem import Problem
 
@@ -62,8 +65,23 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class At:
+    """Operands at home, and whose place there the output takes."""
+
+    operands: tuple[Operand, ...] = ()
+    freed: Freed = NOTHING
+
+    def most(self, room: float) -> float:
+        """The room that some order of loops could make of what is left: for bounds."""
+        return room + self.freed.most_bits
+
+
+@dataclass(frozen=True)
 class Priced:
-    """A mapping with operands at given homes: its bill and the bits its other tiles take at home."""
+    """A mapping with operands at given homes: its bill and the bits it takes at home beside tensors in full.
+
+    Other tiles, less what its order of loops saves; perhaps below zero.
+    """
 
     cost: LayerCost
     taken_bits: int
@@ -75,10 +93,7 @@ class Pool:
 
     problem: Problem  # without homes
     counts: dict[Mapping, Counts] = field(default_factory=dict[Mapping, Counts])
-    known: dict[tuple[Mapping, Homes], Priced | None] = field(
-        default_factory=dict[tuple[Mapping, Homes], "Priced | None"]
-    )
-
+    known: dict[tuple[Mapping, At], Priced | None] = field(default_factory=dict[tuple[Mapping, At], "Priced | None"])
     transfers: dict[Weights, Transfers] = field(default_factory=dict[Weights, Transfers])
 
     def bounds(self, weights: Weights) -> Transfers:
@@ -95,24 +110,25 @@ class Pool:
         found = counts or count_accesses(self.problem.layer, mapping, self.problem.accelerator)
         self.counts[mapping] = found
 
-    def priced(self, mapping: Mapping, at: Homes) -> Priced | None:
+    def priced(self, mapping: Mapping, at: At) -> Priced | None:
         """A mapping with operands at home, None where it does not take them there; room is left to the caller."""
         key = mapping, at
         if key not in self.known:
             self.known[key] = self.price(mapping, at)
         return self.known[key]
 
-    def price(self, mapping: Mapping, at: Homes) -> Priced | None:
+    def price(self, mapping: Mapping, at: At) -> Priced | None:
         counts, machine = self.counts[mapping], self.problem.accelerator
-        problem = placed(self.problem, at, 0.0)
+        problem = placed(self.problem, Homes(at.operands), 0.0)
         home = machine.activation_memory
         if home is None:
             return Priced(problem.bill(counts), 0) if not at.operands else None
         if not taken_at(home, machine, counts, at.operands):
             return None
-        return Priced(problem.bill(counts), room_taken(home, self.problem.layer, machine, counts, at.operands))
+        taken = room_taken(home, problem.layer, machine, counts, at.operands)
+        return Priced(problem.bill(counts), taken - saved_bits(home, problem.layer, outermost(mapping), at.freed))
 
-    def best(self, at: Homes, room: int | None, weights: Weights) -> tuple[Pair, Mapping, Priced] | None:
+    def best(self, at: At, room: int | None, weights: Weights) -> tuple[Pair, Mapping, Priced] | None:
         """The best known mapping with operands at home in what room is left."""
         found: tuple[Pair, Mapping, Priced] | None = None
         for mapping in self.counts:
@@ -141,12 +157,12 @@ class Step:
 class Staircase:
     """Bounds over room of one kind of layer, for one set of operands at home and one weighting."""
 
-    def __init__(self, pool: Pool, at: Homes, weights: Weights) -> None:
+    def __init__(self, pool: Pool, at: At, weights: Weights) -> None:
         self.pool, self.at, self.weights = pool, at, weights
         self.steps: list[Step] = []
         self.better: dict[int | None, Found] = {}
         self.shared = pool.bounds(weights)
-        self.problem = placed(pool.problem, at, weights.cycle_pj or 0.0)
+        self.problem = placed(pool.problem, Homes(at.operands), weights.cycle_pj or 0.0)
         self.first, self.refined = max(0.0, lower_bound(self.problem, weights.objective)), False
 
     def refine(self) -> None:
@@ -166,7 +182,7 @@ class Staircase:
     def bound(self, room: int | None) -> float:
         """No mapping of the space costs less: what is known of larger rooms, and of other operands at home."""
         size = math.inf if room is None else room
-        known = self.shared.bound(self.at.operands, size)
+        known = self.shared.bound(self.at.operands, self.at.most(size))
         return max([self.first, known, *(step.bound for step in self.steps if size <= step.high)])
 
     def search(self, room: int | None, solver: Solver, cutoff: float = math.inf) -> None:
@@ -185,11 +201,47 @@ class Staircase:
         mine = self.pool.priced(found.mapping, self.at)
         low = size if mine is None or room is None else float(mine.taken_bits)
         self.solved(Step(min(low, size), size, found.certificate.lower_bound, found.certificate))
+        if room is not None and low > size:
+            self.search_orders(found, room, solver)
+
+    def search_orders(self, found: Found, room: int, solver: Solver) -> None:
+        """Nests whose order frees the room that a found one lacks: that one in other orders, then blocks of the layer.
+
+        The bound stays the one of all orders.
+        """
+        self.add_orders(found.mapping)
+        if self.reached(room, found.certificate.lower_bound):
+            return
+        home = self.problem.accelerator.activation_memory
+        assert home is not None
+        for part, loops in block_searches(self.problem, home, self.at.freed, self.at.operands, room):
+            try:
+                block = solver.prove(part, self.weights.objective, (), math.inf)
+            except InfeasibleMapping:
+                continue
+            if isinstance(block, Found):
+                self.pool.add(around(block.mapping, loops))
+            if self.reached(room, found.certificate.lower_bound):
+                return
+
+    def add_orders(self, mapping: Mapping) -> None:
+        """Let a nest compete in orders that save more room."""
+        layer, home = self.problem.layer, self.problem.accelerator.activation_memory
+        assert home is not None
+        saved = saved_bits(home, layer, outermost(mapping), self.at.freed)
+        for other in with_blocks_outside(mapping) if self.at.freed != NOTHING else ():
+            if saved_bits(home, layer, outermost(other), self.at.freed) > saved:
+                self.pool.add(other)
+
+    def reached(self, room: int, bound: float) -> bool:
+        """Whether the best nest known costs no more than a bound, but for rounding."""
+        best = self.pool.best(self.at, room, self.weights)
+        return best is not None and best[0][0] <= bound * (1 + ROUNDING)
 
     def solved(self, step: Step) -> None:
         """One more step."""
         self.steps.append(step)
-        self.shared.learn(self.at.operands, step.high, step.bound)
+        self.shared.learn(self.at.operands, self.at.most(step.high), step.bound)
 
     def improve(self, room: int | None, solver: Solver) -> float:
         """Look for better mappings outside the proof's space, if that was not done yet; the share of cost gained."""
@@ -198,6 +250,8 @@ class Staircase:
         before = self.found(room)
         found = solver.improve(self.at_room(room), self.weights.objective, before, self.weights.ties)
         self.pool.add(found.mapping, found.counts)
+        if room is not None and mapping_lacks(self.pool.priced(found.mapping, self.at), room):
+            self.add_orders(found.mapping)
         self.better[room] = found
         return 1.0 - found.certificate.value / before.certificate.value if before.certificate.value else 0.0
 
@@ -225,9 +279,14 @@ class Staircase:
         return Found(mapping, self.pool.counts[mapping], priced.cost, certificate)
 
     def at_room(self, room: int | None) -> Problem:
-        """The layer's problem where a room is left; None: nothing stays anywhere."""
-        homes = Homes() if room is None else Homes(self.at.operands, room)
+        """The layer's problem where a room is left, and what orders could add to it; None: nothing stays anywhere."""
+        homes = Homes() if room is None else Homes(self.at.operands, room + self.at.freed.most_bits)
         return placed(self.pool.problem, homes, self.weights.cycle_pj or 0.0)
+
+
+def mapping_lacks(priced: Priced | None, room: int) -> bool:
+    """Whether a mapping asks for more room."""
+    return priced is not None and priced.taken_bits > room
 
 
 def placed(problem: Problem, homes: Homes, cycle_pj: float) -> Problem:
