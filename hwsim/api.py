@@ -66,6 +66,7 @@ def evaluate(
     new: int | None = None,
     experts: str | None = None,
     fuse: bool = False,
+    lifetimes: str | None = None,
 ) -> Report:
     """Energy, latency and memory of a network on an accelerator, with the origin of each number.
 
@@ -89,6 +90,8 @@ def evaluate(
     check_number("slack", slack, 0.0, 1.0)
     check_bits(bits)
     check_kind("fuse", fuse, bool, "True or False")
+    if lifetimes is not None:
+        check_kind("lifetimes", lifetimes, str, "whole, rows, borders or rows,borders")
     if time_limit_s is not None:
         check_number("time_limit_s", time_limit_s, 1e-9, 1e9)
     machine = as_accelerator(accelerator)
@@ -112,6 +115,7 @@ def evaluate(
         zero_shares=zero_shares,
         generation=generation[1] if generation else None,
         fuse=fuse,
+        lifetimes=lifetimes,
     )
     return evaluate_workload(workload, machine, request)
 

@@ -70,6 +70,12 @@ def parser() -> argparse.ArgumentParser:
         help="on: neighbouring layers may run depth first, tile by tile, with line buffers between them; no proof "
         "covers that (default: off)",
     )  # fmt: skip
+    parse.add_argument(
+        "--lifetimes", metavar="WORDS",
+        help="whole (default): a tensor on chip takes its room from birth to last reader; rows: rows, channels or "
+        "elements are free once read, so an output may take the place of an input that dies; borders: rows share a "
+        "border's columns, its rows are free after the last reader that needs them; rows,borders: both",
+    )  # fmt: skip
     parse.add_argument("--mapping", type=Path, metavar="FILE", help="price this mapping instead of searching")
     parse.add_argument(
         "--constraints", metavar="FILE", help="rules that schedules keep; `own`: those of the accelerator's spec"
@@ -136,6 +142,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         constraints=options.constraints,
         zero_shares=load_zero_shares(options.zero_shares) if options.zero_shares else None,
         fuse=options.fuse == "on",
+        lifetimes=options.lifetimes,
     )
     with watched() as watch:
         report = evaluate_workload(workload, accelerator, request, watch)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Map
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -48,9 +48,18 @@ class Together:
 HALOS = ("kept", "recomputed")
 
 
-def dump_mappings(mappings: Map[str, Mapping], groups: Sequence[Together] = ()) -> str:
-    """YAML text of mappings by layer name, and of depth-first groups; `parse_plan` reads them back to equal objects."""
-    lines = ["groups:", *(f"  - {group}" for group in groups)] if groups else []
+class Plan(NamedTuple):
+    """A file of mappings: by layer name, with depth-first groups and the lifetimes of tensors (empty: not said)."""
+
+    mappings: dict[str, Mapping]
+    groups: tuple[Together, ...] = ()
+    lifetimes: str = ""
+
+
+def dump_mappings(mappings: Map[str, Mapping], groups: Sequence[Together] = (), lifetimes: str = "") -> str:
+    """YAML text of mappings by layer name, and of what `Plan` says beside them; `parse_plan` reads it back."""
+    lines = [f"lifetimes: {quoted(lifetimes)}"] if lifetimes else []
+    lines += ["groups:", *(f"  - {group}" for group in groups)] if groups else []
     lines.append("layers:")
     for name, mapping in mappings.items():
         lines.append(f"  {quoted(name)}:")
@@ -123,8 +132,8 @@ def load_mappings(path: str | Path) -> dict[str, Mapping]:
     return parse_mappings(text_of(path), str(path))
 
 
-def load_plan(path: str | Path) -> tuple[dict[str, Mapping], tuple[Together, ...]]:
-    """Mappings by layer name, and depth-first groups, as `load_mappings` reads them."""
+def load_plan(path: str | Path) -> Plan:
+    """Mappings by layer name, and what stands beside them, as `load_mappings` reads them."""
     return parse_plan(text_of(path), str(path))
 
 
@@ -138,13 +147,13 @@ def text_of(path: str | Path) -> str:
 
 def parse_mappings(text: str, name: str = "mapping") -> dict[str, Mapping]:
     """`load_mappings` on text; `name` stands for the file in messages."""
-    mappings, groups = parse_plan(text, name)
+    mappings, groups, _ = parse_plan(text, name)
     if groups:
         raise SpecError(f"{name}: groups: layers that run depth first are read by hwsim evaluate alone")
     return mappings
 
 
-def parse_plan(text: str, name: str = "mapping") -> tuple[dict[str, Mapping], tuple[Together, ...]]:
+def parse_plan(text: str, name: str = "mapping") -> Plan:
     """`load_plan` on text; `name` stands for the file in messages."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -157,7 +166,7 @@ def parse_plan(text: str, name: str = "mapping") -> tuple[dict[str, Mapping], tu
     mappings = reader.read(root)
     if reader.problems:
         raise SpecError(reader.problems)
-    return mappings, tuple(reader.groups)
+    return Plan(mappings, tuple(reader.groups), reader.lifetimes)
 
 
 class MappingReader:
@@ -167,14 +176,16 @@ class MappingReader:
         self.name = name
         self.problems: list[str] = []
         self.groups: list[Together] = []
+        self.lifetimes = ""
 
     def read(self, root: yaml.Node | None) -> dict[str, Mapping]:
-        """The whole document: `layers: {name: [entry, ...]}`, and `groups: [{first: ...}, ...]` where there are any."""
-        keys = self.keys(root, "the file", ("layers", "groups"), ("layers",)) if root is not None else None
+        """The whole document: `layers: {name: [entry, ...]}`, perhaps `groups: [{first: ...}, ...]`, `lifetimes`."""
+        keys = self.keys(root, "the file", ("layers", "groups", "lifetimes"), ("layers",)) if root is not None else None
         if keys is None:
             if root is None:
                 self.problems.append(f"{self.name}:1: expected 'layers:', found an empty file")
             return {}
+        self.lifetimes = self.text(keys["lifetimes"], "lifetimes") if "lifetimes" in keys else ""
         for item in self.items(keys["groups"], "groups") if "groups" in keys else ():
             self.group(item)
         if "layers" not in keys:

@@ -9,6 +9,7 @@ from hwsim.machine.parts import Accelerator
 from hwsim.network.layer import Layer
 from hwsim.pricing.area import ComponentArea
 from hwsim.pricing.layer import LayerCost
+from hwsim.pricing.lifetimes import WHOLE_TENSORS, Lifetimes
 from hwsim.pricing.moves import MULTIPLIER_BITS, SHIFT_BITS
 from hwsim.pricing.offsets import BIAS_BITS
 from hwsim.pricing.shares import border_share
@@ -23,7 +24,11 @@ CONSTANTS = {
 
 
 def assumptions(
-    accelerator: Accelerator, areas: tuple[ComponentArea, ...], resident: frozenset[str], planned: bool = False
+    accelerator: Accelerator,
+    areas: tuple[ComponentArea, ...],
+    resident: frozenset[str],
+    planned: bool = False,
+    lifetimes: Lifetimes = WHOLE_TENSORS,
 ) -> tuple[str, ...]:
     """Every simplification behind the numbers. `planned`: homes and mappings were chosen together."""
     can = accelerator.capabilities
@@ -47,6 +52,8 @@ def assumptions(
             f"operands fit ({len(resident)} tensors do), "
             + ("chosen together with the mappings" if planned else "chosen to save most energy under these mappings")
         )
+        if lifetimes != WHOLE_TENSORS:
+            found.append(f"lifetimes: {lifetimes.sentence}; sizes are summed, addresses are left to the compiler")
     guessed = [area.name for area in areas if area.estimated]
     if guessed:
         found.append(f"area or leakage estimated (CACTI, Horowitz, Stillmaker; 10 mW/mm2) for: {', '.join(guessed)}")

@@ -28,6 +28,7 @@ from hwsim.pricing.assumptions import (
 from hwsim.pricing.fit import overflows, packed
 from hwsim.pricing.interval import Interval, energy_interval
 from hwsim.pricing.layer import LayerCost, price, price_fused, price_stage
+from hwsim.pricing.lifetimes import WHOLE_TENSORS, Lifetimes
 from hwsim.pricing.moves import parameter_bits
 from hwsim.pricing.residents import peak_activation_bits, residents
 from hwsim.pricing.shares import stored_share
@@ -75,6 +76,7 @@ class NetworkCost:
     assumptions: tuple[str, ...]
     warnings: tuple[str, ...]
     spreads: tuple[Spread, ...] = ()  # of the machine's estimated prices
+    lifetimes: Lifetimes = WHOLE_TENSORS  # of the tensors that stay
 
     @cached_property
     def energy_interval(self) -> Interval:
@@ -98,12 +100,13 @@ def price_network(
     zero_shares: Mapping[str, float] | None = None,
     resident: frozenset[str] | None = None,
     grouped: Mapping[str, LayerCost] | None = None,
+    lifetimes: Lifetimes = WHOLE_TENSORS,
 ) -> NetworkCost:
     """A whole workload, given the counts of each layer with MACs by name.
 
     Operators that the machine fuses run behind their layer. `resident`: tensors that stay on chip, as a plan of the
-    network found them to fit; None: those with which these mappings save most energy. `grouped`: the bills of layers
-    that run depth first (pricing/fused.py), whose counts are not looked at.
+    network found them to fit under `lifetimes`; None: whole ones with which these mappings save most energy.
+    `grouped`: the bills of layers that run depth first (pricing/fused.py), whose counts are not looked at.
     """
     stages = fuse(workload, accelerator.capabilities)
     found: dict[str, LayerCost] = dict(grouped or {})
@@ -128,7 +131,7 @@ def price_network(
         areas=areas,
         resident=tuple(sorted(resident)),
         assumptions=(
-            *assumptions(accelerator, areas, resident, planned),
+            *assumptions(accelerator, areas, resident, planned, lifetimes),
             *border_assumptions(workload, accelerator, layers),
             *compression_assumptions(accelerator),
             *gating_assumptions(accelerator, shares),
@@ -139,6 +142,7 @@ def price_network(
             *warnings(stages, accelerator),
         ),
         spreads=accelerator.spreads,
+        lifetimes=lifetimes,
     )
 
 

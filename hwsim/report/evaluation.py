@@ -21,6 +21,7 @@ from hwsim.network.format_bits import asks_for_formats, assign_formats
 from hwsim.network.generation import Generation
 from hwsim.network.workload import Workload
 from hwsim.pricing.fit import require_fit
+from hwsim.pricing.lifetimes import WHOLE, WHOLE_TENSORS, Lifetimes, parse_lifetimes
 from hwsim.pricing.network import Totals, price_network
 from hwsim.report.progress import Searches, Watch, searches_of
 from hwsim.report.report import Report
@@ -56,6 +57,7 @@ class Request:
     constraints: str | Path | None = None  # a file of rules that schedules keep, or `own`: those of the spec
     zero_shares: Mapping[str, float] | None = None  # share of zero codes at each layer's input, where measured
     fuse: bool = False  # stages may run depth first in groups
+    lifetimes: str | None = None  # what frees room before a last reader ends; None: whole tensors, or as `mapping` says
 
 
 def evaluate_workload(
@@ -80,10 +82,11 @@ def evaluate_workload(
     schedules, no_own = dict[str, Totals](), ""
     unfused: Totals | None = None
     if request.mapping is not None:
-        mappings, groups = load_plan(request.mapping)
+        mappings, groups, said = load_plan(request.mapping)
+        lifetimes = said_lifetimes(request, said)
         if groups and request.zero_shares is not None:
             raise RequestError(f"{request.mapping}: groups: zero shares are not known for layers that run depth first")
-        plan = given_plan(workload, accelerator, mappings, groups, request.objective)
+        plan = given_plan(workload, accelerator, mappings, groups, request.objective, lifetimes)
     else:
         rules: Rules = () if request.constraints is None else load_rules(request.constraints, accelerator)
         plan, others = plans(workload, accelerator, request, rules, watch)
@@ -112,7 +115,7 @@ def evaluate_workload(
     if request.zero_shares is not None:
         shares = known_layers(request.zero_shares, workload)
         counts = {name: found.counts for name, found in plan.found.items()}
-        cost = price_network(workload, accelerator, counts, shares, frozenset(cost.resident))
+        cost = price_network(workload, accelerator, counts, shares, frozenset(cost.resident), lifetimes=cost.lifetimes)
     totals: dict[Objective, Totals] = {objective: other.cost.totals for objective, other in others.items()}
     return Report(
         workload,
@@ -137,6 +140,24 @@ def refuse_together(request: Request) -> None:
     for name, given in (("constraints", request.constraints), ("zero shares", request.zero_shares)):
         if request.fuse and given is not None:
             raise RequestError(f"fuse and {name} exclude each other: tiles of depth-first groups know no {name}")
+    if request.lifetimes is None or parse_lifetimes(request.lifetimes) == WHOLE_TENSORS:
+        return
+    if request.fuse or request.constraints is not None:
+        other = "fuse" if request.fuse else "constraints"
+        raise RequestError(f"lifetimes {request.lifetimes} and {other} exclude each other: use lifetimes whole")
+    if request.effort == "quick" and request.mapping is None:
+        raise RequestError(
+            f"lifetimes {request.lifetimes} and effort quick exclude each other: the quick search keeps whole tensors; "
+            "use effort auto"
+        )
+
+
+def said_lifetimes(request: Request, said: str) -> Lifetimes:
+    """Those of the request, or else of a file of mappings. Raises RequestError with the file."""
+    try:
+        return parse_lifetimes(request.lifetimes or said or WHOLE)
+    except RequestError as problem:
+        raise RequestError(str(problem) if request.lifetimes else f"{request.mapping}: {problem}") from None
 
 
 def plans(
@@ -165,6 +186,7 @@ def plans(
         time_limit_s=request.time_limit_s,
         slack=request.slack,
         rules=rules,
+        lifetimes=said_lifetimes(request, ""),
         known=known,
     )
     if request.effort == "quick":

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hwsim.console import printable
 from hwsim.files.atomic import write_folder
 from hwsim.nest.text import dump_mappings
+from hwsim.pricing.lifetimes import WHOLE_TENSORS
 from hwsim.report.quantities import digits, si
 from hwsim.report.style import REST, colours_of, figure_bytes, fold, plain_text, styled
 from hwsim.report.terminal import total_rows
@@ -48,7 +49,8 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 
 def nests_of(report: Report) -> str:
     """mappings.yaml: what `--mapping` takes back."""
-    return dump_mappings({name: found.mapping for name, found in report.found.items()}, report.groups)
+    said = "" if report.cost.lifetimes == WHOLE_TENSORS else str(report.cost.lifetimes)
+    return dump_mappings({name: found.mapping for name, found in report.found.items()}, report.groups, said)
 
 
 def rows_to_csv(rows: list[dict[str, Any]]) -> str:

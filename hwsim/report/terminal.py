@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hwsim.network.workload import Workload
+from hwsim.pricing.lifetimes import WHOLE_TENSORS, Lifetimes
 from hwsim.report.generation import generation_rows
 from hwsim.report.quantities import si
 from hwsim.search.result import FUSED, NOT_PROVEN, UNFUSED, NetworkCertificate
@@ -74,10 +75,15 @@ def stored_width(report: Report) -> str:
     return f"{stored:.2f} bits each in {memory}"
 
 
+def kept_tensors(lifetimes: Lifetimes) -> str:
+    """What a plan chooses among."""
+    return "whole tensors on chip" if lifetimes == WHOLE_TENSORS else f"tensors on chip (lifetimes {lifetimes})"
+
+
 def network_line(certificate: NetworkCertificate) -> str:
     """How good the plan is proven to be, homes of tensors and mappings together."""
     less = f"more than {100 * certificate.gap:.2g} % less" if certificate.gap > 1e-9 else "less"
-    proven = f"no choice of whole tensors on chip and of mappings gives {less}"
+    proven = f"no choice of {kept_tensors(certificate.lifetimes)} and of mappings gives {less}"
     then = ""
     if certificate.then:
         gap = certificate.then_value / certificate.then_bound - 1 if certificate.then_bound else 0.0

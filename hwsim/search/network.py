@@ -34,7 +34,7 @@ from hwsim.search.joint.schedule import Schedule
 from hwsim.search.joint.staircase import Weights
 from hwsim.search.layer import search
 from hwsim.search.objective import OBJECTIVES, SECOND, Objective, objective_value
-from hwsim.search.result import GIVEN, HOMES, Certificate, Effortful, Found, NetworkCertificate
+from hwsim.search.result import GIVEN, Certificate, Effortful, Found, NetworkCertificate, homes_space
 from hwsim.search.space.likeness import full_key
 from hwsim.search.space.problem import Problem
 
@@ -108,7 +108,8 @@ def certified_by(plan: Plan, proven: Plan, objective: Objective) -> Plan:
     known, value = proven.certificate, plan.value(objective)
     assert known is not None
     mine = dataclasses.replace(known, value=value, lower_bound=min(known.lower_bound, value), then="")
-    return dataclasses.replace(bounded_by(plan, proven), certificate=mine)
+    cost = dataclasses.replace(plan.cost, lifetimes=known.lifetimes)  # whole ones fit where parts are freed as well
+    return dataclasses.replace(bounded_by(plan, proven), cost=cost, certificate=mine)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,20 +141,31 @@ class Asking:
     def planned(self, workload: Workload, answer: Answer) -> Plan:
         """An answer's bill."""
         counts = {name: found.counts for name, found in answer.found.items()}
-        return Plan(answer.found, price_network(workload, self.accelerator, counts, resident=answer.resident))
+        return Plan(
+            answer.found,
+            price_network(workload, self.accelerator, counts, resident=answer.resident, lifetimes=self.lifetimes),
+        )
 
 
-def plan_given(workload: Workload, accelerator: Accelerator, found: Map[str, Found], objective: Objective) -> Plan:
+def plan_given(
+    workload: Workload,
+    accelerator: Accelerator,
+    found: Map[str, Found],
+    objective: Objective,
+    lifetimes: Lifetimes = WHOLE_TENSORS,
+) -> Plan:
     """The plan of given mappings, with the tensors that best stay for an objective."""
     plans = [planned(workload, accelerator, found)]
-    schedule = Schedule(workload, accelerator)
+    schedule = Schedule(workload, accelerator, lifetimes)
     if schedule.home is not None:
         optimum = Optimum(schedule, None, alike=False)
         optimum.add((name, mine.mapping) for name, mine in found.items())
         counts = {name: mine.counts for name, mine in found.items()}
         for weights in (Weights(0.0), Weights(None)):
             resident = optimum.best(weights).resident()
-            plans.append(Plan(found, price_network(workload, accelerator, counts, resident=resident)))
+            plans.append(
+                Plan(found, price_network(workload, accelerator, counts, resident=resident, lifetimes=lifetimes))
+            )
     return preferred(plans, objective, 0.0)
 
 
@@ -167,9 +179,10 @@ def certificate_of(plan: Plan, found: Sequence[Answer], objective: Objective, se
     least = objective == "latency" and cycles <= bound
     return NetworkCertificate(
         objective, value, min(bound, value), searches,
-        all(f.certificate.exhaustive for f in plan.found.values()), HOMES,
+        all(f.certificate.exhaustive for f in plan.found.values()), homes_space(plan.cost.lifetimes),
         "energy" if least else "", plan.value("energy") if least else 0.0,
         min(after(found, cycles), plan.value("energy")) if least else 0.0,
+        plan.cost.lifetimes,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from hwsim.nest.counts import Counts
 from hwsim.nest.mapping import Mapping
 from hwsim.pricing.layer import LayerCost
+from hwsim.pricing.lifetimes import WHOLE_TENSORS, Lifetimes
 from hwsim.search.objective import Objective, value_of
 
 Effortful = Literal["quick", "perfect", "proven", "auto"]
@@ -98,7 +99,7 @@ class Bounded:
 class NetworkCertificate:
     """How good a plan of a network is proven to be, homes of tensors and mappings together.
 
-    No plan that keeps whole tensors from birth to last reader, with mappings of the layers' spaces, has an objective
+    No plan that keeps tensors from birth to last reader (`lifetimes`), with mappings of the layers' spaces, has an objective
     below `lower_bound` (pJ, cycles, pJ*cycles). `searches`: layers searched, for a set of operands at home and a room
     each. `exhaustive`: all those of the plan ended by themselves. `then`: as in `Certificate`.
     """
@@ -112,6 +113,7 @@ class NetworkCertificate:
     then: str = ""
     then_value: float = 0.0
     then_bound: float = 0.0
+    lifetimes: Lifetimes = WHOLE_TENSORS
 
     @property
     def gap(self) -> float:
@@ -120,13 +122,17 @@ class NetworkCertificate:
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the report."""
-        return {**dataclasses.asdict(self), "gap": self.gap}
+        return {**dataclasses.asdict(self), "lifetimes": str(self.lifetimes), "gap": self.gap}
 
 
-HOMES = (
-    "the given order of stages; every choice of whole tensors that stay in the activation memory from birth to last "
-    "reader, with every mapping of the layers' spaces"
-)
+def homes_space(lifetimes: Lifetimes) -> str:
+    """What a network's certificate holds."""
+    return (
+        f"the given order of stages; every choice of tensors that stay in the activation memory ({lifetimes.sentence}), "
+        "with every mapping of the layers' spaces"
+    )
+
+
 SPACE = (
     "declared subset: unrollings that head a ranking by traffic or cycles, for each the cheapest chain of tiles over "
     "divisors of the (padded) extents, uneven cuts and allowed bypasses, a few loop orders; the bound holds for "

@@ -269,7 +269,8 @@ def test_bad_yaml_names_file_and_line(text: str) -> None:
 
 def test_groups_come_back_equal() -> None:
     groups = (Together("a", "b: c", 2, 3, "kept", ("a",)), Together("d", "e", 1, 1, "recomputed", ()))
-    assert parse_plan(dump_mappings({"a": GOOD}, groups)) == ({"a": GOOD}, groups)
+    assert parse_plan(dump_mappings({"a": GOOD}, groups)) == ({"a": GOOD}, groups, "")
+    assert parse_plan(dump_mappings({"a": GOOD}, (), "rows,borders")) == ({"a": GOOD}, (), "rows,borders")
 
 
 def test_all_problems_come_at_once() -> None:

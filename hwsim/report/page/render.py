@@ -124,7 +124,9 @@ def proof_text(data: Data) -> str:
     network = data.get("certificate")
     if network:
         less = f"more than {100 * network['gap']:.2g} % less" if network["gap"] > 1e-9 else "less"
-        return f"No choice of whole tensors on chip and of mappings gives {less} {data['objective']} for the network."
+        said = network.get("lifetimes", "whole")
+        kept = "whole tensors on chip" if said == "whole" else f"tensors on chip (lifetimes {said})"
+        return f"No choice of {kept} and of mappings gives {less} {data['objective']} for the network."
     worst, exact = max(gaps), sum(gap == 0 for gap in gaps)
     what = {"energy": "less energy", "latency": "fewer cycles"}.get(data["objective"], "a lower energy-delay product")
     if worst == 0:

@@ -14,6 +14,7 @@ from hwsim.nest.text import Together
 from hwsim.network.workload import Workload
 from hwsim.pricing.fused import Cut, Steps
 from hwsim.pricing.groups import Group
+from hwsim.pricing.lifetimes import WHOLE_TENSORS, Lifetimes
 from hwsim.pricing.tiles import home_of, tile_layer
 from hwsim.search.fusion.choices import Choice
 from hwsim.search.fusion.costs import Fused, GroupCosts
@@ -51,10 +52,13 @@ def given_plan(
     mappings: Map[str, Mapping],
     groups: Sequence[Together],
     objective: Objective,
+    lifetimes: Lifetimes = WHOLE_TENSORS,
 ) -> Plan:
     """The plan of given mappings and groups, with the tensors that best stay. Raises SpecError, InfeasibleMapping."""
     if not groups:
-        return plan_given(workload, accelerator, given_mappings(workload, accelerator, mappings), objective)
+        return plan_given(workload, accelerator, given_mappings(workload, accelerator, mappings), objective, lifetimes)
+    if lifetimes != WHOLE_TENSORS:
+        raise SpecError(f"groups: layers that run depth first keep whole tensors, not lifetimes {lifetimes}")
     schedule = Schedule(workload, accelerator)
     chosen = [given_choice(schedule, mappings, group) for group in groups]
     inside = [place for choice in chosen for place in range(choice.group.first, choice.group.end)]

@@ -27,7 +27,7 @@ from hwsim.pricing.tiles import AT_HOME, home_of
 from hwsim.search.fusion.choices import Choice
 from hwsim.search.fusion.tiles import Kind, Tiles, best_of
 from hwsim.search.joint.schedule import Names, Schedule
-from hwsim.search.space.homes import Homes
+from hwsim.search.joint.staircase import At
 
 MOST_STAGES = 16
 STRIPS = (1, 2, 4, 8, 16, 32)
@@ -266,7 +266,7 @@ class Work:
             return energy, {}
         pool = self.optimum.pools[index]
         for mapping in best_of(pool, 1):
-            cost = pool.priced(mapping, Homes(AT_HOME))
+            cost = pool.priced(mapping, At(AT_HOME))
             assert cost is not None
             own, cycles = self.priced((cost.cost,), 1)
             return energy + own, cycles

@@ -28,7 +28,7 @@ from hwsim.pricing.tiles import (
     weight_memory,
 )
 from hwsim.search.joint.optimum import Optimum
-from hwsim.search.joint.staircase import Pool, Weights
+from hwsim.search.joint.staircase import At, Pool, Weights
 from hwsim.search.quick.candidates import Effort, candidates
 from hwsim.search.quick.neighbours import trimmed
 from hwsim.search.space.homes import Homes
@@ -106,7 +106,7 @@ class Tiles:
 
 def best_of(pool: Pool, most: int) -> Iterator[Mapping]:
     """A whole layer's cheapest nests with its maps on chip."""
-    at = Homes(AT_HOME)
+    at = At(AT_HOME)
     ranked = sorted(
         (Weights().pair(priced.cost.total_energy_pj, priced.cost.latency_cycles), number, mapping)
         for number, mapping in enumerate(pool.counts)
