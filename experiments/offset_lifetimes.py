@@ -1,4 +1,4 @@
-"""`python -m experiments.offset_lifetimes`: what an offset costs where tensors on chip are whole, and where rows are freed.
+"""`python -m experiments.offset_lifetimes`: an offset's price where tensors on chip stay whole or are freed by rows.
 
 Prices a SiLU network at W4A4 without an offset (configuration 1) and with each padding policy of configuration 4, with
 the plan that is best for each: homes of tensors and mappings chosen together, bounded. One CSV row per machine,

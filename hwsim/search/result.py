@@ -99,9 +99,9 @@ class Bounded:
 class NetworkCertificate:
     """How good a plan of a network is proven to be, homes of tensors and mappings together.
 
-    No plan that keeps tensors from birth to last reader (`lifetimes`), with mappings of the layers' spaces, has an objective
-    below `lower_bound` (pJ, cycles, pJ*cycles). `searches`: layers searched, for a set of operands at home and a room
-    each. `exhaustive`: all those of the plan ended by themselves. `then`: as in `Certificate`.
+    No plan that keeps tensors from birth to last reader (`lifetimes`), with mappings of the layers' spaces, has an
+    objective below `lower_bound` (pJ, cycles, pJ*cycles). `searches`: layers searched, for a set of operands at home
+    and a room each. `exhaustive`: all those of the plan ended by themselves. `then`: as in `Certificate`.
     """
 
     objective: Objective
@@ -128,8 +128,8 @@ class NetworkCertificate:
 def homes_space(lifetimes: Lifetimes) -> str:
     """What a network's certificate holds."""
     return (
-        f"the given order of stages; every choice of tensors that stay in the activation memory ({lifetimes.sentence}), "
-        "with every mapping of the layers' spaces"
+        "the given order of stages; every choice of tensors that stay in the activation memory "
+        f"({lifetimes.sentence}), with every mapping of the layers' spaces"
     )
 
 

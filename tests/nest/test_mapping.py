@@ -233,7 +233,7 @@ BAD_YAML = {
     "": "m.yaml:1: expected 'layers:', found an empty file",
     "a: [": "m.yaml:1: not valid YAML",
     "[1, 2]": "m.yaml:1: the file: expected keys and values",
-    "layer: {}": "m.yaml:1: the file: unknown key; known: layers, groups, got 'layer'",
+    "layer: {}": "m.yaml:1: the file: unknown key; known: layers, groups, lifetimes, got 'layer'",
     "layers: {}\nlayers: {}": "m.yaml:2: the file: a key may stand once, got 'layers'",
     "layers:\n  a: 3": "m.yaml:2: a: expected a list",
     "layers:\n  a:\n  - K4": "m.yaml:3: a: expected keys and values",
