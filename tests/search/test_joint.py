@@ -164,7 +164,7 @@ def part_of(operand: Operand, counts: Counts, layer: Layer, machine: Accelerator
 
 
 def points_of(
-    layer: Layer, machine: Accelerator, fused: tuple[Layer, ...], perfect: bool, freeing: Lifetimes
+    layer: Layer, machine: Accelerator, fused: tuple[Layer, ...], perfect: bool, freeing: Lifetimes = WHOLE_TENSORS
 ) -> Patterns:
     """The least (taken, pJ, cycles) of all nests of a layer, by operands at home and what dies there."""
     limits = {memory.name: memory.size_bits or 0 for memory in machine.memories[1:]}

@@ -35,7 +35,7 @@ def carried(seed: int) -> tuple[int, int]:
         if not stage.layer.has_macs:
             continue
         layer = effective_layer(stage)
-        patterns = points_of(layer, machine, stage.fused, True)
+        patterns = {at_home: points for (at_home, *_), points in points_of(layer, machine, stage.fused, True).items()}
         rooms = sorted({size, *(taken for points in patterns.values() for taken, _, _ in points if taken <= size)})
         for objective in PLACE:
             for theirs, ours in itertools.product(patterns, repeat=2):
