@@ -162,6 +162,7 @@ def front(runs: Sequence[Row], priced: Sequence[Row]) -> Figure:
                     float(here[arm][name]), found.mean, yerr=found.half_width or 0.0, color=colours[arm], capsize=2,
                     marker="s" if arm in RIVALS else "o", markersize=4, linestyle="none", label=arm,
                 )  # fmt: skip
+            axes.locator_params(axis="x", nbins=4)
             axes.set_xlabel(f"{machine}: {unit}")
             axes.grid(visible=True)
     for line in (0, 1):
