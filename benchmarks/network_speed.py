@@ -55,7 +55,7 @@ def main() -> None:
     if options.out is not None:
         new = not options.out.exists()
         with options.out.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([*([COLUMNS] if new else []), *rows])
+            csv.writer(file, lineterminator="\n").writerows([*([COLUMNS] if new else []), *rows])
 
 
 if __name__ == "__main__":
