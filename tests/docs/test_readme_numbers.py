@@ -122,3 +122,14 @@ def test_help_and_readme_name_every_form_of_model() -> None:
                  *(f"{name}:" for name in LIBRARIES)):  # fmt: skip
         assert form in shown
         assert form in README
+
+
+def test_what_an_offset_adds() -> None:
+    found = said(r"`pad_beta`\) pays ([\d.]+) to ([\d.]+) % on these six machines, .*? it is ([\d.]+) to ([\d.]+) %")
+    data = rows("headline.csv", bits="W4A4", status="ok")
+    free = {row["machine"]: float(row["energy_pj"]) for row in data if row["series"] == "no offset"}
+    assert len(free) == 6
+    for policy, (least, most) in (("pad_beta", found[:2]), ("pad_code", found[2:])):
+        added = [100 * (float(r["energy_pj"]) / free[r["machine"]] - 1) for r in data if r["series"] == policy]
+        assert (round(min(added), 1), round(max(added), 1)) == (least, most)
+    assert {row["effort"] for row in data} == {"quick"}
