@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from experiments import pareto_figures, table
 from experiments.drawing import save
 from experiments.pareto_figures import COLOURS, MACHINES
-from experiments.profiles import CONFIGS, INITS
+from experiments.profiles import CONFIGS, INITS, PROFILES
 from experiments.table import Interval, Row
 from experiments.tables import matches
 from hwsim.report.style import INK, QUIET, colours_of, in_style
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("docs/figures"))
     parser.add_argument("--check", action="store_true", help="draw elsewhere and compare: none missing, none too many")
     options = parser.parse_args(arguments)
-    folders = sorted(path.parent for path in options.results.glob("*/runs.csv"))
+    folders = [options.results / name for name in sorted(PROFILES) if (options.results / name / "runs.csv").exists()]
     if not folders:
         print(f"experiments.figures: {options.results}: no PROFILE/runs.csv below it", file=sys.stderr)
         return 2
