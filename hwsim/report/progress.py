@@ -19,8 +19,9 @@ from hwsim.machine.parts import Accelerator
 from hwsim.network.workload import Workload
 from hwsim.pricing.stages import effective_workload
 from hwsim.report.quantities import si
-from hwsim.search.network import ladder, search_key, wider
+from hwsim.search.network import ladder, wider
 from hwsim.search.result import Found
+from hwsim.search.space.likeness import search_key
 
 if TYPE_CHECKING:
     from hwsim.pricing.network import Totals

@@ -6,6 +6,7 @@ Fewer bits never cost more: a search at narrow widths also considers what the ne
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping as Map
 from collections.abc import Sequence
 from typing import Any
@@ -22,20 +23,21 @@ from hwsim.network.workload import Workload
 from hwsim.pricing.layer import price
 from hwsim.pricing.lifetimes import WHOLE_TENSORS, Lifetimes
 from hwsim.pricing.network import NetworkCost, price_network
-from hwsim.pricing.shares import border_share
 from hwsim.pricing.stages import effective_workload
 from hwsim.search.bounds.any_mapping import bound_of_all
 from hwsim.search.bounds.any_tiles import ROUNDS
+from hwsim.search.effort import Options
 from hwsim.search.fusion.choices import Choice
 from hwsim.search.joint.optimum import Answer, Optimum
 from hwsim.search.joint.plan import after, answers, least_product
 from hwsim.search.joint.proofs import Proofs
 from hwsim.search.joint.schedule import Schedule
 from hwsim.search.joint.staircase import Weights
-from hwsim.search.layer import search
+from hwsim.search.layer import prove, search
+from hwsim.search.machines.answers import MachineAnswers
 from hwsim.search.objective import OBJECTIVES, SECOND, Objective, objective_value
 from hwsim.search.result import GIVEN, Certificate, Effortful, Found, NetworkCertificate, homes_space
-from hwsim.search.space.likeness import full_key
+from hwsim.search.space.likeness import full_key, search_key
 from hwsim.search.space.problem import Problem
 
 
@@ -101,6 +103,31 @@ def plan_network(
     assert above is not None
     chosen = preferred([above, rival], objective, slack)
     return chosen if chosen is above else certified_by(chosen, above, objective)
+
+
+def plan_layers(
+    workload: Workload,
+    accelerator: Accelerator,
+    objective: Objective,
+    options: Options,
+    answers: MachineAnswers | None = None,
+) -> Plan:
+    """The plan of layers that are proven one by one; what stays on chip is decided afterwards.
+
+    `answers`: tables over machines, asked before a layer is proven anew. Raises as `plan_network` does.
+    """
+    known: dict[tuple[object, ...], Found] = {}
+    found: dict[str, Found] = {}
+    for name, layer in effective_workload(workload, accelerator.capabilities).items():
+        key = search_key(layer)
+        if key not in known:
+            problem = Problem(layer, accelerator)
+            answer = None if answers is None else answers.find(problem, objective, options.effort)
+            answer = answer or prove(problem, objective, seeds=(), cutoff=math.inf, options=options)
+            assert isinstance(answer, Found)  # nothing lies above an infinite cutoff
+            known[key] = answer
+        found[name] = known[key]
+    return planned(workload, accelerator, found)
 
 
 def certified_by(plan: Plan, proven: Plan, objective: Objective) -> Plan:
@@ -296,13 +323,6 @@ RUNGS: tuple[int, ...] = (1, 2, 4, 8)  # widths whose searches hand their mappin
 
 
 # --- whole networks ---------------------------------------------------------------------------------------------------
-
-
-def search_key(layer: Layer) -> tuple[object, ...]:
-    """Layers with equal keys have the same search."""
-    scales = layer.weight and layer.weight.scales
-    widths = layer.bits_key(), layer.format_key, layer.bias, scales
-    return (layer.shape_key(), *widths, layer.padding_policy, border_share(layer))
 
 
 def wider(layer: Layer) -> Layer | None:

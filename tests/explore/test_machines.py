@@ -23,6 +23,7 @@ import yaml
 from hwsim.errors import SpecError, WorkloadError
 from hwsim.explore.command import main
 from hwsim.explore.machines.journal import Journal
+from hwsim.explore.machines.sharing import shared_tables
 from hwsim.explore.machines.space import read_space
 from hwsim.explore.machines.study import run_study
 from hwsim.explore.machines.study_output import write_point
@@ -31,7 +32,9 @@ from hwsim.explore.machines.workers import Here, Local, Pace, timed
 from hwsim.files.identity import identity
 from hwsim.network.bits import assign_bits
 from hwsim.network.saved import load_workload
-from hwsim.search.network import plan_network
+from hwsim.search.effort import Options
+from hwsim.search.network import plan_layers, plan_network
+from hwsim.search.proof.native import why_not_compiled
 from tests.explore.test_bill import residual
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -154,6 +157,29 @@ def test_a_study_may_ask_for_proven_mappings(tmp_path: Path) -> None:
     plan = plan_network(assign_bits(residual(), "W4A4"), space.machine({BUFFER: 65536}), effort="proven", gap=0.02)
     assert record["values"]["energy_pj"] == plan.cost.totals.energy_pj
     assert record["values"]["mapping_gap_max"] < simple["values"]["mapping_gap_max"]
+
+
+@pytest.mark.skipif(bool(why_not_compiled()), reason=why_not_compiled())
+def test_layers_from_shared_tables_cost_what_their_own_proofs_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HWSIM_CACHE", "")
+    said = {"hierarchy.dram.read_energy_pj": [500, 900, 2000], BUFFER: [65536, 262144], ROWS: [4, 8]}
+    choice = {"memories": "fixed", "effort": "perfect", "homes": "afterwards", "bits": "W4A4"}
+    path = space_file(tmp_path, search=said, **choice)
+    space, workload = read_space(path), residual()
+    run_study(space, tmp_path / "out", {"network.json": workload}, Here())
+    shared = shared_tables(space)
+    assert [axis.key for axis in shared.free] == ["hierarchy.dram.read_energy_pj", BUFFER]
+    parts = [part for part in shared.parts.values() if part is not None]
+    assert len(parts) == 2
+    assert sum(part.answered for part in parts) > 0 == sum(part.refused for part in parts)
+    for record in journal(tmp_path / "out").values():
+        machine = space.machine(record["parameters"])
+        fresh = plan_layers(assign_bits(workload, "W4A4"), machine, "energy", Options(effort="perfect"))
+        assert record["values"]["energy_pj"] == pytest.approx(fresh.cost.totals.energy_pj, rel=1e-9)
+        gap = max(found.certificate.gap for found in fresh.found.values())  # words round up: these layers are small
+        assert record["values"]["mapping_gap_max"] == pytest.approx(gap, abs=1e-8)
 
 
 def test_limits_drop_points_and_impossible_ones_name_the_closest(

@@ -19,7 +19,7 @@ from hwsim.pricing.network import price_network
 from hwsim.pricing.rounding import rounding_pj
 from hwsim.pricing.shares import existing_share
 from hwsim.pricing.unit_prices import unit_prices
-from hwsim.search.network import search_key
+from hwsim.search.space.likeness import search_key
 from hwsim.tables.grid import Grid
 from hwsim.tables.pool import Pool, Widths, anonymous
 from tests.oracles import point

@@ -14,6 +14,7 @@
     trials: 200
     effort: proven                       # of the mapping search: quick (default), perfect or proven to within `gap`
     gap: 0.02
+    homes: afterwards                    # layers proven alone, from tables that machines share; `joint` is the default
 
 Where a memory's size varies and its energies do not, they follow the square root of the size, its stated area and
 leakage the size itself (`memories: fixed` keeps them); the study's assumptions say so.
@@ -48,7 +49,7 @@ from hwsim.network.workload import Workload
 from hwsim.search.cache import VERSION as SEARCH_VERSION
 
 KEYS = ("model", "accelerator", "bits", "search", "limits", "objectives", "sampler", "trials", "generation", "seed",
-        "memories", "mapping", "effort", "gap")  # fmt: skip
+        "memories", "mapping", "effort", "gap", "homes")  # fmt: skip
 BITS_KEYS = (
     "weights",
     "activations",
@@ -101,6 +102,7 @@ class Space:
     mapping: str = "energy"
     effort: str = "quick"
     gap: float = 0.0
+    homes: str = "joint"
     text: str = field(default="", repr=False)
 
     @property
@@ -323,10 +325,13 @@ class SpaceReader:
             mapping=self.word("mapping", ("energy", "latency", "edp"), "energy"),
             effort=self.word("effort", ("quick", "perfect", "proven"), "quick"),
             gap=self.share("gap"),
+            homes=self.word("homes", ("joint", "afterwards"), "joint"),
             text=self.path.read_text(encoding="utf-8"),
         )
         if space.sampler != "grid" and space.trials is None:
             self.complain(("sampler",), f"{space.sampler} needs `trials: N`")
+        if space.homes == "afterwards" and space.effort == "quick":
+            self.complain(("homes",), "layers are proven one by one: it needs `effort: perfect` or `effort: proven`")
         if space.sampler == "grid" and space.size > MAX_GRID:
             self.complain(("search",), f"a grid of {space.size:,} points: use another sampler with `trials: N`")
         if self.problems:

@@ -15,6 +15,7 @@ from hwsim.explore.bits.bill import LOSS, bit_problem
 from hwsim.explore.bits.output import overrides
 from hwsim.explore.bits.problem import InfeasibleBudget
 from hwsim.explore.machines.journal import Record
+from hwsim.explore.machines.sharing import shared_tables
 from hwsim.explore.machines.space import NETWORK, Parameters, Space, freedom_of, solved_for
 from hwsim.machine.parts import Accelerator
 from hwsim.network.bits import assign_bits
@@ -22,7 +23,8 @@ from hwsim.network.saved import load_workload
 from hwsim.network.workload import Workload
 from hwsim.pricing.area import component_areas
 from hwsim.pricing.fit import require_fit
-from hwsim.search.network import Plan, plan_network
+from hwsim.search.effort import Options
+from hwsim.search.network import Plan, plan_layers, plan_network
 from hwsim.search.objective import Objective
 from hwsim.search.result import Effortful
 
@@ -60,21 +62,23 @@ def one(space: Space, networks: Path, trial: int, parameters: Parameters) -> Rec
         area = sum(part.area_mm2 for part in component_areas(machine))
         if area > space.limits.get("area_mm2", area):
             return {**record, "status": "over", "why": "area_mm2", "values": {"area_mm2": area}}
-        values, bits = price(space, machine, workload)
+        values, bits = price(space, parameters, machine, workload)
     except FACTS as problem:
         return {**record, "status": "infeasible", "why": str(problem).splitlines()[0]}
     over = [name for name, limit in space.limits.items() if values.get(name, 0.0) > limit]
     return {**record, "status": "over" if over else "ok", "why": " ".join(over), "values": values, **bits}
 
 
-def price(space: Space, machine: Accelerator, workload: Workload) -> tuple[dict[str, float], dict[str, Any]]:
+def price(
+    space: Space, parameters: Parameters, machine: Accelerator, workload: Workload
+) -> tuple[dict[str, float], dict[str, Any]]:
     """What a machine costs with its best bits, and those bits as `bits` and `overrides` (nothing where all have the
     same)."""
-    objective, effort = cast(Objective, space.mapping), cast(Effortful, space.effort)
+    objective = cast(Objective, space.mapping)
     if isinstance(space.bits, str):
         network = assign_bits(workload, space.bits)
         require_fit(network, machine)
-        return totals(plan_network(network, machine, objective, effort=effort, gap=space.gap)), {}
+        return totals(planned(space, parameters, machine, network)), {}
     minimised, budgets, measured = solved_for(space.bits, machine.clock_mhz)
     losses = measured.for_network(workload) if measured else None
     made = bit_problem(workload, machine, freedom_of(space.bits), losses, objective, on_chip=True)
@@ -84,10 +88,22 @@ def price(space: Space, machine: Accelerator, workload: Workload) -> tuple[dict[
         problem.args = (f"{problem}".replace("\n", "; "),)
         raise
     require_fit(made.at(solution), machine)
-    found = totals(plan_network(made.at(solution), machine, objective, effort=effort, gap=space.gap))
+    found = totals(planned(space, parameters, machine, made.at(solution)))
     if LOSS in solution.values:
         found[LOSS] = solution.values[LOSS]
     return found, {"widths": made.bits_file(solution), "overrides": overrides(made, solution)}
+
+
+def planned(space: Space, parameters: Parameters, machine: Accelerator, workload: Workload) -> Plan:
+    """The plan of a point, from tables that this process's machines share where layers are proven alone."""
+    objective, effort = cast(Objective, space.mapping), cast(Effortful, space.effort)
+    if space.homes == "joint":
+        return plan_network(workload, machine, objective, effort=effort, gap=space.gap)
+    answers = shared_tables(space).answers(parameters)
+    plan = plan_layers(workload, machine, objective, Options(space.gap, None, effort), answers)
+    if answers is not None:
+        answers.save()
+    return plan
 
 
 def totals(plan: Plan) -> dict[str, float]:

@@ -29,7 +29,7 @@ from hwsim.nest.points import Ints
 from hwsim.pricing.rounding import rounding_pj
 from hwsim.search.bounds.closed_form import ClosedBound, Rows
 from hwsim.search.objective import Budget
-from hwsim.search.proof.native import TABLES, Kernel, open_kernel
+from hwsim.search.proof.native import SUMS, Kernel, open_kernel
 from hwsim.search.space.lattice import divisors
 from hwsim.search.space.prices import COST, ENERGY, MIXED, TIME, Linear, Prices, linear
 from hwsim.search.space.problem import Problem, window_ranks
@@ -139,7 +139,7 @@ class Search:
 
     def learn(self, regime: Regime) -> bool:
         """Another regime for the bound; False where it is known or no table is left."""
-        room = TABLES - len(self.tables)
+        room = SUMS - len(self.tables)
         if not self.timed or regime in self.regimes or room < 1:
             return False
         self.regimes.append(regime)

@@ -28,13 +28,15 @@ from hwsim.search.space.regions import Region, regions
 
 # A problem beyond these is not proven.
 DIMS, ARRAYS, LEVELS, CROSSINGS = (ENUMS[name] for name in ("DIMS", "ARRAYS", "LEVELS", "CROSSINGS"))
-HOLDERS, POOLS, SLOTS, TABLES = (ENUMS[name] for name in ("HOLDERS", "POOLS", "SLOTS", "TABLES"))
+HOLDERS, POOLS, SLOTS = (ENUMS[name] for name in ("HOLDERS", "POOLS", "SLOTS"))
+SUMS, TABLES = ENUMS["SUMS"], ENUMS["TABLES"]  # tables of prices of one machine, of a box of machines
 REGIONS, MEMORIES, FIXED, KEPT = (ENUMS[name] for name in ("REGIONS", "MEMORIES", "FIXED", "KEPT"))
 POINTS = ENUMS["WORDS"] * 64  # a point set is a string of bits
 # Actions of a path (smaller ones are steps), how many it may have, and how a search for one ends.
 SETTLE, PASS, LEAVE, NOTHING, PATH = (ENUMS[name] for name in ("SETTLE", "PASS", "LEAVE", "NOTHING", "PATH"))
 FOUND, NONE_BELOW, GAVE_UP, NO_MEMORY = (ENUMS[name] for name in ("FOUND", "NONE_BELOW", "GAVE_UP", "NO_MEMORY"))
 AXES = ENUMS["AXES"]
+PATHS = 1024  # that one unrolling may have in a box of machines
 
 
 NO_ROOM = "the proof needs more memory than there is"
@@ -134,9 +136,16 @@ class Kernel:
         for prices, linear in tables:
             if prices not in self.known:
                 self.known[prices] = table(prices, linear)
+        self.use([self.known[prices] for prices, _ in tables])
+
+    def set_corners(self, tables: Sequence[tuple[Prices, Linear]]) -> None:
+        """The same for the corners of a box of machines, whose prices differ though they add up the same."""
+        self.use([table(prices, linear) for prices, linear in tables])
+
+    def use(self, tables: Sequence[TableC]) -> None:
+        """Tables as the kernel reads them."""
         self.tables = len(tables)
-        together = (TableC * len(tables))(*(self.known[prices] for prices, _ in tables))
-        self.library.mapper_tables(self.handle, len(tables), together)
+        self.library.mapper_tables(self.handle, len(tables), (TableC * len(tables))(*tables))
 
     def path(
         self, spatial: Ints, spacing: Ints, steps: Ints, offsets: NDArray[np.float64], idle_pj: float, cutoff: float,
@@ -164,6 +173,35 @@ class Kernel:
             return CheapestPath(value.value if status == GAVE_UP else 0.0, (), visited.value)
         found = tuple(self.step(action, loops) for action in actions[: length.value] if action != NOTHING)
         return CheapestPath(value.value, found, visited.value)
+
+    def paths(
+        self, spatial: Ints, spacing: Ints, offsets: NDArray[np.float64], known: NDArray[np.float64], nodes: int
+    ) -> tuple[bool, list[tuple[tuple[Step, ...], NDArray[np.float64]]], int]:
+        """All paths of one unrolling that no other one beats at every table at once, and no `known` one [path, table].
+
+        The tables are the corners of a box of machines. (whether they are complete, each path with its sums, nodes).
+        """
+        left, right = (np.ascontiguousarray(a, dtype=np.int32) for a in (spatial, spacing))
+        needed = np.zeros(len(self.problem.dims), dtype=np.int32)
+        values = np.empty((len(known) + PATHS, self.tables))
+        values[: len(known)] = known
+        count, visited, room = ctypes.c_int64(len(known)), ctypes.c_int64(), PATHS * AXES
+        actions, lengths, loops = (ctypes.c_int32 * room)(), (ctypes.c_int32 * PATHS)(), (ctypes.c_int32 * (2 * AXES))()
+        status = self.library.mapper_paths(
+            self.handle, left.ctypes.data, right.ctypes.data, needed.ctypes.data, offsets.ctypes.data, nodes,
+            values.ctypes.data, ctypes.byref(count), len(values), actions, lengths, room, loops, ctypes.byref(visited),
+        )  # fmt: skip
+        if status == NO_MEMORY:
+            raise MemoryError(NO_ROOM)
+        if status != NONE_BELOW:
+            return False, [], visited.value
+        found: list[tuple[tuple[Step, ...], NDArray[np.float64]]] = []
+        first = 0
+        for i, row in enumerate(values[len(known) : count.value]):
+            own = actions[first : first + lengths[i]]
+            found.append((tuple(self.step(action, loops) for action in own if action != NOTHING), row))
+            first += lengths[i]
+        return True, found, visited.value
 
     def step(self, action: int, loops: ctypes.Array[ctypes.c_int32]) -> Step:
         """An action of the kernel."""
@@ -376,4 +414,8 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
         *([pointer] * 5), real, whole, real, real, wide, *([pointer] * 5),
     ]  # fmt: skip
     library.mapper_path.restype = whole
+    library.mapper_paths.argtypes = [
+        *([pointer] * 5), wide, pointer, pointer, wide, pointer, pointer, wide, pointer, pointer,
+    ]  # fmt: skip
+    library.mapper_paths.restype = whole
     return library

@@ -10,7 +10,9 @@ import dataclasses
 from collections.abc import Mapping as Map
 from dataclasses import dataclass, field
 
+from hwsim.network.layer import Layer
 from hwsim.pricing.rounding import partial_words
+from hwsim.pricing.shares import border_share
 from hwsim.search.space.prices import crossings_of
 from hwsim.search.space.problem import Problem
 from hwsim.search.space.timing import Timing
@@ -24,6 +26,13 @@ class Alike:
 
     key: Key
     problem: Problem = field(compare=False)
+
+
+def search_key(layer: Layer) -> tuple[object, ...]:
+    """Layers with equal keys have the same search."""
+    scales = layer.weight and layer.weight.scales
+    widths = layer.bits_key(), layer.format_key, layer.bias, scales
+    return (layer.shape_key(), *widths, layer.padding_policy, border_share(layer))
 
 
 def energy_key(problem: Problem) -> Key:

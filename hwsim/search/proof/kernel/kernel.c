@@ -126,11 +126,21 @@ static void spend_full(Context *c, Node *n, const Stage *s, int r) {
         }
 }
 
+/* Finished paths of a box of machines (`mapper_paths`): the sums of each under all tables, offsets included; those in
+ * front were known before. Their steps one after another. */
+typedef struct {
+    double *value;
+    int64_t count, room;
+    int32_t *path, *length;
+    int64_t first, steps, step_room; /* the first that is new; entries of `path` in use, at most */
+} Paths;
+
 typedef struct {
     double cutoff, scale, idle; /* idle: pJ per cycle, where energy and time have tables of their own */
     int within;                 /* ENERGY or TIME: it may be `most` and the other one is the objective; else their product */
     double most;
     const double *offset;       /* per table */
+    Paths *paths;               /* of a box of machines, or 0: the cheapest path of one */
 } Hunt;
 
 /* Energy within a time, or time within an energy. MIXED tables bound a weighted sum of both: what the limited one leaves. */
@@ -173,6 +183,24 @@ static double objective_of(const Context *c, const Hunt *h, const double *value)
     return cost;
 }
 
+/* Whether one known path is nowhere dearer than these sums: under no machine of the box does a path from here win. */
+static int beaten(const Context *c, const Hunt *h, const double *value) {
+    for (int64_t i = h->paths->count - 1; i >= 0; i--) {
+        const double *known = h->paths->value + i * c->tables;
+        int t = 0;
+        while (t < c->tables && known[t] <= value[t] + h->offset[t] + 1e-12 * fabs(known[t])) t++;
+        if (t == c->tables) return 1;
+    }
+    return 0;
+}
+
+/* The sum over all tables: an order in which nothing comes after what it beats. */
+static double together(const Context *c, const Hunt *h, const double *value) {
+    double found = 0;
+    for (int t = 0; t < c->tables; t++) found += value[t] + h->offset[t];
+    return found;
+}
+
 static int dominates(const Context *c, const Node *a, const Node *b) {
     for (int t = 0; t < c->tables; t++)
         if (c->table[t].kind != MIXED && a->spent[t] > b->spent[t] + 1e-12 * fabs(b->spent[t])) return 0;
@@ -192,8 +220,8 @@ static void visit(Context *c, Node n, const Hunt *h, int depth) {
             if (savings_left(c, n.slot[i], n.stage, n.point, left) <= 0) n.slot[i] = 0;
             for (int t = 0; t < c->tables; t++) value[t] -= left[t];
         }
-    const double bound = objective_of(c, h, value);
-    if (bound >= h->cutoff) return;
+    const double bound = h->paths ? together(c, h, value) : objective_of(c, h, value);
+    if (h->paths ? beaten(c, h, value) : bound >= h->cutoff) return;
     if (2 * (c->nodes + 1) > c->hash_size) {
         c->hash_size = c->hash_size ? 4 * c->hash_size : 1 << 14;
         c->hash = room(c->hash, (size_t)c->hash_size * sizeof(int32_t));
@@ -262,15 +290,98 @@ static int take_room(const Context *c, Node *n, int r, int finished) {
     return 1;
 }
 
-/* The cheapest path of one unrolling under the tables set. `offset` per table is added to its sum; `idle`: pJ per cycle;
+/* The actions of a finished path, innermost first; how many there are, or -1 where there is no room for them. */
+static int actions_of(const Context *c, int node, int32_t *path, int64_t most) {
+    int many = 0;
+    for (int i = node; c->node[i].parent >= 0; i = c->node[i].parent) many++;
+    if (many > most) return -1;
+    int left = many;
+    for (int i = node; c->node[i].parent >= 0; i = c->node[i].parent) path[--left] = c->node[i].action;
+    return many;
+}
+
+/* Keep a finished path of a box of machines; 0 where there is no room for it. */
+static int keep_path(const Context *c, const Hunt *h, int node) {
+    Paths *k = h->paths;
+    if (k->count == k->room) return 0;
+    const int many = actions_of(c, node, k->path + k->steps, k->step_room - k->steps);
+    if (many < 0) return 0;
+    for (int t = 0; t < c->tables; t++) k->value[k->count * c->tables + t] = c->node[node].spent[t] + h->offset[t];
+    k->length[k->count - k->first] = many;
+    k->steps += many;
+    k->count++;
+    return 1;
+}
+
+/* The nodes that follow one: a crossing settles or an array is passed, or a loop begins. */
+static void expand(Context *c, const Node n, int32_t node, const Hunt *h) {
+    const Problem *p = &c->p;
+    const Stage *s = &c->stage[n.stage];
+    for (int j = s->first; j < s->first + s->edges; j++) {
+        const int r = c->edge[j].crossing, guard = c->edge[j].guard;
+        if (guard >= 0 && !opens(c, &c->guard[guard], n.point)) continue;
+        Node next = n;
+        next.stage = c->edge[j].target;
+        next.parent = node;
+        if (r == GROWS) {
+            if (!stands(c, &c->stage[next.stage])) continue;
+            next.action = NOTHING;
+        } else if (r == TURNS) {
+            next.action = NOTHING;
+        } else if (r == LEAVES) {
+            const Stage *t = &c->stage[next.stage];
+            next.action = NOTHING;
+            for (int i = 0; i < p->crossings; i++)
+                if (p->crossing[i].operand == t->left && p->crossing[i].child == t->around - 1) next.action = LEAVE + i;
+        } else if (r == PASSED) {
+            if (!may_pass(c, s->k, n.point)) continue;
+            next.action = PASS + s->k;
+        } else {
+            const Crossing *q = &p->crossing[r];
+            const double *cost = cost_in(c, s, r) + (size_t)n.point * c->lanes;
+            if (!(cost[0] < INFINITY)) continue;
+            next.action = SETTLE + r;
+            if (is_window(c, q) && !q->forgets) {
+                spend_full(c, &next, s, r);
+                next.slot[q->child] = (r + 1) << 24 | window_point(c, n.point);
+            } else {
+                for (int t = 0; t < c->tables; t++) next.spent[t] += cost[t];
+            }
+            if (!take_room(c, &next, r, settles_finished(c, &n, r))) continue;
+            /* a MAC that keeps nothing gives every step's sum away */
+            if (q->operand == OUTPUT) next.broken = c->tracks && q->forgets && !c->reduced[n.point];
+        }
+        visit(c, next, h, depth_of(c, &next));
+    }
+    const int moves = moves_of(c, s);
+    for (int i = 0; i < c->axes; i++) {
+        const Axis *a = &c->axis[i];
+        if (!(moves >> a->dim & 1) || n.point / a->stride % a->length == a->length - 1) continue;
+        Node next = n;
+        next.point += a->stride;
+        next.parent = node;
+        next.action = i;
+        if (c->tracks && p->relevant[OUTPUT] >> a->dim & 1 && !c->reduced[n.point]) next.broken = 1;
+        for (int slot = 0; slot < SLOTS; slot++)
+            if (next.slot[slot]) {
+                if (p->relevant[INPUT] >> a->dim & 1 && !c->in_rank[a->dim])
+                    next.slot[slot] = 0;
+                else
+                    take_saving(c, &next, n.slot[slot], s->k, n.point, a->dim, a->prime);
+            }
+        visit(c, next, h, depth_of(c, &next));
+    }
+}
+
+/* The cheapest path of one unrolling under the tables set, or, with `paths`, all that win under some machine of a box whose
+ * corners are the tables (NONE_BELOW: they are complete). `offset` per table is added to its sum; `idle`: pJ per cycle;
  * `within`, `most`: as in Hunt.
  * Returns FOUND; NONE_BELOW the cutoff; GAVE_UP after too many nodes, *found is a bound; TOO_LARGE a lattice. `path`,
  * innermost first: axis of a step (its dim and prime in `loops`), SETTLE + crossing, PASS + array, LEAVE + a crossing that settles later, or NOTHING;
  * `length` entries at most, then how many there are. */
 static int path_of(Context *c, const int32_t *spatial, const int32_t *spacing, const int32_t *steps, const double *offset,
                    double idle, int32_t within, double limit, double cutoff, int64_t most, double *found, int32_t *path, int32_t *length, int32_t *loops,
-                int64_t *visited) {
-    const Problem *p = &c->p;
+                int64_t *visited, Paths *paths) {
     *visited = 0;
     if (!set_row(c, spatial, spacing, steps) || c->points >= 1 << 24 || too_large(c)) return TOO_LARGE;
     c->lanes = lanes_for(c->tables);
@@ -285,10 +396,10 @@ static int path_of(Context *c, const int32_t *spatial, const int32_t *spacing, c
         roots[t] = c->bound[t];
         if (!(roots[t] < INFINITY)) return NONE_BELOW;
     }
-    Hunt h = {cutoff, 1, idle, within, limit, offset};
-    const double root = objective_of(c, &h, roots);
+    Hunt h = {cutoff, 1, idle, within, limit, offset, paths};
+    const double root = paths ? together(c, &h, roots) : objective_of(c, &h, roots);
     *found = root;
-    if (!(root < cutoff)) return NONE_BELOW;
+    if (!paths && !(root < cutoff)) return NONE_BELOW;
     h.scale = 1e11 / (root > 1 ? root : 1);
     c->nodes = c->heaped = 0;
     if (c->hash_size) memset(c->hash, -1, (size_t)c->hash_size * sizeof(int32_t));
@@ -303,13 +414,15 @@ static int path_of(Context *c, const int32_t *spatial, const int32_t *spacing, c
         const Stage *s = &c->stage[n.stage];
         int alive = 0;
         for (int i = 0; i < SLOTS; i++) alive |= n.slot[i];
+        if (!alive && ends(c, s, n.point) && paths) {
+            if (!beaten(c, &h, n.spent) && !keep_path(c, &h, e.node)) return TOO_LARGE;
+            continue;
+        }
         if (!alive && ends(c, s, n.point)) {
             *found = objective_of(c, &h, n.spent);
-            int many = 0;
-            for (int i = e.node; c->node[i].parent >= 0; i = c->node[i].parent) many++;
-            if (many > *length) return TOO_LARGE;
+            const int many = actions_of(c, e.node, path, *length);
+            if (many < 0) return TOO_LARGE;
             *length = many;
-            for (int i = e.node; c->node[i].parent >= 0; i = c->node[i].parent) path[--many] = c->node[i].action;
             for (int i = 0; i < c->axes; i++) loops[2 * i] = c->axis[i].dim, loops[2 * i + 1] = c->axis[i].prime;
             *visited = c->nodes;
             assert(*found >= root - 1e-9 * fabs(root)); /* the bound is one */
@@ -320,61 +433,9 @@ static int path_of(Context *c, const int32_t *spatial, const int32_t *spacing, c
             *visited = c->nodes;
             return GAVE_UP;
         }
-        for (int j = s->first; j < s->first + s->edges; j++) {
-            const int r = c->edge[j].crossing, guard = c->edge[j].guard;
-            if (guard >= 0 && !opens(c, &c->guard[guard], n.point)) continue;
-            Node next = n;
-            next.stage = c->edge[j].target;
-            next.parent = e.node;
-            if (r == GROWS) {
-                if (!stands(c, &c->stage[next.stage])) continue;
-                next.action = NOTHING;
-            } else if (r == TURNS) {
-                next.action = NOTHING;
-            } else if (r == LEAVES) {
-                const Stage *t = &c->stage[next.stage];
-                next.action = NOTHING;
-                for (int i = 0; i < p->crossings; i++)
-                    if (p->crossing[i].operand == t->left && p->crossing[i].child == t->around - 1) next.action = LEAVE + i;
-            } else if (r == PASSED) {
-                if (!may_pass(c, s->k, n.point)) continue;
-                next.action = PASS + s->k;
-            } else {
-                const Crossing *q = &p->crossing[r];
-                const double *cost = cost_in(c, s, r) + (size_t)n.point * c->lanes;
-                if (!(cost[0] < INFINITY)) continue;
-                next.action = SETTLE + r;
-                if (is_window(c, q) && !q->forgets) {
-                    spend_full(c, &next, s, r);
-                    next.slot[q->child] = (r + 1) << 24 | window_point(c, n.point);
-                } else {
-                    for (int t = 0; t < c->tables; t++) next.spent[t] += cost[t];
-                }
-                if (!take_room(c, &next, r, settles_finished(c, &n, r))) continue;
-                /* a MAC that keeps nothing gives every step's sum away */
-                if (q->operand == OUTPUT) next.broken = c->tracks && q->forgets && !c->reduced[n.point];
-            }
-            visit(c, next, &h, depth_of(c, &next));
-        }
-        const int moves = moves_of(c, s);
-        for (int i = 0; i < c->axes; i++) {
-            const Axis *a = &c->axis[i];
-            if (!(moves >> a->dim & 1) || n.point / a->stride % a->length == a->length - 1) continue;
-            Node next = n;
-            next.point += a->stride;
-            next.parent = e.node;
-            next.action = i;
-            if (c->tracks && p->relevant[OUTPUT] >> a->dim & 1 && !c->reduced[n.point]) next.broken = 1;
-            for (int slot = 0; slot < SLOTS; slot++)
-                if (next.slot[slot]) {
-                    if (p->relevant[INPUT] >> a->dim & 1 && !c->in_rank[a->dim])
-                        next.slot[slot] = 0;
-                    else
-                        take_saving(c, &next, n.slot[slot], s->k, n.point, a->dim, a->prime);
-                }
-            visit(c, next, &h, depth_of(c, &next));
-        }
+        expand(c, n, e.node, &h);
     }
+    for (int i = 0; paths && i < c->axes; i++) loops[2 * i] = c->axis[i].dim, loops[2 * i + 1] = c->axis[i].prime;
     *found = cutoff;
     *visited = c->nodes;
     return NONE_BELOW;
@@ -388,8 +449,26 @@ int mapper_path(Context *c, const int32_t *spatial, const int32_t *spacing, cons
     rescue = &here;
     const int end = setjmp(here) ? NO_MEMORY
                                  : path_of(c, spatial, spacing, steps, offset, idle, within, limit, cutoff, most, found, path, length,
-                                           loops, visited);
+                                           loops, visited, 0);
     rescue = outside;
+    return end;
+}
+
+/* The paths of one unrolling that win under some machine of a box: no known one is nowhere dearer at any of its corners,
+ * which the tables are. `value` holds `*count` known paths' sums, and then those found, `room` at most; `path` their actions,
+ * `length` each. Returns NONE_BELOW where they are complete, or as `path_of`. */
+int mapper_paths(Context *c, const int32_t *spatial, const int32_t *spacing, const int32_t *steps, const double *offset, int64_t most,
+                 double *value, int64_t *count, int64_t space, int32_t *path, int32_t *length, int64_t step_room, int32_t *loops,
+                 int64_t *visited) {
+    jmp_buf here, *const outside = rescue;
+    Paths paths = {value, *count, space, path, length, *count, 0, step_room};
+    double found;
+    rescue = &here;
+    const int end = setjmp(here) ? NO_MEMORY
+                                 : path_of(c, spatial, spacing, steps, offset, 0, 0, 0, INFINITY, most, &found, path, length, loops,
+                                           visited, &paths);
+    rescue = outside;
+    if (end != NO_MEMORY) *count = paths.count;
     return end;
 }
 

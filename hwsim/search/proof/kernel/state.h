@@ -7,7 +7,8 @@
 #include <string.h>
 
 enum { DIMS = 8, ARRAYS = 6, LEVELS = ARRAYS + 1, CROSSINGS = 64, HOLDERS = 8, POOLS = 6, SLOTS = 4, AXES = 40 };
-enum { WORDS = 32, INPUT = 1, OUTPUT = 2, MAX_LENGTH = 128, STAGES = 8192, EDGES = 65536, WINDOWS = 4, TABLES = 6, LANES = 8, LINES = 24 };
+enum { WORDS = 32, INPUT = 1, OUTPUT = 2, MAX_LENGTH = 128, STAGES = 8192, EDGES = 65536, WINDOWS = 4, LINES = 24 };
+enum { SUMS = 6, TABLES = 16, LANES = 16, SIDE = 8 }; /* tables of one machine, of a box of machines; lanes at most, of one machine */
 enum { GROWN = 3, PASSED = -1, GROWS = -2, TURNS = -3, LEAVES = -4 }; /* these edges settle nothing */
 enum { SETTLE = 1000, PASS = 2000, LEAVE = 3000, NOTHING = 4000, PATH = 4096 }; /* actions of a path: an axis, or these; its length */
 enum { FOUND, NONE_BELOW, GAVE_UP, TOO_LARGE, NO_MEMORY };         /* how a search for a path ends */

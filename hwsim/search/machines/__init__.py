@@ -1,0 +1,1 @@
+"""One proof for many machines: tables over boxes of energies and bandwidths, for declared sizes of memories."""
