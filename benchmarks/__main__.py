@@ -48,6 +48,11 @@ PARTS = {
         (("benchmarks.explore_speed", "--bits", "--joint", "--workers", "here"),),
         ("--count", "2"),
     ),
+    "tables": Part(
+        "How many new machines are certified per CPU second from tables, beside a fresh proof of each?",
+        (("benchmarks.machine_tables",),),
+        ("--machines", "30", "--fresh", "2"),
+    ),
     "training": Part(
         "What does quantization add to a training step, eager and compiled?",
         (("benchmarks.quantizer_speed", "--parts", "quantizer", "resnet20"),),

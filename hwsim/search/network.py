@@ -23,7 +23,7 @@ from hwsim.network.workload import Workload
 from hwsim.pricing.layer import price
 from hwsim.pricing.lifetimes import WHOLE_TENSORS, Lifetimes
 from hwsim.pricing.network import NetworkCost, price_network
-from hwsim.pricing.stages import effective_workload
+from hwsim.pricing.stages import effective_layer, effective_workload, fuse
 from hwsim.search.bounds.any_mapping import bound_of_all
 from hwsim.search.bounds.any_tiles import ROUNDS
 from hwsim.search.effort import Options
@@ -37,7 +37,7 @@ from hwsim.search.layer import prove, search
 from hwsim.search.machines.answers import MachineAnswers
 from hwsim.search.objective import OBJECTIVES, SECOND, Objective, objective_value
 from hwsim.search.result import GIVEN, Certificate, Effortful, Found, NetworkCertificate, homes_space
-from hwsim.search.space.likeness import full_key, search_key
+from hwsim.search.space.likeness import full_key, fused_key, search_key
 from hwsim.search.space.problem import Problem
 
 
@@ -111,23 +111,27 @@ def plan_layers(
     objective: Objective,
     options: Options,
     answers: MachineAnswers | None = None,
+    *,
+    stay: bool = True,
 ) -> Plan:
-    """The plan of layers that are proven one by one; what stays on chip is decided afterwards.
+    """The plan of layers that are proven one by one; what stays on chip is decided afterwards, or nothing does.
 
     `answers`: tables over machines, asked before a layer is proven anew. Raises as `plan_network` does.
     """
     known: dict[tuple[object, ...], Found] = {}
     found: dict[str, Found] = {}
-    for name, layer in effective_workload(workload, accelerator.capabilities).items():
-        key = search_key(layer)
+    for stage in fuse(workload, accelerator.capabilities):
+        if not stage.layer.has_macs:
+            continue
+        problem = Problem(effective_layer(stage), accelerator, fused=stage.fused)
+        key = search_key(problem.layer), fused_key(problem)
         if key not in known:
-            problem = Problem(layer, accelerator)
             answer = None if answers is None else answers.find(problem, objective, options.effort)
             answer = answer or prove(problem, objective, seeds=(), cutoff=math.inf, options=options)
             assert isinstance(answer, Found)  # nothing lies above an infinite cutoff
             known[key] = answer
-        found[name] = known[key]
-    return planned(workload, accelerator, found)
+        found[stage.layer.name] = known[key]
+    return planned(workload, accelerator, found, None if stay else frozenset())
 
 
 def certified_by(plan: Plan, proven: Plan, objective: Objective) -> Plan:
@@ -296,9 +300,12 @@ def winner(handed: Found, fresh: Found) -> Found:
     return fresh if cheaper and fresh.cost.traffic_bits <= handed.cost.traffic_bits else handed
 
 
-def planned(workload: Workload, accelerator: Accelerator, found: Map[str, Found]) -> Plan:
-    """A plan from given mappings."""
-    return Plan(found, price_network(workload, accelerator, {name: f.counts for name, f in found.items()}))
+def planned(
+    workload: Workload, accelerator: Accelerator, found: Map[str, Found], resident: frozenset[str] | None = None
+) -> Plan:
+    """A plan from given mappings; the tensors that best stay with them, or given ones."""
+    counts = {name: f.counts for name, f in found.items()}
+    return Plan(found, price_network(workload, accelerator, counts, resident=resident))
 
 
 def ladder(workload: Workload) -> list[Workload]:

@@ -22,10 +22,11 @@ import yaml
 
 from hwsim.errors import SpecError, WorkloadError
 from hwsim.explore.command import main
+from hwsim.explore.machines.bounded import Bounded
 from hwsim.explore.machines.journal import Journal
 from hwsim.explore.machines.sharing import shared_tables
 from hwsim.explore.machines.space import read_space
-from hwsim.explore.machines.study import run_study
+from hwsim.explore.machines.study import front_of, run_study
 from hwsim.explore.machines.study_output import write_point
 from hwsim.explore.machines.trial import evaluate
 from hwsim.explore.machines.workers import Here, Local, Pace, timed
@@ -180,6 +181,63 @@ def test_layers_from_shared_tables_cost_what_their_own_proofs_cost(
         assert record["values"]["energy_pj"] == pytest.approx(fresh.cost.totals.energy_pj, rel=1e-9)
         gap = max(found.certificate.gap for found in fresh.found.values())  # words round up: these layers are small
         assert record["values"]["mapping_gap_max"] == pytest.approx(gap, abs=1e-8)
+
+
+BOUND: dict[str, Any] = {
+    "effort": "perfect", "homes": "none", "objectives": ["energy_pj", "area_mm2"],
+    "search": {
+        BUFFER: [256, 1024, 16384],
+        "hierarchy.output_buffer.size_bits": [512, 4096],
+        "hierarchy.weight_buffer.size_bits": [64, 256, 1024],
+        ROWS: [4],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.skipif(bool(why_not_compiled()), reason=why_not_compiled())
+@pytest.mark.parametrize(
+    "more", [{"limits": {"area_mm2": 0.32}}, {"memories": "fixed"}, pytest.param({}, marks=pytest.mark.slow)], ids=str
+)
+def test_bounds_find_the_front_of_the_whole_grid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("HWSIM_CACHE", "")
+    fronts: list[list[list[float]]] = []
+    counts: list[int] = []
+    for sampler in ("grid", "bound"):
+        space = read_space(space_file(tmp_path, sampler=sampler, **{**BOUND, **more}))
+        records = run_study(space, tmp_path / sampler, {"network.json": residual()}, Here())
+        fronts.append([[r["values"][name] for name in space.objectives] for r in front_of(space, records)])
+        counts.append(len(records))
+    assert len(fronts[0]) == len(fronts[1]) > 0
+    for whole, bounded in zip(*fronts, strict=True):
+        assert bounded == pytest.approx(whole, rel=1e-9)
+    assert counts[0] == 3 * 2 * 3
+    assert counts[1] < counts[0]
+
+
+def test_a_box_of_machines_costs_no_less_than_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if why_not_compiled():
+        pytest.skip(why_not_compiled())
+    monkeypatch.setenv("HWSIM_CACHE", "")
+    space = read_space(space_file(tmp_path, sampler="bound", **BOUND))
+    bounded = Bounded(space, {"network.json": residual()})
+    rng = random.Random(3)
+    for _ in range(6):
+        family = bounded.family((0,))
+        ends = [sorted(rng.sample(range(len(space.axes[a].values)), 2)) for a in bounded.axes]
+        bound = family.bound(tuple((low, high) for low, high in ends))
+        own = zip(bounded.axes, [rng.randint(low, high) for low, high in ends], strict=True)
+        point = {**family.point, **{space.axes[a].key: space.axes[a].values[i] for a, i in own}}
+        machine = space.machine(point)
+        plan = plan_layers(assign_bits(residual(), "W4A4"), machine, "energy", Options(effort="perfect"), stay=False)
+        assert bound["energy_pj"] <= plan.cost.totals.energy_pj
+        assert bound["area_mm2"] <= plan.cost.totals.area_mm2 * (1 + 1e-9)
+
+
+def test_bounds_ask_for_sums_that_they_can_bound(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"homes: none.*\n.*no bounds of latency_cycles"):
+        read_space(space_file(tmp_path, sampler="bound", objectives=["energy_pj", "latency_cycles"]))
 
 
 def test_limits_drop_points_and_impossible_ones_name_the_closest(

@@ -10,11 +10,11 @@
       network.resolution: [160, 224]
     limits: {area_mm2: 10, power_mw: 500}
     objectives: [energy_pj, latency_cycles]
-    sampler: grid                        # or random, nsga2, tpe
+    sampler: grid                        # or random, nsga2, tpe; bound: the grid's front, few of its points priced
     trials: 200
     effort: proven                       # of the mapping search: quick (default), perfect or proven to within `gap`
     gap: 0.02
-    homes: afterwards                    # layers proven alone, from tables that machines share; `joint` is the default
+    homes: afterwards                    # or none: layers proven alone, from tables that machines share; default: joint
 
 Where a memory's size varies and its energies do not, they follow the square root of the size, its stated area and
 leakage the size itself (`memories: fixed` keeps them); the study's assumptions say so.
@@ -62,7 +62,8 @@ BITS_KEYS = (
 )
 OBJECTIVES = ("energy_pj", "latency_cycles", "area_mm2", "power_mw", "edp_pj_s", "weight_bits", "loss")
 LIMITS = ("area_mm2", "power_mw", "energy_pj", "latency_cycles", "weight_bits", "loss")
-SAMPLERS = ("grid", "random", "nsga2", "tpe")
+SAMPLERS = ("grid", "random", "nsga2", "tpe", "bound")
+WHOLE = ("grid", "bound")  # samplers that answer for the whole grid
 NETWORK = ("network.resolution", "network.width")
 MAX_GRID = 1_000_000
 Parameters = dict[str, Any]
@@ -113,7 +114,7 @@ class Space:
     @property
     def total(self) -> int:
         """Trials of a finished study."""
-        return self.size if self.sampler == "grid" else min(self.trials or self.size, 10**9)
+        return self.size if self.sampler in WHOLE else min(self.trials or self.size, 10**9)
 
     def point(self, picks: Sequence[int]) -> Parameters:
         """Values at indices into the axes."""
@@ -325,18 +326,31 @@ class SpaceReader:
             mapping=self.word("mapping", ("energy", "latency", "edp"), "energy"),
             effort=self.word("effort", ("quick", "perfect", "proven"), "quick"),
             gap=self.share("gap"),
-            homes=self.word("homes", ("joint", "afterwards"), "joint"),
+            homes=self.word("homes", ("joint", "afterwards", "none"), "joint"),
             text=self.path.read_text(encoding="utf-8"),
         )
-        if space.sampler != "grid" and space.trials is None:
+        if space.sampler not in WHOLE and space.trials is None:
             self.complain(("sampler",), f"{space.sampler} needs `trials: N`")
-        if space.homes == "afterwards" and space.effort == "quick":
+        if space.homes != "joint" and space.effort == "quick":
             self.complain(("homes",), "layers are proven one by one: it needs `effort: perfect` or `effort: proven`")
-        if space.sampler == "grid" and space.size > MAX_GRID:
+        if space.sampler == "bound":
+            self.bounded(space)
+        if space.sampler in WHOLE and space.size > MAX_GRID:
             self.complain(("search",), f"a grid of {space.size:,} points: use another sampler with `trials: N`")
         if self.problems:
             raise SpecError(self.problems)
         return self.based(space)
+
+    def bounded(self, space: Space) -> None:
+        """What a sampler with bounds needs: a sum of proven layers, in energy and area."""
+        if space.homes != "none" or space.mapping != "energy":
+            self.complain(("sampler",), "bound needs `homes: none`, `mapping: energy`, `effort: perfect` or `proven`")
+        for name in (*space.objectives, *space.limits):
+            if name not in ("energy_pj", "area_mm2"):
+                said = "objectives and limits may be energy_pj and area_mm2"
+                self.complain(("sampler",), f"bound has no bounds of {name}: {said}")
+        if not isinstance(space.bits, str):
+            self.complain(("sampler",), "bound needs one WxAy as `bits`")
 
     def based(self, space: Space) -> Space:
         """The space with its base spec, every searched key tried once. Raises SpecError."""

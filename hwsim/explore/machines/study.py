@@ -1,8 +1,9 @@
 """A study: what is tried next, until it is finished. Every proposal follows from the space and the results so far, in
 order of trial number, so a study that was killed and resumed ends as one that was not.
 
-`grid` tries everything; `random` draws without repetition; `nsga2` and `tpe` are Optuna's, asked generation by
-generation and told in trial order. A point proposed twice is priced once.
+`grid` tries everything; `bound` leaves out what bounds say is beaten (bounded.py); `random` draws without repetition;
+`nsga2` and `tpe` are Optuna's, asked generation by generation and told in trial order. A point proposed twice is priced
+once.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from hwsim.errors import SpecError
+from hwsim.explore.machines.bounded import Bounded
 from hwsim.explore.machines.journal import Journal, Record, trial_of
 from hwsim.explore.machines.space import Parameters, Space
 from hwsim.explore.machines.trial import Task, evaluate
@@ -49,8 +51,11 @@ class Progress:
         )
 
 
-def generations(space: Space) -> Iterator[tuple[list[Task], Told]]:
+def generations(space: Space, networks: Mapping[str, Workload]) -> Iterator[tuple[list[Task], Told]]:
     """Batches of tasks, each with the function that takes their records, complete and in trial order."""
+    if space.sampler == "bound":
+        yield from Bounded(space, networks).generations()
+        return
     if space.sampler in ("nsga2", "tpe"):
         yield from optuna_generations(space)
         return
@@ -127,7 +132,7 @@ def run_study(
         for name, workload in networks.items():
             workload.save(place / name)
         began, fresh = time.perf_counter(), 0
-        for tasks, told in generations(space):
+        for tasks, told in generations(space, networks):
             known = {key_of(record["parameters"]): record for record in journal.records.values()}
             for trial, parameters in tasks:
                 found = journal.records.get(trial)

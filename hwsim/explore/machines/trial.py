@@ -100,7 +100,8 @@ def planned(space: Space, parameters: Parameters, machine: Accelerator, workload
     if space.homes == "joint":
         return plan_network(workload, machine, objective, effort=effort, gap=space.gap)
     answers = shared_tables(space).answers(parameters)
-    plan = plan_layers(workload, machine, objective, Options(space.gap, None, effort), answers)
+    options = Options(space.gap, None, effort)
+    plan = plan_layers(workload, machine, objective, options, answers, stay=space.homes == "afterwards")
     if answers is not None:
         answers.save()
     return plan

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 from hwsim.machine.parts import Accelerator
 from hwsim.search.machines import storage
-from hwsim.search.machines.box import Box, sizes, skeleton
+from hwsim.search.machines.box import Box, Floats, sizes, skeleton
 from hwsim.search.machines.table import MachineTable, Solved, cells_for
 from hwsim.search.objective import Objective
 from hwsim.search.proof.certify import TOLERANCE
 from hwsim.search.proof.native import why_no_kernel
 from hwsim.search.result import PROVEN, Certificate, Effortful, Found
-from hwsim.search.space.likeness import search_key
+from hwsim.search.space.likeness import fused_key, search_key
 from hwsim.search.space.problem import Problem
 from hwsim.search.space.timing import Regime, Timing
 
@@ -36,6 +36,7 @@ class MachineAnswers:
     )
     regimes: Regimes = field(default_factory=dict[Key, list[Regime]])  # shared by boxes of like machines
     written: dict[Key, int] = field(default_factory=dict[Key, int])  # what of a table is on disk
+    last: tuple[Accelerator, Floats | None, Accelerator] | None = None
     answered: int = 0
     refused: int = 0
 
@@ -47,7 +48,7 @@ class MachineAnswers:
 
     def look_up(self, problem: Problem, objective: Objective, effort: Effortful) -> Found | None:
         """`find`, not counted."""
-        began, weights = time.perf_counter(), self.box.weights(problem.accelerator)
+        began, weights = time.perf_counter(), self.known(problem.accelerator)[0]
         if objective != "energy" or weights is None or problem.rules or problem.cycle_pj:
             return None
         table = self.table(problem, effort)
@@ -70,10 +71,15 @@ class MachineAnswers:
             if not table.idle or not table.learn(regime):
                 return None
 
+    def known(self, machine: Accelerator) -> tuple[Floats | None, Accelerator]:
+        """(weights, skeleton) of a machine: worked out once for all of its layers."""
+        if self.last is None or self.last[0] is not machine:
+            self.last = machine, self.box.weights(machine), skeleton(machine)
+        return self.last[1:]
+
     def table(self, problem: Problem, effort: Effortful) -> MachineTable | None:
         """The table of a problem's layer; None where there cannot be one."""
-        fused = tuple((layer.op, layer.output.shape, layer.bits_key()) for layer in problem.fused)
-        key = effort, skeleton(problem.accelerator), search_key(problem.layer), problem.homes, fused
+        key = effort, self.known(problem.accelerator)[1], search_key(problem.layer), problem.homes, fused_key(problem)
         if key not in self.tables:
             fine = varies_linearly(problem.accelerator) and not why_no_kernel(problem)
             regimes = self.regimes.get(key, [])

@@ -35,6 +35,11 @@ def search_key(layer: Layer) -> tuple[object, ...]:
     return (layer.shape_key(), *widths, layer.padding_policy, border_share(layer))
 
 
+def fused_key(problem: Problem) -> tuple[object, ...]:
+    """What the operators behind a layer are, where their names do not matter."""
+    return tuple((layer.op, layer.shape_key(), layer.bits_key(), layer.format_key) for layer in problem.fused)
+
+
 def energy_key(problem: Problem) -> Key:
     """What decides which unrollings and chains of tiles cost least, constants left out."""
     mac = dataclasses.replace(problem.unit.mac, energy_pj=0.0, mode="")
