@@ -1,6 +1,8 @@
 """`python -m experiments.peers --data DIR`: results/peers/*.csv, the numbers behind docs/coming_from.md.
 
 DIR holds `peers/` (descriptions of other tools and what these printed) and `onnx/`; default: $HWSIM_DATA.
+`--peer-python PATH` is the Python of an environment with zigzag-dse: it answers its own rows (about half an hour), which
+stay in `--answers`; a later run takes them from there.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import table
-from experiments.peers import round_trip, scalesim, timeloop, zigzag
+from experiments.peers import round_trip, scalesim, timeloop, zigzag, zigzag_beside
 from hwsim.errors import HwsimError
 from hwsim.search.cache import ENVIRONMENT
 
@@ -30,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 2 bad input."""
     parser = argparse.ArgumentParser(prog="python -m experiments.peers", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("HWSIM_DATA", "data")))
-    parser.add_argument("--only", nargs="+", choices=list(STUDIES), default=list(STUDIES))
+    parser.add_argument("--only", nargs="*", choices=list(STUDIES), default=list(STUDIES))
+    parser.add_argument("--peer-python", help="Python of an environment with zigzag-dse: ZigZag beside our search")
+    parser.add_argument("--answers", type=Path, help="folder of ZigZag's answers; those there are not asked for again")
     parser.add_argument("--out", type=Path, default=Path("results/peers"))
     options = parser.parse_args(arguments)
     os.environ[ENVIRONMENT] = ""
@@ -39,6 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows = STUDIES[name](options.data)
             table.write(options.out / f"{name}.csv", rows)
             print(f"wrote {options.out / name}.csv: {len(rows)} rows")
+        if options.peer_python or options.answers:
+            answers = options.answers or Path("results/peers/answers")
+            for name, rows in zigzag_beside.tables(options.data, answers, options.peer_python).items():
+                table.write(options.out / f"{name}.csv", rows)
+                print(f"wrote {options.out / name}.csv: {len(rows)} rows")
     except HwsimError as problem:
         print(f"experiments.peers: {problem}", file=sys.stderr)
         return problem.exit_code
