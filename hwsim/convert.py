@@ -21,7 +21,7 @@ from hwsim.network.saved import load_workload
 from hwsim.network.workload import Workload
 from hwsim.peers.report import TITLES, TranslationReport
 from hwsim.peers.timeloop.export import export_files
-from hwsim.peers.translation import TOOLS, VARIABLE, tool_of, translate
+from hwsim.peers.translation import TOOLS, VARIABLE, is_direct, parse_argument, tool_of, translate
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,11 +56,16 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 def read_in(options: argparse.Namespace) -> tuple[TranslationReport, list[Path]]:
     """Other tools' files into ours."""
-    paths = [Path(text) for text in options.files]
-    tools = {options.tool or tool_of(path) for path in paths}
+    named = [parse_argument(text) for text in options.files if is_direct(text)]
+    paths = [Path(text) for text in options.files if not is_direct(text)]
+    tools = {tool for tool, _, _ in named} | {options.tool or tool_of(path) for path in paths}
+    tools |= {options.tool} if options.tool else set()
     if len(tools) > 1:
         raise SpecError(f"{', '.join(options.files)}: files of {' and '.join(sorted(tools))}: give those of one tool")
     variables: dict[str, str] = {}
+    for _, files, values in named:
+        paths += files
+        variables |= values
     for text in options.set:
         match = VARIABLE.fullmatch(text)
         if match is None:

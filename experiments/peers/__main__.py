@@ -1,8 +1,8 @@
 """`python -m experiments.peers --data DIR`: results/peers/*.csv, the numbers behind docs/coming_from.md.
 
 DIR holds `peers/` (descriptions of other tools and what these printed) and `onnx/`; default: $HWSIM_DATA.
-`--peer-python PATH` is the Python of an environment with zigzag-dse: it answers its own rows (about half an hour), which
-stay in `--answers`; a later run takes them from there.
+`--peer-python PATH`, the Python of an environment with zigzag-dse, answers ZigZag's own rows (about half an hour). They
+stay in `--answers`, where a later run finds them.
 """
 
 from __future__ import annotations

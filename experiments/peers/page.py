@@ -29,26 +29,50 @@ def timeloop(rows: list[Row]) -> str:
     return markdown(heads, lines)
 
 
-def zigzag(rows: list[Row]) -> str:
-    """One line per row of its tests."""
+def zigzag(rows: list[Row], beside: list[Row]) -> str:
+    """One line per row of its tests; what its installed version answered stands beside."""
+    answers = {name_of(row): row for row in beside}
     lines: list[list[str]] = []
     for row in rows:
-        network = row["workload"].removeprefix("resnet18.")
-        cycles = [f"{float(row['its_cycles']):,.0f}", f"{int(row['cycles']):,}", f"{float(row['cycles_ratio']):.3f}"]
-        energy = [f"{float(row[key]) / 1e6:,.2f}" for key in ("its_energy_pj", "energy_pj")]
-        least = f"{float(row['least_energy_pj']) / 1e6:,.2f}"
-        ratio = f"{float(row['energy_ratio']):.3f}"
-        lines.append(
-            [row["machine"], row["question"], network, *cycles, gap(row), *energy, ratio, least, row["seconds"]]
-        )
-    heads = ["machine", "question", "network", "its cycles", "ours", "ratio", "gap", "its uJ", "ours", "ratio",
-             "our least uJ", "our CPU s"]  # fmt: skip
+        its = answers.get(name_of(row), {})
+        lines.append([
+            row["machine"], row["question"], row["workload"].removeprefix("resnet18."),
+            f"{float(row['its_cycles']):,.0f}", f"{int(row['cycles']):,}", f"{float(row['cycles_ratio']):.3f}",
+            gap(row), micro(row["its_energy_pj"]), micro(its.get("counted_pj")), micro(row["energy_pj"]),
+            f"{float(row['energy_ratio']):.3f}", its.get("cpu_s", "-"), row["seconds"],
+        ])  # fmt: skip
+    heads = ["machine", "question", "network", "its cycles", "ours", "ratio", "gap", "its uJ", "its mappings here",
+             "ours", "ratio", "its CPU s", "ours"]  # fmt: skip
     return markdown(heads, lines)
+
+
+def zigzag_terms(rows: list[Row]) -> str:
+    """By memory and operand, for the rows whose energy of ours is above its."""
+    above = [row for row in rows if (row["machine"], row["question"]) == ("edge_tpu_like", "plain")]
+    lines: list[list[str]] = []
+    for term in dict.fromkeys((row["memory"], row["operand"]) for row in above):
+        found = {row["workload"]: row for row in above if (row["memory"], row["operand"]) == term}
+        values = [micro(found.get(network, {}).get(key)) for network in ("resnet18.onnx", "resnet18.yaml")
+                  for key in ("its_pj", "counted_pj", "our_pj")]  # fmt: skip
+        lines.append([" ".join(term).strip(), *values])
+    heads = ["memory, operand", *(f"{network}: {what}" for network in ("onnx", "yaml")
+                                  for what in ("its", "its mappings here", "ours"))]  # fmt: skip
+    return markdown(heads, lines)
+
+
+def name_of(row: Row) -> tuple[str, str, str]:
+    """What tells a row."""
+    return row["machine"], row["question"], row["workload"]
+
+
+def micro(energy_pj: str | None) -> str:
+    """uJ of pJ; a dash where there is none."""
+    return "-" if energy_pj is None else f"{float(energy_pj) / 1e6:,.2f}"
 
 
 def gap(row: Row) -> str:
     """How far our cycles could be above the least; the bound knows nothing of tensors that stay on chip."""
-    if row["question"] == "data locality":
+    if row["question"] != "plain":
         return "-"
     cycles, bound = float(row["cycles"]), float(row["no_less_than"])
     return f"{100 * (cycles - bound) / bound:.2f} %"
@@ -86,7 +110,8 @@ def words(text: str) -> str:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "peers-timeloop": lambda: timeloop(read(FOLDER / "timeloop.csv")),
-    "peers-zigzag": lambda: zigzag(read(FOLDER / "zigzag.csv")),
+    "peers-zigzag": lambda: zigzag(read(FOLDER / "zigzag.csv"), read(FOLDER / "zigzag_beside.csv")),
+    "peers-zigzag-terms": lambda: zigzag_terms(read(FOLDER / "zigzag_terms.csv")),
     "peers-scalesim": lambda: scalesim(read(FOLDER / "scalesim.csv")),
     "peers-scalesim-runs": lambda: scalesim_runs(read(FOLDER / "scalesim_runs.csv")),
     "peers-round-trip": lambda: round_trip(read(FOLDER / "round_trip.csv")),

@@ -2,7 +2,7 @@
 
 Its loops come innermost first, the same for every operand, cut where the operand's memories change. Its levels
 nest by operand; ours stand in one order with the arrays between them, so a hold that its cut puts on the wrong side of
-an array moves to that array. A register's loops that do not move its operand stay outside: it keeps its value over them.
+an array moves to that array. A register keeps its value over loops that do not move its operand: these stay outside.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
 from hwsim.nest.points import relevant_dims
 from hwsim.peers.draft import bare_name
 from hwsim.peers.zigzag.mapping import OPERANDS as THEIRS
-from hwsim.peers.zigzag.mapping import USUAL_DIMS
 
 Place = dict[tuple[str, Operand], int]  # (memory, operand): loops at or inside it
 
 
-def nest_of(found: Words[str, Any], machine: Accelerator) -> tuple[Mapping, dict[Operand, str]]:
-    """The nest of a layer of the worker's answer, and the operands that never leave a memory of the chip."""
-    loops = [(USUAL_DIMS[dim], round(factor)) for level in found["operands"]["O"] for dim, factor in level["loops"]]
+def nest_of(found: Words[str, Any], machine: Accelerator, dims: Words[str, str]) -> tuple[Mapping, dict[Operand, str]]:
+    """The nest of a layer of the worker's answer, and the operands that never leave a memory of the chip.
+
+    `dims`: its loops in our names.
+    """
+    loops = [(dims[dim], round(factor)) for level in found["operands"]["O"] for dim, factor in level["loops"]]
     places, resident = places_of(found, loops, machine)
-    return Mapping(tuple(nodes(loops, places, found["unrolled"], machine))), resident
+    unrolled = {axis: [(dims[dim], round(factor)) for dim, factor in on] for axis, on in found["unrolled"].items()}
+    return Mapping(tuple(nodes(loops, places, unrolled, machine))), resident
 
 
 def places_of(
@@ -35,19 +38,26 @@ def places_of(
     outer = machine.memories[0].name
     places: Place = {(outer, operand): len(loops) for operand in OPERANDS}
     resident: dict[Operand, str] = {}
-    for name, levels in found["operands"].items():
-        operand, inside = THEIRS[name], 0
+    for letter, levels in found["operands"].items():
+        operand, inside = THEIRS[letter], 0
         moving = relevant_dims(operand)
-        for level in levels:
+        names = [memory_of(machine, level["memory"], operand) for level in levels]
+        for name, level in zip(names, levels, strict=True):
             inside += len(level["loops"])
             place = inside
-            if in_an_array(machine, bare_name(level["memory"])):
+            if in_an_array(machine, name):
                 while place and loops[place - 1][0] not in moving:
                     place -= 1
-            places[bare_name(level["memory"]), operand] = place
-        if bare_name(levels[-1]["memory"]) != outer:
-            resident[operand] = bare_name(levels[-1]["memory"])
+            places[name, operand] = place
+        if names[-1] != outer:
+            resident[operand] = names[-1]
     return places, resident
+
+
+def memory_of(machine: Accelerator, name: str, operand: Operand) -> str:
+    """Our memory for one of its: of this operand alone where its ports' widths differ."""
+    own = f"{bare_name(name)}_{operand}"
+    return own if any(memory.name == own for memory in machine.memories) else bare_name(name)
 
 
 def in_an_array(machine: Accelerator, memory: str) -> bool:
@@ -57,7 +67,10 @@ def in_an_array(machine: Accelerator, memory: str) -> bool:
 
 
 def nodes(
-    loops: Sequence[tuple[str, int]], places: Place, unrolled: Words[str, Any], machine: Accelerator
+    loops: Sequence[tuple[str, int]],
+    places: Place,
+    unrolled: Words[str, Sequence[tuple[str, int]]],
+    machine: Accelerator,
 ) -> list[Node]:
     """The nest, outermost first."""
     left, found = len(loops), list[Node]()
@@ -66,7 +79,7 @@ def nodes(
         stop = next((i for i, node in enumerate(hierarchy) if isinstance(node, Array)), len(hierarchy))
         below = [memory.name for memory in hierarchy[stop:] if isinstance(memory, Memory)]
         least = max((place for (memory, _), place in places.items() if memory in below), default=0)
-        held = sorted(
+        held: list[tuple[int, int, Operand]] = sorted(
             ((min(left, max(place, least)), rank, operand) for rank, node in enumerate(hierarchy[:stop])
              for (memory, operand), place in places.items() if memory == node.name),
             key=lambda hold: (-hold[0], hold[1]),
@@ -81,7 +94,7 @@ def nodes(
             array = hierarchy[stop]
             assert isinstance(array, Array)
             found += [
-                Spatial(USUAL_DIMS[dim], round(factor), array.name, axis.name)
+                Spatial(dim, factor, array.name, axis.name)
                 for axis in array.axes for dim, factor in unrolled.get(axis.name, ()) if factor > 1
             ]  # fmt: skip
         hierarchy = hierarchy[stop + 1 :]

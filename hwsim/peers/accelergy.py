@@ -6,6 +6,7 @@ several energies by argument keeps the largest, and the report says so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ TABLES = {"ERT": "tables", "ERT_summary": "table_summary", "ART": "tables", "ART
 # update_..., decompression and metadata actions belong to sparse designs and are not read.
 ACTIONS = ("read", "write", "update", "leak", "compute")
 STRANGE_PJ = 1e9
+RANGE = re.compile(r"\[[^\]]*\]")  # copies, at any component of a path
 
 
 @dataclass
@@ -52,8 +54,7 @@ def component(entry: Item) -> tuple[str, dict[str, Item]]:
     keys = entry.keys("a table")
     if "name" not in keys:
         raise entry.error("a table needs a 'name'")
-    full = keys["name"].text("name")
-    return full.split("[")[0].rsplit(".", 1)[-1], keys
+    return RANGE.sub("", keys["name"].text("name")).rsplit(".", 1)[-1], keys
 
 
 def read_energies(entry: Item, prices: Prices, report: TranslationReport) -> None:

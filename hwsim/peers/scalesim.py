@@ -40,6 +40,13 @@ SRAMS: dict[str, tuple[str, Operand]] = {
 IGNORED = ("ifmapoffset", "filteroffset", "ofmapoffset", "memorybanks", "onchipmemorybanks", "onchipmemorybankports",
            "readrequestbuffer", "writerequestbuffer")  # fmt: skip
 MAX_ROWS, MAX_SIZE = 100_000, 2**30
+# Options with a meaning here, by section; others are named in the report. [layout] and [sparsity] are told as a whole.
+READ = {
+    "general": ("run_name",),
+    "architecture_presets": ("arrayheight", "arraywidth", "dataflow", "bandwidth", *SRAMS, *IGNORED),
+    "run_presets": ("interfacebandwidth", "useramulatortrace"),
+}
+WHOLE = ("layout", "sparsity")
 SPARSE = re.compile(r"(\d+):(\d+)")
 
 
@@ -172,8 +179,17 @@ def read_config(text: str, file: str, found: ScaleSim) -> None:
     for option in IGNORED:
         if config.has(arch, option):
             report.none(config.item(arch, option).place, option, "no part of this cost model")
+    name_unread(config, report)
     bandwidth = interface_bits(config, report)
     found.draft = draft_of(config, found, sizes, bandwidth)
+
+
+def name_unread(config: Config, report: TranslationReport) -> None:
+    """Every option that nothing here reads."""
+    for section, options in config.sections.items():
+        for option in options:
+            if section not in WHOLE and option not in READ.get(section, ()):
+                report.none(config.item(section, option).place, f"[{section}] {option}", "is not read here")
 
 
 def refuse_switched_on(config: Config, report: TranslationReport) -> None:
@@ -183,7 +199,7 @@ def refuse_switched_on(config: Config, report: TranslationReport) -> None:
     for section, option in switches:
         if config.text(section, option, "false") == "true":
             raise config.item(section, option).error(f"{option}: has no counterpart: set it to false")
-    for section in ("layout", "sparsity"):
+    for section in WHOLE:
         state = "switched off" if section in config.sections else "absent (its v3 would refuse the file)"
         report.none(f"{config.file}:{config.lines.get((section, ''), 1)}", f"[{section}]", state)
 
@@ -272,9 +288,11 @@ def read_topology(text: str, file: str, report: TranslationReport) -> list[Produ
         row = [cell.strip() for cell in cells]
         if not any(row):
             continue
-        found += gemm_row(row, file, number) if gemm else conv_row(row, file, number, report)
+        found += gemm_row(row, file, number, report) if gemm else conv_row(row, file, number, report)
     if not found:
         raise SpecError(f"{file}:1: no layer below the header")
+    if len(found) > MAX_ROWS:
+        raise SpecError(f"{file}:1: {len(found):,} products: expected at most {MAX_ROWS:,}")
     return distinct(found)
 
 
@@ -289,15 +307,16 @@ def distinct(products: Sequence[Product]) -> list[Product]:
     return found
 
 
-def integers(row: Sequence[str], count: int, file: str, line: int) -> list[int]:
-    """The numbers behind the name, positive; a trailing comma leaves an empty cell."""
+def integers(row: Sequence[str], file: str, line: int, least: int, most: int) -> list[int]:
+    """The numbers behind the name, positive; a trailing comma leaves an empty cell, a sparsity ends them."""
     cells = list(row[1:])
     while cells and not cells[-1]:
         cells.pop()
-    if len(cells) not in (count, count + 1):
-        raise SpecError(f"{file}:{line}: expected a name and {count} numbers, got {len(cells)} after the name")
-    if len(cells) == count + 1:
+    if len(cells) > least and ":" in cells[-1]:
         dense(cells.pop(), file, line)
+    if not least <= len(cells) <= most:
+        counts = f"{least} or {most}"
+        raise SpecError(f"{file}:{line}: expected a name and {counts} numbers, got {len(cells)} after the name")
     for cell in cells:
         if not cell.isdigit() or not 0 < int(cell) <= MAX_SIZE:
             raise SpecError(f"{file}:{line}: expected whole numbers from 1 to {MAX_SIZE:,}, got {cell!r}")
@@ -308,25 +327,36 @@ def dense(cell: str, file: str, line: int) -> None:
     """Refuse sparsity other than 1:1."""
     match = SPARSE.fullmatch(cell)
     if match is None:
-        raise SpecError(f"{file}:{line}: expected a sparsity N:M or nothing after the last number, got {cell!r}")
+        raise SpecError(f"{file}:{line}: expected a sparsity N:M such as 1:1, got {cell!r}")
     if match[1] != match[2]:
-        raise SpecError(f"{file}:{line}: sparsity {cell} has no counterpart here: only dense rows (1:1) are read")
+        text = "no machine here skips weights; 1:1 prices the dense layer"
+        raise SpecError(f"{file}:{line}: sparsity {cell} has no counterpart: {text}")
 
 
-def gemm_row(row: Sequence[str], file: str, line: int) -> list[Product]:
-    """`name, M, N, K,`."""
-    m, n, k = integers(row, 3, file, line)
-    return [Product(bare_name(row[0], "layer"), m, k, n)]
+def gemm_row(row: Sequence[str], file: str, line: int, report: TranslationReport) -> list[Product]:
+    """`name, M, N, K,` with a batch behind them in newer files: as many products of their own operands."""
+    m, n, k, batch = (*integers(row, file, line, 3, 4), 1)[:4]
+    name = bare_name(row[0], "layer")
+    if batch == 1:
+        return [Product(name, m, k, n)]
+    if batch > MAX_ROWS:
+        raise SpecError(f"{file}:{line}: a batch of {batch:,} products: expected at most {MAX_ROWS:,}")
+    report.taken(f"{file}:{line}", name, f"a batch of {batch} products, each with operands of its own")
+    return [Product(f"{name}_{number}", m, k, n) for number in range(batch)]
 
 
 def conv_row(row: Sequence[str], file: str, line: int, report: TranslationReport) -> list[Product]:
-    """`name, ifmap h, w, filter h, w, channels, filters, stride,` as one product, or one per channel for DP names."""
+    """`name, ifmap h, w, filter h, w, channels, filters, stride,` as one product, or one per channel for DP names.
+
+    A second stride is that of the columns, as the files that SCALE-Sim itself writes have it.
+    """
     name = bare_name(row[0], "layer")
-    high, wide, r, s, channels, filters, stride = integers(row, 7, file, line)
+    high, wide, r, s, channels, filters, *strides = integers(row, file, line, 7, 8)
+    down, across = strides[0], strides[-1]
     if r > high or s > wide:
         raise SpecError(f"{file}:{line}: a filter of {r} x {s} above an input of {high} x {wide}")
-    p, q = math.ceil((high - r + stride) / stride), math.ceil((wide - s + stride) / stride)
-    if (high - r) % stride or (wide - s) % stride:
+    p, q = math.ceil((high - r + down) / down), math.ceil((wide - s + across) / across)
+    if (high - r) % down or (wide - s) % across:
         text = f"outputs are rounded up to {p} x {q}: the last windows read beyond the {high} x {wide} input"
         report.approximated(f"{file}:{line}", name, text)
     if "DP" in row[0]:

@@ -135,6 +135,11 @@ def tool_of(path: Path) -> str:
     raise SpecError(f"{path}:1: no description of {', '.join(TOOLS)} that could be recognised: name the tool")
 
 
+def is_direct(text: str) -> bool:
+    """Whether an argument names its tool in front of its files."""
+    return text.partition(":")[0] in TOOLS and ":" in text
+
+
 def parse_argument(text: str) -> tuple[str, list[Path], dict[str, str]]:
     """`timeloop:a.yaml,b.yaml,NAME=VALUE` apart. Raises SpecError where no file is named."""
     tool, _, rest = text.partition(":")

@@ -308,7 +308,7 @@ CASES: dict[str, Case] = {
     "a filter above its input": (
         scalesim(topology="Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, "
                           "Strides,\nC,2,2,3,3,1,1,1,\n"), "tiny.csv", 2, "filter of 3 x 3"),
-    "a row too short": (scalesim(topology="Layer,M,N,K,\nL0,16,16,\n"), "tiny.csv", 2, "3 numbers"),
+    "a row too short": (scalesim(topology="Layer,M,N,K,\nL0,16,16,\n"), "tiny.csv", 2, "3 or 4 numbers"),
     "a negative row": (scalesim(topology="Layer,M,N,K,\nL0,16,-16,16,\n"), "tiny.csv", 2, "'-16'"),
     "a topology of no layer": (scalesim(topology="Layer,M,N,K,\n"), "tiny.csv", 1, "no layer"),
     "an unknown header": (scalesim(topology="a,b,c\n1,2,3\n"), "tiny.csv", 1, "header"),

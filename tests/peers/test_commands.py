@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hwsim.command_line import load_machine, load_model
+from hwsim.convert import main as convert
 from hwsim.evaluate import main
 from hwsim.nest.legal import validate
 from hwsim.peers.timeloop.read import read_timeloop
@@ -50,3 +51,10 @@ def test_files_without_a_machine_are_no_machine(tmp_path: Path, capsys: pytest.C
     argument = f"timeloop:{tmp_path / 'problem.yaml'}"
     assert main([argument, argument, "--quick"]) == 2
     assert "describe no machine" in capsys.readouterr().err
+
+
+def test_convert_takes_the_direct_form_too(described: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert convert([described, "--to", str(tmp_path / "mine"), "--quiet"]) == 0
+    assert "workload.json" in capsys.readouterr().out
+    assert convert([described, "--from", "zigzag", "--to", str(tmp_path / "mine")]) == 2
+    assert "files of timeloop and zigzag" in capsys.readouterr().err

@@ -56,6 +56,33 @@ def test_v3_eyeriss_with_constraints_beside_it(tmp_path: Path) -> None:
     assert [entry.subject for entry in found.report.of("none") if entry.subject == "DummyBuffer"] == ["DummyBuffer"]
 
 
+def test_buffers_with_metadata_keep_their_size(tmp_path: Path) -> None:
+    """Accelergy's own words for the data of a buffer that could hold metadata, too."""
+    found = read(tmp_path, METADATA)
+    machine = found.machine()
+    assert sizes(machine) == {"Backing": None, "Buffer": 64 * 8}
+    assert [memory.word_bits for memory in machine.memories] == [32, 8]
+    assert "Backing.metadata_storage_depth" in [entry.subject for entry in found.report.of("none")]
+
+
+def test_tables_are_found_by_the_last_name_of_a_path_with_copies(tmp_path: Path) -> None:
+    table = "ERT:\n  version: 0.4\n  tables:\n" + "".join(
+        f"  - {{name: '{name}', actions: [{{name: read, energy: {pj}}}, {{name: compute, energy: {pj}}}]}}\n"
+        for name, pj in (("top.Backing[1..1]", 40), ("top[1..2].PE[0..3].Buffer[1..4]", 2), ("top.PE[0..3].MAC", 0.5),
+                         ("top.PE[0..3].router[1..4]", 1))
+    )  # fmt: skip
+    found = read(tmp_path, METADATA, table)
+    machine = found.machine()
+    assert [memory.read_energy_pj for memory in machine.memories] == [40, 2]
+    assert machine.mac.energy_pj == 0.5
+    assert "router.energy" in [entry.subject for entry in found.report.of("none")]
+
+
+def test_what_is_not_read_of_a_mac_is_named(tmp_path: Path) -> None:
+    found = read(tmp_path, METADATA.replace("{datawidth: 8, precision: 3}", "{datawidth: 8, exponent: 8}"))
+    assert "MAC.exponent" in [entry.subject for entry in found.report.of("none")]
+
+
 def test_variables_expressions_and_copies_on_components(tmp_path: Path) -> None:
     found = read(tmp_path, VARIABLES, PROBLEM)
     machine = found.machine()
@@ -555,4 +582,28 @@ RandomNumberGeneratorSeed : 40
 [run_presets]
 InterfaceBandwidth: USER
 UseRamulatorTrace: False
+"""
+
+METADATA = """
+architecture:
+  version: 0.3
+  subtree:
+  - name: system
+    attributes: {technology: 45nm}
+    local:
+    - name: Backing
+      class: SRAM_metadata
+      attributes: {data_storage_depth: 512, data_storage_width: 32, datawidth: 8, block_size: 4,
+                   metadata_storage_depth: 128}
+    subtree:
+    - name: PE
+      local:
+      - name: Buffer
+        class: storage
+        subclass: regfile_metadata
+        attributes: {data_storage_depth: 64, data_storage_width: 8, datawidth: 8, block_size: 1}
+      - name: MAC
+        class: compute
+        subclass: intmac
+        attributes: {datawidth: 8, precision: 3}
 """

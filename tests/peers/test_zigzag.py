@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hwsim.errors import SpecError
 from hwsim.machine.parts import OPERANDS, Array, Memory
 from hwsim.machine.rules import Limit
 from hwsim.nest.count import count_accesses
@@ -187,6 +188,38 @@ def test_ports_of_older_versions_are_read(tmp_path: Path) -> None:
     assert (buffer.size_bits, buffer.word_bits, buffer.read_bandwidth_bits_per_cycle) == (268_435_456, 64, 512)
     assert buffer.read_energy_pj == pytest.approx(8.0 * 64 / 512)
     assert machine.mac.energy_pj == 0.04
+
+
+def variant(folder: Path, *changes: tuple[str, str]) -> ZigZag:
+    text = OLD
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "old.yaml").write_text(text)
+    return read_zigzag([folder / "old.yaml"])
+
+
+def test_a_systolic_dimension_drains_once_per_layer(tmp_path: Path) -> None:
+    """A key of 3.9: the last results leave an array of n elements in n - 1 cycles."""
+    found = variant(tmp_path, ("  dimensions: [D1]\n", "  dimensions: [D1]\n  systolic_dimensions: [D1]\n"))
+    assert found.machine().layer_overhead_cycles == 15
+    assert mentions(found, "systolic_dimensions")
+    with pytest.raises(SpecError, match=r"old\.yaml:\d+: systolic_dimensions: no array dimension D7"):
+        variant(tmp_path, ("  dimensions: [D1]\n", "  dimensions: [D1]\n  systolic_dimensions: [D7]\n"))
+
+
+def test_a_memory_serves_what_those_inside_it_serve(tmp_path: Path) -> None:
+    """A DRAM written with fewer dimensions than its buffer, as in one of their examples: one DRAM, and told."""
+    end = "    served_dimensions: [D1]\noperational_array:"
+    found = variant(tmp_path, (end, end.replace("[D1]", "[]")))
+    assert [node.name for node in found.machine().hierarchy] == ["dram", "buffer", "array_D1"]
+    assert "dram.served_dimensions" in [entry.subject for entry in mentions(found, "dram")]
+
+
+def test_an_outermost_memory_with_several_copies_has_a_store_outside(tmp_path: Path) -> None:
+    found = variant(tmp_path, ("served_dimensions: [D1]", "served_dimensions: []"))
+    names = [node.name for node in found.machine().hierarchy]
+    assert names == ["backing_store", "array_D1", "dram", "buffer"]
 
 
 OLD = """

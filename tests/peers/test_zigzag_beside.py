@@ -52,7 +52,7 @@ def recounted(peers_dir: Path) -> tuple[Counts, LayerCost]:
     machine, network = read.machine(), read.workload
     assert network is not None
     (layer,) = [layer for layer in network.layers if layer.name == "Layer16"]
-    nest, resident = nest_of(FOUND, machine)
+    nest, resident = nest_of(FOUND, machine, read.dims)
     assert not resident
     assert validate(nest, layer, machine) == []
     counts = count_accesses(layer, nest, machine)
@@ -66,7 +66,7 @@ def test_a_tile_of_three_and_a_half_outputs_reads_three_inputs_there(recounted: 
     """
     counts, _ = recounted
     assert counts.steps == STEPS
-    assert 41_472 * 256 == STEPS * 8 * 3 * 3
+    assert STEPS * 8 * 3 * 3 == 41_472 * 256
     assert counts.reads("sram_2MB", "input") == STEPS * 8 * 3.5 * 3.5
 
 

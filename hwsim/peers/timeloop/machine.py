@@ -25,12 +25,16 @@ HARMLESS = (
     "n_banks", "n_ports", "n_rdwr_ports", "n_rw_ports", "type", "update_fifo_depth", "has_power_gating",
     "power_gated_at", "reduction_supported", "tile_partition_supported", "version",
 )  # fmt: skip
+# Words of several versions for one key; the last of each is that of Accelergy's buffers with metadata.
+DEPTHS = ("depth", "memory_depth", "data_storage_depth")
+WIDTHS = ("width", "memory_width", "data_storage_width")
 READ = (
-    "depth", "memory_depth", "width", "memory_width", "datawidth", "word_bits", "word_width", "block_size", "n_words",
+    *DEPTHS, *WIDTHS, "datawidth", "word_bits", "word_width", "block_size", "n_words",
     "cluster_size", "entries", "sizeKB", "read_bandwidth", "write_bandwidth", "shared_bandwidth", "bandwidth",
     "multiple_buffering", "min_utilization", "technology", "global_cycle_seconds", "network_fill_latency",
     "network_drain_latency", "instances", "meshX", "meshY", *HARMLESS,
 )  # fmt: skip
+MAC_READ = ("multiplier_width", "adder_width", *READ)
 REFUSED = {  # key -> the value that does no harm
     "allow_overbooking": False, "per_dataspace_bandwidth_consumption_scale": None,}  # fmt: skip
 
@@ -76,6 +80,8 @@ def read_machine(
     if prices.energies_pj:
         draft.data["static_power_mw"] = max(leak_pj / period_s * 1e-9, FREE_PJ)
         report.taken(chain.place, "leakage", f"{leak_pj:g} pJ per cycle of all instances, as static power")
+    for name in sorted(prices.energies_pj.keys() - {level.name for level in chain.levels}):
+        report.none(prices.places[name], f"{name}.energy", "a table of no component that is read here")
     mac = read_mac(chain, rules, operands, prices, report)
     if latched:
         mac["latches"] = [operand for operand in OPERANDS if operand in latched.values()]
@@ -102,8 +108,8 @@ def latches(
             continue
         table = prices.of(level.name)
         keeps, bypass = kept(level, rules[level.name], operands, False)
-        small = level.kind == "storage" and level.scope.first("depth", "memory_depth") == 1
-        block = small and level.scope.first("width", "memory_width") == level.scope.data_bits
+        small = level.kind == "storage" and level.scope.first(*DEPTHS) == 1
+        block = small and level.scope.first(*WIDTHS) == level.scope.data_bits
         free = bool(table) and not any(table.values())
         if not (block and free and len(keeps) == 1 and not bypass):
             break
@@ -221,7 +227,7 @@ def word_width(level: Level, data_bits: int) -> int:
     scope = level.scope
     cluster = scope.whole("cluster_size", 1) or 1
     blocks = scope.whole("block_size") or scope.whole("n_words") or 1
-    width = scope.first("width", "memory_width") or data_bits * blocks * cluster
+    width = scope.first(*WIDTHS) or data_bits * blocks * cluster
     if cluster > 1:
         raise at(level).error(f"{level.name}: cluster_size {cluster} has no counterpart")
     if width % data_bits:
@@ -232,7 +238,7 @@ def word_width(level: Level, data_bits: int) -> int:
 def size_bits(level: Level, data_bits: int, word_bits: int, outermost: bool, report: TranslationReport) -> int | None:
     """Capacity for tiles; None for the outermost level."""
     scope = level.scope
-    depth, entries, kilobytes = scope.first("depth", "memory_depth"), scope.whole("entries"), scope.number("sizeKB")
+    depth, entries, kilobytes = scope.first(*DEPTHS), scope.whole("entries"), scope.number("sizeKB")
     buffers = scope.number("multiple_buffering", 1, 1.0) or 1
     if depth is not None:
         size = depth * word_bits
@@ -333,6 +339,8 @@ def read_mac(
         adder = sum_width(chain, rules, operands) or 32
         report.approximated(level.place, f"{level.name}.adder_width", f"not stated: sums of {adder} bits")
     report.taken(level.place, level.name, f"weights and inputs of {width} bits, sums of {adder}")
+    for key in level.scope.own.keys() - set(MAC_READ):
+        report.none(level.place, f"{level.name}.{key}", "no key of a MAC's that is read here")
     stored = min(64, chain.storages[0].scope.data_bits or width)
     if stored > width:
         text = f"elements of {stored} bits meet a multiplier of {width}: Timeloop's MAC takes one cycle at any width"

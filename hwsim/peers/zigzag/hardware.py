@@ -7,6 +7,7 @@ by the elements that one of theirs serves: exact while all of these work, and na
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from hwsim.peers.zigzag.mapping import LINKS, Choice, axis_loops
 MEMORY_KEYS = ("size", "r_cost", "w_cost", "area", "latency", "mem_type", "auto_cost_extraction", "operands", "ports",
                "served_dimensions", "force_double_buffering")  # fmt: skip
 ARRAY_KEYS = ("unit_energy", "unit_area", "multiplier_energy", "multiplier_area", "dimensions", "sizes",
-              "input_precision", "is_imc", "imc_type", "adc_resolution", "bit_serial_precision")  # fmt: skip
+              "input_precision", "is_imc", "imc_type", "adc_resolution", "bit_serial_precision",
+              "systolic_dimensions")  # fmt: skip
 # Up to 3.8 a memory had one width per direction, and named the port of each operand and way.
 OLD_KEYS = ("r_bw", "w_bw", "r_port", "w_port", "rw_port", "min_r_granularity", "min_w_granularity")
 PORT_KEYS = ("name", "type", "bandwidth_min", "bandwidth_max", "allocation")
@@ -80,6 +82,7 @@ def read_hardware(tree: Item, choice: Choice, dims: dict[str, str], report: Tran
     sizes = array_sizes(keys["operational_array"])
     links = choice.links or LINKS
     stores = [read_store(name, item, sizes, links, report) for name, item in keys["memories"].keys("memories").items()]
+    stores = widened(stores, report)
     if not stores:
         raise keys["memories"].error("memories: expected at least one")
     name = keys["name"].text("name") if "name" in keys else Path(tree.file).stem
@@ -99,6 +102,9 @@ def read_hardware(tree: Item, choice: Choice, dims: dict[str, str], report: Tran
     report.none(tree.place, "Add and Pooling", "run on ZigZag's MAC array with weights of 0 bits, here on the vector "
                 "unit: their MAC energy is missing here")  # fmt: skip
     draft.data["capabilities"] = wide_capabilities("ZigZag", mac["weight_bits"], mac["input_bits"], report, tree.place)
+    drain = drain_cycles(keys["operational_array"], sizes, report)
+    if drain:
+        draft.data["layer_overhead_cycles"] = drain
     line = keys["operational_array"].line
     draft.lines |= {("mac",): line, **{("mac", key): line for key in mac}}
     return draft
@@ -122,6 +128,39 @@ def array_sizes(item: Item) -> dict[str, int]:
     if math.prod(sizes) > MAX_ELEMENTS:
         raise keys["sizes"].error(f"sizes: {math.prod(sizes):,} elements: expected at most {MAX_ELEMENTS:,}")
     return dict(zip(names, sizes, strict=True))
+
+
+def drain_cycles(item: Item, sizes: dict[str, int], report: TranslationReport) -> int:
+    """Cycles in which the last results leave a systolic array, once per layer: its extents less one, added up."""
+    keys = item.keys("operational_array")
+    names = [part.text("a dimension") for part in keys["systolic_dimensions"].items("systolic_dimensions")] \
+        if "systolic_dimensions" in keys else []  # fmt: skip
+    for name in names:
+        if name not in sizes:
+            raise keys["systolic_dimensions"].error(
+                f"systolic_dimensions: no array dimension {name}; there are {', '.join(sizes)}"
+            )
+    cycles = sum(sizes[name] - 1 for name in dict.fromkeys(names))
+    if cycles:
+        text = f"{cycles} cycles per layer for the last results, those of a full array; theirs counts what a layer "
+        report.approximated(item.place, "systolic_dimensions", text + "unrolls")
+    return cycles
+
+
+def widened(stores: Sequence[Store], report: TranslationReport) -> list[Store]:
+    """Memories, innermost first, each serving at least what those inside it serve.
+
+    A memory that feeds another one cannot have more copies than it: where a file says so, the report names it.
+    """
+    found: list[Store] = []
+    for store in stores:
+        more = frozenset[str]().union(*(inner.served for inner in found if set(inner.operands) & set(store.operands)))
+        more -= store.served
+        if more:
+            text = f"does not serve {', '.join(sorted(more))}, which a memory inside it serves: one copy stands for all"
+            report.approximated(store.place.place, f"{store.name}.served_dimensions", text)
+        found.append(dataclasses.replace(store, served=store.served | more, not_served=store.not_served - more))
+    return found
 
 
 def read_store(
@@ -237,7 +276,7 @@ def build_hierarchy(
 ) -> None:  # fmt: skip
     """Memories outermost first with the arrays between them."""
     above: set[str] = set()
-    backing_needed = set(stores[0].operands) != set(OPERANDS) or unequal(stores[0])
+    backing_needed = set(stores[0].operands) != set(OPERANDS) or unequal(stores[0]) or bool(stores[0].not_served)
     if backing_needed:
         add_backing(draft, stores[0], report)
     for number, store in enumerate(nested(stores)):

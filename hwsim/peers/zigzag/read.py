@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hwsim.errors import SpecError
@@ -25,6 +25,7 @@ class ZigZag:
     report: TranslationReport
     draft: Draft | None = None
     workload: Workload | None = None
+    dims: dict[str, str] = field(default_factory=lambda: dict(USUAL_DIMS))  # its loops: ours
 
     def machine(self) -> Accelerator:
         """The machine. Raises SpecError where it is none."""
@@ -60,11 +61,11 @@ def read_zigzag(paths: Sequence[Path]) -> ZigZag:
             raise SpecError(f"{path}:1: a second {kind} file, the first is {trees[kind].file}: give one")
         trees[kind] = tree
     found = ZigZag(report)
-    dims = dict(USUAL_DIMS)
     if "workload" in trees:
         name = bare_name(Path(trees["workload"].file).stem, "network")
         found.workload, own = read_workload(trees["workload"], name, report)
-        dims = {**dims, **own}
+        found.dims |= own
+    dims = found.dims
     choice = Choice("default", links=dict(LINKS))
     if "mapping" in trees:
         choice = choice_of(read_choices(trees["mapping"], report), products(trees.get("workload")), report)
