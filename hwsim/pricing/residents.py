@@ -5,6 +5,7 @@ Mappings are given here; the choice among whole tensors is exact (dynamic progra
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -32,15 +33,21 @@ def residents(stages: tuple[Stage, ...], accelerator: Accelerator, counts: Mappi
         return frozenset()
     tiles = [stage_tiles(stage, accelerator, home, counts) for stage in stages]
     stays: list[Stay] = []
+
+    @functools.cache
+    def spent(index: int, resident: frozenset[str]) -> float:
+        stage = stages[index]
+        return spent_pj(stage, accelerator, counts.get(stage.layer.name), resident)
+
     for life in lifetimes(stages):
         name = life.tensor.name
         users = [index for index, stage in enumerate(stages) if name in {t.name for t in stage.inputs}]
         if life.born < 0 or not users:
             continue
-        touched = [stages[index] for index in (life.born, *users)]
-        if all(goes_through(stage, name, accelerator, home, counts) for stage in touched):
+        touched = (life.born, *users)
+        if all(goes_through(stages[index], name, accelerator, home, counts) for index in touched):
             size = held_bits(home, life.tensor, [stages[index] for index in users], accelerator)
-            saving = sum(saving_pj(stage, name, accelerator, counts) for stage in touched)
+            saving = sum(spent(index, frozenset()) - spent(index, frozenset((name,))) for index in touched)
             stays.append(Stay(name, life.born, life.last, size, saving))
     return choose_resident(stays, tiles, home.size_bits)
 
@@ -118,15 +125,11 @@ def taken_at(home: Memory, accelerator: Accelerator, counts: Counts, operands: C
     return set(operands) <= {tile.operand for tile in counts.tiles if tile.memory == home.name}
 
 
-def saving_pj(stage: Stage, tensor: str, accelerator: Accelerator, counts: Mapping[str, Counts]) -> float:
-    """Memory energy that keeping one tensor on chip saves at one stage."""
-
-    def spent(resident: frozenset[str]) -> float:
-        costs = [price_stage(stage, accelerator, counts.get(stage.layer.name), resident)]
-        costs += [price_fused(follower, accelerator, stage, resident) for follower in stage.fused]
-        return sum(part.energy_pj for cost in costs for part in cost.parts if part.component not in TIMED)
-
-    return spent(frozenset()) - spent(frozenset((tensor,)))
+def spent_pj(stage: Stage, accelerator: Accelerator, counts: Counts | None, resident: frozenset[str]) -> float:
+    """Memory energy of a stage and what is fused behind it, with these tensors on chip."""
+    costs = [price_stage(stage, accelerator, counts, resident)]
+    costs += [price_fused(follower, accelerator, stage, resident) for follower in stage.fused]
+    return sum(part.energy_pj for cost in costs for part in cost.parts if part.component not in TIMED)
 
 
 MAX_STATES = 4096

@@ -29,7 +29,7 @@ from hwsim.explore.machines.space import read_space
 from hwsim.explore.machines.study import front_of, run_study
 from hwsim.explore.machines.study_output import write_point
 from hwsim.explore.machines.trial import evaluate
-from hwsim.explore.machines.workers import Here, Local, Pace, timed
+from hwsim.explore.machines.workers import HANDING_SECONDS, Here, Local, Pace, timed
 from hwsim.files.identity import identity
 from hwsim.network.bits import assign_bits
 from hwsim.network.saved import load_workload
@@ -431,6 +431,17 @@ def test_batches_hold_a_tenth_of_a_second_and_leave_no_worker_idle() -> None:
     pace.note(1.0, 1000)
     assert {len(b) for b in pace.batches(tasks, 2)} == {100}
     assert len(pace.batches(tasks[:4], 2)) == 2
+
+
+def test_batches_for_many_workers_outweigh_what_handing_them_out_costs() -> None:
+    pace, tasks = Pace(), [(i, {}) for i in range(100_000)]
+    assert len(pace.batches(tasks, 1000)) == len(tasks)  # how long a task takes is not known yet
+    pace.note(10.0, 10)
+    batches = pace.batches(tasks, 1000)
+    seconds = len(batches[0]) * 1.0
+    assert 1000 * HANDING_SECONDS / seconds <= 0.5  # the scheduler is busy half of the time at most
+    assert len(batches) >= 1000
+    assert len(pace.batches(tasks[:2000], 1000)[0]) == 2  # nobody idles for a batch's sake
 
 
 # --- killing things ---------------------------------------------------------------------------------------------------

@@ -24,6 +24,9 @@ from hwsim.files.identity import MODEL_VERSION, content_hash
 from hwsim.search.cache import VERSION as SEARCH_VERSION
 
 BATCH_SECONDS = 0.1
+# A scheduler of a cluster hands out one batch after another: what one costs it (measured; dask's manual says 1 ms), and
+# how many of these times as long all workers together are busy before they ask again.
+HANDING_SECONDS, IDLE_SCHEDULER = 2e-3, 2.0
 MAX_DEATHS = 100
 Evaluate = Callable[[list[Task]], list[Record]]
 
@@ -44,7 +47,7 @@ class Workers(Protocol):
 
 
 class Pace:
-    """Batch sizes that hold at least BATCH_SECONDS of work."""
+    """Batch sizes that hold at least BATCH_SECONDS of work, and what a scheduler needs to hand all workers one."""
 
     def __init__(self) -> None:
         self.seconds, self.count = 0.0, 0
@@ -56,7 +59,9 @@ class Pace:
     def batches(self, tasks: Sequence[Task], workers: int) -> list[list[Task]]:
         """Tasks cut into batches; unknown work goes one by one, and no worker stays idle for a batch's sake."""
         each = self.seconds / self.count if self.count else BATCH_SECONDS
-        size = max(1, min(math.ceil(BATCH_SECONDS / max(each, 1e-6)), math.ceil(len(tasks) / workers)))
+        wanted = max(BATCH_SECONDS, IDLE_SCHEDULER * HANDING_SECONDS * workers)
+        known = wanted if self.count else BATCH_SECONDS
+        size = max(1, min(math.ceil(known / max(each, 1e-6)), math.ceil(len(tasks) / workers)))
         return [list(tasks[i : i + size]) for i in range(0, len(tasks), size)]
 
 
