@@ -24,6 +24,7 @@ from hwsim.peers.report import TranslationReport
 from hwsim.peers.scalesim import read_scalesim
 from hwsim.peers.tagged_yaml import read_text
 from hwsim.peers.timeloop.read import read_timeloop
+from hwsim.peers.timeloop.statistics import statistics_text
 from hwsim.peers.zigzag.read import read_zigzag
 
 TOOLS = ("timeloop", "zigzag", "scalesim", "maestro")
@@ -49,6 +50,7 @@ class Translation:
     machine: Accelerator | None = None
     workload: Workload | None = None
     mappings: Mapping[str, Nest] = field(default_factory=dict[str, Nest])
+    statistics: str = ""  # of the mapping that the files hold, by their tool's own rules
 
     def write(self, folder: Path) -> list[Path]:
         """Write spec, workload, mapping and report; every file complete or not at all."""
@@ -58,6 +60,8 @@ class Translation:
             contents[f"{self.draft.data['name']}.yaml"] = spec_text(self.draft.data, comment)
         if self.mappings:
             contents["mapping.yaml"] = dump_mappings(self.mappings)
+        if self.statistics:
+            contents[f"{self.tool}_statistics.txt"] = self.statistics
         contents["translation.txt"] = self.report.text()
         written = [folder / name for name in contents]
         for path, text in zip(written, contents.values(), strict=True):
@@ -95,14 +99,17 @@ def from_timeloop(paths: Sequence[Path], variables: Mapping[str, str]) -> Transl
     """Timeloop files."""
     found = read_timeloop(paths, variables)
     machine = found.machine() if found.draft is not None else None
-    workload, mappings = None, dict[str, Nest]()
+    workload, mappings, statistics = None, dict[str, Nest](), ""
     if found.layer is not None:
         workload = Workload(found.layer.name, [found.layer])
         if found.nest is not None and machine is not None:
             mappings[found.layer.name] = found.nest
-            for problem in validate(found.nest, found.layer, machine):
+            problems = validate(found.nest, found.layer, machine)
+            for problem in problems:
                 found.report.none(str(paths[0]), "mapping", f"not legal on the machine as translated: {problem}")
-    return told(Translation("timeloop", found.report, found.draft, machine, workload, mappings), paths)
+            if not problems:
+                statistics = statistics_text(found.accounted(machine), found.layer, found.nest, machine)
+    return told(Translation("timeloop", found.report, found.draft, machine, workload, mappings, statistics), paths)
 
 
 def told(translation: Translation, paths: Sequence[Path]) -> Translation:

@@ -58,3 +58,19 @@ def test_convert_takes_the_direct_form_too(described: str, tmp_path: Path, capsy
     assert "workload.json" in capsys.readouterr().out
     assert convert([described, "--from", "zigzag", "--to", str(tmp_path / "mine")]) == 2
     assert "files of timeloop and zigzag" in capsys.readouterr().err
+
+
+def test_a_mapping_is_priced_by_timeloops_rules_too(
+    peers_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exercise 04 as recorded: its cycles, its fJ per compute, its 18,432 fills of a register file beside ours."""
+    run = peers_dir / "timeloop" / "exercises" / "04-model-conv1d+oc-3levelspatial"
+    files = [str(path) for path in sorted((run / "ref-output" / "cp").glob("*.yaml")) if "flattened" not in path.name]
+    assert convert([*files, "--to", str(tmp_path / "mine"), "--quiet"]) == 0
+    assert "timeloop_statistics.txt" in capsys.readouterr().out
+    text = (tmp_path / "mine" / "timeloop_statistics.txt").read_text()
+    assert "cycles 3,072," in text
+    assert "13,011.43 fJ per compute" in text
+    (inputs,) = [line.split() for line in text.splitlines() if line.startswith("RegisterFile") and "input" in line]
+    assert inputs[4] == "18,432"
+    assert inputs[-1] == "4,544"

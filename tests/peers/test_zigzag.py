@@ -107,6 +107,30 @@ def test_an_unrolling_above_its_axis_is_clipped(tmp_path: Path) -> None:
     assert "32 on 8 elements" in mentions(found, "D1")[0].text
 
 
+TWO = """- {id: 0, operator_type: MatMul, equation: "O[m][n]+=I[m][k]*W[n][k]", loop_dims: [M, N, K],
+   loop_sizes: [8, 8, 16], operand_precision: {W: 8, I: 8, O: 16}}
+- {id: 1, operator_type: Conv, equation: "O[b][k]+=W[k][c]*I[b][c]", loop_dims: [B, K, C], loop_sizes: [4, 8, 16],
+   operand_precision: {W: 8, I: 8, O: 16}}
+"""
+
+
+@pytest.mark.parametrize(("entries", "loop", "told"), [
+    (ENTRY.format("default", "K, 8") + ENTRY.format("MatMul", "N, 8"), "K", False),
+    (ENTRY.format("default", "N, 8") + ENTRY.format("Conv", "K, 8"), "K", False),
+    (ENTRY.format("default", "K, 8"), "C", True),
+], ids=["of the convolution", "of the product", "of both"])  # fmt: skip
+def test_letters_are_those_of_the_layers_that_an_entry_holds_for(
+    tmp_path: Path, entries: str, loop: str, told: bool
+) -> None:
+    """K sums up in the product and counts channels in the convolution."""
+    for name, text in (("choice.yaml", entries), ("hardware.yaml", HARDWARE), ("network.yaml", TWO)):
+        (tmp_path / name).write_text(text)
+    found = read_zigzag([tmp_path / name for name in ("hardware.yaml", "choice.yaml", "network.yaml")])
+    (rule,) = [rule for rule in found.machine().constraints if rule.unroll]
+    assert rule.unroll == (("D1", ((loop, Limit(8)),)),)
+    assert bool(mentions(found, "loop K")) == told
+
+
 @pytest.mark.parametrize(
     ("ordering", "order"), [
         ('[[P, 8], ["*", "*"]]', ("P", "rest")), ('[[P, 4], [C, "*"], [P, 2]]', ()),

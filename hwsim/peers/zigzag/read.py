@@ -13,7 +13,7 @@ from hwsim.peers.draft import Draft, bare_name
 from hwsim.peers.report import TranslationReport
 from hwsim.peers.tagged_yaml import Item, parse_noting, read_text
 from hwsim.peers.zigzag.hardware import read_hardware
-from hwsim.peers.zigzag.mapping import LINKS, USUAL_DIMS, Choice, choice_of, read_choices
+from hwsim.peers.zigzag.mapping import LINKS, USUAL_DIMS, Choice, choice_of, entry_of, read_choices
 from hwsim.peers.zigzag.schedule import add_schedule
 from hwsim.peers.zigzag.workload import read_workload
 
@@ -61,14 +61,19 @@ def read_zigzag(paths: Sequence[Path]) -> ZigZag:
             raise SpecError(f"{path}:1: a second {kind} file, the first is {trees[kind].file}: give one")
         trees[kind] = tree
     found = ZigZag(report)
+    own: list[dict[str, str]] = []
     if "workload" in trees:
         name = bare_name(Path(trees["workload"].file).stem, "network")
         found.workload, own = read_workload(trees["workload"], name, report)
-        found.dims |= own
-    dims = found.dims
+    layers = products(trees.get("workload"))
     choice = Choice("default", links=dict(LINKS))
     if "mapping" in trees:
-        choice = choice_of(read_choices(trees["mapping"], report), products(trees.get("workload")), report)
+        choices = read_choices(trees["mapping"], report)
+        choice = choice_of(choices, layers, report)
+        by_name = {one.name: one for one in choices}
+        own = [dims for dims, layer in zip(own, layers, strict=True) if entry_of(by_name, *layer) is choice] or own
+    found.dims = letters(own, choice.place or str(paths[0]), report)
+    dims = found.dims
     if "hardware" in trees:
         if "mapping" not in trees:
             axes = "every loop may be unrolled on every dimension: give the mapping file for its own unrolling"
@@ -77,6 +82,20 @@ def read_zigzag(paths: Sequence[Path]) -> ZigZag:
         found.draft = read_hardware(trees["hardware"], choice, dims, report)
         add_schedule(found.draft, choice, dims, report)
     return found
+
+
+def letters(own: Sequence[dict[str, str]], place: str, report: TranslationReport) -> dict[str, str]:
+    """Their loops in our names, for the layers that one mapping entry holds for; the first layer's word counts."""
+    found: dict[str, str] = {}
+    for dims in own:
+        for theirs, ours in dims.items():
+            if found.setdefault(theirs, ours) != ours:
+                text = (
+                    f"is {found[theirs]} in one layer and {ours} in another: {found[theirs]} in what the mapping says"
+                )
+                report.approximated(place, f"loop {theirs}", text)
+    usual = {theirs: ours for theirs, ours in USUAL_DIMS.items() if ours not in found.values()}
+    return usual | found
 
 
 def products(workload: Item | None) -> list[tuple[str, str]]:

@@ -43,8 +43,8 @@ class Operator:
     padding: dict[str, tuple[int, int]]
 
 
-def read_workload(tree: Item, name: str, report: TranslationReport) -> tuple[Workload, dict[str, str]]:
-    """The network, and what its loops are called here. Raises SpecError or WorkloadError."""
+def read_workload(tree: Item, name: str, report: TranslationReport) -> tuple[Workload, list[dict[str, str]]]:
+    """The network, and per product what its loops are called here. Raises SpecError or WorkloadError."""
     entries = tree.items("a ZigZag workload")
     if not 1 <= len(entries) <= MAX_LAYERS:
         raise tree.error(f"{len(entries)} layers: expected 1 to {MAX_LAYERS:,}")
@@ -52,7 +52,7 @@ def read_workload(tree: Item, name: str, report: TranslationReport) -> tuple[Wor
     seen: dict[int, Operator] = {}
     names: set[str] = set()
     layers: list[Layer] = []
-    dims: dict[str, str] = {}
+    dims: list[dict[str, str]] = []
     for operator in operators:
         if operator.id in seen:
             raise operator.place.error(f"id {operator.id} stands twice, first in {seen[operator.id].place.place}")
@@ -142,7 +142,7 @@ def read_padding(keys: Mapping[str, Item]) -> dict[str, tuple[int, int]]:
 
 
 def to_layer(
-    operator: Operator, before: Mapping[int, Operator], dims: dict[str, str], report: TranslationReport
+    operator: Operator, before: Mapping[int, Operator], dims: list[dict[str, str]], report: TranslationReport
 ) -> Layer:
     """One operator as a layer of ours."""
     output = operator.spaces[operator.output]
@@ -152,8 +152,7 @@ def to_layer(
     weight = "W" if any(space.name == "W" for space in inputs) else None
     einsum = read_einsum(operator.place, operator.bounds, inputs, output, weight)
     einsum.note_joined(operator.place.place, report)
-    for theirs, ours in einsum.dims.items():
-        dims.setdefault(theirs, ours)
+    dims.append(dict(einsum.dims))
     for key in ("O",):
         if key not in operator.bits:
             raise operator.place.error(f"operand_precision: {key!r} is missing")
