@@ -233,6 +233,7 @@ def test_a_box_of_machines_costs_no_less_than_its_bound(tmp_path: Path, monkeypa
         plan = plan_layers(assign_bits(residual(), "W4A4"), machine, "energy", Options(effort="perfect"), stay=False)
         assert bound["energy_pj"] <= plan.cost.totals.energy_pj
         assert bound["area_mm2"] <= plan.cost.totals.area_mm2 * (1 + 1e-9)
+        assert family.answers.answered > 0 == family.answers.refused  # its corner lies in the tables' box
 
 
 def test_bounds_ask_for_sums_that_they_can_bound(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from hwsim.explore.machines.trial import FACTS, Task, network_key
 from hwsim.machine.parts import Accelerator
 from hwsim.network.bits import assign_bits
 from hwsim.network.workload import Workload
-from hwsim.pricing.area import component_areas, working_power_mw
+from hwsim.pricing.area import component_areas, static_power_mw
 from hwsim.search.effort import Options
 from hwsim.search.machines.answers import MachineAnswers
 from hwsim.search.machines.box import Box, parameters, priced, sizes, with_sizes
@@ -74,8 +74,8 @@ class Family:
         machine = with_sizes(self.base, found)
         nodes = tuple(priced(node, values) for node in machine.hierarchy)
         machine = dataclasses.replace(machine, hierarchy=nodes)
-        power = values["idle"] * machine.clock_mhz / 1e3 - working_power_mw(machine) + machine.static_power_mw
-        return dataclasses.replace(machine, static_power_mw=power)
+        power = values["idle"] * machine.clock_mhz / 1e3 - static_power_mw(machine)
+        return dataclasses.replace(machine, control_power_mw=power)
 
     def bound(self, ranges: Ranges) -> dict[str, float]:
         """What no machine of a box is below; infinite where none of them runs the network."""
