@@ -236,6 +236,13 @@ def test_a_box_of_machines_costs_no_less_than_its_bound(tmp_path: Path, monkeypa
         assert family.answers.answered > 0 == family.answers.refused  # its corner lies in the tables' box
 
 
+def test_where_bounds_leave_nothing_one_point_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for change, said in (({"limits": {"area_mm2": 1e-4}}, "area_mm2 "), ({"search": {BUFFER: [8]}}, "no point runs")):
+        path = space_file(tmp_path, sampler="bound", **{**BOUND, **change})
+        assert main(["machines", str(path), "--out", str(tmp_path / said.strip()), "--quiet"]) == 3
+        assert said in capsys.readouterr().err
+
+
 def test_bounds_ask_for_sums_that_they_can_bound(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"homes: none.*\n.*no bounds of latency_cycles"):
         read_space(space_file(tmp_path, sampler="bound", objectives=["energy_pj", "latency_cycles"]))

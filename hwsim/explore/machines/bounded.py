@@ -140,6 +140,8 @@ class Bounded:
         for choice, ranges in self.roots():
             self.push(heap, choice, ranges)
         trials = itertools.count()
+        if not heap:  # nothing is left: one point says why
+            yield [(next(trials), self.space.point([0] * len(self.space.axes)))], self.told
         while heap:
             _, _, choice, ranges, bound = heapq.heappop(heap)
             if self.beaten(bound):
