@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from experiments import table
-from experiments.peers import round_trip, scalesim, timeloop, zigzag, zigzag_beside
+from experiments.peers import accelergy, maestro, round_trip, scalesim, timeloop, zigzag, zigzag_beside
 from hwsim.errors import HwsimError
 from hwsim.search.cache import ENVIRONMENT
 
 STUDIES: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
     "timeloop": timeloop.rows,
+    "accelergy": accelergy.rows,
+    "maestro": lambda _: maestro.rows(),
     "zigzag": zigzag.rows,
     "scalesim": scalesim.rows,
     "scalesim_runs": lambda _: scalesim.printed_rows(),

@@ -103,6 +103,25 @@ def round_trip(rows: list[Row]) -> str:
     return markdown(["spec", "mappings said", "prices unequal", "what Timeloop cannot say"], lines)
 
 
+def accelergy(rows: list[Row]) -> str:
+    """One line per component: the table's energy and our estimate."""
+    lines = [
+        [row["design"], f"`{row['component']}`", row["size_bits"] and f"{int(row['size_bits']):,}", row["word_bits"],
+         f"{float(row['its_pj']):,.3f}", f"{float(row['our_pj']):,.3f}", f"{float(row['ratio']):.2f}"] for row in rows
+    ]  # fmt: skip
+    return markdown(["design", "component", "bits", "bits of an access", "its pJ", "our estimate", "ratio"], lines)
+
+
+def maestro(rows: list[Row]) -> str:
+    """One line per dataflow."""
+    lines = [
+        [row["dataflow"], f"{int(row['turns']):,}", f"{int(row['steps']):,}", f"{int(row['cycles']):,}",
+         micro(row["energy_pj"]), f"{int(row['least_cycles']):,}", micro(row["least_energy_pj"])] for row in rows
+    ]  # fmt: skip
+    heads = ["dataflow", "turns of its directives", "our steps", "cycles", "uJ", "our search: cycles", "uJ"]
+    return markdown(heads, lines)
+
+
 def words(text: str) -> str:
     """Keys in a table's cell."""
     return ", ".join(f"`{part}`" if "." in part and " " not in part else part for part in text.split("; "))
@@ -114,5 +133,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "peers-zigzag-terms": lambda: zigzag_terms(read(FOLDER / "zigzag_terms.csv")),
     "peers-scalesim": lambda: scalesim(read(FOLDER / "scalesim.csv")),
     "peers-scalesim-runs": lambda: scalesim_runs(read(FOLDER / "scalesim_runs.csv")),
+    "peers-accelergy": lambda: accelergy(read(FOLDER / "accelergy.csv")),
+    "peers-maestro": lambda: maestro(read(FOLDER / "maestro.csv")),
     "peers-round-trip": lambda: round_trip(read(FOLDER / "round_trip.csv")),
 }
