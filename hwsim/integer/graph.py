@@ -76,6 +76,18 @@ class Constant(Node):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LookUp(Node):
+    """Rows of a table of codes (an embedding), by the indices that node `source` holds."""
+
+    source: str
+    table: Tensor
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.source,)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Padding:
     """How a convolution meets its border. `policy` as trained; `code` fills the padding; `exact` says what was trained.
 

@@ -105,6 +105,7 @@ class Machine:
         self.rules: dict[str, Rule] = {}
         self.values: dict[str, FixedValue] = {}
         self.weights = {n.name: n.weight.to(self.device) for n in model.convolutions}
+        self.tables = {n.name: n.table.to(self.device) for n in model.nodes if isinstance(n, graph.LookUp)}
         self.by_name = {n.name: n for n in model.nodes}
         for node in model.nodes:
             if isinstance(node, graph.Requantize):
@@ -116,7 +117,9 @@ class Machine:
                 self.rules[node.name] = moved(rule, self.device)
             elif isinstance(node, graph.Evaluate):
                 naive = mode.padding == "naive"
-                self.values[node.name] = moved(fixed_value(node.form, self.ranges, naive=naive)[0], self.device)
+                self.values[node.name] = moved(
+                    fixed_value(node.form, self.ranges, naive=naive, bits=node.shift)[0], self.device
+                )
 
     def _rule(self, form: Form, code: CodeSpec) -> Rule:
         naive = self.mode.padding == "naive"
@@ -170,8 +173,10 @@ class Machine:
             return self.rules[node.name].apply(sources, tally).to(self._dtype(node))
         if isinstance(node, graph.Evaluate):
             return self.values[node.name].apply({s: store[s] for s in node.form.sources}, tally)
+        if isinstance(node, graph.LookUp):
+            return F.embedding(store[node.source].long(), self.tables[node.name]).to(self._dtype(node))
         if isinstance(node, graph.Constant):
-            return node.values.to(self.device)
+            return node.values.to(self.device, self._dtype(node))
         if isinstance(node, graph.MatMul):
             return kernels.multiply_matrices(store[node.a], store[node.b], node.bound)
         if isinstance(node, graph.SumAlong):

@@ -24,6 +24,7 @@ from hwsim.integer.run import Machine
 from quant import checkpoint
 from tests.integer.nets import quantized, zoo
 from tests.integer.test_lower import SILU_SMALL, Mixture
+from tests.integer.test_recurrent import Wrapped
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 STRICT = ("-Wall", "-Wextra", "-Werror", "-Wno-unused-function")
@@ -49,6 +50,16 @@ def check_against_machine(model: nn.Module, images: torch.Tensor) -> int:
 def test_c_equals_the_machine(name: str, bits: int, arguments: dict[str, Any], choices: dict[str, Any]) -> None:
     model, images = zoo(name, bits, batch=3, arguments=arguments, **choices)
     assert check_against_machine(model, images) > 1000
+
+
+@needs_gcc
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_c_of_recurrent_layers(kind: type[nn.RNNBase]) -> None:
+    """States between steps as 64-bit words, gates as tables of polynomials, two layers and both directions."""
+    torch.manual_seed(0)
+    images = torch.randn(3, 5, 6)
+    layer = kind(6, 4, num_layers=2, bidirectional=True, batch_first=True)
+    assert check_against_machine(quantized(Wrapped(layer, "ends", width=6).eval(), images, 8), images) > 300
 
 
 @needs_gcc

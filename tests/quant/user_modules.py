@@ -283,7 +283,7 @@ class Volume(nn.Module):
         return self.b(F.max_pool3d(F.silu(self.a(x)), 2))
 
 
-@case(inputs=tokens, integer=False)
+@case(inputs=tokens)
 class Recurrent(nn.Module):
     """LSTM, bidirectional GRU and RNN, one after the other; the last hidden state is the result."""
 
@@ -301,7 +301,7 @@ class Recurrent(nn.Module):
         return self.fc(h[-1])
 
 
-@case(inputs=lambda: (torch.randint(0, 30, (4, 6)),), operations=("add",), integer=False)
+@case(inputs=lambda: (torch.randint(0, 30, (4, 6)),), operations=("add",))
 class TiedLanguageModel(nn.Module):
     """The head shares the embedding's weight; positions are a parameter."""
 

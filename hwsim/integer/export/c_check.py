@@ -21,6 +21,7 @@ from torch import Tensor
 from hwsim.errors import WorkloadError
 from hwsim.integer.arithmetic.forms import Form
 from hwsim.integer.export.c_source import fixed_result
+from hwsim.integer.graph import Node
 from hwsim.integer.run import Machine
 
 FLAGS = ("-std=c99", "-O3")  # -O3: rows of outputs become vectors
@@ -42,6 +43,12 @@ class CompiledRun:
             f"{self.compiler} {' '.join(FLAGS)}: {self.differing} of {self.codes} codes and results of {self.images} "
             f"images differ from the integer machine's; {self.milliseconds:.1f} ms of CPU per image"
         )
+
+
+def image_of(codes: Tensor, image: int, node: Node) -> Tensor:
+    """The codes of one image: along the axis that holds the images (a permutation may have moved it), or of all."""
+    axes = [a for a, (size, one) in enumerate(zip(codes.shape, node.shape, strict=True)) if size != one]
+    return codes.select(axes[0], image) if axes else codes
 
 
 def run_compiled(
@@ -74,7 +81,7 @@ def run_compiled(
     for i in range(len(images)):
         for node in coded:
             ours = outcome.codes[node.name]
-            one = (ours[i] if len(ours) == len(images) else ours[0]).contiguous().numpy().ravel()
+            one = image_of(ours, i, node).contiguous().numpy().ravel()
             theirs = np.frombuffer(trace, one.dtype, one.size, place)
             differing += int((one != theirs).sum())
             place, compared = place + one.nbytes, compared + one.size

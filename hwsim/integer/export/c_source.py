@@ -228,6 +228,8 @@ class Writer:
         x = self.model.node(node.xs[0])
         strides, shape = _strides(x.shape, x.shape), node.shape
         target, source = _index(_strides(node.shape, node.shape)), _index(strides)
+        if node.kind == "permute" and node.options[0][0] != 0 and node.shape[0] != 1:
+            raise UnsupportedOp(f"C export: layer {node.layer}: it moves the axis of the images")
         if node.kind == "permute":
             source = _index([strides[a - 1] for a in node.options[0][1:]])
         elif node.kind == "slice":

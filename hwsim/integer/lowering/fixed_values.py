@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -28,7 +28,10 @@ from hwsim.integer.arithmetic.steps import Clamp, Leaky, Smooth
 _INTERVALS_PER_UNIT = 256
 # Beyond this the smooth functions equal 0, 1 or u to within 2^-40.
 _EDGE = 32
-_FRACTION_BITS = 32
+FRACTION_BITS = 32
+# Functions between two limits, and the largest slope of the smooth ones (that of SiLU and GELU is below 1.13).
+LIMITS = {"sigmoid": (0, 1), "tanh": (-1, 1)}
+_STEEPEST = {"sigmoid": Fraction(1, 4), "tanh": Fraction(1)}
 
 
 @dataclass(frozen=True)
@@ -54,33 +57,33 @@ class FixedValue:
         return total
 
 
-def fixed_value(form: Form, ranges: Mapping[str, Range], *, naive: bool = False) -> tuple[FixedValue, Range]:
-    """The rule for f(u) without a quantizer behind it, and what its integers may hold.
+def fixed_value(
+    form: Form,
+    ranges: Mapping[str, Range],
+    *,
+    naive: bool = False,
+    bits: int = FRACTION_BITS,
+    limit: int | None = None,
+) -> tuple[FixedValue, Range]:
+    """The rule for f(u) without a quantizer behind it, and what its integers may hold: `bits` fractional ones at most.
 
-    A border becomes a map of offsets; `naive` puts the constant bias of Eq. 5 in its place.
+    A border becomes a map of offsets; `naive` puts the constant bias of Eq. 5 in its place. `limit`: a bound of
+    the magnitude that the caller knows and the sum of the parts does not show.
     """
-    rows = form.rows
     border = form.border
-    beside = Fraction(0)
-    if border is not None:
-        largest = border.table.abs().amax((0, 1))
-        beside = max(abs(at(border.slopes, k)) * max(int(v), abs(int(border.full[k]))) for k, v in enumerate(largest))
     reaches = [max(map(abs, product_range(ranges, t.nodes))) for t in form.terms]
-    span = max(
-        sum((abs(at(t.slopes, k)) * reach for t, reach in zip(form.terms, reaches, strict=True)), Fraction(0))
-        + abs(at(form.intercepts, k))
-        + beside
-        for k in range(rows)
-    )
+    span = span_of(form, reaches)
     room = max(0, 60 - math.ceil(span + 1).bit_length())
-    shift = min(_FRACTION_BITS, room)
+    shift = max(0, min(bits, room))
     scale, fine = 2**shift, 2**room
     multipliers = tuple(column([round(c * fine) for c in t.slopes]) for t in form.terms)
     offset = column([round(b * fine) for b in form.intercepts])
     if border is not None:
         offset = _offset_map(form, border, fine, naive)
-    # Half a unit of each rounded coefficient, once per count of what it multiplies, and half for the shift.
-    error = 1 + math.ceil(Fraction(sum(reaches) + 1, 2) * scale / fine)
+    # What rounding took from each coefficient, once per count of what it multiplies, and half a unit for the shift.
+    lost = [max(abs(round(c * fine) - c * fine) for c in t.slopes) * reach
+            for t, reach in zip(form.terms, reaches, strict=True)]  # fmt: skip
+    error = 1 + math.ceil((sum(lost, Fraction(0)) + Fraction(1, 2)) * scale / fine)
     for t in form.terms:
         for node in t.nodes:
             others = math.prod(ranges[n].reach for n in t.nodes if n != node)
@@ -89,7 +92,32 @@ def fixed_value(form: Form, ranges: Mapping[str, Range], *, naive: bool = False)
     low, high = -math.ceil(span * scale) - error, math.ceil(span * scale) + error
     for function in form.functions:
         low, high, error = _range_after(function, low, high, error, shift)
+    if limit is not None:
+        low, high = max(low, -limit * scale - error), min(high, limit * scale + error)
     return FixedValue(form, multipliers, offset, shift, room - shift), Range((low,), (high,), error)
+
+
+def span_of(form: Form, reaches: Sequence[int]) -> Fraction:
+    """Largest magnitude of a form's sum; `reaches`: of the monomial of each term."""
+    border, beside = form.border, Fraction(0)
+    if border is not None:
+        largest = border.table.abs().amax((0, 1))
+        beside = max(abs(at(border.slopes, k)) * max(int(v), abs(int(border.full[k]))) for k, v in enumerate(largest))
+    return max(
+        sum((abs(at(t.slopes, k)) * reach for t, reach in zip(form.terms, reaches, strict=True)), Fraction(0))
+        + abs(at(form.intercepts, k))
+        + beside
+        for k in range(form.rows)
+    )
+
+
+def reach_of(form: Form, ranges: Mapping[str, Range]) -> int:
+    """A bound, as a whole number, of the magnitude of a form's value; functions but sigmoid and tanh only shrink it."""
+    if form.functions and getattr(form.functions[-1], "name", "") in LIMITS:
+        return 1
+    if any(isinstance(f, Affine) for f in form.functions):
+        raise ValueError("an affine function behind another: its reach is not known beforehand")
+    return math.ceil(span_of(form, [max(map(abs, product_range(ranges, t.nodes))) for t in form.terms]))
 
 
 def _offset_map(form: Form, border: Border, scale: int, naive: bool) -> Tensor:
@@ -142,8 +170,11 @@ def _range_after(function: object, low: int, high: int, error: int, shift: int) 
         reach = math.ceil(slope * reach + max(map(abs, function.intercepts)) * scale) + 2
         return -reach, reach, math.ceil(error * slope) + 3 + math.ceil(reach / 2**25)
     assert isinstance(function, Smooth)
-    # Slopes of these functions never exceed 1.13 (GELU); hence 2 for the error carried through.
-    return -scale, max(high, scale) + 1, 2 * error + smooth_table(function.name, shift)[1]
+    error = math.ceil(_STEEPEST.get(function.name, Fraction(2)) * error) + smooth_table(function.name, shift)[1]
+    if function.name in LIMITS:
+        least, most = LIMITS[function.name]
+        return least * scale - error, most * scale + error, error
+    return -scale, max(high, scale) + 1, error
 
 
 def _smooth(function: Smooth, total: Tensor, shift: int) -> Tensor:

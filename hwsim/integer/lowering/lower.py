@@ -22,8 +22,7 @@ from hwsim.integer.lowering.operators import HANDLERS
 from hwsim.integer.lowering.walk import Lowering, first_line
 from quant import BaseQuantizer, export_names, quantizers
 from quant.calling import answer, arguments
-from quant.layers import QConv3d, QConvTranspose3d, QEmbedding, QEmbeddingBag
-from quant.recurrent import QRecurrent
+from quant.layers import QConv3d, QConvTranspose3d, QEmbeddingBag
 
 Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
@@ -54,12 +53,10 @@ def check_layers(model: nn.Module, name: str) -> None:
 def _without_form(module: nn.Module) -> str:
     if isinstance(module, BaseQuantizer) and (module.spec.group or module.spec.element != "int"):
         return f"{module.spec.codes_text}: steps that change within a sum, or float elements"
-    if isinstance(module, QRecurrent):
-        return f"{module.mode}: its gates and cell state are floating point"
     if isinstance(module, (QConv3d, QConvTranspose3d)):
         return "a convolution of three dimensions"
-    if isinstance(module, (QEmbedding, QEmbeddingBag)):
-        return "an embedding: its input is an index, no code"
+    if isinstance(module, QEmbeddingBag):
+        return "a bag of embeddings: its rows are summed before a quantizer sees them"
     return ""
 
 

@@ -34,10 +34,17 @@ def reshape(low: Lowering, node: fx.Node, x: Value, *_: Any, **__: Any) -> Value
     return Moved("reshape", (x,), (shape,), shape)
 
 
+def new_zeros(low: Lowering, node: fx.Node, x: Value, size: Sequence[int], **_: Any) -> Value:
+    """Zeros: their size alone depends on x."""
+    return Const(torch.zeros(shape_of(node), dtype=torch.float64))
+
+
 def reshaped(x: Value, shape: tuple[int, ...]) -> Value:
     """The same numbers in another shape."""
     if isinstance(x, Const):
         return Const(x.values.reshape(shape))
+    if isinstance(x, Moved) and x.kind == "reshape" and value_shape(x.sources[0]) == shape:
+        return x.sources[0]
     return x if value_shape(x) == shape else Moved("reshape", (x,), (shape,), shape)
 
 
@@ -46,7 +53,17 @@ def permute(low: Lowering, node: fx.Node, x: Value, axes: Sequence[int]) -> Valu
     if isinstance(x, Const):
         return Const(x.values.permute(*axes))
     ndim = len(value_shape(x))
-    return Moved("permute", (x,), (tuple(a % ndim for a in axes),), shape_of(node))
+    return permuted(x, tuple(a % ndim for a in axes))
+
+
+def permuted(x: Value, order: tuple[int, ...]) -> Value:
+    """Axes in another order; two orders in a row are one, and the order they have is none."""
+    if isinstance(x, Moved) and x.kind == "permute":
+        return permuted(x.sources[0], tuple(x.options[0][a] for a in order))
+    if order == tuple(range(len(order))):
+        return x
+    shape = value_shape(x)
+    return Moved("permute", (x,), (order,), tuple(shape[a] for a in order))
 
 
 def transpose(low: Lowering, node: fx.Node, x: Value, a: int = 0, b: int = 1) -> Value:
@@ -71,6 +88,17 @@ def part(low: Lowering, x: Value, axis: int, start: int, stop: int, step: int = 
     """A slice along one axis."""
     if isinstance(x, Const):
         return Const(x.values[(slice(None),) * axis + (slice(start, stop, step),)])
+    if isinstance(x, Moved) and x.kind == "permute":
+        inner = part(low, x.sources[0], x.options[0][axis], start, stop, step)
+        return permuted(inner, x.options[0])
+    if isinstance(x, Moved) and x.kind == "concat" and x.options[0] == axis and step == 1:
+        begin = 0
+        for source in x.sources:
+            size = value_shape(source)[axis]
+            if begin <= start and stop <= begin + size:
+                whole = (start, stop) == (begin, begin + size)
+                return source if whole else part(low, source, axis, start - begin, stop - begin)
+            begin += size
     shape = list(value_shape(x))
     shape[axis] = len(range(start, stop, step))
     moved = Moved("slice", (x,), (axis, start, stop, step), tuple(shape))

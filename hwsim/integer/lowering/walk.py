@@ -27,7 +27,7 @@ from hwsim.integer.arithmetic.forms import Affine, Form, Function, Rationals, Te
 from hwsim.integer.arithmetic.rules import CodeSpec, Range
 from hwsim.integer.arithmetic.steps import Clamp, Leaky
 from hwsim.integer.graph import IntegerModel, Node
-from hwsim.integer.lowering.fixed_values import fixed_value
+from hwsim.integer.lowering.fixed_values import FRACTION_BITS, fixed_value, reach_of
 from quant import BaseQuantizer
 from quant.calling import answer
 
@@ -83,7 +83,16 @@ class FloatValue:
     shape: tuple[int, ...]
 
 
-Value = Form | Moved | Const | Weight | Image | FloatValue | tuple
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a table of parameters, named by the indices that node `source` holds."""
+
+    table: Tensor
+    source: str
+    shape: tuple[int, ...]
+
+
+Value = Form | Moved | Const | Weight | Image | FloatValue | Rows | tuple
 Pair = Sequence[int] | int
 
 
@@ -207,6 +216,8 @@ class Lowering:
         """What the marked node of a quantizer stands for: weight codes, or a form of activation codes."""
         made = self.found[name]
         if made.is_weight:
+            if isinstance(value, Rows):
+                return self.rows(value, self.weight(value.table, made, name))
             if not isinstance(value, Const):
                 raise UnsupportedOp(f"layer {self.layer}: weights that are computed have no codes known beforehand")
             return self.weight(value.values, made, name)
@@ -216,6 +227,16 @@ class Lowering:
         node = self.codes(value, code_spec(made, name), label)
         self.quantized[label] = node
         return self.form_of(node)
+
+    def rows(self, value: Rows, weight: Weight) -> Form:
+        """Codes of the rows that indices name."""
+        if len(weight.steps) != 1:
+            raise UnsupportedOp(f"layer {self.layer}: a table with several steps: its codes are no one grid's")
+        least, largest = int(weight.codes.min()), int(weight.codes.max())
+        return self.form_of(self.add(graph.LookUp(
+            name=f"{self.layer}.rows", shape=value.shape, range=Range((least,), (largest,)), layer=self.layer,
+            code=CodeSpec(weight.steps[0], Fraction(0), least, largest), table=weight.codes, source=value.source,
+        )))  # fmt: skip
 
     def weight(self, values: Tensor, made: BaseQuantizer, name: str) -> Weight:
         """Codes and steps of a weight; an offset of half a step becomes odd codes of half the step (DoReFa)."""
@@ -371,10 +392,16 @@ class Lowering:
     def evaluated(self, form: Form) -> Form:
         """A form as one integer tensor in fixed point; codes stay what they are."""
         plain = len(form.terms) == 1 and not form.functions and form.border is None and len(form.sources) == 1
-        if plain and form.rows == 1:
-            return form
+        return form if plain and form.rows == 1 else self.in_fixed_point(form)
+
+    def in_fixed_point(self, form: Form, width: int | None = None, limit: int | None = None) -> Form:
+        """A node that holds a form in fixed point; `width`: bits of its magnitude at most; `limit`: a known one."""
+        ranges = self.ranges(form)
         try:
-            rule, range_ = fixed_value(form, self.ranges(form))
+            bits = FRACTION_BITS
+            if width is not None:
+                bits = width - (reach_of(form, ranges) if limit is None else limit).bit_length()
+            rule, range_ = fixed_value(form, ranges, bits=bits, limit=limit)
         except UnsupportedOp as problem:
             raise UnsupportedOp(f"layer {self.layer or '(model)'}: {problem}") from problem
         node = self.add(graph.Evaluate(name=f"{self.layer}.value", shape=form.shape, range=range_, layer=self.layer,
