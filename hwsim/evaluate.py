@@ -67,8 +67,8 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parse.add_argument(
         "--fuse", default="off", choices=["on", "off"],
-        help="on: neighbouring layers may run depth first, tile by tile, with line buffers between them; no proof "
-        "covers that (default: off)",
+        help="on: neighbouring layers may run depth first, tile by tile, with line buffers between them; the "
+        "certificate's bound is then wider (default: off)",
     )  # fmt: skip
     parse.add_argument(
         "--lifetimes", metavar="WORDS",

@@ -11,7 +11,7 @@ from hwsim.network.workload import Workload
 from hwsim.pricing.lifetimes import WHOLE_TENSORS, Lifetimes
 from hwsim.report.generation import generation_rows
 from hwsim.report.quantities import si
-from hwsim.search.result import FUSED, NOT_PROVEN, UNFUSED, NetworkCertificate
+from hwsim.search.result import FUSED, GROUPED, NOT_PROVEN, NetworkCertificate
 
 if TYPE_CHECKING:
     from hwsim.report.report import Report
@@ -82,21 +82,29 @@ def kept_tensors(lifetimes: Lifetimes) -> str:
 
 def network_line(certificate: NetworkCertificate) -> str:
     """How good the plan is proven to be, homes of tensors and mappings together."""
-    less = f"more than {100 * certificate.gap:.2g} % less" if certificate.gap > 1e-9 else "less"
+    less = f"more than {percent(certificate.gap)} % less" if certificate.gap > 1e-9 else "less"
+    if certificate.space.startswith(GROUPED):
+        return f"least {certificate.objective} found: no schedule, with or without depth-first groups, gives {less}"
     proven = f"no choice of {kept_tensors(certificate.lifetimes)} and of mappings gives {less}"
     then = ""
     if certificate.then:
         gap = certificate.then_value / certificate.then_bound - 1 if certificate.then_bound else 0.0
         then = f"; least {certificate.then} at it" + (f" but for {100 * gap:.2g} %" if gap > 1e-6 else "")
     left = "" if certificate.exhaustive else "; some layers are not proven"
-    kind = "without depth-first groups, " if certificate.space.endswith(UNFUSED) else ""
-    return f"{kind}least {certificate.objective}: {proven}{then}{left}; {certificate.searches} searches"
+    return f"least {certificate.objective}: {proven}{then}{left}; {certificate.searches} searches"
+
+
+def percent(gap: float) -> str:
+    """A relative gap in percent, to two digits or whole."""
+    return f"{100 * gap:.2g}" if gap < 0.995 else f"{100 * gap:,.0f}"
 
 
 def fusion_line(report: Report) -> str:
     """The depth-first groups, and what the network costs without any."""
     groups, without, machine = report.groups, report.unfused, report.accelerator
-    said = f"{len(groups)} depth-first groups, which no proof covers" if groups else "no depth-first group costs less"
+    known = report.certificate
+    near = "" if known is None else f", at most {percent(known.gap)} % above any schedule"
+    said = f"{len(groups)} depth-first groups{near}" if groups else "no depth-first group costs less"
     if without is None:
         return said
     if not groups:
@@ -116,7 +124,7 @@ def certificate_line(report: Report) -> str:
     if not report.found:
         return "no layer with MACs"
     if not certificates:
-        return f"objective {report.objective}; all layers run depth first, which no proof covers"
+        return f"objective {report.objective}; all layers run depth first"
     worst = max(c.gap for c in certificates)
     priced, covered = sum(c.priced for c in certificates), sum(c.covered for c in certificates)
     gap = f"proven gap at most {100 * worst:.2f} %"

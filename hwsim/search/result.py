@@ -151,6 +151,10 @@ PROVEN: dict[Effortful, str] = {
 EVERYTHING = "every legal mapping, whatever its tile sizes"
 RULED = "; of mappings that keep the constraints"
 NOT_PROVEN = "; not proven: "  # and why: stands behind SPACE where a proof was asked for
-UNFUSED = "; schedules without depth-first groups only: what groups cost is an upper bound that no proof covers"
+GROUPED = (
+    "the given order of stages, with and without depth-first groups, one nest for all tiles of a stage; a relaxation: "
+    "maps between stages never leave the chip, each stage has all the room there, all may be under way at once"
+)
+UNFUSED = "; of schedules without such groups: {value:.6g}, none below {bound:.6g} ({space})"
 FUSED = "runs depth first: the quick search's nests of tiles, those of whole layers cut to tiles, weights still or not"
 GIVEN = "given mapping, not searched; the bound holds for all legal mappings"

@@ -14,12 +14,14 @@ from hwsim.machine.parts import Accelerator
 from hwsim.nest.count import count_accesses
 from hwsim.nest.legal import validate
 from hwsim.nest.mapping import Mapping
+from hwsim.network.layer import Tensor
 from hwsim.network.workload import Workload
 from hwsim.pricing.fused import Cut, Steps, distinct_steps
 from hwsim.pricing.groups import Group
 from hwsim.pricing.layer import TIMED, price_fused, price_stage
 from hwsim.pricing.stages import effective_layer
 from hwsim.pricing.tiles import filled_once, held_still, tile_layer, weight_memory
+from hwsim.search.fusion.bound import GroupsBound
 from hwsim.search.fusion.choices import Choice
 from hwsim.search.fusion.costs import GroupCosts
 from hwsim.search.fusion.groups import network_group
@@ -31,8 +33,9 @@ from hwsim.search.joint.programme import seen
 from hwsim.search.joint.schedule import Schedule
 from hwsim.search.joint.staircase import Weights
 from hwsim.search.network import Plan, plan_network
+from hwsim.search.objective import OBJECTIVES
 from hwsim.search.quick.neighbours import trimmed
-from tests.small_workloads import chain, residual
+from tests.small_workloads import chain, conv, residual
 
 ENERGY, LATENCY = Weights(0.0), Weights(None)
 
@@ -247,7 +250,41 @@ def test_the_programme_is_the_enumeration_of_segments_cuts_and_tensors(
     for known in list(costs.known.values()):  # what the path never asked for
         for fused in [entry for entry in known.entries if entry.choice is None]:
             costs.price(fused, weights)
-    assert way.value[0] == pytest.approx(enumerated(programme, costs, weights), rel=1e-12)
+    least = enumerated(programme, costs, weights)
+    assert way.value[0] == pytest.approx(least, rel=1e-12)
+    assert GroupsBound(tiles.optimum).value(weights.objective) <= least
+
+
+def strided() -> Workload:
+    """A map whose last row and column the next layer, one tap at a stride of two, does not read."""
+    x = Tensor("x", (1, 4, 8, 8), 8)
+    first = conv("first", x, 8)
+    return Workload("strided", (first, conv("second", first.output, 16, taps=1, stride=2)))
+
+
+@pytest.mark.parametrize("spec", ["simba", "eyeriss_v1", "ethos_u55_256", "tpu_v1", "bit_fusion"])
+@pytest.mark.parametrize("workload", [chain(), residual(), strided()], ids=lambda w: w.name)
+def test_no_plan_lies_below_the_bound_of_all_schedules(spec: str, workload: Workload) -> None:
+    for objective in OBJECTIVES:
+        for home_bits in (None, 16 * 1024):
+            accelerator = machine(spec, home_bits)
+            plan = plan_network(workload, accelerator, objective, effort="quick")
+            fused = fused_plan(workload, accelerator, plan, (), objective)
+            optimum = Optimum(Schedule(workload, accelerator), None)
+            optimum.add((name, found.mapping) for name, found in plan.found.items())
+            bound = GroupsBound(optimum).value(objective)
+            for known in (plan, fused):
+                totals = known.cost.totals
+                product = totals.energy_pj * totals.latency_cycles
+                assert 0 < bound <= (product if objective == "edp" else known.value(objective))
+            if fused.groups:
+                assert fused.certificate is not None
+                assert fused.certificate.lower_bound == bound
+
+
+def test_lines_that_nobody_reads_are_left_out_of_the_bound() -> None:
+    bound = GroupsBound(tiles_of(strided(), machine())[0].optimum)
+    assert bound.made_whole == (False, True)
 
 
 @pytest.mark.parametrize("objective", ["energy", "latency", "edp"])

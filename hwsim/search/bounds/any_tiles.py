@@ -315,11 +315,16 @@ class AnyTiles:
         sizes = [[math.prod(axis.size for axis in array.axes)] for array in self.problem.arrays]
         return np.array(sizes, dtype=np.int64).reshape(1, len(sizes), 1)
 
+    @property
+    def fewest_steps_cycles(self) -> float:
+        """Cycles in which MACs work, of the fastest unrolling."""
+        return float(BoxBound(self.boxes).whole_cycles.min())
+
     @cached_property
     def fewest_cycles(self) -> float:
         """Cycles of the fastest unrolling, whatever has to be moved: its steps are whole."""
         unit = self.problem.unit
-        cycles = max(float(BoxBound(self.boxes).whole_cycles.min()) + self.timing.filled_once(), unit.fixed_cycles)
+        cycles = max(self.fewest_steps_cycles + self.timing.filled_once(), unit.fixed_cycles)
         return cycles + start_cycles(self.problem.accelerator, unit.mac)
 
 

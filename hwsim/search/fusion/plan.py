@@ -1,7 +1,7 @@
 """A network's plan with depth-first groups, found beside plans without.
 
-Nests of the plans that are known compete for stages by themselves, so the answer is never worse than those plans. It
-is an upper bound: no proof covers groups.
+Nests of the plans that are known compete for stages by themselves, so the answer is never worse than those plans. Its
+certificate has the bound of all schedules, groups included (bound.py).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from hwsim.pricing.fused import Steps
 from hwsim.pricing.layer import LayerCost
 from hwsim.pricing.network import price_network
 from hwsim.pricing.tiles import tile_layer
+from hwsim.search.fusion.bound import GroupsBound
 from hwsim.search.fusion.choices import Choice
 from hwsim.search.fusion.costs import Fused, GroupCosts
 from hwsim.search.fusion.programme import Alone, Programme, Segment, Way
@@ -30,7 +31,7 @@ from hwsim.search.joint.staircase import Weights
 from hwsim.search.network import Plan, preferred
 from hwsim.search.objective import Objective
 from hwsim.search.quick.neighbours import trimmed
-from hwsim.search.result import FUSED, UNFUSED, Certificate, Found
+from hwsim.search.result import FUSED, GROUPED, UNFUSED, Certificate, Found, NetworkCertificate
 
 TOLERANCE = 2e-3  # estimates that promise less than this are not followed
 
@@ -61,10 +62,17 @@ def fused_plan(
             bounds = {name: found.certificate for name, found in plan.found.items()}
             plans.append(planned_along(workload, way, costs, weights, bounds))
     best = preferred(plans, objective, slack)
-    if best is plan or plan.certificate is None:
-        return best
-    proven = dataclasses.replace(plan.certificate, space=plan.certificate.space + UNFUSED)
-    return dataclasses.replace(best, certificate=proven)
+    return best if best is plan else dataclasses.replace(best, certificate=certified(best, plan, optimum, objective))
+
+
+def certified(best: Plan, plan: Plan, optimum: Optimum, objective: Objective) -> NetworkCertificate:
+    """How far any schedule could lie below a plan with groups; what is known of schedules without stays said."""
+    totals, known, space = best.cost.totals, plan.certificate, GROUPED
+    value = totals.energy_pj * totals.latency_cycles if objective == "edp" else best.value(objective)
+    if known is not None:
+        space += UNFUSED.format(value=known.value, bound=known.lower_bound, space=known.space)
+    bound = GroupsBound(optimum).value(objective)
+    return NetworkCertificate(objective, value, min(bound, value), known.searches if known else 0, True, space)
 
 
 def weightings(plan: Plan, objective: Objective) -> tuple[Weights, ...]:
