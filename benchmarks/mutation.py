@@ -108,16 +108,20 @@ def show(value: object) -> str:
     return type(item).__name__ if isinstance(item, ast.AST) else repr(item)
 
 
+def copied(mutant: Mutant, file: Path, place: Path) -> None:
+    """The project in another folder with this mutant in it: its package a copy, the rest links."""
+    for name in os.listdir(ROOT):
+        if name not in (file.parts[0], ".git"):
+            (place / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / file.parts[0], place / file.parts[0], ignore=shutil.ignore_patterns("__pycache__"))
+    (place / file).write_text(mutant.text)
+
+
 def survives(mutant: Mutant, file: Path, tests: Sequence[str], seconds: float) -> bool:
     """Whether the tests pass on a copy of the project with this mutant in it."""
     with tempfile.TemporaryDirectory() as place:
-        copy = Path(place)
-        for name in os.listdir(ROOT):
-            if name not in (file.parts[0], ".git"):
-                (copy / name).symlink_to(ROOT / name)
-        shutil.copytree(ROOT / file.parts[0], copy / file.parts[0], ignore=shutil.ignore_patterns("__pycache__"))
-        (copy / file).write_text(mutant.text)
-        return passes(copy, tests, seconds)
+        copied(mutant, file, Path(place))
+        return passes(Path(place), tests, seconds)
 
 
 def passes(place: Path, tests: Sequence[str], seconds: float) -> bool:

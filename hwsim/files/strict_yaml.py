@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from hwsim.errors import SpecError
+from hwsim.files.reading import hand_written
 
 MAX_BYTES = 256 * 1024
 KeyPath = tuple[str | int, ...]
@@ -73,22 +74,8 @@ def read_document(path: Path) -> Document:
 
 
 def read_text(path: Path) -> str:
-    """The file's text. Raises SpecError where it is missing, a folder, too large, or not text."""
-    try:
-        if path.is_dir():
-            raise SpecError(f"{path}: is a folder: expected a YAML file")
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except OSError as problem:
-        raise SpecError(f"{path}: cannot be read: {problem.strerror or problem}") from None
-    except ValueError as problem:  # a NUL character in the name
-        raise SpecError(f"{str(path)!r}: cannot be read: {problem}") from None
-    if len(raw) > MAX_BYTES:
-        raise SpecError(f"{path}: larger than {MAX_BYTES // 1024} KiB: expected a hand-written YAML file")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        raise SpecError(f"{path}: not a text file (byte {problem.start} is no UTF-8): expected YAML") from None
+    """The file's text. Raises SpecError where there is none."""
+    return hand_written(path, MAX_BYTES, "a YAML file")
 
 
 def without_colon(value: yaml.Node, key: yaml.Node) -> bool:

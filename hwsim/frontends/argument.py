@@ -117,6 +117,8 @@ def from_path(path: Path, input_shape: Shapes, allow_uncosted: bool) -> Workload
         raise WorkloadError(f"{path}: a folder without {checkpoint.SETTINGS} is no checkpoint; expected {FORMS}")
     if not path.exists():
         raise WorkloadError(f"{path}: no such file; MODEL is {FORMS}")
+    if not path.is_file():
+        raise WorkloadError(f"{path}: a device or pipe: expected {FORMS}")
     try:
         with path.open("rb") as file:
             start = file.read(256)

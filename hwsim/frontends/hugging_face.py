@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from hwsim.errors import WorkloadError
+from hwsim.files.reading import read_text
 
 Shape = tuple[int, ...]
 Shapes = Shape | Mapping[str, Shape] | None
@@ -84,9 +85,7 @@ def configuration(transformers: Any, name: str) -> Any:
 def from_file(transformers: Any, path: Path) -> Any:
     """The configuration that a config.json holds. Raises WorkloadError for anything else."""
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise WorkloadError(f"{path}: larger than {MAX_CONFIG_BYTES:,} bytes: no configuration")
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_text(path, MAX_CONFIG_BYTES))
     except OSError as problem:
         raise WorkloadError(f"{path}: cannot be read: {problem.strerror or problem}") from None
     except (ValueError, RecursionError) as problem:

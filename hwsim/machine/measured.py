@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.errors import CapabilityError, SpecError
+from hwsim.files.reading import read_text
 from hwsim.network.layer import DIMS, MAC_OPS, Layer
 
 Floats = NDArray[np.float64]
@@ -233,7 +234,7 @@ def read_measurements(path: Path, energy_pj_per_cycle: float = 0.0) -> Measureme
     SpecError with every problem, each as `file:line: column: ...`.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as problem:
         raise SpecError(f"{path}: cannot be read as a table of measurements: {problem}") from None
     kept = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]

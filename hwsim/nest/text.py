@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from hwsim.errors import SpecError, reason
+from hwsim.files.reading import read_text
 from hwsim.machine.parts import OPERANDS, Operand
 from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
 from hwsim.network.layer import DIMS
@@ -140,7 +141,7 @@ def load_plan(path: str | Path) -> Plan:
 def text_of(path: str | Path) -> str:
     """A mapping file's text. Raises SpecError."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return read_text(Path(path))
     except (OSError, UnicodeDecodeError) as problem:
         raise SpecError(f"{path}: cannot be read as a mapping file: {reason(problem)}") from None
 

@@ -12,6 +12,7 @@ from hwsim.errors import SpecError, WorkloadError, reason
 
 if TYPE_CHECKING:
     pass
+from hwsim.files.reading import read_text
 from hwsim.network.formats import Format
 from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.workload import FORMAT, FORMAT_VERSION, Coverage, FreeOp, Uncosted, Workload
@@ -21,7 +22,7 @@ def load_workload(path: str | Path) -> Workload:
     """Read a saved workload. Raises WorkloadError with file and reason; executes nothing."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as problem:
         raise WorkloadError(f"{path}: cannot be read as a workload: {reason(problem)}") from None
     try:

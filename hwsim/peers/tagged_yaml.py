@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from hwsim.errors import SpecError
+from hwsim.files.reading import hand_written
 
 MAX_BYTES = 1024 * 1024
 MAX_ITEMS = 100_000
@@ -103,22 +104,8 @@ class Item:
 
 
 def read_text(path: Path) -> str:
-    """The text of a description. Raises SpecError where it is missing, a folder, too large or no text."""
-    try:
-        if path.is_dir():
-            raise SpecError(f"{path}: is a folder: expected a file")
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except OSError as problem:
-        raise SpecError(f"{path}: cannot be read: {problem.strerror or problem}") from None
-    except ValueError as problem:  # a NUL character in the name
-        raise SpecError(f"{str(path)!r}: cannot be read: {problem}") from None
-    if len(raw) > MAX_BYTES:
-        raise SpecError(f"{path}: larger than {MAX_BYTES // 1024} KiB: expected a hand-written description")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        raise SpecError(f"{path}: not a text file (byte {problem.start} is no UTF-8)") from None
+    """The text of a description. Raises SpecError where there is none."""
+    return hand_written(path, MAX_BYTES, "a description")
 
 
 class TaggedLoader(yaml.SafeLoader):

@@ -14,6 +14,7 @@ from typing import Any, cast
 from hwsim.errors import WorkloadError
 from hwsim.files.atomic import write_atomically
 from hwsim.files.identity import Identity, read_identity
+from hwsim.files.reading import read_text
 from hwsim.report.quantities import digits
 
 # Totals that are compared, with the unit a reader wants and the factor to it.
@@ -45,7 +46,7 @@ def read_report(path: Path) -> SavedReport:
     """A report that `--out` or `--json` wrote. Raises WorkloadError naming the file and the way out."""
     file = path / "report.json" if path.is_dir() else path
     try:
-        data = cast(dict[str, Any], json.loads(file.read_text(encoding="utf-8")))
+        data = cast(dict[str, Any], json.loads(read_text(file)))
         found = read_identity(data["identity"])
         saved = SavedReport(
             path,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwsim.errors import RequestError, WorkloadError
+from hwsim.files.reading import read_text
 from hwsim.machine.parts import Accelerator
 from hwsim.machine.rules import Rules
 from hwsim.machine.rules_file import load_rules
@@ -217,7 +218,7 @@ def is_share(share: object) -> bool:
 def load_zero_shares(path: Path) -> dict[str, float]:
     """The shares of zero codes in a certificate that `python -m hwsim.verify --out` wrote."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_text(path))
         shares = {str(name): float(share) for name, share in found["zero_shares"].items()}
     except OSError as problem:
         raise WorkloadError(f"{path}: cannot be read: {problem.strerror or problem}") from None

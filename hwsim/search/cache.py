@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from hwsim.files.atomic import write_atomically
+from hwsim.files.reading import read_text
 from hwsim.machine.parts import Accelerator
 from hwsim.machine.rules import anonymous
 from hwsim.nest.count import count_accesses
@@ -82,7 +83,7 @@ def load(key: str) -> dict[str, Any] | None:
     if folder is None:
         return None
     try:
-        stored = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
+        stored = json.loads(read_text(folder / f"{key}.json"))
         entry = stored["entry"]
         whole = stored["version"] == VERSION and stored["hash"] == entry_hash(key, entry)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

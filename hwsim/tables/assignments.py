@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from hwsim.errors import InfeasibleMapping, SpecError, reason
+from hwsim.files.reading import read_text
 from hwsim.machine.parts import Accelerator
 from hwsim.network.bits_file import WIDTHS
 from hwsim.network.workload import Workload
@@ -61,7 +62,7 @@ def machine_widths(accelerator: Accelerator) -> list[int]:
 def read_rows(path: Path) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
     """(names of the columns, bits of every row) of a CSV file. Raises SpecError with file and line."""
     try:
-        lines = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+        lines = list(csv.reader(read_text(path).splitlines()))
     except (OSError, ValueError, csv.Error) as problem:
         raise SpecError(f"{path}: expected a CSV file of assignments, or random:N: {reason(problem)}") from None
     if len(lines) < 2:

@@ -14,6 +14,7 @@ from typing import Any
 
 from hwsim.errors import SpecError
 from hwsim.explore.bits.choices import Site
+from hwsim.files.reading import read_text
 from hwsim.network.workload import Workload
 
 FORMAT = "quant-sensitivities"
@@ -53,7 +54,7 @@ def first_names(losses: Mapping[Site, Mapping[int, float]]) -> str:
 def read_sensitivities(path: Path) -> Sensitivities:
     """Read a file of sensitivities. Raises SpecError with the place of the first mistake."""
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        data: Any = json.loads(read_text(path))
     except OSError as problem:
         raise SpecError(f"{path}: cannot be read: {problem.strerror or problem}") from None
     except (ValueError, RecursionError) as problem:

@@ -18,6 +18,7 @@ from typing import IO, Any
 from hwsim.errors import SpecError
 from hwsim.files.atomic import write_atomically
 from hwsim.files.identity import Identity, read_identity
+from hwsim.files.reading import read_text
 
 FORMAT, FORMAT_VERSION = "hwsim-study", 2
 STATUSES = ("ok", "over", "infeasible")
@@ -66,7 +67,7 @@ class Journal:
             write_atomically(path, json.dumps(header, indent=1) + "\n")
             return
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(read_text(path))
             there = read_identity(found["identity"]) if found["format"] == FORMAT else None
         except (ValueError, KeyError, TypeError, RecursionError):
             there = None
@@ -81,6 +82,8 @@ class Journal:
 
     def recover(self, path: Path) -> None:
         """Read the lines there are. A line that is no trial is named in `damaged`, kept aside and tried anew."""
+        if path.exists() and not path.is_file():
+            raise SpecError(f"{path}: expected a file of trials, found a folder or a device: name another --out")
         content = path.read_bytes() if path.exists() else b""
         lines = content.split(b"\n")
         cut = lines.pop()  # what a crash left behind the last whole line

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.errors import WorkloadError
+from hwsim.files.reading import read_bytes
 from hwsim.frontends.files.tflite_schema import ACTIVATIONS, CODES, HANDLES, OPERATORS, OPTIONS, TYPES
 from hwsim.network.layer import MAX_ELEMENTS
 
@@ -159,9 +160,7 @@ class Table:
 def read_tflite(path: Path) -> TfliteModel:
     """The network in a TFLite file. Raises WorkloadError for anything else, truncated files included."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise WorkloadError(f"{path}: larger than 2 GiB: no TFLite file")
-        raw = path.read_bytes()
+        raw = read_bytes(path, MAX_BYTES)
     except OSError as problem:
         raise WorkloadError(f"{path}: cannot be read: {problem.strerror or problem}") from None
     if raw[4:8] != IDENTIFIER:

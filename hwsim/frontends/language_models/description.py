@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hwsim.errors import WorkloadError, reason
+from hwsim.files.reading import read_text
 
 LARGEST = 2**31
 MAX_CONFIG_BYTES = 2**24
@@ -151,9 +152,7 @@ def read_configuration(argument: str) -> Mapping[str, Any]:
     if path.suffix != ".json":
         return library_configuration(argument)
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise WorkloadError(f"{path}: larger than {MAX_CONFIG_BYTES:,} bytes: no configuration")
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_text(path, MAX_CONFIG_BYTES))
     except (OSError, UnicodeDecodeError) as problem:
         raise WorkloadError(f"{path}: cannot be read: {reason(problem)}") from None
     except (ValueError, RecursionError) as problem:

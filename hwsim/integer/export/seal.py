@@ -16,6 +16,7 @@ from typing import Any
 
 from hwsim.errors import RequestError, reason
 from hwsim.files.identity import content_hash
+from hwsim.files.reading import read_bytes
 
 LINE = re.compile(r"/\* hwsim identity ([0-9a-f]+) seal ([0-9a-f]+) \*/\n")
 KEYS = ("hwsim.identity", "hwsim.seal")
@@ -31,7 +32,7 @@ def identity_of_c(path: Path) -> tuple[str, bool]:
 
     Raises RequestError for a file without that line.
     """
-    text = path.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n")
+    text = read_bytes(path).decode(errors="replace").replace("\r\n", "\n")
     found = LINE.match(text)
     if found is None:
         raise RequestError(f"{path}: has no identity: hwsim export-c CHECKPOINT FILE.c writes one into its first line")

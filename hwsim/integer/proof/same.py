@@ -15,6 +15,7 @@ from typing import Any
 
 from hwsim.errors import RequestError, reason
 from hwsim.files.identity import content_hash
+from hwsim.files.reading import read_text
 from hwsim.integer.export.seal import identity_of_c, identity_of_onnx
 from hwsim.network.workload import FORMAT
 from quant import checkpoint
@@ -61,7 +62,7 @@ def identity_of_checkpoint(folder: Path) -> str:
 def from_json(path: Path, file: Path) -> Artefact:
     """A report, a certificate or a saved workload, told apart by their keys."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(read_text(file))
     except (OSError, ValueError, RecursionError) as problem:
         raise RequestError(f"{file}: cannot be read as JSON: {reason(problem)}") from None
     found: dict[str, Any] = data if isinstance(data, dict) else {}
