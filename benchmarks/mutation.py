@@ -62,6 +62,8 @@ def unheard(tree: ast.AST) -> Iterator[ast.AST]:
         if isinstance(node, ast.FunctionDef):
             parts = [node.returns, *node.decorator_list, *(a.annotation for a in ast.walk(node.args)
                      if isinstance(a, ast.arg))]  # fmt: skip
+        elif isinstance(node, ast.ClassDef):
+            parts = [*node.decorator_list]  # frozen=True keeps others from writing: no result changes
         elif isinstance(node, ast.AnnAssign):
             parts = [node.annotation]
         elif isinstance(node, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom):

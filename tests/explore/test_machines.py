@@ -23,14 +23,14 @@ import yaml
 from hwsim.errors import SpecError, WorkloadError
 from hwsim.explore.command import main
 from hwsim.explore.machines.bounded import Bounded
-from hwsim.explore.machines.journal import Journal
+from hwsim.explore.machines.journal import Journal, sealed, trial_of
 from hwsim.explore.machines.sharing import shared_tables
 from hwsim.explore.machines.space import read_space
 from hwsim.explore.machines.study import front_of, run_study
 from hwsim.explore.machines.study_output import write_point
 from hwsim.explore.machines.trial import evaluate
 from hwsim.explore.machines.workers import HANDING_SECONDS, Here, Local, Pace, timed
-from hwsim.files.identity import identity
+from hwsim.files.identity import content_hash, identity
 from hwsim.network.bits import assign_bits
 from hwsim.network.saved import load_workload
 from hwsim.search.effort import Options
@@ -337,6 +337,7 @@ def test_a_study_goes_on_only_where_nothing_changed(tmp_path: Path, capsys: pyte
     ["", "\0\0\0", "{", "[]", "null", '{"nothing": 1}', '{"trial": true}', '{"trial": "1", "parameters": {}}',
      json.dumps({**finished(1), "status": "fine"}), json.dumps({**finished(1), "values": {"energy_pj": "low"}}),
      json.dumps({**finished(1), "values": [1]}), json.dumps({**finished(1), "values": {"energy_pj": math.nan}}),
+     json.dumps({**finished(1), "values": {"energy_pj": 1.75}, "hash": content_hash(finished(1))}),
      "[" * 100_000, "\xff"],
 )  # fmt: skip
 def test_a_damaged_line_is_named_and_its_trial_done_again(tmp_path: Path, damage: str) -> None:
@@ -356,6 +357,35 @@ def test_a_damaged_line_is_named_and_its_trial_done_again(tmp_path: Path, damage
         assert sorted(journal.records) == [0, 1, 2]
         assert journal.damaged == []
     assert damage.encode("latin-1") in (tmp_path / "journal.damaged").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trial": 2**53},
+        {"trial": 10**30},
+        {"values": {"energy_pj": True}},
+        {"values": {"energy_pj": 10**400}},
+        {"why": 1},
+    ],
+)
+def test_a_line_that_no_study_writes_is_no_trial_though_its_hash_is_right(changes: dict[str, Any]) -> None:
+    assert trial_of(sealed(finished(1))) == finished(1)
+    assert trial_of(sealed(finished(1) | changes)) is None
+
+
+def test_trials_that_were_never_proposed_do_not_enter_a_study(tmp_path: Path) -> None:
+    space = read_space(space_file(tmp_path))
+    whole = run_study(space, tmp_path / "out", {"network.json": residual()}, Here())
+    with (tmp_path / "out" / "journal.jsonl").open("ab") as file:
+        file.write(sealed({**finished(99), "values": {}}) + b"\n")
+    assert run_study(space, tmp_path / "out", {"network.json": residual()}, Here()) == whole
+
+
+def test_a_journal_that_is_no_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").symlink_to("/dev/zero")
+    with pytest.raises(SpecError, match=r"journal\.jsonl: expected a file of trials"), Journal(tmp_path, identity(a=1)):
+        pass
 
 
 def test_a_measured_machine_can_be_the_base(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from hwsim.explore.bits.sensitivities import read_sensitivities
-from hwsim.explore.machines.journal import trial_of
+from hwsim.explore.machines.journal import sealed, trial_of
 from hwsim.explore.machines.space import read_space
 from hwsim.files.identity import identity
 from hwsim.machine.load import load_accelerator
@@ -342,7 +342,7 @@ READERS = (
     Reader("sensitivities", ".json", sensitivities, read_sensitivities, "json"),
     Reader("measured table", ".csv", lambda: b"\n".join((ROOT / "accel_specs" / "mico_measured.csv").read_bytes()
            .splitlines()[:12]), lambda path: read_measurements(path, 1.0)),
-    Reader("journal", ".jsonl", lambda: as_json({"trial": 1, "parameters": {"a": 1}, "status": "ok", "why": "",
+    Reader("journal", ".jsonl", lambda: sealed({"trial": 1, "parameters": {"a": 1}, "status": "ok", "why": "",
            "values": {"energy_pj": 1.0}}), lambda path: trial_of(path.read_bytes()) or REFUSED, "json"),
     Reader("report", ".json", report, read_report, "json"),
     Reader("onnx", ".onnx", onnx_file, read_network),

@@ -17,10 +17,12 @@ from typing import IO, Any
 
 from hwsim.errors import SpecError
 from hwsim.files.atomic import write_atomically
-from hwsim.files.identity import Identity, read_identity
+from hwsim.files.identity import Identity, content_hash, read_identity
 from hwsim.files.reading import read_text
 
-FORMAT, FORMAT_VERSION = "hwsim-study", 2
+FORMAT, FORMAT_VERSION = "hwsim-study", 3  # 3: every line carries its hash
+SEAL = "hash"
+MAX_TRIALS = 2**53
 STATUSES = ("ok", "over", "infeasible")
 Record = dict[str, Any]
 
@@ -68,7 +70,8 @@ class Journal:
             return
         try:
             found = json.loads(read_text(path))
-            there = read_identity(found["identity"]) if found["format"] == FORMAT else None
+            version = (found["format"], found["format_version"])
+            there = read_identity(found["identity"]) if version == (FORMAT, FORMAT_VERSION) else None
         except (ValueError, KeyError, TypeError, RecursionError):
             there = None
         if there is None:
@@ -110,26 +113,38 @@ class Journal:
         assert self.file is not None
         fresh = [record for record in records if int(record["trial"]) not in self.records]
         if fresh:
-            text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in fresh)
-            self.file.write(text.encode())
+            self.file.write(b"".join(sealed(record) + b"\n" for record in fresh))
             self.file.flush()
             os.fsync(self.file.fileno())
             self.records.update({int(record["trial"]): record for record in fresh})
 
 
+def sealed(record: Record) -> bytes:
+    """A journal's line: the record and a hash of it, so that a changed digit is damage like any other."""
+    return json.dumps({**record, SEAL: content_hash(record)}, allow_nan=False).encode()
+
+
 def trial_of(line: bytes) -> Record | None:
-    """The trial of a journal's line, or None where the line is not one as `append` writes it."""
+    """The trial of a journal's line, or None where the line is not one as `sealed` writes it."""
     try:
-        record = json.loads(line)
-        values = record["values"]
-        whole = (
+        found = json.loads(line)
+        record = {key: value for key, value in found.items() if key != SEAL}
+        whole = found[SEAL] == content_hash(record)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return record if whole and is_trial(record) else None
+
+
+def is_trial(record: Any) -> bool:
+    """Whether it says of one trial what a journal holds: a number, parameters, a status, its reason, finite values."""
+    try:
+        return (
             type(record["trial"]) is int
-            and record["trial"] >= 0
+            and 0 <= record["trial"] < MAX_TRIALS
             and isinstance(record["parameters"], dict)
             and record["status"] in STATUSES
             and isinstance(record["why"], str)
-            and all(isinstance(v, int | float) and math.isfinite(v) for v in values.values())
+            and all(type(v) in (int, float) and math.isfinite(v) for v in record["values"].values())
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-    return record if whole else None
+    except (KeyError, TypeError, AttributeError, OverflowError):
+        return False

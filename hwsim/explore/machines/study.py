@@ -21,7 +21,7 @@ import numpy as np
 
 from hwsim.errors import SpecError
 from hwsim.explore.machines.bounded import Bounded
-from hwsim.explore.machines.journal import Journal, Record, trial_of
+from hwsim.explore.machines.journal import Journal, Record, is_trial
 from hwsim.explore.machines.space import Parameters, Space
 from hwsim.explore.machines.trial import Task, evaluate
 from hwsim.explore.machines.workers import SchedulerError, Workers
@@ -132,7 +132,9 @@ def run_study(
         for name, workload in networks.items():
             workload.save(place / name)
         began, fresh = time.perf_counter(), 0
+        proposed: set[int] = set()
         for tasks, told in generations(space, networks):
+            proposed |= {trial for trial, _ in tasks}
             known = {key_of(record["parameters"]): record for record in journal.records.values()}
             for trial, parameters in tasks:
                 found = journal.records.get(trial)
@@ -151,17 +153,16 @@ def run_study(
             known |= {key_of(record["parameters"]): record for record in journal.records.values()}
             journal.append({**known[key_of(p)], "trial": t} for t, p in tasks)
             told([journal.records[t] for t, _ in tasks])
-        return [journal.records[trial] for trial in sorted(journal.records)]
+        return [journal.records[trial] for trial in sorted(proposed)]
 
 
 def check_records(records: Sequence[Record], asked: Mapping[int, Parameters]) -> None:
     """What workers answered is written down only as whole records of trials that were asked. Raises SchedulerError."""
     for record in records:
-        line = json.dumps(record).encode()
-        if trial_of(line) is None or asked.get(record["trial"]) != record["parameters"]:
+        if not is_trial(record) or asked.get(record["trial"]) != record["parameters"]:
             raise SchedulerError(
-                f"a worker answered something else than a trial that it was asked: {line[:80]!r}; it is not kept, what "
-                "was finished before is: start again with workers of this version"
+                f"a worker answered something else than a trial that it was asked: {str(record)[:80]!r}; it is not "
+                "kept, what was finished before is: start again with workers of this version"
             )
 
 
