@@ -159,7 +159,7 @@ def run_study(
 def check_records(records: Sequence[Record], asked: Mapping[int, Parameters]) -> None:
     """What workers answered is written down only as whole records of trials that were asked. Raises SchedulerError."""
     for record in records:
-        if not is_trial(record) or asked.get(record["trial"]) != record["parameters"]:
+        if not is_trial(json.loads(json.dumps(record))) or asked.get(record["trial"]) != record["parameters"]:
             raise SchedulerError(
                 f"a worker answered something else than a trial that it was asked: {str(record)[:80]!r}; it is not "
                 "kept, what was finished before is: start again with workers of this version"
