@@ -17,6 +17,7 @@ from pathlib import Path
 from experiments.drawing import write_bytes
 from experiments.validation import (
     arithmetic,
+    decode,
     ethos,
     eyeriss,
     gemm,
@@ -38,6 +39,7 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "nvdla_resnet50": nvdla.study,
     "hawqv3_t4": gpu.study,
     "a100_gemm": gemm.study,
+    "a100_decode": decode.study,
     "ethos_u55_256": ethos.study,
     "mlperf_tiny_m7": tiny.study,
     "mlperf_tiny_m4": lambda: tiny.study(tiny.M4),
