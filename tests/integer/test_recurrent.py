@@ -128,6 +128,27 @@ def test_embeddings_are_tables_of_codes(bits: int) -> None:
     torch.testing.assert_close(ours, model.double().eval()(index), rtol=1e-6, atol=1e-6)
 
 
+def test_rows_known_beforehand_and_repeated_values_keep_their_sizes() -> None:
+    """A table of positions read at fixed places is numbers; `repeat` counts copies, not the sizes of a batch."""
+
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.position = nn.Embedding(20, 6), nn.Embedding(9, 6)
+            self.mix, self.head = nn.Linear(6, 3), nn.Linear(6, 2)
+
+        def forward(self, index: Tensor) -> Tensor:
+            x = self.embed(index[:, 1:]) + self.position(torch.arange(4))
+            return self.head(self.mix(x).repeat(1, 1, 2))
+
+    torch.manual_seed(0)
+    index = torch.randint(0, 20, (3, 5))
+    model, found = certified(Positions(), index, 8)
+    assert found.equal
+    ours = Machine(lower(model, index)).run(index).values
+    torch.testing.assert_close(ours, model.double().eval()(index), rtol=1e-6, atol=1e-6)
+
+
 def test_fixed_point_machines_run_recurrent_layers_too() -> None:
     """Requantization by 32-bit multipliers and tables of 2^12 codes stays within a code or two of exact."""
     torch.manual_seed(0)

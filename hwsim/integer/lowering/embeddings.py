@@ -12,10 +12,12 @@ from hwsim.integer.lowering.walk import Const, Image, Lowering, Moved, NotAffine
 
 def embedding(low: Lowering, node: fx.Node, table: Value, index: Value, *_: Any, **__: Any) -> Value:
     """Rows whose quantizer stands behind the look-up: one step for the whole table, so the table is quantized once."""
-    if not isinstance(table, Const) or not isinstance(index, (Image, Moved)):
+    if not isinstance(table, Const) or not isinstance(index, (Const, Image, Moved)):
         raise NotAffine("a table or indices that are computed")
     if any(operator_name(user) != "quantizer" for user in node.users):
         raise NotAffine("rows that no quantizer reads")
+    if isinstance(index, Const):
+        return Rows(table.values[index.values.long()], "", shape_of(node))
     source = low.real(index)
     if not isinstance(source, str):
         raise NotAffine("indices that are computed")

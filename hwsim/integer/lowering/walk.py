@@ -85,7 +85,7 @@ class FloatValue:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a table of parameters, named by the indices that node `source` holds."""
+    """Rows of a table of parameters, named by the indices of node `source`; without one, `table` has the rows."""
 
     table: Tensor
     source: str
@@ -228,10 +228,12 @@ class Lowering:
         self.quantized[label] = node
         return self.form_of(node)
 
-    def rows(self, value: Rows, weight: Weight) -> Form:
-        """Codes of the rows that indices name."""
+    def rows(self, value: Rows, weight: Weight) -> Value:
+        """Codes of the rows that indices name; numbers where the indices are known beforehand."""
         if len(weight.steps) != 1:
             raise UnsupportedOp(f"layer {self.layer}: a table with several steps: its codes are no one grid's")
+        if not value.source:
+            return Const(weight.codes.double() * float(weight.steps[0]))
         least, largest = int(weight.codes.min()), int(weight.codes.max())
         return self.form_of(self.add(graph.LookUp(
             name=f"{self.layer}.rows", shape=value.shape, range=Range((least,), (largest,)), layer=self.layer,
@@ -522,7 +524,7 @@ class Lowering:
 
 
 # Operators whose second argument is the size of the result, batch included.
-_SIZED = ("expand", "view", "reshape", "_unsafe_view", "broadcast_to", "repeat")
+_SIZED = ("expand", "view", "reshape", "_unsafe_view", "broadcast_to")
 
 
 def _is_value(value: Any) -> bool:
