@@ -225,7 +225,7 @@ def _settings(folder: Path) -> tuple[Meta, dict[str, str], object]:
         raise FileNotFoundError(f"{folder}: not a checkpoint: it has no {SETTINGS}")
     try:
         raw = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: expected JSON, could not read it: {error}") from error
     if not isinstance(raw, dict) or raw.pop("format_version", None) != FORMAT_VERSION:
         raise ValueError(f"{file}: expected format_version {FORMAT_VERSION}; written by another version?")

@@ -7,6 +7,7 @@ renamed. A folder of results is written aside and takes its place in one step, i
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -18,8 +19,12 @@ def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) 
     """Replace `path` by `content` in one step, so that a crash never leaves half a file.
 
     `durable`: flush file and folder to the disk before returning. Raises OSError where the folder cannot be written;
-    nothing is left behind then.
+    nothing is left behind then. A device or a pipe is written into, never replaced.
     """
+    refuse_nul(path)
+    if path.exists() and not path.is_file() and not path.is_dir():  # /dev/null, a pipe: renaming would replace it
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:80]}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
@@ -38,6 +43,12 @@ def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) 
         raise
 
 
+def refuse_nul(path: Path) -> None:
+    """OSError for a name that no file can have."""
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "a NUL character in the name", str(path))
+
+
 def write_folder(folder: Path, contents: Mapping[str, str | bytes]) -> list[Path]:
     """Files of a new folder, or newer files of an old one; returns their paths, in the order given.
 
@@ -45,6 +56,7 @@ def write_folder(folder: Path, contents: Mapping[str, str | bytes]) -> list[Path
     ours is replaced in one step, in the order given, so the last one stands for the whole: it is removed first.
     Raises OSError where nothing can be written; a new folder is not left half filled.
     """
+    refuse_nul(folder)
     names = list(contents)
     if folder.is_dir() and any(folder.iterdir()):
         (folder / names[-1]).unlink(missing_ok=True)

@@ -102,3 +102,22 @@ def test_an_older_report_never_stands_beside_newer_files(tmp_path: Path, monkeyp
     with pytest.raises(OSError, match="No space"):
         write_folder(tmp_path / "out", CONTENTS)
     assert os.listdir(tmp_path / "out") == ["layers.csv"]
+
+
+def test_a_device_or_a_pipe_is_written_into_and_stays_what_it_is(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_atomically(pipe, "text")
+        assert os.read(reader, 10) == b"text"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+
+
+def test_a_name_with_nul_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="NUL"):
+        write_atomically(tmp_path / "a\0b", "text")
+    with pytest.raises(OSError, match="NUL"):
+        write_folder(tmp_path / "a\0b", CONTENTS)

@@ -238,3 +238,9 @@ def test_checkpoints_from_before_steps_lost_their_floors_still_load(tmp_path: Pa
     assert not any(name.endswith("_floor") for name in model.state_dict())
     for name, value in model.state_dict().items():
         assert torch.equal(value, stored[name])
+
+
+def test_settings_nested_without_end_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="expected JSON"):
+        checkpoint.load(tmp_path)
