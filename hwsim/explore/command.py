@@ -32,6 +32,7 @@ from hwsim.explore.machines.training import chosen, extra_options, train_points,
 from hwsim.explore.machines.trial import network_key
 from hwsim.explore.machines.workers import Cluster, Here, Local, Workers
 from hwsim.files.atomic import write_atomically
+from hwsim.network.bits import assign_bits
 from hwsim.network.workload import Workload
 from hwsim.search.objective import OBJECTIVES
 
@@ -78,6 +79,9 @@ def run_machines(options: argparse.Namespace) -> None:
     """Run or resume a study and write its outputs. Raises HwsimError."""
     space = read_space(options.space)
     networks = variants(space)
+    if space.fixed_bits is not None:  # a layer's name that no network has is a mistake of the file, not of one point
+        for workload in networks.values():
+            assign_bits(workload, space.fixed_bits)
     workers = workers_of(options)
     try:
         say = quiet if options.quiet else Reporter(space)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -95,12 +96,13 @@ def test_a_memory_of_another_size_has_other_energies_unless_fixed(tmp_path: Path
     assert fixed.memories[1].read_energy_pj == base.read_energy_pj
 
 
-def test_a_point_is_the_price_of_its_machine(tmp_path: Path) -> None:
-    space = read_space(space_file(tmp_path))
+@pytest.mark.parametrize("bits", ["W4A4", {"default": "W2A2", "first_last": "same", "second": "W4A8"}], ids=str)
+def test_a_point_is_the_price_of_its_machine(tmp_path: Path, bits: Any) -> None:
+    space = read_space(space_file(tmp_path, bits=bits))
     (tmp_path / "network.json").write_text((tmp_path / "net.json").read_text())
     parameters = {ROWS: 8, BUFFER: 65536}
     (record,) = evaluate(space, tmp_path, [(3, parameters)])
-    plan = plan_network(assign_bits(residual(), "W4A4"), space.machine(parameters), "energy")
+    plan = plan_network(assign_bits(residual(), bits), space.machine(parameters), "energy")
     assert record["values"]["energy_pj"] == plan.cost.totals.energy_pj
     assert record["trial"] == 3
 
@@ -141,7 +143,12 @@ def test_the_commands_of_a_zoo_network_train_it(tmp_path: Path) -> None:
         "--data",
         "DATA",
     ]
-    assert train[9:11] == ["--bits", "W4A4"]
+    assert train[9:] == ["--bits", "W4A4", "--out", str(tmp_path / "point_0003" / "trained")]
+    same = {"default": "W2A2", "first_last": "same", "elementwise_bits": "same"}
+    write_point(dataclasses.replace(space, bits=same), record, tmp_path, "resnet8")
+    assert yaml.safe_load((tmp_path / "point_0003" / "bits.yaml").read_text()) == same
+    words = shlex.split((tmp_path / "point_0003" / "commands.txt").read_text().splitlines()[1])
+    assert words[9:15] == ["--bits", "W2A2", "--first-last", "same", "--elementwise-bits", "same"]
     variant = {**record, "parameters": {**record["parameters"], "network.width": 0.5}}
     write_point(space, variant, tmp_path, "resnet8")
     price, train_it = (tmp_path / "point_0003" / "commands.txt").read_text().splitlines()
@@ -441,6 +448,10 @@ def test_what_is_wrong_with_the_surroundings_is_not_remembered(tmp_path: Path) -
         ({"bits": {"sensitivities": "none.json"}}, "none.json: cannot be read"),
         ({"bits": {"minimise": "loss"}}, "the loss needs `sensitivities: FILE`"),
         ({"bits": {"first_last": "8"}}, "first_last: expected one of 8bit, same, free"),
+        ({"bits": {"default": "W4"}}, "expected W<bits>A<bits>"),
+        ({"bits": {"default": "W4A4", "first_last": "free"}}, "first_last: expected one of same, 8bit"),
+        ({"bits": {"default": "W4A4", "weights": "2..8"}}, "bits are fixed by `default` or solved"),
+        ({"bits": {"default": "W4A4", "secnod": "W2A2"}}, "secnod"),
         ({"effort": "hard"}, "expected one of quick, perfect, proven"),
         ({"gap": -1}, "expected a number from 0"),
         ({"accelerator": "bit_fusoin"}, "did you mean bit_fusion"),

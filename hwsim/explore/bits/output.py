@@ -109,14 +109,18 @@ def trains(model: str) -> bool:
 
 
 def train_command(
-    place: Path, model: str, data: str, bits: str | None = None, arguments: Mapping[str, Any] | None = None
+    place: Path,
+    model: str,
+    data: str,
+    bits: Sequence[str] | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """How to train a point whose files are in `place`: `overrides.yaml`, or one width for all. A network with other
-    `arguments` than the zoo's starts untrained."""
+    """How to train a point whose files are in `place`: `overrides.yaml`, or `bits`, the words that say them. A network
+    with other `arguments` than the zoo's starts untrained."""
     start = ["--weights", model] if Path(model).is_dir() else ["--model", model]
     start += [word for name, value in (arguments or {}).items() for word in ("--model-arg", f"{name}={value}")]
     start += ["--weights", "pretrained"] if "--model" in start and not arguments else []
-    how = ["--bits", bits] if bits else [
+    how = bits or [
         "--bits", "W8A8", "--first-last", "same", "--overrides", str(place / "overrides.yaml")
     ]  # fmt: skip
     return ["python", "-m", "quant.train", *start, "--data", data or "DATA", *how, "--out", str(place / "trained")]

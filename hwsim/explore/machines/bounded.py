@@ -16,7 +16,7 @@ import heapq
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ class Family:
 
     def __init__(self, space: Space, workload: Workload, point: Parameters, axes: Sequence[int]) -> None:
         self.space, self.point, self.axes = space, point, axes
-        self.workload = assign_bits(workload, cast(str, space.bits))
+        self.workload = assign_bits(workload, cast(str | dict[str, Any], space.fixed_bits))
         self.base = space.machine(point)
         along = [[space.machine({**point, space.axes[a].key: v}) for v in space.axes[a].values] for a in axes]
         start = figures(self.base)

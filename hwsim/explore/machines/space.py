@@ -2,7 +2,8 @@
 
     model: mobilenet_v2                  # or a saved workload
     accelerator: eyeriss_v2              # the spec that everything else is taken from
-    bits: W4A4                           # or {weights: 2..8, activations: 2..8, sensitivities: FILE, budgets: [...]}
+    bits: W4A4                           # or {default: W4A4, first_last: same, ...}: what a bits file may say
+                                         # or {weights: 2..8, activations: 2..8, sensitivities: FILE, budgets: [...]}
     search:
       hierarchy.pe_array.axes.columns.size: {from: 8, to: 32, step: 4}
       hierarchy.glb.size_bits: {from: 524288, to: 8388608, factor: 2}
@@ -44,7 +45,8 @@ from hwsim.files.identity import Identity, identity
 from hwsim.files.strict_yaml import Document, read_document
 from hwsim.machine.load import find_spec, load_accelerator
 from hwsim.machine.parts import Accelerator
-from hwsim.network.bits_file import elementwise, parse_wxay
+from hwsim.network.bits_file import RESERVED as BITS_RESERVED
+from hwsim.network.bits_file import elementwise, parse_wxay, read_bits
 from hwsim.network.workload import Workload
 from hwsim.search.cache import VERSION as SEARCH_VERSION
 
@@ -60,6 +62,7 @@ BITS_KEYS = (
     "minimise",
     "budgets",
 )
+DEFAULT = "default"  # with it, `bits` is fixed: the mapping is a bits file's
 OBJECTIVES = ("energy_pj", "latency_cycles", "area_mm2", "power_mw", "edp_pj_s", "weight_bits", "loss")
 LIMITS = ("area_mm2", "power_mw", "energy_pj", "latency_cycles", "weight_bits", "loss")
 SAMPLERS = ("grid", "random", "nsga2", "tpe", "bound")
@@ -107,6 +110,11 @@ class Space:
     text: str = field(default="", repr=False)
 
     @property
+    def fixed_bits(self) -> str | dict[str, Any] | None:
+        """Bits that all points have, as `--bits` takes them; None where they are solved for each machine."""
+        return self.bits if isinstance(self.bits, str) else dict(self.bits) if DEFAULT in self.bits else None
+
+    @property
     def size(self) -> int:
         """Points of the whole grid."""
         return math.prod(len(axis.values) for axis in self.axes)
@@ -129,7 +137,7 @@ class Space:
         said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for name in ("text", "place", "base_path", "base", "model"):
             del said[name]
-        measured = self.bits.get("sensitivities") if not isinstance(self.bits, str) else None
+        measured = None if isinstance(self.bits, str) else self.bits.get("sensitivities")
         return identity(
             space=said,
             networks={name: network.to_dict() for name, network in networks.items()},
@@ -349,8 +357,8 @@ class SpaceReader:
             if name not in ("energy_pj", "area_mm2"):
                 said = "objectives and limits may be energy_pj and area_mm2"
                 self.complain(("sampler",), f"bound has no bounds of {name}: {said}")
-        if not isinstance(space.bits, str):
-            self.complain(("sampler",), "bound needs one WxAy as `bits`")
+        if space.fixed_bits is None:
+            self.complain(("sampler",), "bound needs fixed `bits`: one WxAy, or {default: W4A4, ...}")
 
     def based(self, space: Space) -> Space:
         """The space with its base spec, every searched key tried once. Raises SpecError."""
@@ -417,7 +425,7 @@ class SpaceReader:
         return found
 
     def bits(self) -> str | dict[str, Any]:
-        """WxAy, or what may vary."""
+        """WxAy, a bits file's keys, or what may vary."""
         value = self.data.get("bits", "W8A8")
         if isinstance(value, str):
             try:
@@ -426,9 +434,14 @@ class SpaceReader:
                 self.problems += problem.problems
             return value
         if not isinstance(value, dict):
-            self.complain(("bits",), f"expected W4A4, or {{{', '.join(BITS_KEYS)}}}, got {value!r}")
+            self.complain(
+                ("bits",), f"expected W4A4, {{default: W4A4, ...}} or {{{', '.join(BITS_KEYS)}}}, got {value!r}"
+            )
             return "W8A8"
         said = cast(dict[str, Any], value)
+        if DEFAULT in said:
+            self.check_fixed(said)
+            return said
         for key in said:
             if key not in BITS_KEYS:
                 self.complain(("bits", key), f"unknown key; expected some of {', '.join(BITS_KEYS)}")
@@ -440,6 +453,16 @@ class SpaceReader:
         except SpecError as problem:
             self.problems += [f"{self.document.place(('bits',))}: {line}" for line in problem.problems]
         return said
+
+    def check_fixed(self, said: Mapping[str, Any]) -> None:
+        """Complain about what no bits file may say; names of layers are checked with the network."""
+        free = [key for key in said if key in BITS_KEYS and key not in BITS_RESERVED]
+        for key in free:
+            self.complain(("bits", key), "bits are fixed by `default` or solved between `weights` and `activations`")
+        try:
+            read_bits({key: value for key, value in said.items() if key not in free})
+        except SpecError as problem:
+            self.problems += [f"{self.document.place(('bits',))}: {line}" for line in problem.problems]
 
     def limits(self) -> dict[str, float]:
         """Largest values allowed."""

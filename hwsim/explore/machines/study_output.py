@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -21,6 +21,9 @@ from hwsim.files.atomic import write_atomically
 from hwsim.report.files import rows_to_csv
 
 NOT_MEASURED = Sensitivities("", "", {})
+# What a bits file says of all layers, as quant.train's options.
+FIXED_OPTIONS = {"default": "--bits", "first_last": "--first-last", "elementwise_bits": "--elementwise-bits",
+                 "padding_policy": "--padding-policy", "config": "--config"}  # fmt: skip
 
 
 def assumptions(space: Space) -> list[str]:
@@ -31,7 +34,7 @@ def assumptions(space: Space) -> list[str]:
         else "memories of other sizes keep the base spec's energies and areas",
         "average power: energy over latency of one inference after another",
     ]
-    if not isinstance(space.bits, str):
+    if space.fixed_bits is None:
         found.append(
             "bits are solved exactly on tables that keep on chip what stays there at the widest widths; each point is "
             "then priced as a whole"
@@ -94,10 +97,11 @@ def write_study(space: Space, records: Sequence[Record], folder: Path, model: st
 def write_point(space: Space, record: Record, folder: Path, model: str) -> list[Path]:
     """The machine, the bits and the commands of a point; a network variant is the study's own file of it."""
     place = folder / f"point_{record['trial']:04d}"
-    default = space.bits if isinstance(space.bits, str) else "W8A8"
+    fixed = space.fixed_bits
+    said = fixed if isinstance(fixed, dict) else {"default": fixed or "W8A8"}
     files = {
         "spec.yaml": yaml.safe_dump(space.spec(record["parameters"]), sort_keys=False),
-        "bits.yaml": yaml.safe_dump({"default": default, **record["widths"]}, sort_keys=False),
+        "bits.yaml": yaml.safe_dump({**said, **record["widths"]}, sort_keys=False),
     }
     if record.get("overrides"):
         files["overrides.yaml"] = yaml.safe_dump(record["overrides"], sort_keys=False)
@@ -105,10 +109,11 @@ def write_point(space: Space, record: Record, folder: Path, model: str) -> list[
     subject = str(folder / "networks" / network_key(record["parameters"])) if variant else model
     lines = [shlex.join(["python", "-m", "hwsim.evaluate", subject, str(place / "spec.yaml"), "--effort", space.effort,
                          "--bits", str(place / "bits.yaml")])]  # fmt: skip
-    if trains(model) and "resolution" not in variant:  # quant.train takes images as they are
-        data = "" if isinstance(space.bits, str) else (solved_for(space.bits, 1.0)[2] or NOT_MEASURED).data
-        bits = None if record.get("overrides") else default
-        lines.append(shlex.join(train_command(place, model, data, bits, variant)))
+    by_layer = fixed is not None and set(said) - set(FIXED_OPTIONS)  # quant.train names modules, a bits file layers
+    if trains(model) and "resolution" not in variant and not by_layer:  # quant.train takes images as they are
+        data = "" if fixed is not None else (solved_for(cast(dict[str, Any], space.bits), 1.0)[2] or NOT_MEASURED).data
+        words = [word for key, option in FIXED_OPTIONS.items() if key in said for word in (option, str(said[key]))]
+        lines.append(shlex.join(train_command(place, model, data, None if record.get("overrides") else words, variant)))
     files["commands.txt"] = "".join(line + "\n" for line in lines)
     for name, text in files.items():
         write_atomically(place / name, text)

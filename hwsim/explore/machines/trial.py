@@ -5,6 +5,7 @@ Runs in any process: it needs the space, a folder with the networks as saved wor
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -75,13 +76,14 @@ def price(
     """What a machine costs with its best bits, and those bits as `bits` and `overrides` (nothing where all have the
     same)."""
     objective = cast(Objective, space.mapping)
-    if isinstance(space.bits, str):
-        network = assign_bits(workload, space.bits)
+    if space.fixed_bits is not None:
+        network = assign_bits(workload, space.fixed_bits)
         require_fit(network, machine)
         return totals(planned(space, parameters, machine, network)), {}
-    minimised, budgets, measured = solved_for(space.bits, machine.clock_mhz)
+    free = cast(Mapping[str, Any], space.bits)
+    minimised, budgets, measured = solved_for(free, machine.clock_mhz)
     losses = measured.for_network(workload) if measured else None
-    made = bit_problem(workload, machine, freedom_of(space.bits), losses, objective, on_chip=True)
+    made = bit_problem(workload, machine, freedom_of(free), losses, objective, on_chip=True)
     try:
         solution = Solver(made.problem).best(minimised, budgets)
     except InfeasibleBudget as problem:
