@@ -24,7 +24,8 @@ import numpy as np
 
 from hwsim.explore.command import variants
 from hwsim.explore.machines.bounded import Bounded, Family
-from hwsim.explore.machines.space import Space, read_space
+from hwsim.explore.machines.space import Space
+from hwsim.explore.machines.space_reader import read_space
 from hwsim.explore.pareto import hypervolume, non_dominated
 from hwsim.search.effort import Options
 from hwsim.search.network import plan_layers

@@ -25,7 +25,8 @@ from hwsim.explore.bits.problem import InfeasibleBudget
 from hwsim.explore.bits.sensitivities import read_sensitivities
 from hwsim.explore.bits.solve import solve_bits
 from hwsim.explore.machines.journal import Record
-from hwsim.explore.machines.space import NETWORK, Parameters, Space, read_space
+from hwsim.explore.machines.space import NETWORK, Parameters, Space
+from hwsim.explore.machines.space_reader import read_space
 from hwsim.explore.machines.study import Progress, front_of, run_study
 from hwsim.explore.machines.study_output import write_study
 from hwsim.explore.machines.training import chosen, extra_options, train_points, trainable, write_trained

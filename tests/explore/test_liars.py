@@ -12,7 +12,7 @@ import pytest
 
 from hwsim.explore.command import main
 from hwsim.explore.machines.journal import sealed
-from hwsim.explore.machines.space import read_space
+from hwsim.explore.machines.space_reader import read_space
 from hwsim.explore.machines.study import check_records, run_study
 from hwsim.explore.machines.workers import Cluster, SchedulerError, answered
 from hwsim.files.identity import content_hash

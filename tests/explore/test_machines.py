@@ -26,7 +26,7 @@ from hwsim.explore.command import main
 from hwsim.explore.machines.bounded import Bounded
 from hwsim.explore.machines.journal import Journal, sealed, trial_of
 from hwsim.explore.machines.sharing import shared_tables
-from hwsim.explore.machines.space import read_space
+from hwsim.explore.machines.space_reader import read_space
 from hwsim.explore.machines.study import front_of, run_study
 from hwsim.explore.machines.study_output import write_point
 from hwsim.explore.machines.trial import evaluate

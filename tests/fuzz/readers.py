@@ -18,7 +18,7 @@ import yaml
 
 from hwsim.explore.bits.sensitivities import read_sensitivities
 from hwsim.explore.machines.journal import sealed, trial_of
-from hwsim.explore.machines.space import read_space
+from hwsim.explore.machines.space_reader import read_space
 from hwsim.files.identity import identity
 from hwsim.machine.load import load_accelerator
 from hwsim.machine.measured import read_measurements
