@@ -42,6 +42,17 @@ from hwsim.search.space.problem import Problem
 
 
 @dataclasses.dataclass(frozen=True)
+class Asked:
+    """What tables over machines said of a network's distinct layers: how many they answered, and whom they could not.
+
+    `proven_anew` names the layers that got a proof of their own instead.
+    """
+
+    answered: int
+    proven_anew: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """A mapping per layer with MACs, by name, and what the network costs under them."""
 
@@ -49,6 +60,7 @@ class Plan:
     cost: NetworkCost
     certificate: NetworkCertificate | None = None
     groups: tuple[Choice, ...] = ()  # stages that run depth first, with their tiles
+    tables: Asked | None = None  # None: no tables over machines were asked
 
     def value(self, objective: Objective) -> float:
         """What is minimised, over the network: pJ, cycles, or pJ*s."""
@@ -116,8 +128,10 @@ def plan_layers(
 ) -> Plan:
     """The plan of layers that are proven one by one; what stays on chip is decided afterwards, or nothing does.
 
-    `answers`: tables over machines, asked before a layer is proven anew. Raises as `plan_network` does.
+    `answers`: tables over machines, asked before a layer is proven anew; the plan's `tables` says which were. Raises as
+    `plan_network` does.
     """
+    anew: list[str] = []
     known: dict[tuple[object, ...], Found] = {}
     found: dict[str, Found] = {}
     for stage in fuse(workload, accelerator.capabilities):
@@ -127,11 +141,14 @@ def plan_layers(
         key = search_key(problem.layer), fused_key(problem)
         if key not in known:
             answer = None if answers is None else answers.find(problem, objective, options.effort)
-            answer = answer or prove(problem, objective, seeds=(), cutoff=math.inf, options=options)
+            if answer is None:
+                answer = prove(problem, objective, seeds=(), cutoff=math.inf, options=options)
+                anew.append(stage.layer.name)
             assert isinstance(answer, Found)  # nothing lies above an infinite cutoff
             known[key] = answer
         found[stage.layer.name] = known[key]
-    return planned(workload, accelerator, found, None if stay else frozenset())
+    plan = planned(workload, accelerator, found, None if stay else frozenset())
+    return plan if answers is None else dataclasses.replace(plan, tables=Asked(len(known) - len(anew), tuple(anew)))
 
 
 def certified_by(plan: Plan, proven: Plan, objective: Objective) -> Plan:

@@ -35,8 +35,11 @@ from hwsim.files.identity import content_hash, identity
 from hwsim.network.bits import assign_bits
 from hwsim.network.saved import load_workload
 from hwsim.search.effort import Options
+from hwsim.search.machines.answers import MachineAnswers
 from hwsim.search.network import plan_layers, plan_network
 from hwsim.search.proof.native import why_not_compiled
+from hwsim.search.result import Found
+from hwsim.search.space.problem import Problem
 from tests.explore.test_bill import residual
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -188,6 +191,39 @@ def test_layers_from_shared_tables_cost_what_their_own_proofs_cost(
         assert record["values"]["energy_pj"] == pytest.approx(fresh.cost.totals.energy_pj, rel=1e-9)
         gap = max(found.certificate.gap for found in fresh.found.values())  # words round up: these layers are small
         assert record["values"]["mapping_gap_max"] == pytest.approx(gap, abs=1e-8)
+        assert record["tables"]["proven_anew"] == []
+        assert record["tables"]["answered"] > 1
+
+
+@pytest.mark.skipif(bool(why_not_compiled()), reason=why_not_compiled())
+def test_a_study_names_the_layers_that_tables_could_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HWSIM_CACHE", "")
+    look_up = MachineAnswers.look_up
+
+    def silent(self: MachineAnswers, problem: Problem, *rest: Any) -> Found | None:
+        return None if problem.layer.name == "second" else look_up(self, problem, *rest)
+
+    monkeypatch.setattr(MachineAnswers, "look_up", silent)
+    choice = {"memories": "fixed", "effort": "perfect", "homes": "afterwards", "bits": "W4A4"}
+    path = space_file(tmp_path, search={"hierarchy.dram.read_energy_pj": [500, 901], BUFFER: [8, 65536]}, **choice)
+    assert main(["machines", str(path), "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    records = journal(tmp_path / "out").values()
+    asked = {record["trial"]: record["tables"] for record in records if record["status"] == "ok"}
+    assert 0 < len(asked) < len(records)  # a buffer of one code runs nothing
+    assert all(told["proven_anew"] == ["second"] and told["answered"] > 0 for told in asked.values())
+    for row in rows(tmp_path / "out"):
+        told = asked.get(int(row["trial"]))
+        expected = [str(told["answered"]), "1"] if told else ["", ""]
+        assert [row["from_tables"], row["proven_anew"]] == expected
+    said = json.loads((tmp_path / "out" / "front.json").read_text())["assumptions"][-1]
+    assert f"; {len(asked)} were proven anew" in said
+
+
+def test_a_line_with_a_strange_origin_of_its_proofs_is_no_trial() -> None:
+    good = {"trial": 0, "parameters": {}, "status": "ok", "why": "", "values": {}, "widths": {}}
+    assert trial_of(sealed({**good, "tables": {"answered": 2, "proven_anew": ["a"]}})) is not None
+    for strange in (None, 3, {}, {"answered": -1, "proven_anew": []}, {"answered": 1, "proven_anew": [2]}):
+        assert trial_of(sealed({**good, "tables": strange})) is None
 
 
 BOUND: dict[str, Any] = {

@@ -135,6 +135,13 @@ def trial_of(line: bytes) -> Record | None:
     return record if whole and is_trial(record) else None
 
 
+def is_origin(told: Any) -> bool:
+    """Whether it says how many layers tables over machines answered, and which ones they left to their own proofs."""
+    names = told["proven_anew"]
+    count = told["answered"]
+    return type(count) is int and count >= 0 and isinstance(names, list) and all(isinstance(n, str) for n in names)
+
+
 def is_trial(record: Any) -> bool:
     """Whether it says of one trial what a journal holds: a number, parameters, a status, its reason, finite values."""
     try:
@@ -145,6 +152,7 @@ def is_trial(record: Any) -> bool:
             and record["status"] in STATUSES
             and isinstance(record["why"], str)
             and all(type(v) in (int, float) and math.isfinite(v) for v in record["values"].values())
+            and ("tables" not in record or is_origin(record["tables"]))
         )
     except (KeyError, TypeError, AttributeError, OverflowError):
         return False

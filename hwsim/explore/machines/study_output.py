@@ -42,11 +42,24 @@ def assumptions(space: Space) -> list[str]:
     return found
 
 
+def origin_of_proofs(records: Sequence[Record]) -> list[str]:
+    """How many layers tables over machines answered, and how many got a proof of their own, over all trials."""
+    told = [record["tables"] for record in records if record.get("tables")]
+    if not told:
+        return []
+    answered, anew = sum(t["answered"] for t in told), sum(len(t["proven_anew"]) for t in told)
+    return [
+        f"distinct layers of {len(told)} trials: tables over machines answered {answered:,}; {anew:,} were proven anew "
+        "where tables could not answer (journal.jsonl names them under `tables`)"
+    ]
+
+
 def study_rows(space: Space, records: Sequence[Record]) -> list[dict[str, Any]]:
     """Flat rows in trial order; `hypervolume` is that of all points up to the row (share of the final box)."""
     bound = reference(objectives_of(space, records))
     front = {record["trial"] for record in front_of(space, records)}
     names = list(dict.fromkeys(name for record in records for name in record["values"]))
+    tables = any("tables" in record for record in records)
     rows: list[dict[str, Any]] = []
     for i, record in enumerate(records):
         costs = objectives_of(space, records[: i + 1])
@@ -56,10 +69,20 @@ def study_rows(space: Space, records: Sequence[Record]) -> list[dict[str, Any]]:
             "status": record["status"],
             "why": record["why"],
             **{name: record["values"].get(name) for name in names},
+            **(proofs_of(record) if tables else {}),
             "front": record["trial"] in front,
             "hypervolume": volume_of(costs, bound) if len(records) <= 2000 or i == len(records) - 1 else None,
         })  # fmt: skip
     return rows
+
+
+def proofs_of(record: Record) -> dict[str, int | None]:
+    """Columns of a study that asks tables over machines: layers that they answered, and layers proven anew."""
+    told = record.get("tables")
+    return {
+        "from_tables": told["answered"] if told else None,
+        "proven_anew": len(told["proven_anew"]) if told else None,
+    }
 
 
 def flat(value: Any) -> Any:
@@ -75,7 +98,7 @@ def write_study(space: Space, records: Sequence[Record], folder: Path, model: st
     write_atomically(written[0], rows_to_csv(rows))
     about = {"format": "hwsim-front", "format_version": 1, "model": model, "base": space.base_path.name,
              "objectives": list(space.objectives), "limits": dict(space.limits),
-             "assumptions": assumptions(space), "points": front}  # fmt: skip
+             "assumptions": [*assumptions(space), *origin_of_proofs(records)], "points": front}  # fmt: skip
     write_atomically(written[1], json.dumps(about, indent=1, allow_nan=False) + "\n")
     written += write_parquet(rows, folder / "study.parquet")
     for record in front:

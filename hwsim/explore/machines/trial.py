@@ -73,13 +73,15 @@ def one(space: Space, networks: Path, trial: int, parameters: Parameters) -> Rec
 def price(
     space: Space, parameters: Parameters, machine: Accelerator, workload: Workload
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """What a machine costs with its best bits, and those bits as `bits` and `overrides` (nothing where all have the
-    same)."""
+    """What a machine costs with its best bits, and what else its record says: those bits as `widths` and `overrides`
+    (nothing where all have the same), and which layers tables over machines answered (nothing where none were asked).
+    """
     objective = cast(Objective, space.mapping)
     if space.fixed_bits is not None:
         network = assign_bits(workload, space.fixed_bits)
         require_fit(network, machine)
-        return totals(planned(space, parameters, machine, network)), {}
+        plan = planned(space, parameters, machine, network)
+        return totals(plan), asked(plan)
     free = cast(Mapping[str, Any], space.bits)
     minimised, budgets, measured = solved_for(free, machine.clock_mhz)
     losses = measured.for_network(workload) if measured else None
@@ -90,10 +92,17 @@ def price(
         problem.args = (f"{problem}".replace("\n", "; "),)
         raise
     require_fit(made.at(solution), machine)
-    found = totals(planned(space, parameters, machine, made.at(solution)))
+    plan = planned(space, parameters, machine, made.at(solution))
+    found = totals(plan)
     if LOSS in solution.values:
         found[LOSS] = solution.values[LOSS]
-    return found, {"widths": made.bits_file(solution), "overrides": overrides(made, solution)}
+    return found, {"widths": made.bits_file(solution), "overrides": overrides(made, solution), **asked(plan)}
+
+
+def asked(plan: Plan) -> dict[str, Any]:
+    """`tables`: how many distinct layers tables over machines answered, and which ones got a proof of their own."""
+    told = plan.tables
+    return {} if told is None else {"tables": {"answered": told.answered, "proven_anew": list(told.proven_anew)}}
 
 
 def planned(space: Space, parameters: Parameters, machine: Accelerator, workload: Workload) -> Plan:

@@ -24,8 +24,9 @@ from hwsim.files.identity import MODEL_VERSION, content_hash
 from hwsim.search.cache import VERSION as SEARCH_VERSION
 
 BATCH_SECONDS = 0.1
-# A scheduler of a cluster hands out one batch after another: what one costs it (measured; dask's manual says 1 ms), and
-# how many of these times as long all workers together are busy before they ask again.
+# A scheduler of a cluster hands out one batch after another: what one costs it (assumed, near the 1 ms of dask's
+# manual; 17 to 31 ms were seen on a machine under load), and how many of these times as long all workers together are
+# busy before they ask again.
 HANDING_SECONDS, IDLE_SCHEDULER = 2e-3, 2.0
 MAX_DEATHS = 100
 Evaluate = Callable[[list[Task]], list[Record]]
