@@ -6,6 +6,7 @@ functions of `hwsim/api.py` and the experiments all come through here.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,10 +29,12 @@ from hwsim.report.progress import Searches, Watch, searches_of
 from hwsim.report.report import Report
 from hwsim.report.schedules import side_by_side
 from hwsim.search.fusion.given import given_plan
+from hwsim.search.fusion.groups import has_groups
 from hwsim.search.fusion.plan import described, fused_plan
+from hwsim.search.joint.schedule import Schedule
 from hwsim.search.network import Plan, plan_network, plans_by_objective
 from hwsim.search.objective import OBJECTIVES, Objective
-from hwsim.search.result import Effortful, Found
+from hwsim.search.result import UNTRIED, Effortful, Found
 
 PRICED = 200  # ways to cut a network into groups that are priced, about
 
@@ -112,7 +115,10 @@ def evaluate_workload(
             time_limit_s=request.time_limit_s,
             slack=request.slack,
         )
-    cost = plan.cost
+    cost, certificate = plan.cost, plan.certificate
+    untried = untried_groups(workload, accelerator, request)
+    if untried and certificate is not None:
+        certificate = dataclasses.replace(certificate, space=certificate.space + UNTRIED)
     if request.zero_shares is not None:
         shares = known_layers(request.zero_shares, workload)
         counts = {name: found.counts for name, found in plan.found.items()}
@@ -126,12 +132,31 @@ def evaluate_workload(
         request.objective,
         totals,
         request.generation,
-        plan.certificate,
+        certificate,
         schedules=schedules,
         no_own=no_own,
         groups=tuple(described(choice) for choice in plan.groups),
         unfused=unfused,
+        untried_groups=untried,
     )
+
+
+def untried_groups(workload: Workload, accelerator: Accelerator, request: Request) -> str:
+    """That depth-first groups were not tried, and how to; empty where they were, or where there are none to try."""
+    if request.fuse or request.mapping is not None or not has_groups(Schedule(workload, accelerator)):
+        return ""
+    without = " and ".join(f"--{name.replace(' ', '-')}" for name in excluding_groups(request))
+    return "depth-first groups were not tried; --fuse on (Python: fuse=True) looks for them" + (
+        f", without {without}" if without else ""
+    )
+
+
+def excluding_groups(request: Request) -> list[str]:
+    """What a request says that a search for depth-first groups cannot keep."""
+    said = {"constraints": request.constraints, "zero shares": request.zero_shares, "lifetimes": request.lifetimes}
+    if request.lifetimes is None or parse_lifetimes(request.lifetimes) == WHOLE_TENSORS:
+        del said["lifetimes"]
+    return [name for name, value in said.items() if value is not None]
 
 
 def refuse_together(request: Request) -> None:

@@ -137,6 +137,7 @@ class Report:
     no_own: str = ""  # why the machine's own schedule does not run this network
     groups: tuple[Together, ...] = ()  # layers that run depth first
     unfused: Totals | None = None  # the plan without groups, where groups were looked for
+    untried_groups: str = ""  # that groups were not looked for, and how to; empty where there are none
 
     def __repr__(self) -> str:
         return screenful(self)
@@ -149,6 +150,11 @@ class Report:
     def totals(self) -> Totals:
         """The network's totals: energy, latency, MACs, memory, area."""
         return self.cost.totals
+
+    @property
+    def tells_groups(self) -> bool:
+        """Whether there is something to say of depth-first groups."""
+        return bool(self.groups or self.unfused or self.untried_groups)
 
     @property
     def energy_pj(self) -> float:
@@ -277,7 +283,7 @@ class Report:
                 }
                 for name, totals in self.schedules.items()
             },
-            **({"fusion": fusion_dict(self)} if self.groups or self.unfused else {}),
+            **({"fusion": fusion_dict(self)} if self.tells_groups else {}),
             "totals": self.cost.totals.to_dict(),
             "energy_interval": interval_dict(self.cost.energy_interval),
             **({"generation": generation_dict(self, self.generation)} if self.generation is not None else {}),
@@ -363,6 +369,7 @@ def fusion_dict(report: Report) -> dict[str, Any]:
             "edp_pj_s": without.edp_pj_s,
             "outermost_traffic_bits": without.outermost_traffic_bits,
         },
+        **({"not_tried": report.untried_groups} if report.untried_groups else {}),
     }
 
 

@@ -67,7 +67,7 @@ def render(
             console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
     console.print(layers_table(report, wide=console.width >= 100))
     print_line(console, "proof", certificate_line(report))
-    if report.groups or report.unfused:
+    if report.tells_groups:
         print_line(console, "fused", fusion_line(report))
     if report.schedules:
         print_line(console, "schedule", schedules_line(report))

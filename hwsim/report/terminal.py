@@ -54,7 +54,7 @@ def total_rows(report: Report) -> dict[str, str]:
         "area": f"{totals.area_mm2:.3g} mm²" if totals.area_mm2 else "not stated by the spec",
         **({"network": network_line(report.certificate)} if report.certificate else {}),
         "mapping": certificate_line(report),
-        **({"depth first": fusion_line(report)} if report.groups or report.unfused else {}),
+        **({"depth first": fusion_line(report)} if report.tells_groups else {}),
         **({"schedules": schedules_line(report)} if report.schedules else {}),
         **({"other objectives": objectives_line(report)} if report.by_objective else {}),
         **({"identity": f"{report.workload.identity} (trained network)"} if report.workload.identity else {}),
@@ -100,7 +100,9 @@ def percent(gap: float) -> str:
 
 
 def fusion_line(report: Report) -> str:
-    """The depth-first groups, and what the network costs without any."""
+    """The depth-first groups, and what the network costs without any; or that none were tried."""
+    if report.untried_groups:
+        return report.untried_groups
     groups, without, machine = report.groups, report.unfused, report.accelerator
     known = report.certificate
     near = "" if known is None else f", at most {percent(known.gap)} % above any schedule"
@@ -128,6 +130,8 @@ def certificate_line(report: Report) -> str:
     worst = max(c.gap for c in certificates)
     priced, covered = sum(c.priced for c in certificates), sum(c.covered for c in certificates)
     gap = f"proven gap at most {100 * worst:.2f} %"
+    if len(certificates) < len(report.found):  # the network's gap stands with its groups
+        gap = f"{gap} in the {len(certificates)} of {len(report.found)} layers with MACs outside depth-first groups"
     missing = sorted({why for c in certificates if (why := c.space.partition(NOT_PROVEN)[2])})
     why = f"; not proven: {', '.join(missing)}" if missing else ""
     return f"objective {report.objective}; {gap}; {priced:,} priced of {covered:,} covered{why}"

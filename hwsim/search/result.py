@@ -156,5 +156,6 @@ GROUPED = (
     "maps between stages never leave the chip, each stage has all the room there, all may be under way at once"
 )
 UNFUSED = "; of schedules without such groups: {value:.6g}, none below {bound:.6g} ({space})"
+UNTRIED = "; schedules with depth-first groups were not tried and are not covered"
 FUSED = "runs depth first: the quick search's nests of tiles, those of whole layers cut to tiles, weights still or not"
 GIVEN = "given mapping, not searched; the bound holds for all legal mappings"

@@ -11,7 +11,10 @@ import pytest
 import hwsim
 from hwsim.errors import RequestError
 from hwsim.evaluate import main
+from hwsim.report.page.render import report_page
 from hwsim.report.report import SCHEMA_FILE
+from hwsim.report.terminal import certificate_line
+from hwsim.search.result import FUSED, UNTRIED
 from tests.small_workloads import chain, residual
 
 
@@ -76,7 +79,57 @@ def test_a_proof_beside_groups_says_what_it_covers(files: Path) -> None:
     assert report.energy_pj <= alone.energy_pj
     assert known.value == pytest.approx(report.energy_pj)
     assert known.lower_bound <= before.lower_bound
-    assert before.space in known.space
+    assert before.space.endswith(UNTRIED)
+    assert before.space.removesuffix(UNTRIED) in known.space
+
+
+@pytest.mark.parametrize(
+    ("machine", "options", "without"),
+    [
+        ("small.yaml", ["--quick"], ""),
+        ("small.yaml", ["--lifetimes", "rows"], ", without --lifetimes"),
+        ("eyeriss_v1", ["--quick", "--constraints", "own"], ", without --constraints"),
+    ],
+    ids=["quick", "lifetimes", "constraints"],
+)
+def test_a_report_says_that_groups_were_not_tried_and_how_to(
+    files: Path, tmp_path: Path, machine: str, options: list[str], without: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = str(files / machine) if machine.endswith(".yaml") else machine
+    assert main([str(files / "residual.json"), spec, *options, "--out", str(tmp_path)]) == 0
+    report, page, text = report_of(tmp_path), (tmp_path / "report.html").read_text(), capsys.readouterr().out
+    said = report["fusion"]["not_tried"]
+    assert report["fusion"] == {"groups": [], "without": None, "not_tried": said}
+    assert said == f"depth-first groups were not tried; --fuse on (Python: fuse=True) looks for them{without}"
+    assert said in " ".join(text.split())
+    assert f"{said[1:]}." in page
+    assert report["certificate"] is None or report["certificate"]["space"].endswith(UNTRIED)
+
+
+def test_nothing_is_said_of_groups_where_none_can_be_or_all_were_looked_for(files: Path) -> None:
+    text = (files / "small.yaml").read_text()
+    apart = text.replace("keeps: [input, output]", "keeps: [input]")  # no memory keeps inputs and outputs
+    assert apart != text
+    (files / "apart.yaml").write_text(apart)
+    for machine, fuse in (("apart.yaml", False), ("small.yaml", True)):
+        report = hwsim.evaluate(files / "chain.json", files / machine, effort="quick", fuse=fuse)
+        assert "not_tried" not in report.to_dict().get("fusion", {})
+        assert "not tried" not in repr(report)
+
+
+def test_a_proven_gap_beside_groups_says_which_layers_it_covers(files: Path) -> None:
+    """The gap of the few layers outside groups is not the network's."""
+    fused = hwsim.evaluate(files / "chain.json", files / "small.yaml", effort="quick", fuse=True)
+    macs = fused.found.values()
+    outside = [found for found in macs if found.certificate.space != FUSED]
+    assert len(outside) < len(macs)
+    line, page = certificate_line(fused), report_page(fused.to_dict())
+    said = f"in the {len(outside)} of {len(macs)} layers with MACs outside depth-first groups"
+    assert said in line if outside else "all layers run depth first" in line
+    assert "No schedule, with or without depth-first groups, gives more than" in page
+    again = hwsim.evaluate(files / "chain.json", files / "small.yaml", mapping=files / "out" / "mappings.yaml")
+    assert "proven the best" not in report_page(again.to_dict())
+    assert "proven gap" not in certificate_line(again) or said in certificate_line(again)
 
 
 WRONG = {

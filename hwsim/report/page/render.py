@@ -15,7 +15,8 @@ from markupsafe import Markup
 from hwsim.console import printable
 from hwsim.report.page import bits, energy, machine, roofline, time
 from hwsim.report.quantities import si
-from hwsim.report.terminal import share
+from hwsim.report.terminal import percent, share
+from hwsim.search.result import FUSED, GROUPED
 
 Data = dict[str, Any]
 TEMPLATES = Path(__file__).parent / "templates"
@@ -117,16 +118,28 @@ def interval(data: Data, name: str, factor: float, unit: str) -> str:
 
 
 def proof_text(data: Data) -> str:
-    """How good the mappings are proven to be, in one sentence."""
-    gaps = [100 * layer["certificate"]["gap"] for layer in data["layers"] if layer["certificate"]]
-    if not gaps:
+    """How good the mappings are proven to be, in a sentence, and whether depth-first groups were not tried."""
+    untried = data.get("fusion", {}).get("not_tried", "")
+    return bound_text(data) + (f" {untried[:1].upper()}{untried[1:]}." if untried else "")
+
+
+def bound_text(data: Data) -> str:
+    """What is proven, in one sentence."""
+    certificates = [layer["certificate"] for layer in data["layers"] if layer["certificate"]]
+    gaps = [100 * certificate["gap"] for certificate in certificates if certificate["space"] != FUSED]
+    if not certificates:
         return "No layer has MACs."
     network = data.get("certificate")
     if network:
         less = f"more than {100 * network['gap']:.2g} % less" if network["gap"] > 1e-9 else "less"
+        if network["space"].startswith(GROUPED):
+            less = f"more than {percent(network['gap'])} % less" if network["gap"] > 1e-9 else "less"
+            return f"No schedule, with or without depth-first groups, gives {less} {data['objective']} for the network."
         said = network.get("lifetimes", "whole")
         kept = "whole tensors on chip" if said == "whole" else f"tensors on chip (lifetimes {said})"
         return f"No choice of {kept} and of mappings gives {less} {data['objective']} for the network."
+    if not gaps:
+        return "All layers with MACs run in depth-first groups; no bound is known for them."
     worst, exact = max(gaps), sum(gap == 0 for gap in gaps)
     what = {"energy": "less energy", "latency": "fewer cycles"}.get(data["objective"], "a lower energy-delay product")
     if worst == 0:
@@ -145,7 +158,7 @@ def row(data: Data, index: int) -> Data:
         "share": layer["energy_pj"]["total"] / totals["energy_pj"] if totals["energy_pj"] else 0.0,
         "time": cycles / totals["latency_cycles"] if totals["latency_cycles"] else 0.0,
         "busy": layer["macs"] / cycles / peak if peak and cycles else None,
-        "gap": certificate["gap"] if certificate else None,
+        "gap": certificate["gap"] if certificate and certificate["space"] != FUSED else None,
         "fewer": sum(max(0.0, -change["energy_pj"]) for change in layer.get("narrower", {}).values()),
         "components": sorted(
             ((k, v) for k, v in layer["energy_pj"].items() if k != "total"), key=lambda item: -item[1]

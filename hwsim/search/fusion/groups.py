@@ -37,23 +37,34 @@ OPTIMISM = 0.97  # of on-chip work in estimates: tiles reuse less than whole lay
 
 
 def groups_of(schedule: Schedule) -> dict[int, list[Group]]:
-    """Every group of a network, by its first stage; none without a memory in which maps may lie."""
+    """Every group of a network, by its first stage."""
+    found: dict[int, list[Group]] = {}
+    for group in each_group(schedule):
+        found.setdefault(group.first, []).append(group)
+    return found
+
+
+def has_groups(schedule: Schedule) -> bool:
+    """Whether a network has any group on its machine: cheap to ask, as the first one answers."""
+    return next(each_group(schedule), None) is not None
+
+
+def each_group(schedule: Schedule) -> Iterator[Group]:
+    """Every group of a network, by first stage, then by length; none without a memory in which maps may lie."""
     stages, machine = schedule.stages, schedule.accelerator
     if schedule.home is None or machine.mac.measurements is not None:
-        return {}
-    read = [windows(stage, machine) for stage in stages]
-    found: dict[int, list[Group]] = {}
+        return
+    read, last = [windows(stage, machine) for stage in stages], last_readers(stages)
     for first in range(len(stages)):
         for end in range(first + 1, min(first + MOST_STAGES, len(stages)) + 1):
             if read[end - 1] is None:
                 break
-            group = group_of(stages, first, end, read, last_readers(stages)) if end > first + 1 else None
+            group = group_of(stages, first, end, read, last) if end > first + 1 else None
             if group is None:
                 continue
             if least_bits(group, machine) > schedule.capacity_bits:
                 break  # longer ones keep these lines and more
-            found.setdefault(first, []).append(group)
-    return found
+            yield group
 
 
 def network_group(schedule: Schedule, first: int, end: int) -> Group | None:
