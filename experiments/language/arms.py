@@ -1,7 +1,7 @@
 """What is compared: number formats of weights and activations of the same network, by name.
 
-All linear layers, the last one too, and both products of attention have the arm's format. The table of embeddings has
-integers of the arm's width, additions and positions 8 bits, in every arm.
+All linear layers and both products of attention have the arm's format; the study says whether the first and last layer
+have it, too. A table of embeddings has integers of the arm's width, additions and positions 8 bits, in every arm.
 """
 
 from __future__ import annotations
@@ -46,29 +46,36 @@ def wider(*layers: str) -> dict[str, dict[str, int]]:
     return {f"blocks.*.mlp.{layer}": {"weight_bits": 5, "act_bits": 5} for layer in layers}
 
 
-ARMS: tuple[Arm, ...] = (
-    Arm("float-longer", "32-bit floats, trained for as many steps more"),
-    integers("lsqplus-3", "LSQ+, one step per tensor", 3),
-    integers("lsq-4", "LSQ (no offset), one step per tensor", 4, method="lsq"),
-    integers("lsqplus-4", "LSQ+, one step per tensor", 4),
-    integers("lsqplus-4-channel", "LSQ+, weights a step per output channel", 4, weight_granularity="channel"),
-    integers("lsqplus-4-g32", "LSQ+, weights a step per 32", 4, weight_group=32),
-    integers("lsqplus-4-down5", "LSQ+, per tensor, the MLPs' second layers at 5 bits", 4, overrides=wider("down")),
-    integers("lsqplus-4-mlp5", "LSQ+, per tensor, the MLPs at 5 bits", 4, overrides=wider("up", "down")),
-    blocks("mxfp4", "MXFP4", 4, "MXFP4", SCALE_RULES),
-    blocks("nvfp4", "NVFP4", 4, "NVFP4", ("",)),
-    integers("lsqplus-6", "LSQ+, one step per tensor", 6),
-    blocks("mxfp6", "MXFP6 (e2m3)", 6, "MXFP6", ("even",)),
-    integers("lsqplus-8", "LSQ+, one step per tensor", 8),
-    blocks("mxint8", "MXINT8", 8, "MXINT8", ("floor",)),
-)
+def arms(up: str, down: str) -> tuple[Arm, ...]:
+    """All formats, for a network whose MLPs have layers of these names."""
+    return (
+        Arm("float-longer", "32-bit floats, trained for as many steps more"),
+        integers("lsqplus-3", "LSQ+, one step per tensor", 3),
+        integers("lsq-4", "LSQ (no offset), one step per tensor", 4, method="lsq"),
+        integers("lsqplus-4", "LSQ+, one step per tensor", 4),
+        integers("lsqplus-4-channel", "LSQ+, weights a step per output channel", 4, weight_granularity="channel"),
+        integers("lsqplus-4-g32", "LSQ+, weights a step per 32", 4, weight_group=32),
+        integers("lsqplus-4-down5", "LSQ+, per tensor, the MLPs' second layers at 5 bits", 4, overrides=wider(down)),
+        integers("lsqplus-4-mlp5", "LSQ+, per tensor, the MLPs at 5 bits", 4, overrides=wider(up, down)),
+        blocks("mxfp4", "MXFP4", 4, "MXFP4", SCALE_RULES),
+        blocks("nvfp4", "NVFP4", 4, "NVFP4", ("",)),
+        integers("lsqplus-6", "LSQ+, one step per tensor", 6),
+        blocks("mxfp6", "MXFP6 (e2m3)", 6, "MXFP6", ("even",)),
+        integers("lsqplus-8", "LSQ+, one step per tensor", 8),
+        blocks("mxint8", "MXINT8", 8, "MXINT8", ("floor",)),
+    )
+
+
+ARMS = arms("up", "down")
 MAIN = [arm for arm in ARMS if arm.settings.get("act_bits", 4) == 4]  # what the question is about
 BY_NAME = {arm.name: arm for arm in ARMS}
 
 
-def quantized(model: nn.Module, arm: Arm, rule: str, example: Tensor) -> tuple[nn.Module, Plan | None]:
+def quantized(
+    model: nn.Module, arm: Arm, rule: str, example: Tensor, first_last: str = "same"
+) -> tuple[nn.Module, Plan | None]:
     """A copy of the float model in the arm's format; the arm without settings stays a float model."""
     if not arm.settings:
         return copy.deepcopy(model), None
     choice = {"scale_rule": rule} if rule else {}
-    return quant.quantize(model, first_last="same", example=example, **arm.settings, **choice)
+    return quant.quantize(model, first_last=first_last, example=example, **arm.settings, **choice)

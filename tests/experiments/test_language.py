@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import quant
 from experiments import table
 from experiments.language import page, price, train
 from experiments.language.arms import ARMS, BY_NAME, Arm, quantized
@@ -64,7 +65,7 @@ def both(name: str) -> tuple[torch.Tensor, torch.Tensor]:
     texts = train.tokens(4, 9)[:, :-1]
     model, _ = quantized(language_model(), BY_NAME[name], "", texts)
     if name != page.LONGER:
-        train.quant.initialise(model, [texts])
+        quant.initialise(model, [texts])
     model.eval()
     changed = texts.clone()
     changed[:, 20:] = (changed[:, 20:] + 1) % 26
@@ -90,9 +91,8 @@ def test_scales_of_values_see_later_tokens_of_their_block(name: str) -> None:
 def test_runs_go_on_where_they_stopped_and_read_the_test_texts_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "VALIDATION", (101, 8))
-    monkeypatch.setattr(train, "TEST", (102, 8))
-    study = train.Study(tmp_path / "runs.csv", tmp_path, train.Length(4, 4, 2, 4))
+    monkeypatch.setattr(train, "PARTS", {"validation": (101, 8), "test": (102, 8)})
+    study = train.Study(tmp_path / "runs.csv", tmp_path, train.task(train.Length(4, 4, 2, 4)))
     arm = BY_NAME["mxfp4"]
     chosen = study.chosen(arm)
     rows = table.read(study.out)

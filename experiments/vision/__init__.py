@@ -1,0 +1,1 @@
+"""The study of number formats on images."""
