@@ -100,8 +100,27 @@ class Padding:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Share:
+    """What a convolution with several steps in each sum is split into: the accumulators of group `index`.
+
+    `of`: node of group 0 ("" for itself), which stands for the layer and knows `whole`, the shape of all weights, their
+    `group` (0: all of an output's) and whether they have an `offset`. `count`: its weights, 0 where codes are summed.
+    """
+
+    index: int
+    of: str
+    count: int = 0
+    group: int = 0
+    whole: tuple[int, ...] = ()
+    offset: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Convolve(Node):
-    """Accumulators of a convolution, or of a linear layer (`window` None: a product over the last axis)."""
+    """Accumulators of a convolution, or of a linear layer (`window` None: a product over the last axis).
+
+    `element_bits`: stored bits of weights that are floats (their codes are values in units of the smallest), else 0.
+    """
 
     x: str
     weight: Tensor
@@ -109,10 +128,29 @@ class Convolve(Node):
     padding: Padding
     bound: int
     per_channel_scale: bool = False
+    share: Share | None = None
+    element_bits: int = 0
 
     @property
     def inputs(self) -> tuple[str, ...]:
         return (self.x,)
+
+    @property
+    def stands_for_layer(self) -> bool:
+        """Whether it is the layer's only accumulator, or the first of its groups'."""
+        return self.share is None or not self.share.of
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of one stored weight."""
+        from hwsim.integer.arithmetic.kernels import bits_for
+
+        return self.element_bits or bits_for(int(self.weight.min()), int(self.weight.max()))
+
+    @property
+    def stored(self) -> int:
+        """Weights that a machine stores of it: without the zeros and ones that a split put in."""
+        return self.weight.numel() if self.share is None else self.share.count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,9 +295,14 @@ class IntegerModel:
     @property
     def weight_bits(self) -> int:
         """Bits of all weights, each layer at the width its codes need."""
-        from hwsim.integer.arithmetic.kernels import bits_for
+        found = [self.shares(n) for n in self.convolutions if n.stands_for_layer]
+        return sum(sum(n.stored for n in parts) * max(n.weight_bits for n in parts) for parts in found)
 
-        return sum(n.weight.numel() * bits_for(int(n.weight.min()), int(n.weight.max())) for n in self.convolutions)
+    def shares(self, node: Convolve) -> tuple[Convolve, ...]:
+        """The accumulators that a node stands for: those of all groups of its layer, or itself."""
+        if node.share is None:
+            return (node,)
+        return (node, *(n for n in self.convolutions if n.share is not None and n.share.of == node.name))
 
 
 def last_use(nodes: tuple[Node, ...], kept: tuple[str, ...]) -> dict[str, list[str]]:

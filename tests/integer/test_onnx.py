@@ -21,6 +21,7 @@ from hwsim.network.layer import Tensor as Operand
 from hwsim.network.workload import Workload
 from quant import checkpoint
 from tests.integer.nets import quantized, zoo
+from tests.integer.test_grouped import lively
 from tests.integer.test_lower import SILU_SMALL, Mixture
 
 onnx: Any = pytest.importorskip("onnx")
@@ -96,6 +97,28 @@ def test_one_bit_and_one_dimension() -> None:
         assert found.differing == 0
     with pytest.raises(UnsupportedOp, match=r"QONNX reads one signed bit as -1 and 1; export --format qdq"):
         onnx_network(quantized(Mixture().eval(), images, 1), images, form="qonnx")
+
+
+@pytest.mark.parametrize("group", [4, 5, 64])
+def test_groups_are_blocks_of_the_file_and_read_back_they_are_the_same_workload(group: int, tmp_path: Path) -> None:
+    """Groups that divide the channels, that do not, and one wider than all."""
+    model, images = lively({"weight_group": group})
+    made, lowered, ours = onnx_network(model, images), lower(model, images), described(extract(model, images[:1]))
+    for where in ("onnxruntime", "reference"):
+        assert agreement(made, lowered, images, engine=where).differing == 0
+    assert described(load_model_argument(str(saved(tmp_path, made)))) == ours
+    blocks = [a.i for n in made.proto.graph.node for a in n.attribute if a.name == "block_size"]
+    assert blocks == [min(group, channels) for channels in (3, 8, 3, 12, 8, 10)]
+
+
+def test_formats_that_no_export_holds_are_refused_by_name() -> None:
+    for choices, form, message in (
+        ({"weight_group": 4}, "qonnx", "QONNX has no groups along a sum; export --format qdq"),
+        ({"weight_format": "MXFP4"}, "qdq", "ONNX export takes integers"),
+        ({"weight_group": 4, "weight_offset": True}, "qdq", "its weights have an offset"),
+    ):
+        with pytest.raises(UnsupportedOp, match=message):
+            onnx_network(*lively(choices), form=form)
 
 
 def test_qonnx_itself_agrees() -> None:

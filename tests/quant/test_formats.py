@@ -402,7 +402,7 @@ def test_trained_formats_reach_the_workload_with_their_scales(choices: dict[str,
     assert (last.bits, last.format) == (8, None)
 
 
-def test_the_integer_machine_refuses_what_it_has_no_form_for() -> None:
-    made, _ = quant.quantize(chain(), weight_bits=4, act_bits=8, weight_group=8)
-    with pytest.raises(UnsupportedOp, match="groups of 8"):
+def test_the_integer_machine_refuses_activations_that_it_has_no_form_for() -> None:
+    made, _ = quant.quantize(chain(), weight_bits=4, act_bits=8, weight_format="MXFP4", act_format="MXFP4")
+    with pytest.raises(UnsupportedOp, match="activations in blocks"):
         check_layers(made, "chain")

@@ -137,11 +137,12 @@ class Known:
 
 @dataclass(frozen=True)
 class Codes:
-    """Weight codes, w_hat = steps_k * code."""
+    """Weight codes, w_hat = steps_k * code. With `group` channels to a step, `steps` has a row of them per output."""
 
     codes: Tensor
     steps: Tensor
     quantizer: str
+    group: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -393,10 +394,15 @@ class OnnxWriter:
                 f"quantizer {value.quantizer}: weight codes -1 and 0 of one bit: QONNX reads one signed bit as -1 and "
                 "1; export --format qdq"
             )
+        if self.form == "qonnx" and value.group:
+            raise UnsupportedOp(
+                f"quantizer {value.quantizer}: {spec.codes_text}: QONNX has no groups along a sum; export --format qdq"
+            )
         codes, steps = value.codes, value.steps
-        n, p, shape, axis = spec.n, spec.p, tuple(codes.shape), 0
+        n, p, shape, axis = spec.n, spec.p, tuple(codes.shape), 0 if not value.group else 1
         if transpose:
-            codes, shape, axis = codes.T, shape[::-1], 1
+            codes, shape, axis = codes.T, shape[::-1], 1 - axis
+            steps = steps.T if value.group else steps
         name = value.quantizer
         self.weight_types[f"{spec.bits} bits"] += codes.numel()
         if self.form == "qonnx":
@@ -415,10 +421,11 @@ class OnnxWriter:
         if (n, p) != (least, largest):
             limits = [self.store(np.array(v), f"{name}.{end}", type_) for end, v in (("least", n), ("largest", p))]
             stored = self.add("Clip", [stored, *limits], shape, f"{name}.clip").name
-        scale = self.store(steps if len(steps) > 1 else steps.reshape(()), f"{name}.scale")
-        zeros = np.zeros(len(steps) if len(steps) > 1 else (), np.int64)
-        point = self.store(zeros, f"{name}.zero", type_)
-        return self.add("DequantizeLinear", [stored, scale, point], shape, name, axis=axis)
+        steps = steps if value.group or len(steps) > 1 else steps.reshape(())
+        scale = self.store(steps, f"{name}.scale")
+        point = self.store(np.zeros(tuple(steps.shape), np.int64), f"{name}.zero", type_)
+        blocks: dict[str, Any] = {"block_size": value.group} if value.group else {}
+        return self.add("DequantizeLinear", [stored, scale, point], shape, name, axis=axis, **blocks)
 
 
 def code_type(n: int, p: int) -> tuple[str, int, int, int]:
@@ -463,7 +470,16 @@ def quantizer(out: OnnxWriter, node: fx.Node, x: Any, name: str) -> Any:
                 f"layer {out.layer}: its weights have an offset ({made.spec.method}); ONNX export takes symmetric "
                 "weights, as LSQ and LSQ+ have them"
             )
-        return Codes(made.codes(x.values).round().to(torch.int64), made.step().detach().double().reshape(-1), name)
+        if made.spec.element != "int":
+            raise UnsupportedOp(
+                f"quantizer {name}: {made.spec.codes_text}: ONNX export takes integers; price such a network with "
+                "hwsim evaluate, certify it with hwsim verify"
+            )
+        codes = made.codes(x.values).round().to(torch.int64)
+        if made.spec.group:
+            width = min(made.spec.group, codes.shape[1])
+            return Codes(codes, made.step_at(x.values).detach().double()[:, ::width], name, width)
+        return Codes(codes, made.step().detach().double().reshape(-1), name)
     count = out.calls[name]
     out.calls[name] += 1
     label = f"{name}@{count}" if count else name
@@ -537,7 +553,8 @@ def binary(kind: str) -> Callable[..., Any]:
             weight, factor = (x, y) if isinstance(x, Codes) else (y, x)
             if not isinstance(weight, Codes) or not isinstance(factor, Known):
                 raise UnsupportedOp(f"layer {out.layer}: a product of weights with something not known beforehand")
-            return Codes(weight.codes, weight.steps * factor.values.double().reshape(-1), weight.quantizer)
+            factors = factor.values.double().reshape(-1, *[1] * (weight.steps.ndim - 1))
+            return Codes(weight.codes, weight.steps * factors, weight.quantizer, weight.group)
         operands = [Known(torch.tensor(float(v))) if isinstance(v, (int, float)) else v for v in (x, y)]
         if alpha != 1:
             if not isinstance(operands[1], Known):
@@ -651,7 +668,9 @@ def reshape(out: OnnxWriter, node: fx.Node, x: Any, *_: Any, **__: Any) -> Any:
     if isinstance(x, Known):
         return Known(x.values.expand(shape) if math.prod(x.shape) != math.prod(shape) else x.values.reshape(shape))
     if isinstance(x, Codes):
-        return Codes(x.codes.reshape(shape), x.steps, x.quantizer)
+        if x.group and x.shape != shape:
+            raise UnsupportedOp(f"layer {out.layer}: a reshape of weights in groups is not exported")
+        return Codes(x.codes.reshape(shape), x.steps, x.quantizer, x.group)
     source = out.plain(x)
     if source.shape == shape:
         return x

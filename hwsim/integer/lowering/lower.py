@@ -51,8 +51,9 @@ def check_layers(model: nn.Module, name: str) -> None:
 
 
 def _without_form(module: nn.Module) -> str:
-    if isinstance(module, BaseQuantizer) and (module.spec.group or module.spec.element != "int"):
-        return f"{module.spec.codes_text}: steps that change within a sum, or float elements"
+    spec = module.spec if isinstance(module, BaseQuantizer) and not module.is_weight else None
+    if spec is not None and (spec.group or spec.element != "int"):
+        return f"{spec.codes_text}: activations in blocks or float elements"
     if isinstance(module, (QConv3d, QConvTranspose3d)):
         return "a convolution of three dimensions"
     if isinstance(module, QEmbeddingBag):

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import fx
 
+from hwsim.errors import UnsupportedOp
 from hwsim.integer.arithmetic.forms import Form
-from hwsim.integer.lowering.walk import Const, Lowering, Moved, NotAffine, Value, Weight, shape_of, value_shape
+from hwsim.integer.lowering.walk import Const, Lowering, Moved, NotAffine, Value, shape_of, value_shape
+from hwsim.integer.lowering.weights import Weight
 
 
 def reshape(low: Lowering, node: fx.Node, x: Value, *_: Any, **__: Any) -> Value:
@@ -26,6 +28,8 @@ def reshape(low: Lowering, node: fx.Node, x: Value, *_: Any, **__: Any) -> Value
             x.values.expand(shape) if math.prod(x.values.shape) != math.prod(shape) else x.values.reshape(shape)
         )
     if isinstance(x, Weight):
+        if x.groups and tuple(shape) != tuple(x.codes.shape):
+            raise UnsupportedOp(f"layer {low.layer}: a reshape of weights in groups has no integer form")
         return dataclasses.replace(x, codes=x.codes.reshape(shape))
     if value_shape(x) == shape:
         return x

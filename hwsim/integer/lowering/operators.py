@@ -7,8 +7,8 @@ stays float and is listed.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -23,7 +23,8 @@ from hwsim.integer.lowering.products import convolution, linear, matmul, product
 from hwsim.integer.lowering.recurrent import recurrent
 from hwsim.integer.lowering.sums import add, per_channel, scaled, summand
 from hwsim.integer.lowering.transposed import transposed_convolution
-from hwsim.integer.lowering.walk import Const, Lowering, Moved, NotAffine, Value, Weight, shape_of
+from hwsim.integer.lowering.walk import Const, Lowering, Moved, NotAffine, Value, shape_of
+from hwsim.integer.lowering.weights import Weight
 
 Bias = Value | None
 
@@ -42,7 +43,11 @@ def mul(low: Lowering, node: fx.Node, x: Value, y: Value) -> Value:
         weight, factor = (x, y) if isinstance(x, Weight) else (y, x)
         if not isinstance(factor, Const) or not isinstance(weight, Weight):
             raise UnsupportedOp(f"layer {low.layer}: a product of weights with something that is not known beforehand")
-        return dataclasses.replace(weight, steps=times(weight.steps, rationals(factor.values)))
+        factors = rationals(factor.values)
+        groups = tuple(
+            replace(g, steps=times(g.steps, factors), offsets=times(g.offsets, factors)) for g in weight.groups
+        )
+        return replace(weight, steps=times(weight.steps, factors) if weight.steps else (), groups=groups)
     if isinstance(x, (Const, int, float)):
         x, y = y, x
     if isinstance(y, (int, float)):

@@ -8,6 +8,7 @@ A product becomes integer accumulators and a form of them: the steps multiply, o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -20,6 +21,7 @@ from hwsim.integer.arithmetic.forms import Border, Form, Rationals, Term, plus, 
 from hwsim.integer.arithmetic.geometry import Window, border_sums
 from hwsim.integer.arithmetic.kernels import accumulator_bounds, magnitude_bound, narrowest
 from hwsim.integer.arithmetic.rules import CodeSpec, Range
+from hwsim.integer.lowering.grouped import Site, grouped_sums
 from hwsim.integer.lowering.sums import merged, sum_along
 from hwsim.integer.lowering.walk import (
     Const,
@@ -28,11 +30,12 @@ from hwsim.integer.lowering.walk import (
     NotAffine,
     Pair,
     Value,
-    Weight,
     pair,
     shape_of,
     value_shape,
 )
+from hwsim.integer.lowering.weights import Weight
+from quant.spec import PADDING_POLICIES
 
 Bias = Value | None
 
@@ -57,24 +60,34 @@ def convolution(
         (1, int(kernel[0])) if one_d else (int(kernel[0]), int(kernel[1])), stride, dilation,
         (own[0] + around[0], own[1] + around[1], own[2] + around[2], own[3] + around[3]), groups,
     )  # fmt: skip
-    codes = weight.codes.unsqueeze(2) if one_d else weight.codes
+    if one_d:
+        weight = rows_of_one(weight)
     shape = shape_of(node)
     if one_d:
         source_shape = low.nodes[source].shape
         source = low.move("reshape", (source,), ((*source_shape[:2], 1, source_shape[2]),),
                           (*source_shape[:2], 1, source_shape[2]), f"{low.layer}.rows")  # fmt: skip
         shape = (*shape[:2], 1, shape[2])
-    form = accumulators(low, source, code, codes, weight.steps, bias, window, shape)
+    form = accumulators(low, source, code, weight, bias, window, shape)
     return Moved("reshape", (form,), (shape_of(node),), shape_of(node)) if one_d else form
 
 
 def accumulators(
-    low: Lowering, source: str, code: CodeSpec, codes: Tensor, steps: Rationals, bias: Bias, window: Window,
-    shape: tuple[int, ...],
+    low: Lowering, source: str, code: CodeSpec, weight: Weight, bias: Bias, window: Window, shape: tuple[int, ...],
 ) -> Form:  # fmt: skip
     """The node of a convolution and its form: slope s_x*s_w, intercept bias + beta*s_w*sum(w), border where needed."""
     policy = padding_policy(low, window, code)
     constant = biases(bias)
+    fill = code.zero_code if policy in ("pad_code", "snap_offset") else 0
+    padding = graph.Padding(policy=policy, code=fill, naive_code=0)
+    if weight.groups:
+        if policy == "border_bias":
+            raise UnsupportedOp(
+                f"layer {low.layer}: groups of weights have no integer form with padding_policy border_bias; "
+                f"quantize with {', '.join(p for p in PADDING_POLICIES if p != policy)}"
+            )
+        return grouped_sums(low, Site(source, code, window, padding, shape), weight, constant)
+    codes, steps = weight.codes, weight.steps
     offset_slopes = tuple(code.beta * s for s in steps)
     border = None
     if policy == "border_bias":
@@ -83,13 +96,12 @@ def accumulators(
     elif code.beta != 0:
         sums = tuple(Fraction(int(v)) for v in codes.to(torch.int64).sum((1, 2, 3)))
         constant = plus(constant, times(offset_slopes, sums))
-    fill = code.zero_code if policy in ("pad_code", "snap_offset") else 0
     least, largest = accumulator_bounds(codes, code.n, code.p)
     made = low.add(graph.Convolve(
         name=f"{low.layer}.accumulators", shape=shape, layer=low.layer, x=source, window=window,
         range=Range(tuple(least.tolist()), tuple(largest.tolist())), weight=packed(codes),
-        padding=graph.Padding(policy=policy, code=fill, naive_code=0),
-        bound=magnitude_bound(codes, code.n, code.p), per_channel_scale=len(steps) > 1,
+        padding=padding, bound=magnitude_bound(codes, code.n, code.p), per_channel_scale=len(steps) > 1,
+        element_bits=weight.element_bits,
     ))  # fmt: skip
     slopes = tuple(code.s * s for s in steps)
     return Form((Term((made,), slopes),), constant, shape, 1, (), border)
@@ -112,18 +124,28 @@ def linear_form(low: Lowering, x: Value, weight: Weight, bias: Bias = None) -> F
     """Accumulators over the last axis, the offset folded into the bias."""
     source, code, _ = low.as_codes(x, "a linear layer")
     codes, constant = weight.codes, biases(bias)
+    shape = (*value_shape(x)[:-1], len(codes))
+    if weight.groups:
+        site = Site(source, code, None, graph.Padding(policy="none", code=0, naive_code=0), shape)
+        return grouped_sums(low, site, weight, constant)
     if code.beta != 0:
         sums = tuple(Fraction(int(v)) for v in codes.to(torch.int64).sum(1))
         constant = plus(constant, times(tuple(code.beta * s for s in weight.steps), sums))
     least, largest = accumulator_bounds(codes, code.n, code.p)
-    shape = (*value_shape(x)[:-1], len(codes))
     made = low.add(graph.Convolve(
         name=f"{low.layer}.accumulators", shape=shape, layer=low.layer, x=source, window=None,
         range=Range(tuple(least.tolist()), tuple(largest.tolist())), weight=packed(codes),
         padding=graph.Padding(policy="none", code=0, naive_code=0),
         bound=magnitude_bound(codes, code.n, code.p), per_channel_scale=len(weight.steps) > 1,
+        element_bits=weight.element_bits,
     ))  # fmt: skip
     return Form((Term((made,), tuple(code.s * s for s in weight.steps)),), constant, shape, len(shape) - 1)
+
+
+def rows_of_one(weight: Weight) -> Weight:
+    """The weight of a one-dimensional convolution as that of maps of one row."""
+    groups = tuple(replace(g, place=(g.place[0], slice(0, 1), *g.place[1:])) for g in weight.groups)
+    return replace(weight, codes=weight.codes.unsqueeze(2), groups=groups)
 
 
 def packed(codes: Tensor) -> Tensor:

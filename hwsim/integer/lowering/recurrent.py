@@ -25,7 +25,8 @@ from hwsim.integer.arithmetic.steps import Clamp, Smooth
 from hwsim.integer.lowering.moves import part, permuted, reshaped
 from hwsim.integer.lowering.products import linear_form, product_form
 from hwsim.integer.lowering.sums import merged
-from hwsim.integer.lowering.walk import Const, Lowering, Moved, NotAffine, Value, Weight, value_shape
+from hwsim.integer.lowering.walk import Const, Lowering, Moved, NotAffine, Value, value_shape
+from hwsim.integer.lowering.weights import Weight
 from quant.recurrent import QRecurrent
 
 WORD_BITS = 29  # magnitude of a gate or a state: sums of products of two stay below 2^60

@@ -14,12 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
+from hwsim.errors import UnsupportedOp
 from hwsim.integer import graph
 from hwsim.integer.arithmetic.forms import Border, Form, Rationals, Term, rationals, times
 from hwsim.integer.arithmetic.geometry import Run, Window
 from hwsim.integer.arithmetic.kernels import accumulator_bounds, magnitude_bound, narrowest
 from hwsim.integer.arithmetic.rules import Range
-from hwsim.integer.lowering.walk import Const, Lowering, Moved, NotAffine, Pair, Value, Weight, pair, shape_of
+from hwsim.integer.lowering.walk import Const, Lowering, Moved, NotAffine, Pair, Value, pair, shape_of
+from hwsim.integer.lowering.weights import Weight
 
 
 def transposed_convolution(
@@ -29,6 +31,8 @@ def transposed_convolution(
     """Accumulators over the stuffed input, the offset's part per output position; a convolution of one row in 1-D."""
     if not isinstance(weight, Weight):
         raise NotAffine("weights without a quantizer")
+    if weight.groups:
+        raise UnsupportedOp(f"layer {low.layer}: a transposed convolution of weights in groups has no integer form")
     source, code, around = low.as_codes(x, "a transposed convolution")
     if any(around):
         raise NotAffine("a padded input")
@@ -54,7 +58,7 @@ def transposed_convolution(
         range=Range(tuple(least.tolist()), tuple(largest.tolist())),
         weight=flipped.to(narrowest(int(flipped.min()), int(flipped.max()))),
         padding=graph.Padding(policy="none", code=0, naive_code=0), bound=magnitude_bound(flipped, code.n, code.p),
-        per_channel_scale=len(steps) > 1,
+        per_channel_scale=len(steps) > 1, element_bits=weight.element_bits,
     ))  # fmt: skip
     constant = rationals(bias.values) if isinstance(bias, Const) else rationals(0.0)
     border = None

@@ -28,6 +28,7 @@ from hwsim.integer.arithmetic.rules import CodeSpec, Range
 from hwsim.integer.arithmetic.steps import Clamp, Leaky
 from hwsim.integer.graph import IntegerModel, Node
 from hwsim.integer.lowering.fixed_values import FRACTION_BITS, fixed_value, reach_of
+from hwsim.integer.lowering.weights import Weight, weight_of
 from quant import BaseQuantizer
 from quant.calling import answer
 
@@ -44,15 +45,6 @@ class Const:
     """Numbers known beforehand, float64."""
 
     values: Tensor
-
-
-@dataclass(frozen=True)
-class Weight:
-    """Weight codes w with w_hat = steps_k * w, K output channels first."""
-
-    codes: Tensor
-    steps: Rationals
-    quantizer: str
 
 
 @dataclass(frozen=True)
@@ -217,10 +209,10 @@ class Lowering:
         made = self.found[name]
         if made.is_weight:
             if isinstance(value, Rows):
-                return self.rows(value, self.weight(value.table, made, name))
+                return self.rows(value, weight_of(made, value.table, name, self.layer))
             if not isinstance(value, Const):
                 raise UnsupportedOp(f"layer {self.layer}: weights that are computed have no codes known beforehand")
-            return self.weight(value.values, made, name)
+            return weight_of(made, value.values, name, self.layer)
         count = self.calls[name]
         self.calls[name] += 1
         label = f"{name}@{count}" if count else name
@@ -239,21 +231,6 @@ class Lowering:
             name=f"{self.layer}.rows", shape=value.shape, range=Range((least,), (largest,)), layer=self.layer,
             code=CodeSpec(weight.steps[0], Fraction(0), least, largest), table=weight.codes, source=value.source,
         )))  # fmt: skip
-
-    def weight(self, values: Tensor, made: BaseQuantizer, name: str) -> Weight:
-        """Codes and steps of a weight; an offset of half a step becomes odd codes of half the step (DoReFa)."""
-        with torch.no_grad():
-            codes = made.codes(values).round().to(torch.int64)
-            steps, offsets = rationals(made.step()), rationals(made.offset())
-        ratios = {Fraction(float(o / s)).limit_denominator(64) for o, s in zip(offsets, steps, strict=True)}
-        ratio = ratios.pop() if len(ratios) == 1 else Fraction(1, 3)
-        if ratio.denominator > 2:
-            raise UnsupportedOp(
-                f"layer {self.layer}: weights with an offset that is no multiple of half a step need the sum of the "
-                "input codes per output; weights are symmetric in LSQ+ (Eq. 1)"
-            )
-        codes = codes * ratio.denominator + ratio.numerator
-        return Weight(codes, tuple(s / ratio.denominator for s in steps), name)
 
     def codes(self, value: Value, code: CodeSpec, label: str) -> str:
         """The node of the codes of a value: the quantizer is pushed in front of every move."""

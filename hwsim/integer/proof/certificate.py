@@ -12,6 +12,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from hwsim.integer.lowering.lower import in_order, lower
 from hwsim.integer.proof.compare import readers, reference, reference_codes, unframed
 from hwsim.integer.run import Machine, Mode
 from hwsim.machine.parts import Capabilities
+from hwsim.network.formats import Format
 from hwsim.network.layer import Layer, Loops
 from hwsim.network.layer import Tensor as Operand
 from hwsim.network.workload import Workload
@@ -268,6 +270,8 @@ def _layers(
         if isinstance(node, (graph.Convolve, graph.MatMul)):
             behind = [q for q in made if node.name in read[q]]
             seen.update(behind)
+            if isinstance(node, graph.Convolve) and not node.stands_for_layer:
+                continue
             row = _matrix_layer if isinstance(node, graph.Convolve) else _product_layer
             yield row(model, node, [measured[q] for q in behind], capabilities)  # type: ignore[arg-type]
             continue
@@ -388,24 +392,35 @@ def workload_layer(model: IntegerModel, node: graph.Convolve) -> Layer:
     forms = [n.form for n in model.nodes if isinstance(n, (graph.Requantize, graph.Evaluate))]
     forms += [model.output] if isinstance(model.output, Form) else []
     bias = any(has_bias(model, node, form) for form in forms if node.name in form.sources)
-    least, largest = int(node.weight.min()), int(node.weight.max())
-    weight_bits = max(1, kernels.bits_for(least, largest))
+    parts = model.shares(node)
+    weight_bits = max(1, *(n.weight_bits for n in parts))
+    shape = tuple(node.weight.shape) if node.share is None else node.share.whole
     source = Operand(node.x, x.shape, _bits(x), x.code.n < 0, x.code.beta != 0)
     if node.window is None:
-        count = _elements(node) // node.weight.shape[0]
-        loops = Loops(N=1, K=node.weight.shape[0], C=node.weight.shape[1], P=count)
+        count = _elements(node) // shape[0]
+        loops = Loops(N=1, K=shape[0], C=shape[1], P=count)
         op, padding, stride, dilation = "linear", (0, 0, 0, 0), (1, 1), (1, 1)
     else:
         w, g = node.window, node.window.groups
         rows, columns = node.shape[2:]
-        loops = Loops(1, g, node.weight.shape[0] // g, node.weight.shape[1], rows, columns, w.kernel[0], w.kernel[1])
+        loops = Loops(1, g, shape[0] // g, shape[1], rows, columns, w.kernel[0], w.kernel[1])
         op, padding, stride, dilation = "conv", w.padding, w.stride, w.dilation
     return Layer(
         node.layer or node.name, op, (source,), Operand(f"{node.name}.out", node.shape, 32),
-        Operand(f"{node.name}.weight", tuple(node.weight.shape), weight_bits), loops, stride, dilation, padding,
+        Operand(f"{node.name}.weight", shape, weight_bits, offset=bool(node.share and node.share.offset),
+                format=shared_steps(node.share, weight_bits)), loops, stride, dilation, padding,
         node.padding.policy if node.padding.policy != "none" else "", bias,
-        kernels.bits_for(node.range.least, node.range.largest), pad_code=x.code.zero_code if any(padding) else None,
+        max(kernels.bits_for(n.range.least, n.range.largest) for n in parts),
+        pad_code=x.code.zero_code if any(padding) else None,
     )  # fmt: skip
+
+
+def shared_steps(share: graph.Share | None, bits: int) -> Format | None:
+    """How the weights of a layer share their steps; None: one for the tensor or for each output, outside the sums."""
+    if share is None:
+        return None
+    sharing = "group" if share.group else "channel"
+    return Format("int", bits, sharing, share.group, "fp32", "fp32" if share.offset else "")
 
 
 def product_layer(model: IntegerModel, node: graph.MatMul) -> Layer:
@@ -426,11 +441,15 @@ def product_layer(model: IntegerModel, node: graph.MatMul) -> Layer:
 def has_bias(model: IntegerModel, node: graph.Convolve, form: Form) -> bool:
     """Whether a constant is added to these sums anyway (a bias, a batch norm), beside what Eq. 5 folds into it."""
     code = model.node(node.x).code
-    slopes = next(t.slopes for t in form.terms if node.name in t.nodes)
-    if code is None or form.border is not None or len(slopes) not in (1, len(node.weight)):
+    if code is None or form.border is not None:
         return any(form.intercepts)
-    sums = node.weight.to(torch.int64).flatten(1).sum(1).tolist()
-    folded = [at(slopes, k) * code.beta / code.s * total for k, total in enumerate(sums)]
+    folded = [Fraction(0)] * node.shape[1 if node.window is not None else -1]
+    for part in model.shares(node):
+        slopes = next(t.slopes for t in form.terms if part.name in t.nodes)
+        if len(slopes) not in (1, len(folded)):
+            return any(form.intercepts)
+        sums = tuple(map(Fraction, part.weight.to(torch.int64).flatten(1).sum(1).tolist()))
+        folded = [v + at(slopes, k) * code.beta / code.s * at(sums, k) for k, v in enumerate(folded)]
     return any(at(form.intercepts, k) != value for k, value in enumerate(folded))
 
 
@@ -441,7 +460,7 @@ def offset_classes(model: IntegerModel, capabilities: Capabilities = UNLIMITED) 
     """
     found: dict[str, OffsetCost] = {}
     for n in model.nodes:
-        if isinstance(n, (graph.Convolve, graph.MatMul)):
+        if isinstance(n, graph.MatMul) or (isinstance(n, graph.Convolve) and n.stands_for_layer):
             layer = workload_layer(model, n) if isinstance(n, graph.Convolve) else product_layer(model, n)
             found[n.layer] = offset_cost(layer, capabilities)
     return found
@@ -452,7 +471,7 @@ def annotate(workload: Workload, model: IntegerModel) -> Workload:
 
     An offset that training left at exactly 0 costs nothing: such tensors lose their offset here.
     """
-    known = {n.layer: n for n in model.convolutions}
+    known = {n.layer: n for n in model.convolutions if n.stands_for_layer}
     codes = {layer.inputs[0].name: model.node(known[layer.name].x).code for layer in workload if layer.name in known}
     without = {name for name, code in codes.items() if code is not None and code.beta == 0}
     sums = known | {n.layer: n for n in model.nodes if isinstance(n, graph.MatMul)}
@@ -461,7 +480,9 @@ def annotate(workload: Workload, model: IntegerModel) -> Workload:
         node = sums.get(layer.name)
         if node is None:
             return layer
-        return dataclasses.replace(layer, accumulator_bits=kernels.bits_for(node.range.least, node.range.largest))
+        parts = model.shares(node) if isinstance(node, graph.Convolve) else (node,)
+        bits = max(kernels.bits_for(n.range.least, n.range.largest) for n in parts)
+        return dataclasses.replace(layer, accumulator_bits=bits)
 
     found = Workload(workload.name, map(proven, workload.layers), workload.coverage, workload.notes)
     return found.map_tensors(lambda t: dataclasses.replace(t, offset=False) if t.name in without else t)

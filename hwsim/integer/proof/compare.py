@@ -132,7 +132,10 @@ def compare(model: IntegerModel, codes: dict[str, Tensor], expected: dict[str, T
 
 def readers(model: IntegerModel, node: Node) -> list[graph.Convolve]:
     """Convolutions and linear layers that read a node, directly or moved."""
-    names = {node.name, *(m.name for m in model.nodes if isinstance(m, graph.Move) and node.name in m.xs)}
+    moves = [m for m in model.nodes if isinstance(m, graph.Move)]
+    names = {node.name, *(m.name for m in moves if node.name in m.xs)}
+    shared = {n.x for n in model.convolutions if n.share is not None}  # codes of a group are cut out of all
+    names |= {m.name for m in moves if m.name in shared and not names.isdisjoint(m.xs)}
     return [n for n in model.convolutions if n.x in names]
 
 
