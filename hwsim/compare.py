@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from hwsim.console import printable
 from hwsim.errors import exit_code_of
+from hwsim.files.argument import parse_path
 from hwsim.report.compare import read_report, sameness, table, write_page
 
 
@@ -23,8 +23,12 @@ def parser() -> argparse.ArgumentParser:
         description="Saved reports side by side.",
         epilog="Exit codes: 0 done; 1 with --same, where they answer different questions; 2 a file that is no report.",
     )
-    parse.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="report.json, or a folder that has one")
-    parse.add_argument("--out", type=Path, metavar="PAGE.html", help="write the comparison as one self-contained page")
+    parse.add_argument(
+        "reports", nargs="+", type=parse_path, metavar="REPORT", help="report.json, or a folder that has one"
+    )
+    parse.add_argument(
+        "--out", type=parse_path, metavar="PAGE.html", help="write the comparison as one self-contained page"
+    )
     parse.add_argument("--same", action="store_true", help="only say whether they answer the same question")
     return parse
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hwsim.errors import SpecError, exit_code_of
+from hwsim.files.argument import parse_path
 from hwsim.files.atomic import write_atomically
 from hwsim.machine.load import load_accelerator
 from hwsim.nest.text import load_mappings
@@ -32,12 +33,12 @@ def parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done; 2 bad input. Nothing in a description is executed.",
     )
     parse.add_argument("files", nargs="+", metavar="FILE", help="files of one tool; or, with --format, a spec of ours")
-    parse.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder to write to")
+    parse.add_argument("--to", type=parse_path, required=True, metavar="DIR", help="folder to write to")
     parse.add_argument("--from", dest="tool", choices=TOOLS, help="the tool (default: told by the files)")
     parse.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a template's variable")
     parse.add_argument("--format", choices=["timeloop"], help="write a machine of ours in this tool's format")
-    parse.add_argument("--workload", type=Path, metavar="FILE", help="with --format: its layers become problems")
-    parse.add_argument("--mapping", type=Path, metavar="FILE", help="with --format: mappings of these layers")
+    parse.add_argument("--workload", type=parse_path, metavar="FILE", help="with --format: its layers become problems")
+    parse.add_argument("--mapping", type=parse_path, metavar="FILE", help="with --format: mappings of these layers")
     parse.add_argument("--quiet", action="store_true", help="print only the files written")
     return parse
 

@@ -11,7 +11,6 @@ import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from hwsim.command_line import (
     EFFORTS,
@@ -27,6 +26,7 @@ from hwsim.command_line import (
 )
 from hwsim.console import printable
 from hwsim.errors import RequestError, exit_code_of
+from hwsim.files.argument import parse_path
 from hwsim.report.evaluation import Request, evaluate_workload, load_zero_shares
 from hwsim.report.explain import estimate_lines, explain, explained_json, explanation_lines, write_explanations
 from hwsim.report.files import write_report
@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
         "elements are free once read, so an output may take the place of an input that dies; borders: rows share a "
         "border's columns, its rows are free after the last reader that needs them; rows,borders: both",
     )  # fmt: skip
-    parse.add_argument("--mapping", type=Path, metavar="FILE", help="price this mapping instead of searching")
+    parse.add_argument("--mapping", type=parse_path, metavar="FILE", help="price this mapping instead of searching")
     parse.add_argument(
         "--constraints", metavar="FILE", help="rules that schedules keep; `own`: those of the accelerator's spec"
     )
@@ -92,9 +92,11 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--gap", type=parse_fraction, default=0.0, help="with a proof: stop at this relative gap (0)")
     parse.add_argument("--time-limit", type=parse_seconds, metavar="S", help="with a proof: seconds per layer at most")
     parse.add_argument(
-        "--zero-shares", type=Path, metavar="FILE", help="a certificate of hwsim.verify: its zero codes gate MACs"
+        "--zero-shares", type=parse_path, metavar="FILE", help="a certificate of hwsim.verify: its zero codes gate MACs"
     )
-    parse.add_argument("--out", type=Path, metavar="DIR", help="write report.json, layers.csv, figures, report.html")
+    parse.add_argument(
+        "--out", type=parse_path, metavar="DIR", help="write report.json, layers.csv, figures, report.html"
+    )
     parse.add_argument(
         "--format", choices=["timeloop"], help="with --out: machine, layers and mappings in its form, too"
     )
@@ -107,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
         help="the estimate that matters most; what one bit changes in each layer, and why",
     )
     parse.add_argument("--assumptions", action="store_true", help="print every assumption behind the numbers")
-    parse.add_argument("--save-workload", type=Path, metavar="FILE", help="save the extracted workload as JSON")
+    parse.add_argument("--save-workload", type=parse_path, metavar="FILE", help="save the extracted workload as JSON")
     return parse
 
 

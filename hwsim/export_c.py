@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from hwsim.errors import WorkloadError, exit_code_of
+from hwsim.files.argument import parse_path
 from hwsim.files.atomic import write_atomically
 from hwsim.integer.export.c_check import run_compiled
 from hwsim.integer.export.c_source import c_source, working_memory
@@ -73,12 +74,14 @@ def run(arguments: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; the exit code."""
     parser = argparse.ArgumentParser(prog="hwsim export-c", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="folder of a trained, quantized network")
-    parser.add_argument("out", type=Path, help="the C file to write")
+    parser.add_argument("checkpoint", type=parse_path, help="folder of a trained, quantized network")
+    parser.add_argument("out", type=parse_path, help="the C file to write")
     parser.add_argument("--name", help="prefix of its functions (default: the file's name)")
     parser.add_argument("--images", type=int, default=0, help="test images to run the file on (default 0: none)")
     parser.add_argument("--random", action="store_true", help="use noise instead of images")
-    parser.add_argument("--data-dir", type=Path, help="folder of the checkpoint's data set (default: $HWSIM_DATA)")
+    parser.add_argument(
+        "--data-dir", type=parse_path, help="folder of the checkpoint's data set (default: $HWSIM_DATA)"
+    )
     arguments = parser.parse_args(argv)
     return exit_code_of(lambda: run(arguments), ValueError)
 

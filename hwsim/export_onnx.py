@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from hwsim.errors import WorkloadError, exit_code_of
+from hwsim.files.argument import parse_path
 from hwsim.integer.export.onnx_check import ENGINES, agreement, engine_for
 from hwsim.integer.export.onnx_source import FORMS, OFFSETS, Exported, onnx_network
 from hwsim.integer.export.seal import seal_onnx
@@ -29,14 +29,14 @@ from quant.data import write_atomically
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog="hwsim export-onnx", description=__doc__)
-    p.add_argument("checkpoint", type=Path, help="folder of a trained, quantized network")
-    p.add_argument("out", type=Path, help="the ONNX file to write")
+    p.add_argument("checkpoint", type=parse_path, help="folder of a trained, quantized network")
+    p.add_argument("out", type=parse_path, help="the ONNX file to write")
     p.add_argument("--format", choices=FORMS, default="qdq")
     p.add_argument("--offset", choices=OFFSETS, default="keep", help="real-valued beta as arithmetic, or zero points")
     p.add_argument("--images", type=int, default=0, help="test images to run the file on (default 0: none)")
     p.add_argument("--random", action="store_true", help="use noise instead of images")
     p.add_argument("--engine", choices=ENGINES, help="what runs it (default: onnxruntime for qdq, qonnx for qonnx)")
-    p.add_argument("--data-dir", type=Path, help="folder of the checkpoint's data set (default: $HWSIM_DATA)")
+    p.add_argument("--data-dir", type=parse_path, help="folder of the checkpoint's data set (default: $HWSIM_DATA)")
     return p
 
 

@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from hwsim.command_line import add_ends, add_input_option, load_machine, load_model
 from hwsim.errors import CapabilityError, InfeasibleMapping, SpecError, exit_code_of
+from hwsim.files.argument import parse_path
 from hwsim.files.atomic import write_atomically
 from hwsim.machine.parts import Accelerator
 from hwsim.network.bits import assign_bits
@@ -170,7 +170,9 @@ def parser() -> argparse.ArgumentParser:
         help="price whole networks instead of layers: a CSV file with a column per decision and a row per assignment "
         "of bits, or random:N for N random ones; mappings are searched once for all of them",
     )  # fmt: skip
-    parse.add_argument("--out", type=Path, metavar="FILE", help="table.csv or table.json; default: CSV on the terminal")
+    parse.add_argument(
+        "--out", type=parse_path, metavar="FILE", help="table.csv or table.json; default: CSV on the terminal"
+    )
     add_ends(parse)
     parse.add_argument("--alone", action="store_true", help="no tensor stays on chip: no row depends on another layer")
     add_input_option(parse)

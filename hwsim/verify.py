@@ -19,6 +19,7 @@ from pathlib import Path
 
 from hwsim.console import printable_lines
 from hwsim.errors import RequestError, exit_code_of
+from hwsim.files.argument import parse_path
 from hwsim.files.atomic import write_atomically
 from hwsim.integer.proof.certificate import Certificate, LayerCertificate
 from hwsim.integer.proof.same import are_same, read_artefact
@@ -30,12 +31,16 @@ from quant.start import given_normalisation, numbers
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog="hwsim verify", description=__doc__)
-    p.add_argument("checkpoint", type=Path, nargs="?", help="folder written by quant.train or quant.calibrate --out")
+    p.add_argument(
+        "checkpoint", type=parse_path, nargs="?", help="folder written by quant.train or quant.calibrate --out"
+    )
     p.add_argument("accelerator", nargs="?", help="spec (path or bare name) whose capabilities decide the classes")
-    p.add_argument("--same", type=Path, nargs="+", metavar="PATH", help="compare the identities of these files instead")
+    p.add_argument(
+        "--same", type=parse_path, nargs="+", metavar="PATH", help="compare the identities of these files instead"
+    )
     p.add_argument("--images", type=int, default=64, help="images whose codes are compared (default 64)")
     p.add_argument("--accuracy-images", type=int, default=1000, help="test images for accuracies; 0: none")
-    p.add_argument("--data-dir", type=Path, help="folder of the checkpoint's data set (default: $HWSIM_DATA)")
+    p.add_argument("--data-dir", type=parse_path, help="folder of the checkpoint's data set (default: $HWSIM_DATA)")
     p.add_argument("--data", default="", help="another data set: a name, a .npz, a folder, package.module:function")
     p.add_argument(
         "--mean", type=numbers, metavar="M[,M,M]", help="of its pixels (default: as the network was trained)"
@@ -47,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--adc-bits", type=int, help="also measure an in-memory array whose converter keeps so many bits")
     p.add_argument("--adc-rows", type=int, default=256, help="products summed before each conversion (default 256)")
     p.add_argument("--device", default="cpu")
-    p.add_argument("--out", type=Path, help="write the certificate as JSON")
+    p.add_argument("--out", type=parse_path, help="write the certificate as JSON")
     p.add_argument("--json", action="store_true", help="print the certificate as JSON and nothing else")
     return p
 

@@ -32,6 +32,7 @@ from hwsim.explore.machines.study_output import write_study
 from hwsim.explore.machines.training import chosen, extra_options, train_points, trainable, write_trained
 from hwsim.explore.machines.trial import network_key
 from hwsim.explore.machines.workers import Cluster, Here, Local, Workers
+from hwsim.files.argument import parse_path
 from hwsim.files.atomic import write_atomically
 from hwsim.network.bits import assign_bits
 from hwsim.network.workload import Workload
@@ -54,8 +55,10 @@ def parser() -> argparse.ArgumentParser:
 def add_machines(commands: Any) -> None:
     """The `machines` command."""
     machines = commands.add_parser("machines", help="machines (and bits) of an exploration file; resumable")
-    machines.add_argument("space", type=Path, help="the exploration file: see docs/exploration.md")
-    machines.add_argument("--out", type=Path, required=True, metavar="DIR", help="the study; start again to go on")
+    machines.add_argument("space", type=parse_path, help="the exploration file: see docs/exploration.md")
+    machines.add_argument(
+        "--out", type=parse_path, required=True, metavar="DIR", help="the study; start again to go on"
+    )
     add_workers(machines)
     machines.add_argument("--quiet", action="store_true", help="no progress")
     machines.set_defaults(run=run_machines)
@@ -168,7 +171,9 @@ def add_bits(commands: Any) -> None:
     bits.add_argument("--time-limit", type=float, metavar="S", help="seconds per question to the solver")
     add_input_option(bits)
     bits.add_argument("--allow-uncosted", action="store_true", help="leave unknown operators out")
-    bits.add_argument("--out", type=Path, metavar="DIR", help="write points.csv, points.json, figures, files per point")
+    bits.add_argument(
+        "--out", type=parse_path, metavar="DIR", help="write points.csv, points.json, figures, files per point"
+    )
     training = bits.add_argument_group("training points of the front (needs --front and --out)")
     training.add_argument("--train", type=int, metavar="K", help="fine-tune K points, spread evenly, by quant.train")
     training.add_argument("--train-options", default="", metavar="TEXT", help="for quant.train, such as '--epochs 2'")
@@ -179,7 +184,9 @@ def add_bits(commands: Any) -> None:
 
 def add_freedom(parse: Any) -> None:
     """What may vary in the network."""
-    parse.add_argument("--sensitivities", type=Path, metavar="FILE", help="what python -m quant.sensitivity wrote")
+    parse.add_argument(
+        "--sensitivities", type=parse_path, metavar="FILE", help="what python -m quant.sensitivity wrote"
+    )
     parse.add_argument("--weights", default="2..8", metavar="WIDTHS", help="weight widths allowed (2..8)")
     parse.add_argument("--activations", default="2..8", metavar="WIDTHS", help="activation widths allowed (2..8)")
     parse.add_argument("--first-last", default="8bit", choices=FIRST_LAST, help="first and last layer with weights")
