@@ -45,7 +45,7 @@ def read_prices(trees: dict[str, list[Item]], report: TranslationReport) -> Pric
                 if key.startswith("ERT"):
                     read_energies(entry, prices, report)
                 else:
-                    read_area(entry, prices)
+                    read_area(entry, prices, report)
     return prices
 
 
@@ -63,6 +63,7 @@ def read_energies(entry: Item, prices: Prices, report: TranslationReport) -> Non
     if "actions" not in keys:
         raise entry.error(f"{name}: key 'actions' is missing")
     found: dict[str, list[float]] = {}
+    others: list[str] = []
     for action in keys["actions"].items(f"{name}.actions"):
         parts = action.keys("an action")
         if "name" not in parts or "energy" not in parts:
@@ -70,11 +71,18 @@ def read_energies(entry: Item, prices: Prices, report: TranslationReport) -> Non
         verb = parts["name"].text("name")
         if verb in ACTIONS:
             found.setdefault(verb, []).extend(numbers(parts["energy"], f"{name}.{verb}"))
+        else:
+            others.append(verb)
+    if others:
+        report.none(entry.place, name, f"actions {', '.join(dict.fromkeys(others))}: not read here")
     for verb, values in found.items():
         if len(set(values)) > 1:
             text = f"{verb} has {len(values)} energies by argument: the largest, {max(values):g} pJ, is used"
             report.approximated(entry.place, f"{name}.{verb}", text)
-    prices.energies_pj[name] = {verb: max(values) for verb, values in found.items()}
+    energies = {verb: max(values) for verb, values in found.items()}
+    if prices.energies_pj.get(name, energies) != energies:
+        report.approximated(entry.place, name, f"priced twice, first in {prices.places[name]}: this one counts")
+    prices.energies_pj[name] = energies
     prices.places[name] = entry.place
 
 
@@ -86,9 +94,13 @@ def numbers(item: Item, what: str) -> Iterator[float]:
         yield one.number(what, 0.0, STRANGE_PJ)
 
 
-def read_area(entry: Item, prices: Prices) -> None:
+def read_area(entry: Item, prices: Prices, report: TranslationReport) -> None:
     """Area of one component."""
     name, keys = component(entry)
     if "area" not in keys:
         raise entry.error(f"{name}: key 'area' is missing")
-    prices.areas_um2[name] = keys["area"].number(f"{name}.area", 0.0, 1e12)
+    area = keys["area"].number(f"{name}.area", 0.0, 1e12)
+    if prices.areas_um2.get(name, area) != area:
+        report.approximated(entry.place, name, "its area stands twice: this one counts")
+    prices.areas_um2[name] = area
+    prices.places.setdefault(name, entry.place)

@@ -47,6 +47,7 @@ READ = {
     "run_presets": ("interfacebandwidth", "useramulatortrace"),
 }
 WHOLE = ("layout", "sparsity")
+OFF = ("false", "no", "off", "0", "none", "")
 SPARSE = re.compile(r"(\d+):(\d+)")
 
 
@@ -129,6 +130,11 @@ class Config:
         try:
             parser.read_string(text)
         except configparser.Error as problem:
+            wrong = getattr(problem, "errors", None)
+            if wrong:  # lines that are neither a section nor an option
+                raise SpecError(
+                    f"{file}:{wrong[0][0]}: expected an option and its value, got {wrong[0][1].strip()}"
+                ) from None
             line = getattr(problem, "lineno", None) or 1
             raise SpecError(f"{file}:{line}: not a SCALE-Sim configuration: {str(problem).splitlines()[0]}") from None
         self.sections = {name.lower(): dict(parser[name]) for name in parser.sections()}
@@ -197,7 +203,7 @@ def refuse_switched_on(config: Config, report: TranslationReport) -> None:
     switches = [("sparsity", "sparsitysupport"), ("layout", "ifmapcustomlayout"), ("layout", "filtercustomlayout"),
                 ("run_presets", "useramulatortrace")]  # fmt: skip
     for section, option in switches:
-        if config.text(section, option, "false") == "true":
+        if config.text(section, option, "false") not in OFF:
             raise config.item(section, option).error(f"{option}: has no counterpart: set it to false")
     for section in WHOLE:
         state = "switched off" if section in config.sections else "absent (its v3 would refuse the file)"
@@ -207,12 +213,16 @@ def refuse_switched_on(config: Config, report: TranslationReport) -> None:
 def interface_bits(config: Config, report: TranslationReport) -> int | None:
     """Bits per cycle at the outermost memory; None where bandwidth is as demanded."""
     mode = config.text("run_presets", "interfacebandwidth", "calc")
+    if mode not in ("user", "calc"):
+        raise config.item("run_presets", "interfacebandwidth").error(
+            f"InterfaceBandwidth: expected USER or CALC, got {mode!r}"
+        )
     if mode != "user":
         report.taken(config.file, "InterfaceBandwidth", "CALC: as demanded, so no limit")
         return None
     item = config.item("architecture_presets", "bandwidth")
     words = [part.strip() for part in str(item.value).split(",") if part.strip()]
-    if not words or not all(word.isdigit() and 0 < int(word) < 2**20 for word in words):
+    if not words or not all(word.isdecimal() and 0 < int(word) < 2**20 for word in words):
         raise item.error(f"Bandwidth: expected whole numbers above 0, got {item.value!r}")
     if len(set(words)) > 1:
         report.approximated(item.place, "Bandwidth", f"{', '.join(words)} words: the least, for all operands")
@@ -276,7 +286,11 @@ def draft_of(config: Config, found: ScaleSim, sizes: Mapping[str, int], bandwidt
 
 def read_topology(text: str, file: str, report: TranslationReport) -> list[Product]:
     """The matrix products of a topology; its kind is told by the header."""
-    rows = list(csv.reader(io.StringIO(text)))
+    reader = csv.reader(io.StringIO(text))
+    try:
+        rows = list(reader)
+    except csv.Error as problem:
+        raise SpecError(f"{file}:{reader.line_num}: not a table of commas: {problem}") from None
     if len(rows) > MAX_ROWS:
         raise SpecError(f"{file}:{MAX_ROWS}: more than {MAX_ROWS:,} rows")
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
@@ -318,7 +332,7 @@ def integers(row: Sequence[str], file: str, line: int, least: int, most: int) ->
         counts = f"{least} or {most}"
         raise SpecError(f"{file}:{line}: expected a name and {counts} numbers, got {len(cells)} after the name")
     for cell in cells:
-        if not cell.isdigit() or not 0 < int(cell) <= MAX_SIZE:
+        if not cell.isdecimal() or not 0 < int(cell) <= MAX_SIZE:
             raise SpecError(f"{file}:{line}: expected whole numbers from 1 to {MAX_SIZE:,}, got {cell!r}")
     return [int(cell) for cell in cells]
 

@@ -92,6 +92,34 @@ InterfaceBandwidth: CALC
 """
 TOPOLOGY = "Layer,M,N,K,\nL0,16,16,16,\n"
 
+V3 = """architecture:
+  version: 0.3
+  subtree:
+  - name: chip
+    local:
+    - name: DRAM
+      class: DRAM
+      attributes: {width: 64, word-bits: 8, block-size: 8}
+    - name: GLB
+      class: SRAM
+      attributes: {depth: 1024, width: 64, block-size: 8, word-bits: 8}
+    subtree:
+    - name: PE[0..15]
+      local:
+      - name: reg
+        class: regfile
+        attributes: {depth: 16, width: 8, word-bits: 8, meshX: 4}
+      - name: MACC
+        class: intmac
+        attributes: {datawidth: 8, meshX: 4}
+"""
+TABLE = """ERT:
+  tables:
+  - name: system.Buf[1..4]
+    actions: [{name: read, energy: 1}, {name: write, energy: 1}]
+"""
+FC = "Layer a { Type: FC Dimensions { K: 8, C: 4, R: 1, S: 1, Y: 1, X: 1 } Dataflow {} }\n"
+
 # name: (files by name, the file at fault, its line or 0 for any, words of the message)
 Case = tuple[dict[str, str], str, int, str]
 
@@ -125,6 +153,20 @@ def problem(old: str, new: str) -> dict[str, str]:
 def mapping(old: str, new: str) -> dict[str, str]:
     assert old in MAPPING
     return timeloop(mapping=MAPPING.replace(old, new))
+
+
+def old(given: str, new: str) -> dict[str, str]:
+    assert given in V3
+    return {"arch.yaml": V3.replace(given, new, 1)}
+
+
+def table(given: str, new: str) -> dict[str, str]:
+    assert given in TABLE
+    return {**timeloop(), "ERT.yaml": TABLE.replace(given, new, 1)}
+
+
+def maestro(hardware: str) -> dict[str, str]:
+    return {"net.m": f"Network n {{\n{FC}}}\n", "hw.m": hardware}
 
 
 def hardware(old: str, new: str) -> dict[str, str]:
@@ -276,7 +318,23 @@ CASES: dict[str, Case] = {
     "a table of no energies": (
         {**timeloop(), "ERT.yaml": "ERT:\n  tables:\n  - name: Buf\n    actions: [{name: read, energy: -1}]\n"},
         "ERT.yaml", 4, "Buf.read"),
+    "a loop twice": (problem("[K, R, P]", "[K, R, P, P]"), "problem.yaml", 4, "each loop once"),
+    "two data spaces of one name": (problem("name: Inputs", "name: Weights"), "problem.yaml", 5, "each name once"),
+    # v3
+    "a range that runs down": (old("PE[0..15]", "PE[15..0]"), "arch.yaml", 13, "expected a range"),
+    "a range up to a name": (old("PE[0..15]", "PE[0..n]"), "arch.yaml", 13, "expected a range"),
+    "a single index": (old("PE[0..15]", "PE[16]"), "arch.yaml", 13, "expected a range"),
+    "a mesh that does not divide": (old("{depth: 16, width: 8, word-bits: 8, meshX: 4}",
+                                        "{depth: 16, width: 8, word-bits: 8, meshX: 3}"), "arch.yaml", 17,
+                                    "16 instances on a mesh 3 wide"),
     # ZigZag
+    "a port of a stranger": (hardware('"O, tl"', '"X, tl"'), "hardware.yaml", 8, "unknown operand 'X'"),
+    "an unrolling by a raised digit": (zigzag(choice=CHOICE.replace("K, 8", "K, \u00b2")), "choice.yaml", 2, "'K, 32'"),
+    "a loop of two sizes": (network("[K, C, P]", "[K, C, K]"), "network.yaml", 4, "each loop once"),
+    "padding of no dimension": (network("  loop_sizes", "  padding: [[1, 1]]\n  loop_sizes"), "network.yaml", 5,
+                                "pr_loop_dims"),
+    "padding of another dimension": (network("  loop_sizes", "  pr_loop_dims: [IY]\n  padding: [[1, 1], [1, 1]]\n"
+                                             "  loop_sizes"), "network.yaml", 6, "expected 1"),
     "a negative size of a memory": (hardware("size: 16", "size: -16"), "hardware.yaml", 4, "reg.size"),
     "a negative cost": (hardware("r_cost: 0.1", "r_cost: -0.1"), "hardware.yaml", 5, "reg.r_cost"),
     "an unknown key of a memory": (hardware("    size: 16", "    sise: 16"), "hardware.yaml", 4, "'sise'"),
@@ -303,6 +361,18 @@ CASES: dict[str, Case] = {
     "an option twice": (config("ArrayWidth: 8", "ArrayWidth: 8\nArrayWidth: 9"), "tiny.cfg", 6, "arraywidth"),
     "sparsity switched on": (scalesim(CONFIG + "[sparsity]\nSparsitySupport: true\n"), "tiny.cfg", 14,
                              "no counterpart"),
+    "sparsity in another word for on": (scalesim(CONFIG + "[sparsity]\nSparsitySupport: yes\n"), "tiny.cfg", 14,
+                                        "no counterpart"),
+    "a layout of one": (scalesim(CONFIG + "[layout]\nIfmapCustomLayout: 1\n"), "tiny.cfg", 14, "no counterpart"),
+    "an unknown kind of bandwidth": (config("InterfaceBandwidth: CALC", "InterfaceBandwidth: USR"), "tiny.cfg", 12,
+                                     "USER or CALC"),
+    "an option without a value": (config("ArrayHeight: 8", "ArrayHeight"), "tiny.cfg", 4, "ArrayHeight"),
+    "a bandwidth in a raised digit": (
+        scalesim(CONFIG.replace("CALC", "USER").replace("Bandwidth: 10", "Bandwidth: \u00b2")), "tiny.cfg", 10,
+        "whole numbers"),
+    "a size with a footnote": (scalesim(topology="Layer,M,N,K,\nL0,16\u00b2,16,16,\n"), "tiny.csv", 2, "16\u00b2"),
+    "a cell without end": (scalesim(topology="Layer,M,N,K,\n" + "L" * 200_000 + ",1,1,1,\n"), "tiny.csv", 2,
+                           "field larger"),
     "no section": (scalesim("ArrayHeight: 8\n"), "tiny.cfg", 1, "configuration"),
     "a sparse row": (scalesim(topology="Layer,M,N,K,S,\nL0,16,16,16,2:4,\n"), "tiny.csv", 2, "2:4"),
     "a filter above its input": (
@@ -312,6 +382,12 @@ CASES: dict[str, Case] = {
     "a negative row": (scalesim(topology="Layer,M,N,K,\nL0,16,-16,16,\n"), "tiny.csv", 2, "'-16'"),
     "a topology of no layer": (scalesim(topology="Layer,M,N,K,\n"), "tiny.csv", 1, "no layer"),
     "an unknown header": (scalesim(topology="a,b,c\n1,2,3\n"), "tiny.csv", 1, "header"),
+    # MAESTRO
+    "a layer twice": ({"net.m": f"Network n {{\n{FC}{FC}}}\n"}, "net.m", 3, "stands twice"),
+    "a constant twice": ({"net.m": f"Constant A 2;\nConstant A 3;\nNetwork n {{\n{FC}}}\n"}, "net.m", 2,
+                         "stands twice"),
+    "a hardware key twice": (maestro("num_pes: 8\nnum_pes: 16\n"), "hw.m", 2, "first in line 1"),
+    "hardware without elements": (maestro("l1_size_cstr: 512\n"), "hw.m", 1, "num_pes is missing"),
 }  # fmt: skip
 
 
@@ -340,6 +416,49 @@ def test_one_message_with_file_and_line(name: str, tmp_path: Path, capsys: pytes
     if line:
         assert found[1] == str(line), message
     assert words in message, message
+
+
+# name: (files by name, what the report must name, with its line)
+ODD: dict[str, tuple[dict[str, str], str]] = {
+    "what only areas depend on": (arch("depth: 64,", "depth: 64, n_banks: 4, type: fast,"),
+                                  "arch.yaml:14: Buf: n_banks, type: no count"),
+    "a scale of energies": (arch("class: regfile", "class: regfile\n    energy_scale: 2"),
+                            "arch.yaml:17: Buf.energy_scale: "),
+    "a key beside the nodes": (arch("  version: 0.4", "  colour: red"), "arch.yaml:2: colour: "),
+    "a container's attribute misspelt": (arch("technology:", "tecnology:"), "arch.yaml:6: system.tecnology: "),
+    "a key of a problem": (problem("problem:\n", "problem:\n  colour: red\n"), "problem.yaml:2: colour: "),
+    "a key of a shape": (problem("    dimensions", "    colour: red\n    dimensions"),
+                         "problem.yaml:4: layer.colour: "),
+    "a key of a data space": (problem("{name: Weights,", "{name: Weights, colour: red,"),
+                              "problem.yaml:6: Weights.colour: "),
+    "a stride without a value": (
+        timeloop(problem=PROBLEM.replace("    data_spaces", "    coefficients: [{name: st}]\n    data_spaces")),
+        "problem.yaml:5: coefficient st: neither"),
+    "a key of a v3 component": (old("class: SRAM", "class: SRAM\n      colour: red"), "arch.yaml:11: GLB.colour: "),
+    "a key of a v3 subtree": (old("- name: chip", "- name: chip\n    colour: red"), "arch.yaml:5: chip.colour: "),
+    "a v3 component that is off": (old("class: SRAM", "class: SRAM\n      enabled: false"),
+                                   "arch.yaml:9: GLB: enabled: false"),
+    "an action misspelt": (table("name: read", "name: raed"), "ERT.yaml:3: Buf: actions raed: "),
+    "a table without reads": (table("{name: read, energy: 1}, ", ""), "arch.yaml:14: Buf.read: its table in "),
+    "a component priced twice": (table("}]\n", "}]\n  - {name: x.Buf, actions: [{name: read, energy: 9}]}\n"),
+                                 "ERT.yaml:5: Buf: priced twice, first in "),
+    "an area of nothing": ({**timeloop(), "ART.yaml": "ART:\n  tables:\n  - {name: x.ghost, area: 12}\n"},
+                           "ART.yaml:3: ghost.area: "),
+    "a precision of no operand": (network("O_final: 8", "O_final: 8, Q: 4"),
+                                  "network.yaml:1: Layer0.operand_precision.Q: no operand"),
+    "a source that is not there": (network("  loop_dims", "  operand_source: {I: 9}\n  loop_dims"),
+                                   "network.yaml:1: Layer0.operand_source.I: no layer above has the id 9"),
+    "a port of what is elsewhere": (hardware('"O, tl"', '"I1, tl"'), "hardware.yaml:3: reg.p: I1 has a port"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_nothing_is_dropped_in_silence(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files, words = ODD[name]
+    for file, text in files.items():
+        (tmp_path / file).write_text(text)
+    assert main([*(str(tmp_path / file) for file in files), "--to", str(tmp_path / "out")]) == 0, capsys.readouterr()
+    assert words in (tmp_path / "out" / "translation.txt").read_text().replace(f"{tmp_path}/", "")
 
 
 def test_the_unbroken_ones_translate(tmp_path: Path) -> None:

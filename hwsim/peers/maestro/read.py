@@ -74,7 +74,9 @@ def read_maestro(paths: Sequence[Path]) -> Maestro:
     hardware: dict[str, Item] | None = None
     for path in paths:
         text = read_text(path)
-        if re.search(r"^\s*num_pes\s*:", text, re.MULTILINE):
+        if re.search(rf"^\s*({'|'.join(HARDWARE)})\s*:", text, re.MULTILINE):
+            if hardware is not None:
+                raise SpecError(f"{path}:1: a second hardware file: give one")
             hardware = read_hardware(text, str(path))
             continue
         if found.entries:
@@ -82,8 +84,11 @@ def read_maestro(paths: Sequence[Path]) -> Maestro:
         found.entries = Reader(text, str(path)).entries()
         if not found.entries:
             raise SpecError(f"{path}:1: no layer in it")
+        for number, entry in enumerate(found.entries):
+            if any(bare_name(entry.name) == bare_name(other.name) for other in found.entries[:number]):
+                raise entry.place.error(f"layer {entry.name} stands twice: expected each name once")
         layers = [layer_of(entry) for entry in found.entries]
-        found.workload = Workload(bare_name(path.stem, "network"), distinct(layers))
+        found.workload = Workload(bare_name(path.stem, "network"), layers)
         found.report.approximated(str(path), "widths", "MAESTRO states none: operands of 8 bits, sums of 32")
     if hardware is not None:
         if not found.entries:
@@ -103,17 +108,12 @@ def read_hardware(text: str, file: str) -> dict[str, Item]:
         match = LINE.fullmatch(plain)
         if match is None:
             raise SpecError(f"{file}:{number}: expected a key and a whole number, such as num_pes: 256, got {plain!r}")
+        if match[1] in found:
+            raise SpecError(f"{file}:{number}: {match[1]} stands twice, first in line {found[match[1]].line}: keep one")
         found[match[1]] = Item(int(match[2]), file, number)
+    if "num_pes" not in found:
+        raise SpecError(f"{file}:1: num_pes is missing: how many elements there are")
     return found
-
-
-def distinct(layers: Sequence[Layer]) -> list[Layer]:
-    """The layers; a name that stands twice is an error of the file."""
-    names = [layer.name for layer in layers]
-    for name in names:
-        if names.count(name) > 1:
-            raise SpecError(f"layer {name} stands twice: expected each name once")
-    return list(layers)
 
 
 def layer_of(entry: Entry) -> Layer:

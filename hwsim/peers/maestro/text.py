@@ -107,7 +107,9 @@ class Reader:
         found: list[Entry] = []
         while self.word:
             if self.take("Constant", "Network") == "Constant":
-                name = self.take()
+                place, name = self.place, self.take()
+                if name in self.constants:
+                    raise place.error(f"Constant {name} stands twice: keep one")
                 self.constants[name] = self.number()
                 self.take(";")
                 continue

@@ -7,7 +7,7 @@ part of their names, as Timeloop does. What belongs to a level in other words (c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ STORAGE = ("dram", "sram", "regfile", "smartbuffer", "storage", "fifo")
 COMPUTE = ("mac", "compute")
 NETWORK = ("xy_noc", "legacy", "reductiontree", "simplemulticast", "network")
 MAX_INSTANCES, MAX_DEPTH, MAX_LEVELS = 2**24, 20, 64
+ESTIMATORS = ("subclass", "required_actions", "area_scale", "energy_scale", "network", "area_share")
 Kind = Literal["storage", "dummy", "fanout", "compute"]
 DUMMY = re.compile(r"inter_(.+)_spatial")
 RANGE = re.compile(r"(.*?)\[(\d+)\.\.(\d+)\]")
@@ -52,6 +53,7 @@ class Chain:
 
     place: str
     levels: list[Level] = field(default_factory=list[Level])
+    words: frozenset[str] = frozenset()  # all that its expressions may speak of
 
     @property
     def storages(self) -> list[Level]:
@@ -79,6 +81,7 @@ def read_architecture(documents: Documents, report: TranslationReport) -> Chain:
     levels: list[Level] = []
     for number, tree in enumerate(trees):
         keys = tree.keys("architecture")
+        name_others(tree, keys, ("version", "nodes", "subtree"), report)
         if number:
             report.approximated(tree.place, "architecture", "a second one: its nodes follow those of the first")
         if "subtree" in keys:
@@ -89,7 +92,17 @@ def read_architecture(documents: Documents, report: TranslationReport) -> Chain:
         else:
             raise tree.error("architecture: expected 'nodes' (v4) or 'subtree' (v3), found neither; a libconfig or "
                              "older description is not read")  # fmt: skip
-    return checked(Chain(trees[0].place, levels))
+    words = {word for tree in trees for item in tree.walk() if isinstance(item.value, str)
+             for word in re.findall(r"[A-Za-z_]\w*", item.value)}  # fmt: skip
+    return checked(Chain(trees[0].place, levels, frozenset(words)))
+
+
+def name_others(item: Item, keys: Mapping[str, Item], known: Collection[str], report: TranslationReport) -> None:
+    """Name the keys that nothing here reads."""
+    of = f"{keys['name'].value}." if "name" in keys else ""
+    for key, value in keys.items():
+        if key not in known:
+            report.none(value.place, f"{of}{key}", "is not read here")
 
 
 def raise_missing(documents: Documents) -> None:
@@ -203,6 +216,10 @@ class V4:
         if "enabled" in keys and scope.value(keys["enabled"]) in (False, 0):
             self.report.none(node.place, name, "enabled: false, so it is left out")
             return
+        for key in ESTIMATORS:
+            if key in keys and keys[key].value not in (None, 1):
+                text = "for estimators: in the tables that Accelergy wrote, not in our own estimates"
+                self.report.none(keys[key].place, f"{name}.{key}", text)
         x, y = mesh(keys.get("spatial"), scope)
         self.copies *= x * y
         if self.copies > MAX_INSTANCES:
@@ -258,7 +275,7 @@ def tree_type(item: Item) -> str:
 def subtree_levels(item: Item, variables: Scope, report: TranslationReport) -> list[Level]:
     """Levels of a v3 tree: counts in names are copies, fan-out is the ratio between neighbours."""
     flat: list[tuple[Item, Mapping[str, Item], Scope, int]] = []
-    collect(item, Scope({}, variables, {}), 1, flat, 0)
+    collect(item, Scope({}, variables, {}), 1, flat, 0, report)
     levels: list[Level] = []
     before, before_x, after_dummy = 1, 1, ""
     for node, keys, scope, count in flat:
@@ -274,6 +291,9 @@ def subtree_levels(item: Item, variables: Scope, report: TranslationReport) -> l
             raise node.error(f"{name}: {count} instances below {before}: expected a multiple")
         if count > before:
             ratio, x = count // before, scope.whole("meshX", count) or count
+            if count % x:
+                text = f"{name}: {count} instances on a mesh {x} wide: expected a divisor of {count}"
+                raise (scope.item("meshX") or node).error(text)
             wide = max(1, x // before_x) if ratio % max(1, x // before_x) == 0 else ratio
             fan = after_dummy or f"{name}_array"
             names = (f"inter_{after_dummy}_spatial",) if after_dummy else ()
@@ -286,30 +306,42 @@ def subtree_levels(item: Item, variables: Scope, report: TranslationReport) -> l
 
 
 def collect(
-    item: Item, scope: Scope, copies: int, flat: list[tuple[Item, Mapping[str, Item], Scope, int]], depth: int
-) -> None:
+    item: Item, scope: Scope, copies: int, flat: list[tuple[Item, Mapping[str, Item], Scope, int]], depth: int,
+    report: TranslationReport,
+) -> None:  # fmt: skip
     """Local components in order, each with its number of copies."""
     if depth > MAX_DEPTH:
         raise item.error(f"nested more than {MAX_DEPTH} deep")
     for tree in item.items("subtree"):
         keys = tree.keys("a subtree")
+        name_others(tree, keys, ("name", "attributes", "local", "subtree"), report)
         attributes = keys.get("attributes")
         inner = Scope(attributes.keys("attributes") if attributes and attributes.value else {}, scope)
-        here = copies * (stripped(keys["name"].text("name"))[1] if "name" in keys else 1)
+        here = copies * (copies_of(keys["name"]) if "name" in keys else 1)
         local = keys.get("local")
         for node in local.items("local") if local is not None else ():
             parts = node.keys("a component")
             if "name" not in parts or "class" not in parts:
                 raise node.error("a component needs 'name' and 'class'")
+            name_others(node, parts, ("name", "class", "attributes", "enabled"), report)
             if "enabled" in parts and parts["enabled"].value is False:
+                report.none(node.place, parts["name"].text("name"), "enabled: false, so it is left out")
                 continue
             own = parts.get("attributes")
             scope_here = Scope(own.keys("attributes") if own and own.value else {}, inner)
-            count = here * stripped(parts["name"].text("name"))[1]
+            count = here * copies_of(parts["name"])
             count = scope_here.whole("instances", count) or count
             flat.append((node, parts, scope_here, count))
         if "subtree" in keys:
-            collect(keys["subtree"], inner, here, flat, depth + 1)
+            collect(keys["subtree"], inner, here, flat, depth + 1, report)
+
+
+def copies_of(name: Item) -> int:
+    """How many parts a name stands for. Raises SpecError for brackets that are no range."""
+    bare, count = stripped(name.text("name"))
+    if count < 1 or "[" in bare:
+        raise name.error(f"name: expected a range such as PE[0..15], got {name.value!r}")
+    return count
 
 
 def stripped(name: str) -> tuple[str, int]:

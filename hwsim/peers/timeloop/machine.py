@@ -51,6 +51,7 @@ def read_machine(
     file = split(chain.place)[0]
     draft = Draft(file, {}, {})
     mac_line = chain.compute.line
+    name_unused(chain, report)
     outermost = chain.storages[0]
     latched = latches(chain, rules, operands, prices)
     period_s = chain.compute.scope.number("global_cycle_seconds", None, 1e-15)
@@ -82,6 +83,8 @@ def read_machine(
         report.taken(chain.place, "leakage", f"{leak_pj:g} pJ per cycle of all instances, as static power")
     for name in sorted(prices.energies_pj.keys() - {level.name for level in chain.levels}):
         report.none(prices.places[name], f"{name}.energy", "a table of no component that is read here")
+    for name in sorted(prices.areas_um2.keys() - prices.energies_pj.keys() - {level.name for level in chain.levels}):
+        report.none(prices.places[name], f"{name}.area", "a table of no component that is read here")
     mac = read_mac(chain, rules, operands, prices, report)
     if latched:
         mac["latches"] = [operand for operand in OPERANDS if operand in latched.values()]
@@ -276,6 +279,8 @@ def energies(
             level.place, f"{name}.energy", f"no energy table: {estimate:.4g} pJ, {energy_laws.UNSTATED}"
         )
         return {"read_energy_pj": estimate, "write_energy_pj": estimate}
+    if "read" not in table:
+        report.approximated(level.place, f"{name}.read", f"its table in {prices.places[name]} has no read: free")
     read, write = table.get("read", 0.0), table.get("write", table.get("read", 0.0))
     update = table.get("update", write)
     if write != update:
@@ -313,6 +318,7 @@ def check_attributes(level: Level, report: TranslationReport) -> None:
         item = level.scope.item(key)
         if item is not None and item.value not in (neutral, None, False):
             raise item.error(f"{level.name}.{key}: has no counterpart")
+    name_harmless(level, report)
     least = level.scope.number("min_utilization", 0.0)
     if least:
         report.none(level.place, f"{level.name}.min_utilization", "binds Timeloop's search, not ours")
@@ -323,6 +329,26 @@ def check_attributes(level: Level, report: TranslationReport) -> None:
             report.none(level.place, f"{level.name}.{key}", "no key of a storage's that is read here")
         if key.startswith("metadata"):
             report.none(level.place, f"{level.name}.{key}", "only sparse designs use it, which are refused")
+
+
+def name_harmless(level: Level, report: TranslationReport) -> None:
+    """Name what changes an area or an estimator's choice, but no count."""
+    found = [key for key in HARMLESS if key in level.scope.own and key != "version"]
+    if found:
+        report.none(level.place, level.name, f"{', '.join(found)}: no count here depends on it")
+
+
+def name_unused(chain: Chain, report: TranslationReport) -> None:
+    """Name a container's attributes that neither a key here nor an expression asks for."""
+    of_parts = [level.scope for level in chain.levels if level.kind in ("storage", "compute")]
+    for level in chain.levels:
+        if any(level.scope is scope for scope in of_parts):
+            continue
+        for key, item in level.scope.own.items():
+            if key not in READ and key not in chain.words:
+                report.none(
+                    item.place, f"{(*level.names, level.name)[0]}.{key}", "an attribute that nothing below it asks for"
+                )
 
 
 def read_mac(
@@ -339,7 +365,8 @@ def read_mac(
         adder = sum_width(chain, rules, operands) or 32
         report.approximated(level.place, f"{level.name}.adder_width", f"not stated: sums of {adder} bits")
     report.taken(level.place, level.name, f"weights and inputs of {width} bits, sums of {adder}")
-    for key in level.scope.own.keys() - set(MAC_READ):
+    name_harmless(level, report)
+    for key in sorted(level.scope.own.keys() - set(MAC_READ)):
         report.none(level.place, f"{level.name}.{key}", "no key of a MAC's that is read here")
     stored = min(64, chain.storages[0].scope.data_bits or width)
     if stored > width:

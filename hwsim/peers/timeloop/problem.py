@@ -9,6 +9,7 @@ from hwsim.machine.parts import Operand
 from hwsim.peers.einsum import Einsum, Space, Term, read_einsum
 from hwsim.peers.report import TranslationReport
 from hwsim.peers.tagged_yaml import Item, parse
+from hwsim.peers.timeloop.architecture import name_others
 
 # Where there is no problem beside an architecture: the names its examples use.
 USUAL_SPACES: dict[str, Operand] = {"Weights": "weight", "Inputs": "input", "Outputs": "output"}
@@ -29,6 +30,7 @@ NEUTRAL_DENSITY = (1, 1.0, {}, None)
 def read_problem(tree: Item, report: TranslationReport) -> Einsum:
     """The operation of a `problem`. Raises SpecError for what has no counterpart."""
     keys = with_named_shape(tree, tree.keys("problem"))
+    name_others(tree, keys, ("version", "shape", "instance"), report)
     for key in ("shape", "instance"):
         if key not in keys:
             raise tree.error(f"problem: key {key!r} is missing")
@@ -38,11 +40,14 @@ def read_problem(tree: Item, report: TranslationReport) -> Einsum:
             shape = {k.replace("-", "_"): v for k, v in shape.items()}
         if key not in shape:
             raise keys["shape"].error(f"problem.shape: key {key!r} is missing")
+    name_others(tree, shape, ("version", "name", "dimensions", "coefficients", "data_spaces", "flatten"), report)
     if "flatten" in shape and shape["flatten"].value:
         raise shape["flatten"].error("problem.shape.flatten has no counterpart")
     dims = [item.text("a dimension") for item in shape["dimensions"].items("problem.shape.dimensions")]
+    if len(set(dims)) < len(dims):
+        raise shape["dimensions"].error("problem.shape.dimensions: expected each loop once")
     bounds = read_bounds(keys["instance"], dims, instance)
-    coefficients = read_coefficients(shape.get("coefficients"), instance)
+    coefficients = read_coefficients(shape.get("coefficients"), instance, report)
     densities(instance.get("densities"))
     ignored = sorted(set(instance) - set(dims) - set(coefficients) - {"densities"})
     if ignored:
@@ -50,7 +55,9 @@ def read_problem(tree: Item, report: TranslationReport) -> Einsum:
         report.none(keys["instance"].place, "problem.instance", f"{names}: no loops, Timeloop ignores them, too")
     spaces: list[tuple[Space, bool]] = []
     for item in shape["data_spaces"].items("problem.shape.data_spaces"):
-        spaces.append(read_space(item, bounds, coefficients))
+        spaces.append(read_space(item, bounds, coefficients, report))
+    if len({space.name for space, _ in spaces}) < len(spaces):
+        raise shape["data_spaces"].error("problem.shape.data_spaces: expected each name once")
     outputs = [space for space, written in spaces if written]
     if len(outputs) != 1:
         raise shape["data_spaces"].error(f"expected one data space with read_write: true, got {len(outputs)}")
@@ -82,7 +89,7 @@ def read_bounds(item: Item, dims: list[str], instance: Mapping[str, Item]) -> di
     return {dim: instance[dim].integer(f"problem.instance.{dim}", 1, MAX_BOUND) for dim in dims}
 
 
-def read_coefficients(item: Item | None, instance: Mapping[str, Item]) -> dict[str, int]:
+def read_coefficients(item: Item | None, instance: Mapping[str, Item], report: TranslationReport) -> dict[str, int]:
     """Values of strides and dilations: the instance's, else their defaults."""
     found: dict[str, int] = {}
     for entry in item.items("coefficients") if item is not None and item.value is not None else ():
@@ -90,6 +97,8 @@ def read_coefficients(item: Item | None, instance: Mapping[str, Item]) -> dict[s
         if "name" not in keys:
             raise entry.error("a coefficient needs a name")
         name = keys["name"].text("name")
+        if name not in instance and "default" not in keys:
+            report.approximated(entry.place, f"coefficient {name}", "neither a value nor a default: 1")
         value = instance.get(name, keys.get("default", Item(1, entry.file, entry.line)))
         found[name] = value.integer(f"coefficient {name}", 1, 10_000)
     return found
@@ -104,12 +113,15 @@ def densities(item: Item | None) -> None:
             raise entry.error(f"density of {name}: sparse data has no counterpart here (1 is dense)")
 
 
-def read_space(item: Item, bounds: Mapping[str, int], coefficients: Mapping[str, int]) -> tuple[Space, bool]:
+def read_space(
+    item: Item, bounds: Mapping[str, int], coefficients: Mapping[str, int], report: TranslationReport
+) -> tuple[Space, bool]:
     """A data space, and whether it is written."""
     keys = {key.replace("-", "_"): value for key, value in item.keys("a data space").items()}
     for key in ("name", "projection"):
         if key not in keys:
             raise item.error(f"a data space needs {key!r}")
+    name_others(item, keys, ("name", "projection", "read_write"), report)
     name = keys["name"].text("name")
     ranks: list[tuple[Term, ...]] = []
     for rank in keys["projection"].items(f"{name}.projection"):

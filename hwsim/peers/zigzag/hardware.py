@@ -196,6 +196,14 @@ def read_store(
         ports = tuple(read_port(name, part) for part in keys["ports"].items(f"{name}.ports"))
     if not ports:
         raise keys["ports"].error(f"{name}.ports: expected at least one port")
+    for port in ports:
+        for word in dict.fromkeys(operand for operand, _ in port.uses):
+            if word not in links:
+                raise keys["ports"].error(
+                    f"{name}.ports: unknown operand {word!r}; the mapping links {', '.join(links)}"
+                )
+            if links[word] not in operands:
+                report.none(item.place, f"{name}.{port.name}", f"{word} has a port, but is not held here")
     if "force_double_buffering" in keys and keys["force_double_buffering"].value:
         report.taken(item.place, f"{name}.force_double_buffering", "fills overlap compute here anyway")
     for key in ("latency", "mem_type"):

@@ -65,7 +65,7 @@ def unrolled(item: Item | None) -> dict[str, list[tuple[str, int]]]:
     for axis, entries in item.keys("spatial_mapping").items() if item is not None else ():
         for entry in entries.items(f"spatial_mapping.{axis}"):
             words = [word.strip() for word in entry.text("an unrolling").split(",")]
-            if len(words) != 2 or not words[1].isdigit() or int(words[1]) < 1:
+            if len(words) != 2 or not words[1].isdecimal() or int(words[1]) < 1:
                 raise entry.error(
                     f"spatial_mapping.{axis}: expected 'LOOP, FACTOR' such as 'K, 32', got {entry.value!r}"
                 )
@@ -78,7 +78,7 @@ def turns(item: Item | None) -> tuple[str, ...]:
     found: list[str] = []
     for entry in item.items("temporal_ordering") if item is not None and item.value is not None else ():
         words = [part.text("a loop and its factor") for part in entry.items("temporal_ordering")]
-        if len(words) != 2 or not (words[1] == "*" or (words[1].isdigit() and int(words[1]) > 0)):
+        if len(words) != 2 or not (words[1] == "*" or (words[1].isdecimal() and int(words[1]) > 0)):
             raise entry.error("temporal_ordering: expected [LOOP, FACTOR] such as [OX, 112] or [OX, '*']")
         found.append(words[0].upper())
     return tuple(found)

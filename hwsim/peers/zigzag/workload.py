@@ -87,6 +87,8 @@ def read_operator(item: Item) -> Operator:
     sizes = [part.integer("a loop size", 1, MAX_BOUND) for part in keys["loop_sizes"].items("loop_sizes")]
     if len(dims) != len(sizes):
         raise keys["loop_sizes"].error(f"loop_sizes: expected {len(dims)} for {', '.join(dims)}, got {len(sizes)}")
+    if len(set(dims)) < len(dims):
+        raise keys["loop_dims"].error("loop_dims: expected each loop once")
     relations = read_relations(keys.get("dimension_relations"))
     spaces = {
         name: Space(name, tuple(rank_of(index, relations) for index in re.findall(r"\[(\w+)\]", indexes)))
@@ -129,11 +131,16 @@ def rank_of(index: str, relations: Mapping[str, tuple[Term, ...]]) -> tuple[Term
 
 def read_padding(keys: Mapping[str, Item]) -> dict[str, tuple[int, int]]:
     """Padding per input row and column index, where it is stated."""
-    if "padding" not in keys or "pr_loop_dims" not in keys:
+    if "padding" not in keys:
         return {}
+    if "pr_loop_dims" not in keys:
+        raise keys["padding"].error("padding: pr_loop_dims is missing, which names its dimensions")
     names = [part.text("a dimension").upper() for part in keys["pr_loop_dims"].items("pr_loop_dims")]
     found: dict[str, tuple[int, int]] = {}
-    for name, pair in zip(names, keys["padding"].items("padding"), strict=False):
+    pairs = keys["padding"].items("padding")
+    if len(pairs) != len(names):
+        raise keys["padding"].error(f"padding: expected {len(names)} for {', '.join(names)}, got {len(pairs)}")
+    for name, pair in zip(names, pairs, strict=True):
         sides = [side.integer("padding", 0, 10_000) for side in pair.items("padding")]
         if len(sides) != 2:
             raise pair.error("padding: expected [before, after]")
@@ -145,6 +152,7 @@ def to_layer(
     operator: Operator, before: Mapping[int, Operator], dims: list[dict[str, str]], report: TranslationReport
 ) -> Layer:
     """One operator as a layer of ours."""
+    name_strangers(operator, before, report)
     output = operator.spaces[operator.output]
     inputs = [space for name, space in operator.spaces.items() if name != operator.output]
     if not operator.product or operator.kind in ("Add", "Pooling"):
@@ -168,6 +176,19 @@ def to_layer(
     )  # fmt: skip
     layer = padded(layer, operator, einsum)
     return connected(layer, operator, input_name, weight_name, before, report)
+
+
+def name_strangers(operator: Operator, before: Mapping[int, Operator], report: TranslationReport) -> None:
+    """Name precisions and sources of what the equation does not have, and sources that no layer above is."""
+    place, known = operator.place.place, (*operator.spaces, f"{operator.output}_final")
+    for key, given in (("operand_precision", operator.bits), ("operand_source", operator.sources)):
+        for name in given:
+            if name not in known:
+                report.none(place, f"{operator.name}.{key}.{name}", "no operand of its equation")
+    for name, source in operator.sources.items():
+        if source != operator.id and source not in before:
+            text = f"no layer above has the id {source}: taken as an input of the network"
+            report.approximated(place, f"{operator.name}.operand_source.{name}", text)
 
 
 def padded(layer: Layer, operator: Operator, einsum: Einsum) -> Layer:
