@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import quant
 from experiments import table
 from experiments.language.arms import FLOAT, Arm, quantized
-from quant.quantizer import quantizers
+from quant.whole_models import quantizers
 
 Batch = tuple[Tensor, Tensor]  # what the network is called with, and what is wanted
 

@@ -32,8 +32,9 @@ from quant.convert import quantize, read_overrides
 from quant.data import Dataset, load, train_batches, write_atomically
 from quant.loop import FitResult, TrainingDiverged, fit, processes, rank
 from quant.provenance import provenance
-from quant.quantizer import Quantizer, initialise, quantizers
+from quant.quantizer import Quantizer
 from quant.recipe import NORM_BATCHES, Recipe
+from quant.whole_models import initialise, quantizers
 
 GRADIENT_SCALES = ("1/sqrt(Np)", "1/sqrt(N)", "1", "10/sqrt(Np)", "0.1/sqrt(Np)")
 FIRST_VALUES = "first_values.json"

@@ -23,7 +23,8 @@ from quant import checkpoint
 from quant.data import Dataset, eval_batches, train_batches
 from quant.functional import lsq_plus
 from quant.loop import loss_of, rank
-from quant.quantizer import BaseQuantizer, quantizers
+from quant.quantizer import BaseQuantizer
+from quant.whole_models import quantizers
 
 WEIGHT_DECAYS = (1e-4, 0.5e-4, 0.25e-4, 0.125e-4)
 # The paper searches 0.01 s ... 20 s; the grid is geometric, 2 % apart.

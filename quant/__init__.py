@@ -11,9 +11,10 @@ from quant.calibration import Calibration, calibrate
 from quant.convert import Plan, quantize
 from quant.fold import fold_batchnorm
 from quant.loop import FitResult, TrainingDiverged, evaluate, fit
-from quant.quantizer import BaseQuantizer, Quantizer, export_names, initialise, parameter_groups, quantizers
+from quant.quantizer import BaseQuantizer, Quantizer
 from quant.recipe import Recipe
 from quant.spec import ACTIVATION_CONFIGS, QuantSpec
+from quant.whole_models import export_names, initialise, parameter_groups, quantizers
 
 __all__ = [
     "ACTIVATION_CONFIGS",

@@ -28,7 +28,6 @@ from quant.data import Dataset, eval_batches, load, train_batches
 from quant.loop import evaluate
 from quant.norms import reestimate_norms
 from quant.provenance import provenance
-from quant.quantizer import initialise
 from quant.start import (
     add_quantization_arguments,
     add_start_arguments,
@@ -37,6 +36,7 @@ from quant.start import (
     quantize_arguments,
     starting_point,
 )
+from quant.whole_models import initialise
 
 Batch = Any
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from quant.quantizer import quantizers
+from quant.whole_models import quantizers
 
 
 class ChangeLimit:

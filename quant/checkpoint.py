@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from quant import models
 from quant.convert import quantize
 from quant.data import Normalisation, write_atomically
-from quant.quantizer import RETIRED_BUFFERS, quantizers
+from quant.quantizer import RETIRED_BUFFERS
+from quant.whole_models import quantizers
 
 SETTINGS = "settings.json"
 FORMAT_VERSION = 1

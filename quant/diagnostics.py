@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from quant.init import initial, squared_error
-from quant.quantizer import BaseQuantizer, quantizers
+from quant.quantizer import BaseQuantizer
 from quant.spec import INIT_NAMES, QuantSpec
+from quant.whole_models import quantizers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

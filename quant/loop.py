@@ -34,8 +34,8 @@ from quant.data import Arrays, Dataset, Normalisation, Split, eval_batches, trai
 from quant.memory import keep_memory
 from quant.methods import methods_of
 from quant.norms import NORMS, reestimate_norms
-from quant.quantizer import initialise, parameter_groups, quantizers
 from quant.recipe import Recipe
+from quant.whole_models import initialise, parameter_groups, quantizers
 
 Report = Callable[[str], None]
 # Steps between looks at the loss and the stop flag where a look costs a synchronisation (CUDA, several processes).

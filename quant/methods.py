@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from quant.quantizer import BaseQuantizer, quantizers
+from quant.quantizer import BaseQuantizer
 from quant.recipe import Recipe
+from quant.whole_models import quantizers
 
 # Weights of fewer bits than this oscillate; 8-bit ones of first and last layers are left alone.
 _NARROW = 8

@@ -29,9 +29,10 @@ from quant.data import Dataset, eval_batches, load, train_batches, write_atomica
 from quant.norms import reestimate_norms
 from quant.provenance import provenance
 from quant.proxy import Kept, Outcome, Proxy, falling
-from quant.quantizer import BaseQuantizer, bypassed, initialise, quantizers
+from quant.quantizer import BaseQuantizer
 from quant.spec import ALLOWED_BITS, check_choice
 from quant.start import add_start_arguments, named_source, starting_point
+from quant.whole_models import bypassed, initialise, quantizers
 
 METHODS = ("loss", "mse", "kl", "hessian", "finetune")
 FORMAT, FORMAT_VERSION = "quant-sensitivities", 1

@@ -28,8 +28,9 @@ from hwsim.frontends.lowering.record import record
 from hwsim.frontends.lowering.table import HANDLERS
 from hwsim.network.formats import Format, Sharing
 from hwsim.network.workload import Workload
-from quant.quantizer import BaseQuantizer, export_names, quantizers
+from quant.quantizer import BaseQuantizer
 from quant.tracing import no_logs
+from quant.whole_models import export_names, quantizers
 
 
 def extract(model: nn.Module, example: Any, *, name: str | None = None, allow_uncosted: bool = False) -> Workload:

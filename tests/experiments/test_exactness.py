@@ -11,7 +11,7 @@ import torch
 from experiments import exactness, table
 from quant import checkpoint, models
 from quant.convert import quantize
-from quant.quantizer import initialise
+from quant.whole_models import initialise
 
 ARGUMENTS = {"image_size": 8, "in_channels": 1}
 

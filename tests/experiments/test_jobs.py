@@ -28,8 +28,8 @@ from experiments.ship import ship
 from quant import checkpoint
 from quant.data import train_batches
 from quant.loop import loss_of
-from quant.quantizer import quantizers
 from quant.recipe import Recipe
+from quant.whole_models import quantizers
 
 TINY = Job(
     "silu_se_net", PROFILES["smoke"].silu.arguments, "digits", limit=128, float_epochs=1, epochs=1, batch_size=32

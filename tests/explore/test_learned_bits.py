@@ -16,7 +16,7 @@ from hwsim.explore.bits.problem import Problem
 from hwsim.frontends.torch_export import extract
 from hwsim.machine.load import load_accelerator
 from quant.convert import quantize
-from quant.quantizer import initialise
+from quant.whole_models import initialise
 from tests.small_networks import Residual
 
 

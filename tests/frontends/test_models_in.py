@@ -21,7 +21,7 @@ from hwsim.frontends.argument import load_model_argument
 from hwsim.frontends.torch_export import extract
 from quant import checkpoint, models
 from quant.convert import quantize
-from quant.quantizer import initialise
+from quant.whole_models import initialise
 
 
 class Small(nn.Module):

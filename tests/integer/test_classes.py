@@ -19,8 +19,9 @@ from hwsim.machine.load import load_accelerator
 from hwsim.pricing.offsets import OffsetCost, offset_cost
 from hwsim.report.evaluation import evaluate_workload
 from quant import checkpoint
-from quant.quantizer import Quantizer, quantizers
+from quant.quantizer import Quantizer
 from quant.spec import PADDING_POLICIES
+from quant.whole_models import quantizers
 from tests.integer.nets import quantized, zoo
 from tests.integer.test_lower import Mixture
 

@@ -25,7 +25,7 @@ from hwsim.integer.run import Machine
 from hwsim.network.layer import Layer, Loops
 from hwsim.network.layer import Tensor as Operand
 from hwsim.pricing.offsets import offset_cost
-from quant.quantizer import quantizers
+from quant.whole_models import quantizers
 from tests.integer.nets import quantized
 
 STRICT = ("-O1", "-Wall", "-Werror")

@@ -14,7 +14,8 @@ from quant import QuantSpec, Recipe, data, make_quantizer
 from quant.change_limit import ChangeLimit
 from quant.layers import QMul
 from quant.loop import fit
-from quant.quantizer import BaseQuantizer, quantizers
+from quant.quantizer import BaseQuantizer
+from quant.whole_models import quantizers
 
 CONFIG_4 = QuantSpec.for_config(4, 4)
 

@@ -21,8 +21,9 @@ from quant.baselines import make_quantizer
 from quant.checkpoint import Meta
 from quant.diagnostics import inspect
 from quant.elements import ELEMENTS, Element, round_to
-from quant.quantizer import BaseQuantizer, Quantizer, quantizers
+from quant.quantizer import BaseQuantizer, Quantizer
 from quant.spec import FLOAT_ELEMENTS, FORMATS, QuantSpec
+from quant.whole_models import quantizers
 
 SMALL = ("e2m1", "e2m3", "e3m2", "e4m3", "e5m2")
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from quant.attention import QAttention, QMultiheadAttention
 from quant.layers import QAdd, QConcat, QConv1d, QConv2d, QEmbedding, QLinear, QMatmul, QMul, pad_with, quantized_like
-from quant.quantizer import export_names, initialise, quantizers
 from quant.spec import PADDING_POLICIES, QuantSpec
+from quant.whole_models import export_names, initialise, quantizers
 
 W = QuantSpec(4, True)
 A = {config: QuantSpec.for_config(4, config, init="minmax") for config in (1, 2, 3, 4)}

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 import quant
 from quant import kernels
-from quant.quantizer import BaseQuantizer, Quantizer, bypassed, observing
+from quant.quantizer import BaseQuantizer, Quantizer
 from quant.spec import ACTIVATION_CONFIGS, ALLOWED_BITS, QuantSpec
+from quant.whole_models import bypassed, observing
 
 
 def ready(spec: QuantSpec, values: Tensor, **arguments: int | bool) -> Quantizer:

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import quant
-from quant.quantizer import bypassed, export_names, quantizers
 from quant.recurrent import QRecurrent
+from quant.whole_models import bypassed, export_names, quantizers
 
 LAYERS = [
     (nn.LSTM, {}), (nn.LSTM, {"num_layers": 2, "bidirectional": True, "batch_first": True}), (nn.GRU, {"bias": False}),

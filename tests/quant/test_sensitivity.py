@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from quant.quantizer import bypassed, quantizers
 from quant.sensitivity import Subject, check_additivity, hessian_traces, main, measure, sites
+from quant.whole_models import bypassed, quantizers
 from tests.small_networks import Residual
 
 

@@ -23,7 +23,8 @@ from hwsim.explore.bits.bill import BitProblem
 from hwsim.explore.bits.problem import Solution
 from quant.convert import quantize
 from quant.layers import QMean
-from quant.quantizer import BaseQuantizer, initialise, quantizers
+from quant.quantizer import BaseQuantizer
+from quant.whole_models import initialise, quantizers
 
 
 class SoftCost(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hwsim.integer.graph import IntegerModel
 from hwsim.integer.run import Machine, Mode
-from quant.quantizer import bypassed
+from quant.whole_models import bypassed
 
 FORMS: Mapping[str, Mode] = {
     "integer_exact": Mode(),
