@@ -17,7 +17,7 @@ import torch.distributed as dist
 from experiments.jobs import Job, Runner, share_of, with_float_jobs
 from experiments.profiles import PROFILES, Profile
 from hwsim.errors import exit_code_of
-from quant.loop import join_group, rank
+from quant.processes import join_group, rank
 
 Jobs = Callable[[Profile], Sequence[Job]]
 

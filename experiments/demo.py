@@ -29,7 +29,7 @@ from hwsim.report.files import write_report
 from hwsim.report.report import Report
 from hwsim.report.screen import render
 from quant import checkpoint, data
-from quant.loop import evaluate as accuracy_of
+from quant.accuracy import evaluate as accuracy_of
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORKS, RESULTS = ROOT / "networks", ROOT / "results"

@@ -30,7 +30,8 @@ from quant import checkpoint, models, weights
 from quant.checkpoint import Meta
 from quant.convert import quantize, read_overrides
 from quant.data import Dataset, load, train_batches, write_atomically
-from quant.loop import FitResult, TrainingDiverged, fit, processes, rank
+from quant.loop import FitResult, TrainingDiverged, fit
+from quant.processes import processes, rank
 from quant.provenance import provenance
 from quant.quantizer import Quantizer
 from quant.recipe import NORM_BATCHES, Recipe

@@ -22,7 +22,8 @@ from experiments.profiles import Profile
 from quant import checkpoint
 from quant.data import Dataset, eval_batches, train_batches
 from quant.functional import lsq_plus
-from quant.loop import loss_of, rank
+from quant.loop import loss_of
+from quant.processes import rank
 from quant.quantizer import BaseQuantizer
 from quant.whole_models import quantizers
 

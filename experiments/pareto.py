@@ -21,7 +21,7 @@ from experiments.pricing import Prices, price_runs, refresh_accuracies
 from experiments.profiles import Profile
 from hwsim.errors import HwsimError
 from hwsim.machine.load import load_accelerator, shipped_specs
-from quant.loop import rank
+from quant.processes import rank
 from quant.provenance import command
 
 

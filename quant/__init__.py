@@ -6,11 +6,12 @@ first step sizes and offsets, `fold_batchnorm(model)` prepares deployment. `quan
 `quant.checkpoint` are the zoo, the data sets and what is kept of a run.
 """
 
+from quant.accuracy import evaluate
 from quant.baselines import METHODS, make_quantizer
 from quant.calibration import Calibration, calibrate
 from quant.convert import Plan, quantize
 from quant.fold import fold_batchnorm
-from quant.loop import FitResult, TrainingDiverged, evaluate, fit
+from quant.loop import FitResult, TrainingDiverged, fit
 from quant.quantizer import BaseQuantizer, Quantizer
 from quant.recipe import Recipe
 from quant.spec import ACTIVATION_CONFIGS, QuantSpec

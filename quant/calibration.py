@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from quant import checkpoint
+from quant.accuracy import evaluate
 from quant.calling import answer, call, moved, rows
 from quant.convert import quantize
 from quant.data import Dataset, eval_batches, load, train_batches
-from quant.loop import evaluate
 from quant.norms import reestimate_norms
 from quant.provenance import provenance
 from quant.start import (

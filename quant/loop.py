@@ -5,19 +5,13 @@ SIGTERM, time limit) and resumed computes the same bits on a CPU as one that was
 shared by the processes (DDP). A loss that is not finite stops the run; the last good checkpoint stays.
 """
 
-import csv
 import dataclasses
-import io
 import itertools
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -27,14 +21,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from quant import checkpoint
+from quant.accuracy import evaluate
 from quant.calling import answer, call, moved, parted
 from quant.change_limit import ChangeLimit
 from quant.checkpoint import Meta
-from quant.data import Arrays, Dataset, Normalisation, Split, eval_batches, train_batches, write_atomically
+from quant.data import Arrays, Dataset, train_batches
 from quant.memory import keep_memory
 from quant.methods import methods_of
 from quant.norms import NORMS, reestimate_norms
+from quant.processes import processes, random_name, random_states, rank
 from quant.recipe import Recipe
+from quant.stop_signals import StopSignals
+from quant.training_log import EpochRecord, epoch_line, tensorboard_writer, write_log
 from quant.whole_models import initialise, parameter_groups, quantizers
 
 Report = Callable[[str], None]
@@ -44,19 +42,6 @@ LOOK_EVERY = 20
 
 class TrainingDiverged(RuntimeError):
     """The loss is not finite. The message names the step, the learning rate and the last good checkpoint."""
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """One line of the log. Accuracies in percent; the training ones are of the network while it was changing."""
-
-    epoch: float
-    step: int
-    learning_rate: float
-    train_loss: float
-    train_accuracy_percent: float
-    validation_accuracy_percent: float | None
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -113,47 +98,9 @@ def fit(
     else:
         run.prepare()
     run.start(report or (lambda line: None), tick, tensorboard, checkpoint_minutes)
-    with _StopSignals() as stop:
+    with StopSignals() as stop:
         reason = run.train(stop, max_steps, minutes)
     return run.finish(reason, test)
-
-
-@torch.no_grad()
-def evaluate(
-    model: nn.Module,
-    split: Split,
-    normalisation: Normalisation,
-    *,
-    device: str | torch.device = "cpu",
-    batch_size: int = 500,
-) -> float:
-    """Top-1 accuracy in percent, in eval mode and float32; shared by the processes under torchrun."""
-    if len(split) == 0:
-        raise ValueError("evaluate: the split holds no images")
-    was_training = model.training
-    model.eval()
-    right = torch.zeros((), dtype=torch.int64, device=device)
-    for images, labels in eval_batches(split, normalisation, batch_size, rank(), processes()):
-        right += (answer(call(model, moved(images, device))).argmax(1) == labels.to(device)).sum()
-    if processes() > 1:
-        dist.all_reduce(right)
-    model.train(was_training)
-    return 100.0 * int(right) / len(split)
-
-
-def rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-
-
-def processes() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def join_group(device: str) -> None:
-    """Join torchrun's processes, when this is one of several: over nccl where they train on CUDA, else over gloo."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-        dist.init_process_group("nccl" if on_gpu else "gloo")
 
 
 def loss_of(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> Tensor:
@@ -239,7 +186,7 @@ class _Run:
 
     def _restore_random_states(self, state: dict[str, Tensor]) -> None:
         """This process's own; a process that the checkpoint does not know begins a sequence of its own."""
-        mine = {kind: state.get(_random_name(kind, rank())) for kind in ("cpu", "cuda")}
+        mine = {kind: state.get(random_name(kind, rank())) for kind in ("cpu", "cuda")}
         if mine["cpu"] is None:
             torch.manual_seed(self.recipe.seed + 1_000_003 * rank() + self.step)
         else:
@@ -258,7 +205,7 @@ class _Run:
         self.tick = tick if rank() == 0 else None
         self.checkpoint_seconds = 60 * checkpoint_minutes
         self.started = self.last_save = self.epoch_started = time.monotonic()
-        self.writer = _tensorboard(self.out) if tensorboard and rank() == 0 else None
+        self.writer = tensorboard_writer(self.out) if tensorboard and rank() == 0 else None
         runner: nn.Module = torch.compile(self.model) if self.recipe.compile else self.model  # type: ignore[assignment]
         if processes() > 1:
             runner = DistributedDataParallel(runner, [self.device] if self.device.type == "cuda" else None)
@@ -266,7 +213,7 @@ class _Run:
 
     # Steps
 
-    def train(self, stop: "_StopSignals", max_steps: int | None, minutes: float | None) -> str:
+    def train(self, stop: "StopSignals", max_steps: int | None, minutes: float | None) -> str:
         """Steps until the end, a signal or a limit; returns why it ended ('' when all steps are done)."""
         first = self.step
         self.model.train()
@@ -367,7 +314,7 @@ class _Run:
         )
 
     def _stop_reason(
-        self, stop: "_StopSignals", done: int, max_steps: int | None, minutes: float | None
+        self, stop: "StopSignals", done: int, max_steps: int | None, minutes: float | None
     ) -> tuple[str, bool]:
         """Why to stop ('': go on), and whether to save; several processes agree on both, every LOOK_EVERY steps."""
         reason = 0
@@ -408,7 +355,7 @@ class _Run:
         self.epoch_started = now
         self.history.append(record)
         self.sums.zero_()
-        self.report(_line(record, self.total_steps))
+        self.report(epoch_line(record, self.total_steps))
         if self.writer is not None:
             for name, value in dataclasses.asdict(record).items():
                 if value is not None:
@@ -457,7 +404,7 @@ class _Run:
     def _save(self, metrics: dict[str, float] | None = None) -> None:
         if self.out is None:
             return
-        state = {"sums": self._all_sums(), **_random_states(self.device)}
+        state = {"sums": self._all_sums(), **random_states(self.device)}
         if rank() != 0:
             return
         try:
@@ -503,26 +450,6 @@ class _Run:
         )
 
 
-def _random_name(kind: str, of_rank: int) -> str:
-    return f"rng/{kind}" + (f"/{of_rank}" if of_rank else "")
-
-
-def _random_states(device: torch.device) -> dict[str, Tensor]:
-    """The random states of all processes, by name; every process must call this together."""
-    own = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        own["cuda"] = torch.cuda.get_rng_state(device)
-    states: dict[str, Tensor] = {}
-    for kind, state in own.items():
-        gathered = [state]
-        if processes() > 1:
-            here = state.to(device)
-            gathered = [torch.empty_like(here) for _ in range(processes())]
-            dist.all_gather(gathered, here)
-        states |= {_random_name(kind, i): each.cpu() for i, each in enumerate(gathered)}
-    return states
-
-
 def check_batches(model: nn.Module, data: Dataset, recipe: Recipe) -> None:
     """ValueError for batches that cannot be trained on: too few images, uneven shares, one image for a batch norm."""
     if len(data.train) == 0:
@@ -549,61 +476,3 @@ def _on_device(data: Dataset, device: torch.device) -> Dataset:
         return data
     parts = {n: getattr(data, n) for n in ("train", "validation", "test")}
     return replace(data, **{n: p.to(device) if isinstance(p, Arrays) else p for n, p in parts.items()})
-
-
-def write_log(path: Path, history: list[EpochRecord]) -> None:
-    """The history as CSV, replaced atomically."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = [f.name for f in dataclasses.fields(EpochRecord)]
-    writer.writerow(names)
-    for record in history:
-        writer.writerow(["" if getattr(record, n) is None else getattr(record, n) for n in names])
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
-
-
-def _line(record: EpochRecord, total_steps: int) -> str:
-    validation = record.validation_accuracy_percent
-    tail = "" if validation is None else f"  validation {validation:.2f} %"
-    return (
-        f"epoch {record.epoch:g}  step {record.step}/{total_steps}  loss {record.train_loss:.4f}  "
-        f"train {record.train_accuracy_percent:.2f} %{tail}  {record.seconds:.1f} s"
-    )
-
-
-def _tensorboard(out: Path | None) -> Any:
-    if out is None:
-        raise ValueError("tensorboard: needs an output folder")
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError("tensorboard is not installed: pip install 'hwsim[train]'") from error
-    return SummaryWriter(str(out / "tensorboard"))
-
-
-class _StopSignals:
-    """Ctrl-C and SIGTERM set `received`, so that the step in progress ends and a checkpoint is written.
-
-    A second Ctrl-C interrupts at once. Outside the main thread signals are left alone.
-    """
-
-    def __init__(self) -> None:
-        self.received = False
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> "_StopSignals":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._old[number] = signal.signal(number, self._handle)
-        return self
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = True
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, old in self._old.items():
-            signal.signal(number, old)

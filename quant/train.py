@@ -22,7 +22,8 @@ from quant import checkpoint, models
 from quant.checkpoint import Meta
 from quant.convert import quantize
 from quant.data import load, write_atomically
-from quant.loop import FitResult, TrainingDiverged, fit, join_group, processes, rank
+from quant.loop import FitResult, TrainingDiverged, fit
+from quant.processes import join_group, processes, rank
 from quant.provenance import provenance
 from quant.recipe import NORM_BATCHES, Recipe
 from quant.start import (

@@ -9,7 +9,8 @@ from torch import nn
 
 import quant
 from quant import data, models
-from quant.loop import evaluate, fit
+from quant.accuracy import evaluate
+from quant.loop import fit
 from quant.norms import reestimate_norms
 from quant.recipe import Recipe
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import quant
-from quant import checkpoint, data, loop, models, train
+from quant import checkpoint, data, loop, models, processes, train
+from quant.accuracy import evaluate
 from quant.checkpoint import Meta
 from quant.loop import FitResult, TrainingDiverged, fit
 from quant.recipe import Recipe
@@ -413,7 +414,7 @@ def tiny_resnet() -> nn.Module:
         (lambda: Recipe(learning_rate=float("nan")), "learning_rate: expected a positive number, got nan"),
         (lambda: Recipe(weight_decay=-1), "weight_decay: expected a number not below 0, got -1"),
         (lambda: Recipe(batch_size=10, accumulate=3), "batch_size 10 must divide by accumulate, 3"),
-        (lambda: loop.evaluate(plain(), data.load("digits", validation=0).validation, data.DIGITS), "holds no images"),
+        (lambda: evaluate(plain(), data.load("digits", validation=0).validation, data.DIGITS), "holds no images"),
     ],
 )
 def test_settings_that_cannot_work_are_named(call: Callable[[], object], message: str) -> None:
@@ -452,7 +453,7 @@ def test_command_line_float_then_quantized_then_resumed(tmp_path: Path, capsys: 
     assert log[0].startswith("epoch,step,learning_rate,train_loss")
     assert len(log) == 3
     test = data.load("digits").test
-    assert loop.evaluate(model, test, data.DIGITS) == result["test_accuracy_percent"]
+    assert evaluate(model, test, data.DIGITS) == result["test_accuracy_percent"]
 
 
 @pytest.mark.parametrize(
@@ -635,11 +636,11 @@ def test_processes_on_the_cpu_talk_over_gloo(
     """nccl moves GPU memory only: --device cpu on a machine with GPUs needs gloo."""
     joined: list[str] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(loop.dist, "init_process_group", joined.append)
-    loop.join_group(device)
+    monkeypatch.setattr(processes.dist, "init_process_group", joined.append)
+    processes.join_group(device)
     assert joined == []  # one process alone
     monkeypatch.setenv("WORLD_SIZE", "2")
-    loop.join_group(device)
+    processes.join_group(device)
     assert joined == [backend]
 
 
