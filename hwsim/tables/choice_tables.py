@@ -32,8 +32,9 @@ from hwsim.pricing.vector import vector_work
 from hwsim.search.layer import search
 from hwsim.search.network import Plan
 from hwsim.search.objective import Objective
+from hwsim.tables.dominance import best_places
 from hwsim.tables.grid import Bools, Floats, Grid, Ints
-from hwsim.tables.layer_table import Hunt, best_places
+from hwsim.tables.hunt import Hunt
 from hwsim.tables.pool import Pool, Triple, Widths, anonymous, at_bits, at_widths
 
 NOWHERE: frozenset[str] = frozenset()

@@ -8,10 +8,8 @@ next. So a sweep over bits costs a few searches, and every entry says how far fr
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,7 +18,7 @@ import numpy as np
 
 from hwsim.errors import CapabilityError, InfeasibleMapping
 from hwsim.machine.packing import held_bits
-from hwsim.machine.parts import OPERANDS, Accelerator, Memory, Operand
+from hwsim.machine.parts import OPERANDS, Accelerator, Operand
 from hwsim.nest.mapping import Mapping
 from hwsim.nest.text import from_lists, to_lists
 from hwsim.network.bits_file import WIDTHS
@@ -29,26 +27,17 @@ from hwsim.pricing.layer import LayerCost, price
 from hwsim.pricing.mac import refusals
 from hwsim.pricing.unit_prices import unit_prices
 from hwsim.search import cache
-from hwsim.search.layer import search
 from hwsim.search.network import RUNGS
-from hwsim.search.objective import Objective, objective_rank, objective_value
+from hwsim.search.objective import Objective, objective_value
 from hwsim.search.result import Effortful
 from hwsim.tables.bounds import SimpleBounds, Solved, price_vector, solved_point, transferred
+from hwsim.tables.dominance import best_places, structure, undominated
 from hwsim.tables.grid import Bools, Floats, Grid, Ints, Prices, tile_of
+from hwsim.tables.hunt import Hunt, Searched, question
 from hwsim.tables.pool import Pool, Triple, Widths, anonymous, at_widths
 
 ANCHORS: tuple[int, ...] = (*RUNGS, WIDTHS[-1])
 TOLERANCE = 1e-6
-
-
-@dataclass(frozen=True)
-class Searched:
-    """One search behind a table: where, what it proved (in the objective's unit), and by what effort."""
-
-    widths: Triple
-    lower_bound: float
-    effort: Effortful
-    exhaustive: bool
 
 
 @dataclass(frozen=True)
@@ -103,13 +92,13 @@ class LayerTable:
             return known
         hunt = Hunt(plain, accelerator, widths, objective, effort, search_limit_s)
         hunt.anchored(anchors)
-        table = hunt.table()
+        table = cls(plain, accelerator, widths, objective, hunt.pool, tuple(hunt.searched))
         while effort == "proven":
             place = table.worst()
             over = time_limit_s is not None and time.perf_counter() - began > time_limit_s
             if over or place is None or table.gap[place] <= gap or not hunt.at(widths.at(place)):
                 break
-            table = hunt.table()
+            table = dataclasses.replace(table, pool=hunt.pool, searched=tuple(hunt.searched))
         table = table.pruned()
         cache.store(key, table.remembered())
         return dataclasses.replace(table, layer=layer, seconds=time.perf_counter() - began)
@@ -421,135 +410,3 @@ class LayerTable:
         except (KeyError, TypeError, IndexError, AttributeError):
             return None
         return cls(layer, accelerator, widths, objective, pool, searched) if len(pool) else None
-
-
-def best_places(energy_pj: Floats, cycles: Ints, objective: Objective) -> Ints:
-    """Place of the best of [mapping, ...] by the objective, ties broken as the search does; -1 where none is finite."""
-    chosen = np.isfinite(energy_pj)
-    none = ~chosen.any(axis=0)
-    for rank in objective_rank(objective, energy_pj, np.where(chosen, cycles, np.inf)):
-        least = np.where(chosen, rank, np.inf).min(axis=0)
-        chosen = chosen & (rank == least)
-    return np.where(none, -1, chosen.argmax(axis=0))
-
-
-class Hunt:
-    """Searches of one layer at several triples, and the mappings they found."""
-
-    def __init__(
-        self,
-        layer: Layer,
-        accelerator: Accelerator,
-        widths: Widths,
-        objective: Objective,
-        effort: Effortful,
-        limit_s: float | None,
-    ) -> None:
-        self.layer, self.accelerator, self.widths = layer, accelerator, widths
-        self.objective: Objective = objective
-        self.effort: Effortful = effort
-        self.limit_s = limit_s
-        self.pool = Pool(layer, accelerator)
-        self.searched: list[Searched] = []
-        self.seen: set[tuple[object, ...]] = set()
-        self.failed: Exception | None = None
-
-    def anchored(self, anchors: Iterable[int]) -> None:
-        """Search all pairs of anchors of the grid, the narrowest first; outputs as wide as inputs."""
-        chosen = tuple(anchors)
-        weights = [w for w in self.widths.weight if w in chosen] or self.widths.weight[-1:]
-        inputs = [x for x in self.widths.input if x in chosen] or self.widths.input[-1:]
-        for weight, input_ in itertools.product(weights, inputs):
-            self.at((weight, input_, min(self.widths.output, key=lambda o: (abs(o - input_), o))))
-        if not len(self.pool):  # none of the anchors: the machine may run other widths, or nothing fits
-            for _, widths in self.widths:
-                if self.at(widths):
-                    return
-            assert self.failed is not None
-            raise self.failed
-
-    def at(self, widths: Triple) -> bool:
-        """Search one triple; False where nothing new can come of it (refused, does not fit, the same question)."""
-        layer = at_widths(self.layer, *widths)
-        refused = refusals(layer, self.accelerator)
-        if refused:
-            self.failed = self.failed or CapabilityError("\n".join(refused))
-            return False
-        key = question(layer, self.accelerator)
-        if key in self.seen:
-            return False
-        self.seen.add(key)
-        try:
-            found = search(
-                layer, self.accelerator, self.objective, effort=self.effort, time_limit_s=self.limit_s,
-            )  # fmt: skip
-        except InfeasibleMapping as problem:
-            self.failed = problem
-            return False
-        self.pool = self.pool.with_mapping(found.mapping, found.counts)
-        bound, ended = float(found.certificate.lower_bound), bool(found.certificate.exhaustive)
-        self.searched.append(Searched(widths, bound, self.effort, ended))
-        return True
-
-    def table(self) -> LayerTable:
-        """What is known so far."""
-        return LayerTable(self.layer, self.accelerator, self.widths, self.objective, self.pool, tuple(self.searched))
-
-
-def question(layer: Layer, accelerator: Accelerator) -> tuple[object, ...]:
-    """Equal for widths among which every mapping fits alike and costs the same: padded words, the same MAC mode."""
-    unit = unit_prices(layer, accelerator)
-    return (
-        tuple(unit.traffic_pj.items()), tuple(unit.port_bits.items()), tuple(unit.hop_pj.items()), unit.mac_pj,
-        unit.mac.cycles, unit.mac.products, unit.mac.start_cycles, unit.fixed_pj, unit.fixed_cycles,
-    )  # fmt: skip
-
-
-def structure(accelerator: Accelerator) -> Accelerator:
-    """The machine without its prices: equal for machines whose mappings and counts are the same."""
-    free = [
-        dataclasses.replace(
-            node, read_energy_pj=0.0, write_energy_pj=0.0, read_bandwidth_bits_per_cycle=None,
-            write_bandwidth_bits_per_cycle=None, shared_port=False, double_buffered=True, area_mm2=0.0,
-            leakage_mw=0.0, source="",
-        )
-        if isinstance(node, Memory)
-        else dataclasses.replace(node, hop_energy_pj_per_bit=0.0, source="")
-        for node in accelerator.hierarchy
-    ]  # fmt: skip
-    return dataclasses.replace(accelerator, hierarchy=tuple(free))
-
-
-def undominated(pool: Pool, lanes: tuple[str, ...]) -> list[int]:
-    """Places of mappings that no other beats: nowhere more traffic, steps or tile, somewhere less.
-
-    These alone can be the best under some prices and widths (fewer instances in use also slow a port down).
-    """
-    keys: dict[object, None] = {}
-    rows: list[dict[object, float]] = []
-    for counts in pool.counts:
-        filling = math.prod(n for dim, n in counts.iterations if dim in lanes)
-        row: dict[object, float] = {"lanes": filling, "other loops": counts.steps // filling}
-        for t in counts.traffic:
-            row["reads", t.memory, t.operand, t.kind] = t.reads
-            row["writes", t.memory, t.operand, t.kind] = t.writes
-        for d in counts.deliveries:
-            row["passing", d.array, d.operand, d.kind] = d.down + d.up
-        for tile in counts.tiles:
-            row["tile", tile.memory, tile.operand, tile.partial] = tile.elements
-        for use in counts.arrays:
-            row["passes", use.array] = use.passes
-        for memory, used in counts.instances:
-            row["instances", memory] = -used
-        rows.append(row)
-        keys |= dict.fromkeys(row)
-    table = np.array([[row.get(key, 0.0) for key in keys] for row in rows])
-    return [
-        i
-        for i, mine in enumerate(table)
-        if not any(
-            bool((other <= mine).all()) and (bool((other < mine).any()) or j < i)
-            for j, other in enumerate(table)
-            if j != i
-        )
-    ]

@@ -32,7 +32,7 @@ from hwsim.search.proof.certify import certified_search, unrollings_at_most
 from hwsim.search.proof.native import has_kernel
 from hwsim.search.result import PROVEN, Effortful, Found
 from hwsim.search.space.problem import Problem
-from hwsim.tables.layer_table import best_places
+from hwsim.tables.dominance import best_places
 from tests.strategies import random_mapping
 
 SPECS = ("eyeriss_v1", "tpu_v1", "bit_fusion", "t4")

@@ -205,7 +205,7 @@ def test_other_unit_energies_are_priced_without_a_search(monkeypatch: pytest.Mon
     ]
     other = dataclasses.replace(machine, hierarchy=tuple(nodes))
     fresh = search(at_widths(layer, 4, 4, 4), other)
-    monkeypatch.setattr("hwsim.tables.layer_table.search", None)
+    monkeypatch.setattr("hwsim.tables.hunt.search", None)
     moved = table.under(other)
     cost = moved.cost(4, 4, 4)
     index = moved.widths.index(4, 4, 4)
@@ -350,7 +350,7 @@ def test_a_table_comes_back_from_the_cache_and_a_damaged_one_does_not(
     folder = cache_in(tmp_path, monkeypatch)
     machine, layer = load_accelerator("bit_fusion"), conv(Loops(K=16, C=8, P=7, Q=7, R=3, S=3))
     table = LayerTable.build(layer, machine, FEW, anchors=(8,))
-    monkeypatch.setattr("hwsim.tables.layer_table.search", None)
+    monkeypatch.setattr("hwsim.tables.hunt.search", None)
     again = LayerTable.build(dataclasses.replace(layer, name="another"), machine, FEW, anchors=(8,))
     assert again.pool.mappings == table.pool.mappings
     assert (again.energy_pj == table.energy_pj).all()
