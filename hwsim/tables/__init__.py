@@ -4,8 +4,10 @@ A mapping's counts do not depend on bits, so a layer's mappings are counted once
 (`LayerTable`); a network's bill is a gather from such tables (`NetworkTable`), ten thousand assignments at a time.
 """
 
+from hwsim.tables.assignable import Column
 from hwsim.tables.layer_table import LayerTable
-from hwsim.tables.network_table import Column, NetworkTable, Priced
+from hwsim.tables.network_table import NetworkTable
 from hwsim.tables.pool import Widths
+from hwsim.tables.rows import Priced
 
 __all__ = ["Column", "LayerTable", "NetworkTable", "Priced", "Widths"]
