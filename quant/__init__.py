@@ -9,9 +9,10 @@ first step sizes and offsets, `fold_batchnorm(model)` prepares deployment. `quan
 from quant.accuracy import evaluate
 from quant.baselines import METHODS, make_quantizer
 from quant.calibration import Calibration, calibrate
-from quant.convert import Plan, quantize
+from quant.convert import quantize
 from quant.fold import fold_batchnorm
 from quant.loop import FitResult, TrainingDiverged, fit
+from quant.plan import Plan
 from quant.quantizer import BaseQuantizer, Quantizer
 from quant.recipe import Recipe
 from quant.spec import ACTIVATION_CONFIGS, QuantSpec

@@ -24,9 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quant.calibration import calibration_batches
-from quant.convert import Plan, quantize
+from quant.convert import quantize
 from quant.data import Dataset, eval_batches, load, train_batches, write_atomically
 from quant.norms import reestimate_norms
+from quant.plan import Plan
 from quant.provenance import provenance
 from quant.proxy import Kept, Outcome, Proxy, falling
 from quant.quantizer import BaseQuantizer

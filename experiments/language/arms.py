@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 import quant
-from quant.convert import Plan
+from quant.plan import Plan
 from quant.spec import SCALE_RULES
 
 FLOAT = "float"

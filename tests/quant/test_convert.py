@@ -12,9 +12,9 @@ from torch import Tensor, nn
 import quant
 from quant import context
 from quant.attention import QAttention, QMultiheadAttention
-from quant.convert import Plan
 from quant.layers import QAdd, QConcat, QConv2d, QEmbedding, QLinear, QMatmul, QMean, QMul
 from quant.models import create, info, names
+from quant.plan import Plan
 
 # Deeper sisters of networks that are tested, with the same blocks.
 MORE_OF_THE_SAME = {"resnet34", "resnet32", "resnet44", "resnet56", "preact_resnet34"}

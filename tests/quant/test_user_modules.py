@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import quant
-from quant.convert import Plan
+from quant.plan import Plan
 from tests.quant.user_modules import MODULES, Case
 
 WORKING = {name: case for name, case in MODULES.items() if not case.refused}
