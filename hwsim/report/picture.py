@@ -5,17 +5,21 @@ Everything is plain data for report.json, so that the page follows from the repo
 
 from __future__ import annotations
 
+from collections.abc import Mapping as Map
 from typing import Any
 
 from hwsim.machine.mac import mac_cost
 from hwsim.machine.parts import Accelerator, Array, Memory
+from hwsim.nest.mapping import Mapping
 from hwsim.network.layer import Layer
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import LayerCost
+from hwsim.pricing.lifetimes import WHOLE_TENSORS, Lifetimes, outermost, saved_bits
 from hwsim.pricing.residents import lifetimes
 from hwsim.pricing.scales import mac_elements, mac_widths
-from hwsim.pricing.stages import fuse
+from hwsim.pricing.stages import effective_layer
 from hwsim.report.widths import Change
+from hwsim.search.joint.schedule import Schedule
 
 
 def machine_dict(machine: Accelerator) -> dict[str, Any]:
@@ -84,9 +88,15 @@ def peak_macs_per_cycle(layer: Layer, machine: Accelerator) -> float | None:
     return float(machine.mac_units / cycles) if cycles else None
 
 
-def occupancy(workload: Workload, machine: Accelerator, resident: frozenset[str]) -> list[dict[str, Any]]:
-    """Stage by stage: bits of all activations alive while it runs, and of those that stay on chip meanwhile."""
-    stages = fuse(workload, machine.capabilities)
+def occupancy(
+    workload: Workload, machine: Accelerator, resident: frozenset[str], said: Lifetimes, mappings: Map[str, Mapping]
+) -> list[dict[str, Any]]:
+    """Stage by stage: bits of all activations alive while it runs, each whole, and of those that stay on chip.
+
+    Where lifetimes free parts of tensors, the latter is the most that they take at once there (`held_bits`).
+    """
+    schedule = Schedule(workload, machine, said)
+    stages = schedule.stages
     lives = lifetimes(stages)
     found: list[dict[str, Any]] = []
     for index, stage in enumerate(stages):
@@ -95,10 +105,23 @@ def occupancy(workload: Workload, machine: Accelerator, resident: frozenset[str]
             {
                 "layer": stage.layer.name,
                 "alive_bits": sum(t.size_bits for t in alive),
-                "on_chip_bits": sum(t.size_bits for t in alive if t.name in resident),
+                "on_chip_bits": sum(t.size_bits for t in alive if t.name in resident)
+                if said == WHOLE_TENSORS
+                else held_bits(schedule, index, resident, mappings.get(stage.layer.name)),
             }
         )
     return found
+
+
+def held_bits(schedule: Schedule, index: int, resident: frozenset[str], mapping: Mapping | None) -> int:
+    """Bits of the home that tensors which stay take at most while a stage runs, with places taken over left out."""
+    live = frozenset(t for t in schedule.tenants if t.name in resident and t.born <= index <= t.last)
+    taken = schedule.capacity_bits - schedule.room(index, live)
+    if mapping is None or schedule.home is None:
+        return taken
+    freed = schedule.freed(index, frozenset(t.name for t in live) & schedule.touched[index])
+    layer = effective_layer(schedule.stages[index])
+    return taken - saved_bits(schedule.home, layer, outermost(mapping), freed)
 
 
 def home_dict(machine: Accelerator) -> dict[str, Any] | None:

@@ -19,9 +19,12 @@ from hwsim.report.page.comparison import comparison_page
 from hwsim.report.page.render import report_page
 from hwsim.report.page.roofline import roofline
 from hwsim.report.page.scales import linear, logarithmic
+from hwsim.report.quantities import si
 from hwsim.report.report import SCHEMA_FILE
 from tests.experiments import browser
+from tests.small_workloads import conv
 
+ROOT = Path(hwsim.__file__).parent.parent
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[31m"
 
 SIZES, BITS = (784, 64, 96, 128, 32, 10), (8, 8, 4, 4, 4, 8)
@@ -266,3 +269,24 @@ def test_what_is_no_whole_report_is_refused(
     assert compare([str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--out", str(out)]) == 2
     assert "layers[0].op is missing" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_tensors_that_share_places_on_chip_never_seem_to_take_more_than_there_is(tmp_path: Path) -> None:
+    """With lifetimes of rows an output takes the place of an input that dies: whole sizes say more than is held."""
+    x, layers = Tensor("x", (1, 8, 16, 16), 8), list[Layer]()
+    for name in "abcd":
+        layers.append(conv(name, x, 8, taps=1))
+        x = layers[-1].output
+    Workload("points", tuple(layers)).save(tmp_path / "net.json")
+    spec = (ROOT / "accel_specs" / "simba.yaml").read_text(encoding="utf-8")
+    (tmp_path / "m.yaml").write_text(spec.replace("size_bits: 524_288", "size_bits: 24_576"), encoding="utf-8")
+    report = hwsim.evaluate(tmp_path / "net.json", tmp_path / "m.yaml", bits="W8A8", lifetimes="rows")
+    data = report.to_dict()
+    held = {stage["layer"]: stage["on_chip_bits"] for stage in data["occupancy"]}
+    assert {"a.out", "b.out"} <= set(report.cost.resident)
+    both = sum(tensor.size_bits for tensor in (layers[0].output, layers[1].output))
+    assert layers[0].output.size_bits < held["b"] <= 24_576 < both
+    assert max(held.values()) <= 24_576
+    assert f"those that stay on chip take {si(held['b'] / 8, 'B')}" in report_page(data)
+    whole = hwsim.evaluate(tmp_path / "net.json", tmp_path / "m.yaml", bits="W8A8").to_dict()
+    assert {stage["on_chip_bits"] for stage in whole["occupancy"]} <= {0, layers[0].output.size_bits}

@@ -104,7 +104,7 @@ def held(data: Data, begin: list[int]) -> tuple[list[Box], list[Box], Any]:
     stages = [
         stage for stage in data.get("occupancy", []) if data["layers"][position[stage["layer"]]]["latency_cycles"]
     ]
-    up = linear(1.1 * max((stage["alive_bits"] for stage in stages), default=1))
+    up = linear(1.1 * max((max(stage["alive_bits"], stage["on_chip_bits"]) for stage in stages), default=1))
     total = begin[-1] or 1
     alive: list[Box] = []
     on_chip: list[Box] = []
@@ -113,7 +113,7 @@ def held(data: Data, begin: list[int]) -> tuple[list[Box], list[Box], Any]:
         x, width = 100 * begin[i] / total, 100 * data["layers"][i]["latency_cycles"] / total
         said = f"during {stage['layer']}: {si(stage['alive_bits'] / 8, 'B')} of activations alive"
         if stage["on_chip_bits"]:
-            said += f", {si(stage['on_chip_bits'] / 8, 'B')} of them stay on chip"
+            said += f"; those that stay on chip take {si(stage['on_chip_bits'] / 8, 'B')}"
         place = (round(x, 3), 0.0, round(width, 3))
         alive.append(Box(*place, up.at(stage["alive_bits"]), "", said, i))
         if stage["on_chip_bits"]:
