@@ -47,6 +47,7 @@ READ = {
     "run_presets": ("interfacebandwidth", "useramulatortrace"),
 }
 WHOLE = ("layout", "sparsity")
+BANKS = ("ifmapsrambankbandwidth", "filtersrambankbandwidth")
 OFF = ("false", "no", "off", "0", "none", "")
 SPARSE = re.compile(r"(\d+):(\d+)")
 
@@ -210,8 +211,11 @@ def refuse_switched_on(config: Config, report: TranslationReport) -> None:
         report.none(f"{config.file}:{config.lines.get((section, ''), 1)}", f"[{section}]", state)
 
 
-def interface_bits(config: Config, report: TranslationReport) -> int | None:
-    """Bits per cycle at the outermost memory; None where bandwidth is as demanded."""
+def interface_bits(config: Config, report: TranslationReport) -> tuple[int, int] | None:
+    """Bits per cycle out of the outermost memory and into it; None where bandwidth is as demanded.
+
+    Its v3 reads inputs and weights at the bank bandwidths of [layout], one interface each, where that section stands.
+    """
     mode = config.text("run_presets", "interfacebandwidth", "calc")
     if mode not in ("user", "calc"):
         raise config.item("run_presets", "interfacebandwidth").error(
@@ -225,12 +229,16 @@ def interface_bits(config: Config, report: TranslationReport) -> int | None:
     if not words or not all(word.isdecimal() and 0 < int(word) < 2**20 for word in words):
         raise item.error(f"Bandwidth: expected whole numbers above 0, got {item.value!r}")
     if len(set(words)) > 1:
-        report.approximated(item.place, "Bandwidth", f"{', '.join(words)} words: the least, for all operands")
-    report.taken(item.place, "Bandwidth", "USER: words of 8 bits per cycle")
-    return min(int(word) for word in words) * WORD_BITS
+        report.approximated(item.place, "Bandwidth", f"{', '.join(words)} words: it takes the first, too")
+    banks = [config.item("layout", key).integer(key, 1, 2**20) for key in BANKS if config.has("layout", key)]
+    reads = min(banks, default=int(words[0]))
+    source = "IfmapSRAMBankBandwidth and FilterSRAMBankBandwidth, as its v3 does" if banks else "Bandwidth"
+    text = f"USER: inputs and weights share a port of {reads} words of 8 bits per cycle, by {source}"
+    report.approximated(item.place, "Bandwidth", f"{text}; each has its own there. Outputs: {words[0]} words")
+    return reads * WORD_BITS, int(words[0]) * WORD_BITS
 
 
-def draft_of(config: Config, found: ScaleSim, sizes: Mapping[str, int], bandwidth: int | None) -> Draft:
+def draft_of(config: Config, found: ScaleSim, sizes: Mapping[str, int], bandwidth: tuple[int, int] | None) -> Draft:
     """The spec's keys."""
     report, file = found.report, config.file
     held, row, column, _ = FLOWS[found.flow]
@@ -250,7 +258,7 @@ def draft_of(config: Config, found: ScaleSim, sizes: Mapping[str, int], bandwidt
         "read_energy_pj": energy_laws.unstated_pj(None, 8), "write_energy_pj": energy_laws.unstated_pj(None, 8),
     }  # fmt: skip
     if bandwidth:
-        outer |= {"read_bandwidth_bits_per_cycle": bandwidth, "write_bandwidth_bits_per_cycle": bandwidth}
+        outer |= {"read_bandwidth_bits_per_cycle": bandwidth[0], "write_bandwidth_bits_per_cycle": bandwidth[1]}
     draft.add_level(outer | {"source": "interface", "estimated": "price"}, line)
     for option, (memory, operand) in SRAMS.items():
         bits = sizes[option] * 8192 // 2

@@ -194,6 +194,11 @@ def test_scalesim_with_user_bandwidth_and_windows_line_ends(tmp_path: Path) -> N
     assert found.machine is not None
     assert found.workload is not None
     assert found.machine.outermost.read_bandwidth_bits_per_cycle == 80
+    banks = SCALESIM.replace("IfmapSRAMBankBandwidth: 10", "IfmapSRAMBankBandwidth: 4")
+    (tmp_path / "a.cfg").write_text(banks)  # its v3 reads at the banks' bandwidth, not at the interface's
+    outermost = translate("scalesim", [tmp_path / "a.cfg"]).machine.outermost  # type: ignore[union-attr]
+    assert outermost.read_bandwidth_bits_per_cycle == 32
+    assert outermost.write_bandwidth_bits_per_cycle == 80
     assert [layer.loops for layer in found.workload.layers] == [
         Loops(P=55 * 55, C=363, K=96),
         Loops(P=1, C=9216, K=4096),
