@@ -18,7 +18,8 @@ import torch
 from hwsim.errors import WorkloadError, exit_code_of
 from hwsim.files.argument import parse_path
 from hwsim.integer.export.onnx_check import ENGINES, agreement, engine_for
-from hwsim.integer.export.onnx_source import FORMS, OFFSETS, Exported, onnx_network
+from hwsim.integer.export.onnx_source import FORMS, OFFSETS, onnx_network
+from hwsim.integer.export.onnx_values import Exported
 from hwsim.integer.export.seal import seal_onnx
 from hwsim.integer.lowering.lower import lower
 from hwsim.integer.proof.images import test_images

@@ -14,7 +14,8 @@ from hwsim.errors import UnsupportedOp, WorkloadError
 from hwsim.frontends.argument import load_model_argument
 from hwsim.frontends.torch_export import extract
 from hwsim.integer.export.onnx_check import Session, agreement
-from hwsim.integer.export.onnx_source import FORMS, Exported, code_type, onnx_network
+from hwsim.integer.export.onnx_source import FORMS, onnx_network
+from hwsim.integer.export.onnx_values import Exported, code_type
 from hwsim.integer.lowering.lower import lower
 from hwsim.network.layer import Layer
 from hwsim.network.layer import Tensor as Operand

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hwsim.errors import WorkloadError
-from hwsim.integer.export.onnx_source import QONNX_DOMAIN, Exported
+from hwsim.integer.export.onnx_values import QONNX_DOMAIN, Exported
 from hwsim.integer.graph import IntegerModel
 from hwsim.integer.proof.compare import compare
 from hwsim.integer.run import Machine

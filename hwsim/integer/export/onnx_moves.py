@@ -1,0 +1,104 @@
+# pyright: basic
+"""ONNX nodes that move numbers and change none: shapes, slices, concatenations, padding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import fx
+
+from hwsim.errors import UnsupportedOp
+from hwsim.integer.export.onnx_values import Codes, Known, Padded, Quantized, Value
+from hwsim.integer.export.onnx_writer import OnnxWriter
+from hwsim.integer.lowering.walk import shape_of
+
+
+def reshape(out: OnnxWriter, node: fx.Node, x: Any, *_: Any, **__: Any) -> Any:
+    """Reshape; a first axis that stays is copied from the input (0), so that batches pass."""
+    shape = shape_of(node)
+    if isinstance(x, Known):
+        return Known(x.values.expand(shape) if math.prod(x.shape) != math.prod(shape) else x.values.reshape(shape))
+    if isinstance(x, Codes):
+        if x.group and x.shape != shape:
+            raise UnsupportedOp(f"layer {out.layer}: a reshape of weights in groups is not exported")
+        return Codes(x.codes.reshape(shape), x.steps, x.quantizer, x.group)
+    source = out.plain(x)
+    if source.shape == shape:
+        return x
+    if math.prod(source.shape) != math.prod(shape):
+        raise UnsupportedOp(f"layer {out.layer}: an expansion of {source.shape} to {shape}")
+    target = [0, *shape[1:]] if source.shape[:1] == shape[:1] else list(shape)
+    return out.add("Reshape", [source.name, out.store(np.array(target), f"{out.layer}.shape", "INT64")], shape)
+
+
+def permute(out: OnnxWriter, node: fx.Node, x: Any, axes: Sequence[int]) -> Any:
+    """Transpose."""
+    if isinstance(x, Known):
+        return Known(x.values.permute(*axes))
+    source = out.plain(x)
+    return out.add("Transpose", [source.name], shape_of(node), perm=[a % len(source.shape) for a in axes])
+
+
+def transpose(out: OnnxWriter, node: fx.Node, x: Any, a: int = 0, b: int = 1) -> Any:
+    """Two axes exchanged."""
+    order = list(range(len(shape_of(node))))
+    order[a], order[b] = order[b], order[a]
+    return permute(out, node, x, order)
+
+
+def sliced(out: OnnxWriter, node: fx.Node, x: Any, axis: int = 0, start: int | None = None, stop: int | None = None,
+           step: int = 1) -> Any:  # fmt: skip
+    """Slice."""
+    source = out.plain(x)
+    start, stop, step = slice(start, stop, step).indices(source.shape[axis])
+    if (start, stop, step) == (0, source.shape[axis], 1):
+        return x
+    numbers = [out.store(np.array([v]), f"{out.layer}.{what}", "INT64")
+               for what, v in (("start", start), ("stop", stop), ("axis", axis), ("step", step))]  # fmt: skip
+    return out.add("Slice", [source.name, *numbers], shape_of(node))
+
+
+def select(out: OnnxWriter, node: fx.Node, x: Any, axis: int, index: int) -> Any:
+    """Gather of one index."""
+    source = out.plain(x)
+    which = out.store(np.array(index % source.shape[axis]), f"{out.layer}.index", "INT64")
+    return out.add("Gather", [source.name, which], shape_of(node), axis=axis % len(source.shape))
+
+
+def split(out: OnnxWriter, node: fx.Node, x: Any, sizes: Any, axis: int = 0) -> Any:
+    """Split, as a tuple."""
+    source = out.plain(x)
+    axis %= len(source.shape)
+    shapes = [tuple(int(n) for n in v.shape) for v in node.meta["val"]]
+    stored = out.store(np.array([s[axis] for s in shapes]), f"{out.layer}.sizes", "INT64")
+    made = out.unique(f"{out.layer or 'model'}.split")
+    names = [f"{made}.{i}" for i in range(len(shapes))]
+    out.nodes.append(out.onnx.helper.make_node("Split", [source.name, stored], names, made, axis=axis))
+    return tuple(Value(n, s) for n, s in zip(names, shapes, strict=True))
+
+
+def getitem(out: OnnxWriter, node: fx.Node, x: Any, index: int) -> Any:
+    """One of several results."""
+    return x[index]
+
+
+def concat(out: OnnxWriter, node: fx.Node, values: Sequence[Any], axis: int = 0) -> Value:
+    """Concat."""
+    return out.add("Concat", [out.plain(v).name for v in values], shape_of(node), axis=axis % len(shape_of(node)))
+
+
+def pad(out: OnnxWriter, node: fx.Node, x: Any, sides: Sequence[int], mode: str = "constant", value: Any = None) -> Any:
+    """Pad with a number; zeros around a quantized tensor wait for the convolution that takes them over."""
+    if mode != "constant":
+        raise UnsupportedOp(f"layer {out.layer}: padding mode {mode} is not exported")
+    if isinstance(x, Quantized) and not value:
+        return Padded(x, tuple(sides), shape_of(node))
+    return out.pad(out.plain(x), sides, float(value or 0), shape_of(node))
+
+
+def constant_pad(out: OnnxWriter, node: fx.Node, x: Any, sides: Sequence[int], value: Any = 0) -> Any:
+    """aten.constant_pad_nd."""
+    return pad(out, node, x, sides, "constant", value)

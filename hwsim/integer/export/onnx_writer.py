@@ -1,0 +1,290 @@
+# pyright: basic
+"""The walk through an exported network that writes an ONNX file: its nodes, constants, quantizers and weights.
+
+What each operator becomes is its handler's, in the modules onnx_matrices, onnx_elementwise, onnx_pools and onnx_moves.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from hwsim.errors import UnsupportedOp
+from hwsim.integer.export.onnx_values import (
+    QONNX_DOMAIN,
+    Activations,
+    Codes,
+    Exported,
+    Grid,
+    Known,
+    Padded,
+    Quantized,
+    Value,
+    code_type,
+    grown,
+)
+from hwsim.integer.lowering.walk import IGNORED, PLAIN_METHODS, layer_of, operator_name, shape_of
+from quant import BaseQuantizer
+
+Array = NDArray[Any]
+
+
+class OnnxWriter:
+    """Walks the exported program and writes node after node."""
+
+    def __init__(
+        self, onnx: Any, model: nn.Module, program: Any, found: Mapping[str, BaseQuantizer], form: str, offset: str,
+        name: str, handlers: Mapping[str, Callable[..., Any]],
+    ) -> None:  # fmt: skip
+        self.onnx, self.program, self.found, self.form, self.offset = onnx, program, found, form, offset
+        self.name, self.handlers = name, handlers
+        self.owners = dict(model.named_modules())
+        self.nodes: list[Any] = []
+        self.stored: list[Any] = []
+        self.env: dict[fx.Node, Any] = {}
+        self.used: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
+        self.written: dict[tuple[str, str, tuple[int, ...]], Value] = {}
+        self.activations: dict[str, Activations] = {}
+        self.weight_types: Counter[str] = Counter()
+        self.opset = 21
+        self.layer = ""
+
+    def write(self) -> Exported:
+        """The whole file."""
+        helper, types = self.onnx.helper, self.onnx.TensorProto
+        signature = self.program.graph_signature
+        state = {**self.program.state_dict, **self.program.constants}
+        known = {**signature.inputs_to_parameters, **signature.inputs_to_buffers,
+                 **signature.inputs_to_lifted_tensor_constants}  # fmt: skip
+        inputs: list[Value] = []
+        result: Any = None
+        for node in self.program.graph.nodes:
+            self.layer = layer_of(node)
+            if node.op == "placeholder" and node.name in known:
+                self.env[node] = Known(state[known[node.name]].detach())
+            elif node.op == "placeholder":
+                inputs.append(Value("input", shape_of(node)))
+                self.env[node] = inputs[-1]
+            elif node.op == "output":
+                if len(node.args[0]) != 1:
+                    raise UnsupportedOp(
+                        f"{self.name}: ONNX export takes one result, this network has {len(node.args[0])}"
+                    )
+                result = self.plain(self.value(node.args[0][0]))
+            elif node.op == "call_function":
+                self.env[node] = self.call(node)
+        if len(inputs) != 1:
+            raise UnsupportedOp(f"{self.name}: ONNX export takes one input tensor, this network has {len(inputs)}")
+        self.nodes.append(helper.make_node("Identity", [result.name], ["output"], "output"))
+        graph = helper.make_graph(
+            self.nodes, self.name,
+            [helper.make_tensor_value_info("input", types.FLOAT, inputs[0].shape)],
+            [helper.make_tensor_value_info("output", types.FLOAT, result.shape)], self.stored,
+        )  # fmt: skip
+        opsets = [helper.make_opsetid("", self.opset)]
+        version = helper.find_min_ir_version_for(opsets)
+        if self.form == "qonnx":
+            opsets.append(helper.make_opsetid(QONNX_DOMAIN, 1))
+        proto = helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="hwsim")
+        return Exported(proto, self.form, self.activations, dict(self.weight_types))
+
+    # ---- nodes -------------------------------------------------------------------------------------------------------
+
+    def call(self, node: fx.Node) -> Any:
+        """One operator."""
+        operator = operator_name(node)
+        if operator in IGNORED:
+            return None
+        handler = self.handlers.get(operator)
+        if handler is None:
+            raise UnsupportedOp(
+                f"layer {self.layer or '(model)'}: {operator} has no ONNX counterpart here; replace it, or export the "
+                "part before it"
+            )
+        arguments = [self.value(a) for a in node.args]
+        keywords = {k: self.value(a) for k, a in node.kwargs.items()}
+        return handler(self, node, *arguments, **keywords)
+
+    def value(self, argument: Any) -> Any:
+        """An argument: values for nodes, plain numbers as they are."""
+        if isinstance(argument, fx.Node):
+            return self.env.get(argument)
+        if isinstance(argument, (list, tuple)):
+            return type(argument)(self.value(a) for a in argument)
+        return argument
+
+    def unique(self, stem: str) -> str:
+        """A name nobody has yet."""
+        count = self.used[stem]
+        self.used[stem] += 1
+        return f"{stem}~{count}" if count else stem
+
+    def add(
+        self, kind: str, inputs: Sequence[str], shape: tuple[int, ...], name: str = "", domain: str = "", **options: Any
+    ) -> Value:
+        """A node with one output."""
+        made = self.unique(name or f"{self.layer or 'model'}.{kind.lower()}")
+        self.nodes.append(
+            self.onnx.helper.make_node(kind, list(inputs), [f"{made}.out"], made, domain=domain or None, **options)
+        )
+        return Value(f"{made}.out", shape)
+
+    def store(self, values: Array | Tensor | float, stem: str, kind: str = "FLOAT") -> str:
+        """A constant of the file."""
+        array: Array = values.detach().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+        name = self.unique(stem)
+        element = getattr(self.onnx.TensorProto, kind)
+        flat = array.reshape(-1).tolist()
+        self.stored.append(self.onnx.helper.make_tensor(name, element, array.shape, flat))
+        return name
+
+    def plain(self, value: Any) -> Value:
+        """A tensor of float numbers: quantizers and constants written out."""
+        if isinstance(value, Value):
+            return value
+        if isinstance(value, Quantized):
+            return self.quantize(value)
+        if isinstance(value, Known):
+            return Value(self.store(value.values, f"{self.layer or 'model'}.constant"), value.shape)
+        if isinstance(value, Padded):
+            inside = self.quantize(value.source)
+            return self.pad(inside, value.sides, 0.0, value.shape)
+        if isinstance(value, Codes):
+            return self.weight(value)
+        raise UnsupportedOp(f"layer {self.layer or '(model)'}: an operand that is no tensor")
+
+    def pad(self, x: Value, sides: Sequence[int], number: float, shape: tuple[int, ...]) -> Value:
+        """Pad with a constant; `sides` as F.pad has them, last axis first."""
+        ndim = len(x.shape)
+        before, after = [0] * ndim, [0] * ndim
+        for i in range(len(sides) // 2):
+            before[ndim - 1 - i], after[ndim - 1 - i] = sides[2 * i], sides[2 * i + 1]
+        amounts = self.store(np.array([*before, *after]), f"{self.layer}.pads", "INT64")
+        fill = self.store(np.array(number), f"{self.layer}.pad_value")
+        return self.add("Pad", [x.name, amounts, fill], shape, mode="constant")
+
+    # ---- quantizers --------------------------------------------------------------------------------------------------
+
+    def quantize(self, value: Quantized, sides: Sequence[int] = (), number: float = 0.0) -> Value:
+        """x_hat, of x inside a border of `number` where `sides` says so; written once."""
+        key = (value.source.name, value.label, tuple(sides))
+        if key not in self.written:
+            x = value.source
+            if any(sides):
+                x = self.pad(x, sides, number, grown(x.shape, sides))
+            self.written[key] = self.rounded(x, value.quantizer, value.label)
+        return self.written[key]
+
+    def rounded(self, x: Value, quantizer: str, label: str) -> Value:
+        """The quantizer's own nodes."""
+        grid, amount = self.grid(quantizer), ""
+        if grid.offset == "kept":
+            amount = self.store(np.array(grid.beta), f"{label}.beta")
+            x = self.add("Sub", [x.name, amount], x.shape, f"{label}.shift")
+        codes, y, type_ = (self.quant if self.form == "qonnx" else self.linear)(x, grid, label)
+        self.activations[label] = Activations(codes, grid, self.form == "qdq", type_)
+        if grid.offset == "kept":
+            y = self.add("Add", [y.name, amount], y.shape, f"{label}.unshift")
+        return y
+
+    def grid(self, quantizer: str) -> Grid:
+        """Its numbers as the file has them."""
+        made = self.found[quantizer]
+        spec = made.spec
+        if spec.method not in PLAIN_METHODS:
+            raise UnsupportedOp(
+                f"quantizer {quantizer}: method {spec.method!r} transforms activations before rounding; ONNX "
+                f"quantizers are affine, as {', '.join(PLAIN_METHODS)} are"
+            )
+        s, beta = (v.detach().double().reshape(-1) for v in (made.step(), made.offset()))
+        if len(s) != 1:
+            raise UnsupportedOp(f"quantizer {quantizer}: one step per channel of an activation is not exported")
+        if self.form == "qonnx" and spec.bits == 1 and spec.n < 0:
+            raise UnsupportedOp(
+                f"quantizer {quantizer}: codes -1 and 0 of one signed bit: QONNX reads one signed bit as -1 and 1; "
+                "export --format qdq"
+            )
+        step, offset = float(s[0]), float(beta[0])
+        if not offset:
+            return Grid(step, 0.0, 0, spec.n, spec.p, "none")
+        zero = round(-offset / step)
+        own = code_type(spec.n, spec.p)
+        fits = self.form == "qonnx" or own[1] <= zero <= own[2]
+        if not fits or not (self.offset == "snap" or spec.snap_offset):
+            return Grid(step, offset, 0, spec.n, spec.p, "kept")
+        if abs(offset + step * zero) <= 1e-12 * abs(offset):
+            return Grid(step, offset, zero, spec.n, spec.p, "exact")
+        return Grid(step, -step * zero, zero, spec.n, spec.p, "snapped", -zero - offset / step)
+
+    def quant(self, x: Value, grid: Grid, label: str) -> tuple[str, Value, str]:
+        """QONNX's Quant: (round(clamp(x/s + z, n, p)) - z) * s."""
+        step, zero, n, bits = grid.s, grid.zero_point, grid.n, (grid.p - grid.n).bit_length()
+        y = self.add(
+            "Quant",
+            [x.name, self.store(np.array(step), f"{label}.scale"), self.store(np.array(float(zero)), f"{label}.zero"),
+             self.store(np.array(float(bits)), f"{label}.bits")],
+            x.shape, label, QONNX_DOMAIN, signed=int(n < 0), narrow=0, rounding_mode="ROUND",
+        )  # fmt: skip
+        return y.name, y, f"{'INT' if n < 0 else 'UINT'}{bits}"
+
+    def linear(self, x: Value, grid: Grid, label: str) -> tuple[str, Value, str]:
+        """QuantizeLinear, a Clip of codes that do not fill their type, DequantizeLinear."""
+        step, zero, n, p = grid.s, grid.zero_point, grid.n, grid.p
+        type_, least, largest, opset = code_type(n, p)
+        self.opset = max(self.opset, opset)
+        scale = self.store(np.array(step), f"{label}.scale")
+        point = self.store(np.array(zero), f"{label}.zero", type_)
+        codes = self.add("QuantizeLinear", [x.name, scale, point], x.shape, label)
+        if (n, p) != (least, largest):
+            limits = [self.store(np.array(v), f"{label}.{end}", type_) for end, v in (("least", n), ("largest", p))]
+            codes = self.add("Clip", [codes.name, *limits], x.shape, f"{label}.clip")
+        y = self.add("DequantizeLinear", [codes.name, scale, point], x.shape, f"{label}.numbers")
+        return codes.name, y, type_
+
+    def weight(self, value: Codes, transpose: bool = False) -> Value:
+        """w_hat, from codes in the file (qdq) or rounded again from s*code (qonnx)."""
+        spec = self.found[value.quantizer].spec
+        if self.form == "qonnx" and spec.bits == 1:
+            raise UnsupportedOp(
+                f"quantizer {value.quantizer}: weight codes -1 and 0 of one bit: QONNX reads one signed bit as -1 and "
+                "1; export --format qdq"
+            )
+        if self.form == "qonnx" and value.group:
+            raise UnsupportedOp(
+                f"quantizer {value.quantizer}: {spec.codes_text}: QONNX has no groups along a sum; export --format qdq"
+            )
+        codes, steps = value.codes, value.steps
+        n, p, shape, axis = spec.n, spec.p, tuple(codes.shape), 0 if not value.group else 1
+        if transpose:
+            codes, shape, axis = codes.T, shape[::-1], 1 - axis
+            steps = steps.T if value.group else steps
+        name = value.quantizer
+        self.weight_types[f"{spec.bits} bits"] += codes.numel()
+        if self.form == "qonnx":
+            around = [1] * len(shape)
+            around[axis] = -1
+            scale = steps.view(around) if len(steps) > 1 else steps.reshape(())
+            stored = self.store(codes.double() * scale, f"{name}.values")
+            zero = self.store(np.array(0.0), f"{name}.zero")
+            bits = self.store(np.array(float((p - n).bit_length())), f"{name}.bits")
+            inputs = [stored, self.store(scale, f"{name}.scale"), zero, bits]
+            options = {"signed": int(n < 0), "narrow": 0, "rounding_mode": "ROUND"}
+            return self.add("Quant", inputs, shape, name, QONNX_DOMAIN, **options)
+        type_, least, largest, opset = code_type(n, p)
+        self.opset = max(self.opset, opset)
+        stored = self.store(codes, f"{name}.codes", type_)
+        if (n, p) != (least, largest):
+            limits = [self.store(np.array(v), f"{name}.{end}", type_) for end, v in (("least", n), ("largest", p))]
+            stored = self.add("Clip", [stored, *limits], shape, f"{name}.clip").name
+        steps = steps if value.group or len(steps) > 1 else steps.reshape(())
+        scale = self.store(steps, f"{name}.scale")
+        point = self.store(np.zeros(tuple(steps.shape), np.int64), f"{name}.zero", type_)
+        blocks: dict[str, Any] = {"block_size": value.group} if value.group else {}
+        return self.add("DequantizeLinear", [stored, scale, point], shape, name, axis=axis, **blocks)
