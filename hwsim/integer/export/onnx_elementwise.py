@@ -13,7 +13,7 @@ from torch import fx
 from hwsim.errors import UnsupportedOp
 from hwsim.integer.export.onnx_values import Codes, Known, Value
 from hwsim.integer.export.onnx_writer import OnnxWriter
-from hwsim.integer.lowering.walk import shape_of
+from hwsim.integer.lowering.exported_nodes import shape_of
 
 
 def binary(kind: str) -> Callable[..., Any]:

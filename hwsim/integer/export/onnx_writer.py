@@ -29,7 +29,8 @@ from hwsim.integer.export.onnx_values import (
     code_type,
     grown,
 )
-from hwsim.integer.lowering.walk import IGNORED, PLAIN_METHODS, layer_of, operator_name, shape_of
+from hwsim.integer.lowering.exported_nodes import IGNORED, layer_of, operator_name, shape_of
+from hwsim.integer.lowering.walk import PLAIN_METHODS
 from quant import BaseQuantizer
 
 Array = NDArray[Any]

@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import fx
 
-from hwsim.integer.lowering.walk import Const, Image, Lowering, Moved, NotAffine, Rows, Value, operator_name, shape_of
+from hwsim.integer.lowering.exported_nodes import operator_name, shape_of
+from hwsim.integer.lowering.values import Const, Image, Moved, NotAffine, Rows, Value
+from hwsim.integer.lowering.walk import Lowering
 
 
 def embedding(low: Lowering, node: fx.Node, table: Value, index: Value, *_: Any, **__: Any) -> Value:

@@ -16,7 +16,9 @@ from torch import fx
 
 from hwsim.errors import UnsupportedOp
 from hwsim.integer.arithmetic.forms import Form
-from hwsim.integer.lowering.walk import Const, Lowering, Moved, NotAffine, Value, shape_of, value_shape
+from hwsim.integer.lowering.exported_nodes import shape_of
+from hwsim.integer.lowering.values import Const, Moved, NotAffine, Value, value_shape
+from hwsim.integer.lowering.walk import Lowering
 from hwsim.integer.lowering.weights import Weight
 
 

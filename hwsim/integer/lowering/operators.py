@@ -19,11 +19,13 @@ from hwsim.integer.arithmetic.forms import Affine, Form, at, rationals, times
 from hwsim.integer.arithmetic.steps import Clamp, Leaky, Smooth, rational_sqrt
 from hwsim.integer.lowering import moves, pools
 from hwsim.integer.lowering.embeddings import embedding
+from hwsim.integer.lowering.exported_nodes import shape_of
 from hwsim.integer.lowering.products import convolution, linear, matmul, product_form
 from hwsim.integer.lowering.recurrent import recurrent
 from hwsim.integer.lowering.sums import add, per_channel, scaled, summand
 from hwsim.integer.lowering.transposed import transposed_convolution
-from hwsim.integer.lowering.walk import Const, Lowering, Moved, NotAffine, Value, shape_of
+from hwsim.integer.lowering.values import Const, Moved, NotAffine, Value
+from hwsim.integer.lowering.walk import Lowering
 from hwsim.integer.lowering.weights import Weight
 
 Bias = Value | None

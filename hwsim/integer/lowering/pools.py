@@ -18,9 +18,11 @@ from hwsim.integer import graph
 from hwsim.integer.arithmetic.forms import Form, Term
 from hwsim.integer.arithmetic.geometry import Window
 from hwsim.integer.arithmetic.steps import Clamp
+from hwsim.integer.lowering.exported_nodes import shape_of
 from hwsim.integer.lowering.moves import gather, reshaped
 from hwsim.integer.lowering.sums import sum_along, summand
-from hwsim.integer.lowering.walk import Lowering, Moved, NotAffine, Pair, Value, pair, shape_of, value_shape
+from hwsim.integer.lowering.values import Moved, NotAffine, Pair, Value, pair, value_shape
+from hwsim.integer.lowering.walk import Lowering
 
 # Entries of one axis, repeated as often as their windows need, may be this many.
 _MOST = 4096

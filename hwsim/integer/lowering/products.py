@@ -21,19 +21,11 @@ from hwsim.integer.arithmetic.forms import Border, Form, Rationals, Term, plus, 
 from hwsim.integer.arithmetic.geometry import Window, border_sums
 from hwsim.integer.arithmetic.kernels import accumulator_bounds, magnitude_bound, narrowest
 from hwsim.integer.arithmetic.rules import CodeSpec, Range
+from hwsim.integer.lowering.exported_nodes import shape_of
 from hwsim.integer.lowering.grouped import Site, grouped_sums
 from hwsim.integer.lowering.sums import merged, sum_along
-from hwsim.integer.lowering.walk import (
-    Const,
-    Lowering,
-    Moved,
-    NotAffine,
-    Pair,
-    Value,
-    pair,
-    shape_of,
-    value_shape,
-)
+from hwsim.integer.lowering.values import Const, Moved, NotAffine, Pair, Value, pair, value_shape
+from hwsim.integer.lowering.walk import Lowering
 from hwsim.integer.lowering.weights import Weight
 from quant.spec import PADDING_POLICIES
 

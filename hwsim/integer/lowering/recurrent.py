@@ -25,7 +25,8 @@ from hwsim.integer.arithmetic.steps import Clamp, Smooth
 from hwsim.integer.lowering.moves import part, permuted, reshaped
 from hwsim.integer.lowering.products import linear_form, product_form
 from hwsim.integer.lowering.sums import merged
-from hwsim.integer.lowering.walk import Const, Lowering, Moved, NotAffine, Value, value_shape
+from hwsim.integer.lowering.values import Const, Moved, NotAffine, Value, value_shape
+from hwsim.integer.lowering.walk import Lowering
 from hwsim.integer.lowering.weights import Weight
 from quant.recurrent import QRecurrent
 

@@ -12,7 +12,9 @@ from torch import Tensor, fx
 from hwsim.integer import graph
 from hwsim.integer.arithmetic.forms import Affine, Form, Rationals, Term, plus, rationals, rows_of
 from hwsim.integer.arithmetic.rules import Range
-from hwsim.integer.lowering.walk import Const, FloatValue, Lowering, Moved, NotAffine, Value, shape_of
+from hwsim.integer.lowering.exported_nodes import shape_of
+from hwsim.integer.lowering.values import Const, FloatValue, Moved, NotAffine, Value
+from hwsim.integer.lowering.walk import Lowering
 
 
 def sum_along(low: Lowering, source: str, axes: tuple[int, ...], label: str) -> str:

@@ -20,7 +20,9 @@ from hwsim.integer.arithmetic.forms import Border, Form, Rationals, Term, ration
 from hwsim.integer.arithmetic.geometry import Run, Window
 from hwsim.integer.arithmetic.kernels import accumulator_bounds, magnitude_bound, narrowest
 from hwsim.integer.arithmetic.rules import Range
-from hwsim.integer.lowering.walk import Const, Lowering, Moved, NotAffine, Pair, Value, pair, shape_of
+from hwsim.integer.lowering.exported_nodes import shape_of
+from hwsim.integer.lowering.values import Const, Moved, NotAffine, Pair, Value, pair
+from hwsim.integer.lowering.walk import Lowering
 from hwsim.integer.lowering.weights import Weight
 
 
