@@ -100,6 +100,12 @@ class QRecurrent(nn.Module):
         zero = x.new_zeros(len(self.suffixes), x.shape[0], self.hidden_size)
         if state is None:
             return zero, zero
+        if isinstance(state, (tuple, list)) != (self.mode == "LSTM"):
+            wanted, given = ("(h, c)", "one tensor") if self.mode == "LSTM" else ("one tensor", "a tuple")
+            raise TypeError(
+                f"quantized {self.mode}: expected {wanted} as the first state, got {given}; a quantized layer is no "
+                "instance of nn.LSTM, nn.GRU or nn.RNN: ask for its `mode` instead"
+            )
         return state if isinstance(state, (tuple, list)) else (state, zero)  # type: ignore[return-value]
 
     def _pass(

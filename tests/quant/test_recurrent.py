@@ -76,3 +76,12 @@ def test_every_quantizer_rounds_and_projections_and_packed_sequences_are_refused
     assert [(left.op, left.why) for left in plan.left] == [
         ("lstm", "projected hidden states (proj_size) have no quantized counterpart")
     ]
+
+
+def test_a_first_state_of_the_wrong_kind_is_refused() -> None:
+    """Code that asks `isinstance(layer, nn.LSTM)` gave h alone, and the cell state was 0 without a word."""
+    x, state = torch.randn(2, 3, 4), torch.randn(1, 2, 4)
+    for kind, wrong in ((nn.LSTM, state), (nn.GRU, (state, state)), (nn.RNN, (state, state))):
+        model, _ = quant.quantize(nn.Sequential(kind(4, 4, batch_first=True)), weight_bits=8, act_bits=8)
+        with pytest.raises(TypeError, match=r"as the first state, got .*ask for its `mode`"):
+            model[0](x, wrong)
