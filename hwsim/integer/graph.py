@@ -8,7 +8,8 @@ the entrance, and operators that stay float (softmax, layer norm), which `Intege
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +39,18 @@ class Node:
 def entrance(position: int) -> str:
     """Name of the network's input at that position: "input", "input 1", "input 2", ..."""
     return f"input {position}" if position else "input"
+
+
+def left_to_samples(before: Sequence[int], place: int, after: Sequence[int]) -> int:
+    """The axis that a reshape leaves to the samples, shapes being those of one: as many numbers stand before it.
+
+    Of several the first of size 1; in front of all numbers also one that takes the samples and others together.
+    """
+    ahead = math.prod(before[:place])
+    found = [i for i, size in enumerate(after) if size == 1 and math.prod(after[:i]) == ahead]
+    if not found and ahead != 1:
+        raise ValueError(f"samples mixed with other axes by a reshape of {tuple(before)} to {tuple(after)}")
+    return found[0] if found else 0
 
 
 def is_entrance(source: str) -> bool:

@@ -186,7 +186,8 @@ class Machine:
         if isinstance(node, graph.MaxPool):
             return kernels.max_windows(store[node.x], node.window, node.lowest)
         if isinstance(node, graph.Move):
-            return move(node, [store[x] for x in node.xs], calling.rows(images))
+            one = self.by_name[node.xs[0]].shape
+            return move(node, [store[x] for x in node.xs], calling.rows(images), one)
         assert isinstance(node, graph.FloatOp)
         return self._in_float(node, [store[f] if isinstance(f, str) else decode(f, store) for f in node.forms])
 
@@ -280,13 +281,14 @@ def decode(form: Form, store: Mapping[str, Tensor]) -> Tensor:
     return total
 
 
-def move(node: graph.Move, xs: list[Tensor], batch: int) -> Tensor:
-    """Integers moved; the first axis is the batch wherever it was one for a single image."""
+def move(node: graph.Move, xs: list[Tensor], batch: int, one: tuple[int, ...]) -> Tensor:
+    """Integers moved; `one`: the shape of the first source for one sample, which tells the axis of the samples."""
     x, options = xs[0], node.options
     if node.kind == "reshape":
         shape = list(options[0])
         if batch != 1 and x.numel() != math.prod(shape):
-            shape[shape.index(1)] = batch
+            place = next((i for i, pair in enumerate(zip(one, x.shape, strict=True)) if pair[0] != pair[1]), 0)
+            shape[graph.left_to_samples(one, place, shape)] *= batch
         return x.reshape(shape)
     if node.kind == "permute":
         return x.permute(options[0])

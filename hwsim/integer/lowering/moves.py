@@ -15,6 +15,7 @@ import torch
 from torch import fx
 
 from hwsim.errors import UnsupportedOp
+from hwsim.integer import graph
 from hwsim.integer.arithmetic.forms import Form
 from hwsim.integer.lowering.exported_nodes import shape_of
 from hwsim.integer.lowering.values import Const, Moved, NotAffine, Value, value_shape
@@ -241,10 +242,42 @@ def flip(low: Lowering, node: fx.Node, x: Value, axes: Sequence[int]) -> Value:
 
 def stack(low: Lowering, node: fx.Node, values: Sequence[Value], axis: int = 0) -> Value:
     """A concatenation along an axis of size 1 put in."""
-    shape = list(shape_of(node))
-    axis %= len(shape)
-    shape[axis] = 1
-    return concat(low, node, [reshaped(v, tuple(shape)) for v in values], axis)
+    if any(isinstance(v, (Weight, tuple)) for v in values):
+        raise NotAffine("a stack of weights")
+    axis %= len(shape_of(node))
+    return concat(low, node, [with_axis(v, axis) for v in values], axis)
+
+
+def unsqueeze(low: Lowering, node: fx.Node, x: Value, axis: int) -> Value:
+    """An axis of size 1 put in."""
+    if isinstance(x, (Const, Weight)):
+        return reshape(low, node, x)
+    return with_axis(x, axis % len(shape_of(node)))
+
+
+def with_axis(x: Value, axis: int) -> Value:
+    """An axis of size 1 put in; where a reshape would take it for that of the samples, the two are exchanged."""
+    before = value_shape(x)
+    shape = (*before[:axis], 1, *before[axis:])
+    made = reshaped(x, shape)
+    if isinstance(x, Const):
+        return made
+    place = samples_place(x)
+    wanted, found = place + (axis <= place), graph.left_to_samples(before, place, shape)
+    order = list(range(len(shape)))
+    order[wanted], order[found] = found, wanted
+    return permuted(made, tuple(order))
+
+
+def samples_place(x: Value) -> int:
+    """The axis of the samples, which has size 1 here: the first of what operators make, wherever moves put it."""
+    if not isinstance(x, Moved):
+        return 0
+    source = next((s for s in x.sources if not isinstance(s, Const)), x.sources[0])
+    place = samples_place(source)
+    if x.kind == "permute":
+        return x.options[0].index(place)
+    return graph.left_to_samples(value_shape(source), place, x.shape) if x.kind == "reshape" else place
 
 
 def slice_scatter(low: Lowering, node: fx.Node, x: Value, y: Value, axis: int = 0, start: int | None = None,

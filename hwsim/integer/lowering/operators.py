@@ -183,7 +183,7 @@ HANDLERS: dict[str, Callable[..., Value]] = {
     "adaptive_max_pool1d": pools.one_axis(pools.adaptive_max_pool, pairs=1),
     "mean": pools.mean, "amax": pools.largest,
     "view": moves.reshape, "reshape": moves.reshape, "_unsafe_view": moves.reshape, "flatten": moves.reshape,
-    "unsqueeze": moves.reshape, "squeeze": moves.reshape, "expand": moves.reshape, "unflatten": moves.reshape,
+    "unsqueeze": moves.unsqueeze, "squeeze": moves.reshape, "expand": moves.reshape, "unflatten": moves.reshape,
     "permute": moves.permute, "transpose": moves.transpose, "t": moves.transpose, "slice": moves.sliced,
     "select": moves.select, "split": moves.split, "split_with_sizes": moves.split, "chunk": moves.split,
     "getitem": moves.getitem, "cat": moves.concat, "concat": moves.concat, "stack": moves.stack,

@@ -186,7 +186,7 @@ def remembered(low: Lowering, f: Form, memory: Any) -> Form:
     gate = word(low, f.then(SIGMOID))
     if isinstance(memory, Const):
         return gate.affine(rationals(memory.values), (Fraction(0),))
-    return product_form(gate.shape, gate, word(low, low.as_form(memory)))
+    return product_form(gate.shape, gate, state_word(low, memory))
 
 
 def plus_known(form: Form, values: Const) -> Form:
@@ -208,7 +208,7 @@ def gru_step(
         change = plus_known(change, hidden)
         limit = max(1, math.ceil(float(hidden.values.abs().max())))
     else:
-        before = word(low, low.as_form(hidden))
+        before = state_word(low, hidden)
         change, limit = total(change, before), max(1, limit_of(low, before))
     step = product_form(shape, gate, word(low, change))
     return word(low, total(fresh, step), limit), None  # between n and h
@@ -223,6 +223,17 @@ def limit_of(low: Lowering, known: Form) -> int:
     """A bound, as a whole number, of the real number behind a word: its range without the error beside it."""
     node = low.nodes[known.sources[0]]
     return math.ceil((node.range.reach - node.range.error) * known.terms[0].slopes[0])
+
+
+def state_word(low: Lowering, state: Any) -> Form:
+    """A state as a word; NotAffine with a way out where it is real numbers that nothing quantized."""
+    try:
+        return word(low, low.as_form(state))
+    except NotAffine as problem:
+        raise NotAffine(
+            "its first state is an input of the network or comes from a float operator; start from zeros or a "
+            "parameter, or let a quantized layer make the state"
+        ) from problem
 
 
 def word(low: Lowering, form: Form, limit: int | None = None) -> Form:
