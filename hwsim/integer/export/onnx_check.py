@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from hwsim.errors import WorkloadError
-from hwsim.integer.export.onnx_values import QONNX_DOMAIN, Exported
+from hwsim.integer.export.onnx_values import QONNX_DOMAIN, Exported, numbered
 from hwsim.integer.graph import IntegerModel
 from hwsim.integer.proof.compare import compare
 from hwsim.integer.run import Machine
+from quant import calling
 
 ENGINES = ("onnxruntime", "qonnx", "reference")
 
@@ -56,30 +57,34 @@ def engine_for(form: str) -> str:
 
 
 def agreement(
-    exported: Exported, model: IntegerModel, images: Tensor, labels: Tensor | None = None, *, engine: str = "",
+    exported: Exported, model: IntegerModel, images: Any, labels: Tensor | None = None, *, engine: str = "",
     batch_size: int = 50,
 ) -> Agreement:  # fmt: skip
-    """Codes of every quantizer call, and the largest result of every image, in both."""
+    """Codes of every quantizer call, and the largest result of every image, in both.
+
+    `images`: real images, or a tuple of a network's inputs.
+    """
     engine = engine or engine_for(exported.form)
     machine, keep = Machine(model), set(model.quantizers.values())
     session = Session(exported, engine)
     codes = differing = largest = same = 0
     right = [0, 0]
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
+    total = calling.rows(images)
+    for start in range(0, total, batch_size):
+        batch = calling.each(images, lambda tensor, start=start: tensor[start : start + batch_size])
         results, theirs = session.run(batch)
         outcome = machine.run(batch, keep=keep)
         found = compare(model, outcome.codes, {name: theirs[name] for name in model.quantizers})
         codes += sum(d.elements for d in found)
         differing += sum(d.differing for d in found)
         largest = max(largest, *(d.largest for d in found))
-        answers = [r.reshape(len(batch), -1).argmax(1) for r in (results, outcome.values)]
+        answers = [r.reshape(calling.rows(batch), -1).argmax(1) for r in (results, outcome.values)]
         same += int((answers[0] == answers[1]).sum())
         if labels is not None:
             wanted = labels[start : start + batch_size]
             right = [n + int((a == wanted).sum()) for n, a in zip(right, answers, strict=True)]
-    share = None if labels is None else [100 * n / len(images) for n in right]
-    return Agreement(engine, len(images), codes, differing, largest, same, *(share or (None, None)))
+    share = None if labels is None else [100 * n / total for n in right]
+    return Agreement(engine, total, codes, differing, largest, same, *(share or (None, None)))
 
 
 class Session:
@@ -96,9 +101,11 @@ class Session:
         except ImportError as problem:
             raise WorkloadError(f"running the file needs {engine} ({problem}): pip install '{needs}'") from None
 
-    def run(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """(results, codes by quantizer call) of real images."""
-        found: Mapping[str, np.ndarray] = self._run(images.float().numpy())
+    def run(self, images: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """(results, codes by quantizer call) of real images, or of a tuple of a network's inputs."""
+        given = [images] if isinstance(images, Tensor) else list(images)
+        arrays = [(x.float() if x.is_floating_point() else x.long()).numpy() for x in given]
+        found: Mapping[str, np.ndarray] = self._run({numbered("input", i): array for i, array in enumerate(arrays)})
         codes = {}
         for label, a in self.exported.activations.items():
             values = torch.from_numpy(np.asarray(found[a.codes]).astype(np.float64))
@@ -138,7 +145,7 @@ class Session:
         twin = self._with_outputs(self.exported.proto, cast=True)
         session = onnxruntime.InferenceSession(twin.SerializeToString(), options, providers=["CPUExecutionProvider"])
         names = [entry.name for entry in session.get_outputs()]
-        return lambda images: self._read(names, session.run(names, {"input": images}))
+        return lambda images: self._read(names, session.run(names, images))
 
     def _reference(self) -> Any:
         """onnx's reference evaluator; Quant by its definition."""
@@ -147,7 +154,7 @@ class Session:
         twin = self._with_outputs(self.exported.proto, cast=True)
         session = ReferenceEvaluator(twin, new_ops=[quant_node()])
         names = [entry.name for entry in twin.graph.output]
-        return lambda images: self._read(names, session.run(names, {"input": images}))
+        return lambda images: self._read(names, session.run(names, images))
 
     def _qonnx(self) -> Any:
         """qonnx's executor, image by image.
@@ -168,11 +175,12 @@ class Session:
         wrapped = ModelWrapper(twin).transform(InferShapes())
         wanted = ["output", *self.names.values()]
 
-        def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        def run(images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            count = len(next(iter(images.values())))
             with patch.object(onnx_exec, "qonnx_make_model", make_model):
                 found: list[Mapping[str, np.ndarray]] = [
-                    onnx_exec.execute_onnx(wrapped, {"input": image[None]}, return_full_exec_context=True)
-                    for image in images
+                    onnx_exec.execute_onnx(wrapped, one, return_full_exec_context=True)
+                    for one in ({k: a[i : i + 1] for k, a in images.items()} for i in range(count))
                 ]
             return {name: np.concatenate([one[name] for one in found]) for name in wanted}
 

@@ -36,6 +36,11 @@ def binary(kind: str) -> Callable[..., Any]:
     return handle
 
 
+def extreme(kind: str) -> Callable[..., Value]:
+    """A handler for Max or Min of two tensors."""
+    return lambda out, node, x, y: out.add(kind, [out.plain(v).name for v in (x, y)], shape_of(node))
+
+
 def unary(kind: str, **options: Any) -> Callable[..., Value]:
     """A handler for a function of one tensor."""
     return lambda out, node, x, *_, **__: out.add(kind, [out.plain(x).name], shape_of(node), **options)

@@ -10,14 +10,19 @@ import torch
 from torch import fx
 
 from hwsim.errors import UnsupportedOp
-from hwsim.integer.export.onnx_values import Codes, Known, Padded, Quantized, Value, spread
+from hwsim.integer.export.onnx_values import Codes, Known, Padded, Quantized, Rows, Value, spread
 from hwsim.integer.export.onnx_writer import OnnxWriter
-from hwsim.integer.lowering.exported_nodes import shape_of
+from hwsim.integer.lowering.exported_nodes import operator_name, shape_of
 
 
 def quantizer(out: OnnxWriter, node: fx.Node, x: Any, name: str) -> Any:
     """The marked node of a quantizer."""
     made = out.found[name]
+    if isinstance(x, Rows):
+        table = quantizer(out, node, x.table, name)
+        if not isinstance(table, Codes):
+            raise UnsupportedOp(f"layer {out.layer}: a table of parameters that no quantizer of weights reads")
+        return out.add("Gather", [out.weight(table).name, x.index.name], x.shape, out.layer, axis=0)
     if made.is_weight:
         if not isinstance(x, Known):
             raise UnsupportedOp(f"layer {out.layer}: weights that are computed have no codes known beforehand")
@@ -70,6 +75,37 @@ def convolution(
     pads = [*reversed(sides[::2]), *reversed(sides[1::2])]
     return out.add("Conv", inputs, shape_of(node), out.layer, strides=strides, dilations=dilations, group=groups,
                    pads=pads)  # fmt: skip
+
+
+def transposed(
+    out: OnnxWriter, node: fx.Node, x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0,
+    output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
+) -> Value:  # fmt: skip
+    """ConvTranspose; steps of its weight (C, K/G, R, S) are those of outputs."""
+    axes = len(weight.shape) - 2
+    if not isinstance(weight, Codes):
+        raise UnsupportedOp(f"layer {out.layer}: its weights have no quantizer")
+    if len(weight.steps) > 1 and groups > 1:
+        raise UnsupportedOp(
+            f"layer {out.layer}: a step per output of a grouped transposed convolution has no axis of its own in ONNX; "
+            "quantize its weights per tensor"
+        )
+    inputs = [out.plain(x).name, out.weight(weight, axis=1).name]
+    if bias is not None:
+        inputs.append(out.store(bias.values, f"{out.layer}.bias"))
+    return out.add(
+        "ConvTranspose", inputs, shape_of(node), out.layer, strides=spread(stride, axes), group=groups,
+        dilations=spread(dilation, axes), pads=spread(padding, axes) * 2, output_padding=spread(output_padding, axes),
+    )  # fmt: skip
+
+
+def embedding(out: OnnxWriter, node: fx.Node, table: Any, index: Any, *_: Any, **__: Any) -> Rows:
+    """Rows that wait for the quantizer of their table."""
+    if not isinstance(table, Known) or any(operator_name(user) != "quantizer" for user in node.users):
+        raise UnsupportedOp(f"layer {out.layer}: an embedding whose table no quantizer reads")
+    if isinstance(index, Known):
+        index = Value(out.store(index.values, f"{out.layer}.index", "INT64"), index.shape)
+    return Rows(table, out.plain(index), shape_of(node))
 
 
 def moves_inside(out: OnnxWriter, x: Quantized) -> bool:

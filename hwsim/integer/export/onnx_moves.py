@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import fx
 
 from hwsim.errors import UnsupportedOp
@@ -34,6 +35,36 @@ def reshape(out: OnnxWriter, node: fx.Node, x: Any, *_: Any, **__: Any) -> Any:
     return out.add("Reshape", [source.name, out.store(np.array(target), f"{out.layer}.shape", "INT64")], shape)
 
 
+def unsqueeze(out: OnnxWriter, node: fx.Node, x: Any, axis: int) -> Any:
+    """Unsqueeze, which puts an axis in front of the batch where Reshape could not tell the two apart."""
+    if not isinstance(x, (Value, Quantized, Padded)):
+        return reshape(out, node, x)
+    axes = out.store(np.array([axis % len(shape_of(node))]), f"{out.layer}.axes", "INT64")
+    return out.add("Unsqueeze", [out.plain(x).name, axes], shape_of(node))
+
+
+def stack(out: OnnxWriter, node: fx.Node, values: Sequence[Any], axis: int = 0) -> Value:
+    """Concat along an axis of size 1 put in."""
+    shape = shape_of(node)
+    axis %= len(shape)
+    place = out.store(np.array([axis]), f"{out.layer}.axes", "INT64")
+    one = (*shape[:axis], 1, *shape[axis + 1 :])
+    parts = [out.add("Unsqueeze", [out.plain(v).name, place], one).name for v in values]
+    return out.add("Concat", parts, shape, axis=axis)
+
+
+def copied(out: OnnxWriter, node: fx.Node, x: Any, y: Any, *_: Any) -> Any:
+    """y in the place of x, where the shapes are the same."""
+    if tuple(y.shape) != shape_of(node):
+        raise UnsupportedOp(f"layer {out.layer or '(model)'}: {y.shape} copied into {x.shape}; expand it first")
+    return y
+
+
+def zeros(out: OnnxWriter, node: fx.Node, *_: Any, **__: Any) -> Known:
+    """new_zeros and the like: numbers whose size alone depends on the network."""
+    return Known(torch.zeros(shape_of(node), dtype=torch.float64))
+
+
 def permute(out: OnnxWriter, node: fx.Node, x: Any, axes: Sequence[int]) -> Any:
     """Transpose."""
     if isinstance(x, Known):
@@ -56,9 +87,30 @@ def sliced(out: OnnxWriter, node: fx.Node, x: Any, axis: int = 0, start: int | N
     start, stop, step = slice(start, stop, step).indices(source.shape[axis])
     if (start, stop, step) == (0, source.shape[axis], 1):
         return x
+    return cut(out, source, axis, start, stop, step)
+
+
+def cut(out: OnnxWriter, x: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
+    """Slice along one axis."""
     numbers = [out.store(np.array([v]), f"{out.layer}.{what}", "INT64")
                for what, v in (("start", start), ("stop", stop), ("axis", axis), ("step", step))]  # fmt: skip
-    return out.add("Slice", [source.name, *numbers], shape_of(node))
+    shape = list(x.shape)
+    shape[axis] = len(range(start, stop, step))
+    return out.add("Slice", [x.name, *numbers], tuple(shape))
+
+
+def slice_scatter(out: OnnxWriter, node: fx.Node, x: Any, y: Any, axis: int = 0, start: int | None = None,
+                  stop: int | None = None, step: int = 1) -> Value:  # fmt: skip
+    """x with y in x[start:stop]: what stands before it, y, what stands behind it."""
+    whole, shape = out.plain(x), shape_of(node)
+    axis %= len(shape)
+    first, last, step = slice(start, stop, step).indices(shape[axis])
+    if step != 1:
+        raise UnsupportedOp(f"layer {out.layer or '(model)'}: values written at intervals are not exported")
+    parts = [cut(out, whole, axis, 0, first)] if first else []
+    parts.append(out.plain(y))
+    parts += [cut(out, whole, axis, last, shape[axis])] if last < shape[axis] else []
+    return out.add("Concat", [part.name for part in parts], shape, axis=axis)
 
 
 def select(out: OnnxWriter, node: fx.Node, x: Any, axis: int, index: int) -> Any:

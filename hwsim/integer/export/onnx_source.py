@@ -6,6 +6,8 @@ codes (int2 to int8), and a Clip between them where the codes do not fill it. ON
 real-valued beta is either kept as arithmetic (Sub before the quantizer, Add behind it) or snapped to -s*z. Padding
 policies become graph structure: zeros around x_hat for `border_bias`, a Pad in front of the quantizer for the others
 (with 0, or with beta, whose code is 0). Weights are stored as codes (qdq) or as s*code (qonnx).
+
+Inputs are called input, input_1, ...; results output (the answer), output_1, ...
 """
 
 from __future__ import annotations
@@ -13,42 +15,49 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from hwsim.errors import WorkloadError
-from hwsim.integer.export.onnx_elementwise import binary, clip, gelu, leaky_relu, same, silu, softmax, unary
+from hwsim.integer.export.onnx_elementwise import binary, clip, extreme, gelu, leaky_relu, same, silu, softmax, unary
 from hwsim.integer.export.onnx_matrices import (
     batch_norm,
     convolution,
+    embedding,
     layer_norm,
     linear,
     matmul,
     native_batch_norm,
     quantizer,
+    transposed,
 )
 from hwsim.integer.export.onnx_moves import (
     concat,
     constant_pad,
+    copied,
     getitem,
     pad,
     permute,
     reshape,
     select,
+    slice_scatter,
     sliced,
     split,
+    stack,
     transpose,
+    unsqueeze,
+    zeros,
 )
 from hwsim.integer.export.onnx_pools import adaptive_avg_pool, mean, pool
 from hwsim.integer.export.onnx_values import Exported
 from hwsim.integer.export.onnx_writer import OnnxWriter
-from hwsim.integer.lowering.lower import exported
+from hwsim.integer.lowering.lower import Inputs, exported
 
 FORMS = ("qonnx", "qdq")
 OFFSETS = ("keep", "snap")
 
 
 def onnx_network(
-    model: nn.Module, example: Tensor, *, form: str = "qdq", offset: str = "keep", name: str = ""
+    model: nn.Module, example: Inputs, *, form: str = "qdq", offset: str = "keep", name: str = ""
 ) -> Exported:
     """The network of one image, float32 between quantizers. Layer and quantizer names are those of the model.
 
@@ -72,7 +81,8 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "quantizer": quantizer,
     "conv1d": convolution, "conv2d": convolution, "linear": linear, "matmul": matmul, "bmm": matmul,
     "add": binary("Add"), "add_": binary("Add"), "sub": binary("Sub"), "mul": binary("Mul"), "mul_": binary("Mul"),
-    "div": binary("Div"),
+    "sub_": binary("Sub"), "div": binary("Div"), "maximum": extreme("Max"), "minimum": extreme("Min"),
+    "conv_transpose1d": transposed, "conv_transpose2d": transposed, "embedding": embedding, "new_zeros": zeros,
     "batch_norm": batch_norm, "_native_batch_norm_legit_no_training": native_batch_norm, "layer_norm": layer_norm,
     "relu": unary("Relu"), "relu_": unary("Relu"), "relu6": clip(0, 6), "relu6_": clip(0, 6),
     "hardtanh": clip(-1, 1), "hardtanh_": clip(-1, 1), "clamp": clip(),
@@ -82,10 +92,11 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "hardsigmoid": unary("HardSigmoid", alpha=1 / 6, beta=0.5),
     "hardsigmoid_": unary("HardSigmoid", alpha=1 / 6, beta=0.5), "softmax": softmax,
     "dropout": same, "dropout_": same, "feature_dropout": same, "contiguous": same, "clone": same, "detach": same,
-    "detach_": same, "alias": same, "lift_fresh_copy": same, "to": same, "_to_copy": same,
+    "detach_": same, "alias": same, "lift_fresh_copy": same, "copy": copied, "to": same, "_to_copy": same,
     "max_pool2d": pool("MaxPool"), "avg_pool2d": pool("AveragePool"), "adaptive_avg_pool2d": adaptive_avg_pool,
     "mean": mean,
-    "view": reshape, "reshape": reshape, "_unsafe_view": reshape, "flatten": reshape, "unsqueeze": reshape,
+    "view": reshape, "reshape": reshape, "_unsafe_view": reshape, "flatten": reshape,
+    "unsqueeze": unsqueeze, "stack": stack, "slice_scatter": slice_scatter,
     "squeeze": reshape, "expand": reshape, "unflatten": reshape,
     "permute": permute, "transpose": transpose, "t": transpose, "slice": sliced, "select": select,
     "split": split, "split_with_sizes": split, "chunk": split, "getitem": getitem,

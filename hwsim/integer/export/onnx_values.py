@@ -112,6 +112,15 @@ class Codes:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Rows of a table of parameters, by indices; the quantizer behind them quantizes the table."""
+
+    table: Known
+    index: Value
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Quantized:
     """What an activation quantizer makes of a tensor; written when it is read, because a Pad may come before it."""
 
@@ -147,6 +156,11 @@ def code_type(n: int, p: int) -> tuple[str, int, int, int]:
         if entry[1] <= n and p <= entry[2]:
             return entry
     raise UnsupportedOp(f"codes {n}..{p} fit no type of ONNX's quantizers")
+
+
+def numbered(stem: str, place: int) -> str:
+    """A name for the first, and for those behind it."""
+    return f"{stem}_{place}" if place else stem
 
 
 def grown(shape: Sequence[int], sides: Sequence[int]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_unflatten
 
 from hwsim.errors import UnsupportedOp
 from hwsim.integer.export.onnx_values import (
@@ -28,10 +29,12 @@ from hwsim.integer.export.onnx_values import (
     Value,
     code_type,
     grown,
+    numbered,
 )
 from hwsim.integer.lowering.exported_nodes import IGNORED, layer_of, operator_name, shape_of
 from hwsim.integer.lowering.walk import PLAIN_METHODS
 from quant import BaseQuantizer
+from quant.calling import answer
 
 Array = NDArray[Any]
 
@@ -64,37 +67,41 @@ class OnnxWriter:
         state = {**self.program.state_dict, **self.program.constants}
         known = {**signature.inputs_to_parameters, **signature.inputs_to_buffers,
                  **signature.inputs_to_lifted_tensor_constants}  # fmt: skip
-        inputs: list[Value] = []
-        result: Any = None
+        inputs: list[Any] = []
+        results: list[Value] = []
         for node in self.program.graph.nodes:
             self.layer = layer_of(node)
             if node.op == "placeholder" and node.name in known:
                 self.env[node] = Known(state[known[node.name]].detach())
             elif node.op == "placeholder":
-                inputs.append(Value("input", shape_of(node)))
-                self.env[node] = inputs[-1]
+                value = Value(numbered("input", len(inputs)), shape_of(node))
+                kind = types.FLOAT if node.meta["val"].is_floating_point() else types.INT64
+                inputs.append(helper.make_tensor_value_info(value.name, kind, value.shape))
+                self.env[node] = value
             elif node.op == "output":
-                if len(node.args[0]) != 1:
-                    raise UnsupportedOp(
-                        f"{self.name}: ONNX export takes one result, this network has {len(node.args[0])}"
-                    )
-                result = self.plain(self.value(node.args[0][0]))
+                results = self.results(node.args[0])
             elif node.op == "call_function":
                 self.env[node] = self.call(node)
-        if len(inputs) != 1:
-            raise UnsupportedOp(f"{self.name}: ONNX export takes one input tensor, this network has {len(inputs)}")
-        self.nodes.append(helper.make_node("Identity", [result.name], ["output"], "output"))
-        graph = helper.make_graph(
-            self.nodes, self.name,
-            [helper.make_tensor_value_info("input", types.FLOAT, inputs[0].shape)],
-            [helper.make_tensor_value_info("output", types.FLOAT, result.shape)], self.stored,
-        )  # fmt: skip
+        outputs: list[Any] = []
+        for i, result in enumerate(results):
+            name = numbered("output", i)
+            self.nodes.append(helper.make_node("Identity", [result.name], [name], name))
+            outputs.append(helper.make_tensor_value_info(name, types.FLOAT, result.shape))
+        graph = helper.make_graph(self.nodes, self.name, inputs, outputs, self.stored)
         opsets = [helper.make_opsetid("", self.opset)]
         version = helper.find_min_ir_version_for(opsets)
         if self.form == "qonnx":
             opsets.append(helper.make_opsetid(QONNX_DOMAIN, 1))
         proto = helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="hwsim")
         return Exported(proto, self.form, self.activations, dict(self.weight_types))
+
+    def results(self, returned: Sequence[Any]) -> list[Value]:
+        """The network's results as float tensors, its answer first."""
+        values = [self.plain(self.value(v)) for v in returned if v is not None]
+        if len(values) != len(returned):
+            raise UnsupportedOp(f"{self.name}: ONNX export takes tensors as results, this network returns None as well")
+        place = answer(tree_unflatten(list(range(len(values))), self.program.call_spec.out_spec), kind=int)
+        return [values.pop(place), *values]
 
     # ---- nodes -------------------------------------------------------------------------------------------------------
 
@@ -249,8 +256,11 @@ class OnnxWriter:
         y = self.add("DequantizeLinear", [codes.name, scale, point], x.shape, f"{label}.numbers")
         return codes.name, y, type_
 
-    def weight(self, value: Codes, transpose: bool = False) -> Value:
-        """w_hat, from codes in the file (qdq) or rounded again from s*code (qonnx)."""
+    def weight(self, value: Codes, transpose: bool = False, axis: int = 0) -> Value:
+        """w_hat, from codes in the file (qdq) or rounded again from s*code (qonnx).
+
+        `axis`: that of its steps, one per output; groups of channels lie along the second.
+        """
         spec = self.found[value.quantizer].spec
         if self.form == "qonnx" and spec.bits == 1:
             raise UnsupportedOp(
@@ -262,7 +272,7 @@ class OnnxWriter:
                 f"quantizer {value.quantizer}: {spec.codes_text}: QONNX has no groups along a sum; export --format qdq"
             )
         codes, steps = value.codes, value.steps
-        n, p, shape, axis = spec.n, spec.p, tuple(codes.shape), 0 if not value.group else 1
+        n, p, shape, axis = spec.n, spec.p, tuple(codes.shape), 1 if value.group else axis
         if transpose:
             codes, shape, axis = codes.T, shape[::-1], 1 - axis
             steps = steps.T if value.group else steps
