@@ -12,18 +12,23 @@ from pathlib import Path
 from hwsim.errors import SpecError, reason
 
 MAX_BYTES = 2**28
+_PIECE_BYTES = 2**20  # a reader asked for the whole bound at once makes room for it first, whatever the file holds
 
 
 def read_bytes(path: Path, at_most: int = MAX_BYTES) -> bytes:
     """The file's content. Raises OSError where it cannot be opened or holds more than `at_most` bytes."""
     try:
         with path.open("rb") as file:
-            content = file.read(at_most + 1)
+            pieces: list[bytes] = []
+            left = at_most + 1
+            while left and (piece := file.read(min(left, _PIECE_BYTES))):
+                pieces.append(piece)
+                left -= len(piece)
     except ValueError as problem:  # a NUL character in the name
         raise OSError(errno.EINVAL, str(problem), str(path)) from None
-    if len(content) > at_most:
+    if not left:
         raise OSError(errno.EFBIG, f"larger than {at_most // 1024:,} KiB", str(path))
-    return content
+    return b"".join(pieces)
 
 
 def read_text(path: Path, at_most: int = MAX_BYTES) -> str:
