@@ -12,7 +12,7 @@ from pathlib import Path
 from hwsim.errors import SpecError, reason
 
 MAX_BYTES = 2**28
-_PIECE_BYTES = 2**20  # a reader asked for the whole bound at once makes room for it first, whatever the file holds
+_PIECE_BYTES = 2**18  # a reader asked for the whole bound at once makes room for it first, whatever the file holds
 
 
 def read_bytes(path: Path, at_most: int = MAX_BYTES) -> bytes:
