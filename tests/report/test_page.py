@@ -74,10 +74,33 @@ def test_a_page_is_drawn_of_reports_without_the_newest_fields_and_with_unknown_o
     machine = {k: data["accelerator"][k] for k in ("name", "clock_mhz", "node_nm", "sources")}
     new = ("traffic_bits", "peak_macs_per_cycle", "narrower")
     layers = [{k: v for k, v in entry.items() if k not in new} for entry in data["layers"]]
-    coming = {"verdict": {"gap": 0.125}, "intervals": {"energy_pj": [1e6, 2e6]}}
-    text = report_page({**old, "accelerator": machine, "layers": layers, **coming})
+    text = report_page({**old, "accelerator": machine, "layers": layers, "verdict": {"gap": 0.125}})
     assert "0.125" in text
+
+
+def test_the_page_says_what_estimates_leave_open_and_what_other_plans_cost(data: dict[str, Any]) -> None:
+    totals = data["totals"]
+    origin = {"name": "DRAM", "components": ["dram"], "energy_pj": 3e6, "down_pj": 1e6, "up_pj": 4e6}
+    twice = {"energy_pj": 2 * totals["energy_pj"], "latency_cycles": totals["latency_cycles"], "edp_pj_s": 1.0}
+    group = {"first": "a", "last": "b", "rows": 4, "columns": 8, "halos": "kept", "weights_stay": ["a"]}
+    interval = {"low_pj": 1e6, "high_pj": 2e6, "origins": [origin]}
+    fusion = {"groups": [group], "without": None, "not_tried": "not looked for; --fuse on does"}
+    schedules = {"best": {**twice, "energy_pj": totals["energy_pj"]}, "own": twice}
+    new = {"energy_interval": interval, "schedules": schedules, "fusion": fusion}
+    text = report_page({**data, **new})
     assert "1 µJ to 2 µJ" in text
+    assert re.search(r"DRAM</td>.*3 µJ</td>.*2 µJ</td>.*7 µJ</td>", text)
+    assert re.search(r"own schedule</td>.*\+100.0 %</td>.*same</td>", text)
+    assert "best schedule without rules" not in text, "it is the page's own plan"
+    assert "4 x 8" in text
+    assert '<span class="option">--fuse</span> on does' in text
+    assert "Also in the report" not in text
+
+
+def test_an_interval_without_width_is_not_shown(data: dict[str, Any]) -> None:
+    text = report_page({**data, "energy_interval": {"low_pj": 2e6, "high_pj": 2e6, "origins": []}})
+    assert "2 µJ to 2 µJ" not in text
+    assert "leave open" not in text
 
 
 KINDS = ("a100", "bismo", "bit_fusion", "eyeriss_v2", "mico_measured", "mico_riscv", "sram_imc", "tpu_v1")

@@ -44,9 +44,42 @@ class Key:
     share: str
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """One source of uncertainty: what it prices, and between what that may lie."""
+
+    name: str
+    components: str
+    value: str
+    low: str
+    high: str
+
+
 def joules(energy_pj: float) -> str:
     """Energy with a prefix."""
     return si(energy_pj * 1e-12, "J")
+
+
+def interval(data: Data) -> str:
+    """`22.5 mJ to 42.2 mJ`: where the energy lies if each estimate lies within its spread; empty without estimates."""
+    found = data.get("energy_interval")
+    if not found or found["low_pj"] == found["high_pj"]:
+        return ""
+    return f"{joules(found['low_pj'])} to {joules(found['high_pj'])}"
+
+
+def estimates(data: Data) -> list[Estimate]:
+    """What leaves the energy open, widest first."""
+    return [
+        Estimate(
+            origin["name"],
+            ", ".join(origin["components"]),
+            joules(origin["energy_pj"]),
+            joules(origin["energy_pj"] - origin["down_pj"]),
+            joules(origin["energy_pj"] + origin["up_pj"]),
+        )
+        for origin in data.get("energy_interval", {}).get("origins", [])
+    ]
 
 
 def palette_of(sizes: dict[str, float]) -> dict[str, str]:

@@ -5,15 +5,16 @@ Every string of the report is made printable and every one is escaped by the tem
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from hwsim.console import printable
-from hwsim.report.page import bits, energy, machine, roofline, time
+from hwsim.report.page import bits, energy, machine, plans, roofline, time
 from hwsim.report.quantities import si
 from hwsim.report.terminal import percent, share
 from hwsim.search.result import FUSED, GROUPED
@@ -24,7 +25,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 KNOWN = {
     "schema_version", "identity", "model", "accelerator", "objective", "certificate", "by_objective", "totals",
     "energy_pj_by_component", "layers", "coverage", "assumptions", "warnings", "explanations", "command",
-    "occupancy", "seal",
+    "occupancy", "seal", "energy_interval", "schedules", "fusion",
 }  # fmt: skip
 
 
@@ -43,6 +44,9 @@ def report_page(data: Data) -> str:
         component_bar=pieces,
         component_keys=keys,
         layer_bars=energy.by_layer(data),
+        estimates=energy.estimates(data),
+        plans=plans.others(data),
+        groups=plans.groups(data),
         timeline=time.timeline(data) if data["totals"]["latency_cycles"] else None,
         roofline=roofline.roofline(data),
         rows=[row(data, i) for i in range(len(data["layers"]))],
@@ -66,13 +70,18 @@ def environment() -> Environment:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    filters: dict[str, Any] = {"si": si, "joules": energy.joules, "bytes": in_bytes}
+    filters: dict[str, Any] = {"si": si, "joules": energy.joules, "bytes": in_bytes, "unbroken": unbroken}
     found.filters.update(filters)
     # Parts of the page itself are markup; nothing of a report is in them.
     parts = {name: Markup((TEMPLATES / f"page.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
     shared: dict[str, Any] = {"share": share, **parts}
     found.globals.update(shared)
     return found
+
+
+def unbroken(text: str) -> Markup:
+    """Text whose command-line options do not break at their hyphens at the end of a line."""
+    return Markup(re.sub(r"--[a-z][a-z-]*", r'<span class="option">\g<0></span>', str(escape(text))))
 
 
 def in_bytes(bits: float) -> str:
@@ -96,9 +105,9 @@ def facts(data: Data) -> list[tuple[str, str, str]]:
     totals, machine_ = data["totals"], data["accelerator"]
     area = f"{totals['area_mm2']:.3g} mm²" if totals["area_mm2"] else "not stated"
     return [
-        ("Energy", energy.joules(totals["energy_pj"]), interval(data, "energy_pj", 1e-12, "J")),
-        ("Latency", si(totals["latency_s"], "s"), interval(data, "latency_s", 1.0, "s")
-         or f"{totals['latency_cycles']:,.0f} cycles at {machine_['clock_mhz']:g} MHz"),
+        ("Energy", energy.joules(totals["energy_pj"]), energy.interval(data)),
+        ("Latency", si(totals["latency_s"], "s"),
+         f"{totals['latency_cycles']:,.0f} cycles at {machine_['clock_mhz']:g} MHz"),
         ("Energy x delay", si(totals["edp_pj_s"] * 1e-12, "Js"), f"objective: {data['objective']}"),
         ("Weights", si(totals["weight_bits"] / 8, "B"), f"{totals['average_weight_bits']:.2f} bits each on average"),
         ("Peak activations", si(totals["peak_activation_bits"] / 8, "B"),
@@ -106,15 +115,6 @@ def facts(data: Data) -> list[tuple[str, str, str]]:
         ("MACs", si(totals["macs"], ""), f"{si(totals['bops'], '')} bit operations"),
         ("Area", area, f"{machine_['node_nm']:g} nm"),
     ]  # fmt: skip
-
-
-def interval(data: Data, name: str, factor: float, unit: str) -> str:
-    """The range of a total where the report has one (`intervals`: name -> low, high)."""
-    found = data.get("intervals", {}).get(name)
-    if not isinstance(found, list) or len(cast(list[Any], found)) != 2:
-        return ""
-    low, high = cast(list[float], found)
-    return f"{si(low * factor, unit)} to {si(high * factor, unit)}"
 
 
 def proof_text(data: Data) -> str:
