@@ -22,8 +22,9 @@ from hwsim.pricing.stages import fuse
 from hwsim.report.files import rows_to_csv
 from hwsim.report.quantities import between, si
 from hwsim.report.report import Report
-from hwsim.report.widths import Change, Explanation, Side, Study, plural
+from hwsim.report.widths import Change, Explanation, Study, plural
 from hwsim.search.result import FUSED, Effortful
+from hwsim.tables.mapped import SIDES, Side
 
 
 def explain(report: Report, effort: Effortful = "quick") -> tuple[Explanation, ...]:
@@ -37,7 +38,7 @@ def explain(report: Report, effort: Effortful = "quick") -> tuple[Explanation, .
             continue  # its bill is of many tiles: no one width's change is known
         study = Study(stages[name], found, report.accelerator, resident, report.objective, effort)
         if study.key not in known:
-            known[study.key] = tuple(study.explain(side) for side in ("weight", "input"))
+            known[study.key] = tuple(study.explain(side) for side in SIDES)
         for part in known[study.key]:
             tensor = study.tensor(part.operand)
             others = tuple(other for other in touching.get(tensor.name, ()) if other != name)

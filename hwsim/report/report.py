@@ -31,9 +31,10 @@ from hwsim.report.files import html_fragment, write_report
 from hwsim.report.generation import generation_dict
 from hwsim.report.picture import change_dict, home_dict, machine_dict, occupancy, peak_macs_per_cycle, traffic_dict
 from hwsim.report.screen import screenful
-from hwsim.report.widths import Change, Side, narrower
+from hwsim.report.widths import Change, narrower
 from hwsim.search.objective import Objective
 from hwsim.search.result import FUSED, RULED, Found, NetworkCertificate
+from hwsim.tables.mapped import Side
 
 if TYPE_CHECKING:
     import pandas

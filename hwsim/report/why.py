@@ -6,18 +6,15 @@ The MAC unit, the words of every memory, the wires of every array, and what boun
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
 
 from hwsim.machine.packing import operands_per_word
 from hwsim.machine.parts import Memory
 from hwsim.pricing.layer import LayerCost
 from hwsim.pricing.mac import layer_mac
-
-if TYPE_CHECKING:
-    from hwsim.report.widths import Side, Study
+from hwsim.tables.mapped import MappedStage, Side
 
 
-def reasons(now: Study, then: Study, side: Side) -> tuple[str, ...]:
+def reasons(now: MappedStage, then: MappedStage, side: Side) -> tuple[str, ...]:
     """Why the bill changes or does not: the MAC, every memory, the wires, and the resource that bounds the time."""
     return (
         mac_reason(now, then),
@@ -27,7 +24,7 @@ def reasons(now: Study, then: Study, side: Side) -> tuple[str, ...]:
     )
 
 
-def mac_reason(now: Study, then: Study) -> str:
+def mac_reason(now: MappedStage, then: MappedStage) -> str:
     """What the MAC unit makes of the other width."""
     if now.accelerator.mac.measurements is not None:
         return f"kernel: {then.cost.mac_mode} instead of {now.cost.mac_mode}"
@@ -39,7 +36,7 @@ def mac_reason(now: Study, then: Study) -> str:
     return f"MAC: {after.mode} instead of {before.mode}, energy {energy}, time {time}"
 
 
-def memory_reasons(now: Study, then: Study, side: Side) -> tuple[str, ...]:
+def memory_reasons(now: MappedStage, then: MappedStage, side: Side) -> tuple[str, ...]:
     """Every memory port: words of the operand, and of partial sums whose width follows; like changes together."""
     before, after = words_moved(now.cost), words_moved(then.cost)
     memories = {memory.name: memory for memory in now.accelerator.memories}
@@ -76,7 +73,7 @@ def same_words(memory: Memory, side: Side, now: int, then: int) -> str:
     return f"{side} words as before, {reason}"
 
 
-def wire_reasons(now: Study, then: Study, side: Side) -> tuple[str, ...]:
+def wire_reasons(now: MappedStage, then: MappedStage, side: Side) -> tuple[str, ...]:
     """Hops through arrays that charge for them."""
     found: list[str] = []
     for array in now.accelerator.arrays:
@@ -92,7 +89,7 @@ def wire_reasons(now: Study, then: Study, side: Side) -> tuple[str, ...]:
     return tuple(found)
 
 
-def time_reason(now: Study, then: Study) -> str:
+def time_reason(now: MappedStage, then: MappedStage) -> str:
     """What bounds the time before and after."""
     before, after = now.cost, then.cost
     resource = before.bottleneck

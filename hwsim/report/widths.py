@@ -1,7 +1,7 @@
-"""One layer at other bit-widths under its own mapping: what its bill becomes (`Study`, `Change`).
+"""One layer beside itself at other bit-widths: what changes in its bill, and how far nothing does (`Study`, `Change`).
 
-Access counts do not depend on bits, so a width is priced without a search. Where a wider operand no longer fits, or
-narrower tiles fit at the same price, the layer is searched anew. Why a bill changes is in why.py.
+The bills are those of `tables/`, under the report's mapping. Where a wider operand no longer fits, or narrower tiles
+fit at the same price, the layer is searched anew. Why a bill changes is in why.py.
 """
 
 from __future__ import annotations
@@ -16,21 +16,16 @@ from typing import Any, Literal
 from hwsim.errors import HwsimError
 from hwsim.machine.packing import words_per_operand
 from hwsim.machine.parts import Accelerator
-from hwsim.nest.legal import validate
 from hwsim.network.bits_file import MAX_BITS
-from hwsim.network.formats import at_width
-from hwsim.network.layer import Layer, Tensor
 from hwsim.network.workload import Workload
-from hwsim.pricing.layer import LayerCost, price_stage
-from hwsim.pricing.mac import refusals
+from hwsim.pricing.layer import LayerCost
 from hwsim.pricing.moves import operand_bits
-from hwsim.pricing.stages import Stage, effective_layer, fuse
+from hwsim.pricing.stages import fuse
 from hwsim.report.why import percent, reasons
-from hwsim.search.layer import search
 from hwsim.search.objective import as_objective
 from hwsim.search.result import GIVEN, Effortful, Found
+from hwsim.tables.mapped import SIDES, MappedStage, Side
 
-Side = Literal["weight", "input"]
 Verdict = Literal["saves", "same", "costs", "refused", "does not fit"]
 
 
@@ -100,20 +95,11 @@ def plural(bits: int) -> str:
 
 
 @dataclass(frozen=True)
-class Study:
-    """One layer under its mapping, ready to be priced at other widths."""
+class Study(MappedStage):
+    """One layer under its mapping, compared with itself at other widths."""
 
-    stage: Stage
-    found: Found
-    accelerator: Accelerator
-    resident: frozenset[str]
     objective: str
     effort: Effortful = "quick"
-
-    @cached_property
-    def layer(self) -> Layer:
-        """The layer as memories see it."""
-        return effective_layer(self.stage)
 
     @cached_property
     def key(self) -> object:
@@ -125,46 +111,6 @@ class Study:
         widths = (*layer.bits_key(), *layer.format_key)
         return (*layer.shape_key(), *widths, layer.bias, layer.padding, layer.padding_policy, signs, kept, fused,
                 self.found.mapping)  # fmt: skip
-
-    def tensor(self, side: Side) -> Tensor:
-        """The operand in question."""
-        weight = self.stage.layer.weight
-        assert weight is not None
-        return weight if side == "weight" else self.stage.layer.inputs[0]
-
-    def has(self, side: Side, bits: int) -> bool:
-        """Whether the operand can have that width: integers any, floats those of an element."""
-        form = self.tensor(side).format
-        return form is None or at_width(form, bits) is not None
-
-    def at(self, side: Side, bits: int) -> Study:
-        """The same layer with other bits on one operand; of a format the elements, with its scales and offsets."""
-        layer, now = self.stage.layer, self.tensor(side)
-        form = None if now.format is None else at_width(now.format, bits)
-        scales = now.scales if form is None else {"none": 0, "tensor": 1}.get(form.sharing, now.scales)
-        tensor = dataclasses.replace(now, bits=bits, format=form, scales=scales)
-        changed = dataclasses.replace(layer, accumulator_bits=None)
-        if side == "weight":
-            changed = dataclasses.replace(changed, weight=tensor)
-        else:
-            changed = dataclasses.replace(changed, inputs=(tensor, *layer.inputs[1:]))
-        if layer.accumulator_bits is not None and bits <= self.tensor(side).bits:  # the proven bound still holds
-            proven = min(layer.accumulator_bits, changed.accumulator_bits_needed())
-            changed = dataclasses.replace(changed, accumulator_bits=proven)
-        return dataclasses.replace(self, stage=Stage(changed, self.stage.fused))
-
-    @cached_property
-    def cost(self) -> LayerCost:
-        """The bill under the report's mapping, tensors staying on chip as in the report."""
-        return price_stage(self.stage, self.accelerator, self.found.counts, self.resident)
-
-    def refusals(self) -> tuple[str, ...]:
-        """Rules that forbid these widths."""
-        return refusals(self.stage.layer, self.accelerator)
-
-    def misfit(self) -> str:
-        """Why the mapping does not fit at these widths; empty when it does."""
-        return "; ".join(validate(self.found.mapping, self.layer, self.accelerator)[:1])
 
     def explain(self, side: Side) -> Explanation:
         """One operand over all widths that its element can have."""
@@ -186,9 +132,8 @@ class Study:
 
     def narrower(self) -> dict[Side, Change]:
         """Either operand at the next narrower width that the machine allows; at one bit fewer if it allows none."""
-        sides: tuple[Side, ...] = ("weight", "input")
         found: dict[Side, Change] = {}
-        for side in sides:
+        for side in SIDES:
             bits = self.next_below(side)
             if bits:
                 found[side] = self.change(side, bits)
@@ -241,18 +186,14 @@ class Study:
         if self.found.certificate.space == GIVEN:
             return Change(bits, "does not fit", why=(why,))
         wide, narrow = (other, self) if bits > self.tensor(side).bits else (self, other)
+        objective = as_objective(self.objective)
         try:
-            above = wide.searched(())
+            above = wide.searched(objective, (), self.effort)
         except HwsimError as problem:
             return Change(bits, "does not fit", why=(why, str(problem)))
-        below = narrow.searched((above, self.found))
+        below = narrow.searched(objective, (above, self.found), self.effort)
         before, after = (below.cost, above.cost) if wide is other else (above.cost, below.cost)
         return dataclasses.replace(change_between(before, after, bits, (why,)), remapped=True)
-
-    def searched(self, candidates: tuple[Found, ...]) -> Found:
-        """The best mapping found at these widths."""
-        seeds = tuple(f.mapping for f in candidates)
-        return search(self.layer, self.accelerator, as_objective(self.objective), seeds=seeds, effort=self.effort)
 
 
 def end_of_run(bits: int, changes: list[Change]) -> int:

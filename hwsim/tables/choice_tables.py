@@ -35,6 +35,7 @@ from hwsim.search.objective import Objective
 from hwsim.tables.dominance import best_places
 from hwsim.tables.grid import Bools, Floats, Grid, Ints
 from hwsim.tables.hunt import Hunt
+from hwsim.tables.mapped import MappedStage
 from hwsim.tables.pool import Pool, Triple, Widths, anonymous, at_bits, at_widths
 
 NOWHERE: frozenset[str] = frozenset()
@@ -197,7 +198,7 @@ class ChoiceTables:
         except InfeasibleMapping:
             return
         stays = self.resident if self.keeps(here, found.counts) else NOWHERE
-        cost = price_stage(here, self.accelerator, found.counts, stays)
+        cost = MappedStage(here, found, self.accelerator, stays).cost
         table.energy_pj[picks], table.cycles[picks] = cost.total_energy_pj, float(cost.latency_cycles)
         table.refused[picks] = False
 

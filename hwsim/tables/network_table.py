@@ -8,7 +8,6 @@ same functions as there, once per distinct widths.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from hwsim.errors import SpecError
 from hwsim.machine.parts import Accelerator
 from hwsim.nest.counts import Counts
 from hwsim.network.bits_file import WIDTHS
-from hwsim.network.layer import Layer, Tensor
+from hwsim.network.layer import Layer
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import price
 from hwsim.pricing.mac import require_capable
@@ -31,7 +30,7 @@ from hwsim.search.result import Certificate, Found
 from hwsim.tables.assignable import Assignable
 from hwsim.tables.grid import Ints
 from hwsim.tables.layer_table import LayerTable
-from hwsim.tables.pool import Triple, Widths, anonymous
+from hwsim.tables.pool import Triple, Widths, anonymous, at_bits
 from hwsim.tables.rows import Priced, Rows
 
 WARM = 64
@@ -100,12 +99,9 @@ class NetworkTable(Assignable):
 
     def workload_at(self, row: Ints) -> Workload:
         """The network with the bits of one assignment."""
-
-        def change(tensor: Tensor) -> Tensor:
-            place = self.column_of.get(tensor.name)
-            return tensor if place is None else dataclasses.replace(tensor, bits=int(row[place]))
-
-        return self.workload.map_tensors(change)
+        bits = {name: int(row[place]) for name, place in self.column_of.items()}
+        layers = (at_bits(layer, bits) for layer in self.workload)
+        return Workload(self.workload.name, layers, self.workload.coverage, self.workload.notes)
 
     # --- one assignment, by the functions that price networks ---------------------------------------------------------
 

@@ -18,6 +18,7 @@ from hwsim.nest.counts import Counts
 from hwsim.nest.legal import validate
 from hwsim.nest.mapping import Mapping
 from hwsim.network.bits_file import WIDTHS
+from hwsim.network.formats import at_width
 from hwsim.network.layer import Layer, Tensor
 
 Triple = tuple[int, int, int]  # bits of weight, input, output
@@ -52,34 +53,69 @@ class Widths:
         return (self.weight[index[0]], self.input[index[1]], self.output[index[2]])
 
 
+def tensor_at(tensor: Tensor, bits: int) -> Tensor:
+    """The tensor with codes of another width; of a number format its elements, with its scales and offsets."""
+    if bits == tensor.bits:
+        return tensor
+    form = None if tensor.format is None else at_width(tensor.format, bits)
+    scales = tensor.scales if form is None else {"none": 0, "tensor": 1}.get(form.sharing, tensor.scales)
+    return dataclasses.replace(tensor, bits=bits, format=form, scales=scales)
+
+
 def at_bits(layer: Layer, bits: Map[str, int]) -> Layer:
     """The layer with other bits on the tensors that are named."""
 
     def change(tensor: Tensor) -> Tensor:
-        return dataclasses.replace(tensor, bits=bits[tensor.name]) if tensor.name in bits else tensor
+        return tensor_at(tensor, bits.get(tensor.name, tensor.bits))
 
-    return dataclasses.replace(
+    return with_sums_of(
         layer,
-        inputs=tuple(change(t) for t in layer.inputs),
-        output=change(layer.output),
-        weight=change(layer.weight) if layer.weight is not None else None,
+        dataclasses.replace(
+            layer,
+            inputs=tuple(change(t) for t in layer.inputs),
+            output=change(layer.output),
+            weight=change(layer.weight) if layer.weight is not None else None,
+        ),
     )
 
 
 def at_widths(layer: Layer, weight: int, input_: int, output: int) -> Layer:
-    """The layer with other bits on its operands; a width that was proven for its accumulator stays."""
+    """The layer with other bits on its operands."""
     assert layer.weight is not None
-    return dataclasses.replace(
+    return with_sums_of(
         layer,
-        weight=dataclasses.replace(layer.weight, bits=weight),
-        inputs=(dataclasses.replace(layer.inputs[0], bits=input_), *layer.inputs[1:]),
-        output=dataclasses.replace(layer.output, bits=output),
+        dataclasses.replace(
+            layer,
+            weight=tensor_at(layer.weight, weight),
+            inputs=(tensor_at(layer.inputs[0], input_), *layer.inputs[1:]),
+            output=tensor_at(layer.output, output),
+        ),
     )
 
 
+def with_sums_of(before: Layer, after: Layer) -> Layer:
+    """`after` with the accumulator that was proven for `before`: an upper bound while no factor has grown.
+
+    Where one has grown, and where nothing was proven, the width follows from the operands' as always.
+    """
+    if before.accumulator_bits is None:
+        return after
+    derived = dataclasses.replace(after, accumulator_bits=None)
+    if any(new.bits > old.bits for new, old in zip(after.multiplied, before.multiplied, strict=True)):
+        return derived
+    proven = min(before.accumulator_bits, derived.accumulator_bits_needed())
+    return dataclasses.replace(after, accumulator_bits=proven)
+
+
 def anonymous(layer: Layer) -> Layer:
-    """The layer without names and widths: equal for layers that share a table."""
-    plain = at_widths(layer, 1, 1, 1)
+    """The layer without names and widths: equal for layers that share a table.
+
+    A proven accumulator keeps the widths of the factors that it was proven for.
+    """
+    assert layer.weight is not None
+    proven = layer.accumulator_bits is not None
+    factors = (layer.weight.bits, layer.inputs[0].bits) if proven else (1, 1)
+    plain = at_widths(layer, *factors, 1)
     assert plain.weight is not None
     return dataclasses.replace(
         plain,
