@@ -26,8 +26,9 @@ from hwsim.network.layer import Layer
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import LayerCost, price_fused, price_stage
 from hwsim.pricing.stages import fuse
+from hwsim.report.evaluation import Request, at_bits, best_plan
 from hwsim.report.files import rows_to_csv
-from hwsim.search.network import Plan, plan_network
+from hwsim.search.network import Plan
 from hwsim.search.objective import OBJECTIVES, Objective
 from hwsim.search.result import Found
 from hwsim.tables.assignments import assignment_rows
@@ -114,15 +115,26 @@ def look_up_table(
     alone: bool = False,
     first_last: str | None = None,
     elementwise_bits: int | str | None = None,
+    allow_overflow: bool = False,
 ) -> LookUpTable:
-    """Every layer at every pair (`W4A4`). Pairs that the machine refuses are listed; raises when it refuses all."""
+    """Every layer at every pair (`W4A4`), under the plan that `evaluate` prints at that pair.
+
+    Pairs that the machine refuses or cannot hold are listed; raises when it refuses all.
+    """
     rows: list[Row] = []
     refused: list[tuple[str, str]] = []
     known: dict[tuple[object, ...], Found] = {}  # a layer at some widths is searched once, whichever pairs ask for it
     for pair in dict.fromkeys(pairs):
-        narrowed = assign_bits(workload, pair, first_last=first_last, elementwise_bits=elementwise_bits)
+        request = Request(
+            objective,
+            pair,
+            first_last=first_last,
+            elementwise_bits=elementwise_bits,
+            allow_overflow=allow_overflow or alone,
+        )
         try:
-            plan = plan_network(narrowed, accelerator, objective, effort="auto", known=known)
+            narrowed = at_bits(workload, accelerator, request)
+            plan = best_plan(narrowed, accelerator, request, known)
         except (CapabilityError, InfeasibleMapping) as problem:
             if len(pairs) == 1:
                 raise
@@ -178,6 +190,7 @@ def parser() -> argparse.ArgumentParser:
     add_input_option(parse)
     parse.add_argument("--objective", default="energy", choices=OBJECTIVES, help="what mappings are chosen for")
     parse.add_argument("--allow-uncosted", action="store_true", help="leave unknown operators out")
+    parse.add_argument("--allow-overflow", action="store_true", help="pairs at which the network does not fit, too")
     return parse
 
 
@@ -200,6 +213,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         alone=options.alone,
         first_last=options.first_last,
         elementwise_bits=options.elementwise_bits,
+        allow_overflow=options.allow_overflow,
     )
     for pair, why in table.refused:
         print(f"warning: {pair} left out: {why}", file=sys.stderr)

@@ -74,14 +74,7 @@ def evaluate_workload(
     """
     request = request or Request()
     refuse_together(request)
-    if request.bits is not None or not workload.quantized:
-        bits = "W8A8" if request.bits is None else request.bits
-        if asks_for_formats(bits):
-            workload = assign_formats(workload, bits, request.first_last)
-        else:
-            workload = assign_bits(workload, bits, request.config, request.first_last, request.elementwise_bits)
-    if not request.allow_overflow:
-        require_fit(workload, accelerator)
+    workload = at_bits(workload, accelerator, request)
     others: dict[Objective, Plan] = {}
     schedules, no_own = dict[str, Totals](), ""
     unfused: Totals | None = None
@@ -139,6 +132,20 @@ def evaluate_workload(
         unfused=unfused,
         untried_groups=untried,
     )
+
+
+def at_bits(workload: Workload, accelerator: Accelerator, request: Request) -> Workload:
+    """The network with the bits that a request asks for. Raises InfeasibleMapping where a bounded memory is too small
+    for it, unless the request allows that."""
+    if request.bits is not None or not workload.quantized:
+        bits = "W8A8" if request.bits is None else request.bits
+        if asks_for_formats(bits):
+            workload = assign_formats(workload, bits, request.first_last)
+        else:
+            workload = assign_bits(workload, bits, request.config, request.first_last, request.elementwise_bits)
+    if not request.allow_overflow:
+        require_fit(workload, accelerator)
+    return workload
 
 
 def untried_groups(workload: Workload, accelerator: Accelerator, request: Request) -> str:
@@ -203,7 +210,21 @@ def plans(
             for objective in OBJECTIVES:
                 plan_network(workload, accelerator, objective, rules=rules, known=known)
             watch.begin("proving", count)  # about so many: which layers, for which homes, is seen on the way
-    plan = plan_network(
+    plan = best_plan(workload, accelerator, request, known, rules)
+    if request.effort == "quick":
+        return plan, {}
+    return plan, plans_by_objective(workload, accelerator, plan, known, rules)
+
+
+def best_plan(
+    workload: Workload,
+    accelerator: Accelerator,
+    request: Request,
+    known: dict[tuple[object, ...], Found],
+    rules: Rules = (),
+) -> Plan:
+    """The plan behind a report and behind the rows of a table: one search of the network at its bits."""
+    return plan_network(
         workload,
         accelerator,
         request.objective,
@@ -215,9 +236,6 @@ def plans(
         lifetimes=said_lifetimes(request, ""),
         known=known,
     )
-    if request.effort == "quick":
-        return plan, {}
-    return plan, plans_by_objective(workload, accelerator, plan, known, rules)
 
 
 def known_layers(shares: Mapping[str, float], workload: Workload) -> Mapping[str, float]:
