@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwsim.errors import CapabilityError
+from hwsim.errors import CapabilityError, InfeasibleMapping
 from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Accelerator
 from hwsim.nest.count import count_accesses
+from hwsim.network.bits import assign_bits
 from hwsim.network.layer import Layer, Loops
 from hwsim.network.workload import Workload
+from hwsim.pricing.fit import overflows
 from hwsim.pricing.layer import price
 from hwsim.report.evaluation import Request, evaluate_workload
 from hwsim.table import look_up_table, main
@@ -46,6 +49,14 @@ def chain() -> Workload:
     deep = dataclasses.replace(deep, inputs=(pad.output,))
     last = dataclasses.replace(conv(Loops(K=8, C=16, P=7, Q=7), name="last"), inputs=(deep.output,))
     return Workload("chain", [first, relu, pad, deep, last])
+
+
+def test_sixteen_bits_mean_what_they_mean_to_evaluate(chain: Workload) -> None:
+    """Floats, not integers: a machine that has none refuses the pair."""
+    machine = load_accelerator("cortex_m7")
+    with pytest.raises(CapabilityError, match="got fp16"):
+        evaluate_workload(chain, machine, Request(bits="W16A16"))
+    assert "got fp16" in look_up_table(chain, machine, ["W8A8", "W16A16"]).refused[0][1]
 
 
 @pytest.mark.parametrize("spec", ["bit_fusion", "eyeriss_v2"])
@@ -189,3 +200,24 @@ def test_a_file_that_holds_no_assignments_is_told_once(
     said = capsys.readouterr().err
     assert "none of its 3 rows is one" in said
     assert said.count("\n") == 1
+
+
+def test_a_pair_that_does_not_fit_is_left_out_as_evaluate_refuses_it(chain: Workload) -> None:
+    """A flash that holds the weights at 4 bits, not at 8."""
+    machine = load_accelerator("cortex_m7")
+
+    def with_flash(bits: int) -> Accelerator:
+        flash = dataclasses.replace(machine.hierarchy[0], total_bits=bits, packing="dense")
+        return dataclasses.replace(machine, hierarchy=(flash, *machine.hierarchy[1:]))
+
+    pairs = ["W4A4", "W8A8"]
+    needs = [overflows(assign_bits(chain, pair), with_flash(8))[0].need_bits for pair in pairs]
+    assert needs[0] < needs[1]
+    tight = with_flash(needs[0])
+    found = look_up_table(chain, tight, pairs)
+    assert {row.bits for row in found.rows} == {"W4A4"}
+    assert [(pair, "flash holds" in why) for pair, why in found.refused] == [("W8A8", True)]
+    with pytest.raises(InfeasibleMapping, match="flash holds"):
+        evaluate_workload(chain, tight, Request(bits="W8A8"))
+    for said in ({"allow_overflow": True}, {"alone": True}):
+        assert not look_up_table(chain, tight, pairs, **said).refused
