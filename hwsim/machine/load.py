@@ -55,6 +55,7 @@ from hwsim.machine.yaml_keys import (
     ModesMac,
     ModeSpec,
     Part,
+    TimedPart,
 )
 from hwsim.machine.yaml_messages import explanations, shown
 
@@ -172,13 +173,14 @@ def build(spec: AcceleratorSpec, measurements: Measurements | None = None) -> Ac
         overlap=spec.overlap,
         layer_overhead_cycles=spec.layer_overhead_cycles or 0,
         spreads=spreads_of(spec),
+        rate_spreads=rate_spreads_of(spec),
         notes=(*(f"{where}: estimated: {text}" for where, text in estimates if text), *law_notes(spec)),
     )
 
 
 def given(spec: BaseModel, *omitted: str) -> dict[str, Any]:
     """Fields of a part that say something, lists frozen; what is absent keeps the machine's default."""
-    skipped = {"estimated", "spread", *omitted}
+    skipped = {"estimated", "spread", "rate_spread", *omitted}
     fields = {key: value for key, value in spec if value is not None and key not in skipped}
     return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
 
@@ -232,6 +234,16 @@ def spreads_of(spec: AcceleratorSpec) -> tuple[Spread, ...]:
     elif spec.spread is not None:
         found.append(Spread("static", spec.spread, spec.name))
     return tuple(found)
+
+
+def rate_spreads_of(spec: AcceleratorSpec) -> tuple[Spread, ...]:
+    """The parts whose rates are estimates: memories by name, `mac`, `vector`, and `start` of a layer."""
+    parts: list[tuple[str, TimedPart]] = [("start", spec)]
+    parts += [(node.memory, node) for node in spec.hierarchy if isinstance(node, MemorySpec)]
+    parts += [("mac", spec.mac)] if isinstance(spec.mac, MacBase) else []
+    parts += [("vector", spec.vector)]
+    stated = ((name, part.rate_spread or 1.0) for name, part in parts)
+    return tuple(Spread(name, factor, name) for name, factor in stated if factor > 1)
 
 
 def law_notes(spec: AcceleratorSpec) -> list[str]:

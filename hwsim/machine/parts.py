@@ -204,7 +204,7 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Spread:
-    """How far the energies of one component of the bill may lie from the truth.
+    """How far the energies of one component of the bill, or the rates of one part, may lie from the truth.
 
     `factor` either way; `origin`: what they come from, the same for estimates that are wrong together.
     """
@@ -230,6 +230,7 @@ class Accelerator:
     other_area_mm2: float = 0.0
     sources: tuple[str, ...] = ()
     spreads: tuple[Spread, ...] = ()  # of components whose energies are estimates
+    rate_spreads: tuple[Spread, ...] = ()  # of memories, mac, vector and start whose rates are estimates
     notes: tuple[str, ...] = field(default=())
     overlap: bool = True  # False: MACs, memory ports and vector work take turns, as on a plain processor
     layer_overhead_cycles: int = 0  # to start one layer: launch, configuration, call

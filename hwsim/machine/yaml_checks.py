@@ -27,6 +27,7 @@ from hwsim.machine.yaml_keys import (
     ModesMac,
     ModeSpec,
     Part,
+    TimedPart,
 )
 from hwsim.network.layer import MAC_OPS, VECTOR_OPS
 
@@ -71,10 +72,19 @@ def contradictions(document: Document, spec: AcceleratorSpec) -> list[str]:
             problems += memory_contradictions(document, where, node)
         else:
             problems += array_contradictions(document, where, node)
+    if spec.rate_spread is not None and not starts(spec):
+        place = document.place(("rate_spread",))
+        problems.append(f"{place}: expected layer_overhead_cycles that it is a factor of, or start_cycles of a mode")
     parts: list[tuple[KeyPath, Part]] = [((), spec), (("mac",), spec.mac), (("vector",), spec.vector)]
     parts += [(("hierarchy", index), node) for index, node in enumerate(spec.hierarchy)]
     problems += [problem for where, part in parts for problem in spread_problems(document, where, part)]
     return problems + mac_contradictions(document, spec) + operator_contradictions(document, spec)
+
+
+def starts(spec: AcceleratorSpec) -> bool:
+    """Whether starting a layer takes time."""
+    modes = spec.mac.modes if isinstance(spec.mac, ModesMac) else []
+    return spec.layer_overhead_cycles is not None or any(mode.start_cycles for mode in modes)
 
 
 def memory_contradictions(document: Document, where: KeyPath, memory: MemorySpec) -> list[str]:
@@ -109,6 +119,8 @@ def memory_contradictions(document: Document, where: KeyPath, memory: MemorySpec
     if memory.compression is not None and not (ratios and set(ratios) <= set(memory.keeps)):
         complain("compression", f"expected ratios of operands out of keeps {memory.keeps}, got {sorted(ratios)}")
     limits = (memory.read_bandwidth_bits_per_cycle, memory.write_bandwidth_bits_per_cycle)
+    if memory.rate_spread is not None and limits == (None, None) and memory.latency_cycles is None:
+        complain("rate_spread", "expected a bandwidth that it is a factor of: no port of this memory has one")
     if memory.efficiency != 1.0 and limits == (None, None):
         complain("efficiency", "expected a bandwidth that it is a share of: no port of this memory has one")
     if (memory.latency_cycles is None) != (memory.outstanding_bits is None):
@@ -139,9 +151,15 @@ def law_problems(document: Document, where: KeyPath, memory: MemorySpec) -> list
 
 def spread_problems(document: Document, where: KeyPath, part: Part) -> list[str]:
     """Spreads of numbers that nobody estimated."""
-    if part.spread is None or part.estimated is not None:
+    said = ["spread"] if part.spread is not None else []
+    if isinstance(part, TimedPart) and part.rate_spread is not None:
+        said.append("rate_spread")
+    if part.estimated is not None:
         return []
-    return [f"{document.place((*where, 'spread'))}: expected estimated beside it: which numbers may be off, and why"]
+    return [
+        f"{document.place((*where, key))}: expected estimated beside it: which numbers may be off, and why"
+        for key in said
+    ]
 
 
 def mac_law_problems(document: Document, mac: MacBase, style: str) -> list[str]:

@@ -79,6 +79,16 @@ class Part(Spec):
     )
 
 
+class TimedPart(Part):
+    """A part whose rates take time."""
+
+    rate_spread: Annotated[float, Field(ge=1, le=100)] | None = Field(
+        None,
+        description="estimated rates of this part (bandwidths; MACs or operations per cycle; of the machine: starts of "
+        "layers): a factor either way; without it they are taken as exact",
+    )
+
+
 class Partitions(Spec):
     """Capacity per operand where a memory is divided."""
 
@@ -95,7 +105,7 @@ class Compression(Spec):
     output: Rate | None = Field(None, description="share of the finished outputs' bits; unfinished sums stay whole")
 
 
-class MemorySpec(Part):
+class MemorySpec(TimedPart):
     """One memory level; sizes, energies and bandwidths of ONE instance."""
 
     memory: Name = Field(description="name of the level")
@@ -173,7 +183,7 @@ class GranuleSpec(Spec):
     size: Annotated[int, Field(ge=2, le=2**16)] = Field(description="iterations in time go by multiples of it")
 
 
-class MacBase(Part):
+class MacBase(TimedPart):
     """What all MAC styles state: one unit per innermost element."""
 
     weight_bits: Width = Field(description="native weight width")
@@ -277,7 +287,7 @@ class MeasuredMac(Part):
     leakage_mw: Positive | None = Field(None, description="mW on top of the measured energy")
 
 
-class VectorSpec(Part):
+class VectorSpec(TimedPart):
     """Elementwise work beside the array."""
 
     lanes: Annotated[int, Field(gt=0, le=2**20)] = Field(description="operations per cycle")
@@ -414,7 +424,7 @@ class ConstraintsSpec(Spec):
     )
 
 
-class AcceleratorSpec(Part):
+class AcceleratorSpec(TimedPart):
     """A whole machine, outermost memory first."""
 
     name: Name = Field(description="bare name of the machine")

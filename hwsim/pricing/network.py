@@ -8,7 +8,7 @@ One layer alone is `price` (layer_cost.py); what a search needs per count is `un
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 
 from hwsim.errors import InfeasibleMapping
@@ -26,10 +26,11 @@ from hwsim.pricing.assumptions import (
     warnings,
 )
 from hwsim.pricing.fit import overflows, packed
-from hwsim.pricing.interval import Interval, energy_interval
-from hwsim.pricing.layer import LayerCost, price, price_fused, price_stage
+from hwsim.pricing.interval import Interval, TimeInterval, energy_interval, exact_time
+from hwsim.pricing.layer import LayerCost, price
 from hwsim.pricing.lifetimes import WHOLE_TENSORS, Lifetimes
 from hwsim.pricing.moves import parameter_bits
+from hwsim.pricing.rates import Bills, Timed
 from hwsim.pricing.residents import peak_activation_bits, residents
 from hwsim.pricing.shares import stored_share
 from hwsim.pricing.stages import Stage, fuse
@@ -77,11 +78,17 @@ class NetworkCost:
     warnings: tuple[str, ...]
     spreads: tuple[Spread, ...] = ()  # of the machine's estimated prices
     lifetimes: Lifetimes = WHOLE_TENSORS  # of the tensors that stay
+    timed: Timed | None = field(default=None, repr=False, compare=False)  # the same bills at other rates
 
     @cached_property
     def energy_interval(self) -> Interval:
-        """Where the energy lies if every estimated price lies within its spread."""
-        return energy_interval(self.energy_pj_by_component, self.spreads)
+        """Where the energy lies if every estimated price and rate lies within its spread."""
+        return energy_interval(self.energy_pj_by_component, self.spreads, self.latency_interval)
+
+    @cached_property
+    def latency_interval(self) -> TimeInterval:
+        """Where the latency lies if every estimated rate lies within its spread."""
+        return exact_time(self.totals.latency_s) if self.timed is None else self.timed.interval
 
     @cached_property
     def energy_pj_by_component(self) -> tuple[tuple[str, float], ...]:
@@ -109,21 +116,16 @@ def price_network(
     `grouped`: the bills of layers that run depth first (pricing/fused.py), whose counts are not looked at.
     """
     stages = fuse(workload, accelerator.capabilities)
-    found: dict[str, LayerCost] = dict(grouped or {})
+    found = dict(grouped or {})
     missing = [s.layer.name for s in stages if s.layer.has_macs and s.layer.name not in {*counts, *found}]
     if missing:
         raise InfeasibleMapping(f"no mapping given for layer {', '.join(missing)}")
     shares = zero_shares or {}
     planned = resident is not None
     resident = residents(stages, accelerator, counts) if resident is None else resident
-    for stage in stages:
-        name = stage.layer.name
-        if name in found:
-            continue
-        found[name] = price_stage(stage, accelerator, counts.get(name), resident, shares.get(name, 0.0))
-        for follower in stage.fused:
-            found[follower.name] = price_fused(follower, accelerator, stage, resident)
-    layers = tuple(found[layer.name] for layer in workload)
+    bills = Bills(stages, counts, resident, shares, found)
+    priced = bills.on(accelerator)
+    layers = tuple(priced[layer.name] for layer in workload)
     areas = component_areas(accelerator)
     return NetworkCost(
         layers=layers,
@@ -143,6 +145,7 @@ def price_network(
         ),
         spreads=accelerator.spreads,
         lifetimes=lifetimes,
+        timed=Timed(bills, accelerator),
     )
 
 

@@ -69,7 +69,26 @@ NOTE = (
 
 
 def estimate_lines(report: Report) -> list[str]:
-    """How sure the energy is, and which estimate matters most."""
+    """How sure energy and latency are, and which estimate matters most for each."""
+    return [*energy_lines(report), *latency_lines(report)]
+
+
+def latency_lines(report: Report) -> list[str]:
+    """The rates that are estimates, and what each alone would change."""
+    interval = report.cost.latency_interval
+    if interval.widest is None:
+        return ["No rate of this machine has a rate_spread: the latency has no interval."]
+    text = between(interval.low_s, interval.high_s, interval.latency_s, "s")
+    lines = [f"Latency {text}, all rates fast to all slow; each alone, widest first:"]
+    lines += [
+        f"    {rate.name}, a factor {rate.factor:g}: down {si(rate.down_s, 's')}, up {si(rate.up_s, 's')}"
+        for rate in interval.rates
+    ]
+    return lines
+
+
+def energy_lines(report: Report) -> list[str]:
+    """The prices that are estimates, by what they come from."""
     interval = report.cost.energy_interval
     if interval.widest is None:
         return ["No price of this machine is an estimate: the energy has no interval."]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 
 def between(low: float, high: float, value: float, unit: str) -> str:
-    """`16.0 µJ (12.8 to 20.1)`: a quantity and its interval, both with its prefix; without one, `si` alone."""
+    """`16.0 µJ (12.8 to 20.1)`: a quantity and its interval, both with its prefix; `si` alone where three digits of
+    both ends are the same.
+    """
     text = si(value, unit)
     if low == value == high:
         return text
     number = float(text.split(" ")[0])
-    return f"{text} ({digits(low / value * number, 3)} to {digits(high / value * number, 3)})"
+    first, last = (digits(end / value * number, 3) for end in (low, high))
+    return text if first == last else f"{text} ({first} to {last})"
 
 
 def digits(value: float, count: int) -> str:

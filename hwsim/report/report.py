@@ -24,7 +24,7 @@ from hwsim.nest.text import Together, entries, to_lists
 from hwsim.network.generation import Generation
 from hwsim.network.layer import Layer
 from hwsim.network.workload import Workload
-from hwsim.pricing.interval import Interval
+from hwsim.pricing.interval import Interval, TimeInterval
 from hwsim.pricing.layer import LayerCost
 from hwsim.pricing.network import NetworkCost, Totals
 from hwsim.report.files import html_fragment, write_report
@@ -118,6 +118,15 @@ def interval_dict(interval: Interval) -> dict[str, Any]:
             }
             for origin in interval.origins
         ],
+    }
+
+
+def time_interval_dict(interval: TimeInterval) -> dict[str, Any]:
+    """Where the latency lies, and which rates leave it open, widest first."""
+    return {
+        "low_s": interval.low_s,
+        "high_s": interval.high_s,
+        "rates": [dataclasses.asdict(rate) for rate in interval.rates],
     }
 
 
@@ -287,6 +296,7 @@ class Report:
             **({"fusion": fusion_dict(self)} if self.tells_groups else {}),
             "totals": self.cost.totals.to_dict(),
             "energy_interval": interval_dict(self.cost.energy_interval),
+            "latency_interval": time_interval_dict(self.cost.latency_interval),
             **({"generation": generation_dict(self, self.generation)} if self.generation is not None else {}),
             "energy_pj_by_component": dict(self.cost.energy_pj_by_component),
             "layers": [layer.to_dict() for layer in self.layers.values()],

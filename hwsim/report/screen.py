@@ -111,14 +111,22 @@ def energy_text(report: Report) -> str:
     return between(interval.low_pj * 1e-12, interval.high_pj * 1e-12, interval.energy_pj * 1e-12, "J")
 
 
+def latency_text(report: Report) -> str:
+    """Latency with the interval that the machine's rates leave."""
+    interval = report.cost.latency_interval
+    return between(interval.low_s, interval.high_s, interval.latency_s, "s")
+
+
 def totals_lines(report: Report) -> list[str]:
     """The totals, three lines at 80 columns."""
     totals, machine = report.totals, report.accelerator
     area = f"{totals.area_mm2:.3g} mm²" if totals.area_mm2 else "area not stated"
     cycles, clock = f"{totals.latency_cycles:,.0f} cycles", f" at {machine.clock_mhz:g} MHz"
-    first = f"energy {energy_text(report)}   latency {si(totals.latency_s, 's')} ({cycles}"
+    first = f"energy {energy_text(report)}   latency {latency_text(report)}"
+    room = NARROWEST - LEFT - len(first) - len(" ()")
+    shown = next((detail for detail in (cycles + clock, cycles) if len(detail) <= room), "")
     return [
-        f"{first}{clock if len(first + clock) < NARROWEST - LEFT else ''})",
+        f"{first} ({shown})" if shown else first,
         f"energy x delay {si(totals.edp_pj_s * 1e-12, 'Js')}   {si(totals.macs, 'MAC')}   {si(totals.bops, 'BOP')}   "
         f"{area}",
         f"weights {si(totals.weight_bits / 8, 'B')} ({stored_width(report)})   "

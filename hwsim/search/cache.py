@@ -48,11 +48,13 @@ def cache_folder() -> Path | None:
 def content_hash(layer: Layer, accelerator: Accelerator, question: dict[str, Any]) -> str:
     """Hash of a question: names do not matter, everything that decides counts, prices and the way of searching does."""
     anonymous = dataclasses.replace(layer, name="", source="")
+    machine = dataclasses.asdict(accelerator)
+    del machine["rate_spreads"]  # no mapping depends on how sure a rate is
     text = json.dumps(
         {
             "version": VERSION,
             "layer": dataclasses.asdict(anonymous),
-            "accelerator": dataclasses.asdict(accelerator),
+            "accelerator": machine,
             "question": question,
         },
         sort_keys=True,

@@ -25,7 +25,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 KNOWN = {
     "schema_version", "identity", "model", "accelerator", "objective", "certificate", "by_objective", "totals",
     "energy_pj_by_component", "layers", "coverage", "assumptions", "warnings", "explanations", "command",
-    "occupancy", "seal", "energy_interval", "schedules", "fusion",
+    "occupancy", "seal", "energy_interval", "latency_interval", "schedules", "fusion",
 }  # fmt: skip
 
 
@@ -45,6 +45,7 @@ def report_page(data: Data) -> str:
         component_keys=keys,
         layer_bars=energy.by_layer(data),
         estimates=energy.estimates(data),
+        rates=time.rates(data),
         plans=plans.others(data),
         groups=plans.groups(data),
         timeline=time.timeline(data) if data["totals"]["latency_cycles"] else None,
@@ -107,7 +108,7 @@ def facts(data: Data) -> list[tuple[str, str, str]]:
     return [
         ("Energy", energy.joules(totals["energy_pj"]), energy.interval(data)),
         ("Latency", si(totals["latency_s"], "s"),
-         f"{totals['latency_cycles']:,.0f} cycles at {machine_['clock_mhz']:g} MHz"),
+         time.interval(data) or f"{totals['latency_cycles']:,.0f} cycles at {machine_['clock_mhz']:g} MHz"),
         ("Energy x delay", si(totals["edp_pj_s"] * 1e-12, "Js"), f"objective: {data['objective']}"),
         ("Weights", si(totals["weight_bits"] / 8, "B"), f"{totals['average_weight_bits']:.2f} bits each on average"),
         ("Peak activations", si(totals["peak_activation_bits"] / 8, "B"),

@@ -28,6 +28,38 @@ class Box:
 
 
 @dataclass(frozen=True)
+class OpenRate:
+    """A part whose rates are estimates, and the network's latency with it alone fast or slow."""
+
+    name: str
+    factor: str
+    low: str
+    high: str
+
+
+def interval(data: Data) -> str:
+    """`75 µs to 128 µs`: the latency with all rates fast and all slow; empty where none is an estimate."""
+    found = data.get("latency_interval")
+    if not found or found["low_s"] == found["high_s"]:
+        return ""
+    return f"{si(found['low_s'], 's')} to {si(found['high_s'], 's')}"
+
+
+def rates(data: Data) -> list[OpenRate]:
+    """The rates that leave the latency open, widest first."""
+    latency = data["totals"]["latency_s"]
+    return [
+        OpenRate(
+            rate["name"],
+            f"{rate['factor']:g}",
+            si(latency - rate["down_s"], "s"),
+            si(latency + rate["up_s"], "s"),
+        )
+        for rate in data.get("latency_interval", {}).get("rates", [])
+    ]
+
+
+@dataclass(frozen=True)
 class Timeline:
     """Two charts over one axis: `layers` as a strip, `held` as steps under the capacity line, if that is in reach."""
 

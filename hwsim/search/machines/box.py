@@ -170,7 +170,7 @@ def skeleton(machine: Accelerator) -> Accelerator:
     vector = dataclasses.replace(machine.vector, area_mm2=0.0, leakage_mw=0.0, source="")
     return dataclasses.replace(
         machine, name="", clock_mhz=1.0, hierarchy=tuple(nodes), mac=mac, vector=vector, static_power_mw=0.0,
-        control_power_mw=0.0, other_area_mm2=0.0, sources=(), spreads=(), notes=(), constraints=(),
+        control_power_mw=0.0, other_area_mm2=0.0, sources=(), spreads=(), rate_spreads=(), notes=(), constraints=(),
     )  # fmt: skip
 
 
