@@ -52,6 +52,11 @@ def assumptions(
             f"operands fit ({len(resident)} tensors do), "
             + ("chosen together with the mappings" if planned else "chosen to save most energy under these mappings")
         )
+        if "weight" in home.keeps and planned:
+            found.append(
+                f"a weight that several layers multiply (time steps, tied ones) may stay in {home.name}, too: the "
+                "first of them fetches it whole before it begins"
+            )
         if lifetimes != WHOLE_TENSORS:
             found.append(f"lifetimes: {lifetimes.sentence}; sizes are summed, addresses are left to the compiler")
     guessed = [area.name for area in areas if area.estimated]

@@ -292,13 +292,13 @@ def price_stage(
         require_capable(stage.layer, accelerator)
         return price_vector(stage.layer, accelerator, resident)
     layer = effective_layer(stage)
-    kept: dict[Operand, str] = {o: name for o, name in operand_tensors(layer).items() if name in resident}
+    kept: dict[Operand, str] = {o: name for o, name in operand_tensors(layer, weight=True).items() if name in resident}
     return price(layer, counts, accelerator, fused=stage.fused, resident=kept, zero_share=zero_share)
 
 
-def operand_tensors(layer: Layer) -> dict[Operand, str]:
-    """Names of the activations behind the operands of a layer with MACs."""
+def operand_tensors(layer: Layer, *, weight: bool = False) -> dict[Operand, str]:
+    """Names of the activations behind the operands of a layer with MACs; `weight`: of a weight as well."""
     found: dict[Operand, str] = {"input": layer.inputs[0].name, "output": layer.output.name}
-    if layer.weight is not None and layer.weight_is_activation:
+    if layer.weight is not None and (layer.weight_is_activation or weight):
         found["weight"] = layer.weight.name
     return found

@@ -14,6 +14,7 @@ from functools import cached_property
 from hwsim.machine.parts import Accelerator, MacUnit, Memory
 from hwsim.nest.counts import Counts
 from hwsim.pricing.interval import Rate, TimeInterval
+from hwsim.pricing.kept_weights import fetched, with_fetch
 from hwsim.pricing.layer import LayerCost, price_fused, price_stage
 from hwsim.pricing.stages import Stage
 
@@ -31,14 +32,19 @@ class Bills:
     grouped: Mapping[str, LayerCost]
 
     def on(self, accelerator: Accelerator) -> dict[str, LayerCost]:
-        """Every layer's bill by name; operators that the machine fuses run behind their layer."""
-        found = dict(self.grouped)
-        for stage in self.stages:
+        """Every layer's bill by name; operators that the machine fuses run behind their layer.
+
+        A shared weight that stays is fetched by the first layer that multiplies it.
+        """
+        found, brought = dict(self.grouped), fetched(self.stages, self.resident)
+        for index, stage in enumerate(self.stages):
             name = stage.layer.name
             if name in found:
                 continue
             share = self.zero_shares.get(name, 0.0)
             found[name] = price_stage(stage, accelerator, self.counts.get(name), self.resident, share)
+            if index in brought:
+                found[name] = with_fetch(found[name], brought[index], accelerator)
             for follower in stage.fused:
                 found[follower.name] = price_fused(follower, accelerator, stage, self.resident)
         return found

@@ -13,6 +13,7 @@ from hwsim.machine.parts import Accelerator, Array, Memory
 from hwsim.nest.mapping import Mapping
 from hwsim.network.layer import Layer
 from hwsim.network.workload import Workload
+from hwsim.pricing.kept_weights import shared_weights
 from hwsim.pricing.layer import LayerCost
 from hwsim.pricing.lifetimes import WHOLE_TENSORS, Lifetimes, outermost, saved_bits
 from hwsim.pricing.residents import lifetimes
@@ -97,7 +98,7 @@ def occupancy(
     """
     schedule = Schedule(workload, machine, said)
     stages = schedule.stages
-    lives = lifetimes(stages)
+    lives, weights = lifetimes(stages), shared_weights(stages)
     found: list[dict[str, Any]] = []
     for index, stage in enumerate(stages):
         alive = [life.tensor for life in lives if life.born <= index <= life.last]
@@ -105,7 +106,11 @@ def occupancy(
             {
                 "layer": stage.layer.name,
                 "alive_bits": sum(t.size_bits for t in alive),
-                "on_chip_bits": sum(t.size_bits for t in alive if t.name in resident)
+                "on_chip_bits": sum(
+                    t.size_bits
+                    for t in (*alive, *(w.tensor for w in weights if w.first <= index <= w.last))
+                    if t.name in resident
+                )
                 if said == WHOLE_TENSORS
                 else held_bits(schedule, index, resident, mappings.get(stage.layer.name)),
             }

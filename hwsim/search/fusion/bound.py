@@ -17,6 +17,7 @@ from functools import cached_property
 from hwsim.network.layer import Tensor
 from hwsim.pricing.area import working_power_mw
 from hwsim.pricing.fused import whole_words
+from hwsim.pricing.kept_weights import fetch_moves
 from hwsim.pricing.latency import port_cycles, port_loads
 from hwsim.pricing.layer import TIMED, LayerCost, memory_parts, price_fused, price_stage
 from hwsim.pricing.moves import Moved, moved_words
@@ -102,7 +103,10 @@ class GroupsBound:
             yield from map(frozenset, itertools.combinations(names, many))
 
     def layer_pj(self, index: int, mine: Names) -> float:
-        """A layer with operands at home, those that the network reads or writes brought there or taken away."""
+        """A layer with operands at home, those that the network reads or writes brought there or taken away.
+
+        A weight that stays is brought by the first stage that multiplies it.
+        """
         pool, machine = self.optimum.pools[index], self.schedule.accelerator
         idle = pool.problem.unit.static_pj_per_cycle
         homes = Homes(tuple(o for o, name in self.schedule.operands[index].items() if name in mine))
@@ -120,6 +124,9 @@ class GroupsBound:
         assert home is not None or not mine
         operands, problem = self.schedule.operands[index], self.optimum.pools[index].problem
         x, y = operands["input"], operands["output"]
+        weight = self.schedule.fetched(index, mine)
+        if weight is not None:
+            yield from fetch_moves(weight, self.schedule.accelerator)
         for tensor in problem.layer.inputs[:1]:
             if home is not None and x in mine and self.first_reader.get(x) == index:
                 n = min(tensor.elements, problem.elements("input"))

@@ -8,14 +8,13 @@ cost is an estimate until the cheapest path asks for it; then it is priced, unti
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from hwsim.pricing.groups import Group
 from hwsim.search.fusion.costs import Fused, GroupCosts
-from hwsim.search.joint.programme import MAX_STATES, Live, Pair, seen
+from hwsim.search.joint.programme import MAX_STATES, Live, Pair, seen, with_born
 from hwsim.search.joint.schedule import Names, Schedule, Tenant
 from hwsim.search.joint.staircase import Weights
 
@@ -122,7 +121,7 @@ class Programme:
     def stages_next(self, place: int, before: Live) -> Iterator[Step]:
         """The next stage by itself."""
         schedule = self.schedule
-        for live in with_born(before, [schedule.born[place]] if place in schedule.born else []):
+        for live in with_born(before, schedule.born.get(place, ())):
             mine, room = seen(schedule, place, live)
             cost = self.alone(place, mine, room) if room is None or room >= 0 else (math.inf, math.inf)
             if cost[0] < math.inf:
@@ -146,14 +145,7 @@ def unwound(trail: Trail | None) -> Iterator[Segment]:
         yield segment
 
 
-def with_born(before: Live, born: list[Tenant]) -> Iterator[Live]:
-    """The tensors alive, with every choice among those that a segment makes."""
-    for many in range(len(born) + 1):
-        for chosen in itertools.combinations(born, many):
-            yield before | frozenset(chosen)
-
-
 def born_inside(schedule: Schedule, group: Group) -> list[Tenant]:
-    """Tensors that a group makes and a later stage reads."""
-    places = range(group.first, group.end)
-    return [schedule.born[p] for p in places if p in schedule.born and schedule.born[p].last >= group.end]
+    """Tensors that a group makes and a later stage reads; weights are fetched to stay by stages alone."""
+    born = [tenant for place in range(group.first, group.end) for tenant in schedule.born.get(place, ())]
+    return [tenant for tenant in born if tenant.last >= group.end and tenant.name not in schedule.weights]

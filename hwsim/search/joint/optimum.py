@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from hwsim.machine.parts import Operand
 from hwsim.nest.counts import Counts
 from hwsim.nest.mapping import Mapping
+from hwsim.pricing.kept_weights import fetch_cost
 from hwsim.pricing.layer import price_fused, price_stage
 from hwsim.pricing.stages import effective_layer
 from hwsim.search.joint.programme import Pair, Path, cheapest
@@ -81,14 +82,17 @@ class Optimum:
         return self.staircases[key]
 
     def streamed(self, index: int, mine: Names) -> tuple[float, float]:
-        """(pJ, cycles) of a stage's operators without MACs: its own, or those behind its layer."""
+        """(pJ, cycles) beside a stage's layer with MACs: of operators, and of fetching a weight to stay."""
         if (index, mine) not in self.streams:
             stage, machine = self.schedule.stages[index], self.schedule.accelerator
             costs = [price_fused(follower, machine, stage, mine) for follower in stage.fused]
             if not stage.layer.has_macs:
                 costs.append(price_stage(stage, machine, None, mine))
             energy = sum(cost.total_energy_pj for cost in costs)
-            self.streams[index, mine] = energy, float(sum(cost.latency_cycles for cost in costs))
+            cycles = float(sum(cost.latency_cycles for cost in costs))
+            weight = self.schedule.fetched(index, mine)
+            more = (0.0, 0.0) if weight is None else fetch_cost(weight, machine)
+            self.streams[index, mine] = energy + more[0], cycles + more[1]
         return self.streams[index, mine]
 
     def lower(self, index: int, mine: Names, room: int | None, weights: Weights) -> Pair:

@@ -8,8 +8,9 @@ widen the sets. Costs are pairs, compared in order, so that a second objective d
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hwsim.search.joint.schedule import NOBODY, Names, Schedule, Tenant
@@ -51,10 +52,10 @@ def cheapest(schedule: Schedule, cost: Cost) -> Path:
     states: dict[Live, tuple[Pair, Trail | None]] = {frozenset(): ((0.0, 0.0), None)}
     dropped = math.inf
     for index in range(len(schedule.stages)):
-        born = schedule.born.get(index)
+        born = schedule.born.get(index, ())
         following: dict[Live, tuple[Pair, Trail | None]] = {}
         for before, (value, trail) in states.items():
-            for live in (before, before | {born}) if born is not None else (before,):
+            for live in with_born(before, born):
                 mine, room = seen(schedule, index, live)
                 if room is not None and room < -schedule.freed(index, mine).most_bits:
                     continue
@@ -74,6 +75,13 @@ def cheapest(schedule: Schedule, cost: Cost) -> Path:
         return Path((math.inf, math.inf), (frozenset(),) * len(schedule.stages), dropped)
     value, trail = min(states.values(), key=lambda state: state[0])
     return Path(value, unwound(trail), dropped)
+
+
+def with_born(before: Live, born: Sequence[Tenant]) -> Iterator[Live]:
+    """The tensors alive, with every choice among those that are made or fetched now."""
+    for many in range(len(born) + 1):
+        for chosen in itertools.combinations(born, many):
+            yield before | frozenset(chosen)
 
 
 def unwound(trail: Trail | None) -> tuple[Live, ...]:

@@ -1,7 +1,8 @@
 """A network as the choice of homes sees it: stages in order, tensors that may stay on chip, when they live, how large.
 
 A tensor may stay in the activation memory from the stage that makes it to the last that reads it, with the border of
-codes that a reader needs around it: whole, or as `Lifetimes` say.
+codes that a reader needs around it: whole, or as `Lifetimes` say. So may a weight that several stages multiply, from
+the first of them to the last.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import cached_property
 from hwsim.machine.parts import Accelerator, Memory, Operand
 from hwsim.network.layer import Tensor
 from hwsim.network.workload import Workload
+from hwsim.pricing.kept_weights import SharedWeight, shared_weights
 from hwsim.pricing.layer import operand_tensors
 from hwsim.pricing.lifetimes import (
     NOTHING,
@@ -35,7 +37,10 @@ NOBODY: Names = frozenset()
 
 @dataclass(frozen=True)
 class Tenant:
-    """A tensor that may stay: made at stage `born`, last read at `last`; `bits_later` after stage `bordered`."""
+    """A tensor that may stay: made at stage `born`, last read at `last`; `bits_later` after stage `bordered`.
+
+    A weight is born where it is fetched.
+    """
 
     name: str
     born: int
@@ -74,18 +79,48 @@ class Schedule:
 
     @cached_property
     def touched(self) -> tuple[Names, ...]:
-        """Per stage the tensors it reads or makes."""
-        return tuple(frozenset({*(t.name for t in stage.inputs), stage.output.name}) for stage in self.stages)
+        """Per stage the tensors it reads or makes, weights that may stay among them."""
+        return tuple(
+            frozenset({*(t.name for t in stage.inputs), stage.output.name, *mine.values()})
+            for stage, mine in zip(self.stages, self.operands, strict=True)
+        )
 
     @cached_property
     def operands(self) -> tuple[dict[Operand, str], ...]:
         """Per stage the tensors behind the operands of its layer with MACs."""
-        return tuple(operand_tensors(effective_layer(s)) if s.layer.has_macs else {} for s in self.stages)
+        return tuple(self.operands_of(stage) if stage.layer.has_macs else {} for stage in self.stages)
+
+    def operands_of(self, stage: Stage) -> dict[Operand, str]:
+        found, weight = operand_tensors(effective_layer(stage)), stage.layer.weight
+        if weight is not None and weight.name in self.weights:
+            found["weight"] = weight.name
+        return found
+
+    @cached_property
+    def weights(self) -> dict[str, SharedWeight]:
+        """Weights that may stay, by name: several stages multiply them."""
+        home = self.home
+        if home is None or "weight" not in home.keeps:
+            return {}
+        return {weight.tensor.name: weight for weight in shared_weights(self.stages)}
+
+    def fetched(self, stage: int, mine: Names) -> Tensor | None:
+        """The weight that a stage fetches to stay, if `mine` do."""
+        name = self.operands[stage].get("weight", "")
+        weight = self.weights.get(name) if name in mine else None
+        return weight.tensor if weight is not None and weight.first == stage else None
 
     @cached_property
     def tenants(self) -> tuple[Tenant, ...]:
         """Tensors that some stage makes and a later one reads, small enough, of operands that the home keeps."""
-        return tuple(self.find_tenants())
+        found = (*self.find_tenants(), *self.weight_tenants())
+        return tuple(tenant for tenant in found if tenant.bits <= self.capacity_bits)
+
+    def weight_tenants(self) -> Iterator[Tenant]:
+        for name, weight in self.weights.items():
+            assert self.home is not None
+            bits = held_bits(self.home, weight.tensor, (), self.accelerator)
+            yield Tenant(name, weight.first, weight.last, bits, weight.last, bits)
 
     def find_tenants(self) -> Iterator[Tenant]:
         home = self.home
@@ -96,9 +131,7 @@ class Schedule:
             kept = all(o in home.keeps for mine in self.operands for o, tensor in mine.items() if tensor == name)
             if life.born < 0 or not readers or not kept:
                 continue
-            tenant = self.tenant(home, life)
-            if tenant.bits <= self.capacity_bits:
-                yield tenant
+            yield self.tenant(home, life)
 
     def tenant(self, home: Memory, life: Life) -> Tenant:
         """A tensor with its sizes."""
@@ -153,8 +186,8 @@ class Schedule:
 
     def dying(self, stage: int, mine: Names) -> tuple[Tensor, ...]:
         """Inputs that stay and that no later stage reads, where the output stays as well and lifetimes are of rows."""
-        made = self.born.get(stage)
-        if not self.lifetimes.rows or made is None or made.name not in mine:
+        made = self.stages[stage].output.name
+        if not self.lifetimes.rows or made not in mine:
             return ()
         last = {tenant.name for tenant in self.tenants if tenant.last == stage}
         return tuple(t for t in self.stages[stage].inputs if t.name in mine & last)
@@ -165,6 +198,9 @@ class Schedule:
         return {}
 
     @cached_property
-    def born(self) -> dict[int, Tenant]:
-        """Tenants by the stage that makes them: a stage makes one tensor."""
-        return {tenant.born: tenant for tenant in self.tenants}
+    def born(self) -> dict[int, tuple[Tenant, ...]]:
+        """Tenants by the stage that makes or fetches them: its output, and the weight that it multiplies first."""
+        found: dict[int, tuple[Tenant, ...]] = {}
+        for tenant in self.tenants:
+            found[tenant.born] = (*found.get(tenant.born, ()), tenant)
+        return found

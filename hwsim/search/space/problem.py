@@ -96,7 +96,7 @@ class Problem:
 
     def bill(self, counts: Counts) -> LayerCost:
         """What a mapping of these counts costs here."""
-        names = operand_tensors(self.layer)
+        names = operand_tensors(self.layer, weight=True)
         kept: dict[Operand, str] = {operand: names[operand] for operand in self.homes.operands}
         return price(self.layer, counts, self.accelerator, fused=self.fused, resident=kept)
 
