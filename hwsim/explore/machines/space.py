@@ -46,6 +46,7 @@ from hwsim.machine.parts import Accelerator
 from hwsim.network.bits_file import elementwise
 from hwsim.network.workload import Workload
 from hwsim.search.cache import VERSION as SEARCH_VERSION
+from hwsim.search.proof.native import compiled
 
 DEFAULT = "default"  # with it, `bits` is fixed: the mapping is a bits file's
 OBJECTIVES = ("energy_pj", "latency_cycles", "area_mm2", "power_mw", "edp_pj_s", "weight_bits", "loss")
@@ -115,7 +116,7 @@ class Space:
         return list(itertools.product(*(range(len(axis.values)) for axis in self.axes)))
 
     def identity(self, networks: Mapping[str, Workload]) -> Identity:
-        """Changes with anything that could change a result: the space, networks, spec, sensitivities, tables."""
+        """Changes with anything that could change a result: space, networks, spec, sensitivities, tables, proofs."""
         said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for name in ("text", "place", "base_path", "base", "model"):
             del said[name]
@@ -126,7 +127,12 @@ class Space:
             accelerator=[self.base, [table.read_bytes() for table in tables_of(self.base, self.base_path)]],
             sensitivities=Path(str(measured)) if measured else "",
             search=SEARCH_VERSION,
+            **({} if self.can_prove() else {"search_kernel": "missing"}),
         )
+
+    def can_prove(self) -> bool:
+        """Whether this machine can make the proofs that the space asks for, which need the compiled kernel."""
+        return self.effort == "quick" or compiled() is not None
 
     def spec(self, parameters: Parameters) -> dict[str, Any]:
         """The spec's data with a point's values in it. Raises SpecError for keys that lead nowhere."""

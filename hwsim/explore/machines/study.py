@@ -23,7 +23,7 @@ from hwsim.errors import SpecError
 from hwsim.explore.machines.bounded import Bounded
 from hwsim.explore.machines.journal import Journal, Record, is_trial
 from hwsim.explore.machines.space import Parameters, Space
-from hwsim.explore.machines.trial import Task, evaluate
+from hwsim.explore.machines.trial import Task, evaluate_alike
 from hwsim.explore.machines.workers import SchedulerError, Workers
 from hwsim.explore.pareto import hypervolume, non_dominated
 from hwsim.network.workload import Workload
@@ -125,7 +125,7 @@ def run_study(
     when workers are lost for good. In either case, and after a kill, what was finished stays finished.
     """
     place = folder.resolve() / "networks"
-    work = functools.partial(evaluate, space, place)
+    work = functools.partial(evaluate_alike, space.can_prove(), space, place)
     with Journal(folder, space.identity(networks), space.text) as journal:
         for line in journal.damaged:
             warn(line)

@@ -27,6 +27,7 @@ from hwsim.pricing.fit import require_fit
 from hwsim.search.effort import Options
 from hwsim.search.network import Plan, plan_layers, plan_network
 from hwsim.search.objective import Objective
+from hwsim.search.proof.native import why_not_compiled
 from hwsim.search.result import Effortful
 
 Task = tuple[int, Parameters]
@@ -52,6 +53,17 @@ FACTS = (SpecError, CapabilityError, InfeasibleMapping, InfeasibleBudget)
 def evaluate(space: Space, networks: Path, tasks: list[Task]) -> list[Record]:
     """The records of some trials. Facts about a point are part of its record; other errors are raised."""
     return [one(space, networks, trial, parameters) for trial, parameters in tasks]
+
+
+def evaluate_alike(proofs: bool, space: Space, networks: Path, tasks: list[Task]) -> list[Record]:
+    """`evaluate` on a machine that can make `proofs` where the one that began the study could, and only there.
+
+    Raises OSError on any other: the numbers of one study come from one search.
+    """
+    if space.can_prove() != proofs:
+        missing = why_not_compiled() or "the machine that began the study has none"
+        raise OSError(f"other proofs than where the study began, for the compiled search kernel is missing: {missing}")
+    return evaluate(space, networks, tasks)
 
 
 def one(space: Space, networks: Path, trial: int, parameters: Parameters) -> Record:

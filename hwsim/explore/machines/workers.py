@@ -7,6 +7,7 @@ is tried or writes results; it turns tasks into records.
 from __future__ import annotations
 
 import concurrent.futures
+import logging
 import math
 import multiprocessing
 import os
@@ -29,6 +30,7 @@ BATCH_SECONDS = 0.1
 # busy before they ask again.
 HANDING_SECONDS, IDLE_SCHEDULER = 2e-3, 2.0
 MAX_DEATHS = 100
+POLL_SECONDS = 0.02
 Evaluate = Callable[[list[Task]], list[Record]]
 
 
@@ -74,17 +76,24 @@ def timed(evaluate: Evaluate, batch: list[Task]) -> tuple[list[Record], float]:
 
 @dataclass(frozen=True)
 class Answer:
-    """A batch's records as they left their worker, sealed there; `versions`: of the model and the search it runs."""
+    """A batch's records as they left their worker, sealed there; `versions`: of the model and the search it runs.
+
+    `trouble`: what in the worker's surroundings kept it from working (a full disk, a folder that it does not see).
+    """
 
     records: list[Record]
     seconds: float
     seal: str
     versions: tuple[int, int] = (MODEL_VERSION, SEARCH_VERSION)
+    trouble: str = ""
 
 
 def answered(evaluate: Evaluate, batch: list[Task]) -> Answer:
-    """`timed`, sealed where it ran."""
-    records, seconds = timed(evaluate, batch)
+    """`timed`, sealed where it ran. What is wrong with this machine is an answer, too: another one may do the batch."""
+    try:
+        records, seconds = timed(evaluate, batch)
+    except (OSError, MemoryError) as problem:
+        return Answer([], 0.0, content_hash([]), trouble=str(problem) or type(problem).__name__)
     return Answer(records, seconds, content_hash(records))
 
 
@@ -92,6 +101,8 @@ def lie_of(answer: object, batch: Sequence[Task]) -> str:
     """What is wrong with a worker's answer, in a few words; empty where it is the whole answer to what was asked."""
     if not isinstance(answer, Answer):
         return f"it answered with {type(answer).__name__}"
+    if answer.trouble:
+        return f"it cannot work: {answer.trouble}"
     try:
         if content_hash(answer.records) != answer.seal:
             return "its result was damaged on the way"
@@ -166,14 +177,18 @@ class Local:
 
 class Cluster:
     """A dask.distributed cluster. Batches of a worker that dies are given to another by the scheduler, and submitted
-    anew when it gives them up. A worker whose answer is damaged gets no further batch, and its batch goes to another.
+    anew when it gives them up. A worker whose answer is damaged, or that says it cannot work (its disk is full), gets
+    no further batch, and its batch goes to another.
     """
 
     work = staticmethod(answered)
+    patience_s = 60.0  # without any worker
 
     def __init__(self, address: str, timeout_s: float = 10.0) -> None:
         try:
             from distributed import Client
+
+            logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it says we say in one line
         except ImportError:
             raise SchedulerError("--scheduler needs dask: pip install 'hwsim[explore]'") from None
         try:
@@ -191,41 +206,62 @@ class Cluster:
 
     def run(self, evaluate: Evaluate, tasks: Sequence[Task]) -> Iterator[list[Record]]:
         from distributed import as_completed
-        from distributed.scheduler import KilledWorker
 
         deaths = 0
         try:
             batches = self.pace.batches(tasks, self.workers())
             running = {self.submit(evaluate, batch): batch for batch in batches}
             waiting = as_completed(list(running), loop=self.client.loop)
-            for future in waiting:
+            for future in self.ready(waiting):
                 batch = running.pop(future)
-                try:
-                    where = self.place_of(future)
-                    answer = future.result()
-                except (KilledWorker, concurrent.futures.CancelledError) as problem:
+                answer, where = self.answer_of(future)
+                if answer is None:
                     deaths += 1
                     if deaths > MAX_DEATHS:
-                        raise SchedulerError(f"--scheduler {self.address}: workers died {deaths} times: {problem}"
-                                             ) from None  # fmt: skip
-                    if self.client.status != "running":
-                        raise self.lost() from None
-                    again = self.submit(evaluate, batch)
-                    running[again] = batch
-                    waiting.add(again)
-                    continue
-                lie = lie_of(answer, batch)
-                if lie:
+                        raise SchedulerError(f"--scheduler {self.address}: workers died {deaths} times: {where}")
+                elif lie := lie_of(answer, batch):
                     self.liars[where] = lie
-                    again = self.submit(evaluate, batch)
-                    running[again] = batch
-                    waiting.add(again)
+                else:
+                    self.check_version(answer, where)
+                    self.pace.note(answer.seconds, len(answer.records))
+                    yield answer.records
                     continue
-                self.check_version(answer, where)
-                self.pace.note(answer.seconds, len(answer.records))
-                yield answer.records
+                again = self.submit(evaluate, batch)
+                running[again] = batch
+                waiting.add(again)
         except OSError:
             raise self.lost() from None
+
+    def answer_of(self, future: Any) -> tuple[Any, str]:
+        """What a worker answered, and its address; None, and why, where it died. Raises SchedulerError."""
+        from distributed.scheduler import KilledWorker
+
+        try:
+            where = self.place_of(future)
+            return future.result(), where
+        except (KilledWorker, concurrent.futures.CancelledError) as problem:
+            if self.client.status != "running":
+                raise self.lost() from None
+            return None, str(problem)
+
+    def ready(self, waiting: Any) -> Iterator[Any]:
+        """Futures as they are done. Raises SchedulerError where the cluster is without any worker for too long."""
+        asked = seen = time.monotonic()  # when workers were asked for, and when there was one
+        while not waiting.is_empty():
+            if waiting.has_ready():
+                yield from waiting.next_batch(block=False)
+                asked = seen = time.monotonic()
+                continue
+            time.sleep(POLL_SECONDS)
+            now = time.monotonic()
+            if now - asked > 1.0:
+                asked = now
+                seen = now if self.client.nthreads() else seen
+            if now - seen > self.patience_s:
+                raise SchedulerError(
+                    f"--scheduler {self.address}: no worker has been there for {self.patience_s:.0f} s: start "
+                    f"`dask worker {self.address}` and this command again; what is finished is kept"
+                )
 
     def place_of(self, future: Any) -> str:
         """Address of the worker that holds an answer, as the scheduler knows it."""
