@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hwsim.errors import SpecError, exit_code_of
-from hwsim.files.argument import parse_path
+from hwsim.files.argument import parse_name, parse_path
 from hwsim.files.atomic import write_atomically
 from hwsim.machine.load import load_accelerator
 from hwsim.nest.text import load_mappings
@@ -32,7 +32,9 @@ def parser() -> argparse.ArgumentParser:
         description="Descriptions of other tools into ours (spec, workload, mapping, report), or ours into Timeloop's.",
         epilog="Exit codes: 0 done; 2 bad input. Nothing in a description is executed.",
     )
-    parse.add_argument("files", nargs="+", metavar="FILE", help="files of one tool; or, with --format, a spec of ours")
+    parse.add_argument(
+        "files", nargs="+", type=parse_name, metavar="FILE", help="files of one tool; or, with --format, a spec of ours"
+    )
     parse.add_argument("--to", type=parse_path, required=True, metavar="DIR", help="folder to write to")
     parse.add_argument("--from", dest="tool", choices=TOOLS, help="the tool (default: told by the files)")
     parse.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a template's variable")

@@ -26,7 +26,7 @@ from hwsim.command_line import (
 )
 from hwsim.console import printable
 from hwsim.errors import RequestError, exit_code_of
-from hwsim.files.argument import parse_path
+from hwsim.files.argument import parse_name, parse_path
 from hwsim.report.evaluation import Request, evaluate_workload, load_zero_shares
 from hwsim.report.explain import estimate_lines, explain, explained_json, explanation_lines, write_explanations
 from hwsim.report.files import write_report
@@ -78,7 +78,10 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parse.add_argument("--mapping", type=parse_path, metavar="FILE", help="price this mapping instead of searching")
     parse.add_argument(
-        "--constraints", metavar="FILE", help="rules that schedules keep; `own`: those of the accelerator's spec"
+        "--constraints",
+        type=parse_name,
+        metavar="FILE",
+        help="rules that schedules keep; `own`: those of the accelerator's spec",
     )
     proofs = parse.add_mutually_exclusive_group()
     proofs.add_argument(

@@ -17,7 +17,7 @@ from typing import Any
 
 from hwsim.command_line import add_ends, add_input_option, load_machine, load_model
 from hwsim.errors import CapabilityError, InfeasibleMapping, SpecError, exit_code_of
-from hwsim.files.argument import parse_path
+from hwsim.files.argument import parse_name, parse_path
 from hwsim.files.atomic import write_atomically
 from hwsim.machine.parts import Accelerator
 from hwsim.network.bits import assign_bits
@@ -178,7 +178,7 @@ def parser() -> argparse.ArgumentParser:
     asked = parse.add_mutually_exclusive_group(required=True)
     asked.add_argument("--bits", metavar="W8A8,W4A4", help="pairs of widths, separated by commas")
     asked.add_argument(
-        "--assignments", metavar="FILE",
+        "--assignments", type=parse_name, metavar="FILE",
         help="price whole networks instead of layers: a CSV file with a column per decision and a row per assignment "
         "of bits, or random:N for N random ones; mappings are searched once for all of them",
     )  # fmt: skip

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from hwsim.console import printable_lines
 from hwsim.errors import RequestError, exit_code_of
-from hwsim.files.argument import parse_path
+from hwsim.files.argument import parse_name, parse_path
 from hwsim.files.atomic import write_atomically
 from hwsim.integer.proof.certificate import Certificate, LayerCertificate
 from hwsim.integer.proof.same import are_same, read_artefact
@@ -41,7 +41,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--images", type=int, default=64, help="images whose codes are compared (default 64)")
     p.add_argument("--accuracy-images", type=int, default=1000, help="test images for accuracies; 0: none")
     p.add_argument("--data-dir", type=parse_path, help="folder of the checkpoint's data set (default: $HWSIM_DATA)")
-    p.add_argument("--data", default="", help="another data set: a name, a .npz, a folder, package.module:function")
+    p.add_argument(
+        "--data",
+        type=parse_name,
+        default="",
+        help="another data set: a name, a .npz, a folder, package.module:function",
+    )
     p.add_argument(
         "--mean", type=numbers, metavar="M[,M,M]", help="of its pixels (default: as the network was trained)"
     )

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from quant import checkpoint
 from quant.accuracy import evaluate
+from quant.argument import check_folder, named, said
 from quant.calling import answer, call, moved, rows
 from quant.convert import quantize
 from quant.data import Dataset, eval_batches, load, train_batches
@@ -118,8 +119,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="hwsim calibrate", description="Quantize a trained float network without training it."
     )
-    p.add_argument("source", help="a checkpoint folder, or a zoo name with public trained weights")
-    p.add_argument("--weights", help="a file of weights for a zoo name (default: pretrained)")
+    p.add_argument("source", type=named, help="a checkpoint folder, or a zoo name with public trained weights")
+    p.add_argument("--weights", type=named, help="a file of weights for a zoo name (default: pretrained)")
     add_start_arguments(p)
     add_quantization_arguments(p, "W8A8", "mse")
     p.add_argument("--batches", type=int, default=8, help="batches of training images to look at")
@@ -127,13 +128,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--test-images", type=int, help="measure on the first so many test images (default: all)")
     p.add_argument("--no-augment", action="store_true", help="for networks trained without crops and flips")
     p.add_argument("--no-norms", action="store_true", help="leave the batch norms' statistics as they are")
-    p.add_argument("--out", help="folder for the checkpoint of the calibrated network")
+    p.add_argument("--out", type=named, help="folder for the checkpoint of the calibrated network")
     p.add_argument("--json", action="store_true", help="print the result as JSON alone")
     return p
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Calibrate as the arguments say; the result as plain JSON."""
+    if arguments.out is not None:
+        check_folder(arguments.out)
     data = load(
         arguments.data, arguments.data_dir, validation=arguments.validation, seed=arguments.data_seed,
         image_size=arguments.image_size,
@@ -181,8 +184,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         result = run(arguments)
-    except (ValueError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        print(f"hwsim: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"hwsim: {said(error)}", file=sys.stderr)
         return 2
     if arguments.json:
         print(json.dumps(result, indent=2))

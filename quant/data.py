@@ -73,6 +73,8 @@ def load(
     a wrong name or bad content,
     FileNotFoundError for absent files.
     """
+    if folder is not None and not Path(folder).is_dir():
+        raise FileNotFoundError(f"{name}: expected a folder, got {folder}")
     if name == "digits":
         data = _digits()
     elif name == "cifar10":

@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quant.argument import check_file, named, named_path, said
 from quant.calibration import calibration_batches
 from quant.convert import quantize
 from quant.data import Dataset, eval_batches, load, train_batches, write_atomically
@@ -332,8 +332,10 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="hwsim sensitivity", description="How much each layer's weights and inputs mind fewer bits."
     )
-    p.add_argument("source", help="a checkpoint folder of a float network, or a zoo name with public trained weights")
-    p.add_argument("--weights", help="a file of weights for a zoo name (default: pretrained)")
+    p.add_argument(
+        "source", type=named, help="a checkpoint folder of a float network, or a zoo name with public trained weights"
+    )
+    p.add_argument("--weights", type=named, help="a file of weights for a zoo name (default: pretrained)")
     add_start_arguments(p)
     p.add_argument("--method", default="loss", choices=METHODS)
     p.add_argument("--widths", default="2,3,4,5,6,7,8", help="bits to measure, separated by commas")
@@ -349,13 +351,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=int, default=20, help="training steps of each place (finetune)")
     p.add_argument("--check", type=int, default=0, metavar="N", help="measure N random mixed networks against the sums")
     p.add_argument("--seed", type=int, default=0, help="which images, and the check's random widths")
-    p.add_argument("--out", type=Path, required=True, help="JSON file for hwsim.explore")
+    p.add_argument("--out", type=named_path, required=True, help="JSON file for hwsim.explore")
     return p
 
 
 def run(arguments: argparse.Namespace) -> str:
     """Measure as the arguments say; the JSON text."""
     started = time.perf_counter()
+    check_file(arguments.out)
     widths = [int(part) for part in arguments.widths.split(",") if part.strip().isdecimal()]
     if not widths or len(widths) != len(arguments.widths.split(",")):
         raise ValueError(f"--widths: expected numbers such as 2,4,8, got {arguments.widths!r}")
@@ -432,7 +435,7 @@ def main(argv: list[str] | None = None) -> int:
         print("stopped: the same command goes on", file=sys.stderr)
         return 3
     except (ValueError, OSError) as error:
-        print(f"hwsim: {error}", file=sys.stderr)
+        print(f"hwsim: {said(error)}", file=sys.stderr)
         return 2
     print(f"wrote {arguments.out}")
     return 0

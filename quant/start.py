@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from quant import checkpoint, models, weights
+from quant.argument import named
 from quant.checkpoint import Meta
 from quant.data import NAMES, Dataset, Normalisation
 from quant.spec import (
@@ -145,14 +146,14 @@ def add_start_arguments(group: Any) -> None:
     """--model-arg, --data and the like, common to training and calibration."""
     group.add_argument("--model-arg", type=_model_argument, action="append", metavar="NAME=NUMBER")
     group.add_argument(
-        "--data", default="digits",
+        "--data", type=named, default="digits",
         help=f"{', '.join(NAMES)}, a .npz of arrays, a folder of images (train/CLASS, val/CLASS), or "
         "package.module:function that returns a quant.data.Dataset (default: %(default)s)",
     )  # fmt: skip
     group.add_argument("--image-size", type=int, help="side of the images cut out of a folder's (default: 224)")
     group.add_argument("--mean", type=numbers, metavar="M[,M,M]", help="per channel, of pixels scaled to 0..1")
     group.add_argument("--std", type=numbers, metavar="S[,S,S]", help="per channel, of pixels scaled to 0..1")
-    group.add_argument("--data-dir", help="folder of the data (default: $HWSIM_DATA)")
+    group.add_argument("--data-dir", type=named, help="folder of the data (default: $HWSIM_DATA)")
     group.add_argument("--validation", type=int, help="training images kept apart (default: a tenth, at most 5,000)")
     group.add_argument("--data-seed", type=int, default=0, help="seed of the validation split")
 
@@ -184,7 +185,7 @@ def add_quantization_arguments(group: Any, bits: str, init: str) -> None:
         "--positivity", default="absolute", choices=POSITIVITY,
         help="what keeps s positive: |s| after each step, or nothing, as LSQ is printed (default: %(default)s)",
     )  # fmt: skip
-    group.add_argument("--overrides", help="YAML file: {layer name pattern: {choice: value}}")
+    group.add_argument("--overrides", type=named, help="YAML file: {layer name pattern: {choice: value}}")
 
 
 def numbers(text: str) -> tuple[float, ...]:

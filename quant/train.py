@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import nn
 
 from quant import checkpoint, models
+from quant.argument import check_folder, named, said
 from quant.checkpoint import Meta
 from quant.convert import quantize
 from quant.data import load, write_atomically
@@ -75,6 +76,7 @@ def run(arguments: argparse.Namespace, report: Callable[[str], None]) -> FitResu
         torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
     out = Path(arguments.out)
+    check_folder(out)
     recipe = recipe_from(arguments)
     data = load(
         arguments.data,
@@ -200,7 +202,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="hwsim train", description=(__doc__ or "").split("\n\n")[1])
     what = p.add_argument_group("what to train")
     what.add_argument("--model", help=f"one of {', '.join(models.names())}")
-    what.add_argument("--weights", help="'pretrained', a checkpoint folder, or a file of weights")
+    what.add_argument("--weights", type=named, help="'pretrained', a checkpoint folder, or a file of weights")
     what.add_argument("--limit", type=int, help="use only so many training images")
     add_start_arguments(what)
     add_quantization_arguments(what, "float", "lsqplus")
@@ -236,7 +238,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--workers", type=int, help="processes that decode images (default: all processors but one)")
     how.add_argument("--threads", type=int, help="CPU threads")
     where = p.add_argument_group("where to and how long")
-    where.add_argument("--out", required=True, help="folder of the checkpoint and log.csv")
+    where.add_argument("--out", type=named, required=True, help="folder of the checkpoint and log.csv")
     where.add_argument("--resume", action="store_true", help="continue the run in --out")
     where.add_argument("--minutes", type=float, help="stop, resumable, after so many minutes")
     where.add_argument("--checkpoint-minutes", type=float, default=10.0)
@@ -272,8 +274,8 @@ def main(argv: list[str] | None = None) -> int:
         first = rank() == 0
         quiet = arguments.json or not first
         result = run(arguments, (lambda line: None) if quiet else (lambda line: print(line, flush=True)))
-    except (ValueError, FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        print(f"hwsim: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"hwsim: {said(error)}", file=sys.stderr)
         return 2
     except TrainingDiverged as error:
         print(f"hwsim: {error}", file=sys.stderr)

@@ -32,7 +32,7 @@ from hwsim.explore.machines.study_output import write_study
 from hwsim.explore.machines.training import chosen, extra_options, train_points, trainable, write_trained
 from hwsim.explore.machines.trial import network_key
 from hwsim.explore.machines.workers import Cluster, Here, Local, Workers
-from hwsim.files.argument import parse_path
+from hwsim.files.argument import parse_name, parse_path
 from hwsim.files.atomic import write_atomically
 from hwsim.network.bits import assign_bits
 from hwsim.network.workload import Workload
@@ -177,7 +177,7 @@ def add_bits(commands: Any) -> None:
     training = bits.add_argument_group("training points of the front (needs --front and --out)")
     training.add_argument("--train", type=int, metavar="K", help="fine-tune K points, spread evenly, by quant.train")
     training.add_argument("--train-options", default="", metavar="TEXT", help="for quant.train, such as '--epochs 2'")
-    training.add_argument("--data", help="data set to train on (default: the sensitivities')")
+    training.add_argument("--data", type=parse_name, help="data set to train on (default: the sensitivities')")
     add_workers(training)
     bits.set_defaults(run=run_bits)
 

@@ -11,6 +11,11 @@ def parse_path(text: str) -> Path:
 
     Raises ArgumentTypeError: `Path("")` is the current folder, which nobody asked to be filled.
     """
+    return Path(parse_name(text))
+
+
+def parse_name(text: str) -> str:
+    """The text of an option that is a path or a word in its place (`own`, `random:100`), refused where it is empty."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"expected a path, got {text!r}: is a shell variable unset?")
-    return Path(text)
+    return text
