@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--data",
         type=parse_name,
-        default="",
+        default=None,
         help="another data set: a name, a .npz, a folder, package.module:function",
     )
     p.add_argument(
@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
 def verify(arguments: argparse.Namespace) -> Certificate:
     """The certificate that the command line asks for."""
     given = {field.name: getattr(arguments, field.name, None) for field in dataclasses.fields(Proof)}
+    given["data"] = arguments.data or ""  # the checkpoint's own
     try:
         proof = Proof(**{**given, "normalisation": given_normalisation(arguments)})
     except ValueError as problem:
