@@ -3,13 +3,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test slow fuzz lint bench figures pareto site clean
+.PHONY: demo test gate slow fuzz lint bench figures pareto site clean
 
 demo: $(STAMP)
 	$(BIN)/python -m experiments.demo --out demo_out
 
 test: $(STAMP) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+# The fidelity gate: all 14 validation studies against results/validation_studies.csv, about 80 s of one core.
+gate: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "slow or not slow" -k no_mean_error \
+	  tests/experiments/test_validate.py
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -101,6 +101,8 @@ def page(studies: Sequence[Study]) -> str:
         "",
         *summary_lines(studies),
         "",
+        "`make gate` repeats all studies and fails where a mean error grew by more than a point; CI runs it.",
+        "",
         "Systolic arrays are not in the table because nothing differs: cycles equal the closed forms of a public cycle",
         "simulator for every layer of ResNet-18 and MobileNetV2 on 12x14, 32x32 and 128x128 arrays holding outputs,",
         "weights or inputs, and a register-by-register simulation on small ones (`tests/pricing/test_systolic.py`).",
