@@ -21,6 +21,7 @@ from hwsim.console import printable_lines
 from hwsim.errors import RequestError, exit_code_of
 from hwsim.files.argument import parse_name, parse_path
 from hwsim.files.atomic import write_atomically
+from hwsim.integer.arithmetic.nonlinear import METHODS
 from hwsim.integer.proof.certificate import Certificate, LayerCertificate
 from hwsim.integer.proof.same import are_same, read_artefact
 from hwsim.integer.proof.verify import Proof, verify_checkpoint
@@ -56,6 +57,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--overflow", choices=("check", "wrap", "saturate", "saturate_each"), default="wrap")
     p.add_argument("--adc-bits", type=int, help="also measure an in-memory array whose converter keeps so many bits")
     p.add_argument("--adc-rows", type=int, default=256, help="products summed before each conversion (default 256)")
+    p.add_argument(
+        "--nonlinear", choices=METHODS, default="float",
+        help="softmax, LayerNorm and RMSNorm: float (default), by integers with a proven error, or as in I-BERT",
+    )  # fmt: skip
     p.add_argument("--device", default="cpu")
     p.add_argument("--out", type=parse_path, help="write the certificate as JSON")
     p.add_argument("--json", action="store_true", help="print the certificate as JSON and nothing else")
@@ -100,6 +105,8 @@ def table(certificate: Certificate) -> str:
             )
     if certificate.float_operators:
         lines.append(f"kept in float: {', '.join(certificate.float_operators)}")
+    if certificate.integer_methods:
+        lines.append(f"by an integer method: {', '.join(certificate.integer_methods)}")
     lines += [f"{name}: {percent:.2f} %" for name, percent in certificate.accuracies.items()]
     lines += [f"{what}: {count}" for what, count in certificate.tally.items() if count]
     lines += [f"identity: {certificate.identity}"] if certificate.identity else []

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 from torch import Tensor
@@ -254,6 +255,36 @@ class Evaluate(Node):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Softmax(Node):
+    """Probabilities along an axis (counted from the end) of x * 2^-shift, `hidden` entries left out."""
+
+    x: str
+    axis: int
+    shift: int
+    method: str
+    hidden: Tensor | None = field(default=None, compare=False)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.x,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalize(Node):
+    """x * 2^-shift over the last axis, its mean taken away where `centred`, in units of its deviation (eps added)."""
+
+    x: str
+    shift: int
+    eps: Fraction
+    centred: bool
+    method: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.x,)
+
+
+@dataclass(frozen=True, kw_only=True)
 class FloatOp(Node):
     """An operator kept in float64 on decoded numbers; `forms` are its tensor inputs (a name: another float value)."""
 
@@ -304,6 +335,12 @@ class IntegerModel:
     def float_operators(self) -> tuple[str, ...]:
         """Operators that run in floating point, with their layers; empty: the network is integer from end to end."""
         return tuple(f"{n.operator} ({n.layer or 'the model itself'})" for n in self.nodes if isinstance(n, FloatOp))
+
+    @property
+    def integer_methods(self) -> tuple[str, ...]:
+        """Softmax and norms that a stated integer method computes, with it and their layers."""
+        found = [n for n in self.nodes if isinstance(n, (Softmax, Normalize))]
+        return tuple(f"{type(n).__name__.lower()} ({n.layer or 'the model itself'}): {n.method}" for n in found)
 
     @property
     def weight_bits(self) -> int:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hwsim.errors import HwsimError, UnsupportedOp
 from hwsim.integer import graph
-from hwsim.integer.arithmetic import kernels
+from hwsim.integer.arithmetic import kernels, nonlinear
 from hwsim.integer.arithmetic.forms import Form, along_axis
 from hwsim.integer.arithmetic.requantize import BIAS_UNITS, ROUNDINGS
 from hwsim.integer.arithmetic.rules import CodeSpec, Rule, exact_rule, fixed_rule, product
@@ -188,6 +188,11 @@ class Machine:
         if isinstance(node, graph.Move):
             one = self.by_name[node.xs[0]].shape
             return move(node, [store[x] for x in node.xs], calling.rows(images), one)
+        if isinstance(node, graph.Softmax):
+            hidden = None if node.hidden is None else node.hidden.to(self.device)
+            return nonlinear.softmax(store[node.x], node.shift, node.axis, node.method, hidden)
+        if isinstance(node, graph.Normalize):
+            return nonlinear.normalize(store[node.x], node.shift, node.eps, node.centred, node.method)
         assert isinstance(node, graph.FloatOp)
         return self._in_float(node, [store[f] if isinstance(f, str) else decode(f, store) for f in node.forms])
 

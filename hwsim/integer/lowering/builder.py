@@ -155,11 +155,14 @@ class Builder:
         plain = len(form.terms) == 1 and not form.functions and form.border is None and len(form.sources) == 1
         return form if plain and form.rows == 1 else self.in_fixed_point(form)
 
-    def in_fixed_point(self, form: Form, width: int | None = None, limit: int | None = None) -> Form:
-        """A node that holds a form in fixed point; `width`: bits of its magnitude at most; `limit`: a known one."""
+    def in_fixed_point(
+        self, form: Form, width: int | None = None, limit: int | None = None, bits: int = FRACTION_BITS
+    ) -> Form:
+        """A node that holds a form in fixed point; `width`: bits of its magnitude at most; `limit`: a known one;
+        `bits`: fractional ones at most, where no width is given.
+        """
         ranges = self.ranges(form)
         try:
-            bits = FRACTION_BITS
             if width is not None:
                 bits = width - (reach_of(form, ranges) if limit is None else limit).bit_length()
             rule, range_ = fixed_value(form, ranges, bits=bits, limit=limit)

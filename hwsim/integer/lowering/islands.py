@@ -18,16 +18,17 @@ from hwsim.integer import graph
 from hwsim.integer.arithmetic.forms import Form
 from hwsim.integer.arithmetic.rules import Range
 from hwsim.integer.lowering.builder import Builder
-from hwsim.integer.lowering.values import Const, FloatValue, Image, Moved, NotAffine, Value
+from hwsim.integer.lowering.values import Const, FloatValue, Image, Masked, Moved, NotAffine, Value
 from hwsim.integer.lowering.weights import Weight
 
 
 class FloatIslands(Builder):
     """Operators that stay in floating point between integer nodes, where that is allowed."""
 
-    def __init__(self, allow_float: bool) -> None:
+    def __init__(self, allow_float: bool, nonlinear: str = "float") -> None:
         super().__init__()
         self.allow_float = allow_float
+        self.nonlinear = nonlinear
 
     def keep_float(
         self, operator: str, node: fx.Node, arguments: list[Any], keywords: dict[str, Any], why: str = ""
@@ -76,7 +77,7 @@ class FloatIslands(Builder):
             raise UnsupportedOp(
                 f"layer {self.layer or '(model)'}: an operator on quantized weights has no integer form"
             )
-        if isinstance(value, (Form, Moved, FloatValue, Image)):
+        if isinstance(value, (Form, Moved, Masked, FloatValue, Image)):
             forms.append(self.real(value))
             return _Slot(len(forms) - 1)
         return value
@@ -99,6 +100,11 @@ class FloatIslands(Builder):
             return self.add(graph.RealInput(
                 name=f"{value.source}.real", shape=value.shape, range=Range((0,), (0,)), source=value.source
             ))  # fmt: skip
+        if isinstance(value, Masked):
+            hidden = value.hidden
+            return self._float_op(
+                "masked_fill", value.shape, [self.real(value.value)], lambda x: x.masked_fill(hidden, -math.inf)
+            ).node
         try:
             return self.as_form(value)
         except NotAffine:
@@ -120,7 +126,7 @@ _SIZED = ("expand", "view", "reshape", "_unsafe_view", "broadcast_to")
 
 
 def _is_value(value: Any) -> bool:
-    return isinstance(value, (Form, Moved, Const, Weight, Image, FloatValue))
+    return isinstance(value, (Form, Moved, Masked, Const, Weight, Image, FloatValue))
 
 
 def _part(function: Callable[..., Any], index: int) -> Callable[..., Tensor]:

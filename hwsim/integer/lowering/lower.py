@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from hwsim.errors import UnsupportedOp, WorkloadError
+from hwsim.integer.arithmetic.nonlinear import METHODS
 from hwsim.integer.graph import IntegerModel
 from hwsim.integer.lowering.operators import HANDLERS
 from hwsim.integer.lowering.walk import Lowering, first_line
@@ -27,17 +28,22 @@ from quant.layers import QConv3d, QConvTranspose3d, QEmbeddingBag
 Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
 
-def lower(model: nn.Module, example: Inputs, *, name: str = "", allow_float: bool = True) -> IntegerModel:
+def lower(
+    model: nn.Module, example: Inputs, *, name: str = "", allow_float: bool = True, nonlinear: str = "float"
+) -> IntegerModel:
     """The integer network of a quantized model; `example`: its inputs with their batch axis, of which one row is read.
 
     Raises WorkloadError for a model without (initialised) quantizers, UnsupportedOp for a layer or an operator without
     integer form, naming it and the way out: layers before anything is computed. `allow_float`: softmax, normalisations
-    and the like may stay float (and are listed).
+    and the like may stay float (and are listed). `nonlinear`: the integer method of softmax, LayerNorm and RMSNorm, one
+    of METHODS (`hwsim.integer.arithmetic.nonlinear`); ValueError for another.
     """
+    if nonlinear not in METHODS:
+        raise ValueError(f"nonlinear: expected one of {', '.join(METHODS)}, got {nonlinear!r}")
     name = name or type(model).__name__
     check_layers(model, name)
     model, program, found = exported(model, example, name)
-    return Lowering(model, program, found, HANDLERS, allow_float).run(name)
+    return Lowering(model, program, found, HANDLERS, allow_float, nonlinear).run(name)
 
 
 def check_layers(model: nn.Module, name: str) -> None:

@@ -17,7 +17,7 @@ from torch import fx
 from hwsim.errors import UnsupportedOp
 from hwsim.integer.arithmetic.forms import Affine, Form, at, rationals, times
 from hwsim.integer.arithmetic.steps import Clamp, Leaky, Smooth, rational_sqrt
-from hwsim.integer.lowering import moves, pools
+from hwsim.integer.lowering import moves, nonlinear, pools
 from hwsim.integer.lowering.embeddings import embedding
 from hwsim.integer.lowering.exported_nodes import shape_of
 from hwsim.integer.lowering.products import convolution, linear, matmul, product_form
@@ -165,6 +165,9 @@ HANDLERS: dict[str, Callable[..., Value]] = {
     "matmul": matmul, "bmm": matmul,
     "add": add, "add_": add, "sub": sub, "sub_": sub, "mul": mul, "mul_": mul, "div": div, "div_": div, "neg": neg,
     "batch_norm": batch_norm, "_native_batch_norm_legit_no_training": native_batch_norm,
+    "softmax": nonlinear.softmax, "_softmax": nonlinear.softmax, "masked_fill": nonlinear.masked_fill,
+    "layer_norm": nonlinear.layer_norm, "native_layer_norm": nonlinear.native_layer_norm,
+    "rms_norm": nonlinear.rms_norm,
     "relu": clamp(0, None), "relu_": clamp(0, None), "relu6": clamp(0, 6), "relu6_": clamp(0, 6),
     "hardtanh": hardtanh, "hardtanh_": hardtanh, "clamp": given_clamp, "clamp_": given_clamp,
     "clamp_min": given_clamp, "clamp_min_": given_clamp, "clamp_max": clamp_max, "clamp_max_": clamp_max,

@@ -13,6 +13,7 @@ from hwsim.integer import graph
 from hwsim.integer.arithmetic.forms import Affine, Form, Rationals, Term, plus, rationals, rows_of
 from hwsim.integer.arithmetic.rules import Range
 from hwsim.integer.lowering.exported_nodes import shape_of
+from hwsim.integer.lowering.nonlinear import is_mask, masked
 from hwsim.integer.lowering.values import Const, FloatValue, Moved, NotAffine, Value
 from hwsim.integer.lowering.walk import Lowering
 
@@ -37,6 +38,8 @@ def add(low: Lowering, node: fx.Node, x: Value, y: Value, *, alpha: float = 1) -
         return add(low, node, y if alpha == 1 else scaled(low, y, alpha), x)
     if isinstance(y, (int, float)):
         return low.then(x, Affine((Fraction(1),), (Fraction(y) * Fraction(alpha),)))
+    if isinstance(y, Const) and low.nonlinear != "float" and is_mask(y.values):
+        return masked(low, x, y.values < 0)
     if isinstance(y, Const):
         return low.then(x, Affine((Fraction(1),), per_channel(low, x, y.values * alpha)))
     a, b = summand(low, x), summand(low, y if alpha == 1 else scaled(low, y, alpha))

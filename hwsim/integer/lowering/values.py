@@ -37,6 +37,15 @@ class Moved:
 
 
 @dataclass(frozen=True)
+class Masked:
+    """A form of which some entries (`hidden`, broadcast) are -inf: what a softmax reads."""
+
+    value: Form
+    hidden: Tensor
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Image:
     """One of the network's inputs: real numbers."""
 
@@ -61,7 +70,7 @@ class Rows:
     shape: tuple[int, ...]
 
 
-Value = Form | Moved | Const | Weight | Image | FloatValue | Rows | tuple
+Value = Form | Moved | Masked | Const | Weight | Image | FloatValue | Rows | tuple | None
 Pair = Sequence[int] | int
 
 
@@ -79,6 +88,6 @@ def value_shape(value: Value) -> tuple[int, ...]:
     """Shape of a value, for one image; NotAffine where it is no tensor of numbers."""
     if isinstance(value, Const):
         return tuple(value.values.shape)
-    if isinstance(value, (Form, Moved, Image, FloatValue)):
+    if isinstance(value, (Form, Moved, Masked, Image, FloatValue)):
         return value.shape
     raise NotAffine("no tensor")

@@ -45,8 +45,9 @@ class Lowering(FloatIslands):
         found: Mapping[str, BaseQuantizer],
         handlers: Mapping[str, Callable[..., Value]],
         allow_float: bool,
+        nonlinear: str = "float",
     ) -> None:
-        super().__init__(allow_float)
+        super().__init__(allow_float, nonlinear)
         self.program = program
         self.handlers = handlers
         self.found = found

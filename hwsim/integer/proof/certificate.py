@@ -111,6 +111,7 @@ class Certificate:
     machine: str = ""
     assumptions: tuple[str, ...] = ()
     identity: str = ""  # of the checkpoint, where the network came from one
+    integer_methods: tuple[str, ...] = ()  # of softmax and norms, where they do not stay float
 
     @property
     def equal(self) -> bool:
@@ -134,6 +135,7 @@ class Certificate:
             "layers": [layer.to_dict() for layer in self.layers],
             "zero_shares": dict(self.zero_shares),
             "float_operators": list(self.float_operators),
+            **({"integer_methods": list(self.integer_methods)} if self.integer_methods else {}),
             "tally": dict(self.tally),
             "weight_bits": self.weight_bits,
             "assumptions": list(self.assumptions),
@@ -146,6 +148,13 @@ ASSUMPTIONS = (
     "the image is quantized in float64 at the entrance; everything behind it is integer arithmetic",
     "means of values without a quantizer are fixed point; what lies within their error of a threshold is undecided",
 )
+NONLINEAR = {
+    "float": (),
+    "proven": ("softmax and norms by integers; what lies within their proven error of a threshold is undecided",),
+    "i-bert": (
+        "softmax and norms by integers as in I-BERT (arXiv 2101.01321): no error is claimed, codes are compared",
+    ),
+}
 
 
 @dataclass
@@ -169,13 +178,15 @@ def certify(
     machine: str = "a machine that can pad with any code and add border biases",
     batch_size: int = 32,
     naive: bool = True,
+    nonlinear: str = "float",
 ) -> Certificate:
     """The certificate of a quantized network on these images (real numbers, as the network takes them).
 
-    A network of several inputs takes a tuple of them, or a dictionary by the names of its arguments.
+    A network of several inputs takes a tuple of them, or a dictionary by the names of its arguments. `nonlinear`: the
+    integer method of softmax and norms (`lower`).
     """
     given = in_order(model, images)
-    lowered = lower(model, given, name=name)
+    lowered = lower(model, given, name=name, nonlinear=nonlinear)
     exact = Machine(lowered)
     constant = Machine(lowered, Mode(padding="naive")) if naive and needs_border(lowered) else None
     twin = reference(model)
@@ -200,7 +211,7 @@ def certify(
     }
     return Certificate(
         lowered.name, len(given[0]), layers, {}, shares, lowered.float_operators, dict(tally), lowered.weight_bits,
-        machine, ASSUMPTIONS,
+        machine, (*ASSUMPTIONS, *NONLINEAR[nonlinear]), integer_methods=lowered.integer_methods,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hwsim.errors import RequestError, WorkloadError
 from hwsim.integer.lowering.lower import lower
@@ -35,6 +36,7 @@ class Proof:
     adc_bits: int | None = None
     adc_rows: int = 256
     device: str = "cpu"
+    nonlinear: str = "float"  # the integer method of softmax and norms (`hwsim.integer.lowering.lower`)
     data: str = ""  # a data set other than the one that the checkpoint names: a name, a path, package.module:function
     normalisation: Normalisation | None = None  # of its pixels; None: the one that the network was trained with
 
@@ -88,16 +90,17 @@ def verify_checkpoint(
                 f"--{name} measures an accuracy, and there are no labelled images: leave out --random, and give "
                 "--accuracy-images and a checkpoint that names its data set"
             )
-    chosen = {"capabilities": UNLIMITED}
+    chosen: dict[str, Any] = {"capabilities": UNLIMITED, "nonlinear": proof.nonlinear}
     if machine is not None:
-        chosen = {"capabilities": machine.capabilities, "machine": machine.name}
-    result = certify(model, images[: proof.images], name=meta.model, **chosen)  # type: ignore[arg-type]
+        chosen |= {"capabilities": machine.capabilities, "machine": machine.name}
+    result = certify(model, images[: proof.images], name=meta.model, **chosen)
     result = dataclasses.replace(result, identity=checkpoint.identity(folder))
     if labels is None or proof.accuracy_images <= 0:
         return result
     count = proof.accuracy_images
+    lowered = lower(model, images[:1], name=meta.model, nonlinear=proof.nonlinear)
     measured = accuracies(
-        model, lower(model, images[:1], name=meta.model), images[:count], labels[:count], forms=proof.forms,
-        device=proof.device, progress=lambda name, percent: progress(name, percent, min(count, len(images))),
+        model, lowered, images[:count], labels[:count], forms=proof.forms, device=proof.device,
+        progress=lambda name, percent: progress(name, percent, min(count, len(images))),
     )  # fmt: skip
     return dataclasses.replace(result, accuracies=measured)
