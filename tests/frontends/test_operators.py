@@ -91,6 +91,79 @@ def test_recurrent_layers_count_every_step_and_their_weights_once(layer: Any, ga
     assert sum(weights.values()) == sum(p.numel() for name, p in layer.named_parameters() if "weight" in name)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 3), st.integers(2, 4), st.integers(1, 4), st.integers(1, 3), st.integers(1, 2), st.integers(0, 3),
+    st.integers(0, 2),
+)  # fmt: skip
+def test_a_transposed_convolution_counts_its_products_and_those_with_the_border(
+    axes: int, size: int, taps: int, stride: int, dilation: int, cut: int, extra: int
+) -> None:
+    """As a forward convolution does: outputs times the taps of their phase, of which those with an input exist."""
+    cut, extra = min(cut, dilation * (taps - 1)), min(extra, max(stride, dilation) - 1)
+    out = (size - 1) * stride - 2 * cut + dilation * (taps - 1) + 1 + extra
+    if out < 1:
+        return
+    kind = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[axes - 1]
+    layer = kind(2, 3, taps, stride, cut, extra, dilation=dilation)
+    products = scattered(size, taps, stride, dilation, cut, out)
+    if not products:
+        return
+    phases_taps = [{r for y, _, r in products if y % stride == a} for a in range(min(stride, out))]
+    every = sum(len(range(a, out, stride)) * len(taps_of) for a, taps_of in enumerate(phases_taps))
+    net = extract(layer, torch.zeros(1, 2, *[size] * axes))
+    assert len(products) ** axes * 6 <= net.macs
+    if all(len(used) == len(spread(a, taps, stride, dilation, cut)) for a, used in enumerate(phases_taps)):
+        assert net.macs == every**axes * 6
+    if not cut and not extra and dilation * (taps - 1) < stride:
+        assert net.macs == len(products) ** axes * 6  # no output sees two inputs, none the border
+
+
+def spread(a: int, taps: int, stride: int, dilation: int, cut: int) -> list[int]:
+    """Taps that may reach outputs a, a + stride, ... wherever inputs lie."""
+    return [r for r in range(taps) if (a + cut - r * dilation) % stride == 0]
+
+
+class Started(nn.Module):
+    """A recurrent layer whose first state another layer makes."""
+
+    def __init__(self, kind: type[nn.RNNBase], **options: Any) -> None:
+        super().__init__()
+        self.layer, self.begin = kind(6, 8, **options), nn.Linear(6, 8)
+        self.states = self.layer.num_layers * (2 if self.layer.bidirectional else 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = self.begin(x[:1]).expand(self.states, -1, -1)
+        return self.layer(x, (state, state) if isinstance(self.layer, nn.LSTM) else state)[0]
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize(("options", "states"), [({}, 1), ({"num_layers": 2, "bidirectional": True}, 4)])
+def test_the_first_step_reads_the_state_that_another_layer_makes(kind: Any, options: Any, states: int) -> None:
+    net = extract(Started(kind, **options), torch.zeros(3, 2, 6))
+    made = next(layer.output.name for layer in net if layer.name.endswith("begin"))
+    first = [layer for layer in net if layer.name.endswith("t0.state")]
+    assert [layer.inputs[0].name for layer in first] == [made] * states
+    assert {t.name for layer in net for t in layer.inputs} - {layer.output.name for layer in net} == {"x"}
+
+
+class Weighted(nn.Module):
+    """A bag of words, each with a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(50, 8, mode="sum")
+
+    def forward(self, index: Tensor, shares: Tensor) -> Tensor:
+        return self.bag(index, per_sample_weights=shares)
+
+
+def test_weights_of_the_words_of_a_bag_are_read_and_multiplied() -> None:
+    net = extract(Weighted(), (torch.zeros(4, 3, dtype=torch.int64), torch.ones(4, 3)))
+    assert [layer.op for layer in net] == ["embedding", "mul", "reduce_sum"]
+    assert net.layers[1].inputs[1].name == "shares"
+
+
 class Written(nn.Module):
     """A cache that is written in place, then read."""
 

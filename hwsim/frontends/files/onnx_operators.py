@@ -167,7 +167,8 @@ def recurrent(read: OnnxReader, node: Any) -> None:
     flat = read.fresh(f"{read.layer}.sequence", (x[0], x[1], directions * hidden))
     state = read.fresh(f"{read.layer}.state", (directions, x[1], hidden))
     outputs = (flat, state) if kind != "LSTM" else (flat, state, read.fresh(f"{read.layer}.cell", read.shape(state)))
-    arguments: dict[str, Arg] = {"input": read.ref(node, 0), "hx": read.ref(node, 5), "params": tuple(params)}
+    begin: Arg = (read.ref(node, 5), read.ref(node, 6)) if kind == "LSTM" else read.ref(node, 5)
+    arguments: dict[str, Arg] = {"input": read.ref(node, 0), "hx": begin, "params": tuple(params)}
     name = {"LSTM": "lstm", "GRU": "gru", "RNN": "rnn_tanh"}[kind]
     extra: dict[str, Arg] = {"has_biases": False, "num_layers": 1, "bidirectional": directions == 2}
     read.ops.append(Op(f"aten.{name}", {**arguments, **extra}, outputs, read.layer, read.layer))

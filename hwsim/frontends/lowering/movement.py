@@ -94,13 +94,16 @@ def copy(walk: Lowering, op: Op) -> None:
 
 
 def embedding_bag(walk: Lowering, op: Op) -> None:
-    """Rows of a table, summed or averaged for each bag."""
+    """Rows of a table, each perhaps times a weight of its own, then summed or averaged for each bag."""
     table, indices = walk.const(op, "weight"), walk.act(op, "indices")
     if table is None:
         raise Unhandled("its table is not a parameter")
     rows = walk.emit(
         "embedding", op, [indices], (*indices.shape, table.shape[1]), "embedding", label="rows", weight=table
     )
+    shares = walk.value(op.get("per_sample_weights"))
+    if isinstance(shares, Act):
+        rows = walk.emit("mul", op, [rows, shares], rows.shape, "linear", label="shares")
     window = math.prod(rows.shape) // max(1, math.prod(walk.shape(op)))
     bags = walk.emit("reduce_sum", op, [rows], walk.shape(op), "linear", label="bags", window=max(1, window))
     walk.bind(op, bags, *(bags.seen_as(walk.shape(op, i)) for i in range(1, len(op.outputs))))

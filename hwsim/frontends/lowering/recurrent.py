@@ -6,12 +6,13 @@ The weights of all steps are one tensor. The first step multiplies the initial s
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
-from hwsim.frontends.lowering.ir import Op
+from hwsim.frontends.lowering.ir import Arg, Op
 from hwsim.frontends.lowering.lower import Handler, Lowering, Unhandled
-from hwsim.frontends.lowering.values import Act, Const, Record
+from hwsim.frontends.lowering.values import Act, Const, Part, Record, Single
 from hwsim.network.layer import Loops
 
 MAX_STEPS = 1024  # every step is a dozen layers
@@ -53,12 +54,14 @@ def recurrent(kind: str) -> Handler:
         batch = math.prod(x.shape[:-1]) // steps
         if steps > MAX_STEPS:
             raise Unhandled(f"{steps} steps; up to {MAX_STEPS} are written out: give a shorter sequence with --input")
+        given = states_of(walk, op.get("hx"))
         finals: list[Act] = []
         for number, directions in enumerate(cells):
             ends: list[list[Act]] = []
             for way, cell in enumerate(directions):
                 label = f"l{number}" + ("_reverse" if way else "")
-                made = run_steps(walk, op, cell, x, steps, batch, label)
+                begin = before(walk, op, cell, given, number * len(directions) + way, batch, label)
+                made = run_steps(walk, op, cell, x, begin, steps, label)
                 ends.append(made)
                 finals.append(made[-1])
             width = sum(cell.made for cell in directions)
@@ -97,8 +100,10 @@ def cells_of(walk: Lowering, op: Op, kind: str, layers: int, directions: int) ->
     return [cells[i : i + directions] for i in range(0, len(cells), directions)]
 
 
-def run_steps(walk: Lowering, op: Op, cell: Cell, x: Act, steps: int, batch: int, label: str) -> list[Act]:
-    """What each step of one layer in one direction hands on."""
+def run_steps(walk: Lowering, op: Op, cell: Cell, x: Act, begin: tuple[Act, Act], steps: int, label: str) -> list[Act]:
+    """What each step of one layer in one direction hands on, from the states (h, c) before the first."""
+    state, memory = begin
+    batch = state.shape[0]
     width, features = cell.of_input.shape
     loops = Loops(N=batch, K=width, C=features, P=steps)
     rows = x.seen_as((steps, batch, features))
@@ -106,15 +111,38 @@ def run_steps(walk: Lowering, op: Op, cell: Cell, x: Act, steps: int, batch: int
         "linear", op, [rows], (steps, batch, width), "linear", label=f"{label}.input", weight=cell.of_input,
         loops=loops, bias=cell.bias,
     )  # fmt: skip
-    state, memory = (
-        initial(walk, op, batch, size, label, name) for size, name in ((cell.made, "h"), (cell.hidden, "c"))
-    )
     made: list[Act] = []
     for t in range(steps):
         mine = ahead.seen_as((batch, width))
         state, memory = step(walk, op, cell, mine, state, memory, batch, f"{label}.t{t}")
         made.append(state)
     return made
+
+
+def states_of(walk: Lowering, arg: Arg) -> list[Single | None]:
+    """The first states that an operator is given, None where one is not."""
+    return [walk.value(item) for item in (arg if isinstance(arg, tuple) else (arg,))]
+
+
+def before(
+    walk: Lowering, op: Op, cell: Cell, given: list[Single | None], place: int, batch: int, label: str
+) -> tuple[Act, Act]:
+    """The states (h, c) before the first step: computed ones where the operator is given such, else arrays in memory.
+
+    `given`: h and c of all layers and directions; `place`: which of them this is.
+    """
+    found: list[Act] = []
+    for i, (name, size) in enumerate((("h", cell.made), ("c", cell.hidden))):
+        states = given[i] if i < len(given) else None
+        if not isinstance(states, Act):
+            found.append(initial(walk, op, batch, size, label, name))
+            continue
+        places = math.prod(states.shape) // (batch * size)
+        if place >= places or places * batch * size != math.prod(states.shape):
+            raise Unhandled(f"a first state of shape {states.shape}")
+        cut = None if places == 1 else Part(states.record.name, 0, place, place + 1)
+        found.append(dataclasses.replace(states.seen_as((batch, size)), part=cut))
+    return found[0], found[1]
 
 
 def initial(walk: Lowering, op: Op, batch: int, size: int, label: str, name: str) -> Act:
