@@ -20,6 +20,7 @@ from hwsim.nest.counts import Counts
 from hwsim.network.layer import Layer, Tensor
 from hwsim.network.workload import Workload
 from hwsim.pricing.fit import codes_bits
+from hwsim.pricing.kept_weights import shared_weights
 from hwsim.pricing.latency import vector_cycles
 from hwsim.pricing.layer import operand_tensors, price_fused, price_stage
 from hwsim.pricing.mac import refusals
@@ -81,7 +82,8 @@ class ChoiceTables:
         self.widths, self.position, self.plan = widths, position, plan
         self.stages = fuse(workload, accelerator.capabilities)
         self.known: dict[object, HostTable] = {}
-        self.resident = frozenset(plan.cost.resident) if plan is not None else NOWHERE
+        weights = {weight.tensor.name for weight in shared_weights(self.stages)}  # fetched anew by every layer here
+        self.resident = frozenset(plan.cost.resident) - weights if plan is not None else NOWHERE
 
     # --- combinations of widths ---------------------------------------------------------------------------------------
 
