@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from quant.calling import answer
 from tests.quant.random_networks import Plan, Step, network, networks
 
 QUICK = settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+NEAR, CERTIFIED, EXPORTED = 0.7, 0.5, 0.2  # shares that must have an answer
 LONG = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -117,35 +120,40 @@ def test_recurrent_layers_run_as_integers_and_are_not_exported(kind: str) -> Non
     assert re.search(rf"{kind}\w* has no ONNX counterpart here", exported(plan))
 
 
-@given(networks())
-@QUICK
-def test_eight_bits_are_near_float(plan: Plan) -> None:
-    near(plan)
+def answered(check: Callable[[Plan], str], how: settings, least: float, *, answers: str = "near|equal") -> None:
+    """Run a check over random networks; at least a share of them must have an answer, not a refusal."""
+    outcomes: Counter[str] = Counter()
+
+    @given(networks())
+    @how
+    def each(plan: Plan) -> None:
+        outcomes[check(plan)] += 1
+
+    each()
+    print(dict(outcomes))
+    found = sum(n for outcome, n in outcomes.items() if re.match(answers, outcome))
+    assert found >= least * outcomes.total(), outcomes
 
 
-@given(networks())
-@settings(QUICK, max_examples=6)
-def test_the_integer_machine_computes_every_code(plan: Plan) -> None:
-    certified(plan)
+def test_eight_bits_are_near_float() -> None:
+    answered(near, QUICK, NEAR)
 
 
-@pytest.mark.slow
-@given(networks())
-@LONG
-def test_eight_bits_are_near_float_at_length(plan: Plan) -> None:
-    near(plan)
-
-
-@pytest.mark.slow
-@given(networks())
-@settings(LONG, max_examples=100)
-def test_the_integer_machine_computes_every_code_at_length(plan: Plan) -> None:
-    certified(plan)
+def test_the_integer_machine_computes_every_code() -> None:
+    answered(certified, settings(QUICK, max_examples=6), CERTIFIED)
 
 
 @pytest.mark.slow
-@given(networks())
-@settings(LONG, max_examples=40)
-def test_exported_networks_compute_the_same_elsewhere(plan: Plan) -> None:
+def test_eight_bits_are_near_float_at_length() -> None:
+    answered(near, LONG, NEAR)
+
+
+@pytest.mark.slow
+def test_the_integer_machine_computes_every_code_at_length() -> None:
+    answered(certified, settings(LONG, max_examples=100), CERTIFIED)
+
+
+@pytest.mark.slow
+def test_exported_networks_compute_the_same_elsewhere() -> None:
     pytest.importorskip("onnxruntime")
-    exported(plan)
+    answered(exported, settings(LONG, max_examples=40), EXPORTED)
