@@ -32,7 +32,7 @@ from hwsim.search.fusion.given import given_plan
 from hwsim.search.fusion.groups import has_groups
 from hwsim.search.fusion.plan import described, fused_plan
 from hwsim.search.joint.schedule import Schedule
-from hwsim.search.network import Plan, plan_network, plans_by_objective
+from hwsim.search.network import OwnSchedule, Plan, plan_network, plans_by_objective
 from hwsim.search.objective import OBJECTIVES, Objective
 from hwsim.search.result import UNTRIED, Effortful, Found
 
@@ -86,7 +86,9 @@ def evaluate_workload(
         plan = given_plan(workload, accelerator, mappings, groups, request.objective, lifetimes)
     else:
         rules: Rules = () if request.constraints is None else load_rules(request.constraints, accelerator)
-        plan, others = plans(workload, accelerator, request, rules, watch)
+        known: dict[tuple[object, ...], Found] = {} if watch is None else Searches(watch.advance)
+        own = OwnSchedule(workload, accelerator, known)
+        plan, others = plans(workload, accelerator, request, rules, watch, own)
         if request.fuse:
             unfused = plan.cost.totals
             if watch is not None:
@@ -103,6 +105,7 @@ def evaluate_workload(
             None if request.constraints is None else str(request.constraints),
             watch,
             request.objective,
+            own,
             effort=request.effort,
             gap=request.gap,
             time_limit_s=request.time_limit_s,
@@ -194,26 +197,27 @@ def said_lifetimes(request: Request, said: str) -> Lifetimes:
 
 
 def plans(
-    workload: Workload, accelerator: Accelerator, request: Request, rules: Rules, watch: Watch | None
+    workload: Workload, accelerator: Accelerator, request: Request, rules: Rules, watch: Watch | None, own: OwnSchedule
 ) -> tuple[Plan, dict[Objective, Plan]]:
     """The plan of the request, and what each objective alone would give (not with the quick search)."""
-    known: dict[tuple[object, ...], Found] = {} if watch is None else Searches(watch.advance)
+    known = own.known
     count = 0 if watch is None else searches_of(workload, accelerator)
+    count *= 1 + bool(accelerator.constraints and not rules)
     if watch is not None:
         watch.begin("searching", count)
         if request.effort != "quick":  # its searches are found again in `known` by what follows
             quick = plan_network(
-                workload, accelerator, request.objective, slack=request.slack, rules=rules, known=known
+                workload, accelerator, request.objective, slack=request.slack, rules=rules, known=known, own=own
             )
             watch.early(quick.cost.totals)
             watch.begin("other objectives", (len(OBJECTIVES) - 1) * count)
             for objective in OBJECTIVES:
-                plan_network(workload, accelerator, objective, rules=rules, known=known)
+                plan_network(workload, accelerator, objective, rules=rules, known=known, own=own)
             watch.begin("proving", count)  # about so many: which layers, for which homes, is seen on the way
-    plan = best_plan(workload, accelerator, request, known, rules)
+    plan = best_plan(workload, accelerator, request, known, rules, own)
     if request.effort == "quick":
         return plan, {}
-    return plan, plans_by_objective(workload, accelerator, plan, known, rules)
+    return plan, plans_by_objective(workload, accelerator, plan, known, rules, own)
 
 
 def best_plan(
@@ -222,6 +226,7 @@ def best_plan(
     request: Request,
     known: dict[tuple[object, ...], Found],
     rules: Rules = (),
+    own: OwnSchedule | None = None,
 ) -> Plan:
     """The plan behind a report and behind the rows of a table: one search of the network at its bits."""
     return plan_network(
@@ -235,6 +240,7 @@ def best_plan(
         rules=rules,
         lifetimes=said_lifetimes(request, ""),
         known=known,
+        own=own,
     )
 
 

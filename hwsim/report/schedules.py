@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from hwsim.errors import InfeasibleMapping
 from hwsim.machine.parts import Accelerator
 from hwsim.machine.rules_file import OWN
 from hwsim.network.workload import Workload
 from hwsim.pricing.network import Totals
 from hwsim.report.progress import Searches, Watch, searches_of
-from hwsim.search.network import Plan, plan_network, planned, search_network
+from hwsim.search.network import OwnSchedule, Plan, plan_network, preferred
 from hwsim.search.objective import Objective
 
 
@@ -21,24 +20,20 @@ def side_by_side(
     constraints: str | None,
     watch: Watch | None,
     objective: Objective,
+    own: OwnSchedule,
     **options: Any,
 ) -> tuple[dict[str, Totals], str]:
     """Totals of the best schedule and of the other one; why the machine's own one does not run the network.
 
-    `plan` is what was asked for. Where that is the best one, the machine's own is searched without a plan's rivals.
+    `plan` is what was asked for. Where that is the best one, the machine's own (`own`) was among its rivals; where it
+    keeps constraints, it competes for the best one.
     """
-    if constraints is None and not accelerator.constraints:
-        return {}, ""
-    name = OWN if constraints in (None, OWN) else "constrained"
-    rules = accelerator.constraints if constraints is None else ()
+    if constraints is None:
+        mine = own.plan(objective, **options)
+        return ({}, own.why_not) if mine is None else ({"best": plan.cost.totals, OWN: mine.cost.totals}, "")
     if watch is not None:
-        watch.begin("own schedule" if rules else "best schedule", searches_of(workload, accelerator))
+        watch.begin("best schedule", searches_of(workload, accelerator))
     known = {} if watch is None else Searches(watch.advance)
-    if not rules:
-        best = plan_network(workload, accelerator, objective, known=known, **options)
-        return {"best": best.cost.totals, name: plan.cost.totals}, ""
-    try:
-        found = search_network(workload, accelerator, objective, rules=rules, known=known, **options)
-    except InfeasibleMapping as problem:
-        return {}, str(problem)
-    return {"best": plan.cost.totals, name: planned(workload, accelerator, found).cost.totals}, ""
+    free = plan_network(workload, accelerator, objective, known=known, **options)
+    best = preferred([free, plan], objective, options.get("slack", 0.0))
+    return {"best": best.cost.totals, OWN if constraints == OWN else "constrained": plan.cost.totals}, ""

@@ -11,7 +11,7 @@ from collections.abc import Mapping as Map
 from collections.abc import Sequence
 from typing import Any
 
-from hwsim.errors import HwsimError, SpecError
+from hwsim.errors import HwsimError, InfeasibleMapping, SpecError
 from hwsim.machine.parts import Accelerator
 from hwsim.machine.rules import Rules
 from hwsim.nest.count import count_accesses
@@ -85,36 +85,67 @@ def plan_network(
     rules: Rules = (),
     lifetimes: Lifetimes = WHOLE_TENSORS,
     known: dict[tuple[object, ...], Found] | None = None,
+    own: OwnSchedule | None = None,
 ) -> Plan:
     """The best plan found for a network. Raises InfeasibleMapping or CapabilityError as the search does.
 
     `effort`, `gap`, `time_limit_s` (per search), `slack` and `rules` are the search's. `quick` searches layers alone,
     and what stays on chip is decided afterwards; the others choose both together (`joint/`), with a certificate.
-    Mappings of the quick search and of wider widths compete, so no effort's answer is worse than the quick one's.
+    Mappings of the quick search, of wider widths and of the machine's own schedule compete, so that no effort's answer
+    is worse than the quick one's or than `OwnSchedule`'s of that effort (`own`: the same over several calls).
     `known` carries searches from one call to the next (same accelerator). Under `rules` layers are proven alone.
     """
     known = {} if known is None else known
+    options: dict[str, Any] = {"gap": gap, "time_limit_s": time_limit_s, "effort": effort, "slack": slack}
     rival = climbed(workload, accelerator, objective, known, effort="quick", slack=slack, rules=rules)
-    if effort == "quick":
-        return rival
     if rules:
-        own = climbed(
-            workload, accelerator, objective, known, gap=gap, time_limit_s=time_limit_s, effort=effort, slack=slack,
-            rules=rules,
-        )  # fmt: skip
-        return preferred([own, bounded_by(rival, own)], objective, slack)
+        if effort == "quick":
+            return rival
+        proven = climbed(workload, accelerator, objective, known, rules=rules, **options)
+        return preferred([proven, bounded_by(rival, proven)], objective, slack)
+    own = own or OwnSchedule(workload, accelerator, known)
+    own_quick = own.plan(objective, effort="quick", slack=slack)
+    rivals = [rival] if own_quick is None else [rival, own_quick]
+    if effort == "quick":
+        return preferred(rivals, objective, slack)
+    own_proven = own.plan(objective, **options)
+    rivals += [] if own_proven is None else [own_proven]
     solver = Proofs(gap, time_limit_s, effort, known)
     ask = Asking(accelerator, known, gap, time_limit_s, effort, slack, solver, lifetimes)
     above: Plan | None = None
     for rung in ladder(workload):
         try:
-            above = ask.joint(rung, objective, above)
+            above = ask.joint(rung, objective, above, rivals if rung is workload else ())
         except HwsimError:
             if rung is workload:
                 raise
     assert above is not None
-    chosen = preferred([above, rival], objective, slack)
+    chosen = preferred([above, *rivals], objective, slack)
     return chosen if chosen is above else certified_by(chosen, above, objective)
+
+
+@dataclasses.dataclass
+class OwnSchedule:
+    """Plans of the schedule that a machine runs by itself: the constraints of its spec, layers searched alone.
+
+    `why_not`: why it does not run the network, once that was seen; it is not searched again.
+    """
+
+    workload: Workload
+    accelerator: Accelerator
+    known: dict[tuple[object, ...], Found]
+    why_not: str = ""
+
+    def plan(self, objective: Objective, **options: Any) -> Plan | None:
+        """None where the machine has no constraints, or where no mapping of some layer keeps them."""
+        rules = self.accelerator.constraints
+        if not rules or self.why_not:
+            return None
+        try:
+            return climbed(self.workload, self.accelerator, objective, self.known, rules=rules, **options)
+        except InfeasibleMapping as problem:
+            self.why_not = str(problem)
+            return None
 
 
 def plan_layers(
@@ -173,11 +204,11 @@ class Asking:
     solver: Proofs
     lifetimes: Lifetimes = WHOLE_TENSORS
 
-    def joint(self, workload: Workload, objective: Objective, above: Plan | None) -> Plan:
-        """The best plan over homes and mappings; those of wider widths and of the quick search compete."""
+    def joint(self, workload: Workload, objective: Objective, above: Plan | None, rivals: Sequence[Plan]) -> Plan:
+        """The best plan over homes and mappings; those of wider widths, of the quick search and of rivals compete."""
         optimum = Optimum(Schedule(workload, self.accelerator, self.lifetimes), self.solver)
         quick = [climbed(workload, self.accelerator, other, self.known) for other in OBJECTIVES]
-        for plan in (*quick, *(() if above is None else (above,))):
+        for plan in (*quick, *rivals, *(() if above is None else (above,))):
             optimum.add((name, found.mapping) for name, found in plan.found.items())
         found = list(answers(optimum, objective, self.slack))
         plans = [self.planned(workload, answer) for answer in found if answer.found]
@@ -240,9 +271,11 @@ def plans_by_objective(
     chosen: Plan,
     known: dict[tuple[object, ...], Found],
     rules: Rules = (),
+    own: OwnSchedule | None = None,
 ) -> dict[Objective, Plan]:
     """What each objective alone would give: the best of the chosen plan and the quick search's three."""
-    plans = [chosen, *(climbed(workload, accelerator, objective, known, rules=rules) for objective in OBJECTIVES)]
+    plans = [chosen]
+    plans += [plan_network(workload, accelerator, each, rules=rules, known=known, own=own) for each in OBJECTIVES]
     return {objective: preferred(plans, objective, 0.0) for objective in OBJECTIVES}
 
 

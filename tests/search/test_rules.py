@@ -30,15 +30,20 @@ from hwsim.nest.legal import factor_problems, tile_bits, validate
 from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
 from hwsim.nest.points import relevant_dims
 from hwsim.nest.ruled import broken_rules
+from hwsim.network.bits import assign_bits
 from hwsim.network.layer import DIMS, Layer, Loops
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import price
 from hwsim.pricing.unit_prices import unit_prices
 from hwsim.search.layer import search
+from hwsim.search.network import OwnSchedule, plan_network
+from hwsim.search.objective import Objective, value_of
 from hwsim.search.proof.certify import certified_search
 from hwsim.search.proof.native import why_no_kernel
+from hwsim.search.result import Effortful
 from hwsim.search.space.problem import Problem
 from tests.search.test_search_exhaustive import nest, primes, small_machine, strided, uneven_layer, unrollings
+from tests.small_workloads import residual
 
 Places = dict[tuple[str, Operand], int]  # (memory, operand): loops that its hold stands above
 
@@ -417,3 +422,33 @@ def test_the_report_shows_both_schedules(capsys: pytest.CaptureFixture[str], tmp
     assert own["totals"]["energy_pj"] == own["schedules"]["own"]["energy_pj"]
     assert main([str(path), "eyeriss_v1", "--quick"]) == 0
     assert re.search(r"schedule own [0-9.]+ µJ in [0-9,]+ cycles: [+-]", capsys.readouterr().out)
+
+
+OWN_SPECS = ("eyeriss_v1", "tpu_v1", "gemmini_16x16", "nvdla_small")
+
+
+@pytest.mark.parametrize("objective", ["energy", "latency", "edp"])
+@pytest.mark.parametrize("name", OWN_SPECS)
+def test_no_effort_is_worse_than_the_own_schedule_or_a_weaker_effort(name: str, objective: Objective) -> None:
+    """Own schedules are searched under rules, and may leave maps on chip that the free search's mappings do not."""
+    machine, network = load_accelerator(name), assign_bits(residual(), "W4A4")
+    values: list[float] = []
+    efforts: tuple[Effortful, ...] = ("quick", "auto")
+    for effort in efforts:
+        own = OwnSchedule(network, machine, {})
+        plan, mine = plan_network(network, machine, objective, effort=effort), own.plan(objective, effort=effort)
+        assert mine is not None
+        assert plan.value(objective) <= mine.value(objective)
+        values.append(plan.value(objective))
+    assert values[1] <= values[0]
+
+
+@pytest.mark.parametrize("objective", ["energy", "latency"])
+def test_the_quick_search_under_rules_is_near_the_proof(objective: Objective) -> None:
+    """NVDLA's own orders: the quick search's first nest that keeps them took 20 times the cycles of the best."""
+    machine = load_accelerator("nvdla_small")
+    for layer in (conv("a", 144, 32, 28, 1), conv("b", 16, 96, 56, 1), conv("c", 32, 32, 14, 3, groups=32)):
+        quick, proven = (
+            search(layer, machine, objective, effort=effort, rules=machine.constraints) for effort in ("quick", "auto")
+        )
+        assert value_of(quick.cost, objective) <= 1.2 * value_of(proven.cost, objective)
