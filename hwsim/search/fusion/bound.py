@@ -22,7 +22,7 @@ from hwsim.pricing.latency import port_cycles, port_loads
 from hwsim.pricing.layer import TIMED, LayerCost, memory_parts, price_fused, price_stage
 from hwsim.pricing.moves import Moved, moved_words
 from hwsim.pricing.rounding import bill_grid
-from hwsim.pricing.shares import stream_shares
+from hwsim.pricing.shares import existing_share, stream_shares
 from hwsim.pricing.stages import Stage
 from hwsim.search.bounds.any_mapping import bound_of_all
 from hwsim.search.bounds.any_tiles import AnyTiles
@@ -61,7 +61,10 @@ class GroupsBound:
 
     @cached_property
     def cycles(self) -> int:
-        """Of the busiest resource: MACs, the vector unit, a port of the outermost memory for the weights."""
+        """Of the busiest resource: MACs, the vector unit, a port of the outermost memory.
+
+        Weights, and what enters and leaves the network, pass that port once.
+        """
         machine, outer = self.schedule.accelerator, self.schedule.accelerator.outermost
         busy: Counter[str] = Counter()
         for index in range(len(self.schedule.stages)):
@@ -71,6 +74,7 @@ class GroupsBound:
         weights = {layer.weight.name: layer.weight for layer in layers if layer.weight is not None}
         shares = stream_shares(outer, "weight")
         moved = [moved_words(outer, "weight", "code", t.bits, t.elements, 0, shares) for t in weights.values()]
+        moved += self.ends()
         return max([*busy.values(), *port_cycles(port_loads(moved), machine, {}).values()], default=0)
 
     # --- stages -------------------------------------------------------------------------------------------------------
@@ -138,6 +142,19 @@ class GroupsBound:
             yield whole_words(outer, "output", made.bits, 0, made.elements)
 
     # --- ends ---------------------------------------------------------------------------------------------------------
+
+    def ends(self) -> Iterator[Moved]:
+        """What enters and leaves the network, at the outermost memory."""
+        outer = self.schedule.accelerator.outermost
+        for index, stage in enumerate(self.schedule.stages):
+            if index in self.optimum.pools and self.made_whole[index]:
+                layer = self.optimum.pools[index].problem.layer
+                if self.first_reader.get(layer.inputs[0].name) == index:
+                    x, points = layer.inputs[0], self.optimum.pools[index].problem.elements("input")
+                    touched = min(x.elements, math.floor(points * existing_share(layer)))  # not the border
+                    yield whole_words(outer, "input", x.bits, touched, 0)
+            if stage.output.name in self.leaving:
+                yield whole_words(outer, "output", stage.output.bits, 0, stage.output.elements)
 
     @cached_property
     def leaving(self) -> Names:
