@@ -19,6 +19,7 @@ from hwsim.command_line import add_ends, add_input_option, load_machine, load_mo
 from hwsim.errors import CapabilityError, InfeasibleMapping, SpecError, exit_code_of
 from hwsim.files.argument import parse_name, parse_path
 from hwsim.files.atomic import write_atomically
+from hwsim.files.identity import Identity, identity
 from hwsim.machine.parts import Accelerator
 from hwsim.network.bits import assign_bits
 from hwsim.network.bits_file import parse_wxay
@@ -28,6 +29,7 @@ from hwsim.pricing.layer import LayerCost, price_fused, price_stage
 from hwsim.pricing.stages import fuse
 from hwsim.report.evaluation import Request, at_bits, best_plan
 from hwsim.report.files import rows_to_csv
+from hwsim.search.cache import VERSION as SEARCH_VERSION
 from hwsim.search.network import Plan
 from hwsim.search.objective import OBJECTIVES, Objective
 from hwsim.search.result import Found
@@ -71,13 +73,18 @@ class Row:
 
 @dataclass(frozen=True)
 class LookUpTable:
-    """Costs by layer and pair of widths. `refused`: pairs that the machine cannot run, with the reason."""
+    """Costs by layer and pair of widths. `refused`: pairs that the machine cannot run, with the reason.
+
+    `identity`: of everything that the costs follow from. `network`: of the trained network whose layers these are.
+    """
 
     model: str
     accelerator: Accelerator
     objective: str
     alone: bool
     rows: tuple[Row, ...]
+    identity: Identity
+    network: str = ""
     refused: tuple[tuple[str, str], ...] = ()
 
     @cached_property
@@ -86,8 +93,9 @@ class LookUpTable:
         return {(row.layer.name, row.bits): row.cost for row in self.rows}
 
     def to_csv(self) -> str:
-        """Rows as CSV text with a header."""
-        return rows_to_csv([row.to_dict() for row in self.rows])
+        """Rows as CSV text with a header; each ends with both identities, for rows travel alone."""
+        named = {"network": self.network, "identity": self.identity.value}
+        return rows_to_csv([{**row.to_dict(), **named} for row in self.rows])
 
     def to_json(self) -> str:
         """Rows with energies by component, and what they rest on."""
@@ -95,6 +103,8 @@ class LookUpTable:
         found = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
+            "identity": self.identity.to_dict(),
+            "network": self.network,
             "model": self.model,
             "accelerator": self.accelerator.name,
             "clock_mhz": self.accelerator.clock_mhz,
@@ -144,7 +154,13 @@ def look_up_table(
         rows += [Row(pair, layer, cost) for layer, cost in zip(narrowed, costs, strict=True)]
     if not rows:
         raise CapabilityError("\n".join(f"{pair}: {why}" for pair, why in refused))
-    return LookUpTable(workload.name, accelerator, objective, alone, tuple(rows), tuple(refused))
+    asked = identity(
+        workload=workload.to_dict(), accelerator=accelerator, bits=list(pairs), search=SEARCH_VERSION,
+        options=[objective, alone, first_last, elementwise_bits, allow_overflow],
+    )  # fmt: skip
+    return LookUpTable(
+        workload.name, accelerator, objective, alone, tuple(rows), asked, workload.identity, tuple(refused)
+    )
 
 
 def priced_alone(workload: Workload, accelerator: Accelerator, plan: Plan) -> list[LayerCost]:

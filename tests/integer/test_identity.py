@@ -1,7 +1,8 @@
-"""One trained network in five files: each names it, an edited or foreign file is told apart."""
+"""One trained network in seven files: each names it, an edited or foreign file is told apart."""
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import pytest
 from hwsim import api, export_c, export_onnx
 from hwsim.errors import RequestError
 from hwsim.evaluate import main as evaluate
+from hwsim.explore.command import main as explore
+from hwsim.files.identity import read_identity
 from hwsim.integer.proof.same import read_artefact
+from hwsim.table import main as table
 from hwsim.verify import main as verify
 from quant import checkpoint
 from tests.integer.nets import zoo
@@ -35,20 +39,41 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     assert export_onnx.main([str(net), str(out / "net.onnx")]) == 0
     assert verify([str(net), "--random", "--images", "2", "--out", str(out / "certificate.json")]) == 0
     assert evaluate([str(net), "tpu_v1", "--quick", "--out", str(out / "report")]) == 0
+    assert table([str(net), "bit_fusion", "--bits", "W4A4", "--out", str(out / "table.csv")]) == 0
+    space = {"model": str(net), "accelerator": "bit_fusion", "bits": "W4A4", "search": {"mac.energy_pj": [2.0, 2.1]}}
+    (out / "space.yaml").write_text(json.dumps(space))
+    assert explore(["machines", str(out / "space.yaml"), "--out", str(out / "study"), "--quiet"]) == 0
     return {
-        "checkpoint": net, "report": out / "report", "certificate": out / "certificate.json",
-        "C": out / "net.c", "ONNX": out / "net.onnx",
+        "checkpoint": net, "report": out / "report", "table": out / "table.csv", "study": out / "study",
+        "certificate": out / "certificate.json", "C": out / "net.c", "ONNX": out / "net.onnx",
     }  # fmt: skip
 
 
-def test_five_artefacts_of_one_run_carry_one_identity(run: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_seven_artefacts_of_one_run_carry_one_identity(
+    run: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert {kind: read_artefact(path).kind for kind, path in run.items()} == {kind: kind for kind in run}
     assert verify(["--same", *map(str, run.values())]) == 0
     printed = capsys.readouterr().out
     identity = json.loads((run["checkpoint"] / "settings.json").read_text())["identity"]
     assert identity == checkpoint.identity(run["checkpoint"])
-    assert printed.count(identity) == 5
+    assert printed.count(identity) == 7
     assert printed.endswith("one trained network\n")
+    assert form(printed) == form(page_example())
+
+
+def form(printed: str) -> list[tuple[int, str, str]]:
+    """What does not change from network to network: digits of the identity, kind, name of the file."""
+    lines = [line.split() for line in printed.strip().splitlines()[:-1]]
+    return [(len(identity), kind, Path(path).name) for identity, kind, path in lines]
+
+
+def page_example() -> str:
+    """The output that docs/integer.md shows."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "integer.md").read_text(encoding="utf-8")
+    command, block = "python -m hwsim.verify --same net", "makes all seven and compares this form):"
+    assert command in page
+    return page.split(block)[1].split("```")[1]
 
 
 def test_another_network_is_told_apart(run: dict[str, Path], tmp_path: Path) -> None:
@@ -104,6 +129,40 @@ def test_other_bits_are_another_network(run: dict[str, Path], tmp_path: Path) ->
     report.save(tmp_path / "report")
     with pytest.raises(RequestError, match="names no trained network"):
         read_artefact(tmp_path / "report")
+
+
+def test_a_table_names_its_network_and_its_question_in_every_row(run: dict[str, Path], tmp_path: Path) -> None:
+    rows = list(csv.DictReader(run["table"].read_text().splitlines()))
+    assert {row["network"] for row in rows} == {checkpoint.identity(run["checkpoint"])}
+    whole = tmp_path / "table.json"
+    assert table([str(run["checkpoint"]), "bit_fusion", "--bits", "W4A4", "--out", str(whole)]) == 0
+    found = json.loads(whole.read_text())
+    assert {row["identity"] for row in rows} == {found["identity"]["hash"]}
+    assert read_artefact(whole).identity == found["network"]
+    assert table([str(run["checkpoint"]), "bit_fusion", "--bits", "W4A4", "--alone", "--out", str(whole)]) == 0
+    alone = read_identity(json.loads(whole.read_text())["identity"])
+    before = read_identity(found["identity"])
+    assert alone is not None
+    assert before is not None
+    assert alone.differences(before) == ["options"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "layer,network\n", "layer\nfc\n", "layer,network\nfc,\n", "layer,network\na,b\nc,d\n"]
+)
+def test_a_table_without_one_network_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(RequestError, match="names no trained network, or several"):
+        read_artefact(tmp_path / "table.csv")
+
+
+def test_a_study_of_several_networks_is_refused(run: dict[str, Path], tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(run["study"], tmp_path / "study")
+    (tmp_path / "study" / "networks" / "network.json").unlink()
+    with pytest.raises(RequestError, match="of one trained network, found 0"):
+        read_artefact(tmp_path / "study")
 
 
 def test_a_saved_workload_keeps_its_identity(run: dict[str, Path], tmp_path: Path) -> None:

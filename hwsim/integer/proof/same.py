@@ -1,5 +1,6 @@
 # pyright: basic
-"""Whether files come from one trained network: checkpoints, reports, certificates, workloads, exported C and ONNX.
+"""Whether files come from one trained network: checkpoints, reports, certificates, exported C and ONNX, and those that
+price its layers at other widths: workloads, tables, studies.
 
 Each carries the network's identity (`quant.checkpoint.identity`). A checkpoint's is computed from what lies there;
 the others' is read, beside a seal that shows whether the file was changed since it was written.
@@ -7,6 +8,7 @@ the others' is read, beside a seal that shows whether the file was changed since
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,14 +42,42 @@ def read_artefact(path: Path) -> Artefact:
     """What a path says about its network. Raises RequestError, naming the command that writes an identity."""
     if path.is_dir() and checkpoint.is_checkpoint(path):
         return Artefact(path, "checkpoint", identity_of_checkpoint(path))
+    if (path / "study.json").is_file():
+        return Artefact(path, "study", identity_of_study(path))
     file = path / "report.json" if path.is_dir() else path
     if not file.is_file():
-        raise RequestError(f"{path}: expected a checkpoint, a report, a certificate, a workload, a .c or an .onnx file")
+        raise RequestError(
+            f"{path}: expected a checkpoint, a report, a certificate, a workload, a table, a study, a .c or an .onnx "
+            "file"
+        )
     if file.suffix == ".c":
         return Artefact(path, "C", *identity_of_c(file))
     if file.suffix == ".onnx":
         return Artefact(path, "ONNX", *identity_of_onnx(file))
+    if file.suffix == ".csv":
+        return Artefact(path, "table", identity_of_table(file))
     return from_json(path, file)
+
+
+def identity_of_study(folder: Path) -> str:
+    """The network that a study over machines began with; all its variants name it. Raises RequestError."""
+    saved = sorted((folder / "networks").glob("*.json"))
+    named = {from_json(path, path).identity for path in saved}
+    if len(named) != 1:
+        raise RequestError(f"{folder}/networks: expected saved workloads of one trained network, found {len(named)}")
+    return named.pop()
+
+
+def identity_of_table(file: Path) -> str:
+    """The network whose layers a table of `hwsim table` prices. Raises RequestError."""
+    try:
+        named = {row.get("network") or "" for row in csv.DictReader(read_text(file).splitlines())}
+    except (OSError, ValueError, csv.Error) as problem:
+        raise RequestError(f"{file}: cannot be read as CSV: {reason(problem)}") from None
+    if len(named) != 1 or "" in named:
+        raise RequestError(f"{file}: names no trained network, or several: hwsim table CHECKPOINT ACCEL --out FILE.csv "
+                           "writes one in the column `network`")  # fmt: skip
+    return named.pop()
 
 
 def identity_of_checkpoint(folder: Path) -> str:
@@ -67,12 +97,18 @@ def from_json(path: Path, file: Path) -> Artefact:
         raise RequestError(f"{file}: cannot be read as JSON: {reason(problem)}") from None
     found: dict[str, Any] = data if isinstance(data, dict) else {}
     model = found.get("model")
-    kind, said = ("report", model) if isinstance(model, dict) else ("certificate", found)
+    if found.get("format") == FORMAT:
+        return named(path, "workload", found.get("identity"), True)
+    if "network" in found:
+        return named(path, "table", found["network"], True)
     content = {key: value for key, value in found.items() if key != "seal"}
     whole = content_hash(content) == found.get("seal")
-    if found.get("format") == FORMAT:
-        kind, whole = "workload", True
-    identity = said.get("identity")
+    kind, said = ("report", model) if isinstance(model, dict) else ("certificate", found)
+    return named(path, kind, said.get("identity"), whole)
+
+
+def named(path: Path, kind: str, identity: object, whole: bool) -> Artefact:
+    """The artefact, which must name a network. `whole` holds without a proof where a file carries no seal."""
     if not isinstance(identity, str) or not identity:
         raise RequestError(
             f"{path}: names no trained network: hwsim evaluate CHECKPOINT ACCEL --out DIR and hwsim verify CHECKPOINT "
