@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwsim.machine.packing import held_bits, words, words_per_operand
+from hwsim.machine.packing import held_bits, shared_words, words, words_per_operand
 from hwsim.machine.parts import Packing
 
 PACKINGS: tuple[Packing, ...] = ("dense", "floor", "padded")
@@ -62,3 +65,17 @@ def test_floor_packing_makes_6_7_8_bits_cost_the_same() -> None:
     assert [words(240, bits, 16, "floor") for bits in (5, 6, 7, 8)] == [80, 120, 120, 120]
     assert [words(240, bits, 16, "dense") for bits in (5, 6, 7, 8)] == [75, 90, 105, 120]
     assert words(240, 5, 8, "floor") / words(240, 5, 8, "dense") == pytest.approx(1.6)
+
+
+@given(
+    count=st.integers(0, 200), bits=st.integers(1, 32), packing=st.sampled_from(PACKINGS),
+    share=st.fractions(0, 1, max_denominator=8),
+)  # fmt: skip
+@settings(deadline=None)
+def test_a_share_of_operands_takes_its_share_of_words(count: int, bits: int, packing: Packing, share: Fraction) -> None:
+    found = shared_words(count, bits, 32, packing, share)
+    many = math.lcm(*range(1, 33))  # a whole number of words, however many operands one holds
+    each = Fraction(words(many, bits, 32, packing), many)
+    assert found == (words(count, bits, 32, packing) if share == 1 else math.ceil(count * share * each))
+    arrays = shared_words(np.array([count, 7], dtype=np.int64), bits, 32, packing, share)
+    assert list(arrays) == [found, shared_words(7, bits, 32, packing, share)]

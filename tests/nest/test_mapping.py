@@ -82,6 +82,10 @@ ILLEGAL: dict[str, tuple[tuple[Node, ...], str]] = {
         ),
         "K may not be unrolled on pe.columns; allowed: P, Q",
     ),
+    "dim not allowed in two's": (
+        (*GOOD.nodes[:4], Spatial("K", 2, "pe", "columns"), *GOOD.nodes[4:]),
+        "K may not be unrolled on pe.columns; allowed: P, Q",
+    ),
     "axis too small": (
         (TOP, SHARED, Spatial("K", 8, "pe", "rows"), COLUMNS, OWN, *REST, Temporal("R", 3)),
         "pe.rows has 4 elements, the mapping needs 8",
@@ -225,6 +229,8 @@ def test_description_shows_the_nest() -> None:
         "  [buffer: input, output]",
         "  parallel R in 3 on pe.rows",
     ]
+    inside = [line for line in describe(GOOD).splitlines() if line.strip().startswith(("for", "parallel"))]
+    assert [len(line) - len(line.lstrip()) for line in inside] == [2 * depth for depth in range(len(inside))]
     assert str(GOOD) == describe(GOOD)
 
 

@@ -6,7 +6,7 @@ import itertools
 import random
 from collections import Counter
 
-from hwsim.nest.points import lattice
+from hwsim.nest.points import lattice, united_new
 from hwsim.nest.reuse import Block, last, overlap, positions, spread
 
 
@@ -73,3 +73,15 @@ def test_overlap_counts_unions_of_sets() -> None:
             needed |= now
             new |= now - before
         assert overlap(a, b, *sides) == (len(needed), len(needed) - len(new))
+
+
+def test_what_is_new_to_an_array_is_new_to_one_of_its_elements() -> None:
+    rng = random.Random(3)
+    for _ in range(300):
+        a, b, x, y, many_x, many_y = (rng.randint(1, 4) for _ in range(6))
+        tile = {a * i + b * j for i in range(x) for j in range(y)}
+        places = [a * x * i + b * y * j for i in range(many_x) for j in range(many_y)]
+        assert united_new(a, x, b, y, many_x, many_y, None) == len({p + at for at in places for p in tile})
+        shift = rng.randint(1, 6)
+        new = {p for p in tile if p + shift not in tile}
+        assert united_new(a, x, b, y, many_x, many_y, shift) == len({p + at for at in places for p in new})

@@ -482,6 +482,12 @@ def test_area_follows_its_tables() -> None:
     assert nodes == sorted(nodes)
 
 
+@pytest.mark.parametrize(("size_bytes", "mm2"), SRAM_MM2_45NM)
+def test_area_at_a_measured_size_is_the_measured_area(size_bytes: int, mm2: float) -> None:
+    assert sram_area_mm2(8 * size_bytes, 45) == pytest.approx(mm2, rel=1e-12)
+    assert size_bytes == 1 << size_bytes.bit_length() - 1
+
+
 def test_a_stated_idle_power_replaces_estimated_leakage() -> None:
     base = machine(dram(), Memory("buffer", 2**20, OPERANDS))
     areas = {part.name: part for part in component_areas(base)}
