@@ -1,9 +1,9 @@
 """`python -m benchmarks.mutation_table --sample 12`: results/mutation.csv, the score of the tests, module by module.
 
 The mutants of each module are shuffled with a fixed seed and the first N are tried, so a larger N goes on where a
-smaller one ended; a mutant in the table is not tried again (`--again`: those that survived are). Every mutant runs in
-a fork of this process, whose heavy imports are done, under a limit of processor time. Column `judged` is written by
-hand: why a survivor changes no result, or which new test kills it. `--show` prints the scores of the table.
+smaller one ended; a mutant in the table is not tried again (`--again`: those that survived are). Every mutant meets
+the tests that run its line, under a limit of processor time (benchmarks/mutation_in_place.py). Column `judged` is
+written by hand: why a survivor changes no result, or which new test kills it. `--show` prints the table's scores.
 """
 
 from __future__ import annotations
@@ -11,26 +11,20 @@ from __future__ import annotations
 import argparse
 import csv
 import functools
-import importlib
 import io
 import os
 import random
-import resource
-import signal
 import sys
-import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
-from pathlib import Path
 
-import pytest
-
-from benchmarks.mutation import ROOT, Mutant, copied, mutants
+from benchmarks.mutation import ROOT, Mutant, mutants
+from benchmarks.mutation_in_place import Session, in_session
 
 TABLE = ROOT / "results" / "mutation.csv"
 NEST = ("tests/nest", "tests/pricing/test_cost.py", "tests/pricing/test_systolic.py", "tests/pricing/test_synergy.py")
 PRICING = ("tests/pricing", "tests/nest/test_lines.py", "tests/machine/test_energy_laws.py")
+FUSION = ("tests/search/test_fusion.py", "tests/pricing/test_stages.py", "tests/nest/test_lines.py")
 QUANTIZER = ("tests/quant/test_init.py", "tests/quant/test_functional.py", "tests/quant/test_quantizer.py")
 INTEGER = ("tests/integer/test_requantize.py", "tests/integer/test_kernels.py", "tests/integer/test_lower.py",
            "tests/integer/test_classes.py", "tests/integer/test_rows.py")  # fmt: skip
@@ -48,6 +42,7 @@ def modules() -> Mapping[str, tuple[Sequence[str], float]]:
     first["hwsim/machine/packing.py"] = (("tests/machine/test_packing.py", "tests/pricing/test_cost.py"), HIGH)
     pricing = sorted(path.stem for path in (ROOT / "hwsim" / "pricing").glob("[!_]*.py"))
     first |= {f"hwsim/pricing/{name}.py": (PRICING, HIGH) for name in pricing}
+    first |= {f"hwsim/pricing/{name}.py": (FUSION, HIGH) for name in ("fused", "groups", "tiles")}
     first |= {f"quant/{name}.py": (QUANTIZER, HIGH) for name in ("quantizer", "init")}
     first |= {f"hwsim/integer/arithmetic/{name}.py": (INTEGER, HIGH) for name in ("requantize", "rules")}
     first |= {f"hwsim/network/{name}.py": (NETWORK, LOW) for name in ("bits", "bits_file", "layer", "workload")}
@@ -93,73 +88,24 @@ def drawn(file: str, sample: int, seed: int) -> list[Mutant]:
     return found[:sample] if sample else found
 
 
-def tried(mutant: Mutant, file: str, tests: Sequence[str], seconds: int) -> tuple[str, float]:
-    """Outcome and processor time of the tests on a copy with this mutant."""
-    with tempfile.TemporaryDirectory() as place:
-        copied(mutant, Path(file), Path(place))
-        number = os.fork()
-        if not number:
-            inside(Path(place), tests, seconds)
-        status, used = waited(number, 60 + 30 * seconds)
-    if os.WIFSIGNALED(status):
-        return ("hang" if os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL) else "killed"), used
-    return ("survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"), used
+def try_modules(files: Sequence[str], options: argparse.Namespace, session: Session) -> None:
+    """Try what the table lacks (or what survived) of each module, and write each row down."""
+    for file in files:
+        for mutant in wanted(file, options):
+            known = {(row.file, row.line, row.mutant): row for row in read_table()}
+            row = known.get((file, mutant.line, mutant.what), Row(file, mutant.line, mutant.what, ""))
+            row = replace(row, outcome=session.outcome(mutant, file))
+            known.pop((file, mutant.line, mutant.what), None)
+            write_table([*known.values(), row])
+            if row.outcome == "survived":
+                print(f"survived: {file}:{mutant.line}: {mutant.what}", flush=True)
 
 
-def waited(number: int, wall: float) -> tuple[int, float]:
-    """Exit status and processor seconds of a fork; it is ended where it sleeps for too long."""
-    until = time.monotonic() + wall
-    while True:
-        done, status, usage = os.wait4(number, os.WNOHANG)
-        if done:
-            return status, usage.ru_utime + usage.ru_stime
-        if time.monotonic() > until:
-            os.kill(number, signal.SIGKILL)
-        time.sleep(0.05)
-
-
-def inside(place: Path, tests: Sequence[str], seconds: int) -> None:
-    """In the fork: the tests, and out with their code."""
-    code = 70
-    try:
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
-        silent = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silent, 1)
-        os.dup2(silent, 2)
-        os.chdir(place)
-        sys.path.insert(0, str(place))
-        code = int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-n", "0", *tests]))
-    finally:
-        os._exit(code)
-
-
-@functools.cache
-def unspoilt_seconds(tests: Sequence[str]) -> float:
-    """Processor time of the tests on a copy without a mutant, where they must pass or all would seem killed."""
-    file = "hwsim/errors.py"
-    outcome, used = tried(Mutant(0, "nothing", (ROOT / file).read_text()), file, tests, 3600)
-    if outcome != "survived":
-        raise SystemExit(f"the tests fail without a mutant: {' '.join(tests)}")
-    return used
-
-
-def try_module(file: str, tests: Sequence[str], options: argparse.Namespace) -> None:
-    """Try what the table lacks (or what survived) of one module, and write each row down."""
-    known = {(row.line, row.mutant): row for row in read_table() if row.file == file}
-    wanted = [m for m in drawn(file, options.sample, options.seed)
-              if (row := known.get((m.line, m.what))) is None
-              or (options.again and row.outcome == "survived")]  # fmt: skip
-    if not wanted:
-        return
-    used = unspoilt_seconds(tuple(tests))
-    for mutant in wanted:
-        outcome, _ = tried(mutant, file, tests, int(20 + 4 * used))
-        before = known.get((mutant.line, mutant.what))
-        row = replace(before or Row(file, mutant.line, mutant.what, ""), outcome=outcome)
-        rows = [r for r in read_table() if (r.file, r.line, r.mutant) != (row.file, row.line, row.mutant)]
-        write_table([*rows, row])
-        if outcome == "survived":
-            print(f"survived: {file}:{mutant.line}: {mutant.what}", flush=True)
+def wanted(file: str, options: argparse.Namespace) -> list[Mutant]:
+    """The drawn mutants of a module that are not in the table, or that survived where they are tried `--again`."""
+    known = {(row.line, row.mutant): row.outcome for row in read_table() if row.file == file}
+    again = ("survived", None) if options.again else (None,)
+    return [m for m in drawn(file, options.sample, options.seed) if known.get((m.line, m.what)) in again]
 
 
 def show() -> int:
@@ -184,17 +130,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parse.add_argument("--sample", type=int, default=12, help="mutants of each module (0: all)")
     parse.add_argument("--seed", type=int, default=0)
     parse.add_argument("--only", nargs="+", default=[""], help="parts of the modules' names")
+    parse.add_argument("--tests", nargs="+", help="instead of those listed here")
     parse.add_argument("--again", action="store_true", help="try survivors again: new tests may kill them")
     parse.add_argument("--show", action="store_true", help="the table's scores; 1 where one is below its bar")
     options = parse.parse_args(arguments)
     if options.show:
         return show()
     os.environ.update({"HWSIM_CACHE": "", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"})
-    for heavy in ("numpy", "onnx", "torch"):
-        importlib.import_module(heavy)  # once here instead of in every fork
-    for file, (tests, _) in modules().items():
-        if any(part in file for part in options.only):
-            try_module(file, tests, options)
+    files = [file for file in modules() if any(part in file for part in options.only) and wanted(file, options)]
+    for tests in dict.fromkeys(tuple(options.tests or modules()[file][0]) for file in files):
+        here = [file for file in files if tuple(options.tests or modules()[file][0]) == tests]
+        in_session(tests, here, functools.partial(try_modules, here, options))
     return show()
 
 
