@@ -13,6 +13,7 @@ from typing import cast
 
 from hwsim.errors import SpecError
 from hwsim.files.strict_yaml import Document, read_document
+from hwsim.network.formats import parse_formats
 
 CONFIGS = ("auto", "1", "2", "3", "4")
 FIRST_LAST = ("same", "8bit")
@@ -62,6 +63,15 @@ class BitsRequest:
         return default + (f" with {len(self.overrides)} overrides" if self.overrides else "")
 
 
+def is_formats(text: str) -> bool:
+    """Whether a text is the short name of number formats (`W4g128A16`, `MXFP4`)."""
+    try:
+        parse_formats(text)
+    except SpecError:
+        return False
+    return True
+
+
 def parse_wxay(text: str, place: str = "bits") -> tuple[int, int]:
     """(weight bits, activation bits) of `W4A8`. Raises SpecError.
 
@@ -70,6 +80,11 @@ def parse_wxay(text: str, place: str = "bits") -> tuple[int, int]:
     """
     match = WXAY.fullmatch(text.strip())
     if match is None:
+        if is_formats(text):
+            raise SpecError(
+                f"{place}: expected W<bits>A<bits> such as W4A4 or W8A8, got {text!r}: a number format, of which none is "
+                f"varied here; price each by itself: hwsim evaluate MODEL ACCEL --bits {text.strip()}"
+            )
         raise SpecError(f"{place}: expected W<bits>A<bits> such as W4A4 or W8A8, got {text!r}")
     weight, activation = int(match[1]), int(match[2])
     for what, bits in (("weight", weight), ("activation", activation)):

@@ -7,6 +7,7 @@ from fractions import Fraction
 import pytest
 
 from hwsim.errors import SpecError
+from hwsim.network.bits_file import parse_wxay
 from hwsim.network.formats import NAMED, Format, parse_format, parse_formats
 
 LARGE = 4096
@@ -84,3 +85,12 @@ def test_contradictions_are_no_format(wrong: dict[str, object]) -> None:
 def test_every_named_format_describes_itself() -> None:
     assert all(NAMED[name].describe() for name in NAMED)
     assert NAMED["NVFP4"].describe() == "e2m1, a e4m3 scale for each group of 16, a fp32 scale for the tensor"
+
+
+@pytest.mark.parametrize("name", ["W4g128A16", "MXFP4", "WMXFP4ABF16", "KV8"])
+def test_what_varies_integers_refuses_formats_with_the_way_out(name: str) -> None:
+    """`hwsim table` and exploration files: the sentence names the command that prices a format."""
+    with pytest.raises(SpecError, match=rf"got '{name}': a number format.*hwsim evaluate MODEL ACCEL --bits {name}"):
+        parse_wxay(name, "--bits")
+    with pytest.raises(SpecError, match=r"such as W4A4 or W8A8, got 'W4g'$"):
+        parse_wxay("W4g", "--bits")
