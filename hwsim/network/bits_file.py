@@ -82,8 +82,8 @@ def parse_wxay(text: str, place: str = "bits") -> tuple[int, int]:
     if match is None:
         if is_formats(text):
             raise SpecError(
-                f"{place}: expected W<bits>A<bits> such as W4A4 or W8A8, got {text!r}: a number format, of which none is "
-                f"varied here; price each by itself: hwsim evaluate MODEL ACCEL --bits {text.strip()}"
+                f"{place}: expected W<bits>A<bits> such as W4A4 or W8A8, got {text!r}: a number format, none of which "
+                f"varies here; price each by itself: hwsim evaluate MODEL ACCEL --bits {text.strip()}"
             )
         raise SpecError(f"{place}: expected W<bits>A<bits> such as W4A4 or W8A8, got {text!r}")
     weight, activation = int(match[1]), int(match[2])
