@@ -35,6 +35,7 @@ from experiments.tables import (
     matches,
     norms,
 )
+from experiments.vision import page as vision_page
 from quant.data import write_atomically
 
 PAGES = (Path("docs/results.md"), Path("docs/integer.md"), Path("docs/coming_from.md"), Path("docs/formats.md"))
@@ -409,7 +410,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = Results(options.results)
     own = {name: functools.partial(block, results) for name, block in BLOCKS.items()}
     blocks = own | integer_page.BLOCKS | peers_page.BLOCKS | language_page.BLOCKS
-    blocks |= language_families.BLOCKS
+    blocks |= language_families.BLOCKS | vision_page.BLOCKS
     try:
         before = {page: page.read_text(encoding="utf-8") for page in options.page}
         after = {page: filled(text, blocks) for page, text in before.items()}
