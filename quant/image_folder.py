@@ -55,8 +55,11 @@ class FolderSplit:
             pin_memory=torch.cuda.is_available(),
             **parallel,  # type: ignore[arg-type]
         )
-        for batch, images in zip(batches, loader, strict=True):
-            yield images, self.labels[batch]
+        try:
+            for batch, images in zip(batches, loader, strict=True):
+                yield images, self.labels[batch]
+        except ValueError as error:  # of a worker: torch puts the whole traceback into the message
+            raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from None
 
 
 @dataclass(frozen=True)

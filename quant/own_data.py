@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,9 @@ def _from_npz(path: Path) -> sets.Dataset:
     parts = [
         (_images(path, names[i], arrays[i]), _labels(path, names[i + 1], arrays[i + 1], len(arrays[i]))) for i in (0, 2)
     ]
+    shapes = [tuple(images.shape[1:]) for images, _ in parts]
+    if shapes[0][0] != shapes[1][0]:
+        raise ValueError(f"{path}: expected as many channels in both parts, found {shapes[0]} and {shapes[1]}")
     classes = 1 + max(int(labels.max()) for _, labels in parts if len(labels))
     scale = statistics([images for images, _ in parts][:1])
     return sets.from_arrays(*parts, classes, normalisation=scale, validation=0, name=str(path))
@@ -135,7 +139,17 @@ def _from_function(name: str) -> sets.Dataset:
         raise ValueError(
             f"--data {name}: expected a .npz file, a folder of images, or package.module:function ({error})"
         ) from error
-    made = found()
+    if not callable(found):
+        raise ValueError(f"--data {name}: expected a function, found {type(found).__name__}")
+    try:
+        made = found()
+    except Exception as error:  # whatever the user's code raises
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = "" if frame.filename == __file__ else f" at {frame.filename}:{frame.lineno}"
+        raise ValueError(
+            f"--data {name}: the function raised {type(error).__name__}{place}: {error}; "
+            "it is called without arguments and returns a quant.data.Dataset"
+        ) from error
     if not isinstance(made, sets.Dataset):
         raise ValueError(f"--data {name}: expected quant.data.Dataset from the function, got {type(made).__name__}")
     return made

@@ -1,6 +1,7 @@
 """Where a run begins: the float network and its weights, the bits, and the command-line arguments that choose them."""
 
 import argparse
+import math
 import os
 import re
 from dataclasses import replace
@@ -125,8 +126,8 @@ def given_normalisation(arguments: argparse.Namespace) -> Normalisation | None:
         raise ValueError(f"--{'std' if std is None else 'mean'}: missing; --mean and --std go together")
     if mean is None:
         return None
-    if len(mean) != len(std) or min(std) <= 0:
-        raise ValueError(f"--mean, --std: expected as many numbers, std above 0, got {mean} and {std}")
+    if len(mean) != len(std) or min(std) <= 0 or not all(map(math.isfinite, (*mean, *std))):
+        raise ValueError(f"--mean, --std: expected as many finite numbers, std above 0, got {mean} and {std}")
     return Normalisation(tuple(mean), tuple(std))  # a checkpoint gives lists back
 
 

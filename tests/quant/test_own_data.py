@@ -39,7 +39,8 @@ def test_arrays_of_a_file_are_a_data_set_normalised_by_its_training_images(tmp_p
         pixels = content["train_images"] / 255
     assert loaded.normalisation.mean == pytest.approx(pixels.mean((0, 1, 2)))
     assert loaded.normalisation.std == pytest.approx(pixels.std((0, 1, 2)))
-    grey = data.load(str(arrays(tmp_path, train_images=np.zeros((40, 5, 7), np.uint8))), validation=0)
+    parts = {f"{part}_images": np.zeros((count, 5, 7), np.uint8) for part, count in (("train", 40), ("test", 12))}
+    grey = data.load(str(arrays(tmp_path, **parts)), validation=0)
     assert grey.train.shape() == (1, 5, 7)
 
 
@@ -104,6 +105,44 @@ def test_a_function_of_ones_own_returns_the_data_set() -> None:
         data.load(f"{__name__}:no_set")
     with pytest.raises(ValueError, match=r"expected a \.npz file, a folder of images, or package\.module:function"):
         data.load("no_such_module:thing")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def f(): raise RuntimeError('the server is down')", r"raised RuntimeError at .*loader\w*.py:1: the server"),
+        ("def f(x): return x", "raised TypeError: .*missing 1 required .* called without arguments"),
+        ("f = 3", "expected a function, found int"),
+        ("def f(): return None", "expected quant.data.Dataset"),
+    ],
+)
+def test_a_function_that_gives_no_data_set_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, message: str
+) -> None:
+    module = f"loader{abs(hash(code))}"
+    (tmp_path / f"{module}.py").write_text(code + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        own_data.load_own(f"{module}:f")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_decoded_is_one_line(tmp_path: Path, workers: int) -> None:
+    pytest.importorskip("PIL")
+    for part in ("train", "val"):
+        (tmp_path / part / "a").mkdir(parents=True)
+        (tmp_path / part / "a" / "0.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="could not decode this image") as refused:
+        own_data.load_own(str(tmp_path), image_size=8, workers=workers)
+    assert "\n" not in str(refused.value)
+
+
+def test_parts_with_other_channels_are_refused(tmp_path: Path) -> None:
+    images, labels = np.zeros((4, 8, 8), np.uint8), np.array([0, 1, 0, 1])
+    np.savez(tmp_path / "d.npz", train_images=np.stack([images] * 3, -1), train_labels=labels, test_images=images,
+             test_labels=labels)  # fmt: skip
+    with pytest.raises(ValueError, match=r"as many channels in both parts, found \(3, 8, 8\) and \(1, 8, 8\)"):
+        own_data.load_own(str(tmp_path / "d.npz"))
 
 
 def test_a_checkpoint_never_runs_the_function_it_names(tmp_path: Path) -> None:
