@@ -6,14 +6,20 @@ divide or not, in time and in space; strides, dilations, groups, linear layers a
 
 from __future__ import annotations
 
+import dataclasses
 import random
+from collections.abc import Callable
+from collections.abc import Mapping as Mapping_
 from dataclasses import dataclass
+from typing import Any
 
 from hwsim.machine.parts import OPERANDS, Accelerator, Array, Axis, Capabilities, MacUnit, Memory, Operand, VectorUnit
 from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
 from hwsim.nest.points import REDUCTION_DIMS
 from hwsim.network.layer import DIMS, Layer, Loops, Tensor
 
+BITS = 8
+IDLE = VectorUnit(lanes=1024, energy_pj_per_op=0.0, lookup_energy_pj=0.0)
 MAX_MACS = 400  # keeps one walk at a few milliseconds
 
 
@@ -53,7 +59,13 @@ def product(loops: Loops, op: str = "linear", bits: tuple[int, int, int] = (8, 8
 
 
 def machine(
-    *hierarchy: Memory | Array, latches: tuple[Operand, ...] = (), energy_pj: float = 1.0, name: str = "machine"
+    *hierarchy: Memory | Array,
+    latches: tuple[Operand, ...] = (),
+    energy_pj: float = 1.0,
+    name: str = "machine",
+    accumulator_bits: int = 32,
+    vector: VectorUnit = VectorUnit(lanes=1, energy_pj_per_op=1.0, lookup_energy_pj=1.0),  # noqa: B008
+    fused: tuple[str, ...] = ("activation", "requantize"),
 ) -> Accelerator:
     """An accelerator of these nodes around a fixed 8-bit MAC that can do everything."""
     anything = tuple(range(1, 65))
@@ -62,10 +74,69 @@ def machine(
         clock_mhz=100.0,
         node_nm=65.0,
         hierarchy=hierarchy,
-        mac=MacUnit("fixed", 8, 8, 32, energy_pj, latches=latches),
-        vector=VectorUnit(lanes=1, energy_pj_per_op=1.0, lookup_energy_pj=1.0),
-        capabilities=Capabilities(anything, anything, anything),
+        mac=MacUnit("fixed", 8, 8, accumulator_bits, energy_pj, latches=latches),
+        vector=vector,
+        capabilities=Capabilities(anything, anything, anything, fused=fused),
     )
+
+
+# --- instances small enough to list every nest: all codes and words have BITS bits ------------------------------------
+
+
+def word_machine(
+    *hierarchy: Memory | Array,
+    latches: tuple[Operand, ...] = (),
+    vector: VectorUnit = IDLE,
+    fused: tuple[str, ...] = ("activation", "requantize"),
+) -> Accelerator:
+    """A machine whose partial sums are one word wide, and whose vector unit costs nothing unless another is given."""
+    return machine(*hierarchy, latches=latches, accumulator_bits=BITS, vector=vector, fused=fused)
+
+
+def word_memory(
+    name: str, words: int | None, keeps: tuple[Operand, ...], read_pj: float, write_pj: float, **ports: Any
+) -> Memory:
+    """A memory of so many words (None: unlimited); `ports`: bypass, bandwidths, buffering."""
+    size = None if words is None else words * BITS
+    return Memory(name, size, keeps, word_bits=BITS, read_energy_pj=read_pj, write_energy_pj=write_pj, **ports)
+
+
+def word_conv(loops: Loops, stride: int = 1, dilation: int = 1) -> Layer:
+    """An unpadded convolution of one word per code and per partial sum."""
+    found = conv(loops, (stride, stride), (dilation, dilation), (BITS, BITS, BITS), "small")
+    return dataclasses.replace(found, accumulator_bits=BITS)
+
+
+def drawn_conv(
+    rng: random.Random,
+    draw: Callable[[], Mapping_[str, int]],
+    fits: Callable[[Loops], bool] = lambda _: True,
+    strides: tuple[int, ...] = (1, 1, 2),
+    dilations: tuple[int, ...] = (1, 1, 2),
+) -> Layer:
+    """A convolution of the bounds that `draw` gives, drawn again until they fit; then its stride and dilation."""
+    while not fits(loops := Loops(**{**dict.fromkeys(DIMS, 1), **draw()})):
+        pass
+    stride = rng.choice(strides)
+    return word_conv(loops, stride, rng.choice(dilations) if dilations else 1)
+
+
+def primes(n: int) -> list[int]:
+    """Prime factors with multiplicity, of numbers without a prime factor above 7."""
+    found: list[int] = []
+    for p in (2, 3, 5, 7):
+        while n % p == 0:
+            found.append(p)
+            n //= p
+    return found
+
+
+def prime_factors(loops: Loops) -> int:
+    """How many prime factors all bounds have together: what the number of nests grows with."""
+    return sum(len(primes(n)) for n in loops.as_tuple())
+
+
+# --- layers, machines and mappings of any kind ------------------------------------------------------------------------
 
 
 def random_layer(rng: random.Random) -> Layer:

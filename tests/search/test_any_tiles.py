@@ -22,8 +22,8 @@ from hwsim.search.proof.resize import completed, resized
 from hwsim.search.result import EVERYTHING
 from hwsim.search.space.problem import REDUCTION, Problem
 from hwsim.search.space.timing import Timing
-from tests.search.test_search_exhaustive import strided
 from tests.search.test_search_machines import roomy, some_machine
+from tests.strategies import drawn_conv, word_conv
 
 OBJECTIVES: tuple[Objective, ...] = ("energy", "latency", "edp")
 FACTORS = (2, 3, 4, 5, 7, 8, 11)
@@ -31,12 +31,14 @@ FACTORS = (2, 3, 4, 5, 7, 8, 11)
 
 def some_layer(rng: random.Random) -> Layer:
     """Extents of any kind, windows more often than not."""
-    bounds = dict.fromkeys(DIMS, 1)
-    for dim in rng.choice(("PR", "QS", "PRQS", "", "")):
-        bounds[dim] = rng.choice((2, 3, 3, 4, 5) if dim in "RS" else (2, 3, 4, 5, 7, 8))
-    for dim in rng.sample(("K", "C", "G", "N", "P"), k=rng.randint(1, 3)):
-        bounds[dim] = rng.choice(FACTORS)
-    return strided(Loops(**bounds), rng.choice((1, 1, 2, 3)), rng.choice((1, 1, 1, 2)))
+
+    def bounds() -> dict[str, int]:
+        windows = rng.choice(("PR", "QS", "PRQS", "", ""))
+        found = {dim: rng.choice((2, 3, 3, 4, 5) if dim in "RS" else (2, 3, 4, 5, 7, 8)) for dim in windows}
+        dims = rng.sample(("K", "C", "G", "N", "P"), k=rng.randint(1, 3))
+        return found | {dim: rng.choice(FACTORS) for dim in dims}
+
+    return drawn_conv(rng, bounds, strides=(1, 1, 2, 3), dilations=(1, 1, 1, 2))
 
 
 def random_nest(rng: random.Random, layer: Layer, machine: Accelerator) -> Mapping:
@@ -142,7 +144,7 @@ def test_no_nest_of_any_tile_sizes_costs_less_on_more_machines() -> None:
 
 @pytest.mark.parametrize("spec", ["eyeriss_v2", "simba", "sram_imc"])
 def test_every_unrolling_has_a_box(spec: str) -> None:
-    layer = strided(Loops(K=6, C=5, P=4, Q=3, R=2), 1, 1)
+    layer = word_conv(Loops(K=6, C=5, P=4, Q=3, R=2), 1, 1)
     boxes = first_boxes(Problem(layer, load_accelerator(spec)))
     rng = random.Random(0)
     for halves in (boxes, boxes.halves()):
@@ -169,7 +171,7 @@ def random_factors(rng: random.Random, boxes: Boxes) -> np.ndarray:
 
 
 def test_more_rounds_never_lower_the_bound() -> None:
-    problem = Problem(strided(Loops(K=64, C=64, P=14, Q=14, R=3, S=3), 1, 1), load_accelerator("simba"))
+    problem = Problem(word_conv(Loops(K=64, C=64, P=14, Q=14, R=3, S=3), 1, 1), load_accelerator("simba"))
     found = [AnyTiles(problem, rounds).bound("energy", (), 1.0, 1.0) for rounds in (0, 1, 4, 8)]
     assert found == sorted(found)
     assert found[0] < found[-1]
@@ -189,7 +191,7 @@ def test_cells_cover_all_factors_once() -> None:
 
 
 def test_an_optimum_over_all_tile_sizes_is_named() -> None:
-    layer = strided(Loops(K=64, C=64, P=14, Q=14, R=1, S=1), 1, 1)
+    layer = word_conv(Loops(K=64, C=64, P=14, Q=14, R=1, S=1), 1, 1)
     certificate = search(layer, load_accelerator("gemmini_16x16"), effort="proven").certificate
     assert certificate.space == EVERYTHING
     assert certificate.any_tiles_gap <= 1e-6
@@ -198,7 +200,7 @@ def test_an_optimum_over_all_tile_sizes_is_named() -> None:
 
 def test_resized_nests_fill_the_bound() -> None:
     """One dim changes, and no block of its outermost loop is to spare."""
-    layer = strided(Loops(K=11, C=7, P=9, R=3), 2, 1)
+    layer = word_conv(Loops(K=11, C=7, P=9, R=3), 2, 1)
     rng, machine, seen = random.Random(1), load_accelerator("eyeriss_v1"), 0
     for _ in range(50):
         nest = random_nest(rng, layer, machine)

@@ -11,12 +11,12 @@ import pytest
 
 from hwsim.errors import HwsimError
 from hwsim.machine.load import load_accelerator
-from hwsim.network.layer import DIMS, Layer, Loops
+from hwsim.network.layer import Layer, Loops
 from hwsim.search.bounds.closed_form import fewest_points, hyperbola
 from hwsim.search.proof.certify import NODES, Search, certified_search, spacings
 from hwsim.search.space.problem import Problem
-from tests.search.test_search_exhaustive import strided
 from tests.search.test_search_machines import roomy, small_layer, some_machine, uneven_layer
+from tests.strategies import drawn_conv, word_conv
 
 OBJECTIVES = ("energy", "latency", "edp")
 SPECS = ("eyeriss_v1", "simba", "stripes", "tpu_v1", "ethos_u55_256", "sram_imc", "cortex_m7")
@@ -65,12 +65,14 @@ def test_never_above_the_bound_of_a_lattice_on_more_machines() -> None:
 
 def wide_layer(rng: random.Random) -> Layer:
     """Windows of up to 6 x 6 over up to 12 x 12 outputs, with strides, dilations and loops that they do not see."""
-    bounds = dict.fromkeys(DIMS, 1)
-    for dim in rng.choice(("PR", "QS", "PRQS")):
-        bounds[dim] = rng.choice((2, 3, 4, 5, 6) if dim in "RS" else (2, 4, 6, 8, 12))
-    for dim in rng.sample(("K", "C", "G", "N"), k=rng.randint(1, 2)):
-        bounds[dim] = rng.choice((2, 4, 6, 8, 16))
-    return strided(Loops(**bounds), rng.choice((1, 1, 2, 3)), rng.choice((1, 1, 2)))
+
+    def bounds() -> dict[str, int]:
+        windows = rng.choice(("PR", "QS", "PRQS"))
+        found = {dim: rng.choice((2, 3, 4, 5, 6) if dim in "RS" else (2, 4, 6, 8, 12)) for dim in windows}
+        dims = rng.sample(("K", "C", "G", "N"), k=rng.randint(1, 2))
+        return found | {dim: rng.choice((2, 4, 6, 8, 16)) for dim in dims}
+
+    return drawn_conv(rng, bounds, strides=(1, 1, 2, 3))
 
 
 def cheapest(search: Search, row: int) -> float:
@@ -130,7 +132,7 @@ def test_fewest_points_are_those_of_the_best_choice() -> None:
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("remainders", [False, True])
 def test_never_above_the_bound_of_a_lattice_on_shipped_machines(spec: str, remainders: bool) -> None:
-    layer = strided(Loops(K=12, C=8, P=14, Q=7, R=3, S=3), 2, 1)
+    layer = word_conv(Loops(K=12, C=8, P=14, Q=7, R=3, S=3), 2, 1)
     search = opened(Problem(layer, load_accelerator(spec)), "energy", remainders)
     if search is None:
         pytest.skip("no kernel")

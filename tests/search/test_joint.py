@@ -8,6 +8,7 @@ rows each nest's room is what a walk over its outermost loops finds, code by cod
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import random
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from hwsim.machine.parts import OPERANDS, Accelerator, Array, Axis, Capabilities, MacUnit, Memory, Operand, VectorUnit
+from hwsim.machine.parts import OPERANDS, Accelerator, Array, Axis, Memory, Operand, VectorUnit
 from hwsim.nest.count import count_accesses
 from hwsim.nest.counts import Counts
 from hwsim.nest.legal import factor_problems, validate
@@ -36,10 +37,10 @@ from hwsim.search.network import Plan, plan_network
 from hwsim.search.objective import OBJECTIVES, Objective
 from tests.search.test_search_every_nest import orders, spatial_loops
 from tests.search.test_search_exhaustive import nest, options
+from tests.strategies import BITS, word_machine, word_memory
 
-BITS, PORT = 8, 4  # widths of all codes and words; bits per cycle at the outermost memory
+PORT = 4  # bits per cycle at the outermost memory
 MACS = 12  # of a layer, about: its nests are listed
-EVERY: tuple[int, ...] = tuple(range(1, 65))
 Point = tuple[int, float, float]  # bits taken at home, pJ, cycles
 Pattern = tuple[frozenset[Operand], bool, int]  # operands at home; whether the input dies; dying operands behind
 Patterns = dict[Pattern, list[Point]]
@@ -58,11 +59,9 @@ def machine_of(rng: random.Random, lanes: int = 64, shared: float = 0.3) -> Acce
     """DRAM with a narrow port, a home for inputs and outputs (perhaps weights), an array, a scratchpad or none."""
 
     def memory(name: str, words: int | None, keeps: tuple[Operand, ...], energy: float) -> Memory:
-        limit = PORT if words is None else None
-        return Memory(
-            name, None if words is None else words * BITS, keeps, word_bits=BITS, read_energy_pj=energy,
-            write_energy_pj=energy + rng.randint(0, 1), read_bandwidth_bits_per_cycle=limit, shared_port=words is None,
-            double_buffered=True,
+        return word_memory(
+            name, words, keeps, energy, energy + rng.randint(0, 1), shared_port=words is None, double_buffered=True,
+            read_bandwidth_bits_per_cycle=PORT if words is None else None,
         )  # fmt: skip
 
     kept: tuple[Operand, ...] = OPERANDS if rng.random() < shared else ("input", "output")
@@ -73,16 +72,9 @@ def machine_of(rng: random.Random, lanes: int = 64, shared: float = 0.3) -> Acce
     ]
     if rng.random() < 0.5:
         nodes.append(memory("pad", rng.choice((1, 2, 4)), (rng.choice(OPERANDS),), 1.0))
-    return Accelerator(
-        name="small",
-        clock_mhz=100.0,
-        node_nm=65.0,
-        hierarchy=tuple(nodes),
-        mac=MacUnit("fixed", BITS, BITS, BITS, 1.0),
-        vector=VectorUnit(lanes=lanes, energy_pj_per_op=0.5, lookup_energy_pj=0.0),
-        capabilities=Capabilities(EVERY, EVERY, EVERY, fused=("elementwise",) if rng.random() < 0.5 else ()),
-        static_power_mw=rng.choice((0.0, 0.2)),
-    )
+    unit = VectorUnit(lanes=lanes, energy_pj_per_op=0.5, lookup_energy_pj=0.0)
+    made = word_machine(*nodes, vector=unit, fused=("elementwise",) if rng.random() < 0.5 else ())
+    return dataclasses.replace(made, static_power_mw=rng.choice((0.0, 0.2)))
 
 
 def network_of(rng: random.Random) -> Workload:

@@ -19,7 +19,8 @@ from hwsim.search.proof.longer_loops import lengths
 from hwsim.search.space.problem import Problem
 from hwsim.search.write import write_path
 from tests.search.test_any_tiles import some_layer
-from tests.search.test_search_exhaustive import keeps_by_remainder, small_machine, strided
+from tests.search.test_search_exhaustive import keeps_by_remainder, small_machine
+from tests.strategies import word_conv
 
 
 def serial(machine: Accelerator) -> Accelerator:
@@ -83,7 +84,7 @@ def test_lengths_are_longer_and_richer() -> None:
 
 @pytest.mark.parametrize("objective", ["energy", "latency", "edp"])
 def test_prime_dims_get_tiles_that_do_not_divide(objective: str) -> None:
-    layer = strided(Loops(K=64, C=197, P=197), 1, 1)
+    layer = word_conv(Loops(K=64, C=197, P=197), 1, 1)
     machine = load_accelerator("cortex_m7")
     proven = search(layer, machine, objective, effort="perfect")  # type: ignore[arg-type]
     problem, pricing = Problem(layer, machine), Pricing(Problem(layer, machine), objective)  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
 from hwsim.nest.points import relevant_dims
 from hwsim.nest.ruled import broken_rules
 from hwsim.network.bits import assign_bits
-from hwsim.network.layer import DIMS, Layer, Loops
+from hwsim.network.layer import Layer
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import price
 from hwsim.pricing.unit_prices import unit_prices
@@ -42,21 +42,21 @@ from hwsim.search.proof.certify import certified_search
 from hwsim.search.proof.native import why_no_kernel
 from hwsim.search.result import Effortful
 from hwsim.search.space.problem import Problem
-from tests.search.test_search_exhaustive import nest, primes, small_machine, strided, uneven_layer, unrollings
+from tests.search.test_search_exhaustive import nest, small_machine, uneven_layer, unrollings
 from tests.small_workloads import residual
+from tests.strategies import drawn_conv, prime_factors, primes
 
 Places = dict[tuple[str, Operand], int]  # (memory, operand): loops that its hold stands above
 
 
 def tiny_layer(rng: random.Random) -> Layer:
     """A convolution of at most three prime factors."""
-    while True:
-        bounds = dict.fromkeys(DIMS, 1)
-        for dim in rng.sample(("K", "C", "P", "Q", "R", "G"), k=rng.randint(1, 3)):
-            bounds[dim] = rng.choice((2, 2, 3, 4))
-        loops = Loops(**bounds)
-        if 2 <= sum(len(primes(n)) for n in loops.as_tuple()) <= 3:
-            return strided(loops, rng.choice((1, 1, 2)), 1)
+
+    def bounds() -> dict[str, int]:
+        dims = rng.sample(("K", "C", "P", "Q", "R", "G"), k=rng.randint(1, 3))
+        return {dim: rng.choice((2, 2, 3, 4)) for dim in dims}
+
+    return drawn_conv(rng, bounds, lambda loops: 2 <= prime_factors(loops) <= 3, dilations=())
 
 
 def with_bypass(rng: random.Random, machine: Accelerator) -> Accelerator:
@@ -334,7 +334,7 @@ def test_every_effort_keeps_the_rules_and_none_is_better_than_the_enumeration(se
 def test_bounds_with_remainders_hold_under_rules(seed: int) -> None:
     rng = random.Random(seed)
     layer, machine = (
-        uneven_layer(rng, lambda loops: sum(len(primes(n)) for n in loops.as_tuple()) <= 3),
+        uneven_layer(rng, lambda loops: prime_factors(loops) <= 3),
         small_machine(rng),
     )
     rules = random_rules(rng, layer, machine)

@@ -16,75 +16,44 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from hwsim.machine.parts import OPERANDS, Accelerator, Array, Axis, Capabilities, MacUnit, Memory, Operand, VectorUnit
+from hwsim.machine.parts import OPERANDS, Accelerator, Array, Axis, Memory, Operand
 from hwsim.nest.count import count_accesses
 from hwsim.nest.legal import factor_problems, tile_bits, validate
 from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
 from hwsim.nest.points import relevant_dims
-from hwsim.network.layer import DIMS, Layer, Loops, Tensor
+from hwsim.network.layer import DIMS, Layer, Loops
 from hwsim.pricing.layer import TIMED, price
 from hwsim.pricing.unit_prices import unit_prices
 from hwsim.search.proof.certify import certified_search
 from hwsim.search.space.problem import Problem
+from tests.strategies import BITS, drawn_conv, prime_factors, primes, word_machine, word_memory
 
-BITS = 8
 Variant = Callable[[random.Random, Accelerator], Accelerator]  # a machine with keys that some machines have
 
 
 def small_layer(rng: random.Random) -> Layer:
     """A convolution of at most four prime factors."""
-    while True:
-        bounds = dict.fromkeys(DIMS, 1)
-        for dim in rng.sample(("K", "C", "P", "Q", "R", "S", "G"), k=rng.randint(2, 4)):
-            bounds[dim] = rng.choice((2, 3, 4) if dim in "PQ" else (2, 3))
-        loops = Loops(**bounds)
-        if few_primes(loops):
-            break
-    return strided(loops, rng.choice((1, 1, 2)), rng.choice((1, 1, 2)))
+
+    def bounds() -> dict[str, int]:
+        dims = rng.sample(("K", "C", "P", "Q", "R", "S", "G"), k=rng.randint(2, 4))
+        return {dim: rng.choice((2, 3, 4) if dim in "PQ" else (2, 3)) for dim in dims}
+
+    return drawn_conv(rng, bounds, few_primes)
 
 
 def few_primes(loops: Loops) -> bool:
     """Whether all bounds together have at most four prime factors."""
-    return sum(len(primes(n)) for n in loops.as_tuple()) <= 4
+    return prime_factors(loops) <= 4
 
 
 def uneven_layer(rng: random.Random, small: Callable[[Loops], bool] = few_primes) -> Layer:
     """A small convolution whose bounds the arrays' two and three elements rarely divide."""
-    while True:
-        bounds = dict.fromkeys(DIMS, 1)
-        for dim in rng.sample(("K", "C", "P", "Q", "R", "G"), k=rng.randint(1, 3)):
-            bounds[dim] = rng.choice((2, 3) if dim == "R" else (2, 3, 4, 5, 5, 7))
-        loops = Loops(**bounds)
-        if small(loops) and max(loops.as_tuple()) > 4:
-            break
-    return strided(loops, rng.choice((1, 1, 2)), rng.choice((1, 1, 2)))
 
+    def bounds() -> dict[str, int]:
+        dims = rng.sample(("K", "C", "P", "Q", "R", "G"), k=rng.randint(1, 3))
+        return {dim: rng.choice((2, 3) if dim == "R" else (2, 3, 4, 5, 5, 7)) for dim in dims}
 
-def strided(loops: Loops, stride: int, dilation: int) -> Layer:
-    """A convolution with these loops, without padding."""
-    height = (loops.P - 1) * stride + dilation * (loops.R - 1) + 1
-    width = (loops.Q - 1) * stride + dilation * (loops.S - 1) + 1
-    return Layer(
-        name="small",
-        op="conv",
-        inputs=(Tensor("x", (1, loops.G * loops.C, height, width), BITS),),
-        output=Tensor("y", (1, loops.G * loops.K, loops.P, loops.Q), BITS),
-        weight=Tensor("w", (loops.G * loops.K, loops.C, loops.R, loops.S), BITS),
-        loops=loops,
-        stride=(stride, stride),
-        dilation=(dilation, dilation),
-        accumulator_bits=BITS,
-    )
-
-
-def primes(n: int) -> list[int]:
-    """Prime factors with multiplicity."""
-    found: list[int] = []
-    for p in (2, 3, 5, 7):
-        while n % p == 0:
-            found.append(p)
-            n //= p
-    return found
+    return drawn_conv(rng, bounds, lambda loops: small(loops) and max(loops.as_tuple()) > 4)
 
 
 def small_machine(rng: random.Random) -> Accelerator:
@@ -92,9 +61,7 @@ def small_machine(rng: random.Random) -> Accelerator:
 
     def memory(name: str, words: int | None, keeps: tuple[Operand, ...]) -> Memory:
         energy = rng.choice((1, 2, 5, 20)) if words else 100.0
-        size = None if words is None else words * BITS
-        write = energy + rng.randint(0, 2)
-        return Memory(name, size, keeps, word_bits=BITS, read_energy_pj=energy, write_energy_pj=write)
+        return word_memory(name, words, keeps, energy, energy + rng.randint(0, 2))
 
     nodes: list[Memory | Array] = [memory("dram", None, OPERANDS)]
     buffer = rng.random() < 0.5
@@ -108,16 +75,7 @@ def small_machine(rng: random.Random) -> Accelerator:
         nodes.append(memory("pad", rng.choice((3, 5, 8)), tuple(pads)))
     else:
         nodes.extend(memory(f"{operand}_pad", rng.choice((1, 2, 4, 8)), (operand,)) for operand in pads)
-    everything = tuple(range(1, 65))
-    return Accelerator(
-        name="small",
-        clock_mhz=100.0,
-        node_nm=65.0,
-        hierarchy=tuple(nodes),
-        mac=MacUnit("fixed", BITS, BITS, BITS, 1.0),
-        vector=VectorUnit(lanes=1024, energy_pj_per_op=0.0, lookup_energy_pj=0.0),
-        capabilities=Capabilities(everything, everything, everything),
-    )
+    return word_machine(*nodes)
 
 
 def as_it_is(_: random.Random, machine: Accelerator) -> Accelerator:
