@@ -75,11 +75,14 @@ def evaluate(
     `Accelerator`. Everything else as the options of `hwsim evaluate`; `phase` and the four behind it are for
     language models ("hf:CONFIG").
 
+    >>> import tempfile
     >>> import hwsim
     >>> report = hwsim.evaluate("resnet18", "eyeriss_v1", bits="W4A4", effort="quick")
     >>> report.totals.macs, report.layers["fc"].bottleneck, len(report.to_frame())
     (1814073344, 'dram port', 56)
-    >>> report.energy_pj == report.to_dict()["totals"]["energy_pj"]
+    >>> report.energy_pj == report.to_dict()["totals"]["energy_pj"], report.latency_s > 0
+    (True, True)
+    >>> {"report.json", "layers.csv", "report.html"} <= {path.name for path in report.save(tempfile.mkdtemp())}
     True
 
     Raises RequestError, SpecError, WorkloadError, UnsupportedOp, CapabilityError or InfeasibleMapping.

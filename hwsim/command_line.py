@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hwsim.errors import RequestError, WorkloadError
+from hwsim.frontends.forms import FORMS
 from hwsim.frontends.language_models.build import EXPERTS, build_phase
 from hwsim.frontends.language_models.description import describe, read_configuration
 from hwsim.machine.load import load_accelerator
@@ -21,6 +22,8 @@ from hwsim.network.workload import FORMAT, Workload
 Shapes = tuple[int, ...] | Mapping[str, tuple[int, ...]] | None  # of the first input, or by an input's name
 EFFORTS = ("auto", "proven", "perfect", "quick")
 PEERS = ("timeloop:", "zigzag:", "scalesim:", "maestro:")  # begin an argument that names other tools' files
+MODEL_HELP = f"{FORMS}; or other tools' files: {', '.join(f'{peer}FILE' for peer in PEERS)}"
+ACCELERATOR_HELP = "YAML file, the bare name of a shipped spec (eyeriss_v1), or other tools' files as for model"
 
 
 def load_machine(text: str) -> Accelerator:

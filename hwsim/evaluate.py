@@ -13,7 +13,9 @@ import sys
 from collections.abc import Sequence
 
 from hwsim.command_line import (
+    ACCELERATOR_HELP,
     EFFORTS,
+    MODEL_HELP,
     add_ends,
     add_input_option,
     add_phase_options,
@@ -44,12 +46,8 @@ def parser() -> argparse.ArgumentParser:
         description="Energy, latency and memory of a network on an accelerator.",
         epilog="Exit codes: 0 done; 2 bad input; 3 infeasible on this accelerator.",
     )
-    parse.add_argument(
-        "model",
-        help="zoo name (resnet18), checkpoint folder, saved workload (.json), .pt2, .onnx or .tflite file, "
-        "package.module:factory, timm:NAME, torchvision:NAME or hf:CONFIG",
-    )
-    parse.add_argument("accelerator", help="YAML file or the bare name of a shipped spec (eyeriss_v1)")
+    parse.add_argument("model", help=MODEL_HELP)
+    parse.add_argument("accelerator", help=ACCELERATOR_HELP)
     parse.add_argument("--bits", help="W4A4, or a YAML file of name patterns; default: the checkpoint's, else W8A8")
     parse.add_argument("--config", default="auto", choices=["auto", "1", "2", "3", "4"], help="LSQ+ Table 1")
     add_ends(parse)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from hwsim.command_line import add_ends, add_input_option, load_machine, load_model
+from hwsim.command_line import ACCELERATOR_HELP, MODEL_HELP, add_ends, add_input_option, load_machine, load_model
 from hwsim.errors import CapabilityError, InfeasibleMapping, SpecError, exit_code_of
 from hwsim.files.argument import parse_name, parse_path
 from hwsim.files.atomic import write_atomically
@@ -189,8 +189,8 @@ def parser() -> argparse.ArgumentParser:
         description="A look-up table of layer costs: energy, cycles and bottleneck per layer and pair of widths.",
         epilog="Exit codes: 0 done; 2 bad input; 3 infeasible on this accelerator.",
     )
-    parse.add_argument("model", help="as for hwsim.evaluate: zoo name, checkpoint, saved workload, module:factory")
-    parse.add_argument("accelerator", help="YAML file or the bare name of a shipped spec (eyeriss_v1)")
+    parse.add_argument("model", help=MODEL_HELP)
+    parse.add_argument("accelerator", help=ACCELERATOR_HELP)
     asked = parse.add_mutually_exclusive_group(required=True)
     asked.add_argument("--bits", metavar="W8A8,W4A4", help="pairs of widths, separated by commas")
     asked.add_argument(

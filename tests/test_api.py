@@ -6,6 +6,7 @@ import ast
 import doctest
 import importlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from hwsim.frontends.argument import load_model_argument
 from hwsim.report.report import Report
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.usefixtures("shared_searches")
 PYRIGHT = Path(sys.executable).parent / "pyright"
 
 
@@ -64,19 +66,24 @@ def test_no_two_lists_of_public_names() -> None:
     assert seen == set(hwsim.PUBLIC)
 
 
-@pytest.mark.parametrize(
-    "order",
-    [
-        "import hwsim; import hwsim.evaluate, hwsim.verify",
-        "import hwsim.evaluate, hwsim.verify; import hwsim",
-        "from hwsim.evaluate import main; from hwsim.verify import parser; import hwsim",
-        "import hwsim; hwsim.evaluate; hwsim.verify; import hwsim.evaluate, hwsim.verify",
-        "import hwsim.api; import hwsim.evaluate, hwsim.verify",
-    ],
+ORDERS = (
+    "import hwsim; import hwsim.evaluate, hwsim.verify",
+    "import hwsim.evaluate, hwsim.verify; import hwsim",
+    "from hwsim.evaluate import main; from hwsim.verify import parser; import hwsim",
+    "import hwsim; hwsim.evaluate; hwsim.verify; import hwsim.evaluate, hwsim.verify",
+    "import hwsim.api; import hwsim.evaluate, hwsim.verify",
 )
-def test_functions_stay_functions_in_any_order_of_imports(order: str) -> None:
-    code = f"""{order}
-import sys, types
+
+
+def test_functions_stay_functions_in_any_order_of_imports() -> None:
+    """One interpreter for all orders; between them it forgets the package, not torch."""
+    tried = "".join(
+        f"""
+for name in [name for name in sys.modules if name.partition(".")[0] == "hwsim"]:
+    del sys.modules[name]
+for name in ("hwsim", "main", "parser", "evaluate"):
+    globals().pop(name, None)
+{order}
 assert type(hwsim.evaluate) is types.FunctionType and hwsim.evaluate.__module__ == "hwsim.api"
 assert type(hwsim.verify) is types.FunctionType
 assert "hwsim.evaluate" not in sys.modules or type(sys.modules["hwsim.evaluate"]) is types.ModuleType
@@ -84,7 +91,9 @@ from hwsim.evaluate import main
 from hwsim import evaluate
 assert type(evaluate) is types.FunctionType
 """
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+        for order in ORDERS
+    )
+    subprocess.run([sys.executable, "-c", f"import sys, types{tried}"], check=True, cwd=ROOT)
 
 
 @pytest.mark.skipif(not PYRIGHT.exists(), reason="pyright is not installed")
@@ -107,11 +116,30 @@ def test_a_type_checker_sees_real_types(tmp_path: Path) -> None:
     assert len(said) == 5
 
 
-def test_doctests_of_the_door_run() -> None:
-    for name in ("hwsim.api", "hwsim.console"):
+EXAMPLES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for package in ("hwsim", "quant", "experiments", "benchmarks")
+    for path in sorted((ROOT / package).rglob("*.py"))
+    if ">>> " in path.read_text(encoding="utf-8")
+]
+
+
+def test_examples_of_every_module_run() -> None:
+    assert "hwsim.api" in EXAMPLES
+    for name in EXAMPLES:
         found = doctest.testmod(importlib.import_module(name))
-        assert found.attempted
-        assert not found.failed
+        assert found.attempted, name
+        assert not found.failed, name
+
+
+def test_the_python_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The door in five lines, as a reader copies them."""
+    (lines,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(lines, found)
+    assert len(found["report"].to_frame()) == len(found["report"].layers)
+    assert json.loads((tmp_path / "demo_out/resnet18/report.json").read_text(encoding="utf-8"))["totals"]
 
 
 def test_a_report_answers_what_is_asked_of_it(report: Report, tmp_path: Path) -> None:

@@ -14,7 +14,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hwsim.command_line import add_input_option, load_machine, load_model, parse_elementwise
+from hwsim.command_line import (
+    ACCELERATOR_HELP,
+    MODEL_HELP,
+    add_input_option,
+    load_machine,
+    load_model,
+    parse_elementwise,
+)
 from hwsim.errors import SpecError, exit_code_of
 from hwsim.explore.bits.bill import BitProblem
 from hwsim.explore.bits.budgets import NAMES, parse_budgets
@@ -157,8 +164,8 @@ class Reporter:
 def add_bits(commands: Any) -> None:
     """The `bits` command."""
     bits = commands.add_parser("bits", help="bits per layer on one machine, by an exact integer programme")
-    bits.add_argument("model", help="as for hwsim.evaluate: zoo name, checkpoint, saved workload, module:factory")
-    bits.add_argument("accelerator", help="YAML file or the bare name of a shipped spec (bit_fusion)")
+    bits.add_argument("model", help=MODEL_HELP)
+    bits.add_argument("accelerator", help=ACCELERATOR_HELP)
     add_freedom(bits)
     bits.add_argument("--budget", action="append", default=[], metavar="NAME=VALUE",
                       help=f"{', '.join(NAMES)}; such as energy=2mJ, latency=5ms, weights=120KiB")  # fmt: skip

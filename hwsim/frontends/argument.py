@@ -23,6 +23,7 @@ from hwsim.frontends.files.onnx_graph import read_onnx
 from hwsim.frontends.files.pt2 import read_pt2
 from hwsim.frontends.files.tflite import read_tflite_graph
 from hwsim.frontends.files.tflite_file import IDENTIFIER
+from hwsim.frontends.forms import FORMS
 from hwsim.frontends.hugging_face import from_transformers
 from hwsim.frontends.lowering.lower import lower
 from hwsim.frontends.lowering.table import HANDLERS
@@ -35,10 +36,6 @@ from quant.tracing import no_logs
 
 Shape = tuple[int, ...]
 Shapes = Shape | Mapping[str, Shape] | None
-FORMS = (
-    "a zoo name (resnet18), a checkpoint folder, a saved workload (.json), a .pt2, .onnx or .tflite file, "
-    "package.module:factory, timm:NAME, torchvision:NAME or hf:CONFIG"
-)
 FILE_SUFFIXES = (
     ".json",
     ".pt2",

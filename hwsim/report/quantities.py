@@ -19,7 +19,7 @@ def digits(value: float, count: int) -> str:
     """So many digits that count, thousands apart, without an exponent up to a million million.
 
     >>> digits(28083.4, 4), digits(1063, 3), digits(12.849, 3), digits(0.012345, 4)
-    ('28,080', '1,060', '12.8', '0.01234')
+    ('28,080', '1,060', '12.8', '0.01235')
     """
     short = f"{value:,.{count}g}"
     return f"{float(short):,.0f}" if "e" in short and 1 <= abs(value) < 1e12 else short

@@ -113,13 +113,17 @@ def test_the_longest_training() -> None:
     assert percent in [round(float(text), 1) for text in trained if text.replace(".", "").isdigit()]
 
 
-def test_help_and_readme_name_every_form_of_model() -> None:
-    from hwsim.evaluate import parser
+@pytest.mark.parametrize("command", [["evaluate"], ["table"], ["explore", "bits"]], ids=" ".join)
+def test_help_and_readme_name_every_form_of_model(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    from hwsim.__main__ import main
+    from hwsim.command_line import PEERS
     from hwsim.frontends.argument import LIBRARIES
 
-    shown = " ".join(parser().format_help().split())
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
     for form in ("zoo name", "checkpoint folder", ".json", ".pt2", ".onnx", ".tflite", "package.module:factory",
-                 *(f"{name}:" for name in LIBRARIES)):  # fmt: skip
+                 *(f"{name}:" for name in LIBRARIES), *PEERS):  # fmt: skip
         assert form in shown
         assert form in README
 
