@@ -18,16 +18,18 @@ import torch
 
 from experiments import table
 from experiments.pareto_figures import label_of
+from hwsim.command_line import EFFORTS
 from hwsim.errors import HwsimError
 from hwsim.explore.pareto import non_dominated
 from hwsim.frontends.argument import load_model_argument
 from hwsim.integer.proof.certificate import certify
 from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import Accelerator
-from hwsim.report.evaluation import evaluate_workload
+from hwsim.report.evaluation import Request, evaluate_workload
 from hwsim.report.files import write_report
 from hwsim.report.report import Report
 from hwsim.report.screen import render
+from hwsim.search.result import Effortful
 from quant import checkpoint, data
 from quant.accuracy import evaluate as accuracy_of
 
@@ -89,7 +91,7 @@ def pareto_lines(report: Report, network: str, percent: float, points: Path) -> 
     ]
 
 
-def run(out: Path, accelerator: str) -> None:
+def run(out: Path, accelerator: str, effort: Effortful = "auto") -> None:
     """Print accuracies, certificates, costs and fronts; leave report files of the digits network in `out`."""
     machine = load_accelerator(accelerator)
     percent, images = measured_accuracy(NETWORKS / FLOAT)
@@ -103,7 +105,7 @@ def run(out: Path, accelerator: str) -> None:
             measured = f"{percent:.2f} % of {images} real test digits"
         print(f"{name} (W4A4, LSQ+): {measured}")
         print(integer_line(NETWORKS / name, 64 if profile == "digits" else 4, machine))
-        report = evaluate_workload(load_model_argument(str(NETWORKS / name)), machine)
+        report = evaluate_workload(load_model_argument(str(NETWORKS / name)), machine, Request(effort=effort))
         if profile == "digits":
             render(report)
         print("\n".join(pareto_lines(report, meta.model, percent, RESULTS / profile / "pareto.csv")))
@@ -117,9 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.demo", description=(__doc__ or "").split("\n\n")[-1])
     parser.add_argument("--out", type=Path, default=Path("demo_out"), help="folder of the report files (demo_out)")
     parser.add_argument("--accelerator", default="eyeriss_v1", help="YAML file or shipped spec (eyeriss_v1)")
+    parser.add_argument("--effort", default="auto", choices=EFFORTS, help="of the search for mappings (auto)")
     options = parser.parse_args(arguments)
     try:
-        run(options.out, options.accelerator)
+        run(options.out, options.accelerator, options.effort)
     except HwsimError as problem:
         print(f"demo: {problem}", file=sys.stderr)
         return problem.exit_code

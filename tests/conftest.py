@@ -5,6 +5,7 @@ Tests ask for the fixture of the same name (or a narrower one) and are skipped, 
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,21 @@ def _need(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"the data folder has no {'/'.join(parts)}")
     return path
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run, new each time and one for all of its processes."""
+    mine = tmp_path_factory.getbasetemp()
+    return mine.parent if os.environ.get("PYTEST_XDIST_WORKER") else mine
+
+
+@pytest.fixture(scope="module")
+def shared_searches(run_folder: Path) -> Iterator[None]:
+    """A mapping that a test of this run has searched for is not searched again: where the search is not the claim."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HWSIM_CACHE", str(run_folder / "searches"))
+        yield
 
 
 @pytest.fixture(name="data_dir", scope="session")

@@ -17,11 +17,15 @@ from hwsim.errors import CapabilityError
 from hwsim.evaluate import main
 from hwsim.frontends.argument import load_model_argument
 from hwsim.machine.load import load_accelerator, shipped_specs
+from hwsim.network.layer import Loops
 from hwsim.network.workload import Workload
 from hwsim.report.evaluation import Request, evaluate_workload
 from hwsim.report.report import SCHEMA_FILE, Report
+from hwsim.search.result import Effortful
+from tests.strategies import conv, product
 
 FIRST_SPECS = ("eyeriss_v1", "tpu_v1", "bit_fusion")
+pytestmark = pytest.mark.usefixtures("shared_searches")
 PAPERS = ("resnet18", "efficientnet_b0", "mixnet_s", "mobilenet_v2", "vit_b_16")
 BITS = ("W8A8", "W4A4", "W2A2")
 
@@ -31,13 +35,13 @@ def resnet20() -> Workload:
     return load_model_argument("resnet20", None)
 
 
-def reports(workload: Workload, spec: str) -> list[Report]:
+def reports(workload: Workload, spec: str, effort: Effortful = "auto") -> list[Report]:
     """Reports at falling widths; a machine that cannot run a width must say so, and its report is left out."""
     accelerator = load_accelerator(spec)
     found = []
     for bits in BITS:
         if int(bits[1]) in accelerator.capabilities.weight_bits:
-            found.append(evaluate_workload(workload, accelerator, Request(bits=bits)))
+            found.append(evaluate_workload(workload, accelerator, Request(bits=bits, effort=effort)))
         else:
             with pytest.raises(CapabilityError, match=spec):
                 evaluate_workload(workload, accelerator, Request(bits=bits))
@@ -63,9 +67,15 @@ def assert_falling(found: list[Report]) -> None:
         assert narrow.cost.totals.peak_activation_bits <= wide.cost.totals.peak_activation_bits
 
 
+def lowered_effort(effort: str) -> Any:
+    """A parameter: proofs of a whole network take most of a minute."""
+    return pytest.param(effort, marks=pytest.mark.slow if effort == "auto" else ())
+
+
 @pytest.mark.parametrize("spec", FIRST_SPECS)
-def test_parts_sum_and_fewer_bits_never_cost_more(resnet20: Workload, spec: str) -> None:
-    found = reports(resnet20, spec)
+@pytest.mark.parametrize("effort", [lowered_effort("quick"), lowered_effort("auto")])
+def test_parts_sum_and_fewer_bits_never_cost_more(resnet20: Workload, spec: str, effort: Effortful) -> None:
+    found = reports(resnet20, spec, effort)
     assert found
     for report in found:
         assert_parts_sum(report)
@@ -89,7 +99,10 @@ def written(resnet20: Workload, tmp_path_factory: pytest.TempPathFactory) -> tup
     """Files of one run of the command on a saved workload, and its report."""
     folder = tmp_path_factory.mktemp("evaluate")
     resnet20.save(folder / "resnet20.json")
-    assert main([str(folder / "resnet20.json"), "eyeriss_v1", "--bits", "W4A4", "--out", str(folder / "out")]) == 0
+    assert (
+        main([str(folder / "resnet20.json"), "eyeriss_v1", "--bits", "W4A4", "--quick", "--out", str(folder / "out")])
+        == 0
+    )
     return folder, json.loads((folder / "out" / "report.json").read_text())
 
 
@@ -137,10 +150,17 @@ def test_table_names_what_a_reader_needs(
     assert re.search(r"^ *1  .*W8A8", capsys.readouterr().out, re.MULTILINE)
 
 
-def test_objectives_win_their_own_game(resnet20: Workload) -> None:
+def two_layers() -> Workload:
+    layers = [conv(Loops(K=16, C=6, P=9, Q=9, R=3, S=3), name="first"), product(Loops(K=10, C=48, P=4), name="last")]
+    return Workload("two", layers)
+
+
+@pytest.mark.parametrize("model", ["two", pytest.param("resnet20", marks=pytest.mark.slow)])
+def test_objectives_win_their_own_game(model: str) -> None:
     accelerator = load_accelerator("eyeriss_v1")
+    workload = two_layers() if model == "two" else load_model_argument(model, None)
     energy, latency, edp = (
-        evaluate_workload(resnet20, accelerator, Request(objective=objective))
+        evaluate_workload(workload, accelerator, Request(objective=objective))
         for objective in ("energy", "latency", "edp")
     )
     assert energy.certificate

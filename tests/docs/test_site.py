@@ -15,6 +15,13 @@ import pytest
 from experiments import notebooks, tutorials
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("shared_searches")
+LONG = {"train_verify_price", "language_model"}  # a training; many searches of large layers
+
+
+def timed(page: Path) -> Any:
+    """A parameter: the page or notebook, with the long ones marked."""
+    return pytest.param(page, marks=pytest.mark.slow if page.stem in LONG else (), id=page.stem)
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
@@ -31,11 +38,8 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert "Energy, latency and memory of a network on an accelerator" in python
 
 
-@pytest.mark.parametrize("page", tutorials.pages(), ids=lambda page: page.stem)
-def test_the_blocks_of_a_tutorial_print_what_its_page_shows(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HWSIM_CACHE", str(tmp_path / "cache"))
+@pytest.mark.parametrize("page", [timed(page) for page in tutorials.pages()])
+def test_the_blocks_of_a_tutorial_print_what_its_page_shows(page: Path, tmp_path: Path) -> None:
     (tmp_path / "page").mkdir()
     text = page.read_text(encoding="utf-8")
     assert tutorials.run_page(text, tmp_path / "page") == text
@@ -53,7 +57,7 @@ def test_what_a_block_prints_is_put_behind_it(tmp_path: Path) -> None:
     assert tutorials.run_page(page, tmp_path) == page.replace("old\n", "x\n")
 
 
-@pytest.mark.parametrize("path", notebooks.notebooks(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [timed(path) for path in notebooks.notebooks()])
 def test_a_notebook_runs_and_shows_tables_or_figures(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

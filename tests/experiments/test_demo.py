@@ -38,8 +38,9 @@ def test_shipped_networks_are_small_and_not_resumable(folder: Path) -> None:
     assert not list(folder.glob("training-*"))
 
 
-def test_demo_prices_the_quantized_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert demo.main(["--out", str(tmp_path)]) == 0
+@pytest.mark.parametrize("effort", ["quick", pytest.param("auto", marks=pytest.mark.slow)])
+def test_demo_prices_the_quantized_network(effort: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.main(["--out", str(tmp_path), "--effort", effort]) == 0
     printed = capsys.readouterr().out
     assert "real test digits" in printed
     assert "integer machine: 0 of " in printed

@@ -17,7 +17,7 @@ from hwsim.integer.proof.certificate import UNLIMITED, annotate, certify, offset
 from hwsim.integer.run import Machine
 from hwsim.machine.load import load_accelerator
 from hwsim.pricing.offsets import OffsetCost, offset_cost
-from hwsim.report.evaluation import evaluate_workload
+from hwsim.report.evaluation import Request, evaluate_workload
 from quant import checkpoint
 from quant.quantizer import Quantizer
 from quant.spec import PADDING_POLICIES
@@ -185,7 +185,7 @@ def test_evaluate_on_a_checkpoint_charges_what_its_certificate_says(tmp_path: Pa
                 q.set_parameters(s, -2.3 * s)  # behind ReLU calibration leaves 0.0 at code 0, where a border is free
         meta = checkpoint.Meta("resnet8", {"image_size": 8}, settings, (3, 8, 8), 10)
         folder = checkpoint.save(tmp_path / policy, model, meta)
-        report = evaluate_workload(load_model_argument(str(folder)), machine)
+        report = evaluate_workload(load_model_argument(str(folder)), machine, Request(effort="quick"))
         proven = offset_classes(lower(model, images), machine.capabilities)
         found = {cost.name: cost.offset for cost in report.cost.layers if cost.mac_mode}
         assert found == proven

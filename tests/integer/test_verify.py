@@ -22,6 +22,7 @@ from quant import checkpoint, models
 from tests.integer.nets import zoo
 from tests.integer.test_lower import SILU_SMALL
 
+pytestmark = pytest.mark.usefixtures("shared_searches")
 SETTINGS = {"weight_bits": 4, "act_bits": 4, "first_last": "same"}
 
 
@@ -88,8 +89,8 @@ def test_zero_shares_of_the_certificate_gate_multipliers(folder: Path, tmp_path:
     shares = load_zero_shares(out)
     assert 0 < max(shares.values()) <= 1
     net, machine = load_model_argument(str(folder)), load_accelerator("eyeriss_v1")
-    plain = evaluate_workload(net, machine)
-    gated = evaluate_workload(net, machine, Request(zero_shares=shares))
+    plain = evaluate_workload(net, machine, Request(effort="quick"))
+    gated = evaluate_workload(net, machine, Request(effort="quick", zero_shares=shares))
     saving = machine.capabilities.zero_gating_saving
     for before, after in zip(plain.cost.layers, gated.cost.layers, strict=True):
         expected = before.energy_pj.get("mac", 0.0) * (1 - saving * shares.get(before.name, 0.0))
@@ -97,7 +98,7 @@ def test_zero_shares_of_the_certificate_gate_multipliers(folder: Path, tmp_path:
     assert gated.cost.totals.energy_pj < plain.cost.totals.energy_pj
     assert any("zero input codes gate 45 %" in line for line in gated.assumptions)
     with pytest.raises(WorkloadError, match="has no layer 'nowhere'"):
-        evaluate_workload(net, machine, Request(zero_shares={"nowhere": 0.5}))
+        evaluate_workload(net, machine, Request(effort="quick", zero_shares={"nowhere": 0.5}))
     (tmp_path / "other.json").write_text("[]", encoding="utf-8")
     with pytest.raises(WorkloadError, match="expected a certificate with zero_shares"):
         load_zero_shares(tmp_path / "other.json")

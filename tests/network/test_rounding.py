@@ -16,6 +16,7 @@ from hwsim.network.workload import Workload
 from hwsim.table import look_up_table
 from quant import models
 
+pytestmark = pytest.mark.usefixtures("shared_searches")
 SMALL = ("resnet8", "ds_cnn", "silu_se_net", "mobilenet_v1_025", "anomaly_autoencoder")
 NAMES = [name if name in SMALL else pytest.param(name, marks=pytest.mark.slow)
         for name in models.names()]  # fmt: skip

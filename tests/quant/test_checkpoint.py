@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -201,10 +202,17 @@ BAD: list[tuple[Callable[[Path], object], str]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoint.save(tmp_path_factory.mktemp("whole") / "c", *small_quantized())
+
+
 @pytest.mark.parametrize(("damage", "message"), BAD)
-def test_damaged_checkpoints_are_named(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
+def test_damaged_checkpoints_are_named(
+    whole: Path, tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
     folder = tmp_path / "c"
-    checkpoint.save(folder, *small_quantized())
+    shutil.copytree(whole, folder)
     damage(folder)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         checkpoint.load(folder)
