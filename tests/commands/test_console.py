@@ -112,7 +112,6 @@ raise SystemExit(exit_code_of(work))
     ("arguments", "says"),
     [
         (["table", "none", "eyeriss_v1", "--bits", ""], "--bits: expected W<bits>A<bits>"),
-        (["table", "resnet8", "eyeriss_v1", "--assignments", ""], "expected a CSV file of assignments"),
         (["table", "resnet8", "eyeriss_v1", "--assignments", "random:0"], "random:0: expected random:N"),
         (["evaluate", "none", "eyeriss_v1", "--format", "timeloop"], "--format timeloop needs --out DIR"),
     ],
