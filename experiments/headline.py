@@ -16,6 +16,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from experiments import table
@@ -136,6 +137,7 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 def panel(axes: Axes, machine: str, rows: Sequence[Row]) -> None:
     """Points of one machine; bars are 95 % intervals of accuracy, and what the machine's estimates leave of energy."""
+    axes.xaxis.set_major_locator(MaxNLocator(5))  # more labels touch in so narrow a panel
     colours = colours_of(SERIES)
     for row in rows:
         if row["status"] != "ok" or not row["accuracy_percent"]:

@@ -107,10 +107,11 @@ def test_what_mixed_bits_gain_after_training() -> None:
 
 
 def test_the_longest_training() -> None:
-    (percent,) = said(r"SiLU network of CIFAR-10 to ([\d.]+) % at W2A2 in four epochs")
+    four, two = said(r"SiLU network of CIFAR-10 to ([\d.]+) % at W4A4 in two epochs and to ([\d.]+) % at W2A2 in four")
     lines = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").splitlines()
-    trained = [line.split("|")[6].split()[0] for line in lines if line.startswith("| `silu_se_net` | W2A2 |")]
-    assert percent in [round(float(text), 1) for text in trained if text.replace(".", "").isdigit()]
+    for bits, percent in (("W4A4", four), ("W2A2", two)):
+        cells = [line.split("|") for line in lines if line.startswith(f"| `silu_se_net` | {bits} | 4 | `pad_beta` |")]
+        assert percent in [round(float(cell[6].split()[0]), 1) for cell in cells if len(cell) > 7]
 
 
 @pytest.mark.parametrize("command", [["evaluate"], ["table"], ["explore", "bits"]], ids=" ".join)
