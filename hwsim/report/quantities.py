@@ -15,6 +15,11 @@ def between(low: float, high: float, value: float, unit: str) -> str:
     return text if first == last else f"{text} ({first} to {last})"
 
 
+def ends(low: float, high: float, unit: str) -> str:
+    """`22.5 mJ to 42.2 mJ`: an interval alone, each end with its prefix; empty where it has no width."""
+    return "" if low == high else f"{si(low, unit)} to {si(high, unit)}"
+
+
 def digits(value: float, count: int) -> str:
     """So many digits that count, thousands apart, without an exponent up to a million million.
 

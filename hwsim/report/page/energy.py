@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hwsim.report.quantities import si
+from hwsim.report.quantities import ends, si
 from hwsim.report.style import REST, colours_of, fold
 from hwsim.report.terminal import share
 
@@ -61,11 +61,9 @@ def joules(energy_pj: float) -> str:
 
 
 def interval(data: Data) -> str:
-    """`22.5 mJ to 42.2 mJ`: where the energy lies if each estimate lies within its spread; empty without estimates."""
+    """Where the energy lies if each estimate lies within its spread; empty without estimates."""
     found = data.get("energy_interval")
-    if not found or found["low_pj"] == found["high_pj"]:
-        return ""
-    return f"{joules(found['low_pj'])} to {joules(found['high_pj'])}"
+    return ends(found["low_pj"] * 1e-12, found["high_pj"] * 1e-12, "J") if found else ""
 
 
 def estimates(data: Data) -> list[Estimate]:

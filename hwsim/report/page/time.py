@@ -8,7 +8,7 @@ from typing import Any
 
 from hwsim.report.page.energy import Key, keys_of, palette_of
 from hwsim.report.page.scales import Tick, linear
-from hwsim.report.quantities import si
+from hwsim.report.quantities import ends, si
 from hwsim.report.terminal import share
 
 Data = dict[str, Any]
@@ -38,11 +38,9 @@ class OpenRate:
 
 
 def interval(data: Data) -> str:
-    """`75 µs to 128 µs`: the latency with all rates fast and all slow; empty where none is an estimate."""
+    """The latency with all rates fast and with all slow; empty where none is an estimate."""
     found = data.get("latency_interval")
-    if not found or found["low_s"] == found["high_s"]:
-        return ""
-    return f"{si(found['low_s'], 's')} to {si(found['high_s'], 's')}"
+    return ends(found["low_s"], found["high_s"], "s") if found else ""
 
 
 def rates(data: Data) -> list[OpenRate]:
