@@ -2,8 +2,8 @@
 
 The paper gives weights, batch and operations per weight byte, not the layers. Four applications are bound by weight
 bandwidth, where layers hardly matter: they are priced as equal square layers whose sides fill the array, LSTM1 by its
-600 x 600 matrices (paper), of which whole 256 x 256 tiles are loaded. The two convolutional ones are compute-bound and
-only their ceiling follows from what is known: context. The LSTMs are taken to multiply 16-bit activations, at half
+600 x 600 matrices (paper), which the spec loads in whole 256 x 256 tiles. The two convolutional ones are compute-bound
+and only their ceiling follows from what is known: context. The LSTMs are taken to multiply 16-bit activations, at half
 speed: their useful MACs (8.2 and 6.3 % of the peak) are twice their operations per second (3.7 and 2.8 of 92), those
 of the MLPs 7 and 11 % less than them.
 """
@@ -19,7 +19,7 @@ from hwsim.machine.parts import Accelerator
 from hwsim.pricing.layer import LayerCost, price
 from hwsim.search.layer import search
 
-TILE = 256  # of weights, loaded whole
+TILE = 256  # of weights
 SIDE = 1024  # of a square layer: four tiles of the array
 SIDES = {"LSTM1": 600}  # where the paper names them
 ACTIVATION_BITS = {"LSTM0": 16, "LSTM1": 16}
@@ -52,7 +52,7 @@ def measures(machine: Accelerator, name: str, batch: int) -> dict[str, float]:
     """TOPS and per cent of cycles with an active array."""
     side = SIDES.get(name, SIDE)
     tiles = -(-side // TILE)
-    cost = square_layer(machine, name, tiles * TILE, batch)
+    cost = square_layer(machine, name, side, batch)
     streaming = batch * tiles**2 * activation_bits(name) / 8
     return {
         "throughput": 2 * side**2 * batch / cost.latency_cycles * machine.clock_mhz / 1e6,

@@ -82,6 +82,7 @@ class Array:
     reduction: bool = True  # False: dims C, R, S may not be unrolled here
     multicast: bool = True  # False: every child's fill costs the parent a read of its own
     systolic: bool = False  # fill and drain of rows + columns cycles per tile are charged
+    loads_whole_tiles: bool = False  # weights come from outside in tiles of all elements, idle ones included
     command_steps: int = 1  # work on a tile that is held still goes by whole commands of so many steps
     source: str = ""
     hop_word_bits: int = 1  # wires come in words of so many bits: an operand pays for whole words

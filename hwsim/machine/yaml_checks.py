@@ -32,6 +32,7 @@ from hwsim.machine.yaml_keys import (
 from hwsim.network.layer import MAC_OPS, VECTOR_OPS
 
 REDUCTION_DIMS = ("C", "R", "S")
+WEIGHT_DIMS = ("G", "K", *REDUCTION_DIMS)
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
@@ -72,6 +73,7 @@ def contradictions(document: Document, spec: AcceleratorSpec) -> list[str]:
             problems += memory_contradictions(document, where, node)
         else:
             problems += array_contradictions(document, where, node)
+            problems += whole_tile_problems(document, where, node, spec.hierarchy[index + 1 :])
     if spec.rate_spread is not None and not starts(spec):
         place = document.place(("rate_spread",))
         problems.append(f"{place}: expected layer_overhead_cycles that it is a factor of, or start_cycles of a mode")
@@ -194,6 +196,25 @@ def array_contradictions(document: Document, where: KeyPath, array: ArraySpec) -
             f"{document.place((*where, 'axes'))}: expected rows and columns of a systolic array, got {len(array.axes)}"
         )
     return problems
+
+
+def whole_tile_problems(
+    document: Document, where: KeyPath, array: ArraySpec, inside: Sequence[MemorySpec | ArraySpec]
+) -> list[str]:
+    """Whole tiles of weights that nothing holds, or whose sides the axes leave open."""
+    if not array.loads_whole_tiles:
+        return []
+    place = document.place((*where, "loads_whole_tiles"))
+    if not inside or not isinstance(inside[0], MemorySpec) or "weight" not in inside[0].keeps:
+        got = "none" if not inside or not isinstance(inside[0], MemorySpec) else f"keeps {inside[0].keeps}"
+        return [f"{place}: expected a memory directly inside {array.array} that keeps weight, got {got}"]
+    if any(isinstance(node, ArraySpec) for node in inside):
+        return [f"{place}: expected no array inside {array.array}: a tile is what the innermost one holds"]
+    dims = [dim for axis in array.axes.values() for dim in axis.dims if dim in WEIGHT_DIMS]
+    twice = sorted({dim for dim in dims if dims.count(dim) > 1})
+    if twice:
+        return [f"{place}: expected every loop of the weights on one axis, got {', '.join(twice)} on several"]
+    return [] if dims else [f"{place}: expected a loop of the weights ({', '.join(WEIGHT_DIMS)}) on an axis, got none"]
 
 
 def mac_contradictions(document: Document, spec: AcceleratorSpec) -> list[str]:

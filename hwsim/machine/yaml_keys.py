@@ -171,6 +171,9 @@ class ArraySpec(Part):
     reduction: bool = Field(True, description="partial sums are added between elements (needed to unroll C, R, S)")
     multicast: bool = Field(True, description="one parent read serves all elements that need the same point")
     systolic: bool = Field(False, description="fill and drain cycles of rows + columns are charged")
+    loads_whole_tiles: bool = Field(
+        False, description="weights come from outside in tiles of the whole array, zeros for elements without work"
+    )
     command_steps: Annotated[int, Field(ge=1, le=2**16)] = Field(
         1, description="work on a tile that the memory inside holds still goes by whole commands of so many steps"
     )

@@ -12,7 +12,7 @@ from hwsim.pricing.layer import LayerCost
 from hwsim.pricing.lifetimes import WHOLE_TENSORS, Lifetimes
 from hwsim.pricing.moves import MULTIPLIER_BITS, SHIFT_BITS
 from hwsim.pricing.offsets import BIAS_BITS
-from hwsim.pricing.shares import border_share
+from hwsim.pricing.shares import border_share, whole_tile_share
 from hwsim.pricing.stages import Stage
 from hwsim.pricing.vector import requantize_ops
 
@@ -103,6 +103,20 @@ def compression_assumptions(accelerator: Accelerator) -> tuple[str, ...]:
     if not packed:
         return ()
     return (f"compressed, whatever their values: {', '.join(packed)} of their bits; coding costs nothing",)
+
+
+def whole_tile_assumptions(workload: Iterable[Layer], accelerator: Accelerator) -> tuple[str, ...]:
+    """What an array that loads whole tiles adds to the weights on their way."""
+    loading = [array.name for array in accelerator.arrays if array.loads_whole_tiles]
+    matrices = [layer for layer in workload if layer.has_macs]
+    if not loading or not matrices:
+        return ()
+    moved = {layer.name: float(whole_tile_share(layer, accelerator, accelerator.outermost)) for layer in matrices}
+    worst = max(moved, key=lambda name: moved[name])
+    return (
+        f"weights go to {loading[0]} in whole tiles, of which a layer takes the fewest that hold its matrix: up to "
+        f"{moved[worst]:.3g} times its own weights move ({worst}); room on chip is counted without the zeros",
+    )
 
 
 def gating_assumptions(accelerator: Accelerator, shares: Mapping[str, float]) -> tuple[str, ...]:

@@ -11,11 +11,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from hwsim.machine.parts import Accelerator
-from hwsim.network.layer import Tensor
+from hwsim.network.layer import Layer, Tensor
 from hwsim.pricing.latency import port_cycles, port_loads
 from hwsim.pricing.layer import LayerCost, Part, memory_parts, static_parts
 from hwsim.pricing.moves import Moved, moved_bits, moved_words
-from hwsim.pricing.shares import stream_shares
+from hwsim.pricing.shares import moved_shares
 from hwsim.pricing.stages import Stage
 
 
@@ -52,27 +52,28 @@ def shared_weights(stages: Sequence[Stage]) -> tuple[SharedWeight, ...]:
     )
 
 
-def fetched(stages: Sequence[Stage], resident: Collection[str]) -> dict[int, Tensor]:
-    """The weights that stay, by the stage that fetches them."""
-    return {w.first: w.tensor for w in shared_weights(stages) if w.tensor.name in resident}
+def fetched(stages: Sequence[Stage], resident: Collection[str]) -> dict[int, Layer]:
+    """The layers that fetch weights which stay, by their stage."""
+    return {w.first: stages[w.first].layer for w in shared_weights(stages) if w.tensor.name in resident}
 
 
-def fetch_moves(tensor: Tensor, accelerator: Accelerator) -> tuple[Moved, ...]:
-    """A whole weight from the outermost memory to the memory where it stays, scales included."""
-    outer, home = accelerator.outermost, accelerator.activation_memory
+def fetch_moves(layer: Layer, accelerator: Accelerator) -> tuple[Moved, ...]:
+    """A layer's whole weight from the outermost memory to the memory where it stays, scales included."""
+    outer, home, tensor = accelerator.outermost, accelerator.activation_memory, layer.weight
     assert home is not None
+    assert tensor is not None
     n, side, found = tensor.elements, tensor.side_bits, list[Moved]()
     for memory, reads, writes in ((outer, 1, 0), (home, 0, 1)):
-        shares = stream_shares(memory, "weight")
+        shares = moved_shares(layer, accelerator, memory, "weight", "code")
         found.append(moved_words(memory, "weight", "code", tensor.bits, n * reads, n * writes, shares))
         if side:
             found.append(moved_bits(memory, "weight scales", side * reads, side * writes))
     return tuple(found)
 
 
-def with_fetch(cost: LayerCost, tensor: Tensor, accelerator: Accelerator) -> LayerCost:
-    """The bill of a layer that first fetches a weight to stay: moves, and the time of the slowest port on top."""
-    moved = fetch_moves(tensor, accelerator)
+def with_fetch(cost: LayerCost, layer: Layer, accelerator: Accelerator) -> LayerCost:
+    """The bill of a layer that first fetches its weight to stay: moves, and the time of the slowest port on top."""
+    moved = fetch_moves(layer, accelerator)
     cycles = max(port_cycles(port_loads(moved), accelerator, {}).values(), default=0)
     parts = [Part(p.component, f"{p.detail}, fetched to stay", p.energy_pj) for p in memory_parts(moved, accelerator)]
     return dataclasses.replace(
@@ -84,7 +85,7 @@ def with_fetch(cost: LayerCost, tensor: Tensor, accelerator: Accelerator) -> Lay
     )
 
 
-def fetch_cost(tensor: Tensor, accelerator: Accelerator) -> tuple[float, float]:
+def fetch_cost(layer: Layer, accelerator: Accelerator) -> tuple[float, float]:
     """(pJ, cycles) that `with_fetch` adds."""
-    bare = with_fetch(LayerCost("", (), 0, (), "", ()), tensor, accelerator)
+    bare = with_fetch(LayerCost("", (), 0, (), "", ()), layer, accelerator)
     return bare.total_energy_pj, float(bare.latency_cycles)

@@ -24,6 +24,7 @@ from hwsim.pricing.assumptions import (
     gating_assumptions,
     group_assumptions,
     warnings,
+    whole_tile_assumptions,
 )
 from hwsim.pricing.fit import overflows, packed
 from hwsim.pricing.interval import Interval, TimeInterval, energy_interval, exact_time
@@ -136,6 +137,7 @@ def price_network(
             *assumptions(accelerator, areas, resident, planned, lifetimes),
             *border_assumptions(workload, accelerator, layers),
             *compression_assumptions(accelerator),
+            *whole_tile_assumptions(workload, accelerator),
             *gating_assumptions(accelerator, shares),
             *group_assumptions(layers),
         ),

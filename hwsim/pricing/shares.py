@@ -1,18 +1,20 @@
-"""What share of an operand's elements a memory port really moves: borders made on the way, codes that are compressed.
+"""What share of an operand's elements a port really moves: borders made on the way, compressed codes, whole tiles.
 
 Counts live in the padded image (docs/counting.md). Where a machine inserts the border's zeros, a read moves the share
 of the input's points that exist; that is exact where every point is read equally often, and takes tiles at the border
-for average ones otherwise. So costs stay linear in counts, and searches and proofs price the same thing.
+for average ones otherwise. So costs stay linear in counts, and searches and proofs price the same thing. An array that
+loads whole tiles moves more than the weights' points: their matrix rounded up to its axes (`whole_tile_share`).
 """
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from functools import lru_cache
 
 from hwsim.machine.parts import Accelerator, Memory, Operand
 from hwsim.nest.counts import Kind
-from hwsim.nest.points import lattice
+from hwsim.nest.points import lattice, relevant_dims
 from hwsim.network.layer import Layer
 from hwsim.pricing.offsets import offset_cost
 
@@ -22,9 +24,11 @@ WHOLE: Shares = (Fraction(1), Fraction(1))
 
 def moved_shares(layer: Layer, accelerator: Accelerator, memory: Memory, operand: Operand, kind: Kind) -> Shares:
     """Shares of an operand's elements that are read from and written to a memory; unfinished sums move whole."""
-    if kind == "partial" or (not memory.compression and memory.padding == "stored"):
+    if kind == "partial":
         return WHOLE
     share = stored_share(memory, operand)
+    if operand == "weight":
+        share *= whole_tile_share(layer, accelerator, memory)
     made = operand == "input" and memory.padding == "inserted" and not border_is_stored(layer, accelerator)
     return (share * existing_share(layer) if made else share, share)
 
@@ -32,6 +36,25 @@ def moved_shares(layer: Layer, accelerator: Accelerator, memory: Memory, operand
 def stored_share(memory: Memory, operand: Operand) -> Fraction:
     """Bits of an operand's compressed codes over those of the plain ones."""
     return next((Fraction(str(ratio)) for known, ratio in memory.compression if known == operand), Fraction(1))
+
+
+def whole_tile_share(layer: Layer, accelerator: Accelerator, memory: Memory) -> Fraction:
+    """Weights that pass a memory outside an array which loads whole tiles, over the layer's own.
+
+    prod over axes of ceil(n / size) * size / n, n = product of the extents of the weights' loops on the axis: the
+    fewest tiles of the whole array that hold the matrix. Other loops of the weights (groups, mostly) share no tile.
+    """
+    share = Fraction(1)
+    nodes = accelerator.hierarchy
+    for array in accelerator.arrays:
+        if array.loads_whole_tiles and nodes.index(memory) < nodes.index(array):
+            bounds, dims = layer.loops.as_dict(), relevant_dims("weight")
+            for axis in array.axes:
+                mine = [bounds[dim] for dim in axis.dims if dim in dims]
+                extent = math.prod(mine)
+                if mine:
+                    share *= Fraction(-(-extent // axis.size) * axis.size, extent)
+    return share
 
 
 def stream_shares(memory: Memory, operand: Operand) -> Shares:

@@ -48,6 +48,9 @@ class UnitPrices:
     fixed_cycles: int  # the vector unit's; a lower bound on latency
     static_pj_per_cycle: float
     scaled: int = 0  # entries per memory and direction with scales beside the codes, whose last words are partial too
+    held_bits: Mapping[tuple[str, Operand, Kind], float] = field(  # per element of a tile, whatever share of it moves
+        default_factory=dict[tuple[str, Operand, Kind], float]
+    )
     element_bits: Mapping[tuple[Operand, Kind], int] = field(default_factory=dict[tuple[Operand, Kind], int])
 
     @property
@@ -85,6 +88,7 @@ def unit_prices(
     side: dict[tuple[Operand, Kind], float] = {(o, k): side_bits(layer, o, k) for o, k in bits}
     traffic_pj: dict[tuple[str, Operand, Kind, Direction], float] = {}
     port_bits: dict[tuple[str, Operand, Kind, Direction], float] = {}
+    held_bits: dict[tuple[str, Operand, Kind], float] = {}
     bandwidth: dict[tuple[str, Direction], float] = {}
     for memory in accelerator.memories:
         per_word: dict[Direction, float] = {"read": memory.read_energy_pj, "write": memory.write_energy_pj}
@@ -95,6 +99,7 @@ def unit_prices(
         bandwidth.update({(memory.name, d): limit for d, limit in limits.items() if limit is not None})
         for (operand, kind), width in bits.items():
             plain = words_per_operand(width, memory.word_bits, memory.packing)
+            held_bits[memory.name, operand, kind] = plain * memory.word_bits + side[operand, kind]
             shares = moved_shares(layer, accelerator, memory, operand, kind)
             for (direction, energy), share in zip(per_word.items(), shares, strict=True):
                 slope = plain * float(share) + side[operand, kind] / memory.word_bits
@@ -127,6 +132,7 @@ def unit_prices(
         fixed_cycles=vector_cycles(slots, accelerator.vector),
         static_pj_per_cycle=working_power_mw(accelerator) / accelerator.clock_mhz * 1e3,
         scaled=sum(bool(value) for value in side.values()),
+        held_bits=held_bits,
         element_bits=bits,
     )
 
@@ -156,5 +162,6 @@ def measured_prices(
         fixed_pj=cost.total_energy_pj,
         fixed_cycles=cost.latency_cycles,
         static_pj_per_cycle=0.0,
+        held_bits={(m.name, o, k): 0.0 for m in accelerator.memories for o, k in operands},
         element_bits={(o, k): operand_bits(layer, accelerator, o, k) for o, k in operands},
     )

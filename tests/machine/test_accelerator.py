@@ -362,6 +362,27 @@ MISTAKES = [
         r"hierarchy\[3\].first_fill: expected no such key: pad lies inside an array",
     ),
     (
+        "whole tiles of nothing",
+        "    hop_energy_pj_per_bit: 0.1\n",
+        "    loads_whole_tiles: true\n",
+        r"hierarchy\[2\].loads_whole_tiles: expected a memory directly inside grid that keeps weight, got none",
+    ),
+    (
+        "whole tiles of inputs",
+        "    hop_energy_pj_per_bit: 0.1\n    source: here\n",
+        "    loads_whole_tiles: true\n    source: here\n  - {memory: pad, size_bits: 64, keeps: [input],\n"
+        "     word_bits: 8, read_energy_pj: 1, write_energy_pj: 1, source: here}\n",
+        r"hierarchy\[2\].loads_whole_tiles: expected a memory directly inside grid .* got keeps \['input'\]",
+    ),
+    (
+        "whole tiles of two shapes",
+        "      columns: {size: 4, dims: [K, P], max_dims: 1}\n    hop_energy_pj_per_bit: 0.1\n    source: here\n",
+        "      columns: {size: 4, dims: [K, C]}\n    loads_whole_tiles: true\n    source: here\n"
+        "  - {memory: pad, size_bits: 64, keeps: [weight], word_bits: 8, read_energy_pj: 1, write_energy_pj: 1,\n"
+        "     source: here}\n",
+        r"hierarchy\[2\].loads_whole_tiles: expected every loop of the weights on one axis, got C on several",
+    ),
+    (
         "granule of lanes",
         "  lanes: [C]\n",
         "  lanes: [C]\n  granules: [{loops: [C, R], size: 4}]\n",

@@ -165,7 +165,11 @@ def test_linear_prices_and_tables_say_what_is_billed(seed: int) -> None:
             packing=rng.choice(("dense", "floor", "padded")),
         )  # fmt: skip
 
-    nodes = tuple(with_shares(node) if isinstance(node, Memory) else node for node in accelerator.hierarchy)
+    nodes = tuple(
+        with_shares(node) if isinstance(node, Memory)
+        else dataclasses.replace(node, loads_whole_tiles=rng.random() < 0.5)
+        for node in accelerator.hierarchy
+    )  # fmt: skip
     accelerator = dataclasses.replace(accelerator, hierarchy=nodes)
     counts = count_accesses(layer, mapping, accelerator)
     cost, unit = price(layer, counts, accelerator), unit_prices(layer, accelerator)

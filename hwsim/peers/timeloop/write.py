@@ -164,6 +164,7 @@ def array_lines(array: Array, machine: Accelerator, report: TranslationReport) -
     for said, key, text in (
         (array.hop_energy_pj_per_bit, "hop_energy_pj_per_bit", "a price per bit and element: transfers are free there"),
         (array.systolic, "systolic", "cycles to fill and drain a systolic array"),
+        (array.loads_whole_tiles, "loads_whole_tiles", "whole tiles of weights: only the weights in use move there"),
         (array.command_steps > 1, "command_steps", "steps in whole commands: any number there"),
         (not array.multicast, "multicast", "a read per element: identical tiles share one there"),
         (any(axis.max_dims for axis in array.axes), "max_dims", "at most so many loops on an axis"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hwsim.machine.parts import Accelerator, Memory, Operand
-from hwsim.network.layer import Tensor
+from hwsim.network.layer import Layer, Tensor
 from hwsim.network.workload import Workload
 from hwsim.pricing.kept_weights import SharedWeight, shared_weights
 from hwsim.pricing.layer import operand_tensors
@@ -104,11 +104,11 @@ class Schedule:
             return {}
         return {weight.tensor.name: weight for weight in shared_weights(self.stages)}
 
-    def fetched(self, stage: int, mine: Names) -> Tensor | None:
-        """The weight that a stage fetches to stay, if `mine` do."""
+    def fetched(self, stage: int, mine: Names) -> Layer | None:
+        """The layer of a stage that fetches its weight to stay, if `mine` do."""
         name = self.operands[stage].get("weight", "")
         weight = self.weights.get(name) if name in mine else None
-        return weight.tensor if weight is not None and weight.first == stage else None
+        return self.stages[stage].layer if weight is not None and weight.first == stage else None
 
     @cached_property
     def tenants(self) -> tuple[Tenant, ...]:

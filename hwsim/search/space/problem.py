@@ -285,13 +285,13 @@ class Problem:
 
     def tile_widths(self, operand: Operand, child: Memory) -> tuple[float, float]:
         """Bits per element of a tile in a memory: where it may hold partial sums, and where it does not."""
-        widths, name = self.unit.port_bits, child.name
+        widths, name = self.unit.held_bits, child.name
         if operand != "output":
-            return widths[name, operand, "code", "write"], widths[name, operand, "code", "write"]
-        partial = widths[name, operand, "partial", "write"]
+            return widths[name, operand, "code"], widths[name, operand, "code"]
+        partial = widths[name, operand, "partial"]
         if accumulates_only(self.accelerator, name):
             return partial, partial
-        return partial, 0.0 if self.leaves_at_home(operand, child) else widths[name, operand, "final", "write"]
+        return partial, 0.0 if self.leaves_at_home(operand, child) else widths[name, operand, "final"]
 
     def output_prices(
         self, parent: Memory, child: Memory | None, prices: list[float], arrays: range

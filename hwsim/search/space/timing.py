@@ -171,7 +171,7 @@ class Timing:
             if not array.systolic or below is None or hides_fills(machine, array) or below.size_bits is None:
                 continue
             if below.keeps in (("weight",), ("input",)):
-                bits = self.problem.unit.port_bits[below.name, below.keeps[0], "code", "write"]
+                bits = self.problem.unit.held_bits[below.name, below.keeps[0], "code"]
                 found[below.name] = fill_cycles(machine, array, self.problem.unit.mac) * bits / below.size_bits
         return found
 
