@@ -128,8 +128,12 @@ class Session:
         return 0
 
     def listeners(self, line: int, file: str) -> list[str]:
-        """Tests that run a line, else any line of its function, the fastest first, within the budget of time."""
-        for wanted in (range(line, line + 1), function_around(ROOT / file, line)):
+        """Tests that run a line, else any line of its function, the fastest first, within the budget of time.
+
+        A line outside of functions (a constant, a default) is read without being run: every test may notice it.
+        """
+        around, found = function_around(ROOT / file, line), list(self.heard)
+        for wanted in (range(line, line + 1), around) if around else ():
             found = [
                 test for test, heard in self.heard.items() if not heard.lines.get(file, frozenset()).isdisjoint(wanted)
             ]
@@ -150,12 +154,11 @@ def affordable(tests: Iterable[str], heard: Mapping[str, Heard]) -> Iterator[str
 
 
 def function_around(path: Path, line: int) -> range:
-    """The lines of the function that a line is in; of the whole file where it is in none."""
-    text = path.read_text()
-    around = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)
+    """The lines of the function that a line is in; none where it is in none."""
+    around = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)
               and node.lineno <= line <= (node.end_lineno or 0)]  # fmt: skip
     if not around:
-        return range(1, text.count("\n") + 2)
+        return range(0)
     inner = max(around, key=lambda node: node.lineno)
     return range(inner.lineno, (inner.end_lineno or 0) + 1)
 

@@ -34,6 +34,7 @@ from hwsim.report.explain import estimate_lines, explain, explained_json, explan
 from hwsim.report.files import write_report
 from hwsim.report.progress import watched
 from hwsim.report.screen import render
+from hwsim.report.terminal import why_not_proven
 from hwsim.search.objective import OBJECTIVES
 
 evaluate = evaluate_workload  # the name under which scripts import it from here
@@ -149,6 +150,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
     )
     with watched() as watch:
         report = evaluate_workload(workload, accelerator, request, watch)
+    if why := why_not_proven(report):  # whoever reads only the numbers must see it
+        print(f"hwsim: not proven: {printable(why)}", file=sys.stderr)
     report = dataclasses.replace(report, command=shlex.join(["hwsim", "evaluate", *given]))
     written = write_report(report, options.out) if options.out else []
     if options.format:

@@ -67,14 +67,16 @@ def content_hash(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """What JSON does not know: dataclasses as dictionaries, mappings and sets in order, paths by content, arrays."""
+    """What JSON does not know: dataclasses as dictionaries, mappings and sets in order, bytes and paths by content,
+    arrays.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return dict(cast(Mapping[str, Any], value))
     if isinstance(value, set | frozenset):
         return sorted(cast(set[Any], value), key=repr)
-    if isinstance(value, Path):
+    if isinstance(value, Path | bytes):
         return content_hash(value)
     as_list = getattr(value, "tolist", None)  # numpy's arrays and numbers have one
     if callable(as_list):

@@ -132,9 +132,14 @@ def certificate_line(report: Report) -> str:
     gap = f"proven gap at most {100 * worst:.2f} %"
     if len(certificates) < len(report.found):  # the network's gap stands with its groups
         gap = f"{gap} in the {len(certificates)} of {len(report.found)} layers with MACs outside depth-first groups"
-    missing = sorted({why for c in certificates if (why := c.space.partition(NOT_PROVEN)[2])})
-    why = f"; not proven: {', '.join(missing)}" if missing else ""
+    why = f"{NOT_PROVEN}{missing}" if (missing := why_not_proven(report)) else ""
     return f"objective {report.objective}; {gap}; {priced:,} priced of {covered:,} covered{why}"
+
+
+def why_not_proven(report: Report) -> str:
+    """Why proofs that were asked for could not be made (no compiler, no memory); empty where they were."""
+    spaces = (found.certificate.space for found in report.found.values())
+    return ", ".join(sorted({why for space in spaces if (why := space.partition(NOT_PROVEN)[2])}))
 
 
 def schedules_line(report: Report) -> str:

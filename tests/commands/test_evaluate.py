@@ -22,6 +22,7 @@ from hwsim.network.workload import Workload
 from hwsim.report.evaluation import Request, evaluate_workload
 from hwsim.report.report import SCHEMA_FILE, Report
 from hwsim.search.result import Effortful
+from tests.small_workloads import chain
 from tests.strategies import conv, product
 
 FIRST_SPECS = ("eyeriss_v1", "tpu_v1", "bit_fusion")
@@ -169,3 +170,19 @@ def test_objectives_win_their_own_game(model: str) -> None:
     assert energy.totals.energy_pj <= least * (1 + energy.certificate.gap)
     fastest = min(report.totals.latency_cycles for report in (energy, edp))
     assert latency.totals.latency_cycles <= fastest * (1 + latency.certificate.gap)
+
+
+@pytest.mark.parametrize("form", [["--json"], []])
+def test_a_proof_that_could_not_be_made_is_said_beside_the_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, form: list[str]
+) -> None:
+    monkeypatch.setenv("HWSIM_CACHE", "")
+    chain(4).save(tmp_path / "net.json")
+    command = [str(tmp_path / "net.json"), "eyeriss_v1", *form]
+    assert main(command) == 0
+    assert "not proven" not in capsys.readouterr().err
+    monkeypatch.setattr("hwsim.search.proof.native.why_not_compiled", lambda: "no C compiler")
+    assert main(command) == 0
+    assert capsys.readouterr().err == "hwsim: not proven: no C compiler\n"
+    assert main([*command, "--quick"]) == 0  # nothing was asked for
+    assert capsys.readouterr().err == ""

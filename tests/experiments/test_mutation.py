@@ -78,6 +78,6 @@ def test_a_mutant_meets_the_tests_that_run_its_line_within_a_budget(tmp_path: Pa
     path = tmp_path / "live_module.py"
     path.write_text(LIVE)
     assert function_around(path, 7) == range(5, 8)
-    assert function_around(path, 2) == range(1, 16)
+    assert not function_around(path, 2)  # a constant: every test may notice it
     heard = {name: Heard(BUDGET_SECONDS / 2, {}) for name in ("a", "b", "c", "d")}
     assert list(affordable(heard, heard)) == ["a", "b", "c"]

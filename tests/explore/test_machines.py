@@ -32,6 +32,7 @@ from hwsim.explore.machines.study_output import write_point
 from hwsim.explore.machines.trial import evaluate
 from hwsim.explore.machines.workers import HANDING_SECONDS, Here, Local, Pace, timed
 from hwsim.files.identity import content_hash, identity
+from hwsim.machine.load import shipped_specs
 from hwsim.network.bits import assign_bits
 from hwsim.network.saved import load_workload
 from hwsim.search.effort import Options
@@ -97,6 +98,15 @@ def test_a_memory_of_another_size_has_other_energies_unless_fixed(tmp_path: Path
     assert small.area_mm2 == pytest.approx(base.area_mm2 / 4)
     fixed = read_space(space_file(tmp_path, memories="fixed")).machine({ROWS: 4, BUFFER: 65536})
     assert fixed.memories[1].read_energy_pj == base.read_energy_pj
+
+
+def test_a_study_around_any_shipped_spec_has_an_identity(tmp_path: Path) -> None:
+    """Tables of measured machines among them: their bytes are hashed, not their names."""
+    found = {}
+    for spec in sorted(shipped_specs()):
+        space = read_space(space_file(tmp_path, accelerator=spec, search={"clock_mhz": [100, 200]}))
+        found[spec] = space.identity({}).parts["accelerator"]
+    assert len(set(found.values())) == len(found) > 20
 
 
 @pytest.mark.parametrize("bits", ["W4A4", {"default": "W2A2", "first_last": "same", "second": "W4A8"}], ids=str)

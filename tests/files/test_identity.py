@@ -16,6 +16,7 @@ def test_the_order_of_keys_and_the_name_of_a_file_do_not_matter(tmp_path: Path) 
     assert content_hash({"a": 1, "b": [2, 3]}) == content_hash({"b": (2, 3), "a": 1})
     for name in ("one", "two"):
         (tmp_path / name).write_bytes(b"content")
+    assert content_hash([b"content"]) == content_hash([tmp_path / "one"]) != content_hash([b"contend"])
     assert content_hash(tmp_path / "one") == content_hash(tmp_path / "two") == content_hash(b"content")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from hwsim.errors import SpecError
 from hwsim.network.bits import assign_bits
-from hwsim.network.bits_file import WIDTHS, parse_wxay, read_bits
+from hwsim.network.bits_file import WIDTHS, BitsRequest, parse_wxay, read_bits
 from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.sharing import sharing_groups
 from hwsim.network.workload import Workload
@@ -154,6 +155,48 @@ def test_indices_and_norm_parameters_keep_their_width() -> None:
     )  # fmt: skip
     got = {n: b for n, (b, _, _) in codes(assign_bits(Workload("n", [table, norm]), "W4A6")).items()}
     assert got == {"ids": 10, "table.weight": 4, "table.out": 32, "norm.weight": 32, "norm.out": 32}
+
+
+def test_a_request_that_says_nothing_means_what_its_words_mean() -> None:
+    assert BitsRequest(4, 6, place="W4A6") == dataclasses.replace(read_bits("W4A6"), place="W4A6")
+
+
+@pytest.mark.parametrize("config", ["auto", "3"])
+def test_notes_say_which_row_of_table_1_was_taken(config: str) -> None:
+    (note,) = (note for note in assign_bits(network(), "W4A4", config=config).notes if note.startswith("bits:"))
+    said = {"auto": "by what makes each tensor", "3": "row 3 after activations"}
+    assert said[config] in note
+    assert not any(words in note for name, words in said.items() if name != config)
+
+
+@pytest.mark.parametrize(("count", "more"), [(5, False), (6, True)])
+def test_notes_name_five_arrays_without_a_quantizer_and_count_the_rest(count: int, more: bool) -> None:
+    ids = Tensor("ids", (1, 4), 10, signed=False, origin="index")
+    out = [Tensor(f"t{i}.out", (1, 4, 256), origin="embedding") for i in range(count)]
+    tables = [
+        Layer(f"t{i}", "embedding", (ids,), out[i], Tensor(f"t{i}.weight", (9, 256), origin="weight"))
+        for i in range(count)
+    ]
+    norms = [
+        Layer(f"n{i}", "layer_norm", (out[i],), Tensor(f"n{i}.out", (1, 4, 256), origin="linear"),
+              Tensor(f"n{i}.weight", (256,), origin="weight"))
+        for i in range(count)
+    ]  # fmt: skip
+    notes = assign_bits(Workload("n", [*tables, *norms]), "W4A4").notes
+    (note,) = (note for note in notes if "pass no quantizer" in note)
+    assert note.startswith(f"{count} arrays")
+    assert ("and 1 more" in note, "t5" in note) == (more, False)
+
+
+def test_a_float_network_without_a_default_names_only_tensors_that_got_no_bits() -> None:
+    with pytest.raises(SpecError, match="add `default: W8A8`") as problem:
+        assign_bits(network(), {"stem": "W4A4"})
+    said = str(problem.value)
+    assert "stem.weight" not in said
+    assert "stem.out, relu.out, body.out and" in said
+    given = {layer.name: {"weight": 4, "input": 4, "output": 4} for layer in network() if layer.weight is not None}
+    every = {layer.name: {"input": 4, "output": 4} for layer in network()}
+    assert all(t.bits == 4 for t in assign_bits(network(), every | given).tensors.values())
 
 
 def test_padding_policies_are_set_where_an_offset_meets_padding() -> None:

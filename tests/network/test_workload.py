@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,36 @@ def test_accumulator_holds_the_largest_possible_sum() -> None:
     assert dataclasses.replace(layer, accumulator_bits=19).accumulator_bits_needed() == 19
 
 
+def test_the_longest_sum_of_a_convolution_is_its_channels_times_its_window() -> None:
+    wide = dataclasses.replace(conv("c", image()), loops=Loops(C=100, R=7, S=5))
+    assert wide.accumulator_bits_needed() == (100 * 7 * 5 * 128 * 128).bit_length() + 1
+
+
+def test_bit_operations_and_the_key_of_widths_are_those_of_both_operands() -> None:
+    layer = conv("c", image(bits=4), bits=6)
+    assert layer.bops == layer.macs * 6 * 4
+    assert layer.bits_key() == (6, 4, 6, layer.accumulator_bits_needed())
+    add = residual().layers[2]
+    assert (add.bops, add.bits_key()) == (0, (0, 8, 8, 8))
+
+
+@pytest.mark.parametrize("over", ["K", "C"])
+@pytest.mark.parametrize(("new", "keys", "block"), [(512, 512, 128), (300, 512, 128), (7, 20, 3), (5, 5, 1)])
+def test_a_causal_kernel_does_the_blocks_that_some_token_sees(over: str, new: int, keys: int, block: int) -> None:
+    layer = dataclasses.replace(
+        residual().layers[2], causal_rows=new, causal_over=over, loops=Loops(**{"K": 3, "C": 3, over: keys})
+    )
+    last_rows = (min(row // block * block + block, new) for row in range(new))
+    seen = sum(keys - new + last for last in last_rows)
+    assert layer.causal_share(block) == Fraction(seen, new * keys)
+    assert layer.causal_share(0) == 1
+
+
+def test_a_tensor_is_of_floats_with_one_fixed_scale_unless_said() -> None:
+    tensor = Tensor("t", (2, 3))
+    assert (tensor.bits, tensor.signed, tensor.offset, tensor.scales, tensor.run_time) == (32, True, False, 1, False)
+
+
 def test_shares_count_what_has_no_price() -> None:
     known = Uncosted("a", "aten.conv3d", 100, macs=residual().macs)
     hidden = Uncosted("b", "aten.foo", 20, None)
@@ -113,6 +144,12 @@ def test_saving_and_loading_gives_the_same_workload(tmp_path: Path) -> None:
     assert loaded.coverage == net.coverage
     assert loaded.notes == net.notes
     assert [p.name for p in (tmp_path / "folder").iterdir()] == ["net.json"]
+
+
+def test_the_identity_of_the_trained_network_is_saved_and_an_unknown_one_is_not(tmp_path: Path) -> None:
+    assert "identity" not in residual().to_dict()
+    residual().with_identity("0123456789abcdef").save(tmp_path / "net.json")
+    assert load_workload(tmp_path / "net.json").identity == "0123456789abcdef"
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
