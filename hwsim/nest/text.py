@@ -63,7 +63,7 @@ def dump_mappings(mappings: Map[str, Mapping], groups: Sequence[Together] = (), 
     lines += ["groups:", *(f"  - {group}" for group in groups)] if groups else []
     lines.append("layers:")
     for name, mapping in mappings.items():
-        lines.append(f"  {quoted(name)}:")
+        lines += [f"  {key}:"] if len(key := quoted(name)) <= LONGEST_KEY else [f"  ? {key}", "  :"]
         lines.extend(f"    - {entry}" for entry in entries(mapping))
     return "\n".join(lines) + "\n"
 
@@ -82,6 +82,7 @@ def escaped(character: str) -> str:
     return character if character.isprintable() else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+LONGEST_KEY = 1000  # characters of a key that YAML reads without a mark in front (1,024, place included)
 YAML_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 
 
@@ -207,9 +208,10 @@ class MappingReader:
         if halos not in HALOS:
             self.problem(keys["halos"], "groups.halos", f"expected one of {', '.join(HALOS)}", halos)
         stay = tuple(
-            self.text(item, "groups.weights_stay") for item in self.items(keys["weights_stay"], "groups.weights_stay")
+            self.name_in(item, "groups.weights_stay")
+            for item in self.items(keys["weights_stay"], "groups.weights_stay")
         )
-        first, last = self.text(keys["first"], "groups.first"), self.text(keys["last"], "groups.last")
+        first, last = self.name_in(keys["first"], "groups.first"), self.name_in(keys["last"], "groups.last")
         rows, columns = self.lines(keys["rows"], "groups.rows"), self.lines(keys["columns"], "groups.columns")
         self.groups.append(Together(first, last, rows, columns, halos, stay))
 
@@ -277,6 +279,11 @@ class MappingReader:
         self.problem(node, where, "expected a name")
         return ""
 
+    def name_in(self, node: yaml.Node, where: str) -> str:
+        """A scalar that names a layer; "" is a name, too, where quotes say so."""
+        is_empty_name = isinstance(node, yaml.ScalarNode) and not node.value and node.style in ("'", '"')
+        return "" if is_empty_name else self.text(node, where)
+
     def items(self, node: yaml.Node, where: str) -> list[yaml.Node]:
         """The items of a list."""
         if isinstance(node, yaml.SequenceNode):
@@ -293,7 +300,7 @@ class MappingReader:
             return None
         found: dict[str, yaml.Node] = {}
         for key_node, value in node.value:
-            key = self.text(key_node, where)
+            key = self.text(key_node, where) if known else self.name_in(key_node, where)
             if key in found:
                 self.problem(key_node, where, "a key may stand once", key)
             elif known is not None and key not in known:

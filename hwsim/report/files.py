@@ -17,7 +17,7 @@ from hwsim.files.atomic import write_folder
 from hwsim.nest.text import dump_mappings
 from hwsim.pricing.lifetimes import WHOLE_TENSORS
 from hwsim.report.quantities import digits, si
-from hwsim.report.style import REST, colours_of, figure_bytes, fold, plain_text, styled
+from hwsim.report.style import REST, colours_of, figure_bytes, fold, label_of, plain_text, styled
 from hwsim.report.terminal import total_rows
 
 if TYPE_CHECKING:
@@ -93,18 +93,19 @@ def energy_figure(report: Report) -> Any:
             if rest:
                 values.append(sum(cost.energy_pj.get(name, 0.0) for cost in rest for name in components) * 1e-6)
             axes.barh(
-                range(len(names)), values, left=left, label=printable(label), height=0.75, color=colour,
+                range(len(names)), values, left=left, label=label_of(label), height=0.75, color=colour,
                 edgecolor="white", linewidth=0.3,
             )  # fmt: skip
             left = [a + b for a, b in zip(left, values, strict=True)]
-        axes.set_yticks(range(len(names)), [printable(name) for name in names])
+        axes.set_yticks(range(len(names)), [label_of(name) for name in names])
         axes.invert_yaxis()
         axes.margins(x=0.02, y=0.01)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
         axes.set_axisbelow(True)
         axes.set_xlabel("energy (µJ)")
-        title = printable(f"{report.workload.name} on {report.accelerator.name}: {si(total * 1e-12, 'J')}")
+        what = f"{label_of(report.workload.name)} on {label_of(report.accelerator.name)}"
+        title = f"{what}: {si(total * 1e-12, 'J')}"
         axes.set_title(title, parse_math=False)
         legend = figure.legend(loc="outside lower center", ncols=min(5, len(series)))
         plain_text([*axes.get_yticklabels(), *legend.get_texts()])

@@ -13,6 +13,8 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
+from hwsim.console import printable
+
 Given = ParamSpec("Given")
 Drawn = TypeVar("Drawn")
 
@@ -22,6 +24,7 @@ PALETTE = (
 )  # fmt: skip
 REST = "#9A9A9A"  # series that are folded together
 INK, QUIET, LINE = "#222222", "#666666", "#CCCCCC"
+LONGEST_LABEL = 60  # characters; the axes beside a longer one would have no room
 # matplotlib's settings for a figure of ours; the same bytes for the same data.
 SETTINGS: Mapping[str, Any] = {
     "svg.hashsalt": "hwsim", "svg.fonttype": "none",
@@ -66,6 +69,17 @@ def in_style(draw: Callable[Given, Drawn]) -> Callable[Given, Drawn]:
             return draw(*arguments, **options)
 
     return drawn
+
+
+def label_of(name: str) -> str:
+    """A name as a figure shows it: printable, the middle of a long one left out.
+
+    >>> label_of("a" * 30 + "b" * 90)
+    'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…bbbbbbbbbbbbbbbbbbbbbbbbbbbbb'
+    """
+    shown = printable(name)
+    half = LONGEST_LABEL // 2
+    return shown if len(shown) <= LONGEST_LABEL else f"{shown[:half]}…{shown[1 - half :]}"
 
 
 def figure_bytes(figure: Any, kind: str, dpi: int = 110) -> bytes:
