@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 WIDTH = 110  # where there is no terminal to ask
 LEFT = 9  # columns of the titles at the left
+GAP = 2  # columns between two columns of a table
 NARROWEST = 80  # columns of a terminal: the first line leaves the clock out where it would wrap
 SIGNS = "█▓▒░"  # of the largest parts; the others share one
 OTHERS = "·"
@@ -65,7 +66,7 @@ def render(
     for name, parts in bars_of(report).items():
         for line in bar_lines(name, parts, console.width):
             console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
-    console.print(layers_table(report, wide=console.width >= 100))
+    console.print(layers_table(report, console.width))
     print_line(console, "proof", certificate_line(report))
     if report.tells_groups:
         print_line(console, "fused", fusion_line(report))
@@ -127,7 +128,7 @@ def totals_lines(report: Report) -> list[str]:
     shown = next((detail for detail in (cycles + clock, cycles) if len(detail) <= room), "")
     return [
         f"{first} ({shown})" if shown else first,
-        f"energy x delay {si(totals.edp_pj_s * 1e-12, 'Js')}   {si(totals.macs, 'MAC')}   {si(totals.bops, 'BOP')}   "
+        f"energy x delay {si(totals.edp_pj_s * 1e-12, 'J s')}   {si(totals.macs, 'MAC')}   {si(totals.bops, 'BOP')}   "
         f"{area}",
         f"weights {si(totals.weight_bits / 8, 'B')} ({stored_width(report)})   "
         f"peak activations {si(totals.peak_activation_bits / 8, 'B')}",
@@ -206,31 +207,40 @@ def bar_lines(name: str, parts: Mapping[str, float], width: int) -> list[Text]:
 # --- layers, assumptions, warnings ------------------------------------------------------------------------------------
 
 
-def layers_table(report: Report, wide: bool) -> Table:
+def layers_table(report: Report, width: int) -> Table:
     """The five layers that cost most energy; MACs and cycles where there is room."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
-    numbers = ("MACs", "cycles") if wide else ()
+    numbers = ("MACs", "cycles") if width >= 100 else ()
     head = ("five costliest layers", "op", "W/I", *numbers[:1], "energy", "share", *numbers[1:], "time", "bound by")
+    rows = [tuple(text(cell) for cell in cells) for cells in layer_cells(report, wide=bool(numbers))]
+    rest = sum(max(len(title), *(row[i + 1].cell_len for row in rows)) + GAP for i, title in enumerate(head[1:]))
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold", show_edge=False)
     for column in head:
         left = column in (head[0], "op", "bound by")
-        table.add_column(column, justify="left" if left else "right", no_wrap=True, overflow="ellipsis",
-                         min_width=12 if column == head[0] else None)  # fmt: skip
+        # a long name gives way, never a number
+        room = max(12, width - rest) if column == head[0] else None
+        table.add_column(column, justify="left" if left else "right", no_wrap=True, overflow="ellipsis", max_width=room)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def layer_cells(report: Report, wide: bool) -> Iterator[tuple[str, ...]]:
+    """Cells of the five layers that cost most energy."""
     totals = report.cost.totals
     pairs = sorted(zip(report.workload, report.cost.layers, strict=True), key=lambda pair: -pair[1].total_energy_pj)
     for layer, cost in pairs[:5]:
         weight, activation, *_ = layer.bits_key()
-        table.add_row(
-            text(layer.name),
-            text(layer.op),
+        yield (
+            layer.name,
+            layer.op,
             f"{weight or '-'}/{activation}",
             *((si(layer.macs, "") if layer.macs else "-",) if wide else ()),
             si(cost.total_energy_pj * 1e-12, "J"),
             share(cost.total_energy_pj, totals.energy_pj),
             *((f"{cost.latency_cycles:,.0f}",) if wide else ()),
             share(cost.latency_cycles, totals.latency_cycles),
-            text(cost.bottleneck),
+            cost.bottleneck,
         )
-    return table
 
 
 def resting_line(report: Report, where: str) -> str:

@@ -43,7 +43,7 @@ def total_rows(report: Report) -> dict[str, str]:
     return {
         "energy": si(totals.energy_pj * 1e-12, "J"),
         "latency": f"{si(totals.latency_s, 's')}  ({totals.latency_cycles:,.0f} cycles at {machine.clock_mhz:g} MHz)",
-        "energy x delay": si(totals.edp_pj_s * 1e-12, "Js"),
+        "energy x delay": si(totals.edp_pj_s * 1e-12, "J s"),
         **(generation_rows(report, report.generation) if report.generation is not None else {}),
         "MACs": si(totals.macs, "MAC"),
         "bit operations": si(totals.bops, "BOP"),
@@ -53,7 +53,7 @@ def total_rows(report: Report) -> dict[str, str]:
         "peak activations": si(totals.peak_activation_bits / 8, "B"),
         "area": f"{totals.area_mm2:.3g} mm²" if totals.area_mm2 else "not stated by the spec",
         **({"network": network_line(report.certificate)} if report.certificate else {}),
-        "mapping": certificate_line(report),
+        "mapping": f"least {report.objective}; {certificate_line(report)}",
         **({"depth first": fusion_line(report)} if report.tells_groups else {}),
         **({"schedules": schedules_line(report)} if report.schedules else {}),
         **({"other objectives": objectives_line(report)} if report.by_objective else {}),
@@ -126,14 +126,16 @@ def certificate_line(report: Report) -> str:
     if not report.found:
         return "no layer with MACs"
     if not certificates:
-        return f"objective {report.objective}; all layers run depth first"
+        return "all layers run depth first"
     worst = max(c.gap for c in certificates)
     priced, covered = sum(c.priced for c in certificates), sum(c.covered for c in certificates)
-    gap = f"proven gap at most {100 * worst:.2f} %"
+    gap = f"within {100 * worst:.2f} % of each layer's bound"
+    if worst == 0.0:
+        gap = "each layer's mapping is proven best"
     if len(certificates) < len(report.found):  # the network's gap stands with its groups
         gap = f"{gap} in the {len(certificates)} of {len(report.found)} layers with MACs outside depth-first groups"
     why = f"{NOT_PROVEN}{missing}" if (missing := why_not_proven(report)) else ""
-    return f"objective {report.objective}; {gap}; {priced:,} priced of {covered:,} covered{why}"
+    return f"{gap}; {priced:,} of {covered:,} mappings priced{why}"
 
 
 def why_not_proven(report: Report) -> str:

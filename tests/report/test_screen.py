@@ -116,3 +116,12 @@ def test_a_notebook_shows_a_report_once(
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     assert str(report) == alone
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_long_name_takes_no_number_away(report: Report, width: int) -> None:
+    rows = [line for line in shown(report, width).splitlines() if " linear " in line]
+    assert len(rows) == 5
+    for row in rows:
+        assert row.count("%") == 2
+        assert row.rstrip().endswith("dram port")

@@ -109,7 +109,7 @@ def facts(data: Data) -> list[tuple[str, str, str]]:
         ("Energy", energy.joules(totals["energy_pj"]), energy.interval(data)),
         ("Latency", si(totals["latency_s"], "s"),
          time.interval(data) or f"{totals['latency_cycles']:,.0f} cycles at {machine_['clock_mhz']:g} MHz"),
-        ("Energy x delay", si(totals["edp_pj_s"] * 1e-12, "Js"), f"objective: {data['objective']}"),
+        ("Energy x delay", si(totals["edp_pj_s"] * 1e-12, "J s"), f"objective: {data['objective']}"),
         ("Weights", si(totals["weight_bits"] / 8, "B"), f"{totals['average_weight_bits']:.2f} bits each on average"),
         ("Peak activations", si(totals["peak_activation_bits"] / 8, "B"),
          f"{totals['average_activation_bits']:.2f} bits each on average"),
