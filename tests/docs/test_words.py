@@ -15,6 +15,7 @@ PAGES = (
     "docs/integer.md",
     "docs/quantization.md",
     "docs/repricing.md",
+    "docs/search_results.md",
     "docs/tables.md",
     "docs/training.md",
 )
@@ -54,5 +55,6 @@ def test_what_counts_as_a_sentence() -> None:
     assert too_long(f"{words} more.\n") == [f"{words} more."]
     assert len(too_long(f"- {words}: more\n- {words} more\n\n{words} more")) == 3
     assert not too_long(f"{words}; {words.capitalize()}\n\n{words}")
-    assert not too_long(f"# {words} more\n| {words} more |\n```sh\n{words} more\n```\n\n    {words} more\n\n`{words} more`")
-    assert sentences("See [a page](of/two words.md). **Bold.** Then `a b c`.") == ["See a page.", "**Bold.", "Then CODE."]
+    for left_out in ("# {}", "| {} |", "```sh\n{}\n```", "\n\n    {}", "`{}`", "![{}](a.png)"):
+        assert not too_long(left_out.format(f"{words} more"))
+    assert sentences("See [a page](of/two words.md). Then `a b c`.") == ["See a page.", "Then CODE."]
