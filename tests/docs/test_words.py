@@ -20,7 +20,7 @@ PAGES = (
     "docs/training.md",
 )
 FENCED = re.compile(r"^( *)```.*?^\1```", re.S | re.M)
-INDENTED = re.compile(r"(?<=\n\n)(?: {4}.*\n+)+")
+INDENTED = re.compile(r"(?<=\n\n)(?: {4}.*(?:\n+|\Z))+")
 NO_PROSE = re.compile(r"^\s*(?:[|#]|!\[|<!--).*$", re.M)
 LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 CODE = re.compile(r"`[^`]+`")
