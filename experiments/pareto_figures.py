@@ -1,8 +1,9 @@
 """Accuracy against energy, latency, weight memory and peak activation memory, drawn from pareto.csv alone.
 
 One figure per network, a row per accelerator. A staircase joins the points that nobody beats; coloured points may be on
-the front within their 95 % intervals, grey ones are dominated whatever the intervals hold. What a machine refuses is
-written into its row.
+the front within their 95 % intervals, grey ones are dominated whatever the intervals hold. Level bars are what the
+machine's estimates leave open of energy and latency; an estimate that is off moves all points of its machine, so these
+bars do not decide who is on the front. What a machine refuses is written into its row.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ AXES = (
     ("weight_bits", "weights (kB)", 1 / 8000),
     ("peak_activation_bits", "peak activations (kB)", 1 / 8000),
 )
+# Columns of what estimates leave open of a cost.
+ENDS = {"energy_pj": ("energy_low_pj", "energy_high_pj"), "latency_s": ("latency_low_s", "latency_high_s")}
 COLOURS = colours_of(("1", "2", "3", "4", "auto"))
 MARKERS = {"W2A2": "o", "W3A3": "^", "W4A4": "s", "W8A8": "D"}
 FILLS = {"pad_code": "full", "pad_beta": "left", "snap_offset": "bottom", "border_bias": "none"}
@@ -54,6 +57,24 @@ def values_of(rows: Sequence[Row], column: str) -> tuple[Any, Any, Any]:
     return cost, accuracy, half
 
 
+def ends_of(rows: Sequence[Row], column: str) -> tuple[Any, Any]:
+    """(lowest, highest) that a cost may be; the cost itself where nothing of it is estimated."""
+    low, high = (
+        np.array([float(row.get(end) or row[column]) for row in rows]) for end in ENDS.get(column, (column, column))
+    )
+    return low, high
+
+
+def cost_range(rows: Sequence[Row], column: str) -> tuple[float, float]:
+    """What of a cost is shown: all points, and their bars up to half the points' own range; bars may leave it."""
+    cost = np.array([float(row[column]) for row in rows])
+    low, high = ends_of(rows, column)
+    room = 0.5 * float(np.ptp(cost)) + 0.1 * float(cost.max())
+    least, most = max(float(low.min()), float(cost.min()) - room), min(float(high.max()), float(cost.max()) + room)
+    margin = 0.14 * float(np.ptp(cost)) or 0.05 * float(cost.max()) or 1.0
+    return min(least, float(cost.min()) - margin), max(most, float(cost.max()) + margin)
+
+
 def fronts(cost: Any, accuracy: Any, half: Any) -> tuple[Any, Any]:
     """Masks: on the front of the means, and possibly on the front given the intervals."""
     flags = (False, True)
@@ -65,6 +86,8 @@ def fronts(cost: Any, accuracy: Any, half: Any) -> tuple[Any, Any]:
 def draw_panel(axes: Axes, rows: Sequence[Row], column: str, label: str, factor: float) -> Any:
     """One accelerator, one cost; returns the mask of the points that may be on the front."""
     cost, accuracy, half = values_of(rows, column)
+    low, high = ends_of(rows, column)
+    bars = np.stack([cost - low, high - cost]) * factor
     cost = cost * factor
     front, possible = fronts(cost, accuracy, half)
     order = np.argsort(cost[front], kind="stable")
@@ -77,8 +100,13 @@ def draw_panel(axes: Axes, rows: Sequence[Row], column: str, label: str, factor:
             fillstyle=FILLS[row["padding_policy"]], markersize=6, elinewidth=0.8, capsize=2,
             zorder=3 if possible[i] else 2,
         )  # fmt: skip
+        if bars[:, i].any():
+            axes.errorbar(
+                cost[i], accuracy[i], xerr=bars[:, i : i + 1], fmt="none", ecolor=colour, elinewidth=0.6, alpha=0.4,
+                zorder=1,
+            )  # fmt: skip
     axes.set_xlabel(label)
-    axes.margins(x=0.14)
+    axes.set_xlim(*(factor * end for end in cost_range(rows, column)))
     axes.locator_params(axis="x", nbins=5)
     axes.ticklabel_format(axis="x", useOffset=False)
     return possible
@@ -150,6 +178,7 @@ def draw_network(rows: Sequence[Row]) -> Figure:
     seeds = sorted({int(row["seeds"]) for row in rows})
     figure.suptitle(
         f"{first['network']} on {first['data']}: mean of {'-'.join(map(str, seeds))} seeds, 95 % intervals; "
+        "level bars: what estimates of the machine leave open; "
         "c1..c4: configuration (LSQ+ Table 1); dotted: float; grey: dominated "
         "whatever the intervals hold (never a single run)",
         fontsize=10,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import table
-from experiments.pareto_figures import AXES, COLOURS, GREY, fronts, label_of, notes_of, values_of
+from experiments.pareto_figures import AXES, COLOURS, GREY, cost_range, ends_of, fronts, label_of, notes_of, values_of
 from experiments.table import Row, usual
 from quant.data import write_atomically
 
@@ -30,6 +30,7 @@ def view_of(rows: Sequence[Row], layers: list[dict[str, str]]) -> dict[str, Any]
     return {
         "network": first["network"], "data": first["data"], "machine": first["accelerator"], "note": notes_of(rows),
         "float": float(baseline) if baseline else None,
+        "ranges": [[f * end for end in cost_range(priced, column)] for column, _, f in AXES] if priced else [],
         "points": [
             {
                 **point_of(row, layers),
@@ -54,6 +55,7 @@ def point_of(row: Row, layers: list[dict[str, str]]) -> dict[str, Any]:
         "half": float(row["accuracy_half_width"]) if row["accuracy_half_width"] else None,
         "seeds": int(row["seeds"]),
         "cost": [float(row[column]) * factor for column, _, factor in AXES],
+        "ends": [[factor * float(end[0]) for end in ends_of([row], column)] for column, _, factor in AXES],
         "gap": float(row["mapping_gap_max"]),
         "components": json.loads(row["energy_pj_by_component"]),
         "offsets": json.loads(row["offset_classes"]),

@@ -72,8 +72,8 @@ def bits_per_layer(workload: Workload) -> dict[str, str]:
 
 
 def cost_cells(report: Report) -> dict[str, Any]:
-    """A report's totals as cells, its worst proven gap, and the offset classes its layers have."""
-    totals = report.cost.totals
+    """A report's totals as cells, the ends that estimates leave open, its worst proven gap and classes of offsets."""
+    totals, energy, time = report.cost.totals, report.cost.energy_interval, report.cost.latency_interval
     classes: dict[str, int] = {}
     for cost in report.cost.layers:
         classes[cost.offset.kind] = classes.get(cost.offset.kind, 0) + 1
@@ -81,7 +81,11 @@ def cost_cells(report: Report) -> dict[str, Any]:
     return {
         "status": "ok",
         "energy_pj": totals.energy_pj,
+        "energy_low_pj": energy.low_pj,
+        "energy_high_pj": energy.high_pj,
         "latency_s": totals.latency_s,
+        "latency_low_s": time.low_s,
+        "latency_high_s": time.high_s,
         "latency_cycles": totals.latency_cycles,
         "weight_bits": totals.weight_bits,
         "peak_activation_bits": totals.peak_activation_bits,

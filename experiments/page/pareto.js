@@ -41,6 +41,12 @@ const figures = (value) => value.toLocaleString("en", { maximumSignificantDigits
 const accuracyOf = (p) =>
   `${p.accuracy.toFixed(2)} %` + (p.half === null ? " (1 seed)" : ` ± ${p.half.toFixed(2)} (${p.seeds} seeds)`);
 
+// "16.0 (12.8 to 20.1)", or the cost alone where nothing of it is estimated.
+const costOf = (p, axis) => {
+  const [low, high] = p.ends[axis];
+  return figures(p.cost[axis]) + (low < high ? ` (${figures(low)} to ${figures(high)})` : "");
+};
+
 function show(point) {
   const panel = byId("point");
   panel.replaceChildren();
@@ -53,7 +59,7 @@ function show(point) {
   data.axes.forEach((axis, i) => {
     const row = costs.insertRow();
     cell(row, axis.label);
-    cell(row, figures(point.cost[i]), "number");
+    cell(row, costOf(point, i), "number");
   });
   const gap = costs.insertRow();
   cell(gap, "worst mapping gap");
@@ -141,7 +147,11 @@ function draw(view, axis) {
       x: members.map((p) => p.cost[axis]), y: members.map((p) => p.accuracy), mode: "markers", customdata: members,
       marker: { size: 9, color: colour, symbol: members.map((p) => p.symbol), line: { width: 1.2, color: colour } },
       error_y: { array: members.map((p) => p.half ?? 0), thickness: 1, width: 3, color: colour },
-      text: members.map((p) => `${p.label}: ${accuracyOf(p)}, ${figures(p.cost[axis])}`), hoverinfo: "text",
+      error_x: {
+        symmetric: false, array: members.map((p) => p.ends[axis][1] - p.cost[axis]),
+        arrayminus: members.map((p) => p.cost[axis] - p.ends[axis][0]), thickness: .7, width: 0, color: `${colour}80`,
+      },
+      text: members.map((p) => `${p.label}: ${accuracyOf(p)}, ${costOf(p, axis)}`), hoverinfo: "text",
     });
   }
   const accuracies = view.points.map((p) => p.accuracy);
@@ -152,7 +162,8 @@ function draw(view, axis) {
   const plot = byId(`plot-${axis}`);
   return Plotly.react(plot, traces, {
     showlegend: false, margin: { t: 8, l: 50, r: 10, b: 42 }, hoverlabel: { align: "left", font: { size: 11 } }, shapes,
-    xaxis: { title: { text: data.axes[axis].label }, zeroline: false, showline: true, ticks: "outside", nticks: 6 },
+    xaxis: { title: { text: data.axes[axis].label }, zeroline: false, showline: true, ticks: "outside", nticks: 6,
+             range: view.ranges[axis] },
     yaxis: { title: { text: "test accuracy (%)" }, zeroline: false, showline: true, ticks: "outside", gridcolor: "#eee",
              range: [low - room, high + room] },
   }, { responsive: true, displaylogo: false }).then(() => byId("labels").checked && annotate(plot, view, axis, drawn));
