@@ -15,6 +15,7 @@ import pytest
 from experiments import fusion_kinds, mac_styles, validate
 from experiments.validation import (
     arithmetic,
+    ethos,
     eyeriss,
     gemm,
     gemmini,
@@ -111,6 +112,17 @@ def test_weight_bound_networks_on_the_tpu_are_within_a_fifteenth_but_for_stalls(
     assert rows["MLP1", "throughput"].ours == pytest.approx(share * 34e9 * 2 * 168 / 1e12, rel=0.01)
     whole = (600 / 768) ** 2  # of what is loaded is used
     assert rows["LSTM1", "throughput"].ours == pytest.approx(whole * share * 34e9 * 2 * 96 / 1e12, rel=0.02)
+
+
+def test_what_one_network_calibrates_holds_for_two_others_on_ethos() -> None:
+    """Neither number comes from a network that counts; without the MACs' share the mean is above 15 %."""
+    study = ethos.study()
+    assert {row.item.split()[0] for row in study.checks} == {"kws", "ad"}
+    assert all(row.role == "calibration" for row in study.rows if row.item.split()[0] == ethos.CALIBRATED)
+    assert len(study.calibrated) == 2
+    assert study.mean_error("cycles, network") < 0.10
+    assert study.mean_error("cycles, convolution") < 0.06
+    assert study.mean_error("cycles, depthwise") < 0.08
 
 
 def test_the_tpus_table_says_that_lstms_run_at_half_speed() -> None:
@@ -290,7 +302,7 @@ def test_no_mean_error_grows_by_more_than_a_point_against_the_committed_results(
         ("mico_riscv", "cycles, equal widths", 0.12),
         ("mico_riscv", "cycles, mixed widths", 0.10),
         ("mlperf_tiny_m7", "latency", 0.28),
-        ("ethos_u55_256", "cycles, network", 0.36),
+        ("ethos_u55_256", "cycles, network", 0.15),
     ],
 )
 def test_published_results_stay_within_the_reported_error(name: str, quantity: str, bar: float) -> None:

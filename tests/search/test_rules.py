@@ -20,7 +20,7 @@ import pytest
 from experiments.validation.networks import conv, linear
 from hwsim.errors import InfeasibleMapping
 from hwsim.evaluate import main
-from hwsim.machine.load import load_accelerator
+from hwsim.machine.load import load_accelerator, shipped_specs
 from hwsim.machine.parts import OPERANDS, Accelerator, Memory, Operand
 from hwsim.machine.ruled_levels import alternatives
 from hwsim.machine.rules import REST, Limit, Rule, Rules
@@ -382,7 +382,13 @@ def test_one_impossible_rule_is_named_alone() -> None:
         search(layer, load_accelerator("eyeriss_v1"), effort="perfect", rules=rules)
 
 
-@pytest.mark.parametrize("name", ["eyeriss_v1", "tpu_v1", "gemmini_16x16", "nvdla_large", "nvdla_small"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "eyeriss_v1", "tpu_v1", "gemmini_16x16", "nvdla_large", "nvdla_small",
+        "ethos_u55_256", "ethos_u65_512", "ethos_u85_256",
+    ],
+)  # fmt: skip
 def test_own_schedules_run_all_kinds_of_layers_and_are_never_better_than_the_best(name: str) -> None:
     machine = load_accelerator(name)
     layers = [
@@ -396,6 +402,21 @@ def test_own_schedules_run_all_kinds_of_layers_and_are_never_better_than_the_bes
         best = search(layer, machine, effort="perfect")
         assert not broken_rules(own.mapping, layer, machine, machine.constraints)
         assert own.cost.total_energy_pj >= best.cost.total_energy_pj * (1 - 1e-9)
+
+
+def test_eight_shipped_specs_have_schedules_of_their_own() -> None:
+    own = {name for name in shipped_specs() if load_accelerator(name).constraints}
+    ethos = {"ethos_u55_256", "ethos_u65_512", "ethos_u85_256"}
+    assert own == ethos | {"eyeriss_v1", "tpu_v1", "gemmini_16x16", "nvdla_large", "nvdla_small"}
+
+
+def test_ethos_finishes_the_sums_of_a_block_before_it_leaves() -> None:
+    machine = load_accelerator("ethos_u55_256")
+    mapping = search(conv("c", 64, 64, 28, 3), machine, "latency", rules=machine.constraints).mapping
+    block = mapping.hold_index("shram", "output")
+    assert block is not None
+    outside = [node.dim for node in mapping.nodes[:block] if isinstance(node, Temporal) and node.factor > 1]
+    assert not {"C", "R", "S"} & set(outside)
 
 
 def test_row_stationary_keeps_filter_rows_in_the_array_and_output_rows_whole() -> None:
