@@ -10,14 +10,33 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LONGEST = 25
 PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "accel_specs/README.md",
+    "networks/README.md",
+    "docs/coming_from.md",
     "docs/counting.md",
+    "docs/energy_laws.md",
     "docs/exploration.md",
+    "docs/gallery.md",
+    "docs/glossary.md",
+    "docs/index.md",
     "docs/integer.md",
+    "docs/networks.md",
+    "docs/plugins.md",
     "docs/quantization.md",
     "docs/repricing.md",
     "docs/search_results.md",
     "docs/tables.md",
     "docs/training.md",
+    "docs/worked_example.md",
+    "docs/tutorial/explore.md",
+    "docs/tutorial/first_price.md",
+    "docs/tutorial/language_model.md",
+    "docs/tutorial/own_accelerator.md",
+    "docs/tutorial/own_network.md",
+    "docs/tutorial/train_verify_price.md",
 )
 FENCED = re.compile(r"^( *)```.*?^\1```", re.S | re.M)
 INDENTED = re.compile(r"(?<=\n\n)(?: {4}.*(?:\n+|\Z))+")
