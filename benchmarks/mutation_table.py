@@ -29,7 +29,7 @@ MEASURED = ("tests/machine/test_measured.py", "tests/pricing/test_cost.py")
 QUANTIZER = ("tests/quant/test_init.py", "tests/quant/test_functional.py", "tests/quant/test_quantizer.py")
 INTEGER = ("tests/integer/test_requantize.py", "tests/integer/test_kernels.py", "tests/integer/test_lower.py",
            "tests/integer/test_classes.py", "tests/integer/test_rows.py")  # fmt: skip
-NETWORK = ("tests/network", "tests/frontends/test_extract.py")
+NETWORK = ("tests/network/test_bits.py", "tests/network/test_workload.py")
 FRONT_ENDS = ("tests/frontends/test_operators.py", "tests/frontends/test_extract.py", "tests/frontends/test_twins.py",
               "tests/frontends/test_spellings.py", "tests/frontends/test_torch_forms.py")  # fmt: skip
 SEARCH = ("tests/search/test_search.py", "tests/search/test_any_tiles.py", "tests/search/test_padding.py")

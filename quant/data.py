@@ -163,15 +163,17 @@ def _check_rows(path: Path, flat: np.ndarray, width: int) -> None:
 def write_atomically(target: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write to a temporary file in the same folder, flush it to the disk, then rename: whole or absent, never half."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = target.with_name(f".{target.name[:80]}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
-    except BaseException:
+    except BaseException as problem:
         temporary.unlink(missing_ok=True)
+        if isinstance(problem, OSError):  # let it tell of the file that was asked for: a full disk names none
+            problem.filename = str(target)
         raise
 
 

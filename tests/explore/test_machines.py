@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import io
 import json
 import math
@@ -11,6 +12,7 @@ import os
 import random
 import shlex
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -167,6 +169,26 @@ def test_the_commands_of_a_zoo_network_train_it(tmp_path: Path) -> None:
     price, train_it = (tmp_path / "point_0003" / "commands.txt").read_text().splitlines()
     assert str(tmp_path / "networks" / "network_width-0.5.json") in price
     assert "--model-arg width=0.5 --data" in train_it
+
+
+@pytest.mark.parametrize("file", [1, 2, 3])
+def test_a_point_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: int) -> None:
+    """The disk fills up at its n-th file."""
+    space = read_space(space_file(tmp_path))
+    calls, real = 0, os.fsync
+
+    def full(descriptor: int) -> None:
+        nonlocal calls
+        calls += stat.S_ISREG(os.fstat(descriptor).st_mode)
+        if calls == file:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_point(space, {"trial": 3, "parameters": space.point([0, 0]), "widths": {}}, tmp_path, "net.json")
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_study_may_ask_for_proven_mappings(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints: what is saved comes back, a crash leaves the old one, and what a damaged folder is answered with."""
 
+import errno
 import json
 import os
 import shutil
@@ -112,12 +113,14 @@ def test_a_crash_while_saving_leaves_the_old_checkpoint(
         nonlocal calls
         calls += 1
         if calls == crash_at:
-            raise OSError("no space left on device")
+            raise OSError(errno.ENOSPC, "no space left on device")
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", failing)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OSError, match="no space") as problem:
         checkpoint.save(tmp_path / "c", model, meta, training_state={"a": torch.ones(1)})
+    assert Path(problem.value.filename).parent == tmp_path / "c", "the message names no temporary file, and not nothing"
+    assert not Path(problem.value.filename).name.startswith(".")
     monkeypatch.undo()
     loaded, _ = checkpoint.load(tmp_path / "c")
     assert all(torch.equal(v, before[k]) for k, v in loaded.state_dict().items())

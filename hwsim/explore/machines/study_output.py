@@ -17,7 +17,7 @@ from hwsim.explore.machines.journal import Record
 from hwsim.explore.machines.space import NETWORK, Space, solved_for
 from hwsim.explore.machines.study import front_of, objectives_of, reference, volume_of
 from hwsim.explore.machines.trial import network_key
-from hwsim.files.atomic import write_atomically
+from hwsim.files.atomic import write_atomically, write_folder
 from hwsim.report.files import rows_to_csv
 
 NOT_MEASURED = Sensitivities("", "", {})
@@ -138,9 +138,7 @@ def write_point(space: Space, record: Record, folder: Path, model: str) -> list[
         words = [word for key, option in FIXED_OPTIONS.items() if key in said for word in (option, str(said[key]))]
         lines.append(shlex.join(train_command(place, model, data, None if record.get("overrides") else words, variant)))
     files["commands.txt"] = "".join(line + "\n" for line in lines)
-    for name, text in files.items():
-        write_atomically(place / name, text)
-    return [place / name for name in files]
+    return write_folder(place, files)
 
 
 def draw_hypervolume(rows: Sequence[dict[str, Any]], path: Path) -> list[Path]:
