@@ -4,7 +4,7 @@ smoke: seconds on the embedded digits, to see that everything works; its accurac
 digits: half an hour on them, a SiLU and a ReLU network, three seeds, no download.
 fashion: an hour on two cores, Fashion-MNIST, three seeds. cpu: two cores for some hours, CIFAR-10, three seeds from
 one float network each. cpu_long: a day on two cores, the same networks for two to four epochs, from first
-values of least squared error and with three times the papers' learning rate for the weights (docs/training.md).
+values of least squared error and with three times the papers' learning rate for the weights (docs/training_results.md).
 gpu: one CUDA device, CIFAR-10, five seeds. imagenet: the papers' settings.
 """
 

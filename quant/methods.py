@@ -6,7 +6,7 @@
 
 A `Method` acts between backward and the optimizer's step, and after it; its state lives in checkpoints. The change
 limit, distillation, per-channel steps, first values of least squared error and measured batch norms are options
-elsewhere (`Recipe`, `quant.quantize`). docs/training.md says which of them helped.
+elsewhere (`Recipe`, `quant.quantize`). docs/results.md says which of them helped.
 """
 
 from __future__ import annotations

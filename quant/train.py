@@ -225,7 +225,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     how.add_argument("--accumulate", type=int, default=1, help="passes per optimizer step")
     how.add_argument("--distill", action="store_true", help="learn from the float network too")
-    beyond = p.add_argument_group("beyond LSQ+ (docs/training.md says what helped; default: 0, nothing)")
+    beyond = p.add_argument_group("beyond LSQ+ (docs/results.md says what helped; default: 0, nothing)")
     beyond.add_argument("--ewgs", type=float, default=0.0, help="gradients that know the rounding error, delta: 0.2")
     beyond.add_argument("--damping", type=float, default=0.0, help="pull of weights to their code: 0.01")
     beyond.add_argument("--freezing", type=float, default=0.0, help="hold weights that oscillate more often: 0.02")

@@ -57,7 +57,7 @@ def test_every_proof_ended_and_how_far_the_second_bound_is() -> None:
 
 def test_seconds_of_many_assignments() -> None:
     (seconds,) = said(r"10,000 bit assignments of ResNet-18 priced \(`hwsim.table --assignments`\) \| ([\d.]+) CPU s")
-    rate = float(cells("exploration.md", "| ResNet-18 on eyeriss_v2, assignments")[1].replace(",", ""))
+    rate = float(cells("exploration_results.md", "| ResNet-18 on eyeriss_v2, assignments")[1].replace(",", ""))
     assert round(10_000 / rate, 1) == seconds
 
 
@@ -112,7 +112,7 @@ def test_gains_of_bricks() -> None:
 
 def test_what_mixed_bits_gain_after_training() -> None:
     gain, spread = said(r"W2A2's energy on bit_fusion \+([\d.]+) ± ([\d.]+) points after training")
-    table = cells("exploration.md", "| bit_fusion | W2A2 |")[-1]
+    table = cells("exploration_results.md", "| bit_fusion | W2A2 |")[-1]
     assert [round(float(text), 1) for text in table.lstrip("+").split(" ± ")] == [gain, spread]
 
 

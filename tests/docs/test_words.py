@@ -19,6 +19,7 @@ PAGES = (
     "docs/counting.md",
     "docs/energy_laws.md",
     "docs/exploration.md",
+    "docs/exploration_results.md",
     "docs/gallery.md",
     "docs/glossary.md",
     "docs/index.md",
@@ -30,6 +31,7 @@ PAGES = (
     "docs/search_results.md",
     "docs/tables.md",
     "docs/training.md",
+    "docs/training_results.md",
     "docs/worked_example.md",
     "docs/tutorial/explore.md",
     "docs/tutorial/first_price.md",
@@ -43,7 +45,7 @@ INDENTED = re.compile(r"(?<=\n\n)(?: {4}.*(?:\n+|\Z))+")
 NO_PROSE = re.compile(r"^\s*(?:[|#]|!\[|<!--).*$", re.M)
 LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 CODE = re.compile(r"`[^`]+`")
-ITEM = re.compile(r"\n\s*\n|\n\s*(?:[-*]|\d+\.) ")
+ITEM = re.compile(r"\n\s*(?:[-*]|\d+\.) |\n\s*\n")
 END = re.compile(r"(?<=[.!?:;])[*)\"]*\s+(?=[A-Z\[(*\"])")
 
 
