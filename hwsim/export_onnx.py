@@ -1,5 +1,5 @@
 # pyright: basic
-"""`python -m hwsim.export_onnx CHECKPOINT OUT.onnx [--format qdq|qonnx] [--offset keep|snap]`: the network as ONNX.
+"""`python -m hwsim.export_onnx CHECKPOINT OUT.onnx [--format qdq|qonnx] [--offset keep|snap] [--groups ...]`: as ONNX.
 
 `qdq`: QuantizeLinear and DequantizeLinear with int2, int4 and int8 codes; `qonnx`: Quant nodes. `keep` writes the real
 beta as arithmetic beside each quantizer, `snap` moves it to a zero point, and the difference is printed. With --images
@@ -18,7 +18,7 @@ import torch
 from hwsim.errors import WorkloadError, exit_code_of
 from hwsim.files.argument import parse_path
 from hwsim.integer.export.onnx_check import ENGINES, agreement, engine_for
-from hwsim.integer.export.onnx_source import FORMS, OFFSETS, onnx_network
+from hwsim.integer.export.onnx_source import FORMS, GROUPS, OFFSETS, onnx_network
 from hwsim.integer.export.onnx_values import Exported
 from hwsim.integer.export.seal import seal_onnx
 from hwsim.integer.lowering.lower import lower
@@ -34,6 +34,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("out", type=parse_path, help="the ONNX file to write")
     p.add_argument("--format", choices=FORMS, default="qdq")
     p.add_argument("--offset", choices=OFFSETS, default="keep", help="real-valued beta as arithmetic, or zero points")
+    p.add_argument("--groups", choices=GROUPS, default="blocks", help="groups of weights: blocks of DequantizeLinear, "
+                   "or packed in onnxruntime's MatMulNBits, which holds offsets of weights, too")  # fmt: skip
     p.add_argument("--images", type=int, default=0, help="test images to run the file on (default 0: none)")
     p.add_argument("--random", action="store_true", help="use noise instead of images")
     p.add_argument("--engine", choices=ENGINES, help="what runs it (default: onnxruntime for qdq, qonnx for qonnx)")
@@ -52,7 +54,9 @@ def export(arguments: argparse.Namespace) -> list[str]:
     if not meta.input_shape:
         raise WorkloadError(f"{arguments.checkpoint}: settings.json has no input_shape")
     example = torch.zeros(1, *meta.input_shape)
-    made = onnx_network(model, example, form=arguments.format, offset=arguments.offset, name=meta.model)
+    made = onnx_network(
+        model, example, form=arguments.format, offset=arguments.offset, groups=arguments.groups, name=meta.model
+    )
     seal_onnx(made.proto, checkpoint.identity(arguments.checkpoint))
     content = made.proto.SerializeToString()
     write_atomically(arguments.out, lambda file: file.write(content))

@@ -112,6 +112,50 @@ def test_groups_are_blocks_of_the_file_and_read_back_they_are_the_same_workload(
     assert blocks == [min(group, channels) for channels in (3, 8, 3, 12, 8, 10)]
 
 
+class Dense(nn.Module):
+    """Matrices of 40 and 24 channels in groups, on vectors or on rows of them, with a bias and without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.act, self.down = nn.Linear(40, 24), nn.SiLU(), nn.Linear(24, 10, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(self.act(self.up(x)))
+
+
+@pytest.mark.parametrize(
+    ("bits", "group", "offset"),
+    [(4, 16, False), (4, 64, False), (8, 32, False), (2, 16, False), (4, 16, True), (4, 64, True), (2, 16, True)],
+)
+def test_packed_groups_give_the_machines_codes_and_read_back_they_are_the_same_workload(
+    bits: int, group: int, offset: bool, tmp_path: Path
+) -> None:
+    """Groups that divide the channels, that do not, and one wider than all; real-valued zero points."""
+    for shape in ((3, 40), (3, 5, 40)):
+        choices = {"bits": bits, "weight_group": group, "weight_offset": offset}
+        model, images = lively(choices, Dense(), torch.randn(shape))
+        made, lowered = onnx_network(model, images, groups="packed"), lower(model, images)
+        assert [n.op_type for n in made.proto.graph.node].count("MatMulNBits") == 2
+        found = agreement(made, lowered, images, engine="onnxruntime")
+        assert (found.differing, found.codes > 0) == (0, True)
+        assert described(load_model_argument(str(saved(tmp_path, made)))) == described(extract(model, images[:1]))
+
+
+def test_what_packing_cannot_hold_stays_in_blocks_or_is_refused() -> None:
+    """Odd groups, widths that fill no byte, convolutions; offsets of those have no place."""
+    for bits, group in ((3, 16), (4, 12)):
+        model, images = lively({"bits": bits, "weight_group": group}, Dense(), torch.randn(3, 40))
+        kinds = [n.op_type for n in onnx_network(model, images, groups="packed").proto.graph.node]
+        assert "MatMulNBits" not in kinds
+    with pytest.raises(UnsupportedOp, match="real-valued offset, which DequantizeLinear lacks"):
+        onnx_network(*lively({"weight_group": 16, "weight_offset": True}), groups="packed")
+    odd = {"bits": 8, "weight_group": 16, "weight_offset": True}
+    with pytest.raises(UnsupportedOp, match="layer up: its weights have a real-valued offset"):
+        onnx_network(*lively(odd, Dense(), torch.randn(3, 40)), groups="packed")
+    with pytest.raises(ValueError, match="packed ones go with form qdq"):
+        onnx_network(*lively({"weight_group": 16}), form="qonnx", groups="packed")
+
+
 def test_formats_that_no_export_holds_are_refused_by_name() -> None:
     for choices, form, message in (
         ({"weight_group": 4}, "qonnx", "QONNX has no groups along a sum; export --format qdq"),

@@ -181,9 +181,11 @@ def packed_matmul(read: OnnxReader, node: Any) -> None:
     zeros = np.arange(2) if read.has(node, 3) else np.zeros(1)
     name = f"{read.layer}.weight"
     form = read.block_format(bits, node.input[2], zeros, int(options["block_size"]))
-    if read.has(node, 3) and read.known.types.get(node.input[3]) in ("float", "float16", "bfloat16"):
+    # Real-valued zero points take codes from either side of 0 alike, so these are the signed ones.
+    real = read.has(node, 3) and read.known.types.get(node.input[3]) in ("float", "float16", "bfloat16")
+    if real:
         form = dataclasses.replace(form, offset=SCALE_TYPES[read.known.types[node.input[3]]])
-    codes = Affine(bits, not read.has(node, 3), zeros, scales, form)
+    codes = Affine(bits, real or not read.has(node, 3), zeros, scales, form)
     read.quantizer(coded, Ref(weight), codes, of_weight=True, name=name)
     bias = read.ref(node, 5)
     read.op("aten.linear", node.output[0], input=Ref(half_input(read, node.input[0])), weight=Ref(coded), bias=bias)

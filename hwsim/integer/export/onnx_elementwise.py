@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,7 @@ def binary(kind: str) -> Callable[..., Any]:
             if not isinstance(weight, Codes) or not isinstance(factor, Known):
                 raise UnsupportedOp(f"layer {out.layer}: a product of weights with something not known beforehand")
             factors = factor.values.double().reshape(-1, *[1] * (weight.steps.ndim - 1))
-            return Codes(weight.codes, weight.steps * factors, weight.quantizer, weight.group)
+            return dataclasses.replace(weight, steps=weight.steps * factors)
         operands = [Known(torch.tensor(float(v))) if isinstance(v, (int, float)) else v for v in (x, y)]
         if alpha != 1:
             if not isinstance(operands[1], Known):

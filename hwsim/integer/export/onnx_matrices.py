@@ -26,7 +26,7 @@ def quantizer(out: OnnxWriter, node: fx.Node, x: Any, name: str) -> Any:
     if made.is_weight:
         if not isinstance(x, Known):
             raise UnsupportedOp(f"layer {out.layer}: weights that are computed have no codes known beforehand")
-        if bool(made.offset().any()):
+        if bool(made.offset().any()) and not (out.packs and made.spec.group):
             raise UnsupportedOp(
                 f"layer {out.layer}: its weights have an offset ({made.spec.method}); ONNX export takes symmetric "
                 "weights, as LSQ and LSQ+ have them"
@@ -39,7 +39,11 @@ def quantizer(out: OnnxWriter, node: fx.Node, x: Any, name: str) -> Any:
         codes = made.codes(x.values).round().to(torch.int64)
         if made.spec.group:
             width = min(made.spec.group, codes.shape[1])
-            return Codes(codes, made.step_at(x.values).detach().double()[:, ::width], name, width)
+            steps = made.step_at(x.values).detach().double()[:, ::width]
+            if not bool(made.offset().any()):
+                return Codes(codes, steps, name, width)
+            offsets = made.offset_at(x.values).detach().double()[:, ::width]
+            return Codes(codes, steps, name, width, offsets / steps)
         return Codes(codes, made.step().detach().double().reshape(-1), name)
     count = out.calls[name]
     out.calls[name] += 1
@@ -117,6 +121,8 @@ def linear(out: OnnxWriter, node: fx.Node, x: Any, weight: Any, bias: Any = None
     """Gemm of matrices, MatMul (and Add) of tensors with more axes."""
     source, shape = out.plain(x), shape_of(node)
     constant = None if bias is None else out.store(bias.values, f"{out.layer}.bias")
+    if out.can_pack(weight):
+        return out.packed(source, weight, constant or "", shape)
     if len(source.shape) == 2:
         inputs = [source.name, out.plain(weight).name] + ([constant] if constant else [])
         return out.add("Gemm", inputs, shape, out.layer, transB=1)

@@ -7,6 +7,9 @@ real-valued beta is either kept as arithmetic (Sub before the quantizer, Add beh
 policies become graph structure: zeros around x_hat for `border_bias`, a Pad in front of the quantizer for the others
 (with 0, or with beta, whose code is 0). Weights are stored as codes (qdq) or as s*code (qonnx).
 
+`groups` of weights along a sum: blocks of DequantizeLinear, or packed in MatMulNBits of onnxruntime (matrices alone),
+which also holds offsets of weights, as real-valued zero points.
+
 Inputs are called input, input_1, ...; results output (the answer), output_1, ...
 """
 
@@ -54,11 +57,13 @@ from hwsim.integer.lowering.lower import Inputs, exported
 
 FORMS = ("qonnx", "qdq")
 OFFSETS = ("keep", "snap")
+GROUPS = ("blocks", "packed")
 
 
 def onnx_network(
-    model: nn.Module, example: Inputs, *, form: str = "qdq", offset: str = "keep", name: str = ""
-) -> Exported:
+    model: nn.Module, example: Inputs, *, form: str = "qdq", offset: str = "keep", groups: str = "blocks",
+    name: str = "",
+) -> Exported:  # fmt: skip
     """The network of one image, float32 between quantizers. Layer and quantizer names are those of the model.
 
     Raises WorkloadError for a model without quantizers or without the onnx package, UnsupportedOp for an operator or
@@ -68,13 +73,17 @@ def onnx_network(
         raise ValueError(f"form: expected one of {', '.join(FORMS)}, got {form!r}")
     if offset not in OFFSETS:
         raise ValueError(f"offset: expected one of {', '.join(OFFSETS)}, got {offset!r}")
+    if groups not in GROUPS:
+        raise ValueError(f"groups: expected one of {', '.join(GROUPS)}, got {groups!r}")
+    if (form, groups) == ("qonnx", "packed"):
+        raise ValueError("groups: QONNX has no groups along a sum; packed ones go with form qdq")
     try:
         import onnx
     except ImportError as problem:
         raise WorkloadError(f"writing ONNX needs the onnx package ({problem}): pip install 'hwsim[onnx]'") from None
     name = name or type(model).__name__
     model, program, found = exported(model, example, name)
-    return OnnxWriter(onnx, model, program, found, form, offset, name, HANDLERS).write()
+    return OnnxWriter(onnx, model, program, found, form, offset, groups == "packed", name, HANDLERS).write()
 
 
 HANDLERS: dict[str, Callable[..., Any]] = {

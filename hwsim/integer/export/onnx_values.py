@@ -12,6 +12,9 @@ from torch import Tensor
 from hwsim.errors import UnsupportedOp
 
 QONNX_DOMAIN = "qonnx.custom_op.general"
+CONTRIBUTED_DOMAIN = "com.microsoft"
+PACKED_BITS = (2, 4, 8)  # of MatMulNBits in onnxruntime
+REAL_ZERO_BITS = (2, 4)  # of those, with real-valued zero points
 # Element types of codes, narrowest first: (name, least, largest, first opset whose quantizers take it).
 CODE_TYPES = (
     ("UINT2", 0, 3, 25), ("INT2", -2, 1, 25), ("UINT4", 0, 15, 21), ("INT4", -8, 7, 21), ("UINT8", 0, 255, 21),
@@ -98,12 +101,14 @@ class Known:
 
 @dataclass(frozen=True)
 class Codes:
-    """Weight codes, w_hat = steps_k * code. With `group` channels to a step, `steps` has a row of them per output."""
+    """Weight codes, w_hat = steps_k * (code + offsets_k). With `group` channels to a step, `steps` and `offsets` have a
+    row of them per output; no `offsets`: all are 0."""
 
     codes: Tensor
     steps: Tensor
     quantizer: str
     group: int = 0
+    offsets: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

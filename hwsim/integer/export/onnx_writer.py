@@ -18,7 +18,10 @@ from torch.utils._pytree import tree_unflatten
 
 from hwsim.errors import UnsupportedOp
 from hwsim.integer.export.onnx_values import (
+    CONTRIBUTED_DOMAIN,
+    PACKED_BITS,
     QONNX_DOMAIN,
+    REAL_ZERO_BITS,
     Activations,
     Codes,
     Exported,
@@ -44,10 +47,10 @@ class OnnxWriter:
 
     def __init__(
         self, onnx: Any, model: nn.Module, program: Any, found: Mapping[str, BaseQuantizer], form: str, offset: str,
-        name: str, handlers: Mapping[str, Callable[..., Any]],
+        packs: bool, name: str, handlers: Mapping[str, Callable[..., Any]],
     ) -> None:  # fmt: skip
         self.onnx, self.program, self.found, self.form, self.offset = onnx, program, found, form, offset
-        self.name, self.handlers = name, handlers
+        self.name, self.handlers, self.packs = name, handlers, packs
         self.owners = dict(model.named_modules())
         self.nodes: list[Any] = []
         self.stored: list[Any] = []
@@ -92,6 +95,8 @@ class OnnxWriter:
         version = helper.find_min_ir_version_for(opsets)
         if self.form == "qonnx":
             opsets.append(helper.make_opsetid(QONNX_DOMAIN, 1))
+        if any(node.domain == CONTRIBUTED_DOMAIN for node in self.nodes):
+            opsets.append(helper.make_opsetid(CONTRIBUTED_DOMAIN, 1))
         proto = helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="hwsim")
         return Exported(proto, self.form, self.activations, dict(self.weight_types))
 
@@ -262,6 +267,11 @@ class OnnxWriter:
         `axis`: that of its steps, one per output; groups of channels lie along the second.
         """
         spec = self.found[value.quantizer].spec
+        if value.offsets is not None:
+            raise UnsupportedOp(
+                f"layer {self.layer}: its weights have a real-valued offset, which DequantizeLinear lacks; export "
+                f"matrices of 2 or 4 bits in groups of 16, 32, 64, ... as --groups packed, or train without it"
+            )
         if self.form == "qonnx" and spec.bits == 1:
             raise UnsupportedOp(
                 f"quantizer {value.quantizer}: weight codes -1 and 0 of one bit: QONNX reads one signed bit as -1 and "
@@ -299,3 +309,40 @@ class OnnxWriter:
         point = self.store(np.zeros(tuple(steps.shape), np.int64), f"{name}.zero", type_)
         blocks: dict[str, Any] = {"block_size": value.group} if value.group else {}
         return self.add("DequantizeLinear", [stored, scale, point], shape, name, axis=axis, **blocks)
+
+    def packed(self, x: Value, value: Codes, bias: str, shape: tuple[int, ...]) -> Value:
+        """MatMulNBits of onnxruntime: rows of blocks of codes without a sign, least bits first, a step for each block.
+
+        w_hat = step * (code - zero point), which is real here where weights have offsets, and 2^(bits-1) without.
+        """
+        spec, name = self.found[value.quantizer].spec, value.quantizer
+        rows, inner = value.codes.shape
+        self.weight_types[f"{spec.bits} bits"] += value.codes.numel()
+        stored = self.store(packed_bytes(value.codes - spec.n, spec.bits, spec.group), f"{name}.codes", "UINT8")
+        inputs = [x.name, stored, self.store(value.steps, f"{name}.scale")]
+        points = "" if value.offsets is None else self.store(-spec.n - value.offsets, f"{name}.zero")
+        inputs += [points, "", bias] if bias else [points] if points else []
+        return self.add("MatMulNBits", inputs, shape, self.layer, CONTRIBUTED_DOMAIN,
+                        bits=spec.bits, block_size=spec.group, K=inner, N=rows)  # fmt: skip
+
+    def can_pack(self, weight: Any) -> bool:
+        """Whether MatMulNBits holds this matrix: groups of a power of two from 16 on, and bits that it takes."""
+        if not (self.packs and isinstance(weight, Codes) and weight.group and weight.codes.ndim == 2):
+            return False
+        spec = self.found[weight.quantizer].spec
+        fits = spec.bits in (PACKED_BITS if weight.offsets is None else REAL_ZERO_BITS)
+        return fits and spec.group >= 16 and spec.group.bit_count() == 1 and spec.n < 0
+
+
+def packed_bytes(codes: Tensor, bits: int, block: int) -> Tensor:
+    """(rows, inner) codes 0 .. 2^bits - 1 -> (rows, blocks, bytes); the last block is filled up with 0.
+
+    >>> packed_bytes(torch.tensor([[1, 2, 3]]), 4, 16)[0, 0, :3].tolist()
+    [33, 3, 0]
+    """
+    rows, inner = codes.shape
+    blocks = -(-inner // block)
+    filled = torch.zeros(rows, blocks * block, dtype=torch.int64)
+    filled[:, :inner] = codes
+    parts = filled.view(rows, blocks, -1, 8 // bits) << torch.arange(0, 8, bits)
+    return parts.sum(-1)
