@@ -38,6 +38,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, page in ELSEWHERE.items():
         if page != "index.md":
             made[page] = (ROOT / source).read_text(encoding="utf-8")
+    made |= {f"notebooks/{path.stem}.md": notebook(path) for path in sorted((ROOT / "docs/notebooks").glob("*.ipynb"))}
     for page, text in made.items():
         files.append(File.generated(config, page, content=text))
     return files
@@ -51,7 +52,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     def turned(link: re.Match[str]) -> str:
         text, target, anchor = link[1], link[2], link[3] or ""
         path = posixpath.normpath(str(home / target))
-        place = ELSEWHERE.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else None)
+        page_path = re.sub(r"\.ipynb$", ".md", path.removeprefix("docs/"))
+        place = ELSEWHERE.get(path) or (page_path if path.startswith("docs/") else None)
         if place is None or files.get_file_from_path(place) is None:
             if not (ROOT / path).exists() and not path.startswith("docs/"):
                 return link[0]  # mkdocs says that the link leads nowhere
@@ -92,6 +94,29 @@ def help_of(module: str, before: tuple[str, ...]) -> str:
     if not printed.getvalue().startswith("usage"):
         raise RuntimeError(f"{module}: --help prints no usage")
     return printed.getvalue()
+
+
+def notebook(path: Path) -> str:
+    """A notebook's cells with the outputs that its file keeps."""
+    parts = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        parts += [shown(output) for output in cell.get("outputs", [])]
+    return "\n\n".join([*parts, f"The file is `docs/notebooks/{path.name}`."]) + "\n"
+
+
+def shown(output: dict[str, Any]) -> str:
+    """A cell's output as Markdown: its picture, its HTML or its text."""
+    data = output.get("data", {})
+    if "image/png" in data:
+        return f'<img alt="What the cell draws" src="data:image/png;base64,{"".join(data["image/png"].split())}">'
+    if "text/html" in data:
+        html = "".join("".join(data["text/html"]).splitlines()).replace(
+            '<table border="1" class="dataframe">', "<table>"
+        )
+        return f'<div class="notebook-output">{html}</div>'
+    return "```text\n" + "".join(output.get("text") or data["text/plain"]).rstrip() + "\n```"
 
 
 def report_schema() -> str:

@@ -22,7 +22,6 @@ from hwsim.frontends.language_models.build import EXPERTS
 from hwsim.machine import load as machine_files
 from hwsim.machine.parts import Accelerator
 from hwsim.network import bits as network_bits
-from hwsim.network import saved
 from hwsim.network.generation import PHASES, Generation
 from hwsim.network.workload import Workload
 from hwsim.report.evaluation import Request, evaluate_workload, load_zero_shares
@@ -248,9 +247,16 @@ def assign_bits(
     return network_bits.assign_bits(workload, bits, config, first_last, elementwise_bits)
 
 
-def load_workload(path: Path_) -> Workload:
-    """Read a saved workload. Raises RequestError for what is no path, WorkloadError with file and reason."""
-    return saved.load_workload(as_path("path", path))
+def load_workload(
+    model: Path_, *, input: Shape | Mapping[str, Shape] | None = None, allow_uncosted: bool = False
+) -> Workload:
+    """The layers of a network that a text or path names: every form of MODEL that `hwsim evaluate` reads.
+
+    `input`: the sizes of its input, or of several by name, where the file leaves them open.
+    Raises RequestError for what is no path, WorkloadError with file and reason, UnsupportedOp.
+    """
+    as_path("model", model)
+    return as_workload(model, input, allow_uncosted)
 
 
 def load_accelerator(path: Path_) -> Accelerator:

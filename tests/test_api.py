@@ -178,7 +178,7 @@ def test_names_paths_modules_and_objects_are_the_same_network(report: Report, tm
         assert hwsim.evaluate(model, machine, bits="W4A4", effort="quick").totals == report.totals
     taken = hwsim.load_workload(tmp_path / "net.json")
     assert hwsim.evaluate(hwsim.assign_bits(taken, "W4A4"), machine, effort="quick").totals == report.totals
-    assert hwsim.extract(*pair, name="resnet8") == workload
+    assert hwsim.extract(*pair, name="resnet8") == workload == hwsim.load_workload("resnet8")
 
 
 def test_arguments_are_checked_like_the_command_lines() -> None:
@@ -239,7 +239,7 @@ def test_every_function_of_the_door_refuses_other_kinds_by_name(tmp_path: Path) 
     wrong: list[tuple[Callable[[], object], str]] = [
         (lambda: hwsim.assign_bits("resnet8", "W4A4"), "workload: expected a Workload"),  # type: ignore[arg-type]
         (lambda: hwsim.assign_bits(workload, 4), "bits: expected W4A4, a YAML file"),  # type: ignore[arg-type]
-        (lambda: hwsim.load_workload(None), "path: expected a path, got None"),  # type: ignore[arg-type]
+        (lambda: hwsim.load_workload(None), "model: expected a path, got None"),  # type: ignore[arg-type]
         (lambda: hwsim.load_accelerator(None), "path: expected a path, got None"),  # type: ignore[arg-type]
         (lambda: hwsim.evaluate((nn.Linear(3, 4), (1, 3)), "bit_fusion"), r"such as torch.zeros\(1, 3\)"),
         (lambda: report.save(None), "save: expected a folder, got None"),  # type: ignore[arg-type]
