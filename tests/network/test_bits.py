@@ -199,6 +199,14 @@ def test_a_float_network_without_a_default_names_only_tensors_that_got_no_bits()
     assert all(t.bits == 4 for t in assign_bits(network(), every | given).tensors.values())
 
 
+def test_a_float_network_needs_no_bits_for_its_norms_parameters() -> None:
+    rows = Tensor("rows", (1, 4, 256), origin="image")
+    norm = Layer("norm", "layer_norm", (rows,), Tensor("norm.out", (1, 4, 256), origin="linear"),
+                 Tensor("norm.weight", (256,), origin="weight"))  # fmt: skip
+    got = widths(assign_bits(Workload("n", [norm]), {"norm": {"input": 8, "output": 8}}))
+    assert got == {"rows": 8, "norm.out": 8, "norm.weight": 32}
+
+
 def test_padding_policies_are_set_where_an_offset_meets_padding() -> None:
     def policies(net: Workload) -> dict[str, str]:
         return {layer.name: layer.padding_policy for layer in net if layer.op == "conv"}
