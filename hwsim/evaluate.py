@@ -156,7 +156,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     written = write_report(report, options.out) if options.out else []
     if options.format:
         mappings = {name: found.mapping for name, found in report.found.items()}
-        written += write_for_peer(options.format, report.accelerator, report.workload, mappings, options.out)
+        written += write_for_peer(options.format, report.accelerator, report.mapped_workload, mappings, options.out)
     explanations = explain(report, request.effort) if options.explain else ()
     if explanations and options.out:
         written.append(write_explanations(explanations, options.out))

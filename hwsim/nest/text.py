@@ -49,12 +49,35 @@ class Together:
 HALOS = ("kept", "recomputed")
 
 
+class PassNests(NamedTuple):
+    """`times` passes of a batch's `images`: their mappings and groups."""
+
+    images: int
+    times: int
+    mappings: dict[str, Mapping]
+    groups: tuple[Together, ...] = ()
+
+
 class Plan(NamedTuple):
-    """A file of mappings: by layer name, with depth-first groups and the lifetimes of tensors (empty: not said)."""
+    """A file of mappings: by layer name, with depth-first groups and the lifetimes of tensors (empty: not said).
+
+    `passes`: of a batch that runs as smaller ones; mappings and groups are theirs then.
+    """
 
     mappings: dict[str, Mapping]
     groups: tuple[Together, ...] = ()
     lifetimes: str = ""
+    passes: tuple[PassNests, ...] = ()
+
+
+def dump_passes(passes: Sequence[PassNests], lifetimes: str = "") -> str:
+    """YAML text of a batch's passes, each with its mappings; `parse_plan` reads it back."""
+    lines = [f"lifetimes: {quoted(lifetimes)}"] if lifetimes else []
+    lines.append("passes:")
+    for each in passes:
+        lines += [f"  - images: {each.images}", f"    times: {each.times}"]
+        lines += [f"    {line}" for line in dump_mappings(each.mappings, each.groups).splitlines()]
+    return "\n".join(lines) + "\n"
 
 
 def dump_mappings(mappings: Map[str, Mapping], groups: Sequence[Together] = (), lifetimes: str = "") -> str:
@@ -149,9 +172,10 @@ def text_of(path: str | Path) -> str:
 
 def parse_mappings(text: str, name: str = "mapping") -> dict[str, Mapping]:
     """`load_mappings` on text; `name` stands for the file in messages."""
-    mappings, groups, _ = parse_plan(text, name)
-    if groups:
-        raise SpecError(f"{name}: groups: layers that run depth first are read by hwsim evaluate alone")
+    mappings, groups, _, passes = parse_plan(text, name)
+    if groups or passes:
+        what = "groups: layers that run depth first" if groups else "passes: those of a batch"
+        raise SpecError(f"{name}: {what} are read by hwsim evaluate alone")
     return mappings
 
 
@@ -168,7 +192,7 @@ def parse_plan(text: str, name: str = "mapping") -> Plan:
     mappings = reader.read(root)
     if reader.problems:
         raise SpecError(reader.problems)
-    return Plan(mappings, tuple(reader.groups), reader.lifetimes)
+    return Plan(mappings, tuple(reader.groups), reader.lifetimes, tuple(reader.passes))
 
 
 class MappingReader:
@@ -179,24 +203,57 @@ class MappingReader:
         self.problems: list[str] = []
         self.groups: list[Together] = []
         self.lifetimes = ""
+        self.passes: list[PassNests] = []
 
     def read(self, root: yaml.Node | None) -> dict[str, Mapping]:
-        """The whole document: `layers: {name: [entry, ...]}`, perhaps `groups: [{first: ...}, ...]`, `lifetimes`."""
-        keys = self.keys(root, "the file", ("layers", "groups", "lifetimes"), ("layers",)) if root is not None else None
+        """The whole document: `layers: {name: [entry, ...]}`, perhaps `groups: [{first: ...}, ...]`, `lifetimes`.
+
+        Or `passes: [{images: 2, times: 4, layers: ..., groups: ...}, ...]` in the place of the first two.
+        """
+        known = ("layers", "groups", "lifetimes", "passes")
+        keys = self.keys(root, "the file", known, ()) if root is not None else None
         if keys is None:
             if root is None:
                 self.problems.append(f"{self.name}:1: expected 'layers:', found an empty file")
             return {}
         self.lifetimes = self.text(keys["lifetimes"], "lifetimes") if "lifetimes" in keys else ""
+        if "passes" not in keys:
+            assert root is not None
+            return self.nests(root, keys)
+        for name in ("layers", "groups"):
+            if name in keys:
+                self.problem(keys[name], name, "stands in each of 'passes', not beside them")
+        items = self.items(keys["passes"], "passes")
+        for item in items:
+            self.one_pass(item)
+        if not items:
+            self.problem(keys["passes"], "passes", "expected one pass at least")
+        return {}
+
+    def nests(self, root: yaml.Node, keys: dict[str, yaml.Node]) -> dict[str, Mapping]:
+        """The values of `layers` and `groups`."""
         for item in self.items(keys["groups"], "groups") if "groups" in keys else ():
             self.group(item)
         if "layers" not in keys:
+            self.problem(root, "the file", "key 'layers' is missing")
             return {}
         layers = self.keys(keys["layers"], "layers", None, ())
         return {
             layer: Mapping(tuple(node for entry in self.items(value, layer) for node in self.entry(entry, layer)))
             for layer, value in (layers or {}).items()
         }
+
+    def one_pass(self, node: yaml.Node) -> None:
+        """One entry of `passes`."""
+        needed = ("images", "times", "layers")
+        keys = self.keys(node, "passes", (*needed, "groups"), needed)
+        if keys is None or not keys.keys() >= set(needed):
+            return
+        images, times = (self.lines(keys[key], f"passes.{key}") for key in ("images", "times"))
+        self.groups = []
+        mappings = self.nests(node, keys)
+        self.passes.append(PassNests(images, times, mappings, tuple(self.groups)))
+        self.groups = []
 
     def group(self, node: yaml.Node) -> None:
         """One depth-first group."""
@@ -216,7 +273,7 @@ class MappingReader:
         self.groups.append(Together(first, last, rows, columns, halos, stay))
 
     def lines(self, node: yaml.Node, where: str) -> int:
-        """A whole number of rows or columns."""
+        """A whole number: rows, columns, images."""
         text = self.text(node, where)
         if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
             self.problem(node, where, "expected a whole number from 1", text)

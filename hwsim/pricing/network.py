@@ -31,7 +31,7 @@ from hwsim.pricing.interval import Interval, TimeInterval, energy_interval, exac
 from hwsim.pricing.layer import LayerCost, price
 from hwsim.pricing.lifetimes import WHOLE_TENSORS, Lifetimes
 from hwsim.pricing.moves import parameter_bits
-from hwsim.pricing.rates import Bills, Timed
+from hwsim.pricing.rates import Bills, Timed, TimedPasses
 from hwsim.pricing.residents import peak_activation_bits, residents
 from hwsim.pricing.shares import stored_share
 from hwsim.pricing.stages import Stage, fuse
@@ -79,7 +79,7 @@ class NetworkCost:
     warnings: tuple[str, ...]
     spreads: tuple[Spread, ...] = ()  # of the machine's estimated prices
     lifetimes: Lifetimes = WHOLE_TENSORS  # of the tensors that stay
-    timed: Timed | None = field(default=None, repr=False, compare=False)  # the same bills at other rates
+    timed: Timed | TimedPasses | None = field(default=None, repr=False, compare=False)  # the same bills at other rates
 
     @cached_property
     def energy_interval(self) -> Interval:

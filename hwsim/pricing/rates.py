@@ -7,7 +7,7 @@ fast and at all rates slow, mappings and tensors on chip unchanged; both ends ar
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -70,21 +70,43 @@ class Timed:
     @cached_property
     def interval(self) -> TimeInterval:
         """From all rates fast to all slow; every rate's own part with the others as they are."""
-        spreads = self.machine.rate_spreads
-        value = self.seconds({})
-        alone = [
-            Rate(
-                s.component,
-                s.factor,
-                max(0.0, value - self.seconds({s.component: s.factor})),
-                max(0.0, self.seconds({s.component: 1 / s.factor}) - value),
-            )
-            for s in spreads
-        ]
-        low = self.seconds({s.component: s.factor for s in spreads})
-        high = self.seconds({s.component: 1 / s.factor for s in spreads})
-        widest = sorted(alone, key=lambda rate: -(rate.up_s + rate.down_s))
-        return TimeInterval(value, min(low, value), max(high, value), tuple(widest))
+        return interval_of(self.seconds, self.machine)
+
+
+@dataclass(frozen=True)
+class TimedPasses:
+    """The latency of a batch's passes, one after the other, at other rates: how many take how long each."""
+
+    runs: tuple[tuple[int, Timed | TimedPasses], ...]
+    machine: Accelerator
+
+    def seconds(self, factors: Factors) -> float:
+        """Latency with every part so many times as fast."""
+        return sum(times * timed.seconds(factors) for times, timed in self.runs)
+
+    @cached_property
+    def interval(self) -> TimeInterval:
+        """As of one pass."""
+        return interval_of(self.seconds, self.machine)
+
+
+def interval_of(seconds: Callable[[Factors], float], machine: Accelerator) -> TimeInterval:
+    """From all rates fast to all slow; every rate's own part with the others as they are."""
+    spreads = machine.rate_spreads
+    value = seconds({})
+    alone = [
+        Rate(
+            s.component,
+            s.factor,
+            max(0.0, value - seconds({s.component: s.factor})),
+            max(0.0, seconds({s.component: 1 / s.factor}) - value),
+        )
+        for s in spreads
+    ]
+    low = seconds({s.component: s.factor for s in spreads})
+    high = seconds({s.component: 1 / s.factor for s in spreads})
+    widest = sorted(alone, key=lambda rate: -(rate.up_s + rate.down_s))
+    return TimeInterval(value, min(low, value), max(high, value), tuple(widest))
 
 
 def at_rates(machine: Accelerator, factors: Factors) -> Accelerator:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hwsim.errors import RequestError, WorkloadError
@@ -18,6 +18,7 @@ from hwsim.machine.parts import Accelerator
 from hwsim.machine.rules import Rules
 from hwsim.machine.rules_file import load_rules
 from hwsim.nest.text import load_plan
+from hwsim.network.batches import batch_of
 from hwsim.network.bits import assign_bits
 from hwsim.network.format_bits import asks_for_formats, assign_formats
 from hwsim.network.generation import Generation
@@ -25,6 +26,7 @@ from hwsim.network.workload import Workload
 from hwsim.pricing.fit import require_fit
 from hwsim.pricing.lifetimes import WHOLE, WHOLE_TENSORS, Lifetimes, parse_lifetimes
 from hwsim.pricing.network import Totals, price_network
+from hwsim.pricing.passes import totals_sum
 from hwsim.report.progress import Searches, Watch, searches_of
 from hwsim.report.report import Report
 from hwsim.report.schedules import side_by_side
@@ -34,8 +36,11 @@ from hwsim.search.fusion.plan import described, fused_plan
 from hwsim.search.joint.schedule import Schedule
 from hwsim.search.network import OwnSchedule, Plan, plan_network, plans_by_objective
 from hwsim.search.objective import OBJECTIVES, Objective
+from hwsim.search.passes import Batch, Splitting, given_passes, together
 from hwsim.search.result import UNTRIED, Effortful, Found
 
+GROUPS_WHOLE = "a depth-first group holds windows of its maps already, and its tiles leave no order of loops to free by"
+LAYERS_WHOLE = "lifetimes choose the order of a layer's outermost loops, which constraints may fix"
 PRICED = 200  # ways to cut a network into groups that are priced, about
 
 
@@ -75,66 +80,152 @@ def evaluate_workload(
     request = request or Request()
     refuse_together(request)
     workload = at_bits(workload, accelerator, request)
-    others: dict[Objective, Plan] = {}
-    schedules, no_own = dict[str, Totals](), ""
-    unfused: Totals | None = None
     if request.mapping is not None:
-        mappings, groups, said = load_plan(request.mapping)
-        lifetimes = said_lifetimes(request, said)
-        if groups and request.zero_shares is not None:
-            raise RequestError(f"{request.mapping}: groups: zero shares are not known for layers that run depth first")
-        plan = given_plan(workload, accelerator, mappings, groups, request.objective, lifetimes)
-    else:
-        rules: Rules = () if request.constraints is None else load_rules(request.constraints, accelerator)
-        known: dict[tuple[object, ...], Found] = {} if watch is None else Searches(watch.advance)
-        own = OwnSchedule(workload, accelerator, known)
-        plan, others = plans(workload, accelerator, request, rules, watch, own)
-        if request.fuse:
-            unfused = plan.cost.totals
-            if watch is not None:
-                watch.begin("depth-first groups", PRICED)
-            plan = fused_plan(
-                workload, accelerator, plan, others.values(), request.objective, slack=request.slack,
-                told=None if watch is None else watch.advance,
-            )  # fmt: skip
-            others |= {request.objective: plan} if others else {}
-        schedules, no_own = side_by_side(
-            workload,
-            accelerator,
-            plan,
-            None if request.constraints is None else str(request.constraints),
-            watch,
-            request.objective,
-            own,
-            effort=request.effort,
-            gap=request.gap,
-            time_limit_s=request.time_limit_s,
-            slack=request.slack,
-        )
-    cost, certificate = plan.cost, plan.certificate
+        return reported(workload, accelerator, request, *given(workload, accelerator, request, request.mapping))
+    rules: Rules = () if request.constraints is None else load_rules(request.constraints, accelerator)
+    batch = batch_of(workload)
+    if batch == 1:
+        return reported(workload, accelerator, request, answer(workload, accelerator, request, rules, watch), None)
+    if request.generation is not None and request.generation.experts_read:
+        whole = answer(workload, accelerator, request, rules, watch)
+        why = "which experts a pass reads depends on its batch"
+        return reported(workload, accelerator, request, whole, Batch(batch, (), whole.plan.cost.totals, why))
+    answers: dict[int, Answer] = {}
+
+    def planned(smaller: Workload, quick: bool) -> Plan:
+        asked = dataclasses.replace(request, effort="quick") if quick else request
+        found = answer(smaller, accelerator, asked, rules, watch)
+        answers[id(found.plan)] = found
+        return found.plan
+
+    splitting = Splitting(
+        workload, accelerator, request.objective, request.slack, planned, request.effort == "quick",
+        not request.fuse, said_lifetimes(request, ""),
+    )  # fmt: skip
+    plan, split = splitting.run()
+    parts = [(p.times, answers[id(p.plan)]) for p in split.passes] or [(1, answers[id(splitting.at_once)])]
+    return reported(workload, accelerator, request, in_passes(plan, parts), split)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A plan, and what a report says beside it: other objectives, other schedules, the plan without groups."""
+
+    plan: Plan
+    others: Mapping[Objective, Totals] = field(default_factory=dict[Objective, Totals])
+    schedules: Mapping[str, Totals] = field(default_factory=dict[str, Totals])
+    no_own: str = ""
+    unfused: Totals | None = None
+
+
+def in_passes(plan: Plan, parts: Sequence[tuple[int, Answer]]) -> Answer:
+    """The answer of a batch whose passes (one: at once) have such answers each."""
+    first = parts[0][1]
+
+    def summed(pick: Callable[[Answer], Totals | None]) -> Totals | None:
+        runs = [(times, found) for times, each in parts if (found := pick(each)) is not None]
+        return totals_sum(runs) if len(runs) == len(parts) else None
+
+    others: dict[Objective, Totals | None] = {
+        objective: summed(lambda each: each.others.get(objective))  # noqa: B023
+        for objective in OBJECTIVES
+    }
+    schedules = {name: summed(lambda each: each.schedules.get(name)) for name in first.schedules}  # noqa: B023
+    return Answer(
+        plan,
+        {objective: totals for objective, totals in others.items() if totals is not None},
+        {name: totals for name, totals in schedules.items() if totals is not None},
+        first.no_own,
+        summed(lambda each: each.unfused),
+    )
+
+
+def given(workload: Workload, accelerator: Accelerator, request: Request, path: Path) -> tuple[Answer, Batch | None]:
+    """The plan of a file of mappings, perhaps of a batch in passes."""
+    mappings, groups, said, passes = load_plan(path)
+    lifetimes = said_lifetimes(request, said)
+    if (groups or any(each.groups for each in passes)) and request.zero_shares is not None:
+        raise RequestError(f"{path}: groups: zero shares are not known for layers that run depth first")
+    if not passes:
+        return Answer(given_plan(workload, accelerator, mappings, groups, request.objective, lifetimes)), None
+
+    def planned(smaller: Workload, i: int) -> Plan:
+        each = passes[i]
+        return given_plan(smaller, accelerator, each.mappings, each.groups, request.objective, lifetimes)
+
+    found = tuple(given_passes(workload, [(each.images, each.times) for each in passes], planned))
+    return Answer(together(workload, accelerator, found)), Batch(batch_of(workload), found)
+
+
+def answer(workload: Workload, accelerator: Accelerator, request: Request, rules: Rules, watch: Watch | None) -> Answer:
+    """The search of one network as it is."""
+    known: dict[tuple[object, ...], Found] = {} if watch is None else Searches(watch.advance)
+    own = OwnSchedule(workload, accelerator, known)
+    plan, others = plans(workload, accelerator, request, rules, watch, own)
+    unfused: Totals | None = None
+    if request.fuse:
+        unfused = plan.cost.totals
+        if watch is not None:
+            watch.begin("depth-first groups", PRICED)
+        plan = fused_plan(
+            workload, accelerator, plan, others.values(), request.objective, slack=request.slack,
+            told=None if watch is None else watch.advance,
+        )  # fmt: skip
+        others |= {request.objective: plan} if others else {}
+    schedules, no_own = side_by_side(
+        workload,
+        accelerator,
+        plan,
+        None if request.constraints is None else str(request.constraints),
+        watch,
+        request.objective,
+        own,
+        effort=request.effort,
+        gap=request.gap,
+        time_limit_s=request.time_limit_s,
+        slack=request.slack,
+    )
+    totals: dict[Objective, Totals] = {objective: other.cost.totals for objective, other in others.items()}
+    return Answer(plan, totals, schedules, no_own, unfused)
+
+
+def reported(
+    workload: Workload, accelerator: Accelerator, request: Request, found: Answer, batch: Batch | None
+) -> Report:
+    """The report of an answer."""
+    plan, certificate = found.plan, found.plan.certificate
     untried = untried_groups(workload, accelerator, request)
     if untried and certificate is not None:
         certificate = dataclasses.replace(certificate, space=certificate.space + UNTRIED)
+    passes = () if batch is None else batch.passes
     if request.zero_shares is not None:
         shares = known_layers(request.zero_shares, workload)
-        counts = {name: found.counts for name, found in plan.found.items()}
-        cost = price_network(workload, accelerator, counts, shares, frozenset(cost.resident), lifetimes=cost.lifetimes)
-    totals: dict[Objective, Totals] = {objective: other.cost.totals for objective, other in others.items()}
+        passes = tuple(dataclasses.replace(p, plan=with_zeros(p.workload, accelerator, p.plan, shares)) for p in passes)
+        plan = together(workload, accelerator, passes) if passes else with_zeros(workload, accelerator, plan, shares)
     return Report(
         workload,
         accelerator,
-        cost,
+        plan.cost,
         plan.found,
         request.objective,
-        totals,
+        found.others,
         request.generation,
         certificate,
-        schedules=schedules,
-        no_own=no_own,
+        schedules=found.schedules,
+        no_own=found.no_own,
         groups=tuple(described(choice) for choice in plan.groups),
-        unfused=unfused,
+        unfused=found.unfused,
         untried_groups=untried,
+        batch=batch and dataclasses.replace(batch, passes=passes),
     )
+
+
+def with_zeros(workload: Workload, accelerator: Accelerator, plan: Plan, shares: Mapping[str, float]) -> Plan:
+    """A plan priced with zero codes that gate MACs."""
+    cost = plan.cost
+    counts = {name: found.counts for name, found in plan.found.items()}
+    priced = price_network(workload, accelerator, counts, shares, frozenset(cost.resident), lifetimes=cost.lifetimes)
+    return dataclasses.replace(plan, cost=priced)
 
 
 def at_bits(workload: Workload, accelerator: Accelerator, request: Request) -> Workload:
@@ -179,8 +270,8 @@ def refuse_together(request: Request) -> None:
     if request.lifetimes is None or parse_lifetimes(request.lifetimes) == WHOLE_TENSORS:
         return
     if request.fuse or request.constraints is not None:
-        other = "fuse" if request.fuse else "constraints"
-        raise RequestError(f"lifetimes {request.lifetimes} and {other} exclude each other: use lifetimes whole")
+        other, why = ("fuse", GROUPS_WHOLE) if request.fuse else ("constraints", LAYERS_WHOLE)
+        raise RequestError(f"lifetimes {request.lifetimes} and {other} exclude each other: {why}; use lifetimes whole")
     if request.effort == "quick" and request.mapping is None:
         raise RequestError(
             f"lifetimes {request.lifetimes} and effort quick exclude each other: the quick search keeps whole tensors; "

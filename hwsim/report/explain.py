@@ -29,7 +29,7 @@ from hwsim.tables.mapped import SIDES, Side
 
 def explain(report: Report, effort: Effortful = "quick") -> tuple[Explanation, ...]:
     """Both operands of every layer with MACs; `effort` of new searches: the report's. Equal ones are explained once."""
-    stages = {s.layer.name: s for s in fuse(report.workload, report.accelerator.capabilities)}
+    stages = {s.layer.name: s for s in fuse(report.mapped_workload, report.accelerator.capabilities)}
     resident, touching = frozenset(report.cost.resident), neighbours(report)
     known: dict[object, tuple[Explanation, ...]] = {}
     explanations: list[Explanation] = []

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from hwsim.console import printable
 from hwsim.files.atomic import write_folder
-from hwsim.nest.text import dump_mappings
+from hwsim.nest.text import PassNests, dump_mappings, dump_passes
 from hwsim.pricing.lifetimes import WHOLE_TENSORS
 from hwsim.report.quantities import digits, si
 from hwsim.report.style import REST, colours_of, figure_bytes, fold, label_of, plain_text, styled
 from hwsim.report.terminal import total_rows
+from hwsim.search.fusion.plan import described
+from hwsim.search.passes import Pass
 
 if TYPE_CHECKING:
     from hwsim.report.report import Report
@@ -50,7 +52,15 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 def nests_of(report: Report) -> str:
     """mappings.yaml: what `--mapping` takes back."""
     said = "" if report.cost.lifetimes == WHOLE_TENSORS else str(report.cost.lifetimes)
+    if report.passes:
+        return dump_passes([nests_of_pass(each) for each in report.passes], said)
     return dump_mappings({name: found.mapping for name, found in report.found.items()}, report.groups, said)
+
+
+def nests_of_pass(each: Pass) -> PassNests:
+    """A pass as mappings.yaml says it."""
+    mappings = {name: found.mapping for name, found in each.plan.found.items()}
+    return PassNests(each.images, each.times, mappings, tuple(described(choice) for choice in each.plan.groups))
 
 
 def rows_to_csv(rows: list[dict[str, Any]]) -> str:

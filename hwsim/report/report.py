@@ -33,6 +33,7 @@ from hwsim.report.picture import change_dict, home_dict, machine_dict, occupancy
 from hwsim.report.screen import screenful
 from hwsim.report.widths import Change, narrower
 from hwsim.search.objective import Objective
+from hwsim.search.passes import Batch, Pass, Passes
 from hwsim.search.result import FUSED, RULED, Found, NetworkCertificate
 from hwsim.tables.mapped import Side
 
@@ -148,6 +149,7 @@ class Report:
     groups: tuple[Together, ...] = ()  # layers that run depth first
     unfused: Totals | None = None  # the plan without groups, where groups were looked for
     untried_groups: str = ""  # that groups were not looked for, and how to; empty where there are none
+    batch: Batch | None = None  # how a batch of several images runs: at once, or in passes
 
     def __repr__(self) -> str:
         return screenful(self)
@@ -165,6 +167,16 @@ class Report:
     def tells_groups(self) -> bool:
         """Whether there is something to say of depth-first groups."""
         return bool(self.groups or self.unfused or self.untried_groups)
+
+    @property
+    def passes(self) -> Passes:
+        """Passes of a batch that does not run at once; nests and tensors on chip of this report are the first one's."""
+        return () if self.batch is None else self.batch.passes
+
+    @property
+    def mapped_workload(self) -> Workload:
+        """The network that the nests of this report are of: that of a pass where the batch runs in passes."""
+        return self.passes[0].workload if self.passes else self.workload
 
     @property
     def energy_pj(self) -> float:
@@ -248,6 +260,7 @@ class Report:
             mappings={
                 **{name: to_lists(found.mapping) for name, found in self.found.items()},
                 **({"groups": [str(group) for group in self.groups]} if self.groups else {}),
+                **({"passes": [pass_dict(each) for each in self.passes]} if self.passes else {}),
             },
         )
 
@@ -294,6 +307,7 @@ class Report:
                 for name, totals in self.schedules.items()
             },
             **({"fusion": fusion_dict(self)} if self.tells_groups else {}),
+            **({"batch": batch_dict(self.batch)} if self.batch else {}),
             "totals": self.cost.totals.to_dict(),
             "energy_interval": interval_dict(self.cost.energy_interval),
             "latency_interval": time_interval_dict(self.cost.latency_interval),
@@ -301,7 +315,7 @@ class Report:
             "energy_pj_by_component": dict(self.cost.energy_pj_by_component),
             "layers": [layer.to_dict() for layer in self.layers.values()],
             "occupancy": occupancy(
-                self.workload,
+                self.mapped_workload,
                 self.accelerator,
                 frozenset(self.cost.resident),
                 self.cost.lifetimes,
@@ -317,7 +331,7 @@ class Report:
         """What the next narrower width of either operand changes, by layer; see widths.py."""
         resident = frozenset(self.cost.resident)
         alone = {name: found for name, found in self.found.items() if found.certificate.space != FUSED}
-        return narrower(self.workload, self.accelerator, alone, resident, self.objective)
+        return narrower(self.mapped_workload, self.accelerator, alone, resident, self.objective)
 
     def to_json(self) -> str:
         """The report as text; NaN or infinity would be a bug and raise."""
@@ -387,6 +401,36 @@ def fusion_dict(report: Report) -> dict[str, Any]:
             "outermost_traffic_bits": without.outermost_traffic_bits,
         },
         **({"not_tried": report.untried_groups} if report.untried_groups else {}),
+    }
+
+
+def batch_dict(batch: Batch) -> dict[str, Any]:
+    """How a batch runs, what each pass costs, and what the batch costs at once."""
+    once = batch.at_once
+    return {
+        "images": batch.images,
+        "passes": [pass_dict(each) for each in batch.passes],
+        "at_once": once
+        and {
+            "energy_pj": once.energy_pj,
+            "latency_cycles": once.latency_cycles,
+            "edp_pj_s": once.edp_pj_s,
+            "outermost_traffic_bits": once.outermost_traffic_bits,
+        },
+        **({"not_tried": batch.not_tried} if batch.not_tried else {}),
+    }
+
+
+def pass_dict(each: Pass) -> dict[str, Any]:
+    """One kind of pass: its bill and its nests."""
+    totals = each.plan.cost.totals
+    return {
+        "images": each.images,
+        "times": each.times,
+        "energy_pj": totals.energy_pj,
+        "latency_cycles": totals.latency_cycles,
+        "resident": list(each.plan.cost.resident),
+        "mappings": {name: list(entries(found.mapping)) for name, found in each.plan.found.items()},
     }
 
 

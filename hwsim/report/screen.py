@@ -21,6 +21,7 @@ from hwsim.report.generation import generation_rows
 from hwsim.report.quantities import between, si
 from hwsim.report.style import PALETTE
 from hwsim.report.terminal import (
+    batch_line,
     certificate_line,
     coverage_line,
     fusion_line,
@@ -70,6 +71,8 @@ def render(
     print_line(console, "proof", certificate_line(report))
     if report.tells_groups:
         print_line(console, "fused", fusion_line(report))
+    if report.batch:
+        print_line(console, "batch", batch_line(report))
     if report.schedules:
         print_line(console, "schedule", schedules_line(report))
     if report.by_objective:

@@ -55,6 +55,7 @@ def total_rows(report: Report) -> dict[str, str]:
         **({"network": network_line(report.certificate)} if report.certificate else {}),
         "mapping": f"least {report.objective}; {certificate_line(report)}",
         **({"depth first": fusion_line(report)} if report.tells_groups else {}),
+        **({"batch": batch_line(report)} if report.batch else {}),
         **({"schedules": schedules_line(report)} if report.schedules else {}),
         **({"other objectives": objectives_line(report)} if report.by_objective else {}),
         **({"identity": f"{report.workload.identity} (trained network)"} if report.workload.identity else {}),
@@ -118,6 +119,21 @@ def fusion_line(report: Report) -> str:
         f"{si(without.outermost_traffic_bits / 8, 'B')} through {outer}, with them "
         f"{si(now.outermost_traffic_bits / 8, 'B')}"
     )
+
+
+def batch_line(report: Report) -> str:
+    """How a batch runs, and what it costs at once where it runs in passes."""
+    batch = report.batch
+    assert batch is not None
+    if batch.not_tried:
+        return f"{batch}; smaller passes were not tried: {batch.not_tried}"
+    if not batch.passes:
+        return f"{batch}; no equal passes of fewer images cost less"
+    once = batch.at_once
+    instead = "" if once is None else (
+        f"; at once {si(once.energy_pj * 1e-12, 'J')} in {once.latency_cycles:,.0f} cycles"
+    )  # fmt: skip
+    return f"{batch}, weights fetched again in each{instead}"
 
 
 def certificate_line(report: Report) -> str:

@@ -12,7 +12,7 @@ from hwsim.machine.parts import OPERANDS, Accelerator, Array, Axis, Memory
 from hwsim.nest.legal import check, holds_partials, tile_bits, validate
 from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal, describe
 from hwsim.nest.points import tile_elements
-from hwsim.nest.text import Together, dump_mappings, load_mappings, parse_mappings, parse_plan
+from hwsim.nest.text import PassNests, Together, dump_mappings, dump_passes, load_mappings, parse_mappings, parse_plan
 from hwsim.network.layer import DIMS, Loops
 from tests.strategies import conv, machine, product, triple
 
@@ -239,7 +239,7 @@ BAD_YAML = {
     "": "m.yaml:1: expected 'layers:', found an empty file",
     "a: [": "m.yaml:1: not valid YAML",
     "[1, 2]": "m.yaml:1: the file: expected keys and values",
-    "layer: {}": "m.yaml:1: the file: unknown key; known: layers, groups, lifetimes, got 'layer'",
+    "layer: {}": "m.yaml:1: the file: unknown key; known: layers, groups, lifetimes, passes, got 'layer'",
     "layers: {}\nlayers: {}": "m.yaml:2: the file: a key may stand once, got 'layers'",
     "layers:\n  a: 3": "m.yaml:2: a: expected a list",
     "layers:\n  a:\n  - K4": "m.yaml:3: a: expected keys and values",
@@ -262,6 +262,7 @@ BAD_YAML = {
     f"groups: [{GROUP.replace('kept', 'both')}]\nlayers: {{}}": "expected one of kept, recomputed, got 'both'",
     f"groups: [{GROUP.replace('[a]', 'a')}]\nlayers: {{}}": "m.yaml:1: groups.weights_stay: expected a list",
     f"groups: [{GROUP}]\nlayers: {{}}": "m.yaml: groups: layers that run depth first are read by hwsim evaluate alone",
+    "passes: [{images: 2, times: 1, layers: {}}]": "m.yaml: passes: those of a batch are read by hwsim evaluate alone",
     "\x00": "not valid YAML",
 }
 
@@ -275,8 +276,10 @@ def test_bad_yaml_names_file_and_line(text: str) -> None:
 
 def test_groups_come_back_equal() -> None:
     groups = (Together("a", "b: c", 2, 3, "kept", ("a",)), Together("d", "e", 1, 1, "recomputed", ()))
-    assert parse_plan(dump_mappings({"a": GOOD}, groups)) == ({"a": GOOD}, groups, "")
-    assert parse_plan(dump_mappings({"a": GOOD}, (), "rows,borders")) == ({"a": GOOD}, (), "rows,borders")
+    assert parse_plan(dump_mappings({"a": GOOD}, groups)) == ({"a": GOOD}, groups, "", ())
+    passes = (PassNests(2, 3, {"a": GOOD}, groups), PassNests(1, 1, {"a": GOOD, "b c": GOOD}))
+    assert parse_plan(dump_passes(passes, "rows")) == ({}, (), "rows", passes)
+    assert parse_plan(dump_mappings({"a": GOOD}, (), "rows,borders")) == ({"a": GOOD}, (), "rows,borders", ())
 
 
 def test_all_problems_come_at_once() -> None:

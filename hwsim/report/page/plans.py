@@ -56,6 +56,8 @@ def named(data: Data) -> Iterator[tuple[str, Data]]:
             yield name, data["schedules"][key]
     if data.get("fusion", {}).get("without"):
         yield "without depth-first groups", data["fusion"]["without"]
+    if data.get("batch", {}).get("at_once"):
+        yield "the batch at once", data["batch"]["at_once"]
 
 
 def others(data: Data) -> list[Plan]:

@@ -25,7 +25,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 KNOWN = {
     "schema_version", "identity", "model", "accelerator", "objective", "certificate", "by_objective", "totals",
     "energy_pj_by_component", "layers", "coverage", "assumptions", "warnings", "explanations", "command",
-    "occupancy", "seal", "energy_interval", "latency_interval", "schedules", "fusion",
+    "occupancy", "seal", "energy_interval", "latency_interval", "schedules", "fusion", "batch",
 }  # fmt: skip
 
 
@@ -121,7 +121,19 @@ def facts(data: Data) -> list[tuple[str, str, str]]:
 def proof_text(data: Data) -> str:
     """How good the mappings are proven to be, in a sentence, and whether depth-first groups were not tried."""
     untried = data.get("fusion", {}).get("not_tried", "")
-    return bound_text(data) + (f" {untried[:1].upper()}{untried[1:]}." if untried else "")
+    return bound_text(data) + (f" {untried[:1].upper()}{untried[1:]}." if untried else "") + batch_text(data)
+
+
+def batch_text(data: Data) -> str:
+    """How a batch of several images runs; empty for one."""
+    batch = data.get("batch")
+    if not batch:
+        return ""
+    if batch.get("not_tried"):
+        return f" Smaller passes of the batch of {batch['images']} were not tried: {batch['not_tried']}."
+    passes = " and ".join(f"{each['times']} x {each['images']}" for each in batch["passes"])
+    how = f"in passes one after the other (times x images: {passes}); layers show one such pass's nests"
+    return f" The batch of {batch['images']} runs {how if passes else 'at once'}."
 
 
 def bound_text(data: Data) -> str:

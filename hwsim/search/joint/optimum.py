@@ -137,6 +137,16 @@ class Optimum:
             if spare <= best.value[0] * ENOUGH or not any(self.searched(path, weights, spare) for path in (low, best)):
                 return low, best
 
+    def bounded(self, weights: Weights) -> float:
+        """What every plan costs at least, as far as bounds say it without a search."""
+        while True:
+            low = cheapest(self.schedule, lambda i, mine, room: self.lower(i, mine, room, weights))
+            coarse = [stairs for stairs, _ in self.steps(low, weights) if not stairs.refined]
+            if not coarse:
+                return min(low.value[0], low.dropped)
+            for stairs in coarse:
+                stairs.refine()
+
     def best(self, weights: Weights) -> Path:
         """The least sum with the mappings known."""
         return cheapest(self.schedule, lambda i, mine, room: self.upper(i, mine, room, weights))
