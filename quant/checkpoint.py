@@ -32,6 +32,7 @@ from quant.whole_models import quantizers
 SETTINGS = "settings.json"
 FORMAT_VERSION = 1
 MAX_INPUT = 2**28  # numbers of one sample
+LARGEST = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,8 @@ def _check_identity(folder: Path, meta: Meta, files: Mapping[str, str], said: ob
 
 
 def _are_numbers(values: object) -> bool:
-    return isinstance(values, list | tuple) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
+    """Numbers that float32 holds: an integer of JSON may have a thousand digits, which `isfinite` cannot take."""
+    return isinstance(values, list | tuple) and all(type(v) in (int, float) and abs(v) <= LARGEST for v in values)
 
 
 def _plain_name(name: object) -> bool:

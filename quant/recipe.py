@@ -6,6 +6,7 @@ rate 0.1 float, 0.01 at 2 to 4 bits, 0.001 at 8; weight decay 1e-4 float, 8 and 
 
 import dataclasses
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +80,7 @@ class Recipe:
         for name in (*positive, "weight_decay", "momentum", "clip_norm", "change_limit", "norm_batches", *methods):
             value = getattr(self, name)
             low = name in positive
-            if isinstance(value, bool) or not math.isfinite(value) or value < 0 or (low and value == 0):
+            if isinstance(value, bool) or not abs(value) <= sys.float_info.max or value < 0 or (low and value == 0):
                 kind = "a positive number" if low else "a number not below 0"
                 raise ValueError(f"recipe: {name}: expected {kind}, got {value!r}")
         if self.momentum >= 1:

@@ -7,6 +7,7 @@ reason, so that a reader tells it as it tells a missing file.
 from __future__ import annotations
 
 import errno
+import sys
 from pathlib import Path
 
 from hwsim.errors import SpecError, reason
@@ -34,6 +35,15 @@ def read_bytes(path: Path, at_most: int = MAX_BYTES) -> bytes:
 def read_text(path: Path, at_most: int = MAX_BYTES) -> str:
     """The file's text. Raises OSError as `read_bytes` does, UnicodeDecodeError where it is no UTF-8."""
     return read_bytes(path, at_most).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def is_finite(value: float) -> bool:
+    """Whether a number of a file is one that a float holds: integers of JSON may have any number of digits.
+
+    >>> [is_finite(number) for number in (1, -2.5, 10**400, float("inf"), float("nan"))]
+    [True, True, False, False, False]
+    """
+    return abs(value) <= sys.float_info.max
 
 
 def hand_written(path: Path, at_most: int, kind: str) -> str:

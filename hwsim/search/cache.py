@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from hwsim.files.atomic import write_atomically
-from hwsim.files.reading import read_text
+from hwsim.files.reading import is_finite, read_text
 from hwsim.machine.parts import Accelerator
 from hwsim.machine.rules import anonymous
 from hwsim.nest.count import count_accesses
@@ -136,7 +136,7 @@ def recalled_bound(key: str) -> Bounded | None:
     """A bound as a cache entry; None where there is none."""
     entry = load(key)
     bound = None if entry is None else entry.get("bound")
-    if not isinstance(bound, int | float) or isinstance(bound, bool) or not (math.isfinite(bound) and bound >= 0):
+    if not isinstance(bound, int | float) or isinstance(bound, bool) or not (is_finite(bound) and bound >= 0):
         return None
     return Bounded(float(bound))
 
@@ -148,7 +148,7 @@ def is_sound(certificate: Certificate) -> bool:
         value = getattr(certificate, field.name)
         if not isinstance(value, kinds[str(field.type)]) or (isinstance(value, bool) != (field.type == "bool")):
             return False
-        if isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
+        if isinstance(value, int | float) and not (is_finite(value) and value >= 0):
             return False
     highest = certificate.value * (1 + ROUNDING)
     bounds = (certificate.lower_bound, certificate.any_tiles_bound, certificate.root_bound)

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from hwsim.pricing.vector import VECTOR_OPS_PER_ELEMENT, Recipe
+from hwsim.machine.load import load_accelerator
+from hwsim.network.layer import Layer, Tensor
+from hwsim.pricing.vector import LOOKUP_BITS, VECTOR_OPS_PER_ELEMENT, Recipe, vector_work
 
 
 class Counted:
@@ -98,3 +100,22 @@ def test_nothing_is_done_that_a_recipe_leaves_out() -> None:
     assert all(VECTOR_OPS_PER_ELEMENT[op].lookups == 1 for op in tables)
     windows = {op: recipe.window_ops for op, recipe in VECTOR_OPS_PER_ELEMENT.items() if recipe.window_ops}
     assert windows == {"lrn": 2, "max_pool": 1, "avg_pool": 1}
+
+
+def test_results_on_another_grid_are_requantized_once() -> None:
+    """Comparisons and tables give codes at once; additions bring each input to one grid."""
+    times = {op: recipe.requantizations for op, recipe in VECTOR_OPS_PER_ELEMENT.items() if recipe.requantizations}
+    assert set(times.values()) == {1}
+    assert set(times) == {
+        "mul", "div", "softmax", "layer_norm", "rms_norm", "rope", "swiglu", "combine", "group_norm", "lrn", "avg_pool",
+        "reduce_sum", "reduce_mean", "concat", "requantize",
+    }  # fmt: skip
+    assert {op for op, recipe in VECTOR_OPS_PER_ELEMENT.items() if recipe.requantize_each_input} == {"add", "sub"}
+
+
+@pytest.mark.parametrize(("bits", "ops", "lookups"), [(LOOKUP_BITS, 0, 1), (LOOKUP_BITS + 1, 2, 2)])
+def test_a_function_of_wide_codes_interpolates_between_two_entries(bits: int, ops: int, lookups: int) -> None:
+    x = Tensor("x", (1, 6, 2, 2), bits)
+    layer = Layer("f", "sigmoid", (x,), Tensor("f.out", (1, 6, 2, 2), 8))
+    found = vector_work(layer, load_accelerator("eyeriss_v2").capabilities)
+    assert (found.ops, found.lookups) == (24 * ops, 24 * lookups)

@@ -198,7 +198,8 @@ def test_a_damaged_cache_entry_is_a_miss(monkeypatch: pytest.MonkeyPatch, tmp_pa
 @pytest.mark.parametrize(
     ("field", "value"),
     [("lower_bound", 1e30), ("any_tiles_bound", 1e30), ("root_bound", float("nan")), ("value", "many"), ("covered", -1),
-     ("covered", True), ("exhaustive", 1), ("seconds", float("inf")), ("objective", "speed"), ("space", None)],
+     ("covered", True), ("exhaustive", 1), ("seconds", float("inf")), ("objective", "speed"), ("space", None),
+     ("value", 10**400), ("covered", 10**400), ("lower_bound", -(10**400))],
 )  # fmt: skip
 def test_an_impossible_certificate_is_not_believed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, field: str, value: object

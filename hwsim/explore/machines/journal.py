@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import IO, Any
 from hwsim.errors import SpecError
 from hwsim.files.atomic import write_atomically
 from hwsim.files.identity import Identity, content_hash, read_identity
-from hwsim.files.reading import read_text
+from hwsim.files.reading import is_finite, read_text
 
 FORMAT, FORMAT_VERSION = "hwsim-study", 3  # 3: every line carries its hash
 SEAL = "hash"
@@ -151,7 +150,7 @@ def is_trial(record: Any) -> bool:
             and isinstance(record["parameters"], dict)
             and record["status"] in STATUSES
             and isinstance(record["why"], str)
-            and all(type(v) in (int, float) and math.isfinite(v) for v in record["values"].values())
+            and all(type(v) in (int, float) and is_finite(v) for v in record["values"].values())
             and ("tables" not in record or is_origin(record["tables"]))
         )
     except (KeyError, TypeError, AttributeError, OverflowError):
