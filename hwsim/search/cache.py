@@ -84,8 +84,11 @@ def load(key: str) -> dict[str, Any] | None:
     folder = cache_folder()
     if folder is None:
         return None
+    path = folder / f"{key}.json"
+    if not path.is_file():  # absent, or a link to a device without an end, which would be read up to the bound
+        return None
     try:
-        stored = json.loads(read_text(folder / f"{key}.json"))
+        stored = json.loads(read_text(path))
         entry = stored["entry"]
         whole = stored["version"] == VERSION and stored["hash"] == entry_hash(key, entry)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

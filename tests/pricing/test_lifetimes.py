@@ -265,3 +265,10 @@ def test_words_for_lifetimes() -> None:
     for text in ("", "row", "whole,rows", "rows,rows", "rows,,borders", "Rows"):
         with pytest.raises(RequestError, match="lifetimes: expected whole, rows, borders or rows,borders"):
             parse_lifetimes(text)
+
+
+def test_each_word_frees_what_it_says_and_no_word_frees_anything_else() -> None:
+    said = {"whole": (False, False), "rows": (True, False), "borders": (False, True), "rows,borders": (True, True)}
+    found = {text: parse_lifetimes(text) for text in said}
+    assert {text: (freed.rows, freed.borders) for text, freed in found.items()} == said
+    assert all(str(freed) == text for text, freed in found.items())

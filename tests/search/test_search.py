@@ -195,6 +195,16 @@ def test_a_damaged_cache_entry_is_a_miss(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert json.loads(entry.read_text())["version"] == search_cache.VERSION
 
 
+def test_a_cache_entry_that_is_a_device_is_a_miss_that_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(search_cache.ENVIRONMENT, str(tmp_path))
+    (tmp_path / "mappings").mkdir()
+    (tmp_path / "mappings" / "key.json").symlink_to("/dev/zero")
+    monkeypatch.setattr(search_cache, "read_text", lambda path: pytest.fail(f"{path} is read"))
+    assert search_cache.load("key") is None
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("lower_bound", 1e30), ("any_tiles_bound", 1e30), ("root_bound", float("nan")), ("value", "many"), ("covered", -1),
