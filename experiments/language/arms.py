@@ -41,9 +41,9 @@ def blocks(name: str, about: str, bits: int, form: str, rules: tuple[str, ...]) 
     return Arm(name, about, settings, rules)
 
 
-def wider(*layers: str) -> dict[str, dict[str, int]]:
-    """Overrides that give the MLPs' layers of these names 5 bits."""
-    return {f"blocks.*.mlp.{layer}": {"weight_bits": 5, "act_bits": 5} for layer in layers}
+def wider(*layers: str, act_bits: int = 5) -> dict[str, dict[str, int]]:
+    """Overrides that give the MLPs' layers of these names weights of 5 bits, and activations of 5 or of `act_bits`."""
+    return {f"blocks.*.mlp.{layer}": {"weight_bits": 5, "act_bits": act_bits} for layer in layers}
 
 
 def arms(up: str, down: str) -> tuple[Arm, ...]:
@@ -57,6 +57,10 @@ def arms(up: str, down: str) -> tuple[Arm, ...]:
         integers("lsqplus-4-g32", "LSQ+, weights a step per 32", 4, weight_group=32),
         integers("lsqplus-4-down5", "LSQ+, per tensor, the MLPs' second layers at 5 bits", 4, overrides=wider(down)),
         integers("lsqplus-4-mlp5", "LSQ+, per tensor, the MLPs at 5 bits", 4, overrides=wider(up, down)),
+        integers(
+            "lsqplus-4-mlpw5", "LSQ+, per tensor, the MLPs' weights at 5 bits", 4, overrides=wider(up, down, act_bits=4)
+        ),
+        Arm("lsqplus-w5a4", "LSQ+, per tensor, weights at 5 bits", {"weight_bits": 5, "act_bits": 4}),
         blocks("mxfp4", "MXFP4", 4, "MXFP4", SCALE_RULES),
         blocks("nvfp4", "NVFP4", 4, "NVFP4", ("",)),
         integers("lsqplus-6", "LSQ+, one step per tensor", 6),

@@ -1,36 +1,45 @@
-"""Tables of the vision transformer's study, from results/vision/runs.csv alone; `experiments.document` writes them."""
+"""`python -m experiments.vision.page`: the figure of the vision transformer's study; BLOCKS are its tables.
+
+Everything is drawn from the CSVs of results/vision alone. `python -m experiments.document` writes the tables.
+"""
 
 from __future__ import annotations
 
-from experiments import table
-from experiments.table import Interval, paired_difference, verdict
-from experiments.tables import markdown
-from experiments.vision import train
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-BASE = "lsqplus-4"
-COLUMN = "test_error_percent"
-WORDS = {"lower": "better", "higher": "worse"}
+from experiments.drawing import save
+from experiments.format_page import Page
+from experiments.vision import price, train
 
-
-def training() -> str:
-    """A line per format with two seeds or more: test error, and the difference from LSQ+ at 4 bits, seed by seed."""
-    rows = [row for row in table.read(train.TABLE) if row[COLUMN]]
-    names = ("float", *(arm.name for arm in train.ARMS))
-    lines: list[list[str]] = []
-    for name in names:
-        members = [row for row in rows if row["arm"] == name]
-        if len(members) < 2:
-            continue
-        error = Interval.of([float(row[COLUMN]) for row in members])
-        found = None
-        if name != BASE:
-            found = paired_difference(
-                rows, lambda row, name=name: row["arm"] == name, lambda row: row["arm"] == BASE, COLUMN
-            )
-        against = "-" if found is None else f"{found.mean:+.2f} ± {found.half_width:.2f}"
-        word = "-" if found is None else WORDS.get(verdict(found), "undecided")
-        lines.append([f"`{name}`", str(error.count), f"{error.mean:.2f} ± {error.half_width:.2f}", against, word])
-    return markdown(("format", "seeds", "test error (%)", f"less `{BASE}`", "verdict"), lines)
+PAIRS = (
+    ("lsqplus-4", "mxfp4"), ("lsqplus-4", "nvfp4"), ("lsqplus-4-mlp5", "nvfp4"), ("nvfp4", "mxfp4"),
+    ("lsqplus-4-channel", "lsqplus-4-mlpw5"), ("lsqplus-4-g32", "lsqplus-w5a4"), ("lsqplus-8", "mxint8"),
+)  # fmt: skip
+STUDY = Page(
+    train.TABLE, price.TABLE, "error_percent", "test error (%)", "points", 2, train.ARMS, PAIRS, ("float-longer",)
+)
+BLOCKS = {
+    "vision-training": STUDY.training,
+    "vision-pairs": STUDY.differences,
+    "vision-costs": STUDY.priced,
+}
 
 
-BLOCKS = {"vision-training": training}
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw the figure."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.vision.page", description=__doc__)
+    parser.add_argument("--figures", type=Path, default=Path("docs/figures"), help="folder of the figure")
+    options = parser.parse_args(arguments)
+    if not (train.TABLE.exists() and price.TABLE.exists()):
+        print("experiments.vision.page: run experiments.vision.train and .price first", file=sys.stderr)
+        return 2
+    for path in save(STUDY.front(), options.figures, "vision_formats"):
+        print(f"wrote {path}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

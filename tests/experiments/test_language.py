@@ -12,6 +12,8 @@ import torch
 
 import quant
 from experiments import table
+from experiments.format_page import LONGER, bits_of, losses
+from experiments.format_pricing import average_bits
 from experiments.language import page, price, train
 from experiments.language.arms import ARMS, BY_NAME, Arm, quantized
 from experiments.language.grammar import Grammar
@@ -64,7 +66,7 @@ def both(name: str) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     texts = train.tokens(4, 9)[:, :-1]
     model, _ = quantized(language_model(), BY_NAME[name], "", texts)
-    if name != page.LONGER:
+    if name != LONGER:
         quant.initialise(model, [texts])
     model.eval()
     changed = texts.clone()
@@ -75,7 +77,7 @@ def both(name: str) -> tuple[torch.Tensor, torch.Tensor]:
     return before[:, :20], after[:, :20]
 
 
-@pytest.mark.parametrize("name", [page.LONGER, "lsqplus-4", "lsqplus-4-g32"])
+@pytest.mark.parametrize("name", [LONGER, "lsqplus-4", "lsqplus-4-g32"])
 def test_no_prediction_sees_what_follows(name: str) -> None:
     before, after = both(name)
     assert torch.allclose(before, after, atol=1e-6)
@@ -112,19 +114,19 @@ def test_runs_go_on_where_they_stopped_and_read_the_test_texts_once(
 
 
 def test_every_arm_has_the_bits_that_its_name_says() -> None:
-    costs = page.bits_of(table.read(price.TABLE))
+    costs = bits_of(table.read(price.TABLE))
     wanted = {"lsqplus-4": 4.0, "mxfp4": 4.25, "nvfp4": 4.5, "mxint8": 8.25, "lsqplus-4-g32": 5.0, "lsqplus-3": 3.0}
     assert {name: costs[name][0] for name in wanted} == pytest.approx(wanted, abs=0.006)
     assert set(costs) == {arm.name for arm in ARMS if arm.settings}
-    assert price.average_bits(price.workload_of(BY_NAME["nvfp4"])) == pytest.approx(costs["nvfp4"], abs=1e-6)
+    assert average_bits(price.workload_of(BY_NAME["nvfp4"])) == pytest.approx(costs["nvfp4"], abs=1e-6)
 
 
 def test_the_float_network_learned_the_brackets() -> None:
     """Far below what the last token alone can know."""
-    losses = train.GRAMMAR.losses(train.LENGTH)
-    runs = page.tested(table.read(train.TABLE))
+    grammar = train.GRAMMAR.losses(train.LENGTH)
+    runs = page.STUDY.tested()
     assert len(runs["float"]) == 3
-    assert page.losses(runs["float"]).mean < 0.15 * (losses.last_token - losses.entropy)
+    assert losses(runs["float"], page.STUDY.column).mean < 0.15 * (grammar.last_token - grammar.entropy)
 
 
 def test_the_sweep_reads_weights_and_caches_of_its_formats() -> None:
