@@ -267,6 +267,8 @@ def keeps_values(op: Op, kind: str) -> bool:
     if op.kind.startswith("attribute") or not op.is_tensor:
         return True
     scaled = kind == "div" and not any(isinstance(o, Op) and o.is_tensor for o in op.operands[1:])
+    if kind in POINTWISE and sum(source.is_tensor and not source.is_fixed for source in op.inputs) > 1:
+        return False  # clamp and pow by another activation
     return scaled or kind in (MOVES | POINTWISE | NO_VALUES) or (kind in ACTIVATIONS and "softm" not in kind)
 
 

@@ -103,4 +103,8 @@ REASONS = {
     **dict.fromkeys(("instancenorm", "instancenorm1d", "instancenorm2d", "instancenorm3d"), _STATISTICS),
     "einsum": "no quantized counterpart: write it as a matrix product (@)",
     "lerp": "no quantized counterpart: write it as a sum of products",
+    **dict.fromkeys(
+        ("clamp", "clip", "clampmin", "clampmax"),
+        "no quantized counterpart for computed limits: write it as torch.minimum and torch.maximum",
+    ),
 }

@@ -24,13 +24,15 @@ from hwsim.frontends import plugins
 from hwsim.frontends.decompose import parts_of
 from hwsim.frontends.lowering.ir import Arg, Meta, Op, OpGraph, Quantization, Ref
 from hwsim.frontends.lowering.lower import lower
-from hwsim.frontends.lowering.record import record
+from hwsim.frontends.lowering.record import LOOKS, record
 from hwsim.frontends.lowering.table import HANDLERS
 from hwsim.network.formats import Format, Sharing
 from hwsim.network.workload import Workload
 from quant.quantizer import BaseQuantizer
 from quant.tracing import no_logs
 from quant.whole_models import export_names, quantizers
+
+UNKNOWN_LINE = "a line that torch.export does not name"
 
 
 def extract(model: nn.Module, example: Any, *, name: str | None = None, allow_uncosted: bool = False) -> Workload:
@@ -55,6 +57,9 @@ def extract(model: nn.Module, example: Any, *, name: str | None = None, allow_un
             graph = exported(model, args, kwargs, name)
         except Exception as problem:  # export may fail in any way a model's code can
             graph = recorded(model, args, kwargs, name, problem)
+        if any(op.line == UNKNOWN_LINE for op in graph.ops):
+            with contextlib.suppress(WorkloadError):  # a real run knows the line; a model without weights has none
+                graph = recorded(model, args, kwargs, name, WorkloadError("its own code looks at values"))
     return lower(graph, HANDLERS, allow_uncosted)
 
 
@@ -273,7 +278,9 @@ class ProgramReader:
         else:
             outputs = (name,)
             self.note_meta(name, value)
-        self.ops.append(Op(operator_name(node.target), self.named_arguments(node, prefix), outputs, path, call))
+        called = operator_name(node.target)
+        line = UNKNOWN_LINE if called in LOOKS else ""
+        self.ops.append(Op(called, self.named_arguments(node, prefix), outputs, path, call, line))
 
     def inline(self, module: torch.fx.GraphModule, node: torch.fx.Node, prefix: str) -> None:
         """Read the operators of a wrapped graph as if they stood in its place."""

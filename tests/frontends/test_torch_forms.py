@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -115,3 +116,37 @@ def test_scripted_and_lazy_modules_and_empty_inputs_are_read_or_named() -> None:
 def test_an_operator_without_known_parts_keeps_its_name() -> None:
     with pytest.raises(UnsupportedOp, match=r"aten\.cdist"):
         extract(Code(lambda m, x: torch.cdist(m.layer(x), x)), torch.zeros(3, 8))
+
+
+# Values that leave torch and come back, or that decide how much there is: nothing behind them may become a parameter.
+VALUES_READ: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
+    "numpy": (lambda m, x: m.layer(torch.from_numpy(m.layer(x).detach().numpy() * 2)), "looks at the input's values"),
+    "asarray": (lambda m, x: m.layer(torch.as_tensor(np.asarray(m.layer(x).detach()))), "looks at the input's values"),
+    "list": (lambda m, x: m.layer(torch.tensor(m.layer(x).tolist())), "looks at the input's values"),
+    "number": (lambda m, x: m.layer(x) / (x.max().item() + 1), "looks at the input's values"),
+    "filled": (lambda m, x: m.layer(torch.full((3, 8), x.mean().item())), "looks at the input's values"),
+    "question": (lambda m, x: m.layer(x) if torch.allclose(x, -x) else x, "looks at the input's values"),
+    "rows": (lambda m, x: m.layer(x[x[:, 0] >= 0]), "how many elements it makes depends on the input's values"),
+    "masked": (lambda m, x: m.layer(x)[x >= 0], "how many elements it makes depends on the input's values"),
+}
+
+
+@pytest.mark.parametrize("name", VALUES_READ)
+@pytest.mark.filterwarnings("ignore")
+def test_values_that_python_reads_are_refused_with_their_line(name: str) -> None:
+    run, why = VALUES_READ[name]
+    with pytest.raises(UnsupportedOp, match=why) as refused:
+        extract(Code(run), torch.zeros(3, 8))
+    if "looks" in why:
+        assert f"test_torch_forms.py:{run.__code__.co_firstlineno}" in str(refused.value)
+
+
+def test_a_mask_that_is_a_parameter_chooses_a_known_number() -> None:
+    mask = torch.tensor([True, False, True])
+    net = extract(Code(lambda m, x: m.layer(x[mask])), torch.zeros(3, 8))
+    assert net.macs == 2 * 64
+
+
+def test_a_random_slope_is_its_mean_at_inference() -> None:
+    net = extract(Code(lambda m, x: F.rrelu(m.layer(x))), torch.zeros(3, 8))
+    assert [layer.op for layer in net] == ["linear", "leaky_relu"]

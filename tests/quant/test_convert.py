@@ -396,3 +396,20 @@ def test_the_plan_warns_of_unsigned_steps_as_printed() -> None:
     assert "(2)" in warning
     assert plan_of(network, positivity="printed", config=2).warnings == ()
     assert plan_of(network).warnings == ()
+
+
+def test_a_pointwise_function_with_a_computed_operand_is_left_with_its_reason() -> None:
+    class Limited(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.out = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+            self.register_buffer("limit", torch.ones(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.one(x)
+            y = torch.clamp(y, max=self.two(x)).pow(torch.sigmoid(y))
+            return self.out(torch.clamp(y, max=self.limit))
+
+    left = plan_of(Limited()).left
+    assert [entry.op for entry in left] == ["clamp", "pow"]
+    assert "torch.minimum" in left[0].why

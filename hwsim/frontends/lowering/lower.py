@@ -61,7 +61,7 @@ class Lowering:
             self.values[name] = Const(parameter, self.meta(name).shape, float_bits=self.float_bits(name))
         for name in graph.inputs:
             self.values[name] = self.network_input(name)
-        self.states = written_by_inputs(graph)
+        self.states, self.dependent = reached_by_inputs(graph)
         for name in self.states & set(graph.constants):
             self.values[name] = self.network_input(name)
         self.batch = self.batch_size()
@@ -235,7 +235,7 @@ class Lowering:
 
     def refuse_lost_input(self, op: Op) -> None:
         """Invariant of every front end: what depends on an input of the network is never taken for a parameter."""
-        lost = [name for name in op.outputs if name in self.graph.dependent]
+        lost = [name for name in op.outputs if name in self.graph.dependent or name in self.dependent]
         if lost:
             raise WorkloadError(
                 f"model {self.graph.name}: {op.op} at {place(op)}: {lost[0]!r} depends on an input of the network, but "
@@ -293,8 +293,9 @@ class Lowering:
             self.values[name] = Act(Record(meta.shape, "uncosted", name, index_bits=width), meta.shape)
 
 
-def written_by_inputs(graph: OpGraph) -> set[str]:
-    """Constants that operators write into what depends on the input (caches, buffers filled step by step): states."""
+def reached_by_inputs(graph: OpGraph) -> tuple[set[str], set[str]]:
+    """(states, values that depend on an input). States: constants into which operators write what depends on the input
+    (caches, buffers filled step by step)."""
     source: dict[str, str] = {}
     dependent = set(graph.inputs)
     states: set[str] = set()
@@ -311,7 +312,7 @@ def written_by_inputs(graph: OpGraph) -> set[str]:
             if root not in dependent:
                 states.add(root)
                 dependent.add(root)
-    return states
+    return states, dependent
 
 
 def writes_in_place(op: Op) -> bool:

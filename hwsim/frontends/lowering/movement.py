@@ -9,7 +9,7 @@ import dataclasses
 import math
 
 from hwsim.frontends.lowering.handler_tables import named
-from hwsim.frontends.lowering.ir import Arg, Op, Ref
+from hwsim.frontends.lowering.ir import Arg, Op, Ref, refs_in
 from hwsim.frontends.lowering.lower import SHAPE_ONLY, Handler, Lowering, Unhandled
 from hwsim.frontends.lowering.values import Act, Const, Single
 
@@ -93,6 +93,14 @@ def copy(walk: Lowering, op: Op) -> None:
     walk.bind(op, made)
 
 
+def indexed(walk: Lowering, op: Op) -> None:
+    """index: a gather, unless a mask chooses the elements, of which nobody knows how many there are."""
+    for ref in refs_in(op.get("indices")):
+        if walk.meta(ref.name).dtype in ("bool", "uint8") and isinstance(walk.value(ref), Act):
+            size_by_values(walk, op)
+    copy(walk, op)
+
+
 def embedding_bag(walk: Lowering, op: Op) -> None:
     """Rows of a table, each perhaps times a weight of its own, then summed or averaged for each bag."""
     table, indices = walk.const(op, "weight"), walk.act(op, "indices")
@@ -174,7 +182,8 @@ HANDLERS: dict[str, Handler] = {
     **named(("upsample_trilinear3d",), upsample(8)),
     **named(("upsample_bicubic2d", "_upsample_bicubic2d_aa"), upsample(16)),
     **dict.fromkeys(SHAPE_ONLY, shape_only),
-    **named(("roll", "flip", "repeat", "tile", "repeat_interleave", "index_select", "index", "rot90", "take"), copy),
+    **named(("roll", "flip", "repeat", "tile", "repeat_interleave", "index_select", "rot90", "take"), copy),
+    **named(("index", "_unsafe_index"), indexed),
     **named(("gather", "im2col", "pixel_unshuffle", "pixel_shuffle", "channel_shuffle", "take_along_dim"), copy),
     **named(("one_hot", "complex", "polar", "max_unpool2d", "max_unpool3d"), copy),
     **named(("scatter", "scatter_add", "scatter_reduce", "index_put", "_unsafe_index_put", "index_add"), write_into),

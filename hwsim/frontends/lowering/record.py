@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -31,7 +32,7 @@ def record(
     """Run the model once and return what it computed, operator by operator."""
     recorder = Recorder(model)
     inputs = tuple(recorder.name_of(item, "input") for item in tensors_held((args, kwargs)))
-    with recorder.watching(model), torch.no_grad(), recorder:
+    with recorder.watching(model), torch.no_grad(), Exits(recorder), recorder:
         result = model(*args, **kwargs)
     outputs = tuple(recorder.name_of(item, "output") for item in tensors_in(result))
     return OpGraph(
@@ -85,7 +86,12 @@ def line_of_user() -> str:
     return ""
 
 
-LOOKS = ("aten::_local_scalar_dense", "aten::item", "aten::is_nonzero", "aten::equal")  # a value becomes Python's
+# A value becomes Python's: operators that say so, and methods that hand an array over without any operator.
+LOOKS = ("aten._local_scalar_dense", "aten.item", "aten.is_nonzero", "aten.equal", "aten.allclose")
+EXITS = frozenset(
+    getattr(torch.Tensor, name)
+    for name in ("numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "__reduce_ex__")
+)
 
 
 class Recorder(TorchDispatchMode):
@@ -130,10 +136,14 @@ class Recorder(TorchDispatchMode):
             self.counter += 1
             outputs.append(f"{schema.name.rpartition('::')[2]}_{self.counter}")
             self.give_name(tensor, outputs[-1])
-        module, call = self.path[-1]
-        line = line_of_user() if schema.name in LOOKS else ""
-        self.ops.append(Op(schema.name.replace("::", "."), named, tuple(outputs), module, call, line))
+        operator = schema.name.replace("::", ".")
+        self.write_down(operator, named, tuple(outputs), line_of_user() if operator in LOOKS else "")
         return result
+
+    def write_down(self, operator: str, named: dict[str, Arg], outputs: tuple[str, ...], line: str) -> None:
+        """One more operator of the module that is running."""
+        module, call = self.path[-1]
+        self.ops.append(Op(operator, named, outputs, module, call, line))
 
     def argument(self, value: Any) -> Arg:
         """An argument as the graph's own kind of value; a tensor never seen before is a constant."""
@@ -146,6 +156,20 @@ class Recorder(TorchDispatchMode):
         if isinstance(value, bool | int | float | str) or value is None:
             return value
         return str(value)
+
+
+class Exits(TorchFunctionMode):
+    """Writes down where a tensor leaves torch: what comes back from numpy or lists looks like a new constant."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in EXITS and args and torch.is_tensor(args[0]):
+            seen = {"self": self.recorder.argument(args[0])}
+            self.recorder.write_down("aten.item", seen, (), line_of_user())
+        return func(*args, **(kwargs or {}))
 
 
 class Hooks:

@@ -22,6 +22,7 @@ FUNCTIONS: dict[str, tuple[str, str]] = {
     "relu6": ("relu6", "relu6"),
     "leaky_relu": ("leaky_relu", "leaky_relu"),
     "prelu": ("leaky_relu", "leaky_relu"),
+    **dict.fromkeys(("rrelu", "rrelu_with_noise"), ("leaky_relu", "leaky_relu")),  # its mean slope, at inference
     "silu": ("silu", "silu"),
     "hardswish": ("hswish", "hswish"),
     "hardsigmoid": ("hsigmoid", "hsigmoid"),

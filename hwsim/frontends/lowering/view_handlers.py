@@ -26,7 +26,7 @@ IDENTITIES = (
 CHECKS = (
     "_assert_tensor_metadata", "_assert_async", "_assert_scalar", "sym_size", "sym_constrain_range_for_size",
     "is_nonzero", "sym_constrain_range", "_check_is_size",
-    "_local_scalar_dense", "item", "equal",
+    "_local_scalar_dense", "item", "equal", "allclose",
 )  # fmt: skip
 
 
