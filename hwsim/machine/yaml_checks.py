@@ -71,6 +71,8 @@ def contradictions(document: Document, spec: AcceleratorSpec) -> list[str]:
         names.add(name)
         if isinstance(node, MemorySpec):
             problems += memory_contradictions(document, where, node)
+            if index == 0 or any(isinstance(other, ArraySpec) for other in spec.hierarchy[index + 1 :]):
+                problems += free_problems(document, where, node)
         else:
             problems += array_contradictions(document, where, node)
             problems += whole_tile_problems(document, where, node, spec.hierarchy[index + 1 :])
@@ -133,6 +135,16 @@ def memory_contradictions(document: Document, where: KeyPath, memory: MemorySpec
             "write_bandwidth_bits_per_cycle", "expected no such key: a shared port has read_bandwidth_bits_per_cycle"
         )
     return problems
+
+
+def free_problems(document: Document, where: KeyPath, memory: MemorySpec) -> list[str]:
+    """Accesses that cost nothing where no register can be: nothing is silently free."""
+    keys = [key for key in ("read_energy_pj", "write_energy_pj") if getattr(memory, key) == 0]
+    return [
+        f"{document.place((*where, key))}: expected a number above 0, got 0: only a memory inside all arrays may be an "
+        "ideal register"
+        for key in keys
+    ]
 
 
 def law_problems(document: Document, where: KeyPath, memory: MemorySpec) -> list[str]:

@@ -52,6 +52,11 @@ Widths = Annotated[
     Field(min_length=1),
 ]
 Energy = Annotated[float, Field(gt=0, le=1e6)]
+# Of a memory: 0 is an ideal register, which yaml_checks allows inside all arrays alone.
+AccessEnergy = Annotated[float, Field(ge=0, le=1e6)]
+AutoAccessEnergy = Annotated[
+    AccessEnergy | None, BeforeValidator(by_law, json_schema_input_type=AccessEnergy | Literal["auto"])
+]
 AutoEnergy = Annotated[Energy | None, BeforeValidator(by_law, json_schema_input_type=Energy | Literal["auto"])]
 MemoryLaw = Literal[
     "cacti_hp", "cacti_lop", "cacti_lstp", "system", "middle", "ddr3", "ddr4", "lpddr4", "hbm2", "hbm3", "gddr6"
@@ -119,8 +124,12 @@ class MemorySpec(TimedPart):
     packing: Literal["dense", "floor", "padded"] = Field(
         "dense", description="narrow operands in a word: bit-packed, never straddling, or one per word"
     )
-    read_energy_pj: AutoEnergy = Field(description="pJ to read one word; `auto`: by energy_law")
-    write_energy_pj: AutoEnergy = Field(description="pJ to write one word; `auto`: by energy_law")
+    read_energy_pj: AutoAccessEnergy = Field(
+        description="pJ to read one word; `auto`: by energy_law; 0: an ideal register"
+    )
+    write_energy_pj: AutoAccessEnergy = Field(
+        description="pJ to write one word; `auto`: by energy_law; 0: an ideal register"
+    )
     energy_law: MemoryLaw | None = Field(
         None, description="law behind `auto`, by size, word, ports and node; also area and leakage where left out"
     )

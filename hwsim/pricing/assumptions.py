@@ -105,6 +105,14 @@ def compression_assumptions(accelerator: Accelerator) -> tuple[str, ...]:
     return (f"compressed, whatever their values: {', '.join(packed)} of their bits; coding costs nothing",)
 
 
+def ideal_assumptions(accelerator: Accelerator) -> tuple[str, ...]:
+    """Registers that a spec takes to be ideal."""
+    free = [m.name for m in accelerator.memories if 0 in (m.read_energy_pj, m.write_energy_pj)]
+    if not free or accelerator.mac.measurements is not None:
+        return ()
+    return (f"ideal, with accesses that cost no energy, says the spec: {', '.join(free)}",)
+
+
 def whole_tile_assumptions(workload: Iterable[Layer], accelerator: Accelerator) -> tuple[str, ...]:
     """What an array that loads whole tiles adds to the weights on their way."""
     loading = [array.name for array in accelerator.arrays if array.loads_whole_tiles]

@@ -23,6 +23,7 @@ from hwsim.pricing.assumptions import (
     compression_assumptions,
     gating_assumptions,
     group_assumptions,
+    ideal_assumptions,
     warnings,
     whole_tile_assumptions,
 )
@@ -138,6 +139,7 @@ def price_network(
             *border_assumptions(workload, accelerator, layers),
             *compression_assumptions(accelerator),
             *whole_tile_assumptions(workload, accelerator),
+            *ideal_assumptions(accelerator),
             *gating_assumptions(accelerator, shares),
             *group_assumptions(layers),
         ),

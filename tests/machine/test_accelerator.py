@@ -135,6 +135,17 @@ def test_a_spec_becomes_the_machine_it_draws(tmp_path: Path) -> None:
     hash(machine)  # frozen all the way down: usable as a cache key
 
 
+def test_a_register_inside_the_array_may_be_ideal(tmp_path: Path) -> None:
+    path = tmp_path / "accel.yaml"
+    register = (
+        "    source: here\n  - {memory: register, size_bits: 8, keeps: [weight], word_bits: 8, read_energy_pj: 0,\n"
+        "     write_energy_pj: 0, source: ideal}\nmac:"
+    )
+    path.write_text(changed("    source: here\nmac:", register))
+    found = load_accelerator(path).memories[-1]
+    assert (found.name, found.read_energy_pj, found.write_energy_pj) == ("register", 0.0, 0.0)
+
+
 # (what, text replaced, replacement, expected words in order: line, key, expectation, value, way out)
 MISTAKES = [
     ("unknown key", "clock_mhz:", "clok_mhz:", r"accel.yaml:2: clok_mhz: unknown key; did you mean clock_mhz\?"),
@@ -192,7 +203,7 @@ MISTAKES = [
         "negative energy",
         "read_energy_pj: 2.5",
         "read_energy_pj: -2.5",
-        r"read_energy_pj: expected a number above 0, got -2",
+        r"read_energy_pj: expected a number not below 0, got -2",
     ),
     ("zero energy", "read_energy_pj: 2.5", "read_energy_pj: 0", r"read_energy_pj: expected a number above 0, got 0"),
     ("NaN", "read_energy_pj: 2.5", "read_energy_pj: .nan", r"read_energy_pj: expected a finite number, got nan"),

@@ -1,5 +1,6 @@
 """The certified search against enumeration on machines with rarer keys: borders made on the way, compressed codes,
-weights in whole tiles, iterations and commands that come in whole multiples, first tiles that nothing hides.
+weights in whole tiles, ideal registers, iterations and commands that come in whole multiples, first tiles that nothing
+hides.
 
 As `test_search_exhaustive`, whose enumeration it uses. Where a key only adds to what is bounded, the bound may stay
 below the best price, never above it.
@@ -77,6 +78,18 @@ def with_whole_tiles(rng: random.Random, machine: Accelerator) -> Accelerator:
     ))  # fmt: skip
 
 
+def with_ideal_registers(rng: random.Random, machine: Accelerator) -> Accelerator:
+    """The machine with memories inside the array whose accesses cost nothing, or only one way."""
+    inside = machine.hierarchy[machine.hierarchy.index(machine.arrays[0]) + 1 :]
+    nodes = tuple(
+        dataclasses.replace(node, read_energy_pj=0.0, write_energy_pj=rng.choice((0.0, node.write_energy_pj)))
+        if isinstance(node, Memory) and node in inside
+        else node
+        for node in machine.hierarchy
+    )
+    return dataclasses.replace(machine, hierarchy=nodes)
+
+
 def with_granules(rng: random.Random, machine: Accelerator) -> Accelerator:
     """The machine with iterations that go by whole multiples, and power that makes energy a matter of time."""
     ways = tuple(
@@ -114,7 +127,7 @@ def compare(seed: int, variant: Variant, *, exact: bool = True, remainders: bool
         assert not exact or (finished and best * (1 - 1e-6) - words <= bound <= best * (1 + 1e-6)), text
 
 
-@pytest.mark.parametrize("variant", [with_shares, with_granules, with_whole_tiles])
+@pytest.mark.parametrize("variant", [with_shares, with_granules, with_whole_tiles, with_ideal_registers])
 @pytest.mark.parametrize("seed", range(4))
 def test_search_equals_enumeration(seed: int, variant: Variant) -> None:
     compare(seed, variant)
@@ -122,9 +135,9 @@ def test_search_equals_enumeration(seed: int, variant: Variant) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", [with_shares, with_granules, with_whole_tiles])
+@pytest.mark.parametrize("variant", [with_shares, with_granules, with_whole_tiles, with_ideal_registers])
 @pytest.mark.parametrize("seed", range(100, 250))
-def test_search_equals_enumeration_on_900_instances(seed: int, variant: Variant) -> None:
+def test_search_equals_enumeration_on_1200_instances(seed: int, variant: Variant) -> None:
     compare(seed, variant)
     compare(seed, variant, exact=False, remainders=True)
 
