@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from experiments import table
-from experiments.pareto_figures import AXES, cost_range, draw_panel, ends_of
+from experiments.pareto_figures import AXES, ENDS, cost_range, draw_panel, ends_of
 from experiments.pareto_page import view_of
 from experiments.pricing import cost_cells
 from hwsim.machine.load import load_accelerator
 from hwsim.report.evaluation import Request, evaluate_workload
 from tests.small_workloads import chain
+
+ROOT = Path(__file__).parents[2]
+PRICED = [ROOT / "results" / profile / "pareto.csv" for profile in ("digits", "fashion")]
 
 
 def rows_of(*costs: tuple[float, float, float]) -> list[table.Row]:
@@ -79,3 +85,14 @@ def test_a_priced_point_has_the_intervals_of_its_report(machine: str) -> None:
         assert (low[0], high[0]) == ends
         assert low[0] <= float(cells[column]) <= high[0]
     assert float(cells["energy_low_pj"]) < float(cells["energy_high_pj"])
+
+
+@pytest.mark.parametrize("points", PRICED, ids=lambda path: path.parent.name)
+def test_committed_points_lie_within_their_intervals(points: Path) -> None:
+    rows = [row for row in table.read(points) if row["status"] == "ok"]
+    for column, names in ENDS.items():
+        assert all(row[name] for row in rows for name in names)
+        low, high = ends_of(rows, column)
+        cost = np.array([float(row[column]) for row in rows])
+        assert (low <= cost * (1 + 1e-6)).all()
+        assert (cost <= high * (1 + 1e-6)).all()
