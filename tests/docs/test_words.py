@@ -20,6 +20,7 @@ PAGES = (
     "docs/energy_laws.md",
     "docs/exploration.md",
     "docs/exploration_results.md",
+    "docs/formats.md",
     "docs/gallery.md",
     "docs/glossary.md",
     "docs/index.md",
