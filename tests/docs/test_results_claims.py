@@ -59,8 +59,8 @@ def test_what_an_offset_adds_on_the_digits() -> None:
     least, most = said(r"with `pad_code` (\d+) to ([\d.]+) % of energy on the digits")
     assert (round(min(code.values())), round(max(code.values()), 1)) == (least, most)
     small, large, fusion, gemmini = said(
-        r"It costs (\d) to (\d) % on machines that keep these small maps on chip, "
-        r"([\d.]+) and ([\d.]+) % on Bit Fusion and Gemmini"
+        r"It costs (\d) to (\d) % on machines that keep these small maps on chip. "
+        r"It costs ([\d.]+) and ([\d.]+) % on Bit Fusion and Gemmini"
     )
     assert (fusion, gemmini) == tuple(round(code[name], 1) for name in ("bit_fusion", "gemmini_16x16"))
     others = [value for name, value in code.items() if name not in ("bit_fusion", "gemmini_16x16")]
@@ -78,8 +78,9 @@ def test_what_an_offset_adds_on_eyeriss_by_lifetimes() -> None:
         for row in rows("experiments/data/offset_lifetimes.csv", machine="eyeriss_v1", bits="W4A4")
     }
     whole, borders, freed, least, most = said(
-        r"`pad_code` costs ([\d.]+) % over configuration 1, where neighbouring rows share the border ([\d.]+) %, "
-        r"where rows and channels are freed as they are read ([\d.]+) %; `pad_beta` costs ([\d.]+) to ([\d.]+) %"
+        r"`pad_code` costs ([\d.]+) % over configuration 1. Where neighbouring rows share the border "
+        r"it costs ([\d.]+) %. Where rows and channels are freed as they are read it costs ([\d.]+) %. "
+        r"`pad_beta` costs ([\d.]+) to ([\d.]+) %"
     )
     names = ("whole", "borders", "rows")
     assert (whole, borders, freed) == tuple(round(table[name, "pad_code"], 1) for name in names)

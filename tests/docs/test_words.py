@@ -29,6 +29,7 @@ PAGES = (
     "docs/plugins.md",
     "docs/quantization.md",
     "docs/repricing.md",
+    "docs/results.md",
     "docs/search_results.md",
     "docs/tables.md",
     "docs/training.md",
