@@ -184,3 +184,8 @@ def test_options_that_exclude_groups(files: Path, options: list[str], capsys: py
 def test_fuse_is_true_or_false(files: Path) -> None:
     with pytest.raises(RequestError, match="fuse: expected True or False"):
         hwsim.evaluate(files / "chain.json", files / "small.yaml", fuse="on")  # type: ignore[arg-type]
+
+
+def test_groups_beside_lifetimes_are_refused_with_the_reason_and_the_way_out(files: Path) -> None:
+    with pytest.raises(hwsim.RequestError, match="leave no order of loops to free by; use lifetimes whole"):
+        hwsim.evaluate(files / "chain.json", files / "small.yaml", effort="quick", fuse=True, lifetimes="rows")
