@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.efforts import EFFORTS, main, table, worse
+from experiments.efforts import EFFORTS, PAIRS, main, table, worse
 from experiments.table import append, read
 
 ROOT = Path(__file__).parent.parent.parent
@@ -17,6 +17,13 @@ def test_no_effort_of_the_committed_rows_is_worse_than_a_cheaper_one() -> None:
     rows = read(FILE)
     assert rows
     assert [line for row in rows for line in worse(row)] == []
+
+
+def test_the_command_alone_measures_the_committed_pairs() -> None:
+    measured = {(row["network"], row["machine"]) for row in read(FILE)}
+    assert {(name.rpartition("/")[2], spec) for name, spec in PAIRS} == {
+        (name.rpartition("(")[2].rstrip(")"), spec) for name, spec in measured
+    }
 
 
 def test_the_page_shows_the_measured_table() -> None:
