@@ -90,6 +90,9 @@ class Smaller:
         loops = layer.loops
         if not loops.N % self.batch:
             return dataclasses.replace(loops, N=self.share(loops.N))
+        # As many rows as images: the first size may be that of the rows (tokens), which such a product mixes.
+        if layer.weight_is_activation and self.batch == loops.P:
+            raise self.strange(layer, f"loops {loops.as_dict()}")
         if layer.weight_is_activation and not loops.G % self.batch:
             return dataclasses.replace(loops, G=self.share(loops.G))
         if layer.op != "conv" and not loops.P % self.batch:

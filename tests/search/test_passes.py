@@ -112,6 +112,19 @@ def test_what_mixes_its_images_is_refused_by_name() -> None:
     assert "smaller passes were not tried: layer mixed" in screenful(report)
 
 
+def test_tokens_of_one_sequence_are_no_batch_though_the_heads_share_their_number() -> None:
+    tokens, heads = 4, 8
+    query, key = (Tensor(name, (heads, tokens, 4), 8, True) for name in "qk")
+    entry = Layer(
+        "project", "linear", (Tensor("x", (tokens, 32), 8, True),), query,
+        Tensor("w", (32, 32), 8, True, origin="weight"), Loops(N=tokens, K=32, C=32),
+    )  # fmt: skip
+    scores = Layer("scores", "matmul", (query,), Tensor("s", (heads, tokens, tokens), 8, True), key,
+                   Loops(G=heads, K=tokens, C=4, P=tokens), weight_is_activation=True)  # fmt: skip
+    with pytest.raises(WorkloadError, match=r"layer scores: loops .* does not follow the batch of 4"):
+        at_batch(Workload("attention", [entry, scores]), 2)
+
+
 @pytest.mark.parametrize("images", [0, 5])
 def test_only_parts_of_the_batch_are_networks(images: int) -> None:
     with pytest.raises(WorkloadError, match="expected 1 to 4 images"):
