@@ -42,3 +42,22 @@ def residual(size: int = 12) -> Workload:
     back = conv("back", inner.output, 8)
     total = add("total", back.output, stem.output)
     return Workload("residual", (stem, inner, back, total, conv("head", total.output, 4, stride=2)))
+
+
+def max_pool(name: str, x: Tensor, taps: int = 3, stride: int = 2) -> Layer:
+    """A pool whose windows overlap, with padding taps // 2."""
+    images, width, high, wide = x.shape
+    pad = taps // 2
+    rows, columns = ((n + 2 * pad - taps) // stride + 1 for n in (high, wide))
+    made = Tensor(f"{name}.out", (images, width, rows, columns), 8)
+    return Layer(
+        name, "max_pool", (x,), made, stride=(stride, stride), padding=(pad, pad, pad, pad), window=taps**2,
+        kernel=(taps, taps),
+    )  # fmt: skip
+
+
+def pooled(size: int = 12) -> Workload:
+    """A stem as of a residual network: convolution, pool with overlapping windows, convolution."""
+    stem = conv("stem", Tensor("x", (1, 4, size, size), 8), 8)
+    pool = max_pool("pool", stem.output)
+    return Workload("pooled", (stem, pool, conv("head", pool.output, 8)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from hwsim.errors import WorkloadError
@@ -43,6 +44,8 @@ def validate_layer(layer: Layer) -> None:
         raise WorkloadError(
             f"layer {layer.name}: {max(layer.macs, layer.elements):,} operations are more than {MAX_MACS:,}"
         )
+    if any(layer.kernel):
+        validate_window(layer)
     if not layer.has_macs:
         return
     loops = layer.loops
@@ -63,6 +66,34 @@ def validate_layer(layer: Layer) -> None:
             )
     if layer.op == "conv":
         validate_conv_geometry(layer)
+
+
+def slides(size: int, made: int, reach: int, stride: int, padding: tuple[int, int]) -> bool:
+    """Whether windows over `size` lines make `made` lines, all within the padded input or the last one cut short.
+
+    >>> slides(112, 56, 3, 2, (1, 1)), slides(8, 4, 3, 2, (0, 0)), slides(8, 5, 3, 2, (0, 0))
+    (True, True, False)
+    """
+    before, after = padding
+    last = (made - 1) * stride - before
+    return last < size + after < last + reach + stride
+
+
+def validate_window(layer: Layer) -> None:
+    """A sliding window must have the size stated and make the rows and columns there are; its last may be cut short."""
+    if layer.has_macs or min(layer.kernel) < 1 or math.prod(layer.kernel) != layer.window:
+        raise WorkloadError(f"layer {layer.name}: kernel {layer.kernel} of a window of {layer.window} elements")
+    if len(layer.inputs) != 1 or len(layer.inputs[0].shape) != 4 or len(layer.output.shape) != 4:
+        raise WorkloadError(f"layer {layer.name}: a window slides over one input of four dimensions")
+    for axis in (0, 1):
+        size, made = layer.inputs[0].shape[2 + axis], layer.output.shape[2 + axis]
+        before, after = layer.padding[2 * axis : 2 * axis + 2]
+        if not slides(size, made, layer.reach[axis], layer.stride[axis], (before, after)):
+            lines = "rows" if axis == 0 else "columns"
+            raise WorkloadError(
+                f"layer {layer.name}: {made} output {lines} contradict an input of {size}, a window of "
+                f"{layer.reach[axis]}, stride {layer.stride[axis]}, padding {before} and {after}"
+            )
 
 
 def validate_conv_geometry(layer: Layer) -> None:

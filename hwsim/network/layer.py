@@ -119,7 +119,8 @@ class Layer:
     `padding` is (top, bottom, left, right) in input pixels. `padding_policy`: how zero padding meets the offset
     (`pad_code`, `snap_offset`, `pad_beta`, `border_bias`; empty where there is nothing to pad).
     `pad_code`: the code that 0.0 has at the layer's input, where the trained offset is known; None: not known.
-    `window`: elements read per output element (pooling); 1 elsewhere.
+    `window`: elements read per output element (pooling); 1 elsewhere. `kernel`: rows and columns of that window where
+    it is known to slide by `stride` over `padding`; (0, 0) where only its size is known.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Layer:
     accumulator_bits: int | None = None  # None: derived, see `accumulator_bits_needed`
     weight_is_activation: bool = False
     window: int = 1
+    kernel: tuple[int, int] = (0, 0)
     source: str = ""  # what it was in the model, for messages
     pad_code: int | None = None
     causal_rows: int = 0  # attention behind a causal mask: new tokens among the keys; 0 without a mask
@@ -174,6 +176,13 @@ class Layer:
     def elements(self) -> int:
         """Elementwise work: output elements times window."""
         return self.output.elements * self.window
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Input rows and columns between the first and the last that one output reads, both included."""
+        taps = (self.loops.R, self.loops.S) if self.has_macs else self.kernel
+        rows, columns = ((n - 1) * step + 1 for n, step in zip(taps, self.dilation, strict=True))
+        return rows, columns
 
     @property
     def bops(self) -> int:

@@ -1,8 +1,8 @@
 """Which neighbouring stages may run depth first, and the maps between them along rows and columns.
 
 A stage may join where every line of its output needs a window of lines of each input: convolutions, elementwise
-operators, concatenations, pools whose windows do not overlap. What needs a whole map first (squeeze-excite behind its
-pool, softmax, attention, linear layers) breaks a group; an operand that is broadcast may come from before the group.
+operators, concatenations, pools. What needs a whole map first (squeeze-excite behind its pool, softmax, attention,
+linear layers) breaks a group; an operand that is broadcast may come from before the group.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def convolution(layer: Layer, accelerator: Accelerator) -> list[Window] | None:
         return None
     if layer.padding_policy == "border_bias" and not accelerator.capabilities.border_bias:
         return None
-    reach = ((loops.R - 1) * layer.dilation[0] + 1, (loops.S - 1) * layer.dilation[1] + 1)
+    reach = layer.reach
     for axis, outputs in ((ROWS, loops.P), (COLUMNS, loops.Q)):
         padded = x.shape[2 + axis] + layer.padding[2 * axis] + layer.padding[2 * axis + 1]
         if outputs != (padded - reach[axis]) // layer.stride[axis] + 1 or outputs != layer.output.shape[2 + axis]:
@@ -103,10 +103,12 @@ def lines_of(tensor: Tensor) -> int:
 
 
 def pool(layer: Layer) -> list[Window] | None:
-    """Of a pool whose windows lie side by side: strides and windows follow from the shapes alone."""
+    """Of a pool; where only the size of its window is known, windows must lie side by side as the shapes tell."""
     x, made = layer.inputs[0], layer.output
     if len(layer.inputs) != 1 or not is_map(x) or x.shape[:2] != made.shape[:2]:
         return None
+    if any(layer.kernel):
+        return [Window(x, layer.stride, layer.reach, layer.padding)]
     steps = tuple(before // after for before, after in zip(x.shape[2:], made.shape[2:], strict=True))
     exact = all(after * step == before for before, after, step in zip(x.shape[2:], made.shape[2:], steps, strict=True))
     side_by_side = exact and layer.window == steps[0] * steps[1]

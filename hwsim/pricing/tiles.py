@@ -37,6 +37,11 @@ def cut_tensor(tensor: Tensor, whole: Tensor, tile: Tile) -> Tensor:
 def cut_layer(layer: Layer, tile: Tile) -> Layer:
     """A layer on one tile of one image's output. Its padding is none: taps that see it count as any others."""
     output = cut_tensor(layer.output, layer.output, tile)
+    if any(layer.kernel):
+        whole = layer.inputs[0]  # a pool reads no border
+        rows, columns = map(min, seen_by(layer, tile), whole.shape[2:])
+        x = cut_tensor(whole, whole, (rows, columns))
+        return dataclasses.replace(layer, inputs=(x,), output=output, padding=(0, 0, 0, 0))
     if not layer.has_macs:
         x, made = max(layer.inputs, key=lambda t: t.elements), layer.output
         steps = [before // after for before, after in zip(x.shape[2:], made.shape[2:], strict=False)]
@@ -44,10 +49,14 @@ def cut_layer(layer: Layer, tile: Tile) -> Layer:
         inputs = tuple(cut_tensor(t, x, read) for t in layer.inputs)
         return dataclasses.replace(layer, inputs=inputs, output=output)
     loops = dataclasses.replace(layer.loops, N=1, P=tile[0], Q=tile[1])
-    reach = ((loops.R - 1) * layer.dilation[0] + 1, (loops.S - 1) * layer.dilation[1] + 1)
-    seen = [(n - 1) * step + taps for n, step, taps in zip(tile, layer.stride, reach, strict=True)]
-    x = dataclasses.replace(layer.inputs[0], shape=(1, layer.inputs[0].shape[1], *seen))
+    x = dataclasses.replace(layer.inputs[0], shape=(1, layer.inputs[0].shape[1], *seen_by(layer, tile)))
     return dataclasses.replace(layer, inputs=(x,), output=output, loops=loops, padding=(0, 0, 0, 0))
+
+
+def seen_by(layer: Layer, tile: Tile) -> Tile:
+    """Rows and columns of the input that windows of a tile of the output reach over."""
+    rows, columns = ((n - 1) * step + reach for n, step, reach in zip(tile, layer.stride, layer.reach, strict=True))
+    return rows, columns
 
 
 def cut_stage(stage: Stage, tile: Tile) -> Stage:

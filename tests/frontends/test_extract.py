@@ -149,7 +149,10 @@ def test_the_whole_zoo_is_covered_and_connected(name: str) -> None:
 
 def geometry(net: Workload) -> list[tuple[Any, ...]]:
     return [
-        (x.name, x.op, x.loops, x.stride, x.dilation, x.padding, x.bias, x.window, x.output.elements, x.output.origin)
+        (
+            *(x.name, x.op, x.loops, x.stride, x.dilation, x.padding, x.bias, x.window, x.kernel),
+            *(x.output.elements, x.output.origin),
+        )
         for x in net
     ]
 

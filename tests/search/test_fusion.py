@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from hwsim.errors import WorkloadError
 from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import Accelerator
 from hwsim.nest.count import count_accesses
@@ -35,7 +36,7 @@ from hwsim.search.joint.staircase import Weights
 from hwsim.search.network import Plan, plan_network
 from hwsim.search.objective import OBJECTIVES
 from hwsim.search.quick.neighbours import trimmed
-from tests.small_workloads import chain, conv, residual
+from tests.small_workloads import chain, conv, max_pool, pooled, residual
 
 ENERGY, LATENCY = Weights(0.0), Weights(None)
 
@@ -88,7 +89,7 @@ def some_choice(tiles: Tiles, group: Group, cut: Cut, *, stay: bool) -> Choice:
 
 
 @pytest.mark.parametrize("spec", ["simba", "eyeriss_v1", "ethos_u55_256"])
-@pytest.mark.parametrize("workload", [chain(), residual()], ids=lambda w: w.name)
+@pytest.mark.parametrize("workload", [chain(), residual(), pooled()], ids=lambda w: w.name)
 def test_one_tile_costs_what_the_layers_cost_with_their_maps_on_chip(spec: str, workload: Workload) -> None:
     """One step, all tensors on chip whole: the sum of the layers' bills, but for static power."""
     accelerator = machine(spec)
@@ -183,6 +184,32 @@ def test_time_of_a_group_lies_between_its_busiest_resource_and_its_stages_in_tur
         assert sum(layer.total_energy_pj for layer in cost.layers.values()) == cost.energy_pj
 
 
+@pytest.mark.parametrize(("taps", "stride", "size"), [(3, 2, 13), (3, 2, 12), (3, 1, 9), (2, 2, 8), (1, 2, 8)])
+def test_a_pool_keeps_the_rows_that_its_next_window_reads_again(taps: int, stride: int, size: int) -> None:
+    """Row by row: windows of `taps` rows every `stride`, each row of the pooled map made once."""
+    stem = conv("stem", Tensor("x", (1, 4, size, size), 8), 8)
+    pool = max_pool("pool", stem.output, taps, stride)
+    group = network_group(Schedule(Workload("stem", (stem, pool)), machine()), 0, 2)
+    assert group is not None
+    steps = Steps(group, Cut(1, pool.output.shape[3]))
+    place = group.places[0]
+    before = 0
+    for y in range(pool.output.shape[2]):
+        first, end = max(0, y * stride - taps // 2), min(size, y * stride - taps // 2 + taps)
+        assert steps.rows.made[y, place] == end - before
+        assert steps.rows.kept[y, place] == end - min(first, before)
+        before = end
+
+
+@pytest.mark.parametrize("change", [
+    {"kernel": (3, 2)}, {"kernel": (0, 9)}, {"stride": (1, 2)}, {"padding": (9, 0, 1, 1)}, {"padding": (1, 4, 1, 1)},
+])  # fmt: skip
+def test_a_window_that_contradicts_its_sizes_is_refused(change: dict[str, tuple[int, ...]]) -> None:
+    pool = max_pool("pool", Tensor("x", (1, 4, 12, 12), 8))
+    with pytest.raises(WorkloadError, match="layer pool: "):
+        Workload("bad", (dataclasses.replace(pool, **change),))  # type: ignore[arg-type]
+
+
 def test_weights_held_still_are_filled_once_and_the_nest_stays_legal() -> None:
     accelerator = machine()
     tiles, plan = tiles_of(chain(), accelerator)
@@ -239,7 +266,7 @@ def groups_from(
 
 @pytest.mark.parametrize("weights", [ENERGY, LATENCY], ids=["energy", "latency"])
 @pytest.mark.parametrize("home_bits", [8 * 1024, 16 * 1024, 40 * 1024])
-@pytest.mark.parametrize("workload", [chain(), residual()], ids=lambda w: w.name)
+@pytest.mark.parametrize("workload", [chain(), residual(), pooled()], ids=lambda w: w.name)
 def test_the_programme_is_the_enumeration_of_segments_cuts_and_tensors(
     workload: Workload, home_bits: int, weights: Weights
 ) -> None:
@@ -263,7 +290,7 @@ def strided() -> Workload:
 
 
 @pytest.mark.parametrize("spec", ["simba", "eyeriss_v1", "ethos_u55_256", "tpu_v1", "bit_fusion"])
-@pytest.mark.parametrize("workload", [chain(), residual(), strided()], ids=lambda w: w.name)
+@pytest.mark.parametrize("workload", [chain(), residual(), pooled(), strided()], ids=lambda w: w.name)
 def test_no_plan_lies_below_the_bound_of_all_schedules(spec: str, workload: Workload) -> None:
     for objective in OBJECTIVES:
         for home_bits in (None, 16 * 1024):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from hwsim.frontends.files.onnx_code_operators import CODE_HANDLERS, convolve
+from hwsim.frontends.files.onnx_code_operators import CODE_HANDLERS, convolve, window_padding
 from hwsim.frontends.files.onnx_contributed import CONTRIBUTED, flipped
 from hwsim.frontends.files.onnx_reader import VIEWS, Handler, OnnxReader
 from hwsim.frontends.lowering.ir import Arg, Meta, Op, Ref
@@ -191,8 +191,25 @@ def pool(read: OnnxReader, node: Any) -> None:
         raise read.refuse(f"pooling over a window {kernel} has no price")
     outputs = tuple(name for name in node.output if name)
     read.shape(outputs[0])
-    arguments: dict[str, Arg] = {"self": read.ref(node, 0), "kernel_size": kernel}
+    arguments: dict[str, Arg] = {"self": read.ref(node, 0), "kernel_size": kernel, **sliding(read, node, kernel)}
     read.ops.append(Op(f"aten.{name}_pool{len(kernel)}d", arguments, outputs, read.layer, read.layer))
+
+
+def sliding(read: OnnxReader, node: Any, kernel: tuple[int, ...]) -> dict[str, Arg]:
+    """How the window slides over rows and columns."""
+    options, shape = read.options(node), read.shape(node.input[0])
+    axes = len(kernel)
+    if options.get("channels_last") or len(shape) != axes + 2:
+        return {}
+    strides = [int(n) for n in options.get("strides", [1] * axes)]
+    dilations = [int(n) for n in options.get("dilations", [1] * axes)]
+    if min(strides) < 1:
+        raise read.refuse(f"strides {strides}; expected at least 1")
+    pads = window_padding(options, shape, list(kernel), strides, dilations)
+    return {
+        "stride": tuple(strides), "dilation": tuple(dilations),
+        "padding": tuple(pads[:axes]), "padding_behind": tuple(pads[axes:]),
+    }  # fmt: skip
 
 
 def reduction(read: OnnxReader, node: Any) -> None:

@@ -318,7 +318,13 @@ def assign_variable(build: GraphBuilder, op: TfliteOp) -> None:
 def pool(build: GraphBuilder, op: TfliteOp) -> None:
     """MAX_POOL_2D, AVERAGE_POOL_2D and L2_POOL_2D."""
     name = "aten.max_pool2d" if op.op == "MAX_POOL_2D" else "aten.avg_pool2d"
-    build.result(op, name, self=build.operand(op, 0), kernel_size=(op.options["filter_h"], op.options["filter_w"]))
+    kernel = (op.options["filter_h"], op.options["filter_w"])
+    pads = spatial_padding(op, build.tensor(op, 0).shape[1:3], kernel, "hw")
+    build.result(
+        op, name, self=build.operand(op, 0), kernel_size=kernel,
+        stride=(op.options["stride_h"], op.options["stride_w"]),
+        padding=tuple(before for before, _ in pads), padding_behind=tuple(after for _, after in pads),
+    )  # fmt: skip
 
 
 def reduce(build: GraphBuilder, op: TfliteOp) -> None:

@@ -249,6 +249,7 @@ def freeze(draft: Draft) -> Layer:
         bias=draft.bias,
         weight_is_activation=isinstance(draft.weight, Act),
         window=draft.window,
+        kernel=draft.kernel,
         source=f"{draft.op.op} in {draft.op.module or 'the model'}",
     )
 

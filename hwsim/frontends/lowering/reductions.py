@@ -4,21 +4,42 @@ from __future__ import annotations
 
 import math
 
-from hwsim.frontends.lowering.convolutions import numbers
+from hwsim.frontends.lowering.convolutions import numbers, pair
 from hwsim.frontends.lowering.handler_tables import each, named
 from hwsim.frontends.lowering.ir import Op
 from hwsim.frontends.lowering.lower import Handler, Lowering
-from hwsim.frontends.lowering.values import Act, Const
+from hwsim.frontends.lowering.values import Act, Const, Draft
+from hwsim.network.checks import slides
 
 
 def pool(kind: str, axes: int) -> Handler:
-    """Handler of max and average pooling with a fixed window."""
+    """Handler of max and average pooling with a fixed window.
+
+    `padding` is before every axis; a reader whose files pad behind by another number gives `padding_behind` too.
+    """
 
     def handle(walk: Lowering, op: Op) -> None:
         source = walk.act(op, next(iter(op.args)))
-        bind_first(walk, op, kind, source, math.prod(numbers(op.get("kernel_size"), axes, 1)))
+        kernel = numbers(op.get("kernel_size"), axes, 1)
+        draft = bind_first(walk, op, kind, source, math.prod(kernel))
+        if axes == 2 and len(source.shape) == 4:
+            slide(draft, op, pair(kernel, 1))
 
     return handle
+
+
+def slide(draft: Draft, op: Op, kernel: tuple[int, int]) -> None:
+    """Say how a pool's window slides; left unsaid where its sizes contradict it, as in files with open sizes."""
+    stride, dilation = pair(op.get("stride"), 0), pair(op.get("dilation"), 1)
+    stride = stride if all(stride) else kernel
+    before = pair(op.get("padding"), 0)
+    behind = pair(op.get("padding_behind"), 0) if "padding_behind" in op.args else before
+    sizes, made = draft.inputs[0].shape[2:], draft.out.shape[2:]
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    along = zip(sizes, made, reach, stride, zip(before, behind, strict=True), strict=True)
+    if min(*kernel, *stride, *dilation) > 0 and min(*before, *behind) >= 0 and all(slides(*axis) for axis in along):
+        draft.kernel, draft.stride, draft.dilation = kernel, stride, dilation
+        draft.padding = (before[0], behind[0], before[1], behind[1])
 
 
 def adaptive(kind: str, axes: int) -> Handler:
@@ -34,8 +55,8 @@ def adaptive(kind: str, axes: int) -> Handler:
     return handle
 
 
-def bind_first(walk: Lowering, op: Op, kind: str, source: Act, window: int) -> None:
-    """Emit a pooling layer; the positions of its maxima are written where somebody reads them."""
+def bind_first(walk: Lowering, op: Op, kind: str, source: Act, window: int) -> Draft:
+    """Emit a pooling layer and return it; the positions of its maxima are written where somebody reads them."""
     made = [walk.emit(kind, op, [source], walk.shape(op), source.record.origin, window=window)]
     for i, name in enumerate(op.outputs[1:], 1):
         if walk.uses.get(name, 0):
@@ -43,6 +64,9 @@ def bind_first(walk: Lowering, op: Op, kind: str, source: Act, window: int) -> N
             found.record.index_bits = 32
             made.append(found)
     walk.bind(op, *made)
+    draft = made[0].record.producer
+    assert draft is not None
+    return draft
 
 
 def mean(walk: Lowering, op: Op) -> None:

@@ -97,6 +97,7 @@ class Draft:
     pad_code: int | None = None
     bias: bool = False
     window: int = 1
+    kernel: tuple[int, int] = (0, 0)
     name: str = ""
 
     @property

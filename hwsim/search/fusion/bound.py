@@ -191,11 +191,10 @@ def reads_to_the_end(stage: Stage, x: Tensor) -> bool:
     layer = stage.layer
     if len(x.shape) != 4 or len(layer.output.shape) != 4 or x.name not in {t.name for t in layer.inputs}:
         return True  # no group runs it by lines, or an operator behind the layer reads each
-    if not layer.has_macs:
+    if not layer.has_macs and not any(layer.kernel):
         return all(high % low == 0 for high, low in zip(x.shape[2:], layer.output.shape[2:], strict=True))
-    made, before = (layer.loops.P, layer.loops.Q), (layer.padding[0], layer.padding[2])
-    taps = [(n - 1) * d + 1 for n, d in zip((layer.loops.R, layer.loops.S), layer.dilation, strict=True)]
-    ends = [(n - 1) * s - p + r for n, s, p, r in zip(made, layer.stride, before, taps, strict=True)]
+    made, before = layer.output.shape[2:], (layer.padding[0], layer.padding[2])
+    ends = [(n - 1) * s - p + r for n, s, p, r in zip(made, layer.stride, before, layer.reach, strict=True)]
     return all(end >= size for end, size in zip(ends, x.shape[2:], strict=True))
 
 
