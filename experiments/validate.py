@@ -11,6 +11,7 @@ import argparse
 import csv
 import io
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -52,6 +53,7 @@ SEARCHES: dict[str, Callable[[], Study]] = {
     "synergy_search": synergy.search_study,
     "synergy_right": synergy_right.study,
 }
+WIDTH = 120  # of the page's lines, tables aside
 MANY = 60  # rows beyond which the page shows the worst only
 ROW_FIELDS = ("study", "item", "quantity", "unit", "published", "ours", "error", "role")
 STUDY_FIELDS = ("study", "quantity", "checks", "mean_error", "worst_item", "worst_error", "machine", "source")
@@ -73,18 +75,24 @@ def study_lines(study: Study) -> list[str]:
         kind, known = ("checks", study.checks) if study.checks else ("rows", rows)
         rows = tuple(sorted(known, key=lambda row: -abs(row.error))[:12])
         note = f"The 12 largest errors of {len(known)} {kind}; all rows are in results/validation.csv."
-    calibrated = "; ".join(study.calibrated) or "nothing"
     head = [f"## {study.title}", "", f"Source: {study.source}.  ", f"Machine: {study.machine}.  "]
     return [
         *head,
-        f"Calibrated: {calibrated}.",
+        *calibrated_lines(study.calibrated),
         "",
-        study.explanation,
+        *textwrap.wrap(study.explanation, WIDTH, break_long_words=False, break_on_hyphens=False),
         "",
         *([note, ""] if note else []),
         *row_lines(rows),
         "",
     ]
+
+
+def calibrated_lines(calibrated: Sequence[str]) -> list[str]:
+    """What was fitted: one line, or a list of several numbers."""
+    if len(calibrated) > 1:
+        return ["Calibrated:", "", *(f"- {number}" for number in calibrated)]
+    return [f"Calibrated: {calibrated[0] if calibrated else 'nothing'}."]
 
 
 def page(studies: Sequence[Study]) -> str:
@@ -103,17 +111,19 @@ def page(studies: Sequence[Study]) -> str:
         "",
         "`make gate` repeats all studies and fails where a mean error grew by more than a point; CI runs it.",
         "",
-        "Systolic arrays are not in the table because nothing differs: cycles equal the closed forms of a public cycle",
-        "simulator for every layer of ResNet-18 and MobileNetV2 on 12x14, 32x32 and 128x128 arrays holding outputs,",
-        "weights or inputs, and a register-by-register simulation on small ones (`tests/pricing/test_systolic.py`).",
+        "Systolic arrays are not in the table because nothing differs. Cycles equal the closed forms of a public cycle",
+        "simulator for every layer of ResNet-18 and MobileNetV2. The arrays are 12x14, 32x32 and 128x128 and hold",
+        "outputs, weights or inputs. Small ones also equal a simulation register by register",
+        "(`tests/pricing/test_systolic.py`).",
         "",
         "How throughput, latency and energy move with bits on each style of MAC unit (`python -m",
         "experiments.mac_styles`; the claims are tests):",
         "",
         "![MAC styles](figures/mac_styles.png)",
         "",
-        "Fused bricks need channels side by side: from 8 to 2 bits a 1x1 or 3x3 layer gains 15.9 times on bit_fusion,",
-        "a first layer of 3 channels 3.0 times, a depthwise layer nothing (`python -m experiments.fusion_kinds`):",
+        "Fused bricks need channels side by side. From 8 to 2 bits a 1x1 or 3x3 layer gains 15.9 times on bit_fusion,",
+        "and a first layer of 3 channels 3.0 times. A depthwise layer gains nothing (`python -m",
+        "experiments.fusion_kinds`):",
         "",
         "![Bit Fusion by layer kind](figures/fusion_kinds.png)",
         "",

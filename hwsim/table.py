@@ -195,8 +195,8 @@ def parser() -> argparse.ArgumentParser:
     asked.add_argument("--bits", metavar="W8A8,W4A4", help="pairs of widths, separated by commas")
     asked.add_argument(
         "--assignments", type=parse_name, metavar="FILE",
-        help="price whole networks instead of layers: a CSV file with a column per decision and a row per assignment "
-        "of bits, or random:N for N random ones; mappings are searched once for all of them",
+        help="price whole networks instead of layers. FILE is a CSV with a column per decision and a row per "
+        "assignment of bits, or random:N for N random ones; mappings are searched once for all of them",
     )  # fmt: skip
     parse.add_argument(
         "--out", type=parse_path, metavar="FILE", help="table.csv or table.json; default: CSV on the terminal"

@@ -4,8 +4,8 @@
 Lowers the network to integers, compares every code with the float64 network's, measures accuracies, and prices each
 padding policy on the accelerator. Prints a table; `--json` prints the certificate alone, `--out FILE` writes it.
 `--same A B ...` proves nothing anew: it says whether checkpoints, reports, certificates and exported files are of one
-trained network. Exit codes: 0 when every code is equal (all files are of one network), 1 when some differ, 2 for bad
-input, 3 for an overflowing accumulator.
+trained network. Exit codes: 0 when every code is equal (all files are of one network); 1 when some differ; 2 for bad
+input; 3 for an overflowing accumulator.
 """
 
 from __future__ import annotations

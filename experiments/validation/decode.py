@@ -15,6 +15,7 @@ from scipy.optimize import minimize
 
 from experiments.validation.rows import Row, Study, read_table
 from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Operand
 from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.pricing.layer import price
 from hwsim.search.layer import search
@@ -79,10 +80,12 @@ def steps() -> tuple[tuple[Step, float], ...]:
     found: list[tuple[Step, float]] = []
     for row in read_table("gpu_decode_attention_measured.csv"):
         sizes = (int(row[k]) for k in ("batch_size", "num_heads", "num_key_value_heads", "head_dim", "past_tokens"))
-        step = Step(*sizes, 1e3 * float(row["latency_ms"]))
+        batch, heads, kv_heads, width, past = sizes
+        step = Step(batch, heads, kv_heads, width, past, 1e3 * float(row["latency_ms"]))
         cycles = 0
         for layer in step.layers():
-            stays = {"output": layer.output.name} if layer.name == "scores" else {"input": layer.inputs[0].name}
+            scores = layer.name == "scores"
+            stays: dict[Operand, str] = {"output": layer.output.name} if scores else {"input": layer.inputs[0].name}
             counts = search(layer, machine, "latency", effort="quick").counts
             cost = price(layer, counts, machine, resident=stays)
             cycles += max(busy for port, busy in cost.cycles if port.startswith(outer.name))
@@ -100,7 +103,7 @@ def fit(rows: tuple[tuple[Step, float], ...]) -> tuple[float, float]:
         return float(np.mean(np.abs((start + ideal / share) / measured - 1))) if 0 < share <= 1 else np.inf
 
     found = [minimize(error, (start, 0.8), method="Nelder-Mead") for start in (8.0, 17.0)]
-    best = min(found, key=lambda result: float(result.fun)).x
+    best = found[int(np.argmin([result.fun for result in found]))].x
     return round(float(best[0]), 1), round(float(best[1]), 3)
 
 
@@ -129,10 +132,10 @@ def study() -> Study:
         rows=rows,
         calibrated=(f"{start:g} us to start and {100 * share:.1f} % of {PEAK_GBPS:,} GB/s, both on every other row",),
         explanation=(
-            f"{len(beyond)} of {len(all_rows)} rows, all with {shared(beyond)} KV heads, took less time than the "
-            "memory needs at its peak to read their keys and values once; no law of traffic reaches them. 64 queries "
-            f"of a single KV head (mean error {100 * sum(single) / len(single):.0f} %) run in another kernel, which "
-            "takes many times as long as reading the cache."
+            f"{len(beyond)} of {len(all_rows)} rows took less time than the memory at its peak needs to read their "
+            f"keys and values once. All have {shared(beyond)} KV heads, and no law of traffic reaches them. Rows with "
+            f"64 queries of a single KV head have a mean error of {100 * sum(single) / len(single):.0f} %. They run in "
+            "another kernel, which takes many times as long as reading the cache."
         ),
     )
 

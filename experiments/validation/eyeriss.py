@@ -188,15 +188,16 @@ def study() -> Study:
             "not count)",
         ),
         explanation=(
-            "The chip's schedule: passes of n images, p x t filters, q x r channels and e output rows (recalled from "
-            "the paper; the active PEs of its table follow from them), proven the best among schedules that keep "
-            f"them; the best schedule under the same wiring takes {100 * (1 - best_nj / own_nj):.1f} % less energy, "
-            "DRAM included (context rows). The filters of a pass are loaded before it starts: they fill up to 192 of "
-            "a PE's 224 words, so the next ones find no room. Maps lie run-length coded in DRAM, by the paper's format "
-            "and its table's shares of zeros, which leaves DRAM traffic within 6 % in all. Gating saves 45 % of the "
-            "PEs' power (paper); at the 57.5 % of zeros of all five layers a zero then saves 78 % of its PE's energy "
-            "(reads of filters, the MAC and sums are 83 % of it here). CONV1's power is low: its windows of 11 x 11 "
-            "with stride 4 shift inputs in ways that the spec does not price. CONV2 stays 13 % too fast."
+            "The chip's schedule has passes of n images, p x t filters, q x r channels and e output rows. They are "
+            "recalled from the paper, and the active PEs of its table follow from them. Each row's schedule is "
+            "proven the best among those that keep them. The best schedule under the same wiring takes "
+            f"{100 * (1 - best_nj / own_nj):.1f} % less energy, DRAM included (context rows). The filters of a pass "
+            "are loaded before it starts. They fill up to 192 of a PE's 224 words, so the next ones find no room. "
+            "Maps lie run-length coded in DRAM, by the paper's format and its table's shares of zeros. That leaves "
+            "DRAM traffic within 6 % in all. Gating saves 45 % of the PEs' power (paper). At the 57.5 % of zeros of "
+            "all five layers a zero then saves 78 % of its PE's energy. Reads of filters, the MAC and sums are 83 % "
+            "of it here. CONV1's power is low: its windows of 11 x 11 with stride 4 shift inputs in ways that the "
+            "spec does not price. CONV2 stays 13 % too fast."
         ),
     )
 

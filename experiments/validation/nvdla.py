@@ -120,14 +120,14 @@ def study() -> Study:
         rows=tuple(rows),
         calibrated=(),
         explanation=(
-            "The published rates are a spreadsheet's, Winograd on 3x3 included; without it its law gives the rates of "
-            "the check rows. It folds strides into channels, so that kernels of strided layers are stored up to four "
-            "times as large, with zeros, and in a small buffer read again and again; it rounds channels to 16, and a "
-            "fused addition reads its other operand. The layers here are laid out by the same rules. As they are, all "
-            f"weights and every feature map, written and read once, would be {least_megabytes():.0f} MB per image. "
-            "Where a folded kernel group does not fit the buffer, the rules of the array alone hold. What is left: the "
-            "spreadsheet keeps 32 kernels whatever the atoms. Tensors between layers go through DRAM; pooling is taken "
-            "to be fused."
+            "The published rates are a spreadsheet's, Winograd on 3x3 included; without it its law gives the rates "
+            "of the check rows. It folds strides into channels, so that kernels of strided layers are stored up to "
+            "four times as large, with zeros. In a small buffer they are read again and again. It rounds channels to "
+            "16, and a fused addition reads its other operand. The layers here are laid out by the same rules. As "
+            f"they are, all weights and every feature map, written and read once, would be {least_megabytes():.0f} MB "
+            "per image. Where a folded kernel group does not fit the buffer, the rules of the array alone hold. What "
+            "is left: the spreadsheet keeps 32 kernels whatever the atoms. Tensors between layers go through DRAM; "
+            "pooling is taken to be fused."
         ),
     )
 

@@ -130,8 +130,9 @@ def study() -> Study:
         machine="mico_riscv with two rates fitted on half the shapes",
         rows=tuple(rows),
         calibrated=(
-            f"{rates[0]:.2f} cycles per 32-bit word loaded, {rates[1]:.1f} per output written and per code of a window "
-            "copied, on every other shape at 8/8 and 2/2 bits",
+            f"{rates[0]:.2f} cycles per 32-bit word loaded",
+            f"{rates[1]:.1f} cycles per output written and per code of a window copied",
+            "both from every other shape at 8/8 and 2/2 bits",
         ),
         explanation=(
             f"Rank correlation {rank_correlation(checks):.3f} over the {len(checks)} kernels not fitted. A mixed pair "

@@ -220,9 +220,9 @@ def study() -> Study:
             "energy of a weight scratchpad's read and write (0.759, 1.18 pJ), on the 28 rows at 2-bit weights",
         ),
         explanation=(
-            "What is left is the rounding of published unit energies to three digits. Its sums are 8 bits wide: with "
-            f"16-bit accumulators only {legal['2']}, {legal['4']} and {legal['8']} of its 28 mappings at W2, W4 and W8 "
-            "still fit the machine."
+            "What is left is the rounding of published unit energies to three digits. The study's sums are 8 bits "
+            f"wide. With 16-bit accumulators only {legal['2']}, {legal['4']} and {legal['8']} of its 28 mappings at "
+            "W2, W4 and W8 still fit the machine."
         ),
     )
 
@@ -281,9 +281,10 @@ def search_study() -> Study:
         rows=tuple(rows),
         calibrated=(),
         explanation=(
-            f"Negative errors are gains. Our mapping is above the recorded one in {above} of {len(rows)} rows; median "
-            f"{100 * gains[len(gains) // 2]:.1f} %, best {100 * gains[0]:.1f} %. {proven} of {len(known)} distinct "
-            f"searches are proven optimal among perfect factors. They took {slowest:.0f} CPU s of one core per network "
-            f"at most, {197 / max(slowest, 0.1):.0f} times less than the recorded search took on all threads."
+            f"Negative errors are gains. Our mapping is above the recorded one in {above} of {len(rows)} rows. The "
+            f"median error is {100 * gains[len(gains) // 2]:.1f} %, the best {100 * gains[0]:.1f} %. Of {len(known)} "
+            f"distinct searches {proven} are proven optimal among perfect factors. They took {slowest:.0f} CPU s of "
+            f"one core per network at most, {197 / max(slowest, 0.1):.0f} times less than the recorded search took on "
+            "all threads."
         ),
     )

@@ -137,12 +137,12 @@ def study() -> Study:
         rows=tuple(rows),
         calibrated=(),
         explanation=(
-            f"The network costs {recorded[8] / known[STEPS[2]][8]:.1f} times less than recorded at W8, above all "
-            f"because 13 depthwise layers were priced as dense ones; they take {share:.0f} % of the energy, not 85 %. "
-            f"Two-bit weights save {savings[STEPS[0]]:.0f} % as recorded, {savings[STEPS[1]]:.0f} % with the right "
-            f"layers, "
-            f"{savings[STEPS[2]]:.0f} % with 16-bit sums, {savings[STEPS[3]]:.0f} % once the MAC's energy follows the "
-            f"widths. Of those last {saved:.0f} uJ the MACs save {saved_by_macs:.0f}: the share rises chiefly because "
-            "an 8-bit MAC no longer costs what a 16-bit one does, and memory weighs more in what is left."
+            f"The network costs {recorded[8] / known[STEPS[2]][8]:.1f} times less than recorded at W8. Above all, 13 "
+            f"depthwise layers were priced as dense ones; they take {share:.0f} % of the energy, not 85 %. Two-bit "
+            f"weights save {savings[STEPS[0]]:.0f} % as recorded, {savings[STEPS[1]]:.0f} % with the right layers and "
+            f"{savings[STEPS[2]]:.0f} % with 16-bit sums. They save {savings[STEPS[3]]:.0f} % once the MAC's energy "
+            f"follows the widths. Of those last {saved:.0f} uJ the MACs save {saved_by_macs:.0f}. The share rises "
+            "chiefly because an 8-bit MAC no longer costs what a 16-bit one does. So memory weighs more in what is "
+            "left."
         ),
     )

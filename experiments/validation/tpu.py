@@ -86,10 +86,10 @@ def study() -> Study:
         rows=tuple(rows),
         calibrated=(f"{share:.3f} of 34 GB/s sustained, from {CALIBRATED}'s throughput (the spec: 0.96, simulated)",),
         explanation=(
-            "All four are bound by the 34 GB/s of weight memory, as the paper says. LSTM1's matrices of 600 x 600 are "
-            "loaded as nine whole tiles; it stays worst: 10.6 % of its time are RAW stalls, which do not follow from "
-            "the table. The LSTMs multiply 16-bit activations at half speed: so says the table, whose useful MACs of "
-            "both are twice their operations per second. "
-            "The designers' own model, which knew the layers, was off by 5 to 11 %."
+            "All four are bound by the 34 GB/s of weight memory, as the paper says. LSTM1's matrices of 600 x 600 "
+            "are loaded as nine whole tiles. It stays worst: 10.6 % of its time are RAW stalls, which do not follow "
+            "from the table. The LSTMs multiply 16-bit activations at half speed. So says the table, whose useful "
+            "MACs of both are twice their operations per second. The designers' own model, which knew the layers, "
+            "was off by 5 to 11 %."
         ),
     )

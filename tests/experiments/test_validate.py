@@ -7,6 +7,7 @@ away from silicon fails here. Studies that search many layers run with `-m slow`
 from __future__ import annotations
 
 import csv
+import functools
 import math
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from experiments.validation import (
 )
 from experiments.validation.rows import Row, Study, rank_correlation, read_table
 from hwsim.pricing.layer import price
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_networks_have_the_published_macs() -> None:
@@ -180,7 +183,8 @@ def test_the_command_writes_its_rows_and_names_unknown_studies(
         rows = list(csv.DictReader(file))
     assert len(rows) == len(arithmetic.study().rows)
     assert float(rows[1]["error"]) == pytest.approx(float(rows[1]["ours"]) / float(rows[1]["published"]) - 1, abs=1e-3)
-    assert "Calibrated: one energy per array" in (tmp_path / "page.md").read_text(encoding="utf-8")
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "Calibrated:\n\n- one energy per array, at 8 x 8 bits\n- sum_bits " in page
     assert validate.main(["--only", "nothing"]) == 2
     assert "expected some of eyeriss_alexnet" in capsys.readouterr().err
 
@@ -279,11 +283,25 @@ PLAIN = ("tpu_v1", "nvdla_resnet50", "a100_decode", "psma_28nm", "colonnade")  #
 GATED = [pytest.param(name, marks=() if name in PLAIN else pytest.mark.slow) for name in validate.STUDIES]
 
 
+@functools.cache
+def study_of(name: str) -> Study:
+    return validate.STUDIES[name]()
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_the_page_says_what_the_study_says(name: str) -> None:
+    """docs/validation.md is as the command writes it: text, calibrated numbers and rows."""
+    page = (ROOT / "docs" / "validation.md").read_text(encoding="utf-8")
+    assert "\n".join(validate.study_lines(study_of(name))).rstrip() in page
+    head, _, _ = validate.page([]).partition("| result |")
+    assert page.startswith(head)
+
+
 @pytest.mark.parametrize("name", GATED)
 def test_no_mean_error_grows_by_more_than_a_point_against_the_committed_results(name: str) -> None:
     """The fidelity gate: a law that makes an agreement worse shows in results/validation_studies.csv, with a note."""
-    study = validate.STUDIES[name]()
-    with (Path(__file__).parents[2] / "results" / "validation_studies.csv").open(newline="") as file:
+    study = study_of(name)
+    with (ROOT / "results" / "validation_studies.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["study"] == study.name]
     committed = {row["quantity"]: float(row["mean_error"]) for row in rows}
     assert committed, f"no rows of {name}: python -m experiments.validate --search --out results"
