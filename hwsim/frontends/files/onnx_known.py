@@ -7,15 +7,15 @@ know; branches with a known condition are taken. Nothing is guessed: a size that
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hwsim.errors import WorkloadError
-from hwsim.frontends.files.onnx_fold import MAX_KNOWN, Numbers, chosen_branch, evaluate, outer_reads
-from hwsim.frontends.files.onnx_loops import unrolled
+from hwsim.frontends.files.onnx_fold import MAX_KNOWN, Numbers, evaluate, outer_reads
+from hwsim.frontends.files.onnx_rewrite import Rewriting
 from hwsim.frontends.files.onnx_types import CODES, QLINEAR, QUANT_OPS, SMALL_FLOATS, attributes, numpy_name
 from hwsim.frontends.lowering.ir import Meta
 from hwsim.network.layer import MAX_ELEMENTS
@@ -36,7 +36,7 @@ LIKE_FIRST = frozenset(
 class Known:
     """The graph of a model (local functions written out), and all that is known of its tensors."""
 
-    def __init__(self, path: Path, onnx: Any, model: Any) -> None:
+    def __init__(self, path: Path, onnx: Any, model: Any, handled: Container[str]) -> None:
         self.path, self.onnx = path, onnx
         if model.functions:
             from onnx import inliner
@@ -49,8 +49,10 @@ class Known:
         self.constants: dict[str, str] = {}
         self.values: dict[str, Numbers] = {}
         kinds = (*QUANT_OPS, *QLINEAR)
+        self.inputs: set[str] = set()
         self.rounded = {name for node in self.graph.node if node.op_type in kinds for name in node.output}
         self.unread = 0
+        self.rewriting = Rewriting(self, handled)
         if len(self.graph.node) > MAX_NODES:
             raise WorkloadError(f"{path}: {len(self.graph.node):,} nodes; this version reads up to {MAX_NODES:,}")
 
@@ -59,6 +61,13 @@ class Known:
         stored = {tensor.name for tensor in self.graph.initializer}
         stored |= {tensor.values.name for tensor in self.graph.sparse_initializer}
         inputs = [entry for entry in self.graph.input if entry.name not in stored]
+        self.inputs = {entry.name for entry in inputs}
+        lists = [entry.name for entry in inputs if entry.type.WhichOneof("value") not in (None, "tensor_type")]
+        if lists:
+            raise WorkloadError(
+                f"{self.path}: its input {lists[0]!r} is a list or an optional, whose length the file leaves open: "
+                "export the network with tensors as inputs"
+            )
         if not inputs:
             raise WorkloadError(f"{self.path}: the network has no input")
         self.close_sizes(inputs, shapes)
@@ -146,14 +155,15 @@ class Known:
 
     def describe(self, entry: Any) -> str:
         """Sizes of an input as the file gives them; an open one without a name is `?`."""
-        sizes = (str(d.dim_value) if d.dim_value > 0 else d.dim_param or "?" for d in dims_of(entry))
+        sizes = (str(d.dim_value) if is_known(d) else d.dim_param or "?" for d in dims_of(entry))
         return f"{entry.name} ({', '.join(sizes)})"
 
     def open_sizes(self, entries: list[Any]) -> str:
         """Why inputs cannot be costed yet, and what to write."""
         shown = ", ".join(self.describe(entry) for entry in entries)
         few = "; ".join(f"--input {entry.name}={','.join('N' for _ in dims_of(entry)) or 'N'}" for entry in entries[:3])
-        return f"input {shown} leaves sizes open: give them all with {few} (one --input for each such input)"
+        how = "leaves sizes open" if any(not is_known(d) for e in entries for d in dims_of(e)) else "has no elements"
+        return f"input {shown} {how}: give them all with {few} (one --input for each such input)"
 
     # -- inference -----------------------------------------------------------------------------------------------------
 
@@ -238,6 +248,12 @@ class Known:
         """The results of a node where they are known; codes are not, because their quantizer must be seen."""
         if node.output[0] in self.rounded:
             return None
+        empty = [name for name in node.output if name and name in self.metas and 0 in self.metas[name].shape]
+        if empty and len(empty) == len([name for name in node.output if name]):
+            kinds = [self.onnx.TensorProto.DataType.Value(self.types[name].upper()) for name in empty]
+            types = [self.onnx.helper.tensor_dtype_to_np_dtype(kind) for kind in kinds]
+            made = [np.zeros(self.metas[name].shape, dtype) for name, dtype in zip(empty, types, strict=True)]
+            return made if len(empty) == len(node.output) else None
         if node.op_type in ("Shape", "Size") and node.input[0] in self.metas:
             shape = self.metas[node.input[0]].shape
             if node.op_type == "Size":
@@ -284,13 +300,13 @@ class Known:
         return contributed_shape(node.op_type, shapes, {**attributes(node, self.onnx), "packed": packed})
 
     def take_branches(self, twin: Any) -> bool:
-        """Write out the branch of every `If` whose condition is known, and loops of a known number of steps; whether
-        there was one."""
+        """Write out nodes that stand for others (branches, loops, lists, definitions), where it is known for which;
+        whether there was one."""
         found = False
         for graph in (self.graph, twin.graph):
             nodes: list[Any] = []
             for node in graph.node:
-                taken = self.written_out(node)
+                taken = self.rewriting.written_out(node)
                 if taken is None:
                     nodes.append(node)
                     continue
@@ -305,23 +321,14 @@ class Known:
                 graph.node.extend(copies)
         return found
 
-    def written_out(self, node: Any) -> tuple[list[Any], list[Any]] | None:
-        """(nodes, initializers) in the place of a node that holds graphs; None where it is not known what runs."""
-        given = self.values.get(node.input[0]) if node.input else None
-        if node.op_type == "If" and given is not None:
-            return chosen_branch(self.onnx, node, bool(given.reshape(-1)[0]))
-        if node.op_type == "Loop" and given is not None:
-            begins = not node.input[1] or bool(self.values.get(node.input[1], np.zeros(1)).all())
-            return unrolled(self.onnx, node, int(given.reshape(-1)[0])) if begins else None
-        if node.op_type == "Scan" and node.input[-1] in self.metas and self.metas[node.input[-1]].shape:
-            return unrolled(self.onnx, node, self.metas[node.input[-1]].shape[0])
-        return None
-
     def declare(self, entry: Any) -> None:
         """Remember a tensor's type, and its shape if it has one."""
         tensor = entry.type.tensor_type
+        if entry.type.WhichOneof("value") not in (None, "tensor_type"):  # a list of tensors
+            return
         self.types.setdefault(entry.name, self.type_name(tensor.elem_type))
-        if not tensor.HasField("shape") or any(d.dim_value < 1 for d in tensor.shape.dim):
+        least = 1 if entry.name in self.inputs else 0  # a result may be empty: a part of nothing
+        if not tensor.HasField("shape") or any(not is_known(d) or d.dim_value < least for d in tensor.shape.dim):
             return
         shape = tuple(int(d.dim_value) for d in tensor.shape.dim)
         if math.prod(shape) > MAX_ELEMENTS:
@@ -376,6 +383,11 @@ def contributed_shape(kind: str, shapes: list[Shape | None], options: Mapping[st
 def dims_of(entry: Any) -> list[Any]:
     """The sizes of an input, open ones included."""
     return list(entry.type.tensor_type.shape.dim)
+
+
+def is_known(dim: Any) -> bool:
+    """Whether a size is a number."""
+    return dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0
 
 
 def copy_of(node: Any) -> Any:

@@ -55,7 +55,7 @@ class OnnxReader:
 
     def __init__(self, path: Path, onnx: Any, model: Any, handlers: Mapping[str, Handler]) -> None:
         self.path, self.onnx, self.handlers = path, onnx, handlers
-        self.known = Known(path, onnx, model)
+        self.known = Known(path, onnx, model, frozenset(handlers))
         self.file_nodes = list(model.graph.node)
         self.graph = self.known.graph
         self.metas = self.known.metas
