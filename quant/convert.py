@@ -24,6 +24,7 @@ from quant.context import Op
 from quant.overrides import read_yaml
 from quant.plan import Plan, printed_dead_ends
 from quant.planner import Planner
+from quant.short_names import with_short_name
 from quant.spec import QuantSpec, check_choice
 from quant.tracing import named_arguments
 from quant.transformer import open_transformers
@@ -32,8 +33,9 @@ from quant.transformer import open_transformers
 def quantize(
     model: nn.Module,
     *,
-    weight_bits: int,
-    act_bits: int,
+    bits: str = "",
+    weight_bits: int | None = None,
+    act_bits: int | None = None,
     config: int | str = "auto",
     first_last: str = "8bit",
     elementwise_bits: int | str = 8,
@@ -57,6 +59,7 @@ def quantize(
 ) -> tuple[nn.Module, Plan]:
     """A quantized copy of `model` and the plan behind it; `initialise` it with data before the first forward pass.
 
+    `bits`: a short name such as "W4A4", "W4g64A16" or "MXFP4", in place of `weight_bits`, `act_bits` and what it says.
     `config`: "auto" (by graph context) or a row of LSQ+ Table 1 for everything behind an activation function.
     `first_last`: "8bit" (LSQ: at least 8 bits for the first and last convolution or linear layer) or "same" (LSQ+).
     `elementwise_bits`: bits of the inputs of additions, products and concatenations; "same" (= act_bits), or "float",
@@ -72,7 +75,11 @@ def quantize(
     `forward`.
     Raises ValueError for names, bits and patterns that mean nothing.
     """
-    settings = {k: v for k, v in locals().items() if k not in ("model", "example", "overrides")}
+    settings = {k: v for k, v in locals().items() if k not in ("model", "example", "overrides", "bits")}
+    if bits:
+        return quantize(model, **named_bits(bits, settings), overrides=overrides, example=example)
+    if weight_bits is None or act_bits is None:
+        raise ValueError("weight_bits, act_bits: missing: give both, or bits='W4A4'")
     check_choice("first_last", first_last, ("8bit", "same"))
     if elementwise_bits not in ("same", "float"):
         QuantSpec(elementwise_bits, False)  # type: ignore[arg-type]
@@ -95,6 +102,17 @@ def quantize(
     return model, Plan(layers, left, {**settings, "overrides": patterns}, warnings)
 
 
+def named_bits(bits: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `quantize` with those that a short name stands for. ValueError where they contradict it."""
+    for name in ("weight_bits", "act_bits"):
+        if settings[name] is not None:
+            raise ValueError(f"{name}: {settings[name]}, but bits={bits!r} says it already: leave one of them out")
+    meant = with_short_name(bits, settings)
+    if meant is None:
+        raise ValueError(f"bits: {bits!r} is the network as it is: there is nothing to quantize")
+    return meant
+
+
 def own_copy(model: nn.Module) -> nn.Module:
     """A copy to change. ValueError for modules that wrap or hide the network's code, and for those without weights."""
     if isinstance(model, torch.jit.ScriptModule):
@@ -114,7 +132,7 @@ def own_copy(model: nn.Module) -> nn.Module:
         ) from reason
 
 
-def read_overrides(source: str | Path | Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
+def read_overrides(source: object) -> dict[str, dict[str, Any]]:
     """{pattern: {choice: value}} from a mapping or a YAML file, names checked."""
     if source is None:
         return {}

@@ -26,11 +26,12 @@ FLOAT_ELEMENTS: dict[str, tuple[int, int]] = {
 }  # fmt: skip
 # Named formats: element, elements of a block (0: a learned scale for what the granularity says), format of the scales.
 FORMATS: dict[str, tuple[str, int, str]] = {
-    "FP16": ("fp16", 0, "none"), "BF16": ("bf16", 0, "none"), "FP8": ("e4m3", 0, "learned"),
-    "FP8_E5M2": ("e5m2", 0, "learned"), "FP6_E2M3": ("e2m3", 0, "learned"), "FP6_E3M2": ("e3m2", 0, "learned"),
-    "FP4": ("e2m1", 0, "learned"), "MXFP8": ("e4m3", 32, "e8m0"), "MXFP8_E5M2": ("e5m2", 32, "e8m0"),
-    "MXFP6": ("e2m3", 32, "e8m0"), "MXFP6_E3M2": ("e3m2", 32, "e8m0"), "MXFP4": ("e2m1", 32, "e8m0"),
-    "MXINT8": ("int", 32, "e8m0"), "NVFP4": ("e2m1", 16, "e4m3"),
+    "FP16": ("fp16", 0, "none"), "BF16": ("bf16", 0, "none"),
+    "FP8": ("e4m3", 0, "learned"), "FP8_E4M3": ("e4m3", 0, "learned"), "FP8_E5M2": ("e5m2", 0, "learned"),
+    "FP6_E2M3": ("e2m3", 0, "learned"), "FP6_E3M2": ("e3m2", 0, "learned"), "FP4": ("e2m1", 0, "learned"),
+    "MXFP8": ("e4m3", 32, "e8m0"), "MXFP8_E4M3": ("e4m3", 32, "e8m0"), "MXFP8_E5M2": ("e5m2", 32, "e8m0"),
+    "MXFP6": ("e2m3", 32, "e8m0"), "MXFP6_E2M3": ("e2m3", 32, "e8m0"), "MXFP6_E3M2": ("e3m2", 32, "e8m0"),
+    "MXFP4": ("e2m1", 32, "e8m0"), "MXINT8": ("int", 32, "e8m0"), "NVFP4": ("e2m1", 16, "e4m3"),
 }  # fmt: skip
 HALF = ("FP16", "BF16")  # what weight-only formats leave activations at
 SCALE_FORMATS = ("learned", "e8m0", "e4m3", "none")

@@ -3,7 +3,6 @@
 import argparse
 import math
 import os
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +12,8 @@ from quant import checkpoint, models, weights
 from quant.argument import named
 from quant.checkpoint import Meta
 from quant.data import NAMES, Dataset, Normalisation
+from quant.short_names import short_name, with_short_name
 from quant.spec import (
-    ALLOWED_BITS,
     FORMATS,
     GRANULARITIES,
     INIT_NAMES,
@@ -26,21 +25,13 @@ from quant.spec import (
 
 
 def parse_bits(text: str) -> tuple[int, int] | None:
-    """'W4A8' -> (4, 8); 'float' -> None. ValueError otherwise.
+    """'W4A8' -> (4, 8), 'MXFP4' -> (4, 4), 'float' -> None. ValueError otherwise.
 
     >>> parse_bits("W2A4"), parse_bits("w8a8"), parse_bits("float")
     ((2, 4), (8, 8), None)
     """
-    if text.lower() in ("float", "fp32"):
-        return None
-    match = re.fullmatch(r"[wW](\d+)[aA](\d+)", text)
-    if match is None:
-        raise ValueError(f"bits: expected WxAy such as W4A4, or float, got '{text}'")
-    pair = int(match[1]), int(match[2])
-    for value in pair:
-        if value not in ALLOWED_BITS:
-            raise ValueError(f"bits: expected 1 to 8 or 16, got {value} in '{text}'")
-    return pair
+    meant = short_name(text)
+    return None if meant is None else (meant["weight_bits"], meant["act_bits"])
 
 
 def named_source(source: str, weights: str | None) -> tuple[str | None, str]:
@@ -161,7 +152,7 @@ def add_start_arguments(group: Any) -> None:
 
 def add_quantization_arguments(group: Any, bits: str, init: str) -> None:
     """--bits and what goes with it; `bits` and `init` are the defaults."""
-    group.add_argument("--bits", default=bits, help="WxAy such as W4A4, or float")
+    group.add_argument("--bits", default=bits, help="W4A4, W4g64A16, MXFP4, ... or float")
     group.add_argument("--config", default="auto", choices=["auto", "1", "2", "3", "4"], help="LSQ+ Table 1")
     group.add_argument(
         "--first-last", default="8bit", choices=["8bit", "same"], help="bits of the first and last layer"
@@ -207,15 +198,10 @@ def _model_argument(text: str) -> tuple[str, int | float]:
 
 def quantize_arguments(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """Keyword arguments of `quant.quantize`, or None for float training."""
-    bits = parse_bits(arguments.bits)
-    if bits is None:
-        return None
     elementwise = arguments.elementwise_bits
     if elementwise not in ("same", "float") and not elementwise.isdigit():
         raise ValueError(f"--elementwise-bits: expected a number, same, or float, got '{elementwise}'")
-    return {
-        "weight_bits": bits[0],
-        "act_bits": bits[1],
+    given = {
         "config": arguments.config if arguments.config == "auto" else int(arguments.config),
         "first_last": arguments.first_last,
         "elementwise_bits": elementwise if elementwise in ("same", "float") else int(elementwise),
@@ -231,3 +217,4 @@ def quantize_arguments(arguments: argparse.Namespace) -> dict[str, Any] | None:
         "positivity": arguments.positivity,
         "overrides": arguments.overrides,
     }
+    return with_short_name(arguments.bits, given, "--{}")

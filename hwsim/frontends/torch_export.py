@@ -132,7 +132,7 @@ def quantizations(model: nn.Module) -> dict[str, Quantization]:
     return {
         name: Quantization(
             name, q.spec.bits, q.spec.signed, q.spec.offset and not has_no_offset(q), q.rows, q.is_weight,
-            format=format_of(q), axis=axis_of(q),
+            format=format_of(q), axis=axis_of(q), rule=rule_of(q),
         )
         for name, q in quantizers(model)
     }  # fmt: skip
@@ -150,6 +150,12 @@ def format_of(q: BaseQuantizer) -> Format | None:
     offset = "fp32" if spec.offset and not has_no_offset(q) else ""
     sharing: Sharing = spec.granularity  # type: ignore[assignment]
     return Format(spec.element, spec.bits, sharing, spec.group, scale, offset, "fp32" if scale == "e4m3" else "")
+
+
+def rule_of(q: BaseQuantizer) -> str:
+    """How a quantizer finds scales from the values; empty where it learned them."""
+    computed = q.spec.scale_format in ("e8m0", "e4m3")
+    return f"{q.spec.scale_format} {q.spec.scale_rule}" if computed else ""
 
 
 def axis_of(q: BaseQuantizer) -> int:

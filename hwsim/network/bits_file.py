@@ -72,6 +72,14 @@ def is_formats(text: str) -> bool:
     return True
 
 
+def priced_alone(text: str) -> str:
+    """The way out where widths vary and formats do not."""
+    return (
+        "a number format, none of which varies here; price each by itself: "
+        f"hwsim evaluate MODEL ACCEL --bits {text.strip()}"
+    )
+
+
 def parse_wxay(text: str, place: str = "bits") -> tuple[int, int]:
     """(weight bits, activation bits) of `W4A8`. Raises SpecError.
 
@@ -82,8 +90,7 @@ def parse_wxay(text: str, place: str = "bits") -> tuple[int, int]:
     if match is None:
         if is_formats(text):
             raise SpecError(
-                f"{place}: expected W<bits>A<bits> such as W4A4 or W8A8, got {text!r}: a number format, none of which "
-                f"varies here; price each by itself: hwsim evaluate MODEL ACCEL --bits {text.strip()}"
+                f"{place}: expected W<bits>A<bits> such as W4A4 or W8A8, got {text!r}: {priced_alone(text)}"
             )
         raise SpecError(f"{place}: expected W<bits>A<bits> such as W4A4 or W8A8, got {text!r}")
     weight, activation = int(match[1]), int(match[2])

@@ -1,9 +1,9 @@
 """Formats onto a network: `assign_formats(workload, "W4g128A16")`, or a file of name patterns with format names.
 
-Weights of layers with MACs get the weights' format, what such layers read the activations'; everything else is fp16, as
-the recipes of language models have it. Tables of embeddings and the last layer stay at fp16 unless `first_last` is
-"same". Caches of keys and values (tensors of origin `cache`) get the cache's format, a scale per token and
-head.
+Weights of layers with MACs get the weights' format, what such layers read the activations'; everything else is fp16
+(bf16 beside bf16 activations), as the recipes of language models have it. So are tables of embeddings and the last
+layer unless `first_last` is "same". Caches of keys and values (tensors of origin `cache`) get the cache's format, a
+scale per token and head.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from hwsim.network.generation import CACHE
 from hwsim.network.layer import Layer, Tensor, activation_inputs
 from hwsim.network.workload import Workload
 
-HALF = NAMED["FP16"]
+HALVES = {"bf16": NAMED["BF16"]}
+SHOWN = 4  # names in a note
 
 
 def asks_for_formats(bits: object) -> bool:
@@ -52,22 +53,22 @@ def assign_formats(
 ) -> Workload:
     """The workload with formats on every tensor, and notes that say which. Raises SpecError with every problem."""
     default, overrides, first_last = requested(bits, first_last)
+    require_cache(workload, [default, *(formats for _, formats in overrides)])
+    half = HALVES.get(default.activation.element, NAMED["FP16"])
     chosen = {layer.name: default for layer in workload.layers}
-    kept = set() if first_last == "same" else ends(workload)
+    kept = kept_layers(workload, bits, first_last)
     for pattern, formats in overrides:
         names = [layer.name for layer in workload.layers if fnmatch.fnmatchcase(layer.name, pattern)]
         if not names:
             raise SpecError(f"bits: {pattern}: matches no layer; layers are called "
                             f"{', '.join(layer.name for layer in workload.layers[:3])}, ...")  # fmt: skip
         chosen.update(dict.fromkeys(names, formats))
-        kept -= set(names)
     given = formats_of_tensors(workload, chosen, kept)
 
     def change(tensor: Tensor) -> Tensor:
         if tensor.origin == "index":
             return tensor
-        form, reduction = given.get(tensor.name, (HALF, tensor.shape[-1]))
-        return formatted(tensor, form, tensor.shape[-1] if tensor.origin == CACHE else reduction)
+        return formatted(tensor, *given.get(tensor.name, (half, 0)))
 
     changed = workload.map_tensors(change)
     layers = [dataclasses.replace(layer, accumulator_bits=None, padding_policy="", pad_code=None)
@@ -78,9 +79,44 @@ def assign_formats(
             f"cache of keys and values: {default.cache.describe().replace('each channel', 'each token and head')}"
         )
     if kept:
-        said.append(f"{', '.join(sorted(kept)[:4])}: fp16 weights (--first-last same: formats there, too)")
-    said.append("scales travel with their codes, in whole groups; values between layers that no MAC reads are fp16")
+        said.append(f"{shown(sorted(kept))}: {half.element} weights (--first-last same: formats there, too)")
+    said.append(
+        f"scales travel with their codes, in whole groups; values between layers that no MAC reads are {half.element}"
+    )
+    said += heavy_scales(layers)
     return workload_with(workload, layers, said)
+
+
+def require_cache(workload: Workload, asked: list[Formats]) -> None:
+    """Raises SpecError where a cache's format is asked for and the network has no cache."""
+    named = [formats.name for formats in asked if formats.cache is not None]
+    if named and not any(tensor.origin == CACHE for tensor in workload.tensors.values()):
+        raise SpecError(
+            f"bits: {named[0]}: {workload.name} has no cache of keys and values: leave KV out, or price a phase of a "
+            "language model (hf:CONFIG --phase decode --context L)"
+        )
+
+
+def heavy_scales(layers: list[Layer]) -> list[str]:
+    """A note about weights whose scales take more bits than their codes; groups lie along the input channels, of which
+    a depthwise layer has one."""
+    heavy = [x for x in layers if x.has_macs and x.weight is not None and not x.weight_is_activation
+             and x.weight.side_bits > x.weight.elements * x.weight.bits]  # fmt: skip
+    if not heavy:
+        return []
+    first = heavy[0].weight
+    assert first is not None
+    each = first.size_bits / first.elements
+    return [
+        f"weights of {len(heavy)} layers take more bits for scales than for codes ({shown([x.name for x in heavy])}; "
+        f"{each:.4g} bits a weight in the first): a group lies along the input channels, and theirs are few"
+    ]
+
+
+def shown(names: list[str]) -> str:
+    """The first few names, and how many more."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def workload_with(workload: Workload, layers: list[Layer], notes: list[str]) -> Workload:
@@ -117,6 +153,13 @@ def requested(
     return default, [(key, formats) for key, formats in found if key != "default"], rule
 
 
+def kept_layers(workload: Workload, bits: str | Path | Mapping[str, object], first_last: str | None) -> set[str]:
+    """Layers whose weights stay at 16-bit floats: the ends, but for those that an entry of the file names."""
+    _, overrides, first_last = requested(bits, first_last)
+    kept = set() if first_last == "same" else ends(workload)
+    return {name for name in kept if not any(fnmatch.fnmatchcase(name, pattern) for pattern, _ in overrides)}
+
+
 def ends(workload: Workload) -> set[str]:
     """Layers whose weights stay fp16: tables of embeddings, the last layer with MACs, a first convolution."""
     weighted = [x for x in workload.layers if x.has_macs and not x.weight_is_activation]
@@ -129,27 +172,35 @@ def ends(workload: Workload) -> set[str]:
 def formats_of_tensors(
     workload: Workload, chosen: Mapping[str, Formats], kept: set[str]
 ) -> dict[str, tuple[Format, int]]:
-    """(format, elements along the reduction) of the tensors that are more than fp16."""
+    """(format, scales) of the tensors that are more than fp16."""
     found: dict[str, tuple[Format, int]] = {}
     for layer in workload.layers:
         formats = chosen[layer.name]
         for tensor in (*activation_inputs(layer), layer.output):
             if tensor.origin == CACHE and formats.cache is not None:
-                found[tensor.name] = (formats.cache, tensor.shape[-1])
+                found[tensor.name] = (formats.cache, scales_along(tensor, formats.cache, tensor.shape[-1]))
         if not layer.has_macs or layer.weight is None or layer.weight_is_activation:
             continue
         if layer.name not in kept:
-            found[layer.weight.name] = (formats.weight, layer.loops.C)
+            outputs = layer.loops.G * layer.loops.K  # a channel of a convolution is all of its window
+            channels = formats.weight.sharing == "channel"
+            scales = outputs if channels else scales_along(layer.weight, formats.weight, layer.loops.C)
+            found[layer.weight.name] = (formats.weight, scales)
             if layer.inputs[0].origin != CACHE:
-                found[layer.inputs[0].name] = (formats.activation, layer.loops.C)
+                read = scales_along(layer.inputs[0], formats.activation, layer.loops.C)
+                found[layer.inputs[0].name] = (formats.activation, read)
     return found
 
 
-def formatted(tensor: Tensor, given: Format, reduction: int) -> Tensor:
+def scales_along(tensor: Tensor, form: Format, reduction: int) -> int:
+    """Scales of a tensor whose groups lie along an axis of `reduction` elements."""
+    return form.scales(math.prod(tensor.shape) // reduction, reduction)
+
+
+def formatted(tensor: Tensor, given: Format, scales: int) -> Tensor:
     """The tensor in a format. Plain integers with one scale stay what they are to everybody: bits alone."""
-    rows = math.prod(tensor.shape) // reduction
     plain = not given.is_float and given.sharing == "tensor" and not given.offset
     return dataclasses.replace(
         tensor, bits=given.bits, signed=True, offset=bool(given.offset), zero_point=None,
-        format=None if plain else given, scales=1 if plain else given.scales(rows, reduction),
+        format=None if plain else given, scales=1 if plain else scales,
     )  # fmt: skip

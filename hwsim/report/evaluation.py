@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hwsim.errors import RequestError, WorkloadError
+from hwsim.errors import CapabilityError, RequestError, WorkloadError
 from hwsim.files.reading import read_text
 from hwsim.machine.parts import Accelerator
 from hwsim.machine.rules import Rules
@@ -20,11 +20,12 @@ from hwsim.machine.rules_file import load_rules
 from hwsim.nest.text import load_plan
 from hwsim.network.batches import batch_of
 from hwsim.network.bits import assign_bits
-from hwsim.network.format_bits import asks_for_formats, assign_formats
+from hwsim.network.format_bits import asks_for_formats, assign_formats, kept_layers
 from hwsim.network.generation import Generation
 from hwsim.network.workload import Workload
 from hwsim.pricing.fit import require_fit
 from hwsim.pricing.lifetimes import WHOLE, WHOLE_TENSORS, Lifetimes, parse_lifetimes
+from hwsim.pricing.mac import refusals
 from hwsim.pricing.network import Totals, price_network
 from hwsim.pricing.passes import totals_sum
 from hwsim.report.progress import Searches, Watch, searches_of
@@ -41,6 +42,10 @@ from hwsim.search.result import UNTRIED, Effortful, Found
 
 GROUPS_WHOLE = "a depth-first group holds windows of its maps already, and its tiles leave no order of loops to free by"
 LAYERS_WHOLE = "lifetimes choose the order of a layer's outermost loops, which constraints may fix"
+ENDS_AT_16_BITS = (
+    "number formats leave the first and last layer at 16-bit floats; --first-last same (Python: first_last='same') "
+    "gives them the formats, too"
+)
 PRICED = 200  # ways to cut a network into groups that are priced, about
 
 
@@ -234,12 +239,33 @@ def at_bits(workload: Workload, accelerator: Accelerator, request: Request) -> W
     if request.bits is not None or not workload.quantized:
         bits = "W8A8" if request.bits is None else request.bits
         if asks_for_formats(bits):
+            refuse_beside_formats(request)
+            kept = kept_layers(workload, bits, request.first_last)
             workload = assign_formats(workload, bits, request.first_last)
+            require_ends(workload, kept, accelerator)
         else:
             workload = assign_bits(workload, bits, request.config, request.first_last, request.elementwise_bits)
     if not request.allow_overflow:
         require_fit(workload, accelerator)
     return workload
+
+
+def require_ends(workload: Workload, kept: Collection[str], accelerator: Accelerator) -> None:
+    """Raise CapabilityError with the way out where a machine refuses the layers that formats leave at 16 bits."""
+    found = [why for layer in workload if layer.name in kept for why in refusals(layer, accelerator)]
+    if found:
+        raise CapabilityError("\n".join((*found, ENDS_AT_16_BITS)))
+
+
+def refuse_beside_formats(request: Request) -> None:
+    """Raise RequestError for options of integers that number formats leave nothing to."""
+    given = {"config": request.config != "auto", "elementwise_bits": request.elementwise_bits is not None}
+    for name, is_given in given.items():
+        if is_given:
+            raise RequestError(
+                f"{name} is for integers (W4A4), and bits {request.bits} are number formats: values between layers "
+                f"are 16-bit floats; leave {name} out"
+            )
 
 
 def untried_groups(workload: Workload, accelerator: Accelerator, request: Request) -> str:

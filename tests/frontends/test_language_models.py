@@ -213,6 +213,14 @@ def test_experts_expected_are_those_of_even_choices(tokens: int, expected: float
     assert float(expected_experts(model(MIXTRAL), tokens)) == pytest.approx(expected, abs=1e-3)
 
 
+def test_experts_of_long_batches_are_no_fewer() -> None:
+    """Beyond the exact range, too: E 10,000, k 1, 10,000 tokens."""
+    wide = model({**MIXTRAL, "num_local_experts": 10_000, "num_experts_per_tok": 1})
+    assert touched_experts(wide, Pass(10_000, 5, 1)) == 6322
+    assert float(expected_experts(wide, 4096)) == pytest.approx(10_000 * (1 - (1 - 1e-4) ** 4096), rel=1e-12)
+    assert touched_experts(wide, Pass(10**6, 5, 1)) == 10_000
+
+
 @pytest.mark.parametrize("experts", ["expected", "worst"])
 @pytest.mark.parametrize("batch", [1, 2, 5, 64])
 def test_products_of_experts_do_not_depend_on_how_many_are_read(batch: int, experts: str) -> None:
@@ -321,6 +329,7 @@ def test_other_families_are_refused_by_name_and_reason(family: str) -> None:
     [
         ({"hidden_size": None}, "hidden_size: expected a positive whole number, got None"),
         ({"num_hidden_layers": -1}, "num_hidden_layers: expected a positive"),
+        ({"num_attention_heads": 128, "num_key_value_heads": 128}, "head_dim: expected a positive whole number"),
         ({"num_key_value_heads": 3}, "num_key_value_heads: expected a divisor of 8"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings: expected true or false"),
         ({"vocab_size": True}, "vocab_size: expected a positive"),
@@ -333,6 +342,47 @@ def test_other_families_are_refused_by_name_and_reason(family: str) -> None:
 def test_configurations_are_read_strictly(change: dict[str, Any], message: str) -> None:
     with pytest.raises(WorkloadError, match=message):
         describe({**SMALL, **change}, "x")
+
+
+# What transformers 5.25 takes where a configuration leaves a key out.
+ABSENT: dict[str, dict[str, int]] = {
+    "llama": {"kv_heads": 8, "window": 0}, "mistral": {"kv_heads": 8, "window": 4096}, "qwen2": {"kv_heads": 32},
+    "qwen3": {"kv_heads": 32, "head_width": 128}, "gemma": {"kv_heads": 16, "head_width": 256},
+    "mixtral": {"kv_heads": 8, "window": 0}, "qwen3_moe": {"kv_heads": 4}, "starcoder2": {"kv_heads": 2, "window": 0},
+    "phi3": {"kv_heads": 8, "window": 0}, "deepseek_v2": {"dense": 0, "shared": 2},
+    "deepseek_v3": {"dense": 3, "shared": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ABSENT)
+def test_absent_keys_mean_what_transformers_takes(family: str) -> None:
+    every = {**MIXTRAL, **QWEN3_MOE, **DEEPSEEK, "model_type": family}
+    wanted = ABSENT[family]
+    heads = max(8, wanted.get("kv_heads", 0))
+    dropped = ("num_key_value_heads", "head_dim", "sliding_window", "q_lora_rank", "n_shared_experts",
+               "first_k_dense_replace")  # fmt: skip
+    made = model({k: v for k, v in every.items() if k not in dropped} | {"num_attention_heads": heads})
+    assert {name: getattr(made, name) for name in wanted} == wanted
+    if made.latent is not None:
+        assert made.latent.query_rank == 1536
+        nothing = model({**every, "q_lora_rank": None})
+        assert nothing.latent is not None
+        assert nothing.latent.query_rank == 0  # null is none, and no default
+    assert model({**every, "num_key_value_heads": None, "sliding_window": None}).window == 0
+    assert model({**every, "num_key_value_heads": None}).kv_heads == 8
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "biased"),
+    [
+        ("llama", {}, set()), ("llama", {"attention_bias": True}, {"qkv", "out"}),
+        ("llama", {"mlp_bias": True}, {"gate_up", "down"}), ("qwen2", {}, {"qkv"}),
+        ("qwen3", {"attention_bias": True}, {"qkv", "out"}), ("starcoder2", {}, {"qkv", "out", "up", "down"}),
+    ],
+)  # fmt: skip
+def test_biases_are_those_of_the_family_and_its_flags(family: str, change: dict[str, Any], biased: set[str]) -> None:
+    made = build(model({**SMALL, "model_type": family, **change}), Pass(1, 3, 1))
+    assert {layer.name.rpartition(".")[2] for layer in made if layer.bias} == biased
 
 
 def test_a_window_bounds_what_decoding_reads() -> None:
@@ -392,13 +442,14 @@ def test_python_prices_the_same_pass_as_the_command(tmp_path: Path, capsys: pyte
         ({"phase": "decode", "context": 0}, "context: expected a whole number from 1, got 0"),
         ({"phase": "prefill", "context": 5, "new": 2}, "new: a prefill makes no further tokens"),
         ({"phase": "decode", "context": 5, "experts": "all"}, "experts: expected one of expected, worst, got 'all'"),
+        ({"phase": "decode", "context": 5, "experts": "worst"}, "llama has no experts: leave it out"),
         ({"phase": "decode", "context": 5, "input": (1, 5)}, "input: with phase the shapes follow from batch"),
     ],
 )
 def test_python_refuses_what_the_command_refuses(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
     config = tmp_path / "small.json"
     config.write_text(json.dumps(SMALL), encoding="utf-8")
-    with pytest.raises(hwsim.RequestError) as found:
+    with pytest.raises((hwsim.RequestError, WorkloadError)) as found:
         hwsim.evaluate(f"hf:{config}", "a100", **arguments)
     assert message in str(found.value)
 

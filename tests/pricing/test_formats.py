@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from hwsim.errors import CapabilityError, SpecError, WorkloadError
+from hwsim.errors import CapabilityError, RequestError, SpecError, WorkloadError
 from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import Accelerator
 from hwsim.network.bits import assign_bits
@@ -207,6 +209,41 @@ def test_offsets_of_groups_are_priced_by_the_sums_that_they_need() -> None:
     assert offset_cost(assign_formats(network(), "W4g32zA16", "same").layers[0], can).kind == "none"
 
 
+def conv(groups: int, channels: int) -> Workload:
+    """One 3 x 3 convolution of 32 channels."""
+    x, y = Tensor("x", (1, 32, 8, 8), origin="image"), Tensor("y", (1, 32, 6, 6), origin="conv")
+    weight = Tensor("c.weight", (32, channels, 3, 3), origin="weight")
+    loops = Loops(G=groups, K=32 // groups, C=channels, P=6, Q=6, R=3, S=3)
+    return Workload("net", [Layer("c", "conv", (x,), y, weight, loops)])
+
+
+@pytest.mark.parametrize(("groups", "channels"), [(1, 32), (4, 8), (32, 1)])
+@pytest.mark.parametrize(
+    ("bits", "scales"),
+    [("W4A16", lambda c: 32), ("W4g5A16", lambda c: 32 * 9 * -(-c // 5)), ("W4g999A16", lambda c: 32 * 9),
+     ("MXFP4", lambda c: 32 * 9 * -(-c // 32)), ("FP8", lambda c: 1), ("FP4", lambda c: 1)],
+)  # fmt: skip
+def test_convolutions_have_a_scale_for_each_channel_or_group_of_input_channels(
+    groups: int, channels: int, bits: str, scales: Callable[[int], int]
+) -> None:
+    weight = assign_formats(conv(groups, channels), bits, "same").layers[0].weight
+    assert weight is not None
+    assert weight.format is not None
+    assert weight.scales == scales(channels)
+    assert weight.side_bits == scales(channels) * weight.format.side_bits_each
+
+
+def test_scales_that_take_more_bits_than_their_codes_are_named() -> None:
+    said = assign_formats(conv(32, 1), "W4g128A16", "same").notes
+    assert any("1 layers take more bits for scales than for codes (c; 20 bits a weight" in note for note in said)
+    assert not any("than for codes" in note for note in assign_formats(conv(1, 32), "W4g128A16", "same").notes)
+
+
+def test_values_beside_bf16_are_bf16() -> None:
+    assert {t.element for t in assign_formats(network(), "W4g32ABF16").tensors.values()} == {"int", "bf16"}
+    assert {t.element for t in assign_formats(network(), "W4g32A16").tensors.values()} == {"int", "fp16"}
+
+
 # ---- names, files, what stays ----------------------------------------------------------------------------------------
 
 
@@ -236,6 +273,27 @@ def test_the_last_layer_stays_fp16_unless_told_otherwise() -> None:
     head = assign_formats(network(), "W4g32A16", "same").layers[-1].weight
     assert head is not None
     assert head.bits == 4
+
+
+def test_caches_that_a_network_does_not_have_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="W8A8KV8: net has no cache of keys and values: leave KV out, or price a phase"):
+        assign_formats(network(), "W8A8KV8")
+    file = tmp_path / "bits.yaml"
+    file.write_text("default: W8A16\nup: W8A16KV4\n", encoding="utf-8")
+    with pytest.raises(SpecError, match="W8A16KV4: net has no cache"):
+        assign_formats(network(), file)
+
+
+@pytest.mark.parametrize("given", [{"config": "4"}, {"elementwise_bits": 4}])
+def test_options_of_integers_are_refused_beside_formats(given: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match=r"is for integers.*leave"):
+        evaluate_workload(network(), machine(), Request(bits="W4g32A16", effort="quick", **given))
+
+
+def test_ends_that_a_machine_refuses_at_16_bits_come_with_the_way_out() -> None:
+    integers = machine(elements=("int", "e2m1"), group_scales=("mac",))
+    with pytest.raises(CapabilityError, match=r"layer head: .*expected one of int, e2m1(.|\n)*--first-last same"):
+        evaluate_workload(network(), integers, Request(bits="MXFP4", effort="quick"))
 
 
 def test_contradictory_workloads_and_files_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import hwsim
 import quant
 from hwsim.errors import UnsupportedOp
 from hwsim.frontends.torch_export import extract
@@ -98,9 +100,8 @@ def test_pricing_and_training_know_the_same_elements_and_blocks() -> None:
         assert (mine.bits, mine.exponent_bits, mine.mantissa_bits) == (
             bits, ELEMENTS[name].exponent_bits, ELEMENTS[name].mantissa_bits
         )  # fmt: skip
-    shared = set(FORMATS) & set(formats.NAMED)
-    assert shared >= {"MXFP4", "MXFP6", "MXFP8", "MXINT8", "NVFP4", "FP8", "FP16", "BF16"}
-    for name in shared:
+    assert set(formats.NAMED) - {"FP32"} == set(FORMATS)
+    for name in FORMATS:
         element, group, scale = FORMATS[name]
         priced = formats.NAMED[name]
         assert (priced.element, priced.group) == (element, group)
@@ -364,6 +365,56 @@ def test_the_command_takes_formats() -> None:
     assert (chosen["weight_group"], chosen["act_format"]) == (16, "FP8")
 
 
+SHORT_NAMES = (
+    *FORMATS, "W4A4", "W8A8", "W4A16", "W16A16", "W4g16A16", "W4g16A8", "W4g16zfp32A16", "WMXFP4ABF16",
+    "WNVFP4A16", "W4AFP8", "WFP8A8",
+)  # fmt: skip
+Q = formats.parse_formats
+
+
+@pytest.mark.parametrize("name", SHORT_NAMES)
+def test_training_and_pricing_read_the_same_short_names(name: str) -> None:
+    """`quant.quantize(bits=NAME)` makes the elements and groups that `--bits NAME` prices."""
+    priced = Q(name)
+    layer = quant.quantize(chain(), bits=name, first_last="same")[0].get_submodule("2")
+    for q, wanted in ((layer.weight_quantizer, priced.weight), (layer.input_quantizer, priced.activation)):
+        assert isinstance(q, BaseQuantizer)
+        assert (q.spec.element, q.spec.bits, q.spec.group) == (wanted.element, wanted.bits, wanted.group)
+    plain = re.fullmatch(r"W\d+A\d+", name) and "A16" not in name  # there LSQ+ has a step per tensor
+    sharing = {"none": "tensor"}.get(priced.weight.sharing, priced.weight.sharing)
+    assert layer.weight_quantizer.spec.granularity == ("tensor" if plain else sharing)
+    assert layer.weight_quantizer.spec.offset == bool(priced.weight.offset)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("KV8", "no cache of keys and values; hwsim evaluate"), ("W4g16A16KV8", "no cache of keys and values"),
+        ("W4g16zA16", "no z: write zfp32"), ("W4g16zfp16A16", "no zfp16: write zfp32"),
+        ("W4g0A16", "1 element or more"),
+        ("W4A8g32", "integer activations have one step"), ("W9A4", "expected 1 to 8 or 16, got 9"),
+        ("W4g16", "expected W4A4, W4A16"), ("INT8", "expected W4A4, W4A16"), ("float", "nothing to quantize"),
+    ],
+)  # fmt: skip
+def test_short_names_that_training_has_no_form_for_are_refused(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        quant.quantize(chain(), bits=name)
+
+
+def test_a_short_name_and_what_contradicts_it_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"weight_group: 8, but W4g16A16 says 16: leave one of them out"):
+        quant.quantize(chain(), bits="W4g16A16", weight_group=8)
+    with pytest.raises(ValueError, match="weight_bits: 4, but bits='MXFP4' says it already"):
+        quant.quantize(chain(), bits="MXFP4", weight_bits=4)
+    with pytest.raises(ValueError, match="act_bits: missing: give both"):
+        quant.quantize(chain(), weight_bits=4)
+    from quant.train import parser
+
+    options = parser().parse_args(["--model", "resnet8", "--bits", "W4A16", "--act-format", "FP8", "--out", "x"])
+    with pytest.raises(ValueError, match="--act-format: 'FP8', but W4A16 says 'FP16'"):
+        quant.start.quantize_arguments(options)
+
+
 def test_quantizers_without_learned_scales_have_nothing_to_learn() -> None:
     made: list[BaseQuantizer] = [make_quantizer(QuantSpec.for_format(n), axis=1) for n in ("MXFP4", "NVFP4", "FP16")]
     assert all(not list(q.parameters()) and bool(q.initialized) for q in made)
@@ -401,6 +452,45 @@ def test_trained_formats_reach_the_workload_with_their_scales(choices: dict[str,
         assert (source.element, source.scales) == ("e2m1", 6 * 6)  # 32 channels are one block at every pixel
     assert last is not None
     assert (last.bits, last.format) == (8, None)
+
+
+@pytest.mark.parametrize("name", ["FP16", "WMXFP4A16", "WNVFP4A16", "WFP8A16"])
+def test_a_trained_network_costs_what_its_short_name_says(name: str) -> None:
+    """Weight-only formats: but for its output, which passes no quantizer, the trained network stores the same."""
+    x = torch.randn(1, 3, 32, 32)
+    net = models.create("resnet8").eval()
+    made, _ = quant.quantize(net, bits=name, first_last="same")
+    quant.initialise(made, [x])
+    one, other = (
+        hwsim.evaluate((made.eval(), x), "a100", effort="quick"),
+        hwsim.evaluate((net, x), "a100", bits=name, first_last="same", effort="quick"),
+    )
+    pairs = list(zip(one.workload, other.workload, strict=True))  # no casts between equal formats
+    for mine, theirs in pairs:
+        assert (mine.name, mine.weight, mine.inputs) == (theirs.name, theirs.weight, theirs.inputs)
+    last = [layer.output.size_bits for layer, _ in pairs[-1:]]
+    assert last == [2 * pairs[-1][1].output.size_bits]
+    costs = zip(one.cost.layers[:-1], other.cost.layers[:-1], strict=True)
+    assert all(mine.energy_pj == theirs.energy_pj for mine, theirs in costs)
+
+
+def test_blocks_read_twice_are_rounded_once() -> None:
+    """Scales that follow from the values make the same codes behind every reader; learned steps do not."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.one, self.two = (nn.Conv2d(n, 32, 1) for n in (3, 32, 32))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x).relu()
+            return torch.cat([self.one(y), self.two(y)], 1)
+
+    x = torch.randn(1, 3, 6, 6)
+    for name, casts in (("MXFP4", 0), ("BF16", 0), ("FP8", 1), ("W4A4", 1)):
+        made, _ = quant.quantize(Twice(), bits=name, first_last="same")
+        quant.initialise(made, [x])
+        assert sum(layer.op == "requantize" for layer in extract(made, x).layers) == casts, name
 
 
 def test_the_integer_machine_refuses_activations_that_it_has_no_form_for() -> None:

@@ -461,7 +461,7 @@ def test_command_line_float_then_quantized_then_resumed(tmp_path: Path, capsys: 
     [
         (["--out", "OUT"], "--model: expected one of resnet18"),
         (["--out", "OUT", "--model", "resnet19"], "unknown model 'resnet19'"),
-        (["--out", "OUT", *SMALL, "--bits", "W4A"], "bits: expected WxAy such as W4A4, or float, got 'W4A'"),
+        (["--out", "OUT", *SMALL, "--bits", "W4A"], "bits: expected W4A4, W4A16, W4g64A16 .* or float; got 'W4A'"),
         (["--out", "OUT", *SMALL, "--bits", "W0A4"], "bits: expected 1 to 8 or 16, got 0"),
         (["--out", "OUT", *SMALL, "--model-arg", "wdth=2"], "unknown argument 'wdth'"),
         (["--out", "OUT", *SMALL, "--epochs", "-1"], "epochs: expected a positive number"),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hwsim.errors import CapabilityError, SpecError
 from hwsim.explore.bits.problem import Choice
 from hwsim.machine.parts import Accelerator
-from hwsim.network.bits_file import MAX_BITS, SAME
+from hwsim.network.bits_file import MAX_BITS, SAME, is_formats, priced_alone
 from hwsim.network.layer import FLOAT_BITS, Layer, activation_inputs
 from hwsim.network.rounding import ELEMENTWISE
 from hwsim.network.sharing import sharing_groups
@@ -80,7 +80,8 @@ def parse_widths(text: str, place: str) -> tuple[int, ...]:
     for part in text.split(","):
         low, dots, high = part.strip().partition("..")
         if not low.isdecimal() or (dots and not high.isdecimal()):
-            raise SpecError(f"{place}: expected widths like 2..8 or 2,4,8, got {text!r}")
+            hint = f": {priced_alone(text)}" if is_formats(text) else ""
+            raise SpecError(f"{place}: expected widths like 2..8 or 2,4,8, got {text!r}{hint}")
         found.update(range(int(low), int(high if dots else low) + 1))
     if not found:
         raise SpecError(f"{place}: the range {text!r} is empty: expected widths like 2..8")

@@ -19,6 +19,7 @@ from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.workload import Workload
 
 EXPERTS = ("expected", "worst")
+EXACT_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,11 @@ class Pass:
 
 
 def expected_experts(model: LanguageModel, tokens: int) -> Fraction:
-    """Experts that at least one of `tokens` tokens chooses, on average: E (1 - (1 - k/E)^T), choices even and apart."""
-    return model.experts * (1 - (1 - Fraction(model.chosen, model.experts)) ** min(tokens, 4096))
+    """Experts that at least one of `tokens` tokens chooses, on average: E (1 - (1 - k/E)^T), choices even and apart.
+    Exact up to EXACT_TOKENS; beyond, as near as floats are."""
+    chance = 1 - Fraction(model.chosen, model.experts)
+    missed = chance**tokens if tokens <= EXACT_TOKENS else Fraction(float(chance) ** tokens)
+    return model.experts * (1 - missed)
 
 
 def touched_experts(model: LanguageModel, run: Pass) -> int:
@@ -68,6 +72,8 @@ def build_phase(
     run = Pass(batch, 0, context, 1, experts) if phase == "prefill" else Pass(batch, meant.past, 1, 1, experts)
     if phase == "decode":  # the last step must be within reach, not only the one in the middle
         require_reach(model, context + new)
+    if experts == "worst" and not model.experts:
+        raise WorkloadError(f"{model.name}: experts worst: {model.family} has no experts: leave it out")
     if model.experts:
         meant = replace(meant, experts_held=model.experts, experts_read=touched_experts(model, run))
     return build(model, run), meant
@@ -190,7 +196,7 @@ class Builder:
         groups, rows = run.batch * m.kv_heads, run.new * (m.heads // m.kv_heads)
         asked = Tensor(q.name, (groups, rows, m.head_width), origin=q.origin)
         made = self.products(at, asked, k, v, (self.t, queries))
-        return self.linear(f"{at}.out", made, m.width, bias=m.bias)
+        return self.linear(f"{at}.out", made, m.width, bias=m.out_bias)
 
     def products(self, at: str, asked: Tensor, k: Tensor, v: Tensor, shape: tuple[int, ...]) -> Tensor:
         """softmax(q k^T) v: `asked` (groups, rows, width) over keys and values (..., keys, width), in `shape`."""
@@ -225,7 +231,7 @@ class Builder:
         q = self.vector(f"{at}.rope", "rope", (Tensor(q.name, turned, origin=q.origin),), turned)
         held = self.cached(f"{at}.latents", Tensor(c.name, (self.t, wide), origin=c.origin), run.keys, 1, wide)
         made = self.absorbed(at, q, held, sizes) if run.past else self.expanded(at, q, c, sizes)
-        return self.linear(f"{at}.out", made, m.width, bias=m.bias)
+        return self.linear(f"{at}.out", made, m.width, bias=m.out_bias)
 
     def expanded(self, at: str, q: Tensor, c: Tensor, sizes: Latent) -> Tensor:
         """Keys and values of every head, then attention as usual."""
@@ -268,12 +274,12 @@ class Builder:
         """SwiGLU, or one projection and GELU."""
         m = self.model
         if m.gated:
-            both = self.linear(f"{at}.gate_up", x, 2 * hidden)
+            both = self.linear(f"{at}.gate_up", x, 2 * hidden, bias=m.mlp_bias)
             inner = self.vector(f"{at}.act", "swiglu", (both,), (self.t, hidden), origin="mul")
         else:
-            inner = self.vector(f"{at}.act", "gelu", (self.linear(f"{at}.up", x, hidden, bias=m.bias),),
+            inner = self.vector(f"{at}.act", "gelu", (self.linear(f"{at}.up", x, hidden, bias=m.mlp_bias),),
                                 (self.t, hidden))  # fmt: skip
-        return self.linear(f"{at}.down", inner, m.width, bias=m.bias)
+        return self.linear(f"{at}.down", inner, m.width, bias=m.mlp_bias)
 
     def experts(self, at: str, x: Tensor) -> Tensor:
         """A router, the touched experts, as evenly loaded as whole tokens allow, and the weighted sum."""

@@ -56,8 +56,9 @@ class LanguageModel:
     gated: bool
     tied: bool
     norm: str
-    bias: bool = False
     qkv_bias: bool = False
+    out_bias: bool = False
+    mlp_bias: bool = False
     positions: int = 0
     experts: int = 0
     chosen: int = 0
@@ -72,14 +73,20 @@ class LanguageModel:
 
 @dataclass(frozen=True)
 class Family:
-    """Where a configuration keeps its numbers. `defaults`: what transformers takes for absent or null keys."""
+    """Where a configuration keeps its numbers.
+
+    `defaults`: what transformers takes for absent or null keys; `absent`: for absent ones, where null means something
+    else (as many KV heads as heads, no window). `bias`: of all linear layers; None: as `attention_bias` and `mlp_bias`
+    say. `qkv_bias`: of queries, keys and values, whatever `bias` says.
+    """
 
     keys: Mapping[str, str]
     gated: bool = True
     norm: str = "rms_norm"
     defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    bias: bool = False
-    qkv_bias: bool | None = None  # None: the configuration's attention_bias
+    absent: Mapping[str, int] = field(default_factory=dict[str, int])
+    bias: bool | None = None
+    qkv_bias: bool = False
     learned_positions: bool = False
     head_norms: bool = False
     windowed: bool = False
@@ -103,30 +110,47 @@ DEEPSEEK_KEYS = {
     **LLAMA_KEYS, **LATENT_KEYS, "experts": "n_routed_experts", "chosen": "num_experts_per_tok",
     "expert_hidden": "moe_intermediate_size", "shared": "n_shared_experts", "dense": "first_k_dense_replace",
 }  # fmt: skip
+BIASED = {"attention_bias": False}
 UNTIED, TIED = {"tie_word_embeddings": False}, {"tie_word_embeddings": True}
+DEEPSEEK = {"q_lora_rank": 1536}
 FAMILIES: dict[str, Family] = {
-    "llama": Family(LLAMA_KEYS, defaults={**UNTIED, "attention_bias": False}),
-    "mistral": Family(LLAMA_KEYS, defaults=UNTIED, qkv_bias=False, windowed=True),
-    "qwen2": Family(LLAMA_KEYS, defaults={**UNTIED, "use_sliding_window": False}, qkv_bias=True),
-    "qwen3": Family(LLAMA_KEYS, defaults={**UNTIED, "attention_bias": False}, head_norms=True),
-    "gemma": Family(LLAMA_KEYS, defaults={**TIED, "attention_bias": False}),
+    "llama": Family(LLAMA_KEYS, defaults={**UNTIED, **BIASED, "mlp_bias": False}),
+    "mistral": Family(
+        LLAMA_KEYS, defaults=UNTIED, bias=False, windowed=True,
+        absent={"num_key_value_heads": 8, "sliding_window": 4096},
+    ),
+    "qwen2": Family(
+        LLAMA_KEYS, defaults={**UNTIED, "use_sliding_window": False}, bias=False, qkv_bias=True,
+        absent={"num_key_value_heads": 32},
+    ),
+    "qwen3": Family(
+        LLAMA_KEYS, defaults={**UNTIED, **BIASED, "use_sliding_window": False}, head_norms=True,
+        absent={"num_key_value_heads": 32, "head_dim": 128},
+    ),
+    "gemma": Family(
+        LLAMA_KEYS, defaults={**TIED, **BIASED}, absent={"num_key_value_heads": 16, "head_dim": 256}
+    ),
     "mixtral": Family(
         {**LLAMA_KEYS, "experts": "num_local_experts", "chosen": "num_experts_per_tok"}, defaults=UNTIED,
-        qkv_bias=False, windowed=True,
+        bias=False, windowed=True, absent={"num_key_value_heads": 8},
     ),
     "qwen3_moe": Family(
         {**LLAMA_KEYS, "experts": "num_experts", "chosen": "num_experts_per_tok", "hidden": "moe_intermediate_size"},
-        defaults={**UNTIED, "attention_bias": False}, head_norms=True,
-        every_block={"decoder_sparse_step": 1, "mlp_only_layers": []},
+        defaults={**UNTIED, **BIASED, "use_sliding_window": False}, head_norms=True,
+        every_block={"decoder_sparse_step": 1, "mlp_only_layers": []}, absent={"num_key_value_heads": 4},
     ),
-    "phi3": Family(LLAMA_KEYS, defaults={**UNTIED, "attention_bias": False}, windowed=True),
+    "phi3": Family(LLAMA_KEYS, defaults=UNTIED, bias=False, windowed=True),
     "starcoder2": Family(
         LLAMA_KEYS, gated=False, norm="layer_norm", defaults=TIED, bias=True, qkv_bias=True, windowed=True,
-        every_block={"use_bias": True},
+        every_block={"use_bias": True}, absent={"num_key_value_heads": 2},
     ),
-    **dict.fromkeys(
-        ("deepseek_v2", "deepseek_v3"),
-        Family(DEEPSEEK_KEYS, defaults={**UNTIED, "attention_bias": False}, every_block={"moe_layer_freq": 1}),
+    "deepseek_v2": Family(
+        DEEPSEEK_KEYS, defaults={**UNTIED, **BIASED, "mlp_bias": False}, every_block={"moe_layer_freq": 1},
+        absent={**DEEPSEEK, "n_shared_experts": 2},
+    ),
+    "deepseek_v3": Family(
+        DEEPSEEK_KEYS, defaults={**UNTIED, **BIASED}, every_block={"moe_layer_freq": 1},
+        absent={**DEEPSEEK, "n_shared_experts": 1, "first_k_dense_replace": 3},
     ),
     "gpt2": Family(
         GPT2_KEYS, gated=False, norm="layer_norm", defaults=TIED, bias=True, qkv_bias=True, learned_positions=True
@@ -187,7 +211,7 @@ def describe(config: Mapping[str, Any], name: str) -> LanguageModel:
     family = FAMILIES[kind]
     reader = Reader(config, family, name)
     width, heads = reader.number("width"), reader.number("heads")
-    head_width = reader.number("head_width", width // heads)
+    head_width = reader.number("head_width", width // heads or None)
     kv_heads = reader.number("kv_heads", heads)
     if heads % kv_heads:
         raise WorkloadError(
@@ -199,13 +223,15 @@ def describe(config: Mapping[str, Any], name: str) -> LanguageModel:
         raise WorkloadError(f"hf:{name}: {family.keys['chosen']}: expected at most {experts} experts, got {chosen}")
     reader.require_every_block()
     limit = reader.number("limit")
-    qkv_bias = family.qkv_bias if family.qkv_bias is not None else reader.flag("attention_bias")
+    biased = reader.flag("attention_bias") if family.bias is None else family.bias
+    mlp_bias = family.bias if family.bias is not None else "mlp_bias" in family.defaults and reader.flag("mlp_bias")
     return LanguageModel(
         name=shown_name(name), family=kind, layers=reader.number("layers"),
         width=width, heads=heads, kv_heads=kv_heads, head_width=head_width,
         hidden=reader.number("hidden", 4 * width if kind == "gpt2" else None), vocabulary=reader.number("vocabulary"),
-        gated=family.gated, tied=reader.flag("tie_word_embeddings"), norm=family.norm, bias=family.bias,
-        qkv_bias=qkv_bias, positions=limit if family.learned_positions else 0, experts=experts, chosen=chosen,
+        gated=family.gated, tied=reader.flag("tie_word_embeddings"), norm=family.norm,
+        qkv_bias=biased or family.qkv_bias, out_bias=biased, mlp_bias=mlp_bias,
+        positions=limit if family.learned_positions else 0, experts=experts, chosen=chosen,
         window=reader.window(), head_norms=family.head_norms, limit=limit,
         expert_hidden=reader.number("expert_hidden") if "expert_hidden" in family.keys else 0,
         shared=reader.number("shared", 0) if "shared" in family.keys else 0,
@@ -227,14 +253,18 @@ class Reader:
         self.config, self.family, self.name = config, family, name
 
     def number(self, what: str, fallback: int | None = None) -> int:
-        """A positive whole number; `fallback` where the key is absent or null."""
+        """A positive whole number; `fallback` where the key is null, or absent and the family says nothing."""
         key = self.family.keys.get(what, what)
-        value = self.config.get(key)
+        value = self.given(key)
         value = fallback if value is None else value
         least = 0 if fallback == 0 else 1
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value < LARGEST:
             raise WorkloadError(f"hf:{self.name}: {key}: expected a positive whole number, got {value!r}")
         return value
+
+    def given(self, key: str) -> Any:
+        """The value of a key; of an absent one what transformers takes."""
+        return self.config[key] if key in self.config else self.family.absent.get(key)
 
     def flag(self, key: str) -> bool:
         """True or false; the family's default where the key is absent."""
@@ -258,7 +288,7 @@ class Reader:
 
     def window(self) -> int:
         """Tokens that attention reaches back, where all layers have such a window; 0 elsewhere."""
-        value = self.config.get("sliding_window")
+        value = self.given("sliding_window")
         used = self.family.windowed or ("use_sliding_window" in self.config and self.flag("use_sliding_window"))
         if value is None or not used:
             return 0

@@ -1,9 +1,9 @@
 """Drafts become layers: which codes each array is stored in, then names, then frozen `Layer`s.
 
 An array is stored in the codes of the quantizer it is read through; of several, in the widest, and each other form
-costs a `requantize` layer. Quantizers are pushed in front of what only moves values; activation functions and average
-pools without a quantizer in front run on the unrounded values as they leave the array. Read bare by anything else, an
-array counts 32 bits.
+costs a `requantize` layer. Quantizers that round alike (two casts to fp16) make one form. Quantizers are pushed in
+front of what only moves values; activation functions and average pools without a quantizer in front run on the
+unrounded values as they leave the array. Read bare by anything else, an array counts 32 bits.
 """
 
 from __future__ import annotations
@@ -39,12 +39,35 @@ MEANS_NOTE = (
 def finish(drafts: list[Draft]) -> tuple[list[Layer], list[str]]:
     """Layers in execution order, and notes about arrays that no quantizer covers."""
     quantized = any(record.versions for record in records_of(drafts))
+    join_alike(drafts)
     notes = decide_storage(drafts) if quantized else []
     drafts = with_requantizations(drafts)
     pass_codes_on(drafts)
     name_drafts(drafts)
     layers = [freeze(draft) for draft in drafts]
     return layers, [*notes, *unquantized_note(drafts)] if quantized else []
+
+
+def join_alike(drafts: list[Draft]) -> None:
+    """Reads of an array through quantizers that round alike go through the first of them. Blocks lie along an axis of
+    what the reader sees, so they are alike in equal shapes alone."""
+    first: dict[int, list[Act]] = defaultdict(list)
+
+    def joined(act: Act) -> Act:
+        if act.version is None:
+            return act
+        mine, known = act.record.versions[act.version], first[id(act.record)]
+        for other in known:
+            there = act.record.versions[other.version or ""]
+            if there is mine or (there.rounds_alike(mine) and (not mine.rule or other.shape == act.shape)):
+                return dataclasses.replace(act, version=other.version)
+        known.append(act)
+        return act
+
+    for draft in drafts:
+        draft.inputs = [joined(act) for act in draft.inputs]
+        if isinstance(draft.weight, Act):
+            draft.weight = joined(draft.weight)
 
 
 def records_of(drafts: list[Draft]) -> list[Record]:
@@ -149,7 +172,11 @@ def is_stored_form(act: Act) -> bool:
     """Whether the reader sees the array as it is stored."""
     if act.version is None or act.record.parts_apart:
         return True
-    return act.record.stored is not None and act.record.stored.module == act.version
+    stored = act.record.stored
+    if stored is None:
+        return False
+    mine = act.record.versions[act.version]
+    return stored.module == act.version or (not mine.rule and stored.rounds_alike(mine))
 
 
 def requantized(act: Act, reader: Draft) -> Draft:

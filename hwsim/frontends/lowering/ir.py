@@ -77,7 +77,8 @@ class Quantization:
 
     `zero_point`: the integer that means 0.0, where the offset is snapped to one and there is one for the tensor.
     `run_time`: scale and offset are found anew for every input (dynamic quantization).
-    `format`: element and shared scales, where they are more than integers with one step.
+    `format`: element and shared scales, where they are more than integers with one step. `rule`: how the scales follow
+    from the values (MX, NVFP4); empty where they are numbers of the quantizer's own.
     """
 
     module: str
@@ -90,10 +91,13 @@ class Quantization:
     run_time: bool = False
     format: Format | None = None
     axis: int = -1  # along which groups and blocks of a format lie
+    rule: str = ""
 
     def scales_of(self, shape: tuple[int, ...]) -> int:
         """Scales stored for a tensor: of an activation those of the format's groups, whatever batch it has; else what
-        is known."""
+        is known. Plain floats have none."""
+        if self.format is not None and self.format.sharing == "none":
+            return 0
         if self.format is None or not self.format.along_reduction or (self.of_weight and self.scales > 1):
             return self.scales
         length = shape[self.axis] if -len(shape) <= self.axis < len(shape) else shape[-1]
@@ -103,6 +107,13 @@ class Quantization:
         """Equal in everything that the codes' storage shows."""
         mine = (self.bits, self.signed, self.offset, self.format)
         return mine == (other.bits, other.signed, other.offset, other.format)
+
+    def rounds_alike(self, other: Quantization) -> bool:
+        """Whether both make the same codes of the same values: plain floats, blocks whose scales the values give."""
+        if self.format is None or not self.same_codes(other):
+            return False
+        follows = bool(self.rule) and (self.rule, self.axis) == (other.rule, other.axis)
+        return self.format.sharing == "none" or follows
 
 
 @dataclass(frozen=True)
