@@ -77,11 +77,110 @@ def separate_attention(net: Graph) -> str:
     return net.op("MultiHeadAttention", linear_of(net, "x", 64, 64), "x", "x", domain=MS, num_heads=4)
 
 
+def projections(net: Graph, *widths: int) -> list[str]:
+    return [linear_of(net, "x", 64, width) for width in widths]
+
+
+def lengths(net: Graph, total: int) -> tuple[str, str]:
+    return net.constant(np.array([[total - 1]], np.int32)), net.constant(np.array([total], np.int32))
+
+
 def grouped_attention(net: Graph) -> str:
-    q, k, v = (linear_of(net, "x", 64, n) for n in (64, 32, 32))
-    lengths = (net.constant(np.array([[6]], np.int32)), net.constant(np.array([7], np.int32)))
-    made = net.op("GroupQueryAttention", q, k, v, "", "", *lengths, domain=MS, num_heads=4, kv_num_heads=2, outs=3)
+    more = ("", "", *lengths(net, 7))
+    made = net.op(
+        "GroupQueryAttention", *projections(net, 64, 32, 32), *more, domain=MS, num_heads=4, kv_num_heads=2, outs=3
+    )
     return made[0]
+
+
+def cached_attention(net: Graph, room: int = 3) -> str:
+    """Queries, keys and values in one, rotated, behind three cached tokens (of a cache that may have more room)."""
+    caches, tables = [net.stored(1, 2, room, 16) for _ in range(2)], [net.stored(32, 8) for _ in range(2)]
+    more = ("", "", *caches, *lengths(net, 10), *tables)
+    options = {"num_heads": 4, "kv_num_heads": 2, "do_rotary": 1}
+    made = net.op("GroupQueryAttention", linear_of(net, "x", 64, 128), *more, domain=MS, outs=3, **options)
+    return made[0]
+
+
+def biased_attention(net: Graph) -> str:
+    caches = [net.stored(1, 4, 3, 16) for _ in range(2)]
+    more = (net.stored(192), "", net.stored(1, 1, 7, 10), *caches)
+    return net.op("MultiHeadAttention", "x", "x", "x", *more, domain=MS, num_heads=4, outs=3)[0]
+
+
+def stacked_attention(net: Graph) -> str:
+    x = net.op("Reshape", linear_of(net, "x", 64, 192), net.constant(np.array([1, 7, 4, 3, 16])))
+    return net.op("MultiHeadAttention", x, domain=MS, num_heads=4)
+
+
+def uneven_attention(net: Graph) -> str:
+    sizes, more = [32, 32, 64], ("", net.stored(2, 1, 4, 3, 8))
+    return net.op("Attention", "x", net.stored(64, 128), net.stored(128), more[0], domain=MS, num_heads=4,
+                  qkv_hidden_sizes=sizes)  # fmt: skip
+
+
+def packed_cached_attention(net: Graph) -> str:
+    mask, past = net.constant(np.ones((1, 10), np.int32)), net.stored(2, 1, 4, 3, 16)
+    return net.op("Attention", "x", net.stored(64, 192), "", mask, past, domain=MS, num_heads=4, outs=2)[0]
+
+
+def scale(net: Graph) -> str:
+    return net.constant(np.float32(0.1))
+
+
+def zero(net: Graph, value: int = 3, dtype: Any = np.uint8) -> str:
+    return net.constant(np.asarray(value, dtype))
+
+
+def coded(net: Graph, x: str, value: int = 3) -> str:
+    return net.op("QuantizeLinear", x, scale(net), zero(net, value))
+
+
+def integer_attention(net: Graph) -> str:
+    stored = (net.stored(64, 192, dtype=np.int8), net.stored(192), scale(net), scale(net), "")
+    return net.op("QAttention", coded(net, "x"), *stored, zero(net), zero(net, 0, np.int8), domain=MS, num_heads=4)
+
+
+def integer_lstm(net: Graph) -> str:
+    def affine() -> tuple[str, str]:
+        return net.constant(np.full(1, 0.1, np.float32)), net.constant(np.zeros(1, np.int8))
+
+    weights = [net.stored(1, n, 80, dtype=np.int8) for n in (64, 20)]
+    x = net.op("Transpose", "x", perm=[1, 0, 2])
+    more = (net.stored(1, 160), "", "", "", "", *affine(), *affine())
+    return net.op("DynamicQuantizeLSTM", x, *weights, *more, domain=MS, hidden_size=20, outs=3)[0]
+
+
+def channels_last(net: Graph) -> str:
+    x = net.op("Transpose", net.op("Reshape", "x", net.constant(np.array([1, 7, 8, 8]))), perm=[0, 2, 3, 1])
+    weights = (net.stored(4, 7, 3, 3, dtype=np.int8), scale(net), zero(net, 0, np.int8), scale(net), zero(net))
+    last: dict[str, Any] = {"domain": MS, "channels_last": 1}
+    y = net.op("QLinearConv", coded(net, x), scale(net), zero(net), *weights, pads=[1] * 4, **last)
+    around = (scale(net), zero(net), scale(net), zero(net))
+    y = net.op("QLinearAveragePool", y, *around, kernel_shape=[2, 2], strides=[2, 2], **last)
+    return net.op("DequantizeLinear", net.op("QLinearGlobalAveragePool", y, *around, **last), scale(net), zero(net))
+
+
+def batch_in_front(net: Graph) -> str:
+    """Seven rows, each with a matrix of its own: the first axis of an operand goes behind its batch."""
+    return net.op("FusedMatMul", "x", net.stored(7, 64, 8), domain=MS, transBatchA=1)
+
+
+def fused_gemm(net: Graph) -> str:
+    x = net.op("Reshape", "x", net.constant(np.array([7, 64])))
+    return net.op("FusedGemm", x, net.stored(8, 64), net.stored(8), domain=MS, activation="Relu", transB=1)
+
+
+def recurrent(kind: str, **options: Any) -> Callable[[Graph], str]:
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind]
+
+    def build(net: Graph) -> str:
+        x = "x" if options.get("layout") else net.op("Transpose", "x", perm=[1, 0, 2])
+        stored = (net.stored(1, gates * 20, 64), net.stored(1, gates * 20, 20), net.stored(1, gates * 40))
+        peepholes = ("", "", "", net.stored(1, 60)) if kind == "LSTM" else ()
+        return net.op(kind, x, *stored, *peepholes, hidden_size=20, outs=2, **options)[0]
+
+    return build
 
 
 def standard_attention(net: Graph) -> str:
@@ -133,6 +232,26 @@ FORMS: dict[str, tuple[Callable[[Graph], str], int, int]] = {  # MACs, weight bi
     "float16 cast": (cast_weights, 7 * 64 * 32, 16 * 64 * 32),
     "loop": (loop, 3 * 7 * 64 * 64, 32 * 64 * 64),
     "scan": (scan, 7 * 64 * 64, 32 * 64 * 64),
+    "cached attention": (cached_attention, 7 * 64 * 128 + 2 * 4 * 7 * 10 * 16, 32 * 64 * 128),
+    "cache with room": (lambda n: cached_attention(n, 9), 7 * 64 * 128 + 2 * 4 * 7 * 10 * 16, 32 * 64 * 128),
+    "biased attention": (biased_attention, 2 * 4 * 7 * 10 * 16, 0),
+    "stacked attention": (stacked_attention, 7 * 64 * 192 + HEADS, 32 * 64 * 192),
+    "uneven attention": (uneven_attention, 7 * 64 * 128 + 4 * 7 * 7 * (8 + 16), 32 * 64 * 128),
+    "packed cached attention": (packed_cached_attention, 7 * 64 * 192 + 2 * 4 * 7 * 10 * 16, 32 * 64 * 192),
+    "integer attention": (integer_attention, 7 * 64 * 192 + HEADS, 8 * 64 * 192),
+    "integer lstm": (integer_lstm, 7 * 80 * 84, 8 * 80 * 84),
+    "channels last": (channels_last, 64 * 4 * 63, 8 * 4 * 63),
+    "batch in front": (batch_in_front, 7 * 64 * 8, 32 * 7 * 64 * 8),
+    "fused gemm": (fused_gemm, 7 * 64 * 8, 32 * 64 * 8),
+    "lstm, batch first": (recurrent("LSTM", layout=1), 7 * 80 * 84, 32 * 80 * 84),
+    "gru": (recurrent("GRU"), 7 * 60 * 84, 32 * 60 * 84),
+    "gru, reset behind": (recurrent("GRU", linear_before_reset=1), 7 * 60 * 84, 32 * 60 * 84),
+    "einsum, a sum of one": (lambda n: n.op("Einsum", "x", n.stored(5, 64), equation="bij,kj->b"), 64, 32 * 64),
+    "einsum, a diagonal": (
+        lambda n: n.op("Einsum", "x", n.stored(64, 64, 8), equation="bij,jjk->bik"),
+        7 * 64 * 8,
+        32 * 64 * 8,
+    ),
     "ellipsis": (lambda n: n.op("Einsum", "x", n.stored(64, 8), equation="...d,de->...e"), 7 * 64 * 8, 32 * 64 * 8),
 }
 
@@ -178,29 +297,106 @@ def test_the_embeddings_of_bert_keep_their_features(tmp_path: Path) -> None:
     assert found.macs == 4 * 16 * 8
 
 
-@pytest.mark.parametrize("kind", ["steps by the input", "ends early", "attention with a cache"])
+def joined_to(net: Graph, kind: str) -> str:
+    """An operator with something fused into it that is easily forgotten."""
+    image = net.op("Reshape", "x", net.constant(np.array([1, 7, 8, 8])))
+    if kind == "FusedConv":
+        weights = (net.stored(7, 7, 3, 3), net.stored(7))
+        return net.op("FusedConv", image, *weights, image, domain=MS, activation="Relu", pads=[1] * 4)
+    if kind == "SkipLayerNormalization":
+        more = [net.stored(64) for _ in range(3)]
+        return net.op(kind, net.op("Relu", "x"), "x", *more, domain=MS)
+    if kind == "MultiHeadAttention":
+        return net.op(kind, net.op("Relu", "x"), "x", "x", net.stored(192), domain=MS, num_heads=4)
+    if kind == "Attention":
+        return net.op(kind, "x", "x", "x", q_num_heads=4, kv_num_heads=4, softcap=20.0)
+    return recurrent("LSTM", activations=["HardSigmoid", "Relu", "Tanh"], layout=1)(net)
+
+
+FUSED = {
+    "FusedConv": ["conv", "add", "relu"],
+    "SkipLayerNormalization": ["relu", "add", "add", "layer_norm"],
+    "MultiHeadAttention": ["relu", "add", "add", "add", "matmul", "softmax", "matmul"],
+    "Attention": ["matmul", "tanh", "softmax", "matmul"],
+    "LSTM": [
+        "linear",
+        *[
+            "linear",
+            "add",
+            "mul",
+            "add",
+            "hsigmoid",
+            "relu",
+            "mul",
+            "mul",
+            "add",
+            "mul",
+            "add",
+            "hsigmoid",
+            "tanh",
+            "mul",
+        ]
+        * 7,
+        "copy",
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", FUSED)
+def test_what_is_fused_into_an_operator_is_a_layer(tmp_path: Path, kind: str) -> None:
+    net = Graph((1, 7, 64))
+    path = net.saved(tmp_path, joined_to(net, kind), opset=23 if kind == "Attention" else 21)
+    assert [layer.op for layer in load_model_argument(str(path))] == FUSED[kind]
+
+
+def test_rotated_features_are_products_with_cosines_and_sines(tmp_path: Path) -> None:
+    layers: list[list[tuple[str, int]]] = []
+    for domain in ("", MS):
+        net = Graph((1, 7, 64))
+        tables, at = [net.stored(32, 8) for _ in range(2)], net.constant(np.arange(7).reshape(1, 7))
+        order = (at, *tables) if domain else (*tables, at)
+        path = net.saved(tmp_path, net.op("RotaryEmbedding", "x", *order, domain=domain, num_heads=4), opset=23)
+        layers.append([(layer.op, layer.output.elements) for layer in load_model_argument(str(path))])
+    half = 7 * 32
+    products = [("mul", half)] * 2
+    assert layers[0] == layers[1] == [*products, ("sub", half), *products, ("add", half), ("concat", 2 * half)]
+
+
+@pytest.mark.parametrize("options", [{"clip": 3.0}, {"activations": ["Affine", "Tanh", "Tanh"]}, {"input_forget": 1}])
+def test_a_recurrent_layer_of_another_kind_is_refused_by_name(tmp_path: Path, options: dict[str, Any]) -> None:
+    net = Graph((1, 7, 64))
+    with pytest.raises(HwsimError, match=r"LSTM with \w+ .*has no price"):
+        load_model_argument(str(net.saved(tmp_path, recurrent("LSTM", **options)(net))))
+
+
+def test_codes_in_a_branch_are_codes(tmp_path: Path) -> None:
+    """An operator on codes of onnxruntime inside a branch that is taken."""
+    net = Graph((1, 7, 64))
+    x, more = coded(net, "x"), (scale(net), zero(net))
+    inner = onnx.helper.make_node("QLinearAdd", [x, *more, x, *more, *more], ["t"], domain=MS)
+    branch = onnx.helper.make_graph([inner], "b", [], [onnx.helper.make_tensor_value_info("t", T.UINT8, None)])
+    made = net.op("If", net.constant(np.bool_(True)), then_branch=branch, else_branch=branch)
+    y = net.op("MatMul", net.op("DequantizeLinear", made, *more), net.stored(64, 8))
+    found = load_model_argument(str(net.saved(tmp_path, y)))
+    assert [(layer.op, layer.inputs[0].bits) for layer in found] == [("add", 8), ("linear", 8)]
+
+
+@pytest.mark.parametrize("kind", ["steps by the input", "ends early"])
 def test_what_depends_on_the_input_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     net = Graph((1, 7, 64))
-    if kind == "attention with a cache":
-        caches = [net.stored(1, 4, 3, 16) for _ in range(2)]
-        more = (net.constant(np.array([[6]], np.int32)), net.constant(np.array([10], np.int32)))
-        y = net.op(
-            "GroupQueryAttention", "x", "x", "x", *caches, *more, domain=MS, num_heads=4, kv_num_heads=4, outs=3
-        )[0]
+    net_loop = loop(net)
+    node = next(node for node in net.nodes if node.op_type == "Loop")
+    body = node.attribute[0].g
+    if kind == "ends early":
+        del body.node[1]
+        make = onnx.helper.make_node
+        body.node.extend([make("ReduceMax", ["s"], ["most"], keepdims=0), make("IsNaN", ["most"], ["on"])])
+        y = net_loop
     else:
-        net_loop = loop(net)
-        node = next(node for node in net.nodes if node.op_type == "Loop")
-        body = node.attribute[0].g
-        if kind == "ends early":
-            del body.node[1]
-            make = onnx.helper.make_node
-            body.node.extend([make("ReduceMax", ["s"], ["most"], keepdims=0), make("IsNaN", ["most"], ["on"])])
-            y = net_loop
-        else:
-            count = net.op("Cast", net.op("ReduceSum", "x", keepdims=0), to=T.INT64)
-            node.input[0] = count
-            net.nodes.insert(0, net.nodes.pop())
-            net.nodes.insert(0, net.nodes.pop())
-            y = net_loop
-    with pytest.raises(HwsimError, match=r"Loop .* depends on the input's values|GroupQueryAttention"):
+        count = net.op("Cast", net.op("ReduceSum", "x", keepdims=0), to=T.INT64)
+        node.input[0] = count
+        net.nodes.insert(0, net.nodes.pop())
+        net.nodes.insert(0, net.nodes.pop())
+        y = net_loop
+    with pytest.raises(HwsimError, match=r"Loop .* depends on the input's values"):
         load_model_argument(str(net.saved(tmp_path, y)))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hwsim.frontends.files.onnx_reader import Affine, Handler, OnnxReader
-from hwsim.frontends.files.onnx_types import CODES, QLINEAR, QUANT_OPS, SCALE_TYPES
+from hwsim.frontends.files.onnx_types import CODES, PLAIN_OPERANDS, QLINEAR, QUANT_OPS, SCALE_TYPES
 from hwsim.frontends.lowering.ir import Arg, Meta, Op, Ref
 from hwsim.network.formats import floating
 
@@ -138,13 +138,15 @@ def qlinear(read: OnnxReader, node: Any) -> None:
     """QLinearAdd, QGemm, ...: the float operator of that name between codes, its result rounded to codes."""
     kind, positions, (scale, zero) = QLINEAR[node.op_type]
     places = positions or tuple(range(2, len(node.input), 3))
-    bias = 6 if node.op_type == "QGemm" else -1
-    sources = [node.input[i] if i == bias else read.codes_of(node, i) for i in places if read.has(node, i)]
-    raw = read.fresh(f"{read.layer}.raw", read.shape(node.output[0]))
+    plain_one = PLAIN_OPERANDS.get(node.op_type, -1)
+    sources = [node.input[i] if i == plain_one else read.codes_of(node, i) for i in places if read.has(node, i)]
+    coded = read.has(node, scale)  # QGemm may make numbers
+    raw = read.fresh(f"{read.layer}.raw", read.shape(node.output[0])) if coded else node.output[0]
     plain = read.onnx.helper.make_node(kind, sources, [raw], node.name)
     plain.attribute.extend(node.attribute)
     read.translate(plain)
-    rounded(read, node, raw, scale, zero)
+    if coded:
+        rounded(read, node, raw, scale, zero)
 
 
 def integer_product(read: OnnxReader, node: Any) -> None:

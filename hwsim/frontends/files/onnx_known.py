@@ -15,7 +15,7 @@ import numpy as np
 
 from hwsim.errors import WorkloadError
 from hwsim.frontends.files.onnx_fold import MAX_KNOWN, Numbers, evaluate, outer_reads
-from hwsim.frontends.files.onnx_rewrite import Rewriting
+from hwsim.frontends.files.onnx_rewrite import CHANNELS_LAST, Rewriting
 from hwsim.frontends.files.onnx_types import CODES, QLINEAR, QUANT_OPS, SMALL_FLOATS, attributes, numpy_name
 from hwsim.frontends.lowering.ir import Meta
 from hwsim.network.layer import MAX_ELEMENTS
@@ -28,9 +28,12 @@ RESHAPING = ("Reshape", "Transpose", "Identity", "Cast", "Squeeze", "Unsqueeze",
 # Contributed operators whose result has the shape of their first operand.
 LIKE_FIRST = frozenset(
     ("Gelu", "FastGelu", "BiasGelu", "QuickGelu", "SkipLayerNormalization", "SimplifiedLayerNormalization",
-     "SkipSimplifiedLayerNormalization", "RotaryEmbedding", "QuantizeLinear", "DequantizeLinear", "MultiHeadAttention",
-     "GroupQueryAttention")
+     "SkipSimplifiedLayerNormalization", "RotaryEmbedding", "QuantizeLinear", "DequantizeLinear")
 )  # fmt: skip
+# Operators of onnxruntime that its files have in the standard's domain.
+OLD_NAMES = ("SimplifiedLayerNormalization",)
+# Products of two operands that may be transposed.
+MATMULS = ("FusedMatMul", "TransposeMatMul", "FusedMatMulActivation", "MatMulIntegerToFloat", "DynamicQuantizeMatMul")
 
 
 class Known:
@@ -189,20 +192,27 @@ class Known:
         twin = type(self.model)()
         self.copy_without_numbers(twin)
         for node in twin.graph.node:
-            if node.op_type == "FusedConv":
-                kept = [item for item in node.attribute if not item.name.startswith("activation")]
-                del node.attribute[:]
-                node.attribute.extend(kept)
-                node.op_type, node.domain = "Conv", ""
-            if node.op_type in QUANT_OPS or node.op_type in QLINEAR:
-                kind, positions, _ = QLINEAR.get(node.op_type, ("Identity", (0,), (0, 0)))
-                sources = [node.input[i] for i in (positions or range(2, len(node.input), 3)) if i < len(node.input)]
-                if kind == "Identity":
-                    del node.attribute[:]
-                del node.input[:]
-                node.op_type, node.domain = kind, ""
-                node.input.extend(sources)
+            self.as_plain(node)
         return twin
+
+    def as_plain(self, node: Any) -> None:
+        """Turn a node of the twin into what inference knows: a cast, or the operator on numbers of that name."""
+        if node.op_type in CHANNELS_LAST and any(item.name == "channels_last" and item.i for item in node.attribute):
+            return  # written out with transpositions, once its input's rank is known
+        if node.op_type == "FusedConv":
+            kept = [item for item in node.attribute if not item.name.startswith("activation")]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+            del node.input[3:]
+            node.op_type, node.domain = "Conv", ""
+        if node.op_type in QUANT_OPS or node.op_type in QLINEAR:
+            kind, positions, _ = QLINEAR.get(node.op_type, ("Identity", (0,), (0, 0)))
+            sources = [node.input[i] for i in (positions or range(2, len(node.input), 3)) if i < len(node.input)]
+            if kind == "Identity":
+                del node.attribute[:]
+            del node.input[:]
+            node.op_type, node.domain = kind, ""
+            node.input.extend(sources)
 
     def copy_without_numbers(self, twin: Any) -> None:
         """The model with its large initializers declared as inputs: inference needs their shapes only."""
@@ -215,6 +225,9 @@ class Known:
         graph.node.extend(self.graph.node)
         for field in ("input", "output", "value_info"):
             getattr(graph, field).extend(getattr(self.graph, field))
+        for entry in graph.output:
+            if entry.name in self.rounded:  # inference sees the operator on numbers, whose type is another
+                entry.type.Clear()
         declared = {entry.name for entry in graph.input}
         for tensor in self.graph.initializer:
             if tensor.name in self.values and self.values[tensor.name].size <= 4096:
@@ -283,7 +296,8 @@ class Known:
         """Shapes of contributed operators that inference does not know, from those of their operands."""
         new = False
         for node in twin.graph.node:
-            if node.domain in ("", "ai.onnx") or node.output[0] in self.metas or not node.input:
+            known = node.domain in ("", "ai.onnx") and node.op_type not in OLD_NAMES
+            if known or node.output[0] in self.metas or not node.input:
                 continue
             shape = self.contributed_shape(node)
             if shape is not None:
@@ -304,13 +318,18 @@ class Known:
         whether there was one."""
         found = False
         for graph in (self.graph, twin.graph):
-            nodes: list[Any] = []
+            nodes = list[Any]()
             for node in graph.node:
                 taken = self.rewriting.written_out(node)
                 if taken is None:
                     nodes.append(node)
                     continue
-                nodes.extend(taken[0])
+                kinds = (*QUANT_OPS, *QLINEAR)
+                self.rounded.update(name for new in taken[0] if new.op_type in kinds for name in new.output)
+                nodes.extend(copy_of(new) for new in taken[0])
+                if graph is twin.graph:
+                    for new in nodes[len(nodes) - len(taken[0]) :]:
+                        self.as_plain(new)
                 graph.initializer.extend(taken[1])
                 for tensor in taken[1]:
                     self.store(tensor)
@@ -356,6 +375,14 @@ class Known:
         return frozenset(found)
 
 
+def fused_shape(shape: Shape, options: Mapping[str, Any], letter: str) -> Shape:
+    """An operand of FusedMatMul as it is multiplied: its first axis may go behind its batch, its last two may change
+    places."""
+    if options.get(f"transBatch{letter}") and len(shape) > 2:
+        shape = (*shape[1:-1], shape[0], shape[-1])
+    return (*shape[:-2], shape[-1], shape[-2]) if options.get(f"trans{letter}") and len(shape) > 1 else shape
+
+
 def contributed_shape(kind: str, shapes: list[Shape | None], options: Mapping[str, Any]) -> Shape | None:
     """Shape of the first result of an operator of onnxruntime, from its operands' shapes; None: not known."""
     first, second, third = (*shapes, None, None, None)[:3]
@@ -365,14 +392,26 @@ def contributed_shape(kind: str, shapes: list[Shape | None], options: Mapping[st
         return first
     if kind == "MatMulNBits":
         return (*first[:-1], int(options["N"]))
-    if kind in ("FusedMatMul", "MatMulIntegerToFloat", "DynamicQuantizeMatMul") and second is not None:
-        inner = first if not options.get("transA") else (*first[:-2], first[-1], first[-2])
-        columns = second[-2] if options.get("transB") else second[-1]
-        batch = np.broadcast_shapes(inner[:-2], second[:-2])
-        return (*batch, inner[-2], columns)
-    if kind == "Attention" and second is not None:  # weights of queries, keys and values beside each other
-        return (*first[:-1], second[-1] // 3)
-    if kind == "EmbedLayerNormalization" and third is not None:
+    if kind in MATMULS and second is not None:
+        inner, outer = fused_shape(first, options, "A"), fused_shape(second, options, "B")
+        batch = np.broadcast_shapes(inner[:-2], outer[:-2])
+        return (*batch, inner[-2], outer[-1])
+    if kind == "FusedGemm" and second is not None:
+        return (first[1 if options.get("transA") else 0], second[0 if options.get("transB") else 1])
+    if kind in ("Attention", "QAttention") and second is not None:  # weights of queries, keys and values in one
+        sizes = options.get("qkv_hidden_sizes")
+        return (*first[:-1], sizes[-1] if sizes else second[-1] // 3)
+    if kind == "GroupQueryAttention":
+        alone = second is None  # queries, keys and values in one
+        heads, pairs = int(options["num_heads"]), int(options["kv_num_heads"])
+        return (*first[:-1], first[-1] * heads // (heads + 2 * pairs)) if alone else first
+    if kind == "MultiHeadAttention":
+        if len(first) == 5:
+            return (*first[:2], first[2] * first[4])
+        values = third or (second if second is not None and len(second) == 5 else None)
+        wide = None if values is None else values[2] * values[4] if len(values) == 5 else values[-1]
+        return first if wide is None or len(values or ()) == 4 else (*first[:-1], wide)
+    if kind in ("EmbedLayerNormalization", "QEmbedLayerNormalization") and third is not None:
         return (*first, third[-1])
     if kind == "GatherBlockQuantized" and second is not None:
         wide = first[-1] * (8 // int(options.get("bits", 4)) if options.get("packed") else 1)

@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from hwsim.frontends.files.onnx_attention import ATTENTION
 from hwsim.frontends.files.onnx_code_operators import CODE_HANDLERS, convolve, window_padding
-from hwsim.frontends.files.onnx_contributed import CONTRIBUTED, flipped
+from hwsim.frontends.files.onnx_contributed import CONTRIBUTED, flipped, rounded_at_run_time, weight_codes
+from hwsim.frontends.files.onnx_known import fused_shape
 from hwsim.frontends.files.onnx_reader import VIEWS, Handler, OnnxReader
-from hwsim.frontends.lowering.ir import Arg, Meta, Op, Ref
+from hwsim.frontends.lowering.ir import Arg, Meta, Op, Quantization, Ref
 
 UNARY = {
     "Relu": "relu", "LeakyRelu": "leaky_relu", "Sigmoid": "sigmoid", "HardSigmoid": "hardsigmoid", "Elu": "elu",
@@ -78,15 +80,28 @@ def split(read: OnnxReader, node: Any) -> None:
 
 
 def conv(read: OnnxReader, node: Any) -> None:
-    """Conv, and FusedConv with the activation behind it."""
+    """Conv, and FusedConv with an addition and the activation behind it."""
     weight, bias, output = read.ref(node, 1), read.ref(node, 2), node.output[0]
-    function = read.options(node).get("activation") if node.op_type == "FusedConv" else None
-    if function is not None and function not in UNARY:
-        raise read.refuse(f"FusedConv with activation {function!r} has no price")
-    made = output if function is None else read.fresh(f"{read.layer}.conv", read.shape(output))
+    activation = read.options(node).get("activation") if node.op_type == "FusedConv" else None
+    added = read.ref(node, 3) if node.op_type == "FusedConv" else None
+    made = output if activation is None and added is None else read.fresh(f"{read.layer}.conv", read.shape(output))
     convolve(read, node, node.input[0], weight, read.shape(node.input[1]), bias, made)
-    if function is not None:
-        read.op(f"aten.{UNARY[function]}", output, self=Ref(made))
+    if added is not None:
+        total = output if activation is None else read.fresh(f"{read.layer}.sum", read.shape(output))
+        read.op("aten.add", total, self=Ref(made), other=added)
+        made = total
+    if activation is not None:
+        activated(read, node, str(activation), made)
+
+
+def activated(read: OnnxReader, node: Any, function: str, source: str) -> None:
+    """The activation fused behind an operator, by its name; its numbers are the operator's."""
+    limits: dict[str, Arg] = {}
+    if function == "Clip":
+        limits = dict(zip(("min", "max"), read.options(node).get("activation_params", ()), strict=False))
+    elif function not in UNARY:
+        raise read.refuse(f"{node.op_type} with activation {function!r} has no price")
+    read.op(f"aten.{UNARY.get(function, 'clamp')}", node.output[0], self=Ref(source), **limits)
 
 
 def conv_transpose(read: OnnxReader, node: Any) -> None:
@@ -121,26 +136,39 @@ def transposed_pads(
 
 
 def gemm(read: OnnxReader, node: Any) -> None:
-    """Gemm: alpha * A' B' + beta * C."""
-    options = read.options(node)
+    """Gemm: alpha * A' B' + beta * C; FusedGemm with an activation behind it."""
+    options, output = read.options(node), node.output[0]
+    function = options.get("activation") if node.op_type == "FusedGemm" else None
+    made = output if function is None else read.fresh(f"{read.layer}.gemm", read.shape(output))
     a, b = node.input[0], node.input[1]
     if options.get("transA"):
         a = flipped(read, a)
     if options.get("transB"):
-        read.op("aten.linear", node.output[0], input=Ref(a), weight=Ref(b), bias=read.ref(node, 2))
+        read.op("aten.linear", made, input=Ref(a), weight=Ref(b), bias=read.ref(node, 2))
     elif read.ref(node, 2) is not None:
-        read.op("aten.addmm", node.output[0], self=read.ref(node, 2), mat1=Ref(a), mat2=Ref(b))
+        read.op("aten.addmm", made, self=read.ref(node, 2), mat1=Ref(a), mat2=Ref(b))
     else:
-        read.op("aten.mm", node.output[0], self=Ref(a), mat2=Ref(b))
+        read.op("aten.mm", made, self=Ref(a), mat2=Ref(b))
+    if function is not None:
+        activated(read, node, str(function), made)
 
 
 def fused_matmul(read: OnnxReader, node: Any) -> None:
-    """FusedMatMul: products of operands that may be transposed; its factor folds into the step size."""
-    options = read.options(node)
-    a, b = node.input[:2]
-    a = flipped(read, a) if options.get("transA") else a
-    b = flipped(read, b) if options.get("transB") else b
-    read.op("aten.matmul", node.output[0], self=Ref(a), other=Ref(b))
+    """FusedMatMul and its kin: operands may be transposed, an activation may follow; the factor folds into the step
+    size."""
+    options, output = read.options(node), node.output[0]
+    function = options.get("activation") if node.op_type == "FusedMatMulActivation" else None
+    names = [str(name) for name in node.input[:2]]
+    for position, letter in enumerate("AB"):
+        shape = fused_shape(read.shape(names[position]), options, letter)
+        if shape != read.shape(names[position]) or options.get(f"trans{letter}"):
+            turned = read.fresh(f"{names[position]}.t", shape)
+            read.op("aten.permute", turned, self=Ref(names[position]))
+            names[position] = turned
+    made = output if function is None else read.fresh(f"{read.layer}.product", read.shape(output))
+    read.op("aten.matmul", made, self=Ref(names[0]), other=Ref(names[1]))
+    if function is not None:
+        activated(read, node, str(function), made)
 
 
 def einsum(read: OnnxReader, node: Any) -> None:
@@ -149,35 +177,91 @@ def einsum(read: OnnxReader, node: Any) -> None:
     read.op("aten.einsum", node.output[0], equation=equation, tensors=tuple(Ref(name) for name in node.input))
 
 
-def recurrent(read: OnnxReader, node: Any) -> None:
-    """LSTM, GRU and RNN: W (directions, gates * hidden, inputs), R (directions, gates * hidden, hidden)."""
-    options, kind = read.options(node), node.op_type
-    if options.get("layout") or (read.has(node, 4) and node.input[4] not in read.parameters):
-        raise read.refuse(f"{kind} with layout 1 or lengths that depend on the input has no price")
-    x = read.shape(node.input[0])
-    directions, width, features = read.shape(node.input[1])
-    hidden = read.shape(node.input[2])[2]
+def dynamic_lstm(read: OnnxReader, node: Any) -> None:
+    """DynamicQuantizeLSTM: stored codes (directions, inputs, 4 * hidden); input and state quantized at run time."""
+    directions, features, width = read.shape(node.input[1])
+    hidden = read.shape(node.input[2])[1]
     params: list[Arg] = []
+    coded = {position: weight_codes(read, node, position, *places) for position, places in ((1, (8, 9)), (2, (10, 11)))}
     for d in range(directions):
         for position, columns in ((1, features), (2, hidden)):
             part = read.fresh(f"{node.input[position]}.{d}", (width, columns))
-            read.op("aten.select", part, self=read.ref(node, position), dim=0, index=d)
+            read.op("aten.select", part, self=Ref(coded[position]), dim=0, index=d)
             params.append(Ref(part))
-    sequence = node.output[0] or read.fresh(f"{read.layer}.y", ())
+        if read.has(node, 3):
+            params += [direction_of(read, node, 3, d, (width,))] * 2
+    state = f"{read.layer}.state"
+    read.quantizers[state] = Quantization(state, 8, False, True, run_time=True)
+    source = rounded_at_run_time(read, node.input[0])
+    run_recurrent(read, node, params, hidden, directions, input=Ref(source), state_codes=state)
+
+
+GATE_FUNCTIONS = {"sigmoid": "sigmoid", "tanh": "tanh", "relu": "relu", "hardsigmoid": "hsigmoid"}
+
+
+def recurrent(read: OnnxReader, node: Any) -> None:
+    """LSTM, GRU and RNN: W (directions, gates * hidden, inputs), R (directions, gates * hidden, hidden), B."""
+    hidden = read.shape(node.input[2])[2]
+    directions, width, features = read.shape(node.input[1])
+    params: list[Arg] = []
+    for d in range(directions):
+        for position, columns in ((1, features), (2, hidden)):
+            params.append(direction_of(read, node, position, d, (width, columns)))
+        if read.has(node, 3):
+            params += [direction_of(read, node, 3, d, (width,))] * 2
+    run_recurrent(read, node, params, hidden, directions)
+
+
+def direction_of(read: OnnxReader, node: Any, position: int, number: int, shape: tuple[int, ...]) -> Ref:
+    """One direction's part of a parameter."""
+    part = read.fresh(f"{node.input[position]}.{number}", shape)
+    read.op("aten.select", part, self=read.ref(node, position), dim=0, index=number)
+    return Ref(part)
+
+
+def run_recurrent(read: OnnxReader, node: Any, params: list[Arg], hidden: int, directions: int, **more: Arg) -> None:
+    """The layer with these weights for each direction, and its results under the standard's shapes."""
+    options, kind = read.options(node), node.op_type.removeprefix("DynamicQuantize")
+    if read.has(node, 4) and node.input[4] not in read.parameters:
+        raise read.refuse(f"{kind} with lengths that depend on the input has no price")
+    if options.get("clip") or options.get("input_forget"):
+        raise read.refuse(f"{kind} with {'clip' if options.get('clip') else 'input_forget'} has no price")
+    functions = gate_functions(read, kind, directions, options)
+    x, first = read.shape(node.input[0]), bool(options.get("layout"))
+    batch = x[0 if first else 1]
     flat = read.fresh(f"{read.layer}.sequence", (x[0], x[1], directions * hidden))
-    state = read.fresh(f"{read.layer}.state", (directions, x[1], hidden))
+    state = read.fresh(f"{read.layer}.state", (directions, batch, hidden))
     outputs = (flat, state) if kind != "LSTM" else (flat, state, read.fresh(f"{read.layer}.cell", read.shape(state)))
     begin: Arg = (read.ref(node, 5), read.ref(node, 6)) if kind == "LSTM" else read.ref(node, 5)
-    arguments: dict[str, Arg] = {"input": read.ref(node, 0), "hx": begin, "params": tuple(params)}
+    if kind == "LSTM" and read.has(node, 7):
+        more["peepholes"] = tuple(direction_of(read, node, 7, d, (3 * hidden,)) for d in range(directions))
+    arguments: dict[str, Arg] = {"input": read.ref(node, 0), "hx": begin, "params": tuple(params), **more}
     name = {"LSTM": "lstm", "GRU": "gru", "RNN": "rnn_tanh"}[kind]
-    extra: dict[str, Arg] = {"has_biases": False, "num_layers": 1, "bidirectional": directions == 2}
+    extra: dict[str, Arg] = {
+        "has_biases": read.has(node, 3), "num_layers": 1, "bidirectional": directions == 2, "batch_first": first,
+        "functions": functions, "reset_first": kind == "GRU" and not options.get("linear_before_reset"),
+    }  # fmt: skip
     read.ops.append(Op(f"aten.{name}", {**arguments, **extra}, outputs, read.layer, read.layer))
-    if node.output[0]:
-        read.op("aten.view", sequence, self=Ref(flat))
-    for name, source in zip(node.output[1:], outputs[1:], strict=False):
+    shapes = [(x[0], directions, x[1], hidden), *(read.shape(name) for name in outputs[1:])]
+    for name, source, shape in zip(node.output, outputs, shapes, strict=False):
         if name:
-            read.metas.setdefault(name, Meta(read.shape(source)))
+            read.metas.setdefault(name, Meta(shape))
             read.op("aten.view", name, self=Ref(source))
+
+
+def gate_functions(read: OnnxReader, kind: str, directions: int, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """(of the gates, the candidate, the output) as layers; all directions have the same ones."""
+    usual = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}[kind]
+    given = [item.decode() if isinstance(item, bytes) else str(item) for item in options.get("activations", ())]
+    words = [word.lower() for word in given] or list(usual) * directions
+    each = len(usual)
+    unknown = [word for word in words if word not in GATE_FUNCTIONS]
+    if unknown or len(words) != each * directions or any(words[i] != words[i % each] for i in range(len(words))):
+        raise read.refuse(
+            f"{kind} with activations {', '.join(given)} has no price; known: {', '.join(GATE_FUNCTIONS)}"
+        )
+    found = [GATE_FUNCTIONS[word] for word in words[:each]]
+    return (found[0], found[-1], "tanh") if each < 3 else tuple(found)
 
 
 # -- pooling, reductions, normalisation --------------------------------------------------------------------------------
@@ -262,13 +346,17 @@ def normalisation(read: OnnxReader, node: Any) -> None:
 
 
 def skip_normalisation(read: OnnxReader, node: Any) -> None:
-    """SkipLayerNormalization: an addition, then the norm; the sum may be a result of its own."""
-    total = next((name for name in node.output[3:4] if name), "") or read.fresh(
-        f"{read.layer}.sum", read.shape(node.input[0])
-    )
-    read.metas.setdefault(total, Meta(read.shape(node.input[0])))
-    read.op("aten.add", total, self=read.ref(node, 0), other=read.ref(node, 1))
-    beta = read.ref(node, 3) if node.op_type == "SkipLayerNormalization" else None
+    """SkipLayerNormalization: a bias, an addition, then the norm; the sum may be a result of its own."""
+    plain = node.op_type == "SkipLayerNormalization"
+    source, bias, shape = read.ref(node, 0), read.ref(node, 4 if plain else 3), read.shape(node.input[0])
+    if bias is not None:
+        biased = read.fresh(f"{read.layer}.biased", shape)
+        read.op("aten.add", biased, self=source, other=bias)
+        source = Ref(biased)
+    total = next((name for name in node.output[3:4] if name), "") or read.fresh(f"{read.layer}.sum", shape)
+    read.metas.setdefault(total, Meta(shape))
+    read.op("aten.add", total, self=source, other=read.ref(node, 1))
+    beta = read.ref(node, 3) if plain else None
     read.op("aten.layer_norm", node.output[0], input=Ref(total), weight=read.ref(node, 2), bias=beta)
 
 
@@ -382,9 +470,14 @@ def pad(read: OnnxReader, node: Any) -> None:
 def resize(read: OnnxReader, node: Any) -> None:
     """Resize and Upsample by their mode; nearest moves codes and keeps them."""
     mode = read.options(node).get("mode", "nearest")
-    name = {"nearest": "upsample_nearest2d", "linear": "upsample_bilinear2d", "cubic": "upsample_bicubic2d"}.get(mode)
+    before, after = read.shape(node.input[0]), read.shape(node.output[0])
+    axes = max(1, sum(n != m for n, m in zip(before, after, strict=True)))  # those whose size stays have one neighbour
+    linear = {1: "upsample_linear1d", 2: "upsample_bilinear2d", 3: "upsample_trilinear3d"}.get(axes)
+    name = {"nearest": "upsample_nearest2d", "linear": linear, "cubic": "upsample_bicubic2d" if axes < 3 else None}.get(
+        mode
+    )
     if name is None:
-        raise read.refuse(f"mode {mode!r} of {node.op_type} has no price")
+        raise read.refuse(f"mode {mode!r} of {node.op_type} over {axes} axes has no price")
     read.op(f"aten.{name}", node.output[0], self=read.ref(node, 0))
     if mode == "nearest" and node.input[0] in read.coded:
         read.coded[node.output[0]] = read.coded[node.input[0]]
@@ -416,13 +509,15 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(VIEWS, view),
     **CODE_HANDLERS,
     **CONTRIBUTED,
+    **ATTENTION,
     "Split": split,
     **dict.fromkeys(("Conv", "FusedConv"), conv),
     "ConvTranspose": conv_transpose,
-    "Gemm": gemm,
-    "FusedMatMul": fused_matmul,
+    **dict.fromkeys(("Gemm", "FusedGemm"), gemm),
+    **dict.fromkeys(("FusedMatMul", "TransposeMatMul", "FusedMatMulActivation"), fused_matmul),
     "Einsum": einsum,
     **dict.fromkeys(("LSTM", "GRU", "RNN"), recurrent),
+    "DynamicQuantizeLSTM": dynamic_lstm,
     **dict.fromkeys(("MaxPool", "AveragePool", "LpPool"), pool),
     **dict.fromkeys(REDUCTIONS, reduction),
     "TopK": topk,

@@ -19,8 +19,11 @@ from hwsim.frontends.lowering.ir import Meta
 Written = tuple[list[Any], list[Any]]  # nodes, initializers
 MAX_PARTS = 4096  # members of one list
 STANDARD = ("", "ai.onnx")
-# Forms of operators that this version knows otherwise; their definition in the standard says the rest.
-ODD_FORMS = {"Attention": ("softcap", "qk_matmul_output_mode")}
+# Operators of onnxruntime on channels that come last -> the operator on channels that come first.
+CHANNELS_LAST = {
+    "QLinearConv": "QLinearConv", "QLinearAveragePool": "QLinearAveragePool", "NhwcMaxPool": "MaxPool",
+    "QLinearGlobalAveragePool": "QLinearGlobalAveragePool", "NhwcConv": "Conv", "NhwcFusedConv": "FusedConv",
+}  # fmt: skip
 
 
 class Knowledge(Protocol):
@@ -45,6 +48,8 @@ class Rewriting:
     def written_out(self, node: Any) -> Written | None:
         """(nodes, initializers) in the place of a node; None where it stays as it is."""
         kind = node.op_type
+        if node.op_type in CHANNELS_LAST:
+            return self.channels_first(node)
         if node.domain not in STANDARD:
             return None
         if kind == "If":
@@ -66,11 +71,41 @@ class Rewriting:
             return [], []
         return self.defined(node)
 
+    def channels_first(self, node: Any) -> Written | None:
+        """An operator on channels that come last, between two transpositions."""
+        options = attributes(node, self.onnx)
+        by_name = node.op_type.startswith("Nhwc")
+        last, shape = options.get("channels_last") or by_name, self.known.metas.get(node.input[0])
+        if not last or shape is None:
+            return None
+        rank = len(shape.shape)
+        first, back = [0, rank - 1, *range(1, rank - 1)], [0, *range(2, rank), 1]
+        sources = [0, 3] if node.op_type == "NhwcFusedConv" else [0]
+        inputs, nodes = [str(name) for name in node.input], list[Any]()
+        for i in sources:
+            if i < len(inputs) and inputs[i]:
+                turned = f"{node.output[0]}/in{i}"
+                nodes.append(self.make("Transpose", node, [inputs[i]], turned, perm=first))
+                inputs[i] = turned
+        kind, made = CHANNELS_LAST[node.op_type], f"{node.output[0]}/out"
+        weights = self.known.metas.get(inputs[1]) if by_name and kind.endswith("Conv") else None
+        groups = int(options.get("group", 1))
+        if weights is not None and weights.shape[1] * groups != shape.shape[-1] == weights.shape[-1] * groups:
+            nodes.append(self.make("Transpose", node, [inputs[1]], f"{made}.weight", perm=first))
+            inputs[1] = f"{made}.weight"
+        twin = self.onnx.helper.make_node(kind, inputs, [made], node.name, None, self.domain_of(kind))
+        twin.attribute.extend(item for item in node.attribute if item.name != "channels_last")
+        return [*nodes, twin, self.make("Transpose", node, [made], perm=back)], []
+
+    def domain_of(self, kind: str) -> str:
+        """The domain of an operator on channels that come first."""
+        return "com.microsoft" if kind in ("QLinearAveragePool", "QLinearGlobalAveragePool", "FusedConv") else ""
+
     # -- the standard's definitions ------------------------------------------------------------------------------------
 
     def defined(self, node: Any) -> Written | None:
         """An operator without a translation as the standard defines it by others."""
-        odd = [item for item in node.attribute if item.name in ODD_FORMS.get(node.op_type, ())]
+        odd = node.op_type == "Attention" and any([*node.input[6:], *node.output[3:]])  # lengths, scores as a result
         if (node.op_type in self.handled and not odd) or node.op_type == "Range":  # its definition is a loop
             return None
         try:

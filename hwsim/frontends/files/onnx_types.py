@@ -30,8 +30,11 @@ QLINEAR: dict[str, tuple[str, tuple[int, ...], tuple[int, int]]] = {
     "QLinearAveragePool": ("AveragePool", (0,), (3, 4)),
     "QLinearGlobalAveragePool": ("GlobalAveragePool", (0,), (3, 4)),
     "QLinearReduceMean": ("ReduceMean", (0,), (3, 4)),
+    "QLinearWhere": ("Where", (0, 1, 4), (7, 8)),
     "QGemm": ("Gemm", (0, 3, 6), (7, 8)),
 }
+# Operands of theirs that are no codes: a condition, a bias.
+PLAIN_OPERANDS = {"QGemm": 6, "QLinearWhere": 0}
 
 
 def numpy_name(name: str) -> str:

@@ -5,6 +5,7 @@ Letters of both operands that stay are G, shared letters that nobody needs any m
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import string
 
@@ -20,21 +21,45 @@ def einsum(walk: Lowering, op: Op) -> None:
     if not isinstance(equation, str):
         raise Unhandled(f"equation {equation!r}")
     letters, result = letters_of(equation, [operand.shape for operand in operands])
-    for word in (*letters, result):
-        if len(set(word)) < len(word):
-            raise Unhandled(f"equation {equation!r}: diagonals of one operand")
+    for number, operand in enumerate(operands):
+        others = set("".join(letters[:number] + letters[number + 1 :])) | set(result)
+        operands[number], letters[number] = alone(walk, op, operand, letters[number], others, f"operand_{number}")
     size = {a: n for word, item in zip(letters, operands, strict=True) for a, n in zip(word, item.shape, strict=True)}
     value, word = operands[0], letters[0]
     for number, (other, its) in enumerate(zip(operands[1:], letters[1:], strict=True)):
         later = set("".join(letters[number + 2 :])) | set(result)
         last = number == len(operands) - 2
         value, word = product(walk, op, (value, word), (other, its), later, size, "" if last else f"product_{number}")
-    if len(operands) == 1 or set(word) != set(result):
-        raise Unhandled(f"equation {equation!r}: sums of one operand")
+    if set(word) != set(result):
+        raise Unhandled(f"equation {equation!r}: letters that no operand has")
     made = value if isinstance(value, Act) else None
     if made is None:
         raise Unhandled("no operand is an activation")
+    if made.record.producer is None or made.record.producer.op is not op:
+        walk.count_free(op, "one operand in another order: address arithmetic")
     walk.bind(op, made.seen_as(walk.shape(op)))
+
+
+def alone(walk: Lowering, op: Op, value: Single, word: str, others: set[str], label: str) -> tuple[Single, str]:
+    """One operand with its diagonals taken out, and summed over the letters that are its own; (value, its letters)."""
+    size = dict(zip(word, value.shape, strict=True))
+    kept = "".join(dict.fromkeys(word))
+    if len(kept) < len(word):
+        shape = tuple(size[letter] for letter in kept)
+        value = (
+            walk.emit("copy", op, [value], shape, value.record.origin, label=f"{label}_diagonal")
+            if isinstance(value, Act)
+            else dataclasses.replace(value, name=f"{value.name}:diagonal", shape=shape)
+        )
+    left = "".join(letter for letter in kept if letter in others)
+    if len(left) < len(kept):
+        shape, window = tuple(size[a] for a in left), math.prod(size[a] for a in kept if a not in others)
+        value = (
+            walk.emit("reduce_sum", op, [value], shape, "linear", label=f"{label}_sum", window=window)
+            if isinstance(value, Act)
+            else dataclasses.replace(value, name=f"{value.name}:sum", shape=shape)
+        )
+    return value, left
 
 
 def letters_of(equation: str, shapes: list[tuple[int, ...]]) -> tuple[list[str], str]:
@@ -70,7 +95,7 @@ def product(
     apart = (set(first) ^ set(second)) - later
     sizes = [*zip(first, a.shape, strict=True), *zip(second, b.shape, strict=True)]
     if apart or any(n != size[letter] for letter, n in sizes):
-        raise Unhandled(f"equation {op.get('equation')!r}: sums of one operand, or sizes that are repeated")
+        raise Unhandled(f"equation {op.get('equation')!r}: sizes that are repeated")
 
     def of(chosen: set[str]) -> int:
         return math.prod(size[letter] for letter in chosen)

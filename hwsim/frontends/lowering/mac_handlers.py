@@ -126,8 +126,9 @@ def attention(walk: Lowering, op: Op) -> None:
     shape = (*query.shape[:-1], key.shape[-2])
     loops = Loops(G=groups, K=key.shape[-2], C=query.shape[-1], P=rows)
     scores = by_heads(walk, op, query, transposed(key), shape, loops, "qk")
-    mask = walk.value(op.get("attn_mask"))
-    if mask is not None:
+    if op.get("softcap") is True:
+        scores = walk.emit("tanh", op, [scores], shape, "tanh", label="softcap")
+    for mask in walk.members(op.get("attn_mask")):
         scores = add_to(walk, op, scores, mask)
     if op.get("is_causal") is True:
         walk.note("causal attention is charged in full: no product is skipped for masked positions")

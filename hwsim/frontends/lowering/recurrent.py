@@ -10,8 +10,8 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from hwsim.frontends.lowering.ir import Arg, Op
-from hwsim.frontends.lowering.lower import Handler, Lowering, Unhandled
+from hwsim.frontends.lowering.ir import Arg, Op, Quantization
+from hwsim.frontends.lowering.lower import Handler, Lowering, Unhandled, quantize
 from hwsim.frontends.lowering.values import Act, Const, Part, Record, Single
 from hwsim.network.layer import Loops
 
@@ -21,13 +21,22 @@ GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 @dataclass(frozen=True)
 class Cell:
-    """Weights of one layer in one direction: (gates*hidden, inputs), (gates*hidden, hidden), (projected, hidden)."""
+    """Weights of one layer in one direction: (gates*hidden, inputs), (gates*hidden, hidden), (projected, hidden).
+
+    `peepholes`: (3*hidden) factors by which gates see the memory. `functions`: of the gates, the candidate, the output.
+    `reset_first`: a GRU whose reset gate acts on the state before its product. `state_codes`: the quantizer that the
+    state passes at every step, where that is done at run time.
+    """
 
     kind: str
     of_input: Const
     of_state: Const
     bias: bool
     projection: Const | None = None
+    peepholes: Const | None = None
+    functions: tuple[str, str, str] = ("sigmoid", "tanh", "tanh")
+    reset_first: bool = False
+    state_codes: Quantization | None = None
 
     @property
     def hidden(self) -> int:
@@ -96,8 +105,25 @@ def cells_of(walk: Lowering, op: Op, kind: str, layers: int, directions: int) ->
     for start in range(0, len(found), each):
         mine = [item for item in found[start : start + each] if isinstance(item, Const)]
         projection = mine[-1] if each in (3, 5) else None
-        cells.append(Cell(kind, mine[0], mine[1], biases, projection))
+        cell = Cell(kind, mine[0], mine[1], biases, projection)
+        cells.append(further(walk, op, cell, len(cells)))
     return [cells[i : i + directions] for i in range(0, len(cells), directions)]
+
+
+def further(walk: Lowering, op: Op, cell: Cell, number: int) -> Cell:
+    """A cell with what only some files state: peepholes, other functions, how a GRU resets, codes of the state."""
+    peepholes, functions, codes = walk.members(op.get("peepholes")), op.get("functions"), op.get("state_codes")
+    mine = peepholes[number] if number < len(peepholes) else None
+    if peepholes and not isinstance(mine, Const):
+        raise Unhandled("peepholes that are no parameters")
+    names = tuple(str(name) for name in functions) if isinstance(functions, tuple) else cell.functions
+    return dataclasses.replace(
+        cell,
+        peepholes=mine if isinstance(mine, Const) else None,
+        functions=(names[0], names[1], names[2]),
+        reset_first=op.get("reset_first") is True,
+        state_codes=walk.graph.quantizers.get(codes) if isinstance(codes, str) else None,
+    )
 
 
 def run_steps(walk: Lowering, op: Op, cell: Cell, x: Act, begin: tuple[Act, Act], steps: int, label: str) -> list[Act]:
@@ -152,50 +178,119 @@ def initial(walk: Lowering, op: Op, batch: int, size: int, label: str, name: str
     return Act(record, record.shape)
 
 
+@dataclass(frozen=True)
+class Step:
+    """One time step of a cell being written down."""
+
+    walk: Lowering
+    op: Op
+    cell: Cell
+    batch: int
+    label: str
+
+    def emit(self, kind: str, origin: str, inputs: list[Act], size: int, name: str, weight: Const | None = None) -> Act:
+        """A vector layer of `size` elements for each row of the batch."""
+        shape = (self.batch, size)
+        return self.walk.emit(kind, self.op, inputs, shape, origin, label=f"{self.label}.{name}", weight=weight)
+
+    def one(self, act: Act) -> Act:
+        """The part of some gates that one of them is."""
+        return act.seen_as((self.batch, self.cell.hidden))
+
+    def two(self, act: Act) -> Act:
+        """The part of some gates that two of them are."""
+        return act.seen_as((self.batch, 2 * self.cell.hidden))
+
+    def times(self, weight: Const, source: Act, name: str) -> Act:
+        """A matrix times the state."""
+        rows, columns = weight.shape
+        return self.walk.emit(
+            "linear", self.op, [source], (self.batch, rows), "linear", label=f"{self.label}.{name}", weight=weight,
+            loops=Loops(N=self.batch, K=rows, C=columns), bias=self.cell.bias,
+        )  # fmt: skip
+
+    def seen(self, state: Act) -> Act:
+        """The state as the product reads it: rounded anew at every step, where the cell does that."""
+        codes = self.cell.state_codes
+        if codes is None:
+            return state
+        for name in ("most", "least"):
+            window = math.prod(state.shape)
+            label = f"{self.label}.{name}"
+            self.walk.emit("reduce_max", self.op, [state], (1,), "linear", label=label, window=window)
+        coded = quantize(state, codes)
+        return coded if isinstance(coded, Act) else state
+
+    def lstm(self, ahead: Act, state: Act, memory: Act) -> tuple[Act, Act]:
+        """Four gates, and a memory beside the state."""
+        cell, hidden = self.cell, self.cell.hidden
+        gate, candidate, bound = cell.functions
+        product = self.times(cell.of_state, self.seen(state), "state")
+        sums = self.emit("add", "add", [ahead, product], 4 * hidden, "add")
+        early, size = sums.seen_as((self.batch, 3 * hidden)), 3 * hidden
+        if cell.peepholes is not None:
+            looks = self.emit("mul", "linear", [memory], 2 * hidden, "peephole", part(cell.peepholes, 2 * hidden))
+            early, size = self.emit("add", "add", [self.two(sums), looks], 2 * hidden, "peephole_add"), 2 * hidden
+        gates = self.emit(gate, gate, [early], size, "gates")
+        fresh = self.emit(candidate, candidate, [self.one(sums)], hidden, "candidate")
+        kept = self.emit("mul", "linear", [self.one(gates), memory], hidden, "forget")
+        new = self.emit("mul", "linear", [self.one(gates), fresh], hidden, "write")
+        memory = self.emit("add", "add", [kept, new], hidden, "memory")
+        opened = self.one(gates)
+        if cell.peepholes is not None:
+            looks = self.emit("mul", "linear", [memory], hidden, "peephole_out", part(cell.peepholes, hidden))
+            total = self.emit("add", "add", [self.one(sums), looks], hidden, "peephole_out_add")
+            opened = self.emit(gate, gate, [total], hidden, "gate_out")
+        bounded = self.emit(bound, bound, [memory], hidden, "bound")
+        made = self.emit("mul", "linear", [opened, bounded], hidden, "output")
+        if cell.projection is not None:
+            rows, columns = cell.projection.shape
+            made = self.walk.emit(
+                "linear", self.op, [made], (self.batch, rows), "linear", label=f"{self.label}.projection",
+                weight=cell.projection, loops=Loops(N=self.batch, K=rows, C=columns),
+            )  # fmt: skip
+        return made, memory
+
+    def gru(self, ahead: Act, state: Act) -> Act:
+        """Three gates; the reset gate acts behind the product, or on the state before it."""
+        cell, hidden = self.cell, self.cell.hidden
+        gate, candidate, _ = cell.functions
+        seen = self.seen(state)
+        early = part(cell.of_state, 2 * hidden) if cell.reset_first else cell.of_state
+        product = self.times(early, seen, "state")
+        sums = self.emit("add", "add", [self.two(ahead), self.two(product)], 2 * hidden, "add")
+        gates = self.emit(gate, gate, [sums], 2 * hidden, "gates")
+        source = state if cell.reset_first else self.one(product)
+        reset = self.emit("mul", "linear", [self.one(gates), source], hidden, "reset")
+        if cell.reset_first:
+            reset = self.times(part(cell.of_state, hidden), reset, "candidate_state")
+        total = self.emit("add", "add", [self.one(ahead), reset], hidden, "candidate_add")
+        fresh = self.emit(candidate, candidate, [total], hidden, "candidate")
+        difference = self.emit("sub", "add", [state, fresh], hidden, "difference")
+        kept = self.emit("mul", "linear", [self.one(gates), difference], hidden, "update")
+        return self.emit("add", "add", [fresh, kept], hidden, "output")
+
+    def plain(self, ahead: Act, state: Act) -> Act:
+        """One gate."""
+        product = self.times(self.cell.of_state, self.seen(state), "state")
+        sums = self.emit("add", "add", [ahead, product], self.cell.hidden, "add")
+        function = "relu" if self.cell.kind == "rnn_relu" else self.cell.functions[1]
+        return self.emit(function, function, [sums], self.cell.hidden, "output")
+
+
+def part(const: Const, rows: int) -> Const:
+    """Some rows of a parameter; two parts of one are told apart by their sizes."""
+    return dataclasses.replace(const, name=f"{const.name}:{rows}", shape=(rows, *const.shape[1:]))
+
+
 def step(
     walk: Lowering, op: Op, cell: Cell, ahead: Act, state: Act, memory: Act, batch: int, label: str
 ) -> tuple[Act, Act]:
     """One time step: (what it hands on, the cell's memory)."""
-    width, inner = cell.of_state.shape
-    hidden = cell.hidden
-
-    def emit(kind: str, origin: str, inputs: list[Act], size: int, name: str) -> Act:
-        return walk.emit(kind, op, inputs, (batch, size), origin, label=f"{label}.{name}")
-
-    product = walk.emit(
-        "linear", op, [state], (batch, width), "linear", label=f"{label}.state", weight=cell.of_state,
-        loops=Loops(N=batch, K=width, C=inner), bias=cell.bias,
-    )  # fmt: skip
-    one = (batch, hidden)
+    now = Step(walk, op, cell, batch, label)
     if cell.kind == "lstm":
-        sums = emit("add", "add", [ahead, product], width, "add")
-        gates = emit("sigmoid", "sigmoid", [sums.seen_as((batch, 3 * hidden))], 3 * hidden, "gates")
-        fresh = emit("tanh", "tanh", [sums.seen_as(one)], hidden, "candidate")
-        kept = emit("mul", "linear", [gates.seen_as(one), memory], hidden, "forget")
-        new = emit("mul", "linear", [gates.seen_as(one), fresh], hidden, "write")
-        memory = emit("add", "add", [kept, new], hidden, "memory")
-        bounded = emit("tanh", "tanh", [memory], hidden, "bound")
-        made = emit("mul", "linear", [gates.seen_as(one), bounded], hidden, "output")
-        if cell.projection is not None:
-            size = cell.projection.shape[0]
-            made = walk.emit(
-                "linear", op, [made], (batch, size), "linear", label=f"{label}.projection", weight=cell.projection,
-                loops=Loops(N=batch, K=size, C=hidden),
-            )  # fmt: skip
-        return made, memory
-    if cell.kind == "gru":
-        two = (batch, 2 * hidden)
-        sums = emit("add", "add", [ahead.seen_as(two), product.seen_as(two)], 2 * hidden, "add")
-        gates = emit("sigmoid", "sigmoid", [sums], 2 * hidden, "gates")
-        reset = emit("mul", "linear", [gates.seen_as(one), product.seen_as(one)], hidden, "reset")
-        total = emit("add", "add", [ahead.seen_as(one), reset], hidden, "candidate_add")
-        fresh = emit("tanh", "tanh", [total], hidden, "candidate")
-        difference = emit("sub", "add", [state, fresh], hidden, "difference")
-        kept = emit("mul", "linear", [gates.seen_as(one), difference], hidden, "update")
-        return emit("add", "add", [fresh, kept], hidden, "output"), memory
-    sums = emit("add", "add", [ahead, product], width, "add")
-    function = "relu" if cell.kind == "rnn_relu" else "tanh"
-    return emit(function, function, [sums], hidden, "output"), memory
+        return now.lstm(ahead, state, memory)
+    return (now.gru(ahead, state) if cell.kind == "gru" else now.plain(ahead, state)), memory
 
 
 def cell_step(kind: str) -> Handler:
