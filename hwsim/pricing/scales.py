@@ -8,6 +8,7 @@ shifted by their zero point on the way to the MACs (`unpack`): N*K times as many
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,12 +91,17 @@ def unpacking_mode(layer: Layer, accelerator: Accelerator) -> bool:
 
 
 def groups_of_sum(layer: Layer) -> int:
-    """Partial sums with a scale each in one output: ceil(C / group) for every filter tap; 1 where none has its own."""
+    """Partial sums with a scale each in one output: ceil(C / group) for every filter tap; 1 where none has its own.
+
+    Where both operands have groups, a sum ends wherever either's ends: ceil(C/a) + ceil(C/b) - ceil(C / lcm(a, b)).
+    """
     sizes = [t.format.group for t in layer.multiplied if t.format is not None and t.format.along_reduction]
     if not sizes:
         return 1
     loops = layer.loops
-    return -(-loops.C // min(sizes)) * loops.R * loops.S
+    ends = sum(-(-loops.C // size) for size in sizes)
+    both = -(-loops.C // math.lcm(*sizes)) if len(sizes) > 1 else 0
+    return (ends - both) * loops.R * loops.S
 
 
 def inner_scales(layer: Layer) -> bool:

@@ -19,10 +19,12 @@ onnx = pytest.importorskip("onnx")
 K, N, ROWS = 64, 48, 3
 
 
-def linear(path: Path, nodes: list[Any], tensors: list[Any], opset: int = 25, kind: str = "FLOAT") -> Layer:
-    """The only layer with products of a file that multiplies x (ROWS, K) by K x N weights."""
+def linear(
+    path: Path, nodes: list[Any], tensors: list[Any], opset: int = 25, kind: str = "FLOAT", inner: int = K
+) -> Layer:
+    """The only layer with products of a file that multiplies x (ROWS, inner) by inner x N weights."""
     number = getattr(onnx.TensorProto, kind)
-    x, y = (onnx.helper.make_tensor_value_info(n, number, s) for n, s in (("x", (ROWS, K)), ("y", (ROWS, N))))
+    x, y = (onnx.helper.make_tensor_value_info(n, number, s) for n, s in (("x", (ROWS, inner)), ("y", (ROWS, N))))
     graph = onnx.helper.make_graph(nodes, "net", [x], [y], tensors)
     imports = [onnx.helper.make_opsetid("", opset), onnx.helper.make_opsetid("com.microsoft", 1)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=imports, ir_version=11), path)
@@ -107,3 +109,53 @@ def test_small_floats_are_no_integers(tmp_path: Path) -> None:
     tensors[0] = tensor("w", "FLOAT8E4M3FNUZ", (K, N))
     with pytest.raises(WorkloadError, match="float8e4m3fnuz is an element that no machine here multiplies"):
         linear(tmp_path / "other.onnx", nodes, tensors, 21)
+
+
+@pytest.mark.parametrize(("inner", "block"), [(72, 32), (17, 16), (64, 20), (64, 128), (300, 256)])
+def test_last_blocks_that_are_shorter_have_scales_too(tmp_path: Path, inner: int, block: int) -> None:
+    """Packed or blocked, whatever divides: N ceil(K / block) scales."""
+    count = -(-inner // block)
+    packed = onnx.helper.make_node("MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", bits=4,
+                                   block_size=block, K=inner, N=N)  # fmt: skip
+    take = onnx.helper.make_node("DequantizeLinear", ["w", "s"], ["wide"], axis=0, block_size=block)
+    product = onnx.helper.make_node("MatMul", ["x", "wide"], ["y"])
+    for nodes, tensors in (
+        ([packed], [tensor("w", "UINT8", (N, count, block // 2)), tensor("s", "FLOAT16", (N, count))]),
+        ([take, product], [tensor("w", "INT4", (inner, N)), tensor("s", "FLOAT16", (count, N))]),
+    ):
+        weight = linear(tmp_path / "odd.onnx", nodes, tensors, 21, "FLOAT", inner).weight
+        assert weight is not None
+        assert (weight.format, weight.scales) == (Format("int", 4, "group", block, "fp16"), N * count)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        ((3, N), {"axis": 0, "block_size": 16}, r"scales of shape \(3, 48\).*expected \(4, 48\), one per block of 16"),
+        ((K // 16, N), {"axis": 5, "block_size": 16}, "axis 5 of an array with 2 axes: expected -2 to 1"),
+        ((K // 16, N), {"axis": 0, "block_size": -16}, "block_size -16: expected 1 or more"),
+        ((7,), {"axis": 1}, r"expected \(48,\), one per index of axis 1"),
+        ((K, 3), {"axis": 1, "block_size": 16}, "differ from value to value of the sums of MatMul 'y'.*along axis 0"),
+        ((K,), {"axis": 0}, "differ from value to value of the sums of MatMul 'y'"),
+    ],
+)
+def test_scales_that_do_not_fit_their_codes_are_refused(
+    tmp_path: Path, shape: tuple[int, ...], options: dict[str, int], message: str
+) -> None:
+    take = onnx.helper.make_node("DequantizeLinear", ["w", "s"], ["wide"], **options)
+    product = onnx.helper.make_node("MatMul", ["x", "wide"], ["y"])
+    with pytest.raises(WorkloadError, match=f"odd.onnx: 000_dequantizelinear: .*{message}"):
+        linear(tmp_path / "odd.onnx", [take, product], [tensor("w", "INT4", (K, N)), tensor("s", "FLOAT", shape)], 21)
+
+
+@pytest.mark.parametrize(
+    ("scales", "block", "message"),
+    [((N,), 32, "48 scales; expected 96"), ((N, 2), 0, "block_size 0: expected 1 or more")],
+)
+def test_packed_weights_without_a_scale_for_each_block_are_refused(
+    tmp_path: Path, scales: tuple[int, ...], block: int, message: str
+) -> None:
+    node = onnx.helper.make_node("MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", bits=4,
+                                 block_size=block, K=K, N=N)  # fmt: skip
+    with pytest.raises(WorkloadError, match=message):
+        linear(tmp_path / "p.onnx", [node], [tensor("w", "UINT8", (N, 2, 16)), tensor("s", "FLOAT", scales)], 21)

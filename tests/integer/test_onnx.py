@@ -100,10 +100,12 @@ def test_one_bit_and_one_dimension() -> None:
         onnx_network(quantized(Mixture().eval(), images, 1), images, form="qonnx")
 
 
-@pytest.mark.parametrize("group", [4, 5, 64])
-def test_groups_are_blocks_of_the_file_and_read_back_they_are_the_same_workload(group: int, tmp_path: Path) -> None:
-    """Groups that divide the channels, that do not, and one wider than all."""
-    model, images = lively({"weight_group": group})
+@pytest.mark.parametrize(("group", "bits"), [(4, 4), (5, 4), (64, 4), (5, 3)])
+def test_groups_are_blocks_of_the_file_and_read_back_they_are_the_same_workload(
+    group: int, bits: int, tmp_path: Path
+) -> None:
+    """Groups that divide the channels, that do not, one wider than all; codes narrower than their type."""
+    model, images = lively({"weight_group": group, "bits": bits})
     made, lowered, ours = onnx_network(model, images), lower(model, images), described(extract(model, images[:1]))
     for where in ("onnxruntime", "reference"):
         assert agreement(made, lowered, images, engine=where).differing == 0
@@ -159,7 +161,11 @@ def test_what_packing_cannot_hold_stays_in_blocks_or_is_refused() -> None:
 def test_formats_that_no_export_holds_are_refused_by_name() -> None:
     for choices, form, message in (
         ({"weight_group": 4}, "qonnx", "QONNX has no groups along a sum; export --format qdq"),
-        ({"weight_format": "MXFP4"}, "qdq", "ONNX export takes integers"),
+        ({"weight_format": "MXFP4"}, "qdq", "e2m1, groups of 32: ONNX export takes integers"),
+        ({"weight_format": "MXINT8"}, "qdq", "ONNX export takes integers with learned steps.*hwsim verify"),
+        ({"act_format": "FP16"}, "qdq", "input_quantizer: fp16: ONNX export takes integers"),
+        ({"act_format": "BF16"}, "qonnx", "input_quantizer: bf16: ONNX export takes integers"),
+        ({"act_format": "MXINT8"}, "qonnx", "groups of 32: ONNX export takes integers with learned steps"),
         ({"weight_group": 4, "weight_offset": True}, "qdq", "its weights have an offset"),
     ):
         with pytest.raises(UnsupportedOp, match=message):

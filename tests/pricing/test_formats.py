@@ -22,7 +22,7 @@ from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.saved import from_dict
 from hwsim.network.workload import Workload
 from hwsim.pricing.offsets import offset_cost
-from hwsim.pricing.scales import scale_work
+from hwsim.pricing.scales import groups_of_sum, scale_work
 from hwsim.report.evaluation import Request, evaluate_workload
 from hwsim.tables.layer_table import LayerTable
 
@@ -207,6 +207,16 @@ def test_offsets_of_groups_are_priced_by_the_sums_that_they_need() -> None:
     assert offset_cost(folds, can).kind == "folded"
     assert offset_cost(folds, can).extra_adds == 0
     assert offset_cost(assign_formats(network(), "W4g32zA16", "same").layers[0], can).kind == "none"
+
+
+@pytest.mark.parametrize(("a", "b"), [(24, 32), (32, 32), (7, 5), (32, 96), (1000, 24)])
+def test_a_sum_ends_where_a_group_of_either_operand_ends(a: int, b: int) -> None:
+    layer = assign_formats(network(), f"W4g{a}A8g{b}", "same").layers[0]
+    walked, sums = None, 0
+    for c in range(WIDTH):
+        sums += walked != (c // a, c // b)
+        walked = (c // a, c // b)
+    assert groups_of_sum(layer) == sums
 
 
 def conv(groups: int, channels: int) -> Workload:

@@ -173,16 +173,23 @@ def integer_product(read: OnnxReader, node: Any) -> None:
 def packed_matmul(read: OnnxReader, node: Any) -> None:
     """MatMulNBits: x times weights of `bits` bits, (N, K) of them, a scale and perhaps a zero point per block."""
     options = read.options(node)
-    bits, columns, inner = (int(options[key]) for key in ("bits", "N", "K"))
+    bits, columns, inner, block = (int(options[key]) for key in ("bits", "N", "K", "block_size"))
+    if block < 1:
+        raise read.refuse(f"block_size {block}: expected 1 or more")
     if not 1 <= bits <= 8 or read.shape(node.input[0])[-1] != inner or columns < 1:
         raise read.refuse(f"MatMulNBits of {bits} bits, K = {inner}, N = {columns} does not fit its input")
     weight, coded = (read.fresh(f"{node.input[1]}.{part}", (columns, inner)) for part in ("numbers", "codes"))
     read.constants[weight] = node.input[1]
     scales = math.prod(read.shape(node.input[2]))
+    wanted = columns * -(-inner // block)
+    if scales != wanted:
+        raise read.refuse(
+            f"{scales} scales; expected {wanted}: of {columns} outputs one per block of {block} of {inner}"
+        )
     # Zero points differ from block to block, so the tensor has none of its own; without them it is symmetric.
     zeros = np.arange(2) if read.has(node, 3) else np.zeros(1)
     name = f"{read.layer}.weight"
-    form = read.block_format(bits, node.input[2], zeros, int(options["block_size"]))
+    form = read.block_format(bits, node.input[2], zeros, block)
     # Real-valued zero points take codes from either side of 0 alike, so these are the signed ones.
     real = read.has(node, 3) and read.known.types.get(node.input[3]) in ("float", "float16", "bfloat16")
     if real:

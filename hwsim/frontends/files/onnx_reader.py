@@ -6,6 +6,7 @@ name. It is never a default, except where the standard itself names one.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from hwsim.frontends.files.onnx_types import (
     CODES,
     FLOAT_ELEMENTS,
     QUANT_OPS,
+    QUANTIZERS,
     SCALE_TYPES,
     SMALL_FLOATS,
     attributes,
@@ -177,6 +179,8 @@ class OnnxReader:
         scales = math.prod(self.shape(node.input[scale])) if self.has(node, scale) else 1
         options = self.options(node)
         block, axis = int(options.get("block_size", 0)), int(options.get("axis", 1))
+        if node.op_type in QUANTIZERS and self.has(node, scale) and (block or scales > 1):
+            self.require_scales(node, self.shape(node.input[scale]), block, axis)
         if kind in SMALL_FLOATS:
             form = self.float_format(kind, node.input[scale], scales, block)
             return Affine(SMALL_FLOATS[kind], True, np.zeros(1), max(1, scales), form, axis)
@@ -184,6 +188,40 @@ class OnnxReader:
         zeros = self.zero_points(node, zero)
         form = self.block_format(bits, node.input[scale], zeros, block) if block else None
         return Affine(bits, signed, zeros, max(1, scales), form, axis)
+
+    def require_scales(self, node: Any, scales: tuple[int, ...], block: int, axis: int) -> None:
+        """Raises WorkloadError unless there is a scale for each index of the axis, or for each block along it."""
+        shape = self.shape(node.input[0])
+        rank = len(shape)
+        if not -rank <= axis < rank:
+            raise self.refuse(f"axis {axis} of an array with {rank} axes: expected {-rank} to {rank - 1}")
+        if block < 0:
+            raise self.refuse(f"block_size {block}: expected 1 or more, or 0 for none")
+        place = axis % rank
+        if block:
+            wanted = (*shape[:place], -(-shape[place] // block), *shape[place + 1 :])
+            right, each = scales == wanted, f"block of {block} along axis {place}"
+        else:
+            wanted, each = (shape[place],), f"index of axis {place}"
+            right = math.prod(scales) == shape[place]
+        if not right:
+            raise self.refuse(f"scales of shape {scales} for codes of shape {shape}: expected {wanted}, one per {each}")
+        self.require_outside_sums(node, place, block)
+
+    def require_outside_sums(self, node: Any, place: int, block: int) -> None:
+        """Raises WorkloadError where a product reads these codes as weights and their scales differ from value to value
+        of a sum: blocks along the outputs, or a scale for each input channel."""
+        rank = len(self.shape(node.input[0]))
+        for reader in self.file_nodes:
+            if node.output[0] not in list(reader.input)[1:2] or reader.op_type not in ("MatMul", "Gemm", "Conv"):
+                continue
+            turned = reader.op_type == "Conv" or bool(self.options(reader).get("transB", 0))
+            inner = 1 if turned else rank - 2
+            if rank > 1 and (place == inner) != bool(block):
+                raise self.refuse(
+                    f"its scales differ from value to value of the sums of {reader.op_type} {reader.output[0]!r}, "
+                    f"which no machine here multiplies: expected blocks along axis {inner}, or a scale for each output"
+                )
 
     def block_format(self, bits: int, scale: str, zeros: Numbers | None, block: int) -> Format:
         """Integers with a scale, and perhaps a zero point, for every `block` of them."""
@@ -264,9 +302,12 @@ class OnnxReader:
             offset, zero = True, None
         if not 1 <= bits <= 64:
             raise self.refuse(f"codes of {bits} bits; expected 1 to 64")
+        form = codes.format
+        if form is not None and not form.is_float:
+            form = dataclasses.replace(form, bits=bits)
         self.quantizers[name] = Quantization(
             name, bits, signed, offset, codes.scales, of_weight, zero, run_time=codes.zeros is None,
-            format=codes.format, axis=codes.axis,
+            format=form, axis=codes.axis,
         )  # fmt: skip
         self.coded[output] = name
         self.ops.append(Op(QUANTIZER, {"x": source, "name": name}, (output,), self.layer, self.layer))

@@ -23,6 +23,12 @@ def quantizer(out: OnnxWriter, node: fx.Node, x: Any, name: str) -> Any:
         if not isinstance(table, Codes):
             raise UnsupportedOp(f"layer {out.layer}: a table of parameters that no quantizer of weights reads")
         return out.add("Gather", [out.weight(table).name, x.index.name], x.shape, out.layer, axis=0)
+    if made.spec.element != "int" or made.spec.scale_format != "learned":
+        certify = ", certify it with hwsim verify" if made.is_weight else ""
+        raise UnsupportedOp(
+            f"quantizer {name}: {made.spec.codes_text}: ONNX export takes integers with learned steps; price such a "
+            f"network with hwsim evaluate{certify}"
+        )
     if made.is_weight:
         if not isinstance(x, Known):
             raise UnsupportedOp(f"layer {out.layer}: weights that are computed have no codes known beforehand")
@@ -30,11 +36,6 @@ def quantizer(out: OnnxWriter, node: fx.Node, x: Any, name: str) -> Any:
             raise UnsupportedOp(
                 f"layer {out.layer}: its weights have an offset ({made.spec.method}); ONNX export takes symmetric "
                 "weights, as LSQ and LSQ+ have them"
-            )
-        if made.spec.element != "int":
-            raise UnsupportedOp(
-                f"quantizer {name}: {made.spec.codes_text}: ONNX export takes integers; price such a network with "
-                "hwsim evaluate, certify it with hwsim verify"
             )
         codes = made.codes(x.values).round().to(torch.int64)
         if made.spec.group:
