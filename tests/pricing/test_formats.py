@@ -21,8 +21,11 @@ from hwsim.network.format_bits import asks_for_formats, assign_formats
 from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.saved import from_dict
 from hwsim.network.workload import Workload
+from hwsim.pricing.layer import price
 from hwsim.pricing.offsets import offset_cost
 from hwsim.pricing.scales import groups_of_sum, scale_work
+from hwsim.pricing.stages import effective_layer, fuse
+from hwsim.pricing.unit_prices import unit_prices
 from hwsim.report.evaluation import Request, evaluate_workload
 from hwsim.tables.layer_table import LayerTable
 
@@ -84,6 +87,24 @@ def test_scales_move_as_often_as_their_codes() -> None:
                 codes = bits[memory, "weight"]
                 assert moved == pytest.approx(codes / 4 * 0.5, abs=2 * report.accelerator.memories[0].word_bits)
                 assert moved >= codes / 4 * 0.5
+
+
+@pytest.mark.parametrize("bits", ["W4g32A16", "W4g32zA16", "WMXFP4A16", "W8A8"])
+def test_prices_per_count_bound_the_bill_of_scales_within_words(bits: str) -> None:
+    """Below the bill by less than a word per memory, operand and direction, twice where scales lie beside the codes."""
+    accelerator = machine()
+    report = priced(bits, accelerator)
+    for stage in (stage for stage in fuse(report.workload, accelerator.capabilities) if stage.layer.has_macs):
+        layer = effective_layer(stage)
+        counts, prices = report.found[layer.name].counts, unit_prices(layer, accelerator)
+        cost = price(layer, counts, accelerator)
+        dynamic = sum(part.energy_pj for part in cost.parts if part.component != "static")
+        words = sum(
+            2 * max(node.read_energy_pj, node.write_energy_pj) * (bool(t.reads) + bool(t.writes))
+            for t in counts.traffic for node in accelerator.memories if node.name == t.memory
+        )  # fmt: skip
+        grid = len(cost.parts) / 1024
+        assert dynamic - words - grid <= prices.dynamic_pj(counts) <= dynamic + grid
 
 
 def test_parts_of_the_bill_are_what_the_search_found() -> None:

@@ -429,6 +429,23 @@ def test_large_batches_are_sampled_with_their_extremes() -> None:
     torch.testing.assert_close(quantizer.step(), torch.tensor(110 / 255))
 
 
+def test_what_is_kept_of_batches_is_bounded_and_holds_their_extremes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2^18 values of a batch and 2^20 of all, the least and the largest among them; everything where it is less."""
+    seen: list[Tensor] = []
+    monkeypatch.setattr(Quantizer, "initialise_parameters", lambda _, values: seen.append(values))
+    batch, large = 2**18, 2**18 + 7
+    for batches, size, kept in ((1, 100, 100), (1, large, batch), (4, batch, 2**20), (5, batch, 2**20)):
+        quantizer = Quantizer(QuantSpec(8, False, True))
+        for number in range(batches):
+            x = torch.rand(size)
+            x[3], x[4] = -10.0 - number, 20.0 + number
+            quantizer.observe(x)
+        quantizer.finish_observing()
+        values = seen.pop()
+        assert values.shape == (1, kept)
+        assert (values.min(), values.max()) == (-10.0 - (batches - 1), 20.0 + (batches - 1))
+
+
 @pytest.mark.parametrize("init", ["minmax", "lsq", "lsqplus", "mse"])
 def test_constant_inputs_initialise_to_something_usable(init: str) -> None:
     for config in ACTIVATION_CONFIGS:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -17,11 +18,14 @@ from hwsim.nest.legal import validate
 from hwsim.nest.mapping import Mapping
 from hwsim.network.layer import Tensor
 from hwsim.network.workload import Workload
-from hwsim.pricing.fused import Cut, Steps, distinct_steps
+from hwsim.pricing.fused import Cut, Steps, distinct_steps, memory_taken, split, whole_words
 from hwsim.pricing.groups import Group
-from hwsim.pricing.layer import TIMED, price_fused, price_stage
+from hwsim.pricing.latency import port_cycles, port_loads
+from hwsim.pricing.layer import TIMED, LayerCost, memory_parts, price_fused, price_stage
+from hwsim.pricing.moves import Moved, fixed_moves
+from hwsim.pricing.offsets import offset_cost
 from hwsim.pricing.stages import effective_layer
-from hwsim.pricing.tiles import filled_once, held_still, tile_layer, weight_memory
+from hwsim.pricing.tiles import filled_once, held_still, tile_layer, weight_memory, weight_pool
 from hwsim.search.fusion.bound import GroupsBound
 from hwsim.search.fusion.choices import Choice
 from hwsim.search.fusion.costs import GroupCosts
@@ -219,6 +223,197 @@ def test_weights_held_still_are_filled_once_and_the_nest_stays_legal() -> None:
         assert filled_once(still, weight_memory(still, accelerator))
         problems = validate(still, tile_layer(stage, (16, 16) if index < 3 else (8, 8)), accelerator)
         assert not problems or all("holds" in problem for problem in problems)  # only capacity may be in the way
+
+
+# --- a group's bill, step after step ----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Ledger:
+    """What a group has spent so far."""
+
+    pj: float = 0.0
+    cycles: int = 0
+    words: collections.Counter[tuple[str, str, bool]] = dataclasses.field(default_factory=collections.Counter)
+
+    def move(self, moved: Iterable[Moved], accelerator: Accelerator, sign: int = 1) -> None:
+        """Words over ports, with their energy."""
+        found = tuple(moved)
+        self.count(found, sign)
+        self.pj += sign * sum(part.energy_pj for part in memory_parts(found, accelerator))
+
+    def count(self, moved: Iterable[Moved], sign: int = 1) -> None:
+        """Words over ports."""
+        for m in moved:
+            self.words[m.memory, m.operand, True] += sign * m.read_words
+            self.words[m.memory, m.operand, False] += sign * m.write_words
+
+    def run(self, costs: Iterable[LayerCost], sign: int = 1) -> None:
+        """Layers without what time alone costs."""
+        for cost in costs:
+            self.pj += sign * sum(part.energy_pj for part in cost.parts if part.component not in TIMED)
+            self.count(cost.moved, sign)
+
+
+def step_after_step(choice: Choice, tiles: Tiles, resident: frozenset[str]) -> Ledger:
+    """Every image, strip and step by itself, in plain loops; see docs/counting.md."""
+    group, steps, accelerator, spent = choice.group, Steps(choice.group, choice.cut), tiles.machine, Ledger()
+    bills, outer, home = choice.bills(tiles), accelerator.outermost, accelerator.activation_memory
+    assert home is not None
+    for image, strip, step in itertools.product(
+        range(group.images), range(steps.columns.steps), range(steps.rows.steps)
+    ):
+        very_first = image == strip == step == 0
+        rows, columns = steps.rows, steps.columns
+        entered: list[Moved] = []
+        for place, tensor in enumerate(group.maps):
+            if tensor.name in resident:
+                continue
+            made = int(rows.made[step, place] * columns.made[strip, place]) * tensor.shape[1]
+            fresh = int(rows.fresh[step, place] * columns.fresh[strip, place]) * tensor.shape[1]
+            comes, leaves = group.maker[place] < 0, group.lines[0].maps[place].leaves
+            if comes and made:
+                entered += [
+                    whole_words(outer, "input", tensor.bits, made, 0),
+                    whole_words(home, "input", tensor.bits, 0, made),
+                ]
+            if not comes and leaves and fresh:
+                entered += [
+                    whole_words(home, "output", tensor.bits, fresh, 0),
+                    whole_words(outer, "output", tensor.bits, 0, fresh),
+                ]
+        if very_first:
+            for tensor in group.wholes:
+                if tensor.name not in resident:
+                    n = tensor.elements
+                    entered += [
+                        whole_words(outer, "input", tensor.bits, n, 0),
+                        whole_words(home, "input", tensor.bits, 0, n),
+                    ]
+        alone, waits, busy = 0, 0, collections.Counter[str]()
+        for position, stage in enumerate(group.stages):
+            place = group.places[position]
+            tile = int(rows.made[step, place]), int(columns.made[strip, place])
+            if not all(tile):
+                continue
+            bill = bills(position, tile)
+            stays = position in choice.staying
+            spent.run(bill.staying if stays else bill.bringing)
+            if stays and very_first:
+                largest = bills(position, max(steps.tiles(position)))
+                spent.run(largest.bringing[:1])
+                spent.run(largest.staying[:1], -1)
+            cost = (bill.bringing if not stays or very_first else bill.staying)[0]
+            times = dict(cost.cycles)
+            for follower in bill.staying[1:]:
+                for name, n in follower.cycles:
+                    times[name] = times.get(name, 0) + (n if name != "vector" else 0)
+            refills = sum(n for name, n in times.items() if name.endswith(" refill"))
+            own = [n for name, n in cost.cycles if not name.endswith(" refill")]
+            all_own = [n for name, n in times.items() if not name.endswith(" refill")]
+            together = max if accelerator.overlap else sum
+            start = cost.latency_cycles - refills - together(own)
+            alone += together(all_own) + refills + start
+            waits += refills + start
+            busy.update({name: n for name, n in times.items() if not name.endswith(" refill")})
+            if stage.layer.has_macs:
+                layer = effective_layer(stage)
+                for moved in fixed_moves(
+                    layer, accelerator, offset_cost(layer, accelerator.capabilities), input_stays=True
+                ):
+                    if very_first or (moved.memory != home.name and not stays):
+                        entered.append(moved)
+        ports = port_cycles(port_loads(entered), accelerator, {})
+        spent.move(entered, accelerator)
+        busy.update(ports)
+        if not accelerator.overlap:
+            spent.cycles += alone + sum(ports.values())
+        elif step == 0 or not home.double_buffered:
+            spent.cycles += alone + max(ports.values(), default=0)
+        else:
+            spent.cycles += max(busy.values(), default=0) + waits
+    return spent
+
+
+CUTS = (Cut(1, 8), Cut(2, 3), Cut(3, 4, "recomputed"), Cut(1, 3, "recomputed"))
+
+
+@pytest.mark.parametrize("stay", [True, False])
+@pytest.mark.parametrize("buffers", ["as shipped", "single", "in turn"])
+@pytest.mark.parametrize(("spec", "workload"), [
+    ("simba", chain(images=2)), ("simba", residual(8)), ("eyeriss_v1", chain()), ("ethos_u55_256", residual(8)),
+    ("ethos_u55_256", pooled()),
+], ids=lambda v: getattr(v, "name", v))  # fmt: skip
+def test_a_groups_bill_is_that_of_its_steps_one_after_the_other(
+    spec: str, workload: Workload, buffers: str, stay: bool
+) -> None:
+    accelerator = machine(spec)
+    if buffers == "in turn":
+        accelerator = dataclasses.replace(accelerator, overlap=False)
+    if buffers == "single":
+        home = accelerator.activation_memory
+        nodes = tuple(
+            dataclasses.replace(node, double_buffered=False) if node is home else node  # type: ignore[type-var]
+            for node in accelerator.hierarchy
+        )
+        accelerator = dataclasses.replace(accelerator, hierarchy=nodes)  # type: ignore[arg-type]
+    tiles, _ = tiles_of(workload, accelerator)
+    group, priced = whole_group(tiles), 0
+    for cut in CUTS:
+        choice = some_choice(tiles, group, cut, stay=stay)
+        for resident in (frozenset[str](), frozenset({group.maps[0].name})):
+            cost = choice.price(tiles, resident)
+            if cost is None:
+                continue
+            priced += 1
+            wanted = step_after_step(choice, tiles, resident)
+            parts = [p.energy_pj for c in cost.layers.values() for p in c.parts if p.component not in TIMED]
+            assert sum(parts) == pytest.approx(wanted.pj, rel=1e-12)
+            assert cost.latency_cycles == wanted.cycles
+            found = collections.Counter[tuple[str, str, bool]]()
+            for moved in (m for c in cost.layers.values() for m in c.moved):
+                found[moved.memory, moved.operand, True] += moved.read_words
+                found[moved.memory, moved.operand, False] += moved.write_words
+            assert +found == +wanted.words
+    assert priced
+
+
+def test_weights_that_stay_must_fit_beside_every_other_tile() -> None:
+    """Where another stage's tiles and own weights leave less than the weights take, they may not stay."""
+    accelerator = machine("simba")
+    tiles, _ = tiles_of(chain(), accelerator)
+    group, cut = whole_group(tiles), Cut(2, 8)
+    choice = some_choice(tiles, group, cut, stay=True)
+    steps, bills = Steps(group, cut), choice.bills(tiles)
+    found = [bills(p, tile) for p in range(len(group.stages)) for tile in steps.tiles(p)]
+    memory = found[0].memory
+    assert {bill.memory for bill in found} == {memory}
+    kept = [max(bills(p, tile).weight_bits for tile in steps.tiles(p)) for p in range(len(group.stages))]
+    for staying in map(frozenset, itertools.chain.from_iterable(itertools.combinations(range(4), n) for n in range(5))):
+        name, _ = weight_pool(accelerator, memory)
+        bits = sum(kept[p] for p in staying)
+        beside = 0
+        for p in range(4):
+            for tile in steps.tiles(p):
+                bill = bills(p, tile)
+                beside = max(beside, bill.others.get(name, 0) + (0 if p in staying else bill.weight_bits))
+        for size in (bits + beside - 1, bits + beside):
+            nodes = tuple(
+                dataclasses.replace(node, size_bits=size) if node.name == memory else node  # type: ignore[type-var]
+                for node in accelerator.hierarchy
+            )
+            tight = dataclasses.replace(accelerator, hierarchy=nodes)  # type: ignore[arg-type]
+            taken = memory_taken(group, steps, bills, staying, tight)
+            assert (taken is None) == (bool(staying) and size < bits + beside), (staying, size)
+            if taken is not None:
+                assert taken == max(bill.home_bits for bill in found)
+
+
+def test_the_groups_time_is_split_in_whole_cycles_in_proportion() -> None:
+    assert split(10, [1, 1, 1]) == [3, 3, 4]
+    assert split(7, [0, 2, 5]) == [0, 2, 5]
+    assert split(5, [0, 0]) == [0, 0]
+    assert split(10**18 + 1, [1, 3]) == [(10**18 + 1) // 4, 10**18 + 1 - (10**18 + 1) // 4]
 
 
 # --- the programme ----------------------------------------------------------------------------------------------------
