@@ -270,6 +270,34 @@ def test_macs_and_weight_bits_of_a_form(tmp_path: Path, name: str) -> None:
     assert (found.macs, weight_bits(found)) == (macs, bits)
 
 
+def scaled_by_hand(net: Graph, *, offset: bool) -> str:
+    """Stored int8 cast to numbers, less a zero point, times a scale, as some exporters write DequantizeLinear."""
+    made = net.op("Cast", net.stored(64, 48, dtype=np.int8), to=T.FLOAT)
+    made = net.op("Sub", made, net.stored(48, value=3)) if offset else made
+    return net.op("Mul", made, net.stored(48, value=0.1))
+
+
+def side_by_side(net: Graph) -> str:
+    parts = [net.op("DequantizeLinear", net.stored(64, 16, dtype=np.int8), scale(net)) for _ in range(3)]
+    return net.op("Concat", *parts, axis=1)
+
+
+STORED: dict[str, tuple[Callable[[Graph], str], int]] = {
+    "by hand": (lambda n: scaled_by_hand(n, offset=False), 8),
+    "by hand, with an offset": (lambda n: scaled_by_hand(n, offset=True), 8),
+    "side by side": (side_by_side, 8),
+    "plus numbers": (lambda n: n.op("Add", side_by_side(n), n.stored(64, 48)), 32),
+}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_weights_computed_from_stored_codes_keep_their_width(tmp_path: Path, name: str) -> None:
+    net, (build, bits) = Graph((1, 7, 64)), STORED[name]
+    layer = load_model_argument(str(net.saved(tmp_path, net.op("MatMul", "x", build(net))))).layers[0]
+    assert layer.weight is not None
+    assert (layer.weight.bits, layer.weight.offset, layer.macs) == (bits, "offset" in name, 7 * 64 * 48)
+
+
 def test_inputs_quantized_at_run_time_say_so(tmp_path: Path) -> None:
     net = Graph((1, 7, 64))
     found = load_model_argument(str(net.saved(tmp_path, dynamic_products(net))))

@@ -151,6 +151,72 @@ def test_integer_weights_under_float_activations_quantize_at_run_time(tmp_path: 
     assert any(note.startswith("hybrid: 1 layers") for note in net.notes)
 
 
+def test_every_product_of_numbers_by_stored_codes_quantizes_at_run_time(tmp_path: Path) -> None:
+    product = read(tmp_path, [floats(1, 7, 16), ones(1, 16, 8), floats(1, 7, 8)], [O("BATCH_MATMUL", [0, 1], [2])])
+    window = {"same": 1, "stride_w": 2, "stride_h": 2}
+    tensors = [floats(*S), numbers([1, 12, 12, 3]), ones(3, 2, 2, 4), floats(1, 12, 12, 3)]
+    upsampled = read(tmp_path, tensors, [O("TRANSPOSE_CONV", [1, 2, 0], [3], window)])
+    for net in (product, upsampled):
+        found = next(layer for layer in net if layer.has_macs)
+        assert (found.inputs[0].bits, found.inputs[0].run_time) == (8, True)
+        assert any(note.startswith("hybrid: 1 layers") for note in net.notes)
+
+
+def lstm(weights: str, activations: str, *extra: str) -> tuple[list[T], list[O]]:
+    """UNIDIRECTIONAL_SEQUENCE_LSTM of 20 states over 7 steps of 16 features."""
+    step = {"float32": None}.get(activations, 0.1)
+    tensors = [T((1, 7, 16), activations, step)]
+
+    def stored(*shape: int, dtype: str = weights) -> int:
+        tensors.append(T(shape, dtype, 0.1 if dtype == "int8" else None, data=np.ones(shape)))
+        return len(tensors) - 1
+
+    made = 12 if "projection" in extra else 20
+    bias = "float32" if activations == "float32" else "int32"
+    inputs = [0, *(stored(20, 16) for _ in range(4)), *(stored(20, made) for _ in range(4))]
+    inputs += [stored(20) for _ in range(3)] if "peepholes" in extra else [-1] * 3
+    inputs += [stored(20, dtype=bias) for _ in range(4)]
+    inputs += [stored(12, 20) if "projection" in extra else -1, -1]
+    tensors += [T((1, made), activations, step, variable=True), T((1, 20), activations, step, variable=True)]
+    inputs += [len(tensors) - 2, len(tensors) - 1]
+    inputs += [stored(20, dtype="float32") for _ in range(4)] if "layer norm" in extra else []
+    if "coupled gates" in extra:
+        inputs[1] = inputs[5] = -1
+    tensors.append(T((1, 7, made), activations, step))
+    return tensors, [O("UNIDIRECTIONAL_SEQUENCE_LSTM", inputs, [len(tensors) - 1], {"time_major": 0})]
+
+
+@pytest.mark.parametrize(("weights", "activations", "seen"), [
+    ("float32", "float32", (32, 32, False)), ("int8", "float32", (8, 8, True)), ("int8", "int8", (8, 8, False)),
+])  # fmt: skip
+def test_a_sequence_lstm_has_the_bits_of_its_file(
+    tmp_path: Path, weights: str, activations: str, seen: tuple[int, int, bool]
+) -> None:
+    net = read(tmp_path, *lstm(weights, activations))
+    products = [layer for layer in net if layer.has_macs]
+    assert net.macs == 7 * 80 * 36
+    assert all(layer.bias for layer in products)
+    assert {(p.weight.bits, p.inputs[0].bits, p.inputs[0].run_time) for p in products if p.weight} == {seen}
+
+
+def test_peepholes_and_projections_are_layers_of_every_step(tmp_path: Path) -> None:
+    net = read(tmp_path, *lstm("float32", "float32", "peepholes", "projection"))
+    assert net.macs == 7 * (80 * (16 + 12) + 12 * 20)
+    assert sum(layer.op == "mul" for layer in net) == 7 * 5
+
+
+@pytest.mark.parametrize("extra", ["layer norm", "coupled gates"])
+def test_an_lstm_of_another_kind_is_refused_by_name(tmp_path: Path, extra: str) -> None:
+    with pytest.raises(WorkloadError, match=f"an LSTM with {extra} has no price"):
+        read(tmp_path, *lstm("float32", "float32", extra))
+
+
+def test_a_choice_of_elements_by_their_values_is_refused(tmp_path: Path) -> None:
+    tensors = [T((4,), "bool", None), T((4, 1), "int64", None)]
+    with pytest.raises(UnsupportedOp, match=r"WHERE \(how many elements it makes depends on the input's values"):
+        read(tmp_path, tensors, [O("WHERE", [0], [1])])
+
+
 def test_a_streaming_state_is_an_input_and_a_copy(tmp_path: Path) -> None:
     tensors = [
         T((1, 1, 4)), T((), "resource", None), T((1, 5, 4)), T((1, 6, 4)), ones(3, 24), T((1, 3)), T((1, 5, 4)),
@@ -178,7 +244,9 @@ def test_a_signature_lets_the_batch_be_chosen(tmp_path: Path) -> None:
         read(tmp_path, tensors, ops, shapes=(3, *S[1:]))
 
 
-@pytest.mark.parametrize("kind", ["IF", "WHILE", "NON_MAX_SUPPRESSION_V5", "RIGHT_SHIFT", "CUSTOM_Mine"])
+@pytest.mark.parametrize(
+    "kind", ["IF", "WHILE", "NON_MAX_SUPPRESSION_V5", "RIGHT_SHIFT", "STABLEHLO_CASE", "CUSTOM_Mine"]
+)
 def test_what_has_no_price_is_refused_by_its_name(tmp_path: Path, kind: str) -> None:
     with pytest.raises(UnsupportedOp, match=kind):
         behind_conv(tmp_path, [T(S)], [O(kind, [2], [3])])

@@ -273,11 +273,18 @@ class Known:
                 return [np.asarray(math.prod(shape), np.int64)]
             options = attributes(node, self.onnx)
             return [np.asarray(shape[slice(options.get("start", 0), options.get("end"))], np.int64)]
-        if any(name and name not in self.values for name in node.input):
+        if any(name and name not in self.values for name in node.input) or self.shows_codes(node):
             return None
         return evaluate(
             self.onnx, node, [self.values.get(name) if name else None for name in node.input], self.model.opset_import
         )
+
+    def shows_codes(self, node: Any) -> bool:
+        """Whether a node turns a stored integer tensor into numbers: those stay codes, however few they are."""
+        if node.op_type != "Cast" or self.types.get(node.input[0]) not in CODES or self.values[node.input[0]].size < 2:
+            return False
+        target = self.type_name(next(item.i for item in node.attribute if item.name == "to"))
+        return target in ("float", "double") or target in SMALL_FLOATS
 
     def remember(self, twin: Any, name: str, array: Numbers) -> None:
         """A tensor whose numbers are known now."""

@@ -161,7 +161,9 @@ class OnnxReader:
         from_parameters = all(name in self.parameters for name in node.input if name) and kind not in ("If", "Loop")
         if from_parameters:
             self.parameters.update(node.output)
-        if from_parameters and kind not in (*QUANT_OPS, "QuantizeLinear", "DequantizeLinear", *VIEWS):
+        if from_parameters and kind == "Cast" and self.known.types.get(node.input[0], "") in CODES:
+            self.stored_codes(node)
+        elif from_parameters and kind not in (*QUANT_OPS, "QuantizeLinear", "DequantizeLinear", *VIEWS, *KEEPING_CODES):
             for name in node.output:
                 self.constants[name] = str(name)
         elif kind in self.handlers:
@@ -170,6 +172,13 @@ class OnnxReader:
             domain = f"{node.domain}." if node.domain else ""
             arguments = {f"input_{i}": Ref(name) for i, name in enumerate(node.input) if name}
             self.ops.append(Op(f"onnx.{domain}{kind}", arguments, tuple(node.output), self.layer, self.layer))
+
+    def stored_codes(self, node: Any) -> None:
+        """A stored integer tensor cast to numbers, which operators behind it scale: still codes of its type."""
+        source, output = str(node.input[0]), str(node.output[0])
+        self.metas.setdefault(output, Meta(self.shape(source)))
+        bits, signed = CODES[self.known.types[source]]
+        self.quantizer(output, Ref(source), Affine(bits, signed, np.zeros(1)), of_weight=True)
 
     # -- codes ---------------------------------------------------------------------------------------------------------
 
@@ -325,6 +334,8 @@ class OnnxReader:
         return made
 
 
+# Operators on parameters alone whose result may still be codes: parts side by side, scales, offsets.
+KEEPING_CODES = ("Concat", "Mul", "Div", "Sub", "Add")
 # Operators that change no number, or only which of them are looked at.
 VIEWS = frozenset(
     ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Slice", "Identity", "Dropout", "Cast",

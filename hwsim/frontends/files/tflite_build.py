@@ -186,11 +186,11 @@ class GraphBuilder:
             raise WorkloadError(f"{self.model.path}: {self.layer}: its {what} is not constant")
         return [int(n) for n in data.reshape(-1)]
 
-    def quantized_at_run_time(self, op: TfliteOp, x: Arg) -> Arg:
+    def quantized_at_run_time(self, op: TfliteOp, x: Arg, position: int = 0) -> Arg:
         """The float input of a hybrid operator as codes that its runtime makes anew at every run."""
         self.hybrid += 1
         coded, limit, name = f"{self.layer}.codes", f"{self.layer}.limit", f"{self.layer}.input"
-        source = self.metas[value(op.inputs[0])]
+        source = self.metas[value(op.inputs[position])]
         self.metas[coded], self.metas[limit] = source, Meta(())
         self.add("aten.amax", (limit,), self=x)
         self.quantizers[name] = Quantization(name, 8, True, bool(op.options.get("asymmetric")), run_time=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterable
 
 from hwsim.errors import WorkloadError
-from hwsim.frontends.files.tflite_build import GraphBuilder, Handler, axis_of, value
+from hwsim.frontends.files.tflite_build import GraphBuilder, Handler, axis_of, quantization, value
 from hwsim.frontends.files.tflite_file import TfliteOp
-from hwsim.frontends.lowering.ir import Arg, Meta, Ref
+from hwsim.frontends.lowering.ir import Arg, Meta, Quantization, Ref
 
 UNARY = {
     "RELU": "relu", "RELU6": "relu6", "RELU_N1_TO_1": "hardtanh", "LOGISTIC": "sigmoid", "TANH": "tanh",
@@ -127,13 +128,16 @@ def filters(build: GraphBuilder, op: TfliteOp, shape: tuple[int, ...]) -> Arg:
     return build.weight(op.inputs[1], shape)
 
 
-def hybrid_input(build: GraphBuilder, op: TfliteOp) -> Arg:
-    """The first operand; a float one in front of integer weights is quantized at run time."""
-    weight = build.model.tensors[op.inputs[1]]
-    x = build.operand(op, 0)
-    if weight.quantized and not build.tensor(op, 0).quantized:
-        return build.quantized_at_run_time(op, x)
-    return x
+def hybrid_input(build: GraphBuilder, op: TfliteOp, position: int = 0, weights: int = 1) -> Arg:
+    """An operand of a product; a float one beside stored integer weights is quantized at run time."""
+    x = build.operand(op, position)
+    return build.quantized_at_run_time(op, x, position) if is_hybrid(build, op, position, weights) else x
+
+
+def is_hybrid(build: GraphBuilder, op: TfliteOp, position: int, weights: int) -> bool:
+    """Whether an operator multiplies numbers by stored codes."""
+    stored = build.is_stored(op.inputs[weights]) and build.model.tensors[op.inputs[weights]].quantized
+    return stored and not build.tensor(op, position).quantized
 
 
 def padded(build: GraphBuilder, x: Arg, shape: tuple[int, ...], pads: list[tuple[int, int]]) -> Ref:
@@ -160,7 +164,7 @@ def transposed(build: GraphBuilder, op: TfliteOp, weights: int, x: int, bias: in
     if source.quantized:
         build.policies[build.layer] = "snap_offset"
     build.result(
-        op, "aten.conv_transpose2d", input=build.operand(op, x),
+        op, "aten.conv_transpose2d", input=hybrid_input(build, op, x, weights),
         weight=build.weight(op.inputs[weights], (shape[3], shape[0], *kernel)), bias=build.operand(op, bias),
         stride=strides, padding=cuts,
     )  # fmt: skip
@@ -221,7 +225,7 @@ def matmul(build: GraphBuilder, op: TfliteOp) -> None:
         if op.options[key]:
             shape = (*shape[:-2], shape[-1], shape[-2])
         name = build.fresh(f"operand_{position}", shape)
-        build.add("aten.view", (name,), self=build.operand(op, position))
+        build.add("aten.view", (name,), self=hybrid_input(build, op) if position == 0 else build.operand(op, position))
         names.append(Ref(name))
     build.result(op, "aten.matmul", self=names[0], other=names[1])
 
@@ -263,40 +267,68 @@ def svdf(build: GraphBuilder, op: TfliteOp) -> None:
 
 
 def sequence_lstm(build: GraphBuilder, op: TfliteOp) -> None:
-    """UNIDIRECTIONAL_SEQUENCE_LSTM: four input weights, four recurrent ones, then peepholes, biases, projection."""
-    if op.inputs[1] < 0 or any(i >= 0 for i in op.inputs[9:12]) or (len(op.inputs) > 16 and op.inputs[16] >= 0):
-        raise WorkloadError(f"{build.model.path}: {build.layer}: coupled gates, peepholes or projections have no price")
+    """UNIDIRECTIONAL_SEQUENCE_LSTM: input weights of four gates (1 to 4), recurrent ones (5 to 8), peepholes (9 to 11),
+    biases (12 to 15), projection and its bias (16, 17), states (18, 19), factors of a layer norm (20 to 23)."""
+    given = [i for i, tensor in enumerate(op.inputs) if tensor >= 0]
+    wrong = "coupled gates" if 1 not in given else "layer norm" if any(20 <= i < 24 for i in given) else ""
+    wrong = wrong or ("a projection with a bias" if 17 in given else "")
+    if wrong:
+        raise WorkloadError(f"{build.model.path}: {build.layer}: an LSTM with {wrong} has no price")
     hidden, features = build.tensor(op, 2).shape
-    params: list[Arg] = []
-    for start, columns in ((1, features), (5, hidden)):
-        parts = tuple(build.weight(i, (hidden, columns)) for i in op.inputs[start : start + 4])
-        joined = build.fresh(f"weights_{start}", (4 * hidden, columns))
-        build.add("aten.cat", (joined,), tensors=parts, dim=0)
-        params.append(Ref(joined))
-    recurrent(build, op, "lstm", params)
+    made = build.tensor(op, 6).shape[1]
+    if made != (build.tensor(op, 16).shape[0] if 16 in given else hidden):
+        raise ValueError(f"recurrent weights for {made} states")
+    params: list[Arg] = [joined(build, op, range(1, 5), hidden, features), joined(build, op, range(5, 9), hidden, made)]
+    biased = 12 in given or 13 in given
+    if biased:
+        params += [joined(build, op, [i for i in range(12, 16) if i in given], hidden)] * 2
+    if 16 in given:
+        params.append(build.weight(op.inputs[16], build.tensor(op, 16).shape))
+    more: dict[str, Arg] = {"clips": bool(op.options["cell_clip"])}
+    if 10 in given:
+        more["peepholes"] = (joined(build, op, range(9, 12), hidden),)
+    function = {1: "relu", 3: "relu6"}.get(op.options["activation"], "tanh")
+    recurrent(build, op, "lstm", params, 2, 18, has_biases=biased, functions=("sigmoid", function, function), **more)
+
+
+def joined(build: GraphBuilder, op: TfliteOp, positions: Iterable[int], rows: int, *rest: int) -> Ref:
+    """Stored operands of one shape behind each other."""
+    parts = tuple(build.weight(op.inputs[i], (rows, *rest)) for i in positions)
+    made = build.fresh(f"weights_{len(build.metas)}", (len(parts) * rows, *rest))
+    build.add("aten.cat", (made,), tensors=parts, dim=0)
+    return Ref(made)
 
 
 def sequence_rnn(build: GraphBuilder, op: TfliteOp) -> None:
     """UNIDIRECTIONAL_SEQUENCE_RNN: input weights, recurrent weights, bias, state."""
     hidden, features = build.tensor(op, 1).shape
-    recurrent(
-        build,
-        op,
-        "rnn_tanh",
-        [build.weight(op.inputs[1], (hidden, features)), build.weight(op.inputs[2], (hidden, hidden))],
-    )
+    params: list[Arg] = [build.weight(op.inputs[1], (hidden, features)), build.weight(op.inputs[2], (hidden, hidden))]
+    biases = [i for i in op.inputs[3:4] if i >= 0]
+    params += [build.weight(i, (hidden,)) for i in biases * 2]
+    kind = "rnn_relu" if op.options["activation"] in (1, 3) else "rnn_tanh"
+    recurrent(build, op, kind, params, 1, 4, has_biases=bool(biases))
 
 
-def recurrent(build: GraphBuilder, op: TfliteOp, kind: str, params: list[Arg]) -> None:
-    """A recurrent layer over a whole sequence, one direction."""
+def recurrent(
+    build: GraphBuilder, op: TfliteOp, kind: str, params: list[Arg], weights: int, state: int, **more: Arg
+) -> None:
+    """A recurrent layer over a whole sequence, one direction; `weights` and `state`: where those stand."""
     x, made = build.tensor(op, 0).shape, build.metas[value(op.outputs[0])].shape
     raw, end = f"{value(op.outputs[0])}.raw", build.fresh("end", (1, made[-1]))
     build.metas[raw] = Meta(made)
     outputs = (raw, end, build.fresh("cell", (1, made[-1]))) if kind == "lstm" else (raw, end)
-    first = hybrid_input(build, op) if kind != "lstm" else build.operand(op, 0)
+    codes = f"{build.layer}.state"
+    held = build.tensor(op, state) if len(op.inputs) > state and op.inputs[state] >= 0 else None
+    if is_hybrid(build, op, 0, weights):
+        asymmetric = bool(op.options.get("asymmetric"))
+        build.quantizers[codes] = Quantization(codes, 8, True, asymmetric, run_time=True)
+        more["state_codes"] = codes
+    elif held is not None and held.quantized:
+        build.quantizers[codes] = quantization(held, codes)
+        more["state_codes"] = codes
     build.add(
-        f"aten.{kind}", outputs, input=first, params=tuple(params), has_biases=False, num_layers=1,
-        bidirectional=False, batch_first=len(x) == 3 and not op.options["time_major"],
+        f"aten.{kind}", outputs, input=hybrid_input(build, op, 0, weights), params=tuple(params), num_layers=1,
+        bidirectional=False, batch_first=len(x) == 3 and not op.options["time_major"], **more,
     )  # fmt: skip
     build.round(build.model.tensors[op.outputs[0]], raw)
 

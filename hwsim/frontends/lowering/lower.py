@@ -27,6 +27,9 @@ SHAPE_ONLY = frozenset(
 )
 SPLITS = ("split", "split_with_sizes", "chunk", "tensor_split", "unbind", "unsafe_split", "unsafe_chunk")
 
+# Operators whose result is their operands one behind the other.
+JOINS = ("aten.cat", "aten.stack", "aten.concat", "aten.concatenate", "aten.hstack", "aten.vstack", "aten.dstack")
+SHIFTS = ("aten.add", "aten.sub")
 # Operators whose result is their first operand's own memory.
 ALIASES = frozenset(
     f"aten.{name}"
@@ -261,7 +264,10 @@ class Lowering:
         read = [self.values.get(ref.name) for ref in op.refs()]
         consts = [value for value in read if isinstance(value, Const)]
         for name in op.outputs:
-            known = computed(name, self.meta(name).shape, consts)
+            shape = self.meta(name).shape
+            known = side_by_side(name, shape, consts) if op.op in JOINS else computed(name, shape, consts)
+            if op.op in SHIFTS:
+                known = shifted(known, consts)
             self.values[name] = self.network_input(name) if name in self.states else known
         return True
 
@@ -334,6 +340,31 @@ def computed(name: str, shape: tuple[int, ...], sources: list[Const]) -> Const:
         codes = dataclasses.replace(codes, scales=max(codes.scales, steps))
     whole = math.prod(main.shape) == math.prod(shape)
     return Const(main.name if whole else f"{main.name}:{name}", shape, codes, width)
+
+
+def side_by_side(name: str, shape: tuple[int, ...], sources: list[Const]) -> Const:
+    """Parameters one behind the other: still codes where all of them are, of the widest one's width."""
+    codes = [source.quantization for source in sources if math.prod(source.shape)]
+    coded = [item for item in codes if item is not None]
+    if len(coded) < max(2, len(codes)):
+        return computed(name, shape, sources)
+    widest, zeros = max(coded, key=lambda item: item.bits), {item.zero_point for item in coded}
+    together = dataclasses.replace(
+        widest, signed=any(item.signed for item in coded), offset=any(item.offset for item in coded),
+        scales=sum(item.scales for item in coded), zero_point=zeros.pop() if len(zeros) == 1 else None,
+    )  # fmt: skip
+    return Const(name, shape, together)
+
+
+def shifted(made: Const, sources: list[Const]) -> Const:
+    """A parameter plus another: codes with an offset where that is smaller, else no codes any more."""
+    codes, sizes = made.quantization, [math.prod(source.shape) for source in sources]
+    if codes is None or len(sizes) < 2:
+        return made
+    alike = sizes.count(max(sizes)) > 1 and max(sizes) > 1
+    return dataclasses.replace(
+        made, quantization=None if alike else dataclasses.replace(codes, offset=True, zero_point=None)
+    )
 
 
 def contains_act(value: Value | None) -> bool:

@@ -194,5 +194,6 @@ HANDLERS: dict[str, Handler] = {
     **named(("col2im",), windows_summed),
     **named(("nonzero", "masked_select", "unique", "_unique2", "unique_dim", "unique_consecutive"), size_by_values),
     **named(("bincount", "histc", "multinomial", "argwhere", "nonzero_static"), size_by_values),
-    "torchvision.nms": size_by_values,
+    **dict.fromkeys(("torchvision.nms", "onnx.NonZero", "onnx.Compress", "onnx.Unique"), size_by_values),
+    **dict.fromkeys(("tflite.WHERE", "tflite.UNIQUE"), size_by_values),
 }

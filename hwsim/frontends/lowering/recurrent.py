@@ -23,9 +23,9 @@ GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 class Cell:
     """Weights of one layer in one direction: (gates*hidden, inputs), (gates*hidden, hidden), (projected, hidden).
 
-    `peepholes`: (3*hidden) factors by which gates see the memory. `functions`: of the gates, the candidate, the output.
-    `reset_first`: a GRU whose reset gate acts on the state before its product. `state_codes`: the quantizer that the
-    state passes at every step, where that is done at run time.
+    `peepholes`: (3*hidden) factors by which gates see the memory. `clips`: the memory is clipped. `functions`: of the
+    gates, the candidate, the output. `reset_first`: a GRU whose reset gate acts on the state before its product.
+    `state_codes`: the quantizer that the state passes in front of its product.
     """
 
     kind: str
@@ -36,6 +36,7 @@ class Cell:
     peepholes: Const | None = None
     functions: tuple[str, str, str] = ("sigmoid", "tanh", "tanh")
     reset_first: bool = False
+    clips: bool = False
     state_codes: Quantization | None = None
 
     @property
@@ -122,6 +123,7 @@ def further(walk: Lowering, op: Op, cell: Cell, number: int) -> Cell:
         peepholes=mine if isinstance(mine, Const) else None,
         functions=(names[0], names[1], names[2]),
         reset_first=op.get("reset_first") is True,
+        clips=op.get("clips") is True,
         state_codes=walk.graph.quantizers.get(codes) if isinstance(codes, str) else None,
     )
 
@@ -210,11 +212,11 @@ class Step:
         )  # fmt: skip
 
     def seen(self, state: Act) -> Act:
-        """The state as the product reads it: rounded anew at every step, where the cell does that."""
+        """The state as the product reads it: its codes, whose scale may be found anew at every step."""
         codes = self.cell.state_codes
         if codes is None:
             return state
-        for name in ("most", "least"):
+        for name in ("most", "least") if codes.run_time else ():
             window = math.prod(state.shape)
             label = f"{self.label}.{name}"
             self.walk.emit("reduce_max", self.op, [state], (1,), "linear", label=label, window=window)
@@ -236,6 +238,8 @@ class Step:
         kept = self.emit("mul", "linear", [self.one(gates), memory], hidden, "forget")
         new = self.emit("mul", "linear", [self.one(gates), fresh], hidden, "write")
         memory = self.emit("add", "add", [kept, new], hidden, "memory")
+        if cell.clips:
+            memory = self.emit("relu6", "linear", [memory], hidden, "clip")
         opened = self.one(gates)
         if cell.peepholes is not None:
             looks = self.emit("mul", "linear", [memory], hidden, "peephole_out", part(cell.peepholes, hidden))
