@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 from hwsim.console import INTERRUPTED, printable_lines, work_begins
 
+MAX_LINES, MAX_LINE = 60, 1000  # of a message
+
 
 class HwsimError(Exception):
     """Base of all errors that are the input's fault, never the program's."""
@@ -100,6 +102,23 @@ def reason(problem: Exception) -> str:
 
 
 def complain(message: str, code: int = 2) -> int:
-    """One message on stderr, control characters escaped; the exit code."""
-    print(f"hwsim: {printable_lines(message)}", file=sys.stderr)
+    """One message on stderr, control characters escaped, of a length that a person can read; the exit code."""
+    print(f"hwsim: {printable_lines(readable(message))}", file=sys.stderr)
     return code
+
+
+def readable(message: str) -> str:
+    """The first lines of a message, long ones shortened: a file may be wrong in a million places."""
+    lines = message.split("\n")
+    shown = [shortened(line, MAX_LINE) for line in lines[:MAX_LINES]]
+    return "\n".join([*shown, f"and {len(lines) - MAX_LINES:,} more"] if len(lines) > MAX_LINES else shown)
+
+
+def shortened(text: str, most: int) -> str:
+    """A text with its middle left out where it is longer.
+
+    >>> shortened("0123456789", 7)
+    '01 ... 89'
+    """
+    half = most // 2 - 1
+    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"

@@ -61,9 +61,9 @@ AutoEnergy = Annotated[Energy | None, BeforeValidator(by_law, json_schema_input_
 MemoryLaw = Literal[
     "cacti_hp", "cacti_lop", "cacti_lstp", "system", "middle", "ddr3", "ddr4", "lpddr4", "hbm2", "hbm3", "gddr6"
 ]
-Positive = Annotated[float, Field(gt=0, le=1e12)]
+Positive = Annotated[float, Field(ge=1e-15, le=1e12)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Rate = Annotated[float, Field(gt=0, le=1)]
+Rate = Annotated[float, Field(ge=1e-9, le=1)]
 SumBits = Annotated[float, Field(ge=0, le=64)]
 
 
@@ -440,8 +440,8 @@ class AcceleratorSpec(TimedPart):
     """A whole machine, outermost memory first."""
 
     name: Name = Field(description="bare name of the machine")
-    clock_mhz: Annotated[float, Field(gt=0, le=20000)] = Field(description="clock in MHz")
-    node_nm: Annotated[float, Field(gt=0, le=500)] = Field(description="technology node in nm")
+    clock_mhz: Annotated[float, Field(ge=1e-6, le=20000)] = Field(description="clock in MHz")
+    node_nm: Annotated[float, Field(ge=0.1, le=500)] = Field(description="technology node in nm")
     static_power_mw: Positive | None = Field(
         None, description="idle power of the whole machine; replaces leakage estimates"
     )

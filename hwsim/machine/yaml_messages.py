@@ -73,7 +73,7 @@ def explain(document: Document, error: dict[str, Any]) -> str:
 
 def purpose(kind: str, keys: KeyPath) -> str:
     """What a refused zero could have meant."""
-    if kind == "greater_than" and "bandwidth" in str(keys[-1]):
+    if kind in ("greater_than", "greater_than_equal") and "bandwidth" in str(keys[-1]):
         return "; leave the key out for a port that is never the bottleneck"
     if kind == "too_short" and keys[-1] == "keeps":
         return "; a memory that keeps no operand has no purpose, remove it"

@@ -39,9 +39,13 @@ def residents(stages: tuple[Stage, ...], accelerator: Accelerator, counts: Mappi
         stage = stages[index]
         return spent_pj(stage, accelerator, counts.get(stage.layer.name), resident)
 
+    readers: dict[str, list[int]] = defaultdict(list)
+    for index, stage in enumerate(stages):
+        for name in {t.name for t in stage.inputs}:
+            readers[name].append(index)
     for life in lifetimes(stages):
         name = life.tensor.name
-        users = [index for index, stage in enumerate(stages) if name in {t.name for t in stage.inputs}]
+        users = readers[name]
         if life.born < 0 or not users:
             continue
         touched = (life.born, *users)

@@ -657,6 +657,17 @@ def test_shipped_specs_satisfy_the_published_schema(name: str) -> None:
         jsonschema.validate(data, schema)
 
 
+@pytest.mark.parametrize(
+    "key", ["node_nm", "clock_mhz", "read_bandwidth_bits_per_cycle", "write_bandwidth_bits_per_cycle"]
+)
+def test_numbers_so_small_that_prices_leave_the_floats_are_refused(key: str, tmp_path: Path) -> None:
+    text = (ROOT / "accel_specs" / "eyeriss_v1.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "tiny.yaml"
+    path.write_text(re.sub(rf"\b{key}: [0-9._]+", f"{key}: 1.0e-300", text, count=1), encoding="utf-8")
+    with pytest.raises(SpecError, match=f"{key}: .*1e-300"):
+        load_accelerator(path)
+
+
 def test_the_published_schema_and_key_table_are_up_to_date() -> None:
     """After a change: python -m hwsim.accelerator --schema, and --keys into accel_specs/README.md."""
     assert (ROOT / "hwsim" / "machine" / "accelerator.schema.json").read_text(encoding="utf-8") == json_schema()

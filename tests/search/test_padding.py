@@ -82,6 +82,14 @@ def test_lengths_are_longer_and_richer() -> None:
     assert lengths(2) == []
 
 
+@pytest.mark.parametrize("steps", [67_108_859, 2**31 - 1, 2**40 + 15])
+def test_lengths_of_extreme_loops_take_a_bounded_time(steps: int) -> None:
+    """Multiples of a thousand numbers are looked at, not of as many as there are iterations."""
+    found = lengths(steps)
+    assert len(found) == 3
+    assert all(steps < n <= 1.25 * steps + 2 for n in found)
+
+
 @pytest.mark.parametrize("objective", ["energy", "latency", "edp"])
 def test_prime_dims_get_tiles_that_do_not_divide(objective: str) -> None:
     layer = word_conv(Loops(K=64, C=197, P=197), 1, 1)

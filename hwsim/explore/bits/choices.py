@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hwsim.errors import CapabilityError, SpecError
+from hwsim.errors import CapabilityError, SpecError, shortened
 from hwsim.explore.bits.problem import Choice
 from hwsim.machine.parts import Accelerator
 from hwsim.network.bits_file import MAX_BITS, SAME, is_formats, priced_alone
@@ -82,6 +82,9 @@ def parse_widths(text: str, place: str) -> tuple[int, ...]:
         if not low.isdecimal() or (dots and not high.isdecimal()):
             hint = f": {priced_alone(text)}" if is_formats(text) else ""
             raise SpecError(f"{place}: expected widths like 2..8 or 2,4,8, got {text!r}{hint}")
+        ends = [end for end in (low, high) if end]
+        if any(len(end) > 9 for end in ends) or max(map(int, ends)) > MAX_BITS:  # before a range of that length is made
+            raise SpecError(f"{place}: widths must be 1 to {MAX_BITS}, got {shortened(max(ends, key=len), 20)}")
         found.update(range(int(low), int(high if dots else low) + 1))
     if not found:
         raise SpecError(f"{place}: the range {text!r} is empty: expected widths like 2..8")

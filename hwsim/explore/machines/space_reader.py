@@ -25,6 +25,7 @@ from hwsim.explore.machines.space import (
     put,
     solved_for,
 )
+from hwsim.files.reading import is_finite
 from hwsim.files.strict_yaml import Document, read_document
 from hwsim.machine.load import find_spec, load_accelerator
 from hwsim.network.bits_file import RESERVED as BITS_RESERVED
@@ -177,7 +178,7 @@ class SpaceReader:
             return []
         said = cast(dict[str, Any], value)
         unknown = set(said) - {"from", "to", "step", "factor"}
-        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in said.values())
+        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) and is_finite(v) for v in said.values())
         if unknown or not numbers or ("step" in said) == ("factor" in said):
             self.complain(keys, f"expected numbers from, to and one of step and factor, got {value!r}")
             return []
@@ -242,8 +243,8 @@ class SpaceReader:
         for key, limit in cast(dict[str, Any], value).items():
             if key not in LIMITS:
                 self.complain(("limits", key), f"unknown; expected some of {', '.join(LIMITS)}")
-            elif not isinstance(limit, int | float) or isinstance(limit, bool) or limit <= 0:
-                self.complain(("limits", key), f"expected a positive number, got {limit!r}")
+            elif not isinstance(limit, int | float) or isinstance(limit, bool) or limit <= 0 or not is_finite(limit):
+                self.complain(("limits", key), f"expected a positive finite number, got {limit!r}")
             else:
                 found[key] = float(limit)
         return found

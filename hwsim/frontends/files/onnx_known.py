@@ -7,7 +7,7 @@ know; branches with a known condition are taken. Nothing is guessed: a size that
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from hwsim.network.layer import MAX_ELEMENTS
 
 MAX_ROUNDS = 50
 MAX_NODES = 200_000
+MAX_DEPTH = 100  # of functions that call functions
 Shape = tuple[int, ...]
 Shapes = Shape | Mapping[str, Shape] | None
 RESHAPING = ("Reshape", "Transpose", "Identity", "Cast", "Squeeze", "Unsqueeze", "Flatten")  # keep a parameter's name
@@ -42,9 +43,7 @@ class Known:
     def __init__(self, path: Path, onnx: Any, model: Any, handled: Container[str]) -> None:
         self.path, self.onnx = path, onnx
         if model.functions:
-            from onnx import inliner
-
-            model = inliner.inline_local_functions(model)
+            model = without_functions(path, model)
         self.model = model
         self.graph: Any = model.graph
         self.types: dict[str, str] = {}  # element type of a tensor as the file has it: int4, float8e4m3fn, float
@@ -441,3 +440,44 @@ def copy_of(node: Any) -> Any:
     twin = type(node)()
     twin.CopyFrom(node)
     return twin
+
+
+def without_functions(path: Path, model: Any) -> Any:
+    """The model with its local functions written out. Raises WorkloadError before that would fill the memory."""
+    from onnx import inliner
+
+    bodies = {(function.domain, function.name): function.node for function in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def count(nodes: Iterable[Any], above: tuple[tuple[str, str], ...]) -> int:
+        total = 0
+        for node in with_inner(nodes):
+            key = node.domain, node.op_type
+            if key in above:
+                raise WorkloadError(f"{path}: function {key[1]} calls itself: functions without an end have no price")
+            if key in bodies and key not in sizes:
+                if len(above) == MAX_DEPTH:
+                    raise WorkloadError(f"{path}: functions call each other more than {MAX_DEPTH} deep")
+                sizes[key] = count(bodies[key], (*above, key))
+            total += sizes.get(key, 1)
+        return total
+
+    total = count(model.graph.node, ())
+    if total > MAX_NODES:
+        raise WorkloadError(f"{path}: {total:,} nodes with its functions; this version reads up to {MAX_NODES:,}")
+    try:
+        return inliner.inline_local_functions(model)
+    except Exception as problem:  # its own errors, for functions that contradict their calls
+        line = next((part for part in str(problem).splitlines() if part.strip()), type(problem).__name__)
+        raise WorkloadError(f"{path}: its functions cannot be written out: {line}") from None
+
+
+def with_inner(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Nodes and those of their branches and bodies."""
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                waiting.extend(graph.node)

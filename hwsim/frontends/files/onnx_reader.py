@@ -99,10 +99,14 @@ class OnnxReader:
     def why_unknown(self, name: str) -> str:
         """The first operator whose result has no known shape, and what to do."""
         makers = {output: node for node in self.graph.node for output in node.output}
+        seen: set[str] = set()
         while name in makers:
             missing = [item for item in makers[name].input if item and item not in self.metas]
             if not missing:
                 break
+            if name in seen:
+                return f"{name!r} depends on itself: a network without an order has no price"
+            seen.add(name)
             name = missing[0]
         maker = makers.get(name)
         if maker is None:

@@ -24,6 +24,7 @@ CANDIDATES = 64  # unrollings whose lattices are looked at
 ROWS = 4  # of which so many are given longer loops
 LENGTHS = 3  # per dim
 LONGER = 1.25  # at most
+EVERY_MULTIPLE, FEW_MULTIPLES = 1 << 16, 1 << 10  # iterations above which only multiples of fewer numbers are looked at
 SWEEPS = 3
 LATTICES = 300  # in all, for those that divide and again for the others
 Start = tuple[int, Ints]  # an unrolling, iterations of its dims
@@ -120,8 +121,12 @@ class Padding:
 
 
 def lengths(steps: int) -> list[int]:
-    """Numbers of iterations a little above `steps` that have most factors."""
+    """Numbers of iterations a little above `steps` that have most factors; of small ones where `steps` is large.
+
+    >>> lengths(67)
+    [72, 84, 80]
+    """
     most = math.floor(steps * LONGER) + 2
-    useful = {size * -(-steps // size) for size in range(2, steps)}
+    useful = {size * -(-steps // size) for size in range(2, steps if steps <= EVERY_MULTIPLE else FEW_MULTIPLES)}
     found = [n for n in useful if steps < n <= most]
     return sorted(found, key=lambda n: (-len(divisors(n)), n))[:LENGTHS]
