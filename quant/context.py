@@ -33,6 +33,7 @@ from quant.operators import (
 )  # fmt: skip
 from quant.tracing import OP_MODULES
 
+_TENSOR_ATTRIBUTES = tuple(f"attribute {name}" for name in ("T", "mT", "data", "values", "real", "imag"))
 _NUMBERS = ("size", "dim", "numel", "len", "floordiv", "mod", "assert", "assertisnone")
 
 
@@ -184,7 +185,7 @@ def _is_tensor(op: Op) -> bool:
     if value is not None:
         return isinstance(value, (Tensor, list, tuple))
     if op.kind.startswith("attribute") or op.kind in _NUMBERS:
-        return op.kind in ("attribute T", "attribute mT", "attribute data")
+        return op.kind in _TENSOR_ATTRIBUTES
     sources = [source for source in op.inputs if source.node.op != "output"]
     if op.node.op in ("call_function", "call_method") and sources:
         return any(source.is_tensor for source in sources)
@@ -266,6 +267,8 @@ def keeps_values(op: Op, kind: str) -> bool:
     """Whether an operation needs no quantizer of its own: it moves values, or maps them one by one, or makes none."""
     if op.kind.startswith("attribute") or not op.is_tensor:
         return True
+    if kind == "sum":
+        return False
     scaled = kind == "div" and not any(isinstance(o, Op) and o.is_tensor for o in op.operands[1:])
     if kind in POINTWISE and sum(source.is_tensor and not source.is_fixed for source in op.inputs) > 1:
         return False  # clamp and pow by another activation

@@ -11,14 +11,14 @@ import torch
 
 
 def plain_name(target: object) -> str:
-    """`leaky_relu_`, `LeakyReLU`, `aten.leaky_relu.default` -> `leakyrelu`."""
+    """`leaky_relu_`, `LeakyReLU`, `aten.leaky_relu.default` -> `leakyrelu`; ParametrizedLinear -> `linear`."""
     if isinstance(target, torch._ops.OpOverload):
         name = target._opname
     elif isinstance(target, str):
         name = target
     else:
         name = getattr(target, "__name__", type(target).__name__)
-    return name.replace("_", "").lower()
+    return name.replace("_", "").removeprefix("Parametrized").lower()
 
 
 UNSIGNED, GATE, ASYMMETRIC, SIGNED = "unsigned", "gate", "asymmetric", "signed"
@@ -101,6 +101,7 @@ REASONS = {
     **dict.fromkeys(("softmax", "softmin", "logsoftmax", "softmax2d"), "a softmax is computed in floating point"),
     **dict.fromkeys(("layernorm", "groupnorm", "rmsnorm", "localresponsenorm", "normalize"), _STATISTICS),
     **dict.fromkeys(("instancenorm", "instancenorm1d", "instancenorm2d", "instancenorm3d"), _STATISTICS),
+    "sum": "summed in floating point; what reads the result quantizes it",
     "einsum": "no quantized counterpart: write it as a matrix product (@)",
     "lerp": "no quantized counterpart: write it as a sum of products",
     **dict.fromkeys(

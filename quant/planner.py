@@ -112,7 +112,13 @@ class Planner:
             known = name in shown or name in sites or name.startswith(opened) or name in around
             if isinstance(module, _WEIGHTED) and not known:
                 kind = context.plain_name(type(module))
-                found.append(Left(name, kind, "not called, or inside a module whose code the graph does not show"))
+                found.append(
+                    Left(
+                        name,
+                        kind,
+                        "not called, or its result not used, or inside a module whose code the graph does not show",
+                    )
+                )
         return found
 
     def choices_for(self, site: Site) -> tuple[Choices, str]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from quant import context
 from quant.attention import QAttention, QMultiheadAttention
@@ -170,17 +170,21 @@ def differing_in_training(model: nn.Module, ops: Sequence[Op], given: Mapping[st
         other = context.trace(model, training=False, given=given)
     except Exception as reason:  # tracing runs the model's own code, which may fail in any way
         return f"traced in training only ({type(reason).__name__}: {reason})"
+    places = [{op.node: i for i, op in enumerate(read)} for read in (ops, other)]
     for here, there in zip(ops, other, strict=False):
-        if _signature(here) != _signature(there):
+        if _signature(here, places[0], model) != _signature(there, places[1], model):
             return f"{here.name} in training, {there.name} in evaluation"
     return "" if len(ops) == len(other) else "one of the two has more operations"
 
 
-def _signature(op: Op) -> tuple[Any, ...]:
-    """What must be equal in both modes: the operation and its constants."""
+def _signature(op: Op, places: Mapping[fx.Node, int], model: nn.Module) -> tuple[Any, ...]:
+    """What must be equal in both modes: the operation, what it reads, and its constants."""
+    held = _parameter(op.node, model) if op.node.op == "get_attr" else None
+    if isinstance(held, Tensor) and str(op.node.target).startswith("_tensor_constant"):
+        return (held.dtype, tuple(held.shape), held.nan_to_num().tolist())  # each trace makes its own
     if op.node.target is F.dropout or op.kind == "scaleddotproductattention":
         return (op.kind,)
-    constants = fx.node.map_arg((op.node.args, op.node.kwargs), lambda node: node.name)
+    constants = fx.node.map_arg((op.node.args, op.node.kwargs), lambda node: f"%{places[node]}")
     return (op.node.op, str(op.node.target), repr(constants))
 
 
@@ -207,7 +211,7 @@ class Rewritten(fx.GraphModule):
         self.training = model.training
 
     def _keep(self, attributes: dict[str, Any]) -> None:
-        for table in ("_modules", "_parameters", "_buffers"):
+        for table in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
             self.__dict__[table] = attributes[table]
         for name, value in attributes.items():
             if name != "forward" and name not in self.__dict__:

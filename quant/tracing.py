@@ -86,18 +86,50 @@ def graph_of(model: nn.Module, *, training: bool, given: Mapping[str, Any] | Non
     before = {name: buffer.clone() for name, buffer in model.named_buffers() if not buffer.is_meta}
     defaults = kept_defaults(model, given or {})
     try:
-        graph = _Tracer().trace(model.train(training), defaults or None)
+        with _packing_refused():
+            graph = _Tracer().trace(model.train(training), defaults or None)
     finally:
         for module, mode in modes:
             module.training = mode
         changed = _restored(model, before)
     if changed:
         raise ValueError(f"the forward pass writes {changed}, which a graph cannot keep")
+    bare = True  # no argument before has a default
     for node in graph.nodes:
         if node.op == "placeholder" and str(node.target).removesuffix("_1") in defaults:
             node.target = str(node.target).removesuffix("_1")
+        if node.op == "placeholder" and bare and node.target in (given or {}) and node.target not in defaults:
+            node.args = ()  # the example gives it: the graph needs it from now on
+        bare = bare and not (node.op == "placeholder" and node.args)
+    keep_constants(graph, model)
     functionalise(graph, model)
     return graph
+
+
+@contextlib.contextmanager
+def _packing_refused() -> Iterator[None]:
+    """Packed sequences are told by name: their lengths are values, which no graph holds."""
+    utilities = nn.utils.rnn
+    before = utilities.pack_padded_sequence
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise ValueError("pack_padded_sequence: lengths are values, which no graph holds; give padded sequences")
+
+    utilities.pack_padded_sequence = refuse
+    try:
+        yield
+    finally:
+        utilities.pack_padded_sequence = before
+
+
+def keep_constants(graph: fx.Graph, model: nn.Module) -> None:
+    """Tensors that the code makes of numbers are buffers from now on: they follow the model's type and device."""
+    for node in graph.nodes:
+        if node.op == "get_attr" and str(node.target).startswith("_tensor_constant"):
+            made = getattr(model, str(node.target))
+            if str(node.target) not in model._buffers:
+                delattr(model, str(node.target))
+                model.register_buffer(str(node.target), made.detach(), persistent=False)
 
 
 def kept_defaults(model: nn.Module, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+import quant
 from hwsim.errors import UnsupportedOp, WorkloadError
 from hwsim.frontends.torch_export import extract
 
@@ -150,3 +151,55 @@ def test_a_mask_that_is_a_parameter_chooses_a_known_number() -> None:
 def test_a_random_slope_is_its_mean_at_inference() -> None:
     net = extract(Code(lambda m, x: F.rrelu(m.layer(x))), torch.zeros(3, 8))
     assert [layer.op for layer in net] == ["linear", "leaky_relu"]
+
+
+def test_an_array_allocated_like_another_and_filled_in_parts_is_an_activation() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        y = torch.zeros_like(x)
+        y[:, :4] = m.layer(x)[:, :4]
+        y[:, 4:] = x[:, 4:]
+        return m.layer(y)
+
+    net = extract(Code(run), torch.zeros(3, 8))
+    assert net.macs == 2 * 3 * 64
+
+
+class Autoencoder(nn.Module):
+    """The decoder reads the encoder's weight, transposed, and in floating point."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode = nn.Linear(8, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.encode(x), self.encode.weight.t())
+
+
+def test_a_weight_read_as_codes_and_as_numbers_is_stored_as_both() -> None:
+    model, _ = quant.quantize(Autoencoder(), weight_bits=8, act_bits=8)
+    quant.initialise(model, [torch.randn(4, 8)])
+    net = extract(model, torch.zeros(1, 8))
+    weights = {layer.weight.name: layer.weight.bits for layer in net if layer.weight is not None}
+    assert weights == {"encode.weight": 8, "encode.weight (linear)": 32}
+    assert net.macs == 48
+
+
+class PaddedParts(nn.Module):
+    """A concatenation of padded maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.a(x))
+        return self.b(torch.cat([F.pad(y, (1, 1)), F.pad(y * 2, (1, 1))], 1))
+
+
+def test_padding_hands_on_the_codes_of_the_quantizer_in_front() -> None:
+    model, _ = quant.quantize(PaddedParts(), weight_bits=4, act_bits=4, first_last="same")
+    quant.initialise(model, [torch.rand(2, 3, 8, 8)])
+    net = extract(model, torch.zeros(1, 3, 8, 8))
+    (joined,) = (layer for layer in net if layer.op == "concat")
+    assert [tensor.bits for tensor in joined.inputs] == [8, 8]
+    assert [layer.output.bits for layer in net if layer.op == "pad"] == [8, 8]

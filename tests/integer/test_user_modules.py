@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 import quant
 from hwsim.errors import UnsupportedOp
+from hwsim.integer.export.onnx_check import agreement
+from hwsim.integer.export.onnx_source import onnx_network
 from hwsim.integer.lowering.lower import lower
 from hwsim.integer.proof.certificate import certify
 from hwsim.integer.run import Machine
@@ -102,3 +104,39 @@ def test_codes_behind_pools_of_every_border_are_float64s(pool: nn.Module, act: n
     found = certify(model, x)
     assert found.equal
     assert not found.float_operators
+
+
+class HalfGated(nn.Module):
+    """A product in place through a view, which no graph of operators replaces: its operands have no quantizer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.out = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.a(x))
+        z = self.b(y)
+        y[:, 2:].mul_(z[:, 2:])
+        return self.out(y)
+
+
+def test_products_too_wide_to_be_decided_are_refused_before_anything_is_computed() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(4, 3, 8, 8)
+    model, _ = quant.quantize(HalfGated().eval(), weight_bits=8, act_bits=8, example=x)
+    quant.initialise(model, [x])
+    with pytest.raises(UnsupportedOp, match=r"layer out\.input_quantizer: .* quantize the product's operands"):
+        certify(model, x)
+
+
+def test_constants_beside_activations_are_exported_for_every_sample() -> None:
+    """A file is written for one sample and run on four: zeros that stay in a filled array are there for each."""
+    pytest.importorskip("onnxruntime")
+    for name in ("FilledStepByStep", "EverySpelling", "GateExpanded"):
+        torch.manual_seed(0)
+        model, inputs = enliven(MODULES[name].make()), MODULES[name].inputs()
+        quantized, _ = quant.quantize(model, weight_bits=8, act_bits=8)
+        quant.initialise(quantized, [inputs])
+        found = agreement(onnx_network(quantized, inputs[0]), lower(quantized, inputs[0]), inputs[0])
+        assert found.differing <= 1e-3 * found.codes + 1
+        assert found.largest <= 1

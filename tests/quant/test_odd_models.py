@@ -31,6 +31,55 @@ def test_arguments_that_are_no_tensors_stay_what_the_example_says() -> None:
     assert torch.dist(result.eval()(*example), model(*example)) < 0.05 * model(*example).norm()
 
 
+class WithExtra(nn.Module):
+    """A second input that may be left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 4), nn.Linear(3, 4)
+
+    def forward(self, x: torch.Tensor, extra: torch.Tensor | None = None) -> torch.Tensor:
+        return self.a(x) if extra is None else self.a(x) + self.b(extra)
+
+
+def test_an_optional_input_of_the_example_is_an_input_from_then_on() -> None:
+    model, example = WithExtra().eval(), (torch.randn(4, 8), torch.randn(4, 3))
+    result, plan = quant.quantize(model, weight_bits=8, act_bits=8, example=example)
+    quant.initialise(result, [example])
+    assert [layer.op for layer in plan.layers] == ["linear", "linear", "add"]
+    assert torch.dist(result.eval()(*example), model(*example)) < 0.05 * model(*example).norm()
+
+
+class Packed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(8, 4, batch_first=True)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return self.gru(nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True))[1]
+
+
+def test_packed_sequences_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"pack_padded_sequence: lengths are values.*give padded sequences"):
+        quant.quantize(Packed(), weight_bits=8, act_bits=8)
+
+
+def test_constants_made_in_forward_follow_the_model_and_no_checkpoint() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x) + x.relu()[:, :4] * torch.tensor([1.0, 2.0, 3.0, 4.0])
+
+    result, plan = quant.quantize(Scaled(), weight_bits=8, act_bits=8)
+    quant.initialise(result, [torch.randn(4, 8)])
+    assert [left.why for left in plan.left] == []
+    assert result.double()(torch.randn(2, 8, dtype=torch.float64)).dtype == torch.float64
+    assert not any("_tensor_constant" in key for key in result.state_dict())
+
+
 @pytest.mark.parametrize(
     ("wrap", "message"),
     [

@@ -173,6 +173,39 @@ class OutArgument(Pair):
         return y + w
 
 
+@case(left=("setitem", "setitem"))
+class FilledStepByStep(Pair):
+    """A result allocated first, then written part by part."""
+
+    def join(self, y: Tensor, z: Tensor) -> Tensor:
+        w = torch.zeros_like(y)
+        w[:, :4] = y[:, :4]
+        w[:, 4:] = z[:, 4:]
+        return w
+
+
+@case(left=("setitem", "setitem", "setitem"))
+class FilledAtIntervals(Pair):
+    """Every second channel, then the others; one channel is a number."""
+
+    def join(self, y: Tensor, z: Tensor) -> Tensor:
+        w = y.new_zeros(y.shape)
+        w[:, ::2] = y[:, ::2]
+        w[:, 1::2] = z[:, ::2]
+        w[:, 0] = 0.5
+        return w
+
+
+@case(operations=("add",), trains=False)
+class EverySpelling(Pair):
+    """Methods with an underscore: functions, moves and constants."""
+
+    def join(self, y: Tensor, z: Tensor) -> Tensor:
+        w = (y + z).neg_()
+        w.unsqueeze_(1).squeeze_(1).transpose_(2, 3)
+        return w.clamp_(-2, 1).clamp_min_(-1.5)
+
+
 # ---- operations of activations -----------------------------------------------------------------------------------
 
 
@@ -214,6 +247,35 @@ class MeanGate(Pair):
 
     def join(self, y: Tensor, z: Tensor) -> Tensor:
         return y * torch.sigmoid(z.mean(dim=(2, 3), keepdim=True))
+
+
+@case(operations=("sub",))
+class LargestTaken(Pair):
+    """`values` of a named result is an activation."""
+
+    def join(self, y: Tensor, z: Tensor) -> Tensor:
+        return y - z.max(dim=1, keepdim=True).values
+
+
+@case(operations=("add",), left=("sum",))
+class SumOverMap(Pair):
+    def join(self, y: Tensor, z: Tensor) -> Tensor:
+        return y + z.sum((2, 3), keepdim=True) * 0.01
+
+
+@case(operations=("add", "mul"))
+class ConstantsMadeInForward(Pair):
+    """Numbers turned into tensors at every call."""
+
+    def join(self, y: Tensor, z: Tensor) -> Tensor:
+        return y + z * torch.tensor([0.5, -0.25]).repeat(4)[:, None, None]
+
+
+@case(operations=("mul",))
+class GateExpanded(Pair):
+    def join(self, y: Tensor, z: Tensor) -> Tensor:
+        gate = torch.sigmoid(F.adaptive_avg_pool2d(z, 1))
+        return y * gate.expand_as(y)
 
 
 @case(operations=("mean",))
@@ -299,6 +361,45 @@ class Recurrent(nn.Module):
         x, _ = self.gru(x)
         _, h = self.rnn(x.transpose(0, 1))
         return self.fc(h[-1])
+
+
+@case(inputs=tokens)
+class RecurrentFromZeros(nn.Module):
+    """First states made in forward, as tutorials write them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.fc = nn.LSTM(12, 10, batch_first=True), nn.Linear(10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, c = torch.zeros(1, x.size(0), 10), torch.zeros(1, x.size(0), 10)
+        x, _ = self.lstm(x, (h, c))
+        return self.fc(x[:, -1])
+
+
+@case(left=("conv2d",), integer=False)
+class WeightNormed(nn.Module):
+    """A parametrized weight is another one at every step of training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3))
+        self.out = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(F.relu(self.a(x)))
+
+
+@case(inputs=tokens, left=("linear",), integer=False)
+class TiedTransposed(nn.Module):
+    """An autoencoder whose decoder is the encoder's weight, transposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode, self.bias = nn.Linear(12, 5), nn.Parameter(torch.zeros(12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(torch.tanh(self.encode(x)), self.encode.weight.t(), self.bias)
 
 
 @case(inputs=lambda: (torch.randint(0, 30, (4, 6)),), operations=("add",))

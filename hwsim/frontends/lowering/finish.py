@@ -44,6 +44,7 @@ def finish(drafts: list[Draft]) -> tuple[list[Layer], list[str]]:
     drafts = with_requantizations(drafts)
     pass_codes_on(drafts)
     name_drafts(drafts)
+    part_codes(drafts)
     layers = [freeze(draft) for draft in drafts]
     return layers, [*notes, *unquantized_note(drafts)] if quantized else []
 
@@ -219,6 +220,20 @@ def unquantized_note(drafts: list[Draft]) -> list[str]:
         return []
     shown = ", ".join(bare[:5]) + (f" and {len(bare) - 5} more" if len(bare) > 5 else "")
     return [f"{len(bare)} arrays inside the network pass no quantizer and count {FLOAT_BITS} bits: made by {shown}"]
+
+
+def part_codes(drafts: list[Draft]) -> None:
+    """A parameter that layers read in different codes is stored once for each: `NAME`, then `NAME (LAYER)`."""
+    first: dict[str, tuple[object, ...]] = {}
+    names: dict[tuple[str, tuple[object, ...]], str] = {}
+    for draft in drafts:
+        if not isinstance(draft.weight, Const):
+            continue
+        tensor = weight_tensor(draft.weight)
+        codes = (tensor.bits, tensor.signed, tensor.offset, tensor.format)
+        if first.setdefault(tensor.name, codes) != codes:
+            name = names.setdefault((tensor.name, codes), f"{tensor.name} ({draft.name})")
+            draft.weight = dataclasses.replace(draft.weight, name=name)
 
 
 def name_drafts(drafts: list[Draft]) -> None:

@@ -138,9 +138,12 @@ class Lowering:
         """The activation with its pending zeros written out, which costs a `pad` layer of its own."""
         if act.pad is None:
             return act
-        source = act.seen_as(unpadded(act.shape, act.pad))
+        source = dataclasses.replace(act.seen_as(unpadded(act.shape, act.pad)), version=None)
         op = Op("aten.pad", {}, (), self.current.module, self.current.call)
-        return self.emit("pad", op, [source], act.shape, source.record.origin)
+        made = self.emit("pad", op, [source], act.shape, source.record.origin)
+        if act.version is not None:
+            made.record.versions[act.version] = act.record.versions[act.version]
+        return dataclasses.replace(made, version=act.version)
 
     # -- what handlers write ---------------------------------------------------------------------------------------
 
@@ -238,7 +241,8 @@ class Lowering:
 
     def refuse_lost_input(self, op: Op) -> None:
         """Invariant of every front end: what depends on an input of the network is never taken for a parameter."""
-        lost = [name for name in op.outputs if name in self.graph.dependent or name in self.dependent]
+        dependent = (self.graph.dependent | self.dependent) - self.states
+        lost = [name for name in op.outputs if name in dependent]
         if lost:
             raise WorkloadError(
                 f"model {self.graph.name}: {op.op} at {place(op)}: {lost[0]!r} depends on an input of the network, but "

@@ -76,8 +76,10 @@ def upsample(window: int) -> Handler:
 
 
 def shape_only(walk: Lowering, op: Op) -> None:
-    """new_zeros, ones_like and their kind read the shape of an activation, not its values: a constant."""
-    walk.bind(op, *(Const(name, walk.meta(name).shape) for name in op.outputs))
+    """new_zeros, ones_like and their kind read the shape of an activation, not its values: a constant, unless results
+    are written into it later."""
+    made = [(name, walk.meta(name).shape) for name in op.outputs]
+    walk.bind(op, *(walk.network_input(n) if n in walk.states else Const(n, shape) for n, shape in made))
     walk.count_free(op, "a constant")
 
 

@@ -153,6 +153,9 @@ def code_limits(form: Form, code: CodeSpec) -> tuple[int, int]:
     return low, high
 
 
+# A sum known less well than this, in steps of the quantizer behind it, is refused.
+_LARGEST_DOUBT = Fraction(1, 64)
+
 # ---- exact ---------------------------------------------------------------------------------------------------------
 
 
@@ -377,6 +380,12 @@ def _sum_rule(form: Form, code: CodeSpec, steps: list[Steps], ranges: Mapping[st
             others = math.prod(ranges[n].reach for n in t.nodes if n != node)
             inexact += math.ceil(ranges[node].error * others * max(map(abs, t.slopes)) * scale)
     check_width([*reaches, error + inexact])
+    doubt = (error + inexact) / (scale * code.s)  # in steps of the quantizer
+    if inexact and doubt > _LARGEST_DOUBT:
+        raise UnsupportedOp(
+            f"a product of values without a quantizer is known to {float(doubt):.2g} steps of it only: quantize the "
+            "product's operands"
+        )
     marks = None
     low, high = code_limits(form, code) if is_line else (code.n, code.p)
     if not is_line:

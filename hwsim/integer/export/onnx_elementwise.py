@@ -53,6 +53,8 @@ def clip(lowest: float | None = None, highest: float | None = None) -> Callable[
     def handle(
         out: OnnxWriter, node: fx.Node, x: Any, low: float | None = lowest, high: float | None = highest
     ) -> Value:
+        if not all(v is None or isinstance(v, (int, float)) for v in (low, high)):
+            raise UnsupportedOp(f"layer {out.layer or '(model)'}: a clamp between computed limits is not exported")
         limits = ["" if v is None else out.store(np.array(float(v)), f"{out.layer}.limit") for v in (low, high)]
         return out.add("Clip", [out.plain(x).name, *limits], shape_of(node))
 

@@ -30,7 +30,10 @@ def reshape(out: OnnxWriter, node: fx.Node, x: Any, *_: Any, **__: Any) -> Any:
     if source.shape == shape:
         return x
     if math.prod(source.shape) != math.prod(shape):
-        raise UnsupportedOp(f"layer {out.layer}: an expansion of {source.shape} to {shape}")
+        if source.shape[:1] != shape[:1]:
+            raise UnsupportedOp(f"layer {out.layer or '(model)'}: an expansion of {source.shape} to {shape}")
+        sizes = out.store(np.array([1, *shape[1:]]), f"{out.layer}.shape", "INT64")
+        return out.add("Expand", [source.name, sizes], shape)
     target = [0, *shape[1:]] if source.shape[:1] == shape[:1] else list(shape)
     return out.add("Reshape", [source.name, out.store(np.array(target), f"{out.layer}.shape", "INT64")], shape)
 
@@ -49,8 +52,28 @@ def stack(out: OnnxWriter, node: fx.Node, values: Sequence[Any], axis: int = 0) 
     axis %= len(shape)
     place = out.store(np.array([axis]), f"{out.layer}.axes", "INT64")
     one = (*shape[:axis], 1, *shape[axis + 1 :])
-    parts = [out.add("Unsqueeze", [out.plain(v).name, place], one).name for v in values]
+    parts = [out.add("Unsqueeze", [part.name, place], one).name for part in beside(out, values, joined=axis == 0)]
     return out.add("Concat", parts, shape, axis=axis)
+
+
+def beside(out: OnnxWriter, values: Sequence[Any], *, joined: bool) -> list[Value]:
+    """Parts of a concatenation; numbers known beforehand are repeated for every sample. `joined`: along the samples."""
+    parts = [out.plain(v) for v in values]
+    like = next((part for part, v in zip(parts, values, strict=True) if not isinstance(v, Known)), None)
+    if joined or like is None:
+        return parts
+    return [
+        for_every_sample(out, part, like) if isinstance(v, Known) and part.shape[:1] == (1,) else part
+        for part, v in zip(parts, values, strict=True)
+    ]
+
+
+def for_every_sample(out: OnnxWriter, part: Value, like: Value) -> Value:
+    """A part of one sample, as often as another value has samples."""
+    count = out.add("Shape", [like.name], (1,), start=0, end=1)
+    rest = out.store(np.array(part.shape[1:]), f"{out.layer}.shape", "INT64")
+    sizes = out.add("Concat", [count.name, rest], (len(part.shape),), axis=0)
+    return out.add("Expand", [part.name, sizes.name], part.shape)
 
 
 def copied(out: OnnxWriter, node: fx.Node, x: Any, y: Any, *_: Any) -> Any:
@@ -63,6 +86,12 @@ def copied(out: OnnxWriter, node: fx.Node, x: Any, y: Any, *_: Any) -> Any:
 def zeros(out: OnnxWriter, node: fx.Node, *_: Any, **__: Any) -> Known:
     """new_zeros and the like: numbers whose size alone depends on the network."""
     return Known(torch.zeros(shape_of(node), dtype=torch.float64))
+
+
+def filled(out: OnnxWriter, node: fx.Node, x: Any, number: Any) -> Known:
+    """A tensor full of one number."""
+    number = float(number.values) if isinstance(number, Known) else float(number)
+    return Known(torch.full(shape_of(node), number, dtype=torch.float64))
 
 
 def permute(out: OnnxWriter, node: fx.Node, x: Any, axes: Sequence[int]) -> Any:
@@ -102,15 +131,34 @@ def cut(out: OnnxWriter, x: Value, axis: int, start: int, stop: int, step: int =
 def slice_scatter(out: OnnxWriter, node: fx.Node, x: Any, y: Any, axis: int = 0, start: int | None = None,
                   stop: int | None = None, step: int = 1) -> Value:  # fmt: skip
     """x with y in x[start:stop]: what stands before it, y, what stands behind it."""
-    whole, shape = out.plain(x), shape_of(node)
+    shape = shape_of(node)
     axis %= len(shape)
     first, last, step = slice(start, stop, step).indices(shape[axis])
     if step != 1:
         raise UnsupportedOp(f"layer {out.layer or '(model)'}: values written at intervals are not exported")
-    parts = [cut(out, whole, axis, 0, first)] if first else []
-    parts.append(out.plain(y))
-    parts += [cut(out, whole, axis, last, shape[axis])] if last < shape[axis] else []
-    return out.add("Concat", [part.name for part in parts], shape, axis=axis)
+    parts = [rest(out, x, axis, 0, first)] if first else []
+    parts.append(y)
+    parts += [rest(out, x, axis, last, shape[axis])] if last < shape[axis] else []
+    return concat(out, node, parts, axis)
+
+
+def select_scatter(out: OnnxWriter, node: fx.Node, x: Any, y: Any, axis: int, index: int) -> Value:
+    """x with y in the place of x[index] along an axis."""
+    shape = shape_of(node)
+    axis, index = axis % len(shape), index % shape[axis]
+    if isinstance(y, Known):
+        y = Known(y.values.unsqueeze(axis))
+    else:
+        place = out.store(np.array([axis]), f"{out.layer}.axes", "INT64")
+        y = out.add("Unsqueeze", [out.plain(y).name, place], (*shape[:axis], 1, *shape[axis + 1 :]))
+    return slice_scatter(out, node, x, y, axis, index, index + 1)
+
+
+def rest(out: OnnxWriter, x: Any, axis: int, start: int, stop: int) -> Any:
+    """What a write leaves of x along an axis."""
+    if isinstance(x, Known):
+        return Known(x.values.narrow(axis, start, stop - start))
+    return cut(out, out.plain(x), axis, start, stop)
 
 
 def select(out: OnnxWriter, node: fx.Node, x: Any, axis: int, index: int) -> Any:
@@ -139,7 +187,9 @@ def getitem(out: OnnxWriter, node: fx.Node, x: Any, index: int) -> Any:
 
 def concat(out: OnnxWriter, node: fx.Node, values: Sequence[Any], axis: int = 0) -> Value:
     """Concat."""
-    return out.add("Concat", [out.plain(v).name for v in values], shape_of(node), axis=axis % len(shape_of(node)))
+    axis %= len(shape_of(node))
+    parts = beside(out, values, joined=axis == 0)
+    return out.add("Concat", [part.name for part in parts], shape_of(node), axis=axis)
 
 
 def pad(out: OnnxWriter, node: fx.Node, x: Any, sides: Sequence[int], mode: str = "constant", value: Any = None) -> Any:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 from torch.utils._pytree import tree_unflatten
 
 from hwsim.errors import UnsupportedOp
@@ -116,6 +117,8 @@ class OnnxWriter:
         if operator in IGNORED:
             return None
         handler = self.handlers.get(operator)
+        if handler is None and all(isinstance(self.env.get(source), Known) for source in node.all_input_nodes):
+            return self.known(node)
         if handler is None:
             raise UnsupportedOp(
                 f"layer {self.layer or '(model)'}: {operator} has no ONNX counterpart here; replace it, or export the "
@@ -124,6 +127,15 @@ class OnnxWriter:
         arguments = [self.value(a) for a in node.args]
         keywords = {k: self.value(a) for k, a in node.kwargs.items()}
         return handler(self, node, *arguments, **keywords)
+
+    def known(self, node: fx.Node) -> Known:
+        """What an operator makes of numbers known beforehand, as every run of the file would."""
+        numbers = map_arg((node.args, node.kwargs), lambda source: self.env[source].values)
+        with torch.no_grad():
+            made = cast(Any, node.target)(*numbers[0], **numbers[1])
+        if not isinstance(made, torch.Tensor):
+            raise UnsupportedOp(f"layer {self.layer or '(model)'}: {operator_name(node)} of numbers gives no tensor")
+        return Known(made)
 
     def value(self, argument: Any) -> Any:
         """An argument: values for nodes, plain numbers as they are."""

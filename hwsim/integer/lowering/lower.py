@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from hwsim.errors import UnsupportedOp, WorkloadError
 from hwsim.integer.arithmetic.nonlinear import METHODS
 from hwsim.integer.graph import IntegerModel
+from hwsim.integer.lowering.exported_nodes import in_float64
 from hwsim.integer.lowering.operators import HANDLERS
 from hwsim.integer.lowering.walk import Lowering, first_line
 from quant import BaseQuantizer, export_names, quantizers
@@ -93,8 +94,9 @@ def exported(
     unset = [n for n, q in found.items() if not bool(q.initialized)]
     if unset:
         raise WorkloadError(f"quantizer {unset[0]} has no step size yet: call quant.initialise(model, batches) first")
-    given = one_row(model, in_order(model, example), name)
-    with export_names(model), torch.no_grad(), warnings.catch_warnings():
+    with in_float64():
+        given = one_row(model, in_order(model, example), name)
+    with in_float64(), export_names(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about torch
         try:
             program = torch.export.export(model, given, strict=False)

@@ -37,11 +37,21 @@ def reshape(low: Lowering, node: fx.Node, x: Value, *_: Any, **__: Any) -> Value
     if value_shape(x) == shape:
         return x
     if math.prod(value_shape(x)) != math.prod(shape):
-        raise NotAffine("an expansion")
+        return expanded(x, shape)
     return Moved("reshape", (x,), (shape,), shape)
 
 
-def new_zeros(low: Lowering, node: fx.Node, x: Value, size: Sequence[int], **_: Any) -> Value:
+def expanded(x: Value, shape: tuple[int, ...]) -> Value:
+    """Each entry as often as an axis repeats it: entries named again."""
+    before = value_shape(x)
+    if len(before) != len(shape) or (before[:1] != shape[:1]):
+        raise NotAffine("an expansion")
+    for axis, (old, new) in enumerate(zip(before, shape, strict=True)):
+        x = gather(x, axis, [0] * new) if old != new else x
+    return x
+
+
+def zeros(low: Lowering, node: fx.Node, *_: Any, **__: Any) -> Value:
     """Zeros: their size alone depends on x."""
     return Const(torch.zeros(shape_of(node), dtype=torch.float64))
 
@@ -285,13 +295,22 @@ def slice_scatter(low: Lowering, node: fx.Node, x: Value, y: Value, axis: int = 
     """x with y in x[start:stop]: what stands before it, y, what stands behind it."""
     size = value_shape(x)[axis]
     first, last, step = slice(start, stop, step).indices(size)
-    if step != 1:
-        raise NotAffine("values written at intervals")
     axis %= len(value_shape(x))
+    if step != 1:
+        places = {place: size + i for i, place in enumerate(range(first, last, step))}
+        shape = tuple(size + len(places) if i == axis else n for i, n in enumerate(value_shape(x)))
+        both = Moved("concat", (x, y), (axis,), shape)
+        return gather(both, axis, [places.get(place, place) for place in range(size)])
     parts = [part(low, x, axis, 0, first)] if first else []
     parts.append(y)
     parts += [part(low, x, axis, last, size)] if last < size else []
     return parts[0] if len(parts) == 1 else concat(low, node, parts, axis)
+
+
+def select_scatter(low: Lowering, node: fx.Node, x: Value, y: Value, axis: int, index: int) -> Value:
+    """x with y in the place of x[index] along an axis."""
+    axis, index = axis % len(shape_of(node)), index % shape_of(node)[axis]
+    return slice_scatter(low, node, x, with_axis(y, axis), axis, index, index + 1)
 
 
 def filled(low: Lowering, node: fx.Node, x: Value, number: Any) -> Value:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from hwsim.integer import graph
 from hwsim.integer.arithmetic import kernels
 from hwsim.integer.graph import IntegerModel, Node
+from hwsim.integer.lowering.exported_nodes import in_float64
 from quant import BaseQuantizer, quantizers
 from quant.calling import answer
 from quant.quantizer import Quantizer
@@ -111,7 +112,7 @@ def doubles(images: Any) -> tuple[Tensor, ...]:
 
 def reference_codes(model: nn.Module, images: Any) -> tuple[Tensor, dict[str, Tensor]]:
     """(result, codes by quantizer call) of a float64 network made by `reference`."""
-    with torch.no_grad(), watching(model) as seen:
+    with torch.no_grad(), in_float64(), watching(model) as seen:
         result = model(*doubles(images))
     return answer(result), dict(seen)
 
