@@ -34,7 +34,7 @@ from hwsim.report.screen import screenful
 from hwsim.report.widths import Change, narrower
 from hwsim.search.objective import Objective
 from hwsim.search.passes import Batch, Pass, Passes
-from hwsim.search.result import FUSED, RULED, Found, NetworkCertificate
+from hwsim.search.result import FUSED, RULED, Found, NetworkCertificate, less_at_most
 from hwsim.tables.mapped import Side
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class Report:
     def distance_from_any_mapping(self) -> list[str]:
         """How much less any legal mapping could cost, by the certificates."""
         proven = [found.certificate for found in self.found.values() if found.certificate.space != FUSED]
-        below = [100 * (1 - 1 / (1 + certificate.any_tiles_gap)) for certificate in proven]
+        below = [100 * less_at_most(certificate.any_tiles_gap) for certificate in proven]
         if not below:
             return []
         ruled = any(RULED in found.certificate.space for found in self.found.values())

@@ -11,7 +11,7 @@ from hwsim.network.workload import Workload
 from hwsim.pricing.lifetimes import WHOLE_TENSORS, Lifetimes
 from hwsim.report.generation import generation_rows
 from hwsim.report.quantities import si
-from hwsim.search.result import FUSED, GROUPED, NOT_PROVEN, NetworkCertificate
+from hwsim.search.result import FUSED, GROUPED, NOT_PROVEN, NetworkCertificate, less_at_most
 
 if TYPE_CHECKING:
     from hwsim.report.report import Report
@@ -83,7 +83,7 @@ def kept_tensors(lifetimes: Lifetimes) -> str:
 
 def network_line(certificate: NetworkCertificate) -> str:
     """How good the plan is proven to be, homes of tensors and mappings together."""
-    less = f"more than {percent(certificate.gap)} % less" if certificate.gap > 1e-9 else "less"
+    less = less_than(certificate.gap)
     if certificate.space.startswith(GROUPED):
         return f"least {certificate.objective} found: no schedule, with or without depth-first groups, gives {less}"
     proven = f"no choice of {kept_tensors(certificate.lifetimes)} and of mappings gives {less}"
@@ -93,6 +93,11 @@ def network_line(certificate: NetworkCertificate) -> str:
         then = f"; least {certificate.then} at it" + (f" but for {100 * gap:.2g} %" if gap > 1e-6 else "")
     left = "" if certificate.exhaustive else "; some layers are not proven"
     return f"least {certificate.objective}: {proven}{then}{left}; {certificate.searches} searches"
+
+
+def less_than(gap: float) -> str:
+    """What no plan gives beside a value that lies `gap` above its bound."""
+    return f"more than {percent(less_at_most(gap))} % less" if gap > 1e-9 else "less"
 
 
 def percent(gap: float) -> str:

@@ -16,6 +16,15 @@ Effortful = Literal["quick", "perfect", "proven", "auto"]
 ROUNDING = 1e-6  # of a bound that counts as reached: entries of a bill are kept on a grid
 
 
+def less_at_most(gap: float) -> float:
+    """The share by which anything can be below a value that lies `gap` above its bound: 1 - bound / value.
+
+    >>> less_at_most(0.25)
+    0.2
+    """
+    return gap / (1 + gap)
+
+
 @dataclass(frozen=True)
 class Certificate:
     """How good a mapping is proven to be: `value` and `lower_bound` in the objective's unit (pJ, cycles, pJ*cycles).

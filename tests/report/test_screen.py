@@ -15,6 +15,8 @@ from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.workload import Workload
 from hwsim.report.report import Report
 from hwsim.report.screen import bar_lines, bars_of, cut, energy_by_operand, render
+from hwsim.report.terminal import less_than, percent
+from hwsim.search.result import less_at_most
 
 HOSTILE = "[bold]a[/] \x1b[31m a name that is much longer than any column could ever be, whatever the width"
 
@@ -34,13 +36,13 @@ def report() -> Report:
     return hwsim.evaluate(Workload("chain", layers), "eyeriss_v1", effort="quick")
 
 
-def shown(report: Report, width: int, colours: bool = False, **options: bool) -> str:
+def shown(report: Report, width: int, colours: bool = False, assumptions: bool = False) -> str:
     target = io.StringIO()
     console = Console(
         file=target, width=width, color_system="truecolor" if colours else None, force_terminal=colours,
         legacy_windows=False,
     )  # fmt: skip
-    render(report, console, **options)
+    render(report, console, assumptions=assumptions)
     return target.getvalue()
 
 
@@ -125,3 +127,11 @@ def test_a_long_name_takes_no_number_away(report: Report, width: int) -> None:
     for row in rows:
         assert row.count("%") == 2
         assert row.rstrip().endswith("dram port")
+
+
+@pytest.mark.parametrize(("value", "bound"), [(1.25, 1.0), (4.0, 1.0), (1e6, 1.0), (1.0, 1.0)])
+def test_less_than_says_how_far_below_the_value_the_bound_lies(value: float, bound: float) -> None:
+    """Not how far above the bound the value lies: four times the bound leaves 75 % to gain, not 300 %."""
+    said = less_than(value / bound - 1)
+    assert said == ("less" if value == bound else f"more than {percent(1 - bound / value)} % less")
+    assert percent(less_at_most(value / bound - 1)) == percent(1 - bound / value)

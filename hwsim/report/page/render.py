@@ -16,8 +16,8 @@ from markupsafe import Markup, escape
 from hwsim.console import printable
 from hwsim.report.page import bits, energy, machine, plans, roofline, time
 from hwsim.report.quantities import si
-from hwsim.report.terminal import percent, share
-from hwsim.search.result import FUSED, GROUPED
+from hwsim.report.terminal import less_than, share
+from hwsim.search.result import FUSED, GROUPED, less_at_most
 
 Data = dict[str, Any]
 TEMPLATES = Path(__file__).parent / "templates"
@@ -139,14 +139,13 @@ def batch_text(data: Data) -> str:
 def bound_text(data: Data) -> str:
     """What is proven, in one sentence."""
     certificates = [layer["certificate"] for layer in data["layers"] if layer["certificate"]]
-    gaps = [100 * certificate["gap"] for certificate in certificates if certificate["space"] != FUSED]
+    gaps = [certificate["gap"] for certificate in certificates if certificate["space"] != FUSED]
     if not certificates:
         return "No layer has MACs."
     network = data.get("certificate")
     if network:
-        less = f"more than {100 * network['gap']:.2g} % less" if network["gap"] > 1e-9 else "less"
+        less = less_than(network["gap"])
         if network["space"].startswith(GROUPED):
-            less = f"more than {percent(network['gap'])} % less" if network["gap"] > 1e-9 else "less"
             return f"No schedule, with or without depth-first groups, gives {less} {data['objective']} for the network."
         said = network.get("lifetimes", "whole")
         kept = "whole tensors on chip" if said == "whole" else f"tensors on chip (lifetimes {said})"
@@ -158,7 +157,8 @@ def bound_text(data: Data) -> str:
     if worst == 0:
         return f"Every mapping is proven the best of its declared space ({len(gaps)} layers)."
     some = f"{exact} of {len(gaps)} mappings are proven the best of their declared space. " if exact else ""
-    return f"{some}In no layer can a mapping of the declared space have {what} by more than {worst:.2f} %."
+    most = f"{100 * less_at_most(worst):.2f} %"
+    return f"{some}In no layer can a mapping of the declared space have {what} by more than {most}."
 
 
 def row(data: Data, index: int) -> Data:
