@@ -80,7 +80,8 @@ def load_model_argument(text: str, input_shape: Shapes = None, *, allow_uncosted
     if text in models.names():
         return from_zoo(text, one_shape(text, input_shape), allow_uncosted)
     near = difflib.get_close_matches(text, models.names(), 3)
-    hint = f"did you mean {', '.join(near)}? " if near else ""
+    gone = "there is no such file or folder; " if len(path.parts) > 1 else ""
+    hint = f"{gone}did you mean {', '.join(near)}? " if near else gone
     raise WorkloadError(f"MODEL {text!r}: {hint}expected {FORMS}; the zoo has {', '.join(models.names())}")
 
 

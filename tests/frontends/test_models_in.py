@@ -178,6 +178,7 @@ def test_pickles_are_refused_unread(tmp_path: Path, suffix: str) -> None:
     ("text", "says"),
     [
         ("resnet81", "did you mean resnet8"),
+        ("networks/resnet81", "there is no such file or folder; expected a zoo name"),
         ("", "expected a zoo name"),
         ("no\0name", "expected a zoo name"),
         ("nothing/here.pt2", "no such file"),
