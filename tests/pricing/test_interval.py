@@ -12,7 +12,7 @@ from hwsim.evaluate import main
 from hwsim.machine.energy_laws import DRAM_SPREAD, SYSTEM_SPREAD, mac_pj
 from hwsim.machine.load import load_accelerator, shipped_specs, spec_folder
 from hwsim.machine.parts import Spread
-from hwsim.pricing.interval import energy_interval
+from hwsim.pricing.interval import TimeInterval, energy_interval, exact_time, time_origin
 
 BILL = (("dram", 10.0), ("buffer", 6.0), ("spad", 3.0), ("mac", 2.0), ("offset", 1.0), ("free", 0.0))
 
@@ -86,3 +86,17 @@ def test_the_report_shows_the_interval_and_explain_says_what_matters_most(capsys
     interval = report["energy_interval"]
     assert interval["low_pj"] < report["totals"]["energy_pj"] < interval["high_pj"]
     assert interval["origins"][0]["name"] == "DRAM"
+
+
+def test_what_grows_with_time_is_as_open_as_the_time() -> None:
+    """A latency of 4 s between 1 and 10: the energy of idling may fall by 3 / 4 and rise by 6 / 4 of itself."""
+    bill = [("mac", 7.0), ("static", 2.0), ("control", 1.0)]
+    (origin,) = time_origin(bill, TimeInterval(4.0, 1.0, 10.0, ()))
+    assert (origin.components, origin.energy_pj, origin.down_pj, origin.up_pj) == (
+        ("static", "control"),
+        3.0,
+        2.25,
+        4.5,
+    )
+    assert time_origin(bill, exact_time(4.0)) == []
+    assert time_origin(bill[:1], TimeInterval(4.0, 1.0, 10.0, ())) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from hwsim.machine.parts import OPERANDS, Accelerator, Capabilities, MacUnit, Memory, VectorUnit
@@ -9,7 +11,7 @@ from hwsim.nest.count import count_accesses
 from hwsim.nest.mapping import Hold, Mapping, Temporal
 from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.workload import Workload
-from hwsim.pricing.kept_weights import shared_weights
+from hwsim.pricing.kept_weights import fetch_cost, shared_weights
 from hwsim.pricing.network import NetworkCost, price_network
 from hwsim.pricing.stages import fuse
 from hwsim.search.network import plan_network
@@ -91,3 +93,23 @@ def test_tables_of_embeddings_and_weights_used_once_are_not_among_them() -> None
     tied = Workload("tied", (table, *workload.layers))
     assert shared_weights(fuse(tied, machine(64).capabilities)) == ()
     assert shared_weights(fuse(steps(1), machine(64).capabilities)) == ()
+
+
+def test_a_shared_weight_stays_from_its_first_product_to_its_last() -> None:
+    (kept,) = shared_weights(fuse(steps(4), machine(64).capabilities))
+    assert (kept.tensor.name, kept.first, kept.last) == ("w", 0, 3)
+
+
+@pytest.mark.parametrize(("outside", "inside", "cycles"), [(4, 16, 32), (16, 2, 64), (8, 8, 16)])
+def test_fetching_takes_as_long_as_the_slower_of_both_ports(outside: int, inside: int, cycles: int) -> None:
+    """16 weights of 8 bits; and it costs a read outside and a write at home of each."""
+    plain = machine(64, bandwidth=outside)
+    dram, home = plain.hierarchy
+    assert isinstance(home, Memory)
+    accelerator = dataclasses.replace(
+        plain, hierarchy=(dram, dataclasses.replace(home, read_bandwidth_bits_per_cycle=inside, shared_port=True))
+    )
+    pj, taken = fetch_cost(steps(2).layers[0], dataclasses.replace(accelerator, static_power_mw=1e-12))
+    assert taken == cycles
+    assert pj == pytest.approx(N * N * (DRAM + HOME))
+    assert fetch_cost(steps(2).layers[0], dataclasses.replace(machine(64), static_power_mw=1e-12))[1] == 0.0

@@ -20,8 +20,9 @@ from hwsim.nest.mapping import Hold, Mapping, Temporal
 from hwsim.network.layer import Loops
 from hwsim.network.workload import Workload
 from hwsim.pricing.interval import TimeInterval, energy_interval, exact_time
+from hwsim.pricing.layer import LayerCost
 from hwsim.pricing.network import NetworkCost, price_network
-from hwsim.pricing.rates import at_rates
+from hwsim.pricing.rates import Bills, Timed, at_rates
 from hwsim.report.page.render import report_page
 from hwsim.report.report import SCHEMA_FILE
 from tests.small_workloads import chain, residual
@@ -198,3 +199,12 @@ def test_screen_json_and_page_show_the_interval(tmp_path: Path, capsys: pytest.C
     assert "Also in the report" not in page
     exact = {**report, "latency_interval": {**interval, "low_s": interval["high_s"]}}
     assert "cycles at 120 MHz" in report_page(exact)
+
+
+@pytest.mark.parametrize(("factors", "share"), [({}, 1), ({"mac": 4.0, "vector": 1.0}, 4), ({"mac": 4.0, "vector": 2.0}, 4),
+                                                ({"mac": 0.5, "vector": 1.0}, 0.5), ({"mac": 1.0}, 1)])  # fmt: skip
+def test_a_group_is_at_most_as_much_faster_as_its_fastest_part(factors: dict[str, float], share: float) -> None:
+    machine = load_accelerator("eyeriss_v1")
+    cost = LayerCost("g", (), 1200, (), "", ())
+    timed = Timed(Bills((), {}, frozenset(), {}, {"g": cost}), machine)
+    assert timed.seconds(factors) == pytest.approx(1200 / share / (machine.clock_mhz * 1e6))
