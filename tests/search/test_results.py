@@ -85,6 +85,10 @@ def test_the_best_of_priced_mappings_is_the_least_of_all_and_of_those_within_a_b
             if problem.leaves_room(counts):
                 bills.append((price(problem.layer, counts, problem.accelerator), mapping))
     assert pricing.priced == len(bills) > 1
+    for objective in ("latency", "edp"):  # others, so that some lie outside a budget
+        other = search(problem.layer, problem.accelerator, objective, effort="quick")
+        assert pricing.value(other.mapping) == other.cost.total_energy_pj
+        bills.append((other.cost, other.mapping))
     least, best = min(bills, key=lambda pair: rank_of(pair[0], "energy"))
     assert (pricing.best_value, pricing.best_mapping) == (least.total_energy_pj, best)
     assert pricing.reaches(least.total_energy_pj)
@@ -94,9 +98,10 @@ def test_the_best_of_priced_mappings_is_the_least_of_all_and_of_those_within_a_b
     allowed = [bill.latency_cycles for bill, _ in bills if bill.total_energy_pj <= budget.most]
     assert within.best_value == min(allowed)
     assert within.priced == len(bills)
-    outside = next(entry for entry in pricing.seen if entry[2].total_energy_pj > budget.most)
-    assert within.consider(outside) == math.inf
-    assert pricing.consider(outside) == outside[2].total_energy_pj
+    below = pricing.within(Budget("energy", least.total_energy_pj * 0.999), "latency")
+    assert (below.best_value, below.best_mapping) == (math.inf, None)
+    assert below.consider(pricing.seen[0]) == math.inf
+    assert pricing.consider(pricing.seen[0]) == pricing.seen[0][2].total_energy_pj
 
 
 class Broken:
