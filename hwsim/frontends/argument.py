@@ -283,19 +283,28 @@ def from_library(prefix: str, name: str, input_shape: Shapes, allow_uncosted: bo
         with no_logs():  # some log what they miss, beside the error that they raise
             library = importlib.import_module(package)
     except Exception as problem:  # beside another build of torch an import may fail in any way
-        raise WorkloadError(
-            f"{prefix}:{name}: needs {package}, which cannot be imported ({type(problem).__name__}: "
-            f"{first_line(problem)}): pip install 'hwsim[zoo]', in a version that fits torch {torch.__version__}"
-        ) from None
+        raise not_importable(prefix, name, package, problem) from None
     if not name:
         raise WorkloadError(f"{prefix}: expected a name after the colon")
     try:
         model, example = builder(library, name, input_shape)
     except WorkloadError:
         raise
+    except ImportError as problem:  # libraries import the module behind a name when it is asked for
+        raise not_importable(prefix, name, package, problem) from None
     except Exception as problem:  # libraries answer unknown names and offline machines in their own ways
         raise WorkloadError(f"{prefix}:{name}: {type(problem).__name__}: {first_line(problem)}") from None
     return extract(model, example, name=name, allow_uncosted=allow_uncosted)
+
+
+def not_importable(prefix: str, name: str, package: str, problem: BaseException) -> WorkloadError:
+    """One message for every import that failed, with the reason at its root: often a torchvision for another torch."""
+    while (under := problem.__cause__ or problem.__context__) is not None:
+        problem = under
+    return WorkloadError(
+        f"{prefix}:{name}: needs {package}, which cannot be imported ({type(problem).__name__}: "
+        f"{first_line(problem)}): pip install 'hwsim[zoo]', in a version that fits torch {torch.__version__}"
+    )
 
 
 def from_timm(timm: Any, name: str, shapes: Shapes) -> tuple[nn.Module, Any]:

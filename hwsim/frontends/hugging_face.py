@@ -8,6 +8,7 @@ are those that the configuration implies: tokens, images, audio frames, or sever
 from __future__ import annotations
 
 import contextlib
+import difflib
 import inspect
 import json
 import re
@@ -79,7 +80,15 @@ def configuration(transformers: Any, name: str) -> Any:
         with contextlib.suppress(OSError):
             return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=True)
         return transformers.CONFIG_MAPPING[name]()
-    return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+    try:
+        return transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except OSError as problem:
+        near = difflib.get_close_matches(name, list(transformers.CONFIG_MAPPING.keys()), 3)
+        hint = f"did you mean {', '.join(near)}? " if near else ""
+        why = next((line for line in str(problem).splitlines() if line.strip()), type(problem).__name__).rstrip(".")
+        raise WorkloadError(
+            f"hf:{name}: {hint}expected a model type such as gpt2, a folder, a config.json or a hub's name ({why})"
+        ) from None
 
 
 def from_file(transformers: Any, path: Path) -> Any:

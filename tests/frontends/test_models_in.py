@@ -214,6 +214,39 @@ def test_libraries_that_are_absent_are_named_with_the_way_out(library: str, monk
         load_model_argument(f"{library}:resnet18")
 
 
+def test_imports_that_fail_inside_a_library_are_named_by_their_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers imports a model's module when it is asked for, and hides why that failed."""
+
+    def is_model(name: str) -> bool:
+        try:
+            raise RuntimeError("operator torchvision::nms does not exist")
+        except RuntimeError as reason:
+            raise ModuleNotFoundError("Could not import module 'Net'. Are this object's requirements met?") from reason
+
+    library: Any = types.ModuleType("timm")
+    library.is_model = is_model
+    monkeypatch.setitem(sys.modules, "timm", library)
+    with pytest.raises(
+        WorkloadError, match=r"nms does not exist\): pip install 'hwsim\[zoo\]', in a version that fits"
+    ):
+        load_model_argument("timm:net")
+
+
+def test_unknown_names_of_transformers_say_what_is_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Configs:
+        @staticmethod
+        def from_pretrained(name: str, **_: Any) -> Any:
+            raise OSError("We couldn't connect to the hub.\nCheck your connection")
+
+    library: Any = types.ModuleType("transformers")
+    library.AutoConfig, library.CONFIG_MAPPING = Configs, {"gpt2": None}
+    monkeypatch.setitem(sys.modules, "transformers", library)
+    with pytest.raises(
+        WorkloadError, match=r"hf:gpt3: did you mean gpt2\? expected a model type such as gpt2, a folder"
+    ):
+        load_model_argument("hf:gpt3")
+
+
 def test_library_models_are_built_without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[torch.device] = []
 
