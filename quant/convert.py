@@ -123,6 +123,11 @@ def own_copy(model: nn.Module) -> nn.Module:
     lazy = [name for name, p in (*model.named_parameters(), *model.named_buffers()) if is_lazy(p)]
     if lazy:
         raise ValueError(f"model: {lazy[0]} has no size yet (lazy modules): run the model once on an input first")
+    return copied(model)
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy; ValueError with the way out where hooks compute weights."""
     try:
         return copy.deepcopy(model)
     except Exception as reason:  # modules copy themselves in their own ways

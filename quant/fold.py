@@ -7,7 +7,6 @@ weights before they are quantized would change the codes. A float layer takes th
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from quant import context
 from quant.context import Op
+from quant.convert import copied
 from quant.layers import QLinear
 from quant.operators import ACTIVATIONS, POINTWISE
 from quant.rewrite import concat_dim
@@ -36,7 +36,7 @@ def fold_batchnorm(model: nn.Module, *, example: Any = None) -> nn.Module:
     Behind a linear layer the axes are one for (batch, features) only: the norm's is axis 1, the layer's the last. Where
     neither the graph nor the example shows which it is, the folded layer still computes longer inputs as before.
     """
-    model = copy.deepcopy(model).eval()
+    model = copied(model).eval()
     folds = _folds(model, example)
     ranks = _ranks(model, [fold.norm for fold in folds], example)
     for fold in folds:
@@ -138,10 +138,13 @@ def _ranks(model: nn.Module, norms: list[str], example: Any) -> dict[str, int]:
 
 
 def _is_single_layer(op: Op, model: nn.Module, calls: dict[str, list[Op]]) -> bool:
-    """Whether op is a convolution or linear layer called once and read once."""
+    """Whether op is a convolution or linear layer called once and read once, whose weight is a parameter of its own:
+    one that hooks or parametrizations compute (weight norm) takes no factor."""
     if op.module is None or len(op.users) != 1 or len(calls[op.module]) != 1:
         return False
-    return isinstance(model.get_submodule(op.module), (nn.Conv1d, nn.Conv2d, nn.Linear))
+    layer = model.get_submodule(op.module)
+    own = "weight" in dict(layer.named_parameters(recurse=False))
+    return own and isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear))
 
 
 def _concatenates_channels(op: Op, model: nn.Module) -> bool:

@@ -116,7 +116,7 @@ def recorded(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], na
     return OpGraph(**{**graph.__dict__, "notes": (*graph.notes, note), "pad_codes": pad_codes(model)})
 
 
-def first_line(problem: Exception) -> str:
+def first_line(problem: BaseException) -> str:
     """The first line of an error with anything in it."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     return lines[0].rstrip(".:") if lines else type(problem).__name__

@@ -1,5 +1,7 @@
 """Batch norms folded: the same function in eval mode, the same weight codes."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -123,3 +125,22 @@ def test_a_flattened_map_shows_that_the_axes_are_one() -> None:
     assert type(folded[1]) is nn.Linear
     x = torch.randn(4, 3, 4, dtype=torch.float64)
     torch.testing.assert_close(folded(x), model(x), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
+def test_a_weight_that_is_computed_keeps_its_norm(norm: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(norm(nn.Conv2d(3, 6, 3)), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 2, 1)).eval()
+    model[1].running_var.uniform_(0.5, 2)
+    folded = quant.fold_batchnorm(model)
+    x = torch.randn(2, 3, 8, 8)
+    assert isinstance(folded[1], nn.BatchNorm2d)
+    torch.testing.assert_close(folded(x), model(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_hooks_that_compute_weights_are_refused_with_the_way_out() -> None:
+    model = nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 6, 3)), nn.BatchNorm2d(6)).eval()
+    model(torch.randn(2, 3, 8, 8))
+    with pytest.raises(ValueError, match="remove_weight_norm"):
+        quant.fold_batchnorm(model)
