@@ -14,7 +14,7 @@ from typing import Any, cast
 from hwsim.errors import WorkloadError
 from hwsim.files.atomic import write_atomically
 from hwsim.files.identity import Identity, read_identity
-from hwsim.files.reading import read_text
+from hwsim.files.reading import is_finite, read_text
 from hwsim.report.quantities import digits
 
 # Totals that are compared, with the unit a reader wants and the factor to it.
@@ -51,8 +51,8 @@ def read_report(path: Path) -> SavedReport:
         saved = SavedReport(
             path,
             f"{data['model']['name']} on {data['accelerator']['name']}",
-            {str(name): float(value) for name, value in data["totals"].items()},
-            {str(name): float(value) for name, value in data["energy_pj_by_component"].items()},
+            finite(data["totals"]),
+            finite(data["energy_pj_by_component"]),
             found or Identity({}),
             data,
         )
@@ -65,6 +65,13 @@ def read_report(path: Path) -> SavedReport:
         what = "its identity is damaged" if found is None else f"totals.{missing[0]} is missing"
         raise WorkloadError(f"{file}: {what}: write the report again with hwsim evaluate --out")
     return saved
+
+
+def finite(numbers: Any) -> dict[str, float]:
+    """Numbers by name. Raises ValueError where one is none, or is more than a float holds."""
+    if not all(isinstance(n, int | float) and not isinstance(n, bool) and is_finite(n) for n in numbers.values()):
+        raise ValueError("not a finite number")
+    return {str(name): float(n) for name, n in numbers.items()}
 
 
 def table(reports: Sequence[SavedReport]) -> list[list[str]]:

@@ -61,3 +61,17 @@ def test_what_is_no_report_is_refused(
     (tmp_path / "changed.json").write_text(json.dumps(changed))
     assert main([str(reports / "a"), str(tmp_path / "changed.json")]) == 2
     assert "identity is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1" + "0" * 400, '"5"', "true"])
+@pytest.mark.parametrize("part", ["totals", "energy_pj_by_component"])
+def test_numbers_of_reports_are_finite(
+    reports: Path, part: str, number: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = next(reports.glob("*/report.json"))
+    data = json.loads(whole.read_text())
+    name = next(iter(data[part]))
+    data[part][name] = "HERE"
+    (tmp_path / "report.json").write_text(json.dumps(data).replace('"HERE"', number))
+    assert main([str(whole.parent), str(tmp_path)]) == 2
+    assert "not a report" in capsys.readouterr().err
