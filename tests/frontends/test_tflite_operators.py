@@ -211,6 +211,21 @@ def test_an_lstm_of_another_kind_is_refused_by_name(tmp_path: Path, extra: str) 
         read(tmp_path, *lstm("float32", "float32", extra))
 
 
+def test_tensors_without_elements_are_known_ahead(tmp_path: Path) -> None:
+    tensors = [
+        T((1, 16)), numbers([0, 16]), numbers([0, 0]), T((0, 16)), T((1, 16)), ones(8, 16), T((1, 8)), ones(1, 8),
+        T((1, 1)), T((0,), "int32", None), T(()),
+    ]  # fmt: skip
+    ops = [
+        O("SLICE", [0, 2, 1], [3]), O("CONCATENATION", [0, 3], [4], {"axis": 0}), O("FULLY_CONNECTED", [4, 5, -1], [6]),
+        O("FULLY_CONNECTED", [6, 7, -1], [8]), O("RESHAPE", [8, 9], [10]),
+    ]  # fmt: skip
+    net = read(tmp_path, tensors, ops)
+    assert (net.macs, [layer.op for layer in net]) == (8 * 16 + 8, ["linear", "linear"])
+    with pytest.raises(WorkloadError, match="its input 't3' has no elements"):
+        read(tmp_path, tensors, ops[1:], [0, 3])
+
+
 def test_a_choice_of_elements_by_their_values_is_refused(tmp_path: Path) -> None:
     tensors = [T((4,), "bool", None), T((4, 1), "int64", None)]
     with pytest.raises(UnsupportedOp, match=r"WHERE \(how many elements it makes depends on the input's values"):

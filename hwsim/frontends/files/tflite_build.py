@@ -38,6 +38,7 @@ class GraphBuilder:
         self.inputs: list[str] = []
         self.packed: dict[int, int] = {}  # a constant in another form -> the stored tensor
         self.dependent: set[int] = set()
+        self.empty = {tensor.index for tensor in model.tensors if tensor.stored and 0 in tensor.shape}
         self.coded_constants: set[int] = set()
         self.hybrid = self.sparse = 0
         self.layer = ""
@@ -57,7 +58,7 @@ class GraphBuilder:
         for number, op in enumerate(self.model.ops):
             self.layer = f"{number:02d}_{op.op.lower()}"
             if any(i in self.dependent for i in op.inputs if i >= 0) and op.op not in ("SHAPE", "RANK"):
-                self.dependent.update(op.outputs)
+                self.dependent.update(set(op.outputs) - self.empty)
             self.translate(op)
         outputs = tuple(value(index) for index in self.model.outputs)
         dependent = frozenset(value(index) for index in self.dependent)
@@ -111,6 +112,9 @@ class GraphBuilder:
 
     def feed(self, index: int) -> None:
         """A value that the user, or the run before, supplies."""
+        if index in self.empty:
+            tensor = self.model.tensors[index]
+            raise WorkloadError(f"{self.model.path}: its input {tensor.name!r} has no elements: {tensor.shape}")
         raw = f"input_{index}"
         self.metas[raw] = self.metas[value(index)]
         self.inputs.append(raw)
@@ -226,12 +230,16 @@ class GraphBuilder:
         self.metas[full] = Meta(shape)
         return full
 
+    def makes_nothing(self, op: TfliteOp) -> bool:
+        """Whether all that an operator makes is without elements."""
+        return bool(op.outputs) and self.empty.issuperset(op.outputs)
+
     def translate(self, op: TfliteOp) -> None:
         """One operator. What has no translation keeps its name, and is refused by it later."""
         constant = bool(op.inputs) and all(self.is_stored(index) for index in op.inputs if index >= 0)
         if constant and op.op in UNPACKING:
             self.packed[op.outputs[0]] = op.inputs[0]
-        elif constant or not op.inputs or op.op in ("SHAPE", "RANK"):
+        elif constant or not op.inputs or op.op in ("SHAPE", "RANK") or self.makes_nothing(op):
             for index in op.outputs:
                 self.constants[value(index)] = self.names[index]
         elif op.op in self.handlers:

@@ -32,8 +32,8 @@ MAX_WINDOW = 2**16  # strides, dilations, window sizes
 class TfliteTensor:
     """One tensor: real = scale * (code - zero_point), per tensor or along `axis`. `data` is None for activations.
 
-    `stored`: the file holds its numbers, even where `data` does not show them (sparse ones). `signature`: its shape
-    with -1 for sizes that may be changed. `variable`: a state that stays from one run to the next.
+    `stored`: the file holds its numbers, even where `data` does not show them (sparse ones), or it has none.
+    `signature`: its shape with -1 for open sizes. `variable`: a state that stays from one run to the next.
     """
 
     index: int
@@ -216,10 +216,12 @@ def tensor(index: int, table: Table, buffers: list[Table]) -> TfliteTensor:
     number = table.scalar(2, "I")
     content = buffers[number].numbers(0, "B") if number < len(buffers) and buffers[number].at(0) else ()
     sparse = table.at(6) is not None
-    data = constant(bytes(content), dtype, shape) if content and not sparse else None
+    signature = tuple(int(n) for n in table.numbers(7, "i"))
+    empty = 0 in shape and min((*shape, *signature)) >= 0  # a list of no numbers, a part of nothing
+    data = constant(bytes(content), dtype, shape) if (content or empty) and not sparse else None
     return TfliteTensor(
-        index, name, shape, dtype, bits, signed, scales, zero_points, axis, data, bool(content), sparse,
-        tuple(int(n) for n in table.numbers(7, "i")), bool(table.scalar(5, "b")),
+        index, name, shape, dtype, bits, signed, scales, zero_points, axis, data, bool(content) or empty, sparse,
+        signature, bool(table.scalar(5, "b")),
     )  # fmt: skip
 
 
