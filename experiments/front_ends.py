@@ -49,6 +49,20 @@ OPEN: dict[str, dict[str, tuple[int, ...]]] = {
     "model.onnx": {"bytes": (1, 2048)},
     "embedding_model.onnx": {"input_1": (1, 76, 32, 1)},
     "hey_mycroft_v0.1.onnx": {"input_1": (1, 16, 96)},
+    "nmp.onnx": {"serving_default_input_2:0": (1, 43844, 1)},
+    "320n.onnx": {"images": (1, 3, 320, 320)},
+    "PP-OCRv5_det_mobile_infer.onnx": {"x": (1, 3, 640, 640)},
+    "PP-OCRv5_rec_mobile_infer.onnx": {"x": (1, 3, 48, 320)},
+    "ch_PP-OCRv4_cls_infer.onnx": {"x": (1, 3, 48, 192)},
+    "model_v8.onnx": {"input_1": (1, 900, 120)},
+    "bak_ovr.onnx": {"input_1": (1, 901, 161)},
+    "sig.onnx": {"input_1": (1, 901, 161)},
+    "sig_bak_ovr.onnx": {"input_1": (1, 144160)},
+    "plcmos_v2.onnx": {"degraded_audio": (1, 1, 900, 257), "rater_embed": (1, 64)},
+    "Run_1663829550_Stage_0.onnx": {"input": (1, 3, 900, 160)},
+    "Run_1663915512_Stage_0.onnx": {"input": (1, 3, 900, 160)},
+    "Run_1668423760_Stage_0.onnx": {"input": (1, 3, 900, 160)},
+    "silero_vad_v5.onnx": {"input": (1, 576), "state": (2, 1, 128)},
     "melspectrogram.onnx": {"input": (1, 1280)},
     "ch_PP-OCRv4_det_infer.onnx": {"x": (1, 3, 640, 640)},
     "ch_PP-OCRv4_rec_infer.onnx": {"x": (1, 3, 48, 320)},
@@ -134,13 +148,13 @@ def onnx_macs(path: Path) -> Counted:
         elif node.op_type in ("MatMul", "Gemm"):
             flipped = any(a.name == "transA" and a.i for a in node.attribute)
             total += math.prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if flipped else -1]
-        elif node.op_type == "LSTM":
+        elif node.op_type in ("LSTM", "GRU", "RNN"):
             steps, batch = shapes[node.input[0]][:2]
             both = [math.prod(shapes[name]) for name in node.input[1:3]]
             total += steps * batch * sum(both)
             weights.update({name: 32 * n for name, n in zip(node.input[1:3], both, strict=True)})
             continue
-        elif node.op_type in ("If", "Loop", "GRU", "RNN", "Einsum", "Attention"):
+        elif node.op_type in ("If", "Loop", "Einsum", "Attention"):
             raise NotImplementedError(node.op_type)
         else:
             continue
@@ -161,7 +175,8 @@ def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
 
     try:
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # it leaves files where it runs
-            found = SymbolicShapeInference.infer_shapes(model, auto_merge=True).graph
+            inferred: Any = SymbolicShapeInference.infer_shapes(model, auto_merge=True)
+        found = inferred.graph
         entries = (*found.input, *found.value_info, *found.output)
         shapes = {e.name: tuple(d.dim_value for d in e.type.tensor_type.shape.dim) for e in entries}
         if all(name in shapes and 0 not in shapes[name] for node in found.node for name in node.output if name):
@@ -177,7 +192,7 @@ def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
     feed = {
         e.name: np.zeros([n if isinstance(n, int) else 1 for n in e.shape], kinds[e.type]) for e in session.get_inputs()
     }
-    made = dict(zip(names, session.run(names, feed), strict=True))
+    made: dict[str, Any] = dict(zip(names, session.run(names, feed), strict=True))
     return {name: tuple(np.shape(array)) for name, array in {**feed, **made}.items()}
 
 
@@ -217,13 +232,20 @@ def tflite_macs(path: Path) -> Counted:
     def shape(index: int) -> tuple[int, ...]:
         return tuple(int(graph.Tensors(index).Shape(i)) for i in range(graph.Tensors(index).ShapeLength()))
 
+    def held(index: int) -> bool:
+        buffer = graph.Tensors(index).Buffer()
+        return bool(buffer and model.Buffers(buffer).DataLength())
+
     total, weights = 0, {}
     makers = {graph.Operators(i).Outputs(0): graph.Operators(i) for i in range(graph.OperatorsLength())}
     for i in range(graph.OperatorsLength()):
         op = graph.Operators(i)
         code = model.OperatorCodes(op.OpcodeIndex())
         kind = names.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "")
-        if kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"):
+        if kind == "CUSTOM" and code.CustomCode() == b"Convolution2DTransposeBias":
+            total += math.prod(shape(op.Inputs(0))) * math.prod(shape(op.Inputs(1))[:3])
+            kind = "counted"
+        if kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "counted"):
             if kind in ("BATCH_MATMUL", "SVDF", "CUSTOM", "UNIDIRECTIONAL_SEQUENCE_LSTM", "CONV_3D"):
                 raise NotImplementedError(kind)
             continue
@@ -234,10 +256,10 @@ def tflite_macs(path: Path) -> Counted:
             total += made * weight[1] * weight[2]
         elif kind == "FULLY_CONNECTED":
             total += made * weight[-1]
-        else:
+        elif kind == "TRANSPOSE_CONV":
             total += math.prod(shape(op.Inputs(2))) * weight[0] * weight[1] * weight[2]
         source = op.Inputs(1)
-        while graph.Tensors(source).Buffer() and not model.Buffers(graph.Tensors(source).Buffer()).DataLength():
+        while source in makers and not held(source):  # half floats and sparse weights, shown as numbers
             source = makers[source].Inputs(0)
         weights[source] = math.prod(weight) * width.get(graph.Tensors(source).Type(), 32)
     return total, sum(weights.values()), "flatbuffer (tflite package)"
@@ -298,7 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse.parse_args(arguments)
     wrong = 0
     with options.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer: Any = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
         for found in rows(options.data, options.files, options.hub):
             writer.writerow(found)
