@@ -167,7 +167,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         for line in (*(estimate_lines(report) if options.explain else ()), *explanation_lines(explanations)):
             print(printable(line))
         for path in written:
-            print(f"wrote {path}")
+            print(f"wrote {printable(str(path))}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

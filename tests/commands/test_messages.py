@@ -54,3 +54,12 @@ def test_spaces_take_finite_numbers(number: str, tmp_path: Path) -> None:
     path.write_text(f"{head}search: {{clock_mhz: [100, 200]}}\nlimits: {{area_mm2: {number}}}\n", encoding="utf-8")
     with pytest.raises(SpecError, match="area_mm2"):
         read_space(path)
+
+
+def test_names_of_written_files_are_text_on_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chain(size=4).save(tmp_path / "net.json")
+    out = tmp_path / "a\nb\x1b[2J"
+    assert main([str(tmp_path / "net.json"), "simba", "--quick", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "\x1b[2J" not in said
+    assert len([line for line in said.splitlines() if line.startswith("wrote ") and "report.json" in line]) == 1
