@@ -106,6 +106,7 @@ def plan_of(*kinds: str, inputs: int = 2, named: bool = False, words: bool = Tru
         plan_of("transposed", "maximum", "minimum", named=True),
         plan_of("conv", "stack", "into_", inputs=3),
         plan_of("linear", "sub_", "concat", inputs=1),
+        plan_of("shared", "into_", inputs=3),  # a batch norm in a functional graph has three results
     ],
 )
 def test_new_operators_are_exported_not_refused(plan: Plan) -> None:

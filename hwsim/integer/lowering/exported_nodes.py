@@ -40,5 +40,6 @@ def operator_name(node: fx.Node) -> str:
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:
-    """Shape of an exported node's result."""
-    return tuple(int(n) for n in node.meta["val"].shape)
+    """Shape of an exported node's result; of its first where there are several (a batch norm's statistics)."""
+    value = node.meta["val"]
+    return tuple(int(n) for n in (value if isinstance(value, torch.Tensor) else value[0]).shape)
