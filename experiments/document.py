@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, stdev
 
-from experiments import beyond, integer_page, nonlinear, table
+from experiments import beyond, integer_page, nonlinear, offset_lifetimes, table
 from experiments.language import families as language_families
 from experiments.language import page as language_page
 from experiments.pareto_figures import fronts as front_masks
@@ -410,7 +410,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = Results(options.results)
     own = {name: functools.partial(block, results) for name, block in BLOCKS.items()}
     blocks = own | integer_page.BLOCKS | peers_page.BLOCKS | language_page.BLOCKS
-    blocks |= language_families.BLOCKS | vision_page.BLOCKS | nonlinear.BLOCKS
+    blocks |= language_families.BLOCKS | vision_page.BLOCKS | nonlinear.BLOCKS | offset_lifetimes.BLOCKS
     try:
         before = {page: page.read_text(encoding="utf-8") for page in options.page}
         after = {page: filled(text, blocks) for page, text in before.items()}

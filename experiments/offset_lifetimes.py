@@ -8,7 +8,7 @@ lifetimes and policy: energy, percent above configuration 1, gap of the certific
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,9 @@ def page(data: Sequence[table.Row]) -> str:
         cells = [f"{float(found[p]['percent']):+.1f}" if p in found else "refused" for p in PADDING_POLICIES]
         lines.append([f"`{machine}`", lifetimes, *cells])
     return markdown(("machine", "lifetimes", *(f"`{policy}`" for policy in PADDING_POLICIES)), lines)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {"offset-lifetimes": lambda: page(table.read(TABLE))}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
