@@ -502,7 +502,7 @@ def test_what_is_wrong_with_the_surroundings_is_not_remembered(tmp_path: Path) -
         ({"search": {"network.depth": [1]}}, "expected network.resolution or network.width"),
         ({"search": {ROWS: [0]}}, "size"),
         ({"limits": {"area": 3}}, "expected some of area_mm2"),
-        ({"limits": {"area_mm2": -1}}, "expected a positive number"),
+        ({"limits": {"area_mm2": -1}}, "expected a positive finite number"),
         ({"objectives": ["speed"]}, "expected different ones of energy_pj"),
         ({"objectives": ["loss"]}, "loss needs"),
         ({"sampler": "genetic"}, "expected one of grid, random, nsga2, tpe"),

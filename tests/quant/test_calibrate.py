@@ -83,7 +83,7 @@ def test_command_line_calibrates_a_checkpoint(tmp_path: Path, capsys: pytest.Cap
     ("line", "message"),
     [
         (["resnet99"], "no trained weights known for 'resnet99'|unknown model"),
-        (["FLOAT", "--bits", "W4"], "bits: expected WxAy such as W4A4"),
+        (["FLOAT", "--bits", "W4"], "bits: expected W4A4"),
         (["FLOAT", "--bits", "W9A4"], "bits: expected 1 to 8 or 16, got 9"),
         (["FLOAT", "--bits", "float"], "calibration needs bits"),
         (["FLOAT", "--batches", "0"], "batches: expected at least 1"),
