@@ -40,6 +40,8 @@ from hwsim.integer.arithmetic.steps import Clamp, Steps, quantizer_steps
 
 # A table over all pairs of two codes may have this many entries: 8 bits by 8 bits, and padding codes beside them.
 LARGEST_TABLE = 2**17
+# A sum known less well than this, in steps of the quantizer behind it, is refused.
+_LARGEST_DOUBT = Fraction(1, 64)
 _HEADROOM = 60
 
 
@@ -152,9 +154,6 @@ def code_limits(form: Form, code: CodeSpec) -> tuple[int, int]:
             low, high = min(low, code.steps(f.high)), min(high, code.steps(f.high))
     return low, high
 
-
-# A sum known less well than this, in steps of the quantizer behind it, is refused.
-_LARGEST_DOUBT = Fraction(1, 64)
 
 # ---- exact ---------------------------------------------------------------------------------------------------------
 
