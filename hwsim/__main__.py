@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from hwsim.console import prepare
 
@@ -46,24 +47,28 @@ def usage() -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run a sub-command; its exit code."""
     prepare()
-    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    work = command(sys.argv[1:] if arguments is None else arguments)
+    from hwsim.errors import exit_code_of
+
+    return exit_code_of(work)
+
+
+def command(arguments: list[str]) -> Callable[[], int | None]:
+    """The work that was asked for, its modules imported: until it runs, Ctrl-C ends at once."""
+    name, *rest = arguments or ["--help"]
     if name in ("-h", "--help", "help"):
-        print(usage())
-        return 0
+        return lambda: print(usage())
     if name == "--version":
         from hwsim import __version__
 
-        print(f"hwsim {__version__}")
-        return 0
+        return lambda: print(f"hwsim {__version__}")
     if name not in available():
-        return unknown(name)
+        return lambda: unknown(name)
     from importlib import import_module
 
-    from hwsim.errors import exit_code_of
-
     module, before, _ = COMMANDS[name]
-    command = import_module(module)
-    return exit_code_of(lambda: command.main([*before, *rest]))
+    main_of = import_module(module).main
+    return lambda: main_of([*before, *rest])
 
 
 def unknown(name: str) -> int:

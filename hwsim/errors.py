@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from hwsim.console import INTERRUPTED, printable_lines, work_begins
+from hwsim.console import INTERRUPTED, printable_lines, unwritten, work_begins
 
 MAX_LINES, MAX_LINE = 60, 1000  # of a message
 
@@ -84,6 +84,19 @@ def exit_code_of(run: Callable[[], int | None], *also: type[Exception]) -> int:
     `also`: exceptions of other packages that are the input's fault too.
     """
     work_begins()
+    try:
+        code = attempt(run, *also)
+    except SystemExit as leaving:  # --help, or an argument that means nothing
+        code = leaving.code
+        if code or (lost := unwritten()) is None:
+            raise
+        raise SystemExit(complain(f"standard output: {lost}")) from None
+    lost = unwritten()
+    return code if lost is None else complain(f"standard output: {lost}", code or 2)
+
+
+def attempt(run: Callable[[], int | None], *also: type[Exception]) -> int:
+    """The exit code of a command's work, its errors told in one message."""
     try:
         return run() or 0
     except HwsimError as problem:

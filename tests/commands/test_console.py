@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -11,6 +13,7 @@ import pytest
 
 from hwsim.__main__ import COMMANDS, available, main
 from hwsim.console import INTERRUPTED
+from tests.small_workloads import chain
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # A module of `quant` says its own prog; the others are named as they are called.
@@ -121,3 +124,63 @@ def test_empty_and_missing_arguments_are_refused(
 ) -> None:
     assert main(arguments) == 2
     assert says in capsys.readouterr().err
+
+
+def ended(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A shell's line; $HWSIM is the console command."""
+    environment = {**os.environ, "HWSIM": f"{sys.executable} -m hwsim", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        ["bash", "-c", command], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("evaluate net.json eyeriss_v1 --quick --out out", 0),
+        ("evaluate net.json eyeriss_v1 --quick --json", 0),
+        ("check --schema", 0),
+        ("check eyeriss_v1 nowhere.yaml", 2),
+        ("--help", 0),
+        ("evaluate --help", 0),
+    ],
+)
+def test_a_reader_that_leaves_changes_neither_the_exit_code_nor_a_file(
+    arguments: str, code: int, tmp_path: Path
+) -> None:
+    """The reader is gone before the first line: `| true`. Files are written whole, nothing is said of the pipe."""
+    chain().save(tmp_path / "net.json")
+    found = ended(f"$HWSIM {arguments} | true; echo ${{PIPESTATUS[0]}}", tmp_path)
+    assert int(found.stdout) == code
+    assert "roken pipe" not in found.stderr
+    assert "Traceback" not in found.stderr
+    if "--out" in arguments:
+        whole = json.loads((tmp_path / "out" / "report.json").read_text())
+        assert whole["totals"]["macs"] == chain().macs
+
+
+@pytest.mark.parametrize("where", [">&-", ">/dev/full"])
+@pytest.mark.parametrize("arguments", ["--help", "evaluate --help", "evaluate net.json eyeriss_v1 --quick --out out"])
+def test_an_output_that_takes_nothing_is_one_line_and_an_error(arguments: str, where: str, tmp_path: Path) -> None:
+    chain().save(tmp_path / "net.json")
+    found = ended(f"$HWSIM {arguments} {where}", tmp_path)
+    assert found.returncode == 2
+    last = found.stderr.splitlines()[-1]
+    assert last.startswith("hwsim: standard output: ")
+    assert found.stderr.count("standard output") == 1
+    assert "--out" not in arguments or json.loads((tmp_path / "out" / "report.json").read_text())
+
+
+@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full", "2> >(true)", "<&- >&- 2>&-"])
+def test_a_closed_error_output_keeps_the_exit_code(where: str, tmp_path: Path) -> None:
+    """Bad input is 2 whether somebody can be told or not."""
+    assert ended(f"$HWSIM check nowhere.yaml {where}", tmp_path).returncode == 2
+    if ">&- 2" not in where:
+        assert ended(f"$HWSIM check eyeriss_v1 {where}", tmp_path).returncode == 0
+
+
+def test_files_never_take_the_place_of_a_closed_output(tmp_path: Path) -> None:
+    """With descriptor 1 closed, the next file that is opened would be descriptor 1: prints would go into it."""
+    code = "from hwsim.console import prepare; prepare(); print(open('kept', 'w').fileno() > 2, file=open('said', 'w'))"
+    ended(f'{sys.executable} -c "{code}" <&- >&- 2>&-', tmp_path)
+    assert (tmp_path / "said").read_text() == "True\n"
