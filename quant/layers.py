@@ -30,6 +30,10 @@ class _QuantizedWeight:
     weight_quantizer: BaseQuantizer
     output_scale: Tensor | None
 
+    def __init__(self: Any, *args: Any, weight_spec: QuantSpec, input_spec: QuantSpec | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._attach(weight_spec, input_spec)
+
     def _attach(self: Any, weight_spec: QuantSpec, input_spec: QuantSpec | None) -> None:
         """Groups and blocks lie along the input channels: axis 1 of weights and of maps, the last of a linear layer's
         input."""
@@ -74,6 +78,12 @@ class _QuantizedConvolution(_QuantizedWeight):
 
     padding_policy: str
     extra_padding: tuple[int, ...]
+
+    def __init__(
+        self, *args: Any, padding_policy: str = "pad_code", extra_padding: Sequence[int] = (), **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._configure(padding_policy, extra_padding)
 
     def _configure(self: Any, padding_policy: str, extra_padding: Sequence[int]) -> None:
         check_choice("padding_policy", padding_policy, PADDING_POLICIES)
@@ -168,52 +178,13 @@ def quantized_like(
 class QConv1d(_QuantizedConvolution, nn.Conv1d):
     """nn.Conv1d on quantized weights and inputs."""
 
-    def __init__(
-        self,
-        *args: Any,
-        weight_spec: QuantSpec,
-        input_spec: QuantSpec,
-        padding_policy: str = "pad_code",
-        extra_padding: Sequence[int] = (),
-        **kwargs: Any,
-    ) -> None:
-        nn.Conv1d.__init__(self, *args, **kwargs)
-        self._attach(weight_spec, input_spec)
-        self._configure(padding_policy, extra_padding)
-
 
 class QConv2d(_QuantizedConvolution, nn.Conv2d):
     """nn.Conv2d on quantized weights and inputs; groups, depthwise, stride, dilation, any padding."""
 
-    def __init__(
-        self,
-        *args: Any,
-        weight_spec: QuantSpec,
-        input_spec: QuantSpec,
-        padding_policy: str = "pad_code",
-        extra_padding: Sequence[int] = (),
-        **kwargs: Any,
-    ) -> None:
-        nn.Conv2d.__init__(self, *args, **kwargs)
-        self._attach(weight_spec, input_spec)
-        self._configure(padding_policy, extra_padding)
-
 
 class QConv3d(_QuantizedConvolution, nn.Conv3d):
     """nn.Conv3d on quantized weights and inputs."""
-
-    def __init__(
-        self,
-        *args: Any,
-        weight_spec: QuantSpec,
-        input_spec: QuantSpec,
-        padding_policy: str = "pad_code",
-        extra_padding: Sequence[int] = (),
-        **kwargs: Any,
-    ) -> None:
-        nn.Conv3d.__init__(self, *args, **kwargs)
-        self._attach(weight_spec, input_spec)
-        self._configure(padding_policy, extra_padding)
 
 
 class _QuantizedTransposed(_QuantizedWeight):
@@ -249,10 +220,6 @@ class QConvTranspose3d(_QuantizedTransposed, nn.ConvTranspose3d):
 class QLinear(_QuantizedWeight, nn.Linear):
     """nn.Linear on quantized weights and inputs."""
 
-    def __init__(self, *args: Any, weight_spec: QuantSpec, input_spec: QuantSpec, **kwargs: Any) -> None:
-        nn.Linear.__init__(self, *args, **kwargs)
-        self._attach(weight_spec, input_spec)
-
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(self.input_quantizer(x), self._effective_weight(), self.bias)
 
@@ -263,8 +230,7 @@ class QEmbedding(_QuantizedWeight, nn.Embedding):
     def __init__(self, *args: Any, weight_spec: QuantSpec, **kwargs: Any) -> None:
         if weight_spec.granularity != "tensor":
             raise ValueError("QEmbedding: its table has one step, use weight granularity 'tensor'")
-        nn.Embedding.__init__(self, *args, **kwargs)
-        self._attach(weight_spec, None)
+        super().__init__(*args, weight_spec=weight_spec, input_spec=None, **kwargs)
 
     def forward(self, index: Tensor) -> Tensor:
         rows = F.embedding(
@@ -275,6 +241,9 @@ class QEmbedding(_QuantizedWeight, nn.Embedding):
 
 class QEmbeddingBag(_QuantizedWeight, nn.EmbeddingBag):
     """nn.EmbeddingBag with a quantized table; the bag's sum, mean or maximum is of quantized rows."""
+
+    def __init__(self, *args: Any, weight_spec: QuantSpec, **kwargs: Any) -> None:
+        super().__init__(*args, weight_spec=weight_spec, input_spec=None, **kwargs)
 
     def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
         return F.embedding_bag(

@@ -9,7 +9,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quant.attention import QAttention, QMultiheadAttention
-from quant.layers import QAdd, QConcat, QConv1d, QConv2d, QEmbedding, QLinear, QMatmul, QMul, pad_with, quantized_like
+from quant.layers import (
+    COUNTERPARTS,
+    QAdd,
+    QConcat,
+    QConv1d,
+    QConv2d,
+    QEmbedding,
+    QLinear,
+    QMatmul,
+    QMul,
+    pad_with,
+    quantized_like,
+)  # fmt: skip
 from quant.spec import PADDING_POLICIES, QuantSpec
 from quant.whole_models import export_names, initialise, quantizers
 
@@ -211,6 +223,25 @@ def test_swapping_keeps_parameters_and_draws_no_random_numbers() -> None:
     assert swapped.padding_policy == "pad_beta"
     with pytest.raises(TypeError, match="expected Conv1d"):
         quantized_like(nn.Bilinear(3, 4, 5), W, A[4])
+
+
+@pytest.mark.parametrize("kind", sorted(COUNTERPARTS, key=lambda kind: kind.__name__))
+def test_every_quantized_layer_is_made_with_the_arguments_of_its_float_layer(kind: type[nn.Module]) -> None:
+    """... and its specs; what it computes is what quantized_like makes of the same float layer."""
+    arguments = (5, 4) if issubclass(kind, (nn.Linear, nn.Embedding, nn.EmbeddingBag)) else (5, 4, 3)
+    weight_spec, input_spec = QuantSpec(bits=4, signed=True), QuantSpec(bits=4, signed=True)
+    looks_up = issubclass(kind, (nn.Embedding, nn.EmbeddingBag))
+    specs = {"weight_spec": weight_spec} | ({} if looks_up else {"input_spec": input_spec})
+    torch.manual_seed(0)
+    made = COUNTERPARTS[kind](*arguments, **specs)
+    torch.manual_seed(0)
+    like = quantized_like(kind(*arguments), weight_spec, None if looks_up else input_spec)
+    shape = {3: (2, 5, 6), 4: (2, 5, 6, 6), 5: (2, 5, 6, 6, 6)}.get(made.weight.ndim, (2, 5))
+    x = torch.randint(5, (2, 3)) if looks_up else torch.randn(shape)
+    for layer in (made, like):
+        if not looks_up:
+            layer.input_quantizer.init_from(x)
+    assert torch.equal(made(x), like(x))
 
 
 def test_layers_can_be_built_on_the_meta_device() -> None:
