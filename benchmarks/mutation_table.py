@@ -28,13 +28,15 @@ FUSION = ("tests/pricing/test_groups.py", "tests/search/test_fusion.py")
 UNIT_PRICES = ("tests/pricing/test_cost.py", "tests/pricing/test_formats.py", "tests/pricing/test_shares.py",
                "tests/machine/test_measured.py")  # fmt: skip
 RATES = ("tests/pricing/test_rates.py", "tests/pricing/test_kept_weights.py", "tests/pricing/test_interval.py",
-         "tests/pricing/test_whole_tiles.py", "tests/search/test_passes.py")  # fmt: skip
+         "tests/pricing/test_whole_tiles.py", "tests/pricing/test_pass_sums.py",
+         "tests/search/test_passes.py")  # fmt: skip
 QUANTIZER = ("tests/quant/test_init.py", "tests/quant/test_functional.py", "tests/quant/test_quantizer.py")
 INTEGER = ("tests/integer/test_requantize.py", "tests/integer/test_kernels.py", "tests/integer/test_lower.py",
            "tests/integer/test_classes.py", "tests/integer/test_rows.py")  # fmt: skip
 NETWORK = ("tests/network/test_bits.py", "tests/network/test_workload.py")
 FRONT_ENDS = ("tests/frontends/test_operators.py", "tests/frontends/test_extract.py", "tests/frontends/test_twins.py",
-              "tests/frontends/test_spellings.py", "tests/frontends/test_torch_forms.py")  # fmt: skip
+              "tests/frontends/test_spellings.py", "tests/frontends/test_torch_forms.py",
+              "tests/frontends/test_layer_fields.py")  # fmt: skip
 SEARCH = ("tests/search/test_results.py", "tests/search/test_search.py", "tests/search/test_any_tiles.py",
           "tests/search/test_padding.py")  # fmt: skip
 HIGH, LOW = 0.90, 0.85

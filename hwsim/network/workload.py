@@ -107,7 +107,12 @@ class Workload:
         return len(self.layers)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Workload) and self.to_dict() == other.to_dict()
+        return isinstance(other, Workload) and self._content == other._content
+
+    @property
+    def _content(self) -> tuple[object, ...]:
+        """All that a saved file says."""
+        return self.name, self.identity, self.notes, self.coverage, self.layers
 
     __hash__ = None  # type: ignore[assignment]
 

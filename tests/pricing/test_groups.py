@@ -8,12 +8,31 @@ from typing import Any
 import pytest
 
 from hwsim.machine.load import load_accelerator
+from hwsim.machine.parts import Accelerator
+from hwsim.nest.legal import tile_bits
 from hwsim.nest.mapping import Hold, Mapping, Spatial, Temporal
 from hwsim.network.layer import Layer, Tensor
 from hwsim.network.workload import Workload
+from hwsim.pricing.fused import Entry
 from hwsim.pricing.groups import Group, Window, group_of, windows
+from hwsim.pricing.layer import LayerCost, Part, memory_parts, operand_tensors, price_vector
+from hwsim.pricing.moves import Moved
 from hwsim.pricing.stages import Stage
-from hwsim.pricing.tiles import cut_layer, cut_tensor, filled_once, held_still, weight_memory, weight_pool
+from hwsim.pricing.tiles import (
+    AT_HOME,
+    Bill,
+    bill,
+    bill_without_macs,
+    cut_layer,
+    cut_stage,
+    cut_tensor,
+    filled_once,
+    held_still,
+    home_of,
+    tile_layer,
+    weight_memory,
+    weight_pool,
+)  # fmt: skip
 from tests.small_workloads import add, chain, conv, max_pool, residual
 
 SIMBA = load_accelerator("simba")
@@ -267,6 +286,170 @@ def test_weights_have_their_partition_or_what_partitions_leave() -> None:
             else:
                 assert memory.size_bits is not None
                 assert (name, size) == (memory.name, memory.size_bits - sum(shares.values()))
+
+
+def test_what_a_window_does_not_say_is_one_line_without_a_border() -> None:
+    """One element reads one element: nothing beside it, nothing around the map."""
+    plain = Window(X)
+    assert (plain.stride, plain.reach, plain.padding) == ((1, 1), (1, 1), (0, 0, 0, 0))
+    assert (plain.border, plain.whole) == (False, False)
+
+
+def test_maps_of_a_group_without_stored_borders_are_their_own_lines() -> None:
+    group = grouped(residual().layers, 1, 4)
+    assert group is not None
+    for axis, lines in enumerate(group.lines):
+        assert [(here.size, here.before, here.after) for here in lines.maps] == [
+            (tensor.shape[2 + axis], 0, 0) for tensor in group.maps
+        ]
+
+
+# --- the bill of one tile ---------------------------------------------------------------------------------------------
+
+
+def quick_bills(machine: Accelerator = SIMBA) -> list[tuple[Stage, Mapping, Bill]]:
+    """Every layer of a chain whole, weights held still, where maps pass the memory of maps."""
+    from hwsim.search.layer import search
+
+    found: list[tuple[Stage, Mapping, Bill]] = []
+    for layer in chain().layers:
+        tile = layer.output.shape[2], layer.output.shape[3]
+        nest = held_still(search(tile_layer(Stage(layer), tile), machine, effort="quick").mapping, machine)
+        stage = cut_stage(Stage(layer), tile)
+        priced = bill(stage, nest, machine)
+        if priced is not None:
+            found.append((stage, nest, priced))
+    return found
+
+
+def words_of(cost: LayerCost) -> dict[tuple[str, str], tuple[int, int]]:
+    """Words read and written by memory and operand."""
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for m in cost.moved:
+        reads, writes = found.get((m.memory, m.operand), (0, 0))
+        found[m.memory, m.operand] = reads + m.read_words, writes + m.write_words
+    return found
+
+
+def test_weights_that_stay_save_their_way_from_outside_and_nothing_else() -> None:
+    """Their reads outside and their writes into the first memory that holds them; each costs what memories charge."""
+    bills = quick_bills()
+    assert bills
+    for stage, nest, found in bills:
+        memory, outer = weight_memory(nest, SIMBA), SIMBA.outermost.name
+        assert (found.memory, found.can_stay) == (memory, True)
+        (bringing,), (staying,) = found.bringing, found.staying
+        before, after = words_of(bringing), words_of(staying)
+        weight = stage.layer.weight
+        assert weight is not None
+        assert before[outer, "weight"][0] * SIMBA.outermost.word_bits >= weight.size_bits
+        assert after.get((outer, "weight"), (0, 0)) == (0, 0)
+        assert before[memory, "weight"][1] > 0 == after[memory, "weight"][1]
+        for key, words in before.items():
+            if key not in ((outer, "weight"), (memory, "weight")):
+                assert after[key] == words, key
+        assert after[memory, "weight"][0] == before[memory, "weight"][0]
+        saved = [m for m in bringing.moved if m.operand == "weight" and m.memory in (outer, memory)]
+        left = [m for m in staying.moved if m.operand == "weight" and m.memory == memory]
+        in_words = sum(p.energy_pj for p in memory_parts(saved, SIMBA)) - sum(
+            p.energy_pj for p in memory_parts(left, SIMBA)
+        )
+        places = {outer, memory}
+        spent = [sum(p.energy_pj for p in cost.parts if p.component in places) for cost in (bringing, staying)]
+        assert spent[0] - spent[1] == pytest.approx(in_words)
+
+
+@pytest.mark.parametrize("spec", ["simba", "eyeriss_v1", "ethos_u55_256"])
+def test_room_of_a_tile_is_that_of_its_operands_the_weights_that_stay_apart(spec: str) -> None:
+    """Maps lie in their memory whole and take no tiles there."""
+    machine = load_accelerator(spec)
+    home = home_of(machine)
+    bills = quick_bills(machine)
+    assert bills
+    for stage, nest, found in bills:
+        for memory in machine.memories[1:]:
+            need: dict[str, int] = dict(tile_bits(nest, stage.layer, machine, memory))
+            if memory.name == found.memory:
+                assert found.weight_bits == need.pop("weight") > 0
+            if memory is home:
+                assert found.home_bits == sum(bits for name, bits in need.items() if name not in AT_HOME)
+            else:
+                rooms = [bits for pool, bits in found.others.items() if pool.split(" (")[0] == memory.name]
+                assert sum(rooms) == sum(need.values()), memory.name
+
+
+def test_weights_that_change_under_a_loop_outside_cannot_stay() -> None:
+    """The same nest with a loop over weights moved to the very outside brings them anew: both bills are one."""
+    moved = 0
+    for stage, nest, found in quick_bills():
+        place = nest.hold_index(found.memory, "weight")
+        assert place is not None
+        inner = [
+            i for i, n in enumerate(nest.nodes)
+            if i > place and isinstance(n, Temporal) and n.dim in "KCRSG" and n.factor > 1
+        ]  # fmt: skip
+        for i in inner[:1]:
+            outside = Mapping((nest.nodes[0], nest.nodes[i], *nest.nodes[1:i], *nest.nodes[i + 1 :]))
+            again = bill(stage, outside, SIMBA)
+            if again is not None:
+                moved += 1
+                assert (again.memory, again.can_stay, again.weight_bits) == ("", False, 0)
+                assert again.staying == again.bringing
+    assert moved
+
+
+def test_maps_that_do_not_pass_their_memory_have_no_bill() -> None:
+    home = home_of(SIMBA).name
+    for stage, nest, _ in quick_bills():
+        around = Mapping(tuple(
+            dataclasses.replace(n, operands=tuple(o for o in n.operands if o != "input"))
+            if isinstance(n, Hold) and n.memory == home else n for n in nest.nodes
+        ))  # fmt: skip
+        assert bill(stage, around, SIMBA) is None
+
+
+def test_an_operator_of_its_own_streams_between_maps_on_chip() -> None:
+    layer = cut_layer(add("a", X, dataclasses.replace(X, name="z")), (2, 3))
+    found = bill_without_macs(Stage(layer), SIMBA)
+    wanted = price_vector(layer, SIMBA, frozenset(("x", "z", "a.out")))
+    assert found.bringing == found.staying == (wanted,)
+    assert not found.can_stay
+    assert all(m.memory != SIMBA.outermost.name for m in found.bringing[0].moved)
+
+
+def test_operators_behind_a_layer_are_billed_behind_it() -> None:
+    from hwsim.search.layer import search
+
+    first = conv("c", X, 8)
+    behind = add("a", first.output, Tensor("skip", first.output.shape, 8))
+    stage = Stage(first, (behind,))
+    nest = search(tile_layer(stage, (12, 10)), SIMBA, effort="quick").mapping
+    found = bill(cut_stage(stage, (12, 10)), nest, SIMBA)
+    assert found is not None
+    assert [cost.name for cost in found.bringing] == [cost.name for cost in found.staying] == ["c", "a"]
+    assert all(m.memory != SIMBA.outermost.name for m in found.bringing[1].moved)
+    assert operand_tensors(tile_layer(stage, (12, 10)))["output"] == "a.out"
+
+
+def test_a_first_tile_that_is_not_the_largest_is_charged_what_the_largest_brings() -> None:
+    """Charged: brings 7, stays 2. Largest: brings 100, stays 30. Weights cost 100 - 30; the first tile else 2."""
+
+    def cost(pj: float, words: int) -> LayerCost:
+        parts = (Part("buffer", "weight", pj), Part("static", "", 1000.0))
+        return LayerCost("c", parts, 5, (), "", (Moved("buffer", "weight", "final", words, 2 * words, 8),))
+
+    charged, largest = Bill((cost(7, 11),), (cost(2, 3),)), Bill((cost(100, 170),), (cost(30, 50),))
+    entry = Entry()
+    entry.add(charged.bringing[0], 1)
+    entry.correct(charged, largest)
+    assert dict(entry.parts) == {("buffer", "weight"): 100 - 30 + 2}
+    (moved,) = entry.all_moved()
+    assert (moved.read_words, moved.write_words) == (170 - 50 + 3, 2 * (170 - 50 + 3))
+    same = Entry()
+    same.add(charged.bringing[0], 4)
+    same.correct(charged, charged)
+    assert dict(same.parts) == {("buffer", "weight"): 28}
+    assert (same.alone, same.like) == (20, charged.bringing[0])
 
 
 def test_workloads_of_these_tests_are_sound() -> None:
