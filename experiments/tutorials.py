@@ -1,7 +1,7 @@
 """`python -m experiments.tutorials [PAGE...]`: runs the blocks of the pages below, and writes their output.
 
 Blocks of a page run one after another in one scratch folder. A block with a title is a file; others are run: `sh` by
-bash, where `hwsim` is `python -m hwsim` of this checkout, `python` in one namespace. A `text` block right behind one is
+bash, where `hwsim` is the command of this checkout, `python` in one namespace. A `text` block right behind one is
 what it printed, and is replaced. `--check` writes nothing and fails where a page says something else.
 """
 
@@ -61,8 +61,9 @@ def blocks(text: str) -> Iterator[Block]:
 
 def run_shell(code: str, folder: Path) -> str:
     """What the commands print. Raises PageError where one fails."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(folder))), "COLUMNS": "100"}
-    here = f'python() {{ "{sys.executable}" "$@"; }}; hwsim() {{ python -m hwsim "$@"; }}'
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    # -P: like the installed command, it does not look for modules in the current folder by itself.
+    here = f'python() {{ "{sys.executable}" "$@"; }}; hwsim() {{ python -P -m hwsim "$@"; }}'
     command = f"{here}\n{code}"
     done = subprocess.run(
         ["bash", "-euc", command], cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True

@@ -11,8 +11,6 @@ them. A function is imported from the command line only, never because a checkpo
 
 from __future__ import annotations
 
-import importlib
-import sys
 import traceback
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +25,7 @@ from torch import Tensor
 from quant import dataset as sets
 from quant.calling import rows
 from quant.image_folder import scan
+from quant.own_code import own_module
 
 _NAMES = (("train_images", "train_labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test"))
 _CHANNELS = (1, 3, 4)
@@ -131,10 +130,8 @@ def statistics(parts: Any) -> sets.Normalisation:
 
 def _from_function(name: str) -> sets.Dataset:
     module, _, function = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a file in the current folder, as with `python -m`
     try:
-        found: Callable[[], Any] = getattr(importlib.import_module(module), function)
+        found: Callable[[], Any] = getattr(own_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
             f"--data {name}: expected a .npz file, a folder of images, or package.module:function ({error})"

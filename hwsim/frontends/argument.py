@@ -32,6 +32,7 @@ from hwsim.network.layer import MAX_ELEMENTS
 from hwsim.network.saved import load_workload
 from hwsim.network.workload import FORMAT, Workload
 from quant import checkpoint, models
+from quant.own_code import own_module
 from quant.tracing import no_logs
 
 Shape = tuple[int, ...]
@@ -222,7 +223,7 @@ def from_factory(text: str, input_shape: Shapes, allow_uncosted: bool) -> Worklo
     if not module_name or not attribute.replace(".", "").isidentifier():
         raise WorkloadError(f"MODEL {text!r}: expected package.module:factory; or {FORMS}")
     try:
-        module = importlib.import_module(module_name)
+        module = own_module(module_name)
     except Exception as problem:  # an imported module may fail in any way
         raise WorkloadError(f"{text}: importing {module_name} failed: {type(problem).__name__}: {problem}") from None
     factory: Any = module

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pickle
+import subprocess
 import sys
 import types
 import zipfile
@@ -22,6 +24,8 @@ from hwsim.frontends.torch_export import extract
 from quant import checkpoint, models
 from quant.convert import quantize
 from quant.whole_models import initialise
+
+ROOT = Path(__file__).parents[2]
 
 
 class Small(nn.Module):
@@ -172,6 +176,19 @@ def test_pickles_are_refused_unread(tmp_path: Path, suffix: str) -> None:
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_the_command_finds_a_function_in_a_file_of_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "my_network.py").write_text(
+        "import torch\ndef build():\n    return torch.nn.Linear(8, 4), torch.zeros(1, 8)\n"
+    )
+    # -P: as the installed command, Python itself does not look into the current folder.
+    command = [sys.executable, "-P", "-m", "hwsim", "evaluate", "my_network:build", "gemmini_16x16", "--quick"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "32 MAC" in done.stdout
 
 
 @pytest.mark.parametrize(
