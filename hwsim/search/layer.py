@@ -205,7 +205,8 @@ class Claim:
 
 def quick(problem: Problem, pricing: Pricing) -> Claim:
     """Prices a few mappings of well-ranked unrollings and of longer layers; the bound is that of all legal mappings."""
-    ways = Effort() if pricing.objective == "energy" else Effort(chains=4)
+    apart = pricing.objective == "energy" and problem.accelerator.overlap  # who takes turns pays energy by time
+    ways = Effort() if apart else Effort(chains=4)
     covered = pricing.propose(candidates(problem, ways))
     for longer in longer_layers(problem.layer):
         found = candidates(dataclasses.replace(problem, layer=longer), ways)

@@ -7,6 +7,7 @@ proven: the quick search prices a few good mappings, and may find a better one f
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 
@@ -18,8 +19,10 @@ from hwsim.network.workload import Workload
 from hwsim.search.layer import search
 from hwsim.search.network import search_network
 from hwsim.search.objective import Objective
+from hwsim.search.result import Effortful
 
 OBJECTIVES: tuple[Objective, ...] = ("energy", "latency")
+EVERY_OBJECTIVE: tuple[Objective, ...] = ("energy", "latency", "edp")
 WIDTHS = ((8, 8), (4, 8), (8, 4), (4, 4), (2, 4), (2, 2))
 KINDS = {
     "convolution": Loops(K=24, C=20, P=13, Q=13, R=3, S=3),
@@ -83,6 +86,28 @@ def test_one_more_of_any_loop_never_costs_less(name: str) -> None:
             if known.gap < 1e-9:
                 assert larger.value >= known.value * (1 - 1e-9), f"{name} {kind} {objective}: one more {dim}"
     assert compared or not runs(machine)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("effort", ["quick", pytest.param("auto", marks=pytest.mark.slow)])
+def test_no_objectives_answer_is_beaten_by_that_of_another(name: str, effort: Effortful) -> None:
+    """Ties too: as little energy in fewer cycles would have been the answer, and the other way round.
+
+    A proof decides ties within its space; nests outside of it may be better in the second objective by a trifle.
+    """
+    machine, trifle = load_accelerator(name), 1e-9 if effort == "quick" else 1e-4
+    for kind, loops in KINDS.items() if runs(machine) else ():
+        limit = None if effort == "quick" else 20.0
+        found = {o: search(layer_of(loops), machine, o, effort=effort, time_limit_s=limit) for o in EVERY_OBJECTIVE}
+        costs = {o: (f.cost.total_energy_pj, float(f.cost.latency_cycles)) for o, f in found.items()}
+        (least, its_cycles), (its_energy, fastest) = costs["energy"], costs["latency"]
+        for objective, (energy, cycles) in costs.items():
+            text = f"{name}, {kind}: beaten by the answer for {objective}"
+            assert energy >= least * (1 - 1e-9), text
+            assert energy > least * (1 + 1e-9) or cycles >= its_cycles * (1 - trifle), text
+            assert cycles >= fastest, text
+            assert cycles > fastest or energy >= its_energy * (1 - trifle), text
+            assert energy * cycles >= math.prod(costs["edp"]) * (1 - 1e-9), text
 
 
 def runs(machine: Accelerator) -> bool:
