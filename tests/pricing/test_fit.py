@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from hwsim.machine.parts import Accelerator
 from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.workload import Workload
 from hwsim.pricing.fit import overflows, require_fit
+from hwsim.pricing.stages import fuse
 from hwsim.report.evaluation import Request
 from hwsim.report.evaluation import evaluate_workload as evaluate
+from tests.small_workloads import add, conv
 
 
 def linear(name: str, source: str, k: int, c: int) -> Layer:
@@ -97,3 +100,71 @@ def test_the_command_refuses_with_exit_code_3(tmp_path: Path, capsys: pytest.Cap
 
 def test_unbounded_machines_hold_everything() -> None:
     assert overflows(NETWORK, load_accelerator("eyeriss_v1")) == ()
+
+
+def random_network(rng: random.Random) -> Workload:
+    """Convolutions and residual additions over branches, in an order that runs."""
+    alive, layers = [Tensor("x", (1, rng.choice((3, 4, 8)), 12, 12), rng.choice((4, 8)))], list[Layer]()
+    for index in range(rng.randint(3, 8)):
+        source = rng.choice(alive[-3:])
+        alike = [tensor for tensor in alive if tensor.shape == source.shape and tensor is not source]
+        if alike and rng.random() < 0.4:
+            layers.append(add(f"l{index}", source, rng.choice(alike)))
+        else:
+            layers.append(conv(f"l{index}", source, rng.choice((4, 8, 12)), taps=rng.choice((1, 3))))
+        alive.append(layers[-1].output)
+    return Workload("random", layers)
+
+
+def most_alive(network: Workload, machine: Accelerator) -> int:
+    """Bits of the maps alive at once, moment by moment: from the stage that makes a map to the last that reads it.
+
+    The input is there from the start; what nobody reads is a result and stays. What a stage hands to an operator
+    behind it, and to nobody else, never reaches a memory.
+    """
+    stages = [(stage.layer, *stage.fused) for stage in fuse(network, machine.capabilities)]
+    made, sizes = dict[str, int](), dict[str, int]()
+    readers: dict[str, list[int]] = {}
+    for moment, layers in enumerate(stages):
+        for layer in layers:
+            for tensor in (*layer.inputs, layer.output):
+                sizes[tensor.name] = 8 * tensor.elements
+                made.setdefault(tensor.name, moment)
+            for tensor in layer.inputs:
+                readers.setdefault(tensor.name, []).append(moment)
+    made |= {name: 0 for name in made if name == "x"}
+    most = 0
+    for moment in range(len(stages)):
+        alive = 0
+        for name, bits in sizes.items():
+            inside = [layer.output.name for layer in stages[made[name]][:-1]]
+            passed_on = name in inside and set(readers[name]) == {made[name]}
+            until = max(readers[name]) if name in readers else len(stages)
+            alive += 0 if passed_on or not made[name] <= moment <= until else bits
+        most = max(most, alive)
+    return most
+
+
+def check_room(seed: int) -> None:
+    """The room of a random network's maps, by `most_alive`, to the bit; weights and parameters by their tensors."""
+    network = random_network(random.Random(seed))
+    need = most_alive(network, microcontroller(8, 8))
+    found = {overflow.what: overflow.need_bits for overflow in overflows(network, microcontroller(8, 8))}
+    weights = {layer.weight.name: 8 * layer.weight.elements for layer in network if layer.weight}
+    parameters = sum(layer.output.shape[1] * 32 + 40 for layer in network if layer.weight)  # bias; multiplier, shift
+    assert found == {"activations": need, "weights": sum(weights.values()) + parameters}
+    require_fit(network, microcontroller(found["weights"], need))
+    for flash, sram in ((found["weights"], need - 8), (found["weights"] - 8, need)):
+        with pytest.raises(InfeasibleMapping):
+            require_fit(network, microcontroller(flash, sram))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_networks_need_what_is_alive_at_once(seed: int) -> None:
+    check_room(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 2100))
+def test_2000_random_networks_need_what_is_alive_at_once(seed: int) -> None:
+    check_room(seed)

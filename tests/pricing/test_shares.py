@@ -19,6 +19,7 @@ from hwsim.pricing.network import price_network
 from hwsim.pricing.rounding import rounding_pj
 from hwsim.pricing.shares import existing_share
 from hwsim.pricing.unit_prices import unit_prices
+from hwsim.search.layer import search
 from hwsim.search.space.likeness import search_key
 from hwsim.tables.grid import Grid
 from hwsim.tables.pool import Pool, Widths, anonymous
@@ -70,6 +71,52 @@ def test_the_share_that_exists_is_counted_point_by_point(seed: int) -> None:
     seen = set(at)
     inside = {x for x in seen if before[0] <= x[3] < rows - after[0] and before[1] <= x[4] < columns - after[1]}
     assert existing_share(layer) == Fraction(len(inside), len(seen))
+
+
+def windows(seed: int) -> tuple[Layer, int, int]:
+    """A convolution of random strides, dilations and borders; points of its windows, and those that are no border."""
+    rng = random.Random(seed)
+    while True:
+        taps = rng.choice((1, 2, 3, 4, 5, 7)), rng.choice((1, 2, 3, 4, 6))
+        stride, dilation = (rng.randint(1, 4), rng.randint(1, 4)), (rng.randint(1, 3), rng.randint(1, 3))
+        border, size = [rng.choice((0, 1, 2, 3, 5, 8)) for _ in range(4)], (rng.randint(3, 14), rng.randint(3, 14))
+        outputs = [
+            (size[i] + border[2 * i] + border[2 * i + 1] - dilation[i] * (taps[i] - 1) - 1) // stride[i] + 1
+            for i in (0, 1)
+        ]
+        if min(outputs) > 0:
+            break
+    layer = conv(Loops(K=3, C=2, P=outputs[0], Q=outputs[1], R=taps[0], S=taps[1]), stride, dilation)
+    layer = dataclasses.replace(
+        layer, inputs=(dataclasses.replace(layer.inputs[0], shape=(1, 2, *size)),), padding=tuple(border),
+        padding_policy="pad_code" if any(border) else "",
+    )  # fmt: skip
+    seen = [{p * stride[i] + r * dilation[i] for p in range(outputs[i]) for r in range(taps[i])} for i in (0, 1)]
+    own = [sum(border[2 * i] <= n < border[2 * i] + size[i] for n in seen[i]) for i in (0, 1)]
+    return layer, 2 * len(seen[0]) * len(seen[1]), 2 * own[0] * own[1]
+
+
+def check_border(seed: int) -> None:
+    """The cheapest nest reads every point of the windows once from outside; those of the border where they are."""
+    layer, stored, own = windows(seed)
+    for dram, expected in ((DRAM, stored), (INSERTED, own)):
+        glb = Memory("glb", 1 << 23, OPERANDS, word_bits=8, read_energy_pj=6.0, write_energy_pj=6.0)
+        built = machine(dram, dataclasses.replace(glb, padding=dram.padding))
+        able = dataclasses.replace(built.capabilities, pad_value="any_code")
+        built = dataclasses.replace(built, capabilities=able)
+        cost = search(layer, built).cost
+        assert sum(m.read_words for m in cost.moved if (m.memory, m.operand) == ("dram", "input")) == expected
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_searched_nests_read_the_points_of_their_windows_once(seed: int) -> None:
+    check_border(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 1100))
+def test_1000_searched_nests_read_the_points_of_their_windows_once(seed: int) -> None:
+    check_border(seed)
 
 
 def test_a_machine_that_inserts_zeros_reads_392_pixels_and_not_648() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
+import random
 from pathlib import Path
 from typing import Literal
 
@@ -245,6 +246,55 @@ def test_a_nest_takes_as_long_however_it_is_spelt() -> None:
         nodes = (Hold("dram", OPERANDS), *spelling, Hold("register", ("weight",)), Temporal("P", 256))
         cost = price(layer, count_accesses(layer, Mapping(nodes), accelerator), accelerator)
         assert dict(cost.cycles)["compute"] == 12 * (256 + 2 * 128 + 128 - 2) == 7_656
+
+
+SIDES = ((8, 32), (32, 8), (1, 64), (64, 1), (16, 16), (5, 7), (128, 4), (2, 3))
+
+
+def cut(rng: random.Random, dim: str, extent: int) -> list[Node]:
+    """Loops over a dim whose factors multiply to its extent."""
+    loops: list[Node] = []
+    while extent > 1:
+        factor = rng.choice([n for n in range(2, extent + 1) if extent % n == 0])
+        loops.append(Temporal(dim, factor))
+        extent //= factor
+    return loops
+
+
+def respelt(seed: int) -> tuple[int, int]:
+    """Cycles of a product in whole tiles under a nest spelt at random, and tiles x rows streamed + fills."""
+    rng = random.Random(seed)
+    flow, (rows, columns) = rng.choice(FLOWS), rng.choice(SIDES)
+    held, row_dim, column_dim, streaming = HELD[flow]
+    down, across, streamed = rng.randint(1, 6), rng.randint(1, 6), rng.choice((1, 7, 16, 49, 100))
+    accelerator, hidden = systolic_machine(rows, columns, flow), rng.random() < 0.4
+    dram, array, register = accelerator.hierarchy
+    assert isinstance(register, Memory)
+    kept = dataclasses.replace(register, double_buffered=hidden)
+    accelerator = dataclasses.replace(accelerator, hierarchy=(dram, array, kept))
+    layer = product(Loops(**{row_dim: rows * down, column_dim: columns * across, streaming: streamed}))
+    tiles, inner = [*cut(rng, row_dim, down), *cut(rng, column_dim, across)], cut(rng, streaming, streamed)
+    unrolled: list[Node] = [Spatial(row_dim, rows, "array", "rows"), Spatial(column_dim, columns, "array", "columns")]
+    rng.shuffle(tiles), rng.shuffle(inner), rng.shuffle(unrolled)
+    place = rng.randint(0, len(tiles))
+    nodes = (Hold("dram", OPERANDS), *tiles[:place], *unrolled, *tiles[place:], Hold("register", (held,)), *inner)
+    mapping = Mapping(tuple(node for node in nodes if isinstance(node, Hold) or node.factor > 1))
+    assert validate(mapping, layer, accelerator) == []
+    fills = 1 if hidden else down * across
+    fill = rows + columns - 2 + (rows if flow != "os" else 0)
+    cost = price(layer, count_accesses(layer, mapping, accelerator), accelerator)
+    return dict(cost.cycles)["compute"], down * across * streamed + fills * fill
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_any_spelling_of_a_nest_takes_its_tiles_and_fills(seed: int) -> None:
+    cycles, expected = respelt(seed)
+    assert cycles == expected
+
+
+@pytest.mark.slow
+def test_any_of_5000_spellings_takes_its_tiles_and_fills() -> None:
+    assert [seed for seed in range(100, 5100) if len(set(respelt(seed))) > 1] == []
 
 
 def test_loops_that_reuse_what_is_still_start_no_tile() -> None:
