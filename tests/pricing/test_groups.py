@@ -304,6 +304,40 @@ def test_maps_of_a_group_without_stored_borders_are_their_own_lines() -> None:
         ]
 
 
+def test_a_groups_rows_and_columns_are_those_of_its_maps() -> None:
+    """12 rows and 10 columns, halved by a stride."""
+    first = conv("a", X, 4)
+    group = grouped((first, conv("b", first.output, 4, stride=2)), 0, 2)
+    assert group is not None
+    rows, columns = group.lines
+    assert [here.size for here in rows.maps] == [12, 12, 6]
+    assert [here.size for here in columns.maps] == [10, 10, 5]
+
+
+def test_a_stored_border_stands_on_the_sides_that_have_one() -> None:
+    """A row above, none below, two columns left, one right, written around the map that the convolution reads."""
+    machine = dataclasses.replace(SIMBA, capabilities=dataclasses.replace(SIMBA.capabilities, pad_value="zero_only"))
+    x = dataclasses.replace(X, signed=False, offset=True)
+    whole = conv("c", x, 8)
+    layer = dataclasses.replace(
+        whole, padding=(1, 0, 2, 1), padding_policy="pad_code",
+        output=dataclasses.replace(whole.output, shape=(1, 8, 11, 11)),
+        loops=dataclasses.replace(whole.loops, P=11, Q=11),
+    )  # fmt: skip
+    group = group_of([Stage(layer)], 0, 1, [windows(Stage(layer), machine)], {})
+    assert group is not None
+    rows, columns = group.lines
+    assert (rows.maps[0].before, rows.maps[0].after) == (1, 0)
+    assert (columns.maps[0].before, columns.maps[0].after) == (2, 1)
+    assert [(m.before, m.after) for m in (rows.maps[1], columns.maps[1])] == [(0, 0), (0, 0)]
+
+
+def test_a_group_does_not_begin_with_what_needs_a_whole_map() -> None:
+    soft = Layer("s", "softmax", (X,), dataclasses.replace(X, name="s.out"))
+    assert grouped((soft, conv("c", soft.output, 4)), 0, 2) is None
+    assert grouped((soft, conv("c", soft.output, 4)), 1, 2) is not None
+
+
 # --- the bill of one tile ---------------------------------------------------------------------------------------------
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
+from hwsim.machine.load import load_accelerator
 from hwsim.pricing.layer import LayerCost, Part
 from hwsim.pricing.moves import Moved
 from hwsim.pricing.network import Totals
 from hwsim.pricing.offsets import OffsetCost
-from hwsim.pricing.passes import layer_sum, offset_sum, totals_sum
+from hwsim.pricing.passes import layer_sum, offset_sum, passes_cost, totals_sum
+from hwsim.search.network import plan_network
+from tests.small_workloads import chain
 
 SUMMED = ("energy_pj", "latency_cycles", "latency_s", "traffic_bits", "outermost_traffic_bits")
 
@@ -62,3 +65,14 @@ def test_one_pass_is_itself() -> None:
     assert offset_sum([(4, one)]) == replace(
         one, extra_adds=20, extra_read_bits=28, extra_write_bits=44, border_codes=52
     )
+
+
+def test_passes_can_be_timed_at_other_rates_where_each_of_them_can() -> None:
+    machine, network = load_accelerator("simba"), chain(6)
+    one = plan_network(network, machine, effort="quick").cost
+    assert one.timed is not None
+    three = passes_cost(network, machine, [(2, one), (1, one)])
+    assert three.timed is not None
+    assert three.totals.latency_cycles == 3 * one.totals.latency_cycles
+    assert three.totals.peak_activation_bits == one.totals.peak_activation_bits
+    assert passes_cost(network, machine, [(2, one), (1, replace(one, timed=None))]).timed is None
