@@ -108,8 +108,10 @@ def store(key: str, entry: dict[str, Any]) -> None:
     if folder is None:
         return
     stored = {"version": VERSION, "hash": entry_hash(key, entry), "entry": entry}
+    path = folder / f"{key}.json"
     with contextlib.suppress(OSError):
-        write_atomically(folder / f"{key}.json", json.dumps(stored), durable=False)
+        if path.is_file() or not path.exists():  # a pipe there would wait for a reader for ever
+            write_atomically(path, json.dumps(stored), durable=False)
 
 
 def remembered(found: Found) -> dict[str, Any]:

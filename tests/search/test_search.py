@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import random
 import time
 from pathlib import Path
@@ -203,6 +204,18 @@ def test_a_cache_entry_that_is_a_device_is_a_miss_that_is_not_read(
     (tmp_path / "mappings" / "key.json").symlink_to("/dev/zero")
     monkeypatch.setattr(search_cache, "read_text", lambda path: pytest.fail(f"{path} is read"))
     assert search_cache.load("key") is None
+
+
+def test_a_cache_entry_that_is_a_pipe_is_a_miss_and_is_not_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Opening it would wait for somebody at the other end."""
+    monkeypatch.setenv(search_cache.ENVIRONMENT, str(tmp_path))
+    (tmp_path / "mappings").mkdir()
+    os.mkfifo(tmp_path / "mappings" / "key.json")
+    monkeypatch.setattr(search_cache, "write_atomically", lambda path, *_, **__: pytest.fail(f"{path} is written"))
+    assert search_cache.load("key") is None
+    search_cache.store("key", {})
 
 
 @pytest.mark.parametrize(
