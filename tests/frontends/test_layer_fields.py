@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hwsim.errors import UnsupportedOp
 from hwsim.frontends.lowering.handler_tables import each, named
 from hwsim.frontends.lowering.record import Recorder, tensors_held
 from hwsim.frontends.lowering.values import Part
@@ -132,6 +133,191 @@ def test_two_operations_behind_one_name_are_two_layers(function: Callable[..., T
     assert [t.name for t in inner.inputs] == [made["sigmoid"], made["tanh"]]
     assert [t.name for t in outer.inputs] == [made["relu"], inner.output.name]
     assert outer.elements == inner.elements == IMAGE.numel()
+
+
+@pytest.mark.parametrize("amounts", [(1, 2, 3, 4), (0, 1, 0, 0), (2, 2, 2, 2)])
+def test_zeros_written_around_a_map_are_the_padding_of_its_convolution(amounts: tuple[int, int, int, int]) -> None:
+    left, right, top, bottom = amounts
+    net = nn.Sequential(nn.ConstantPad2d(amounts, 0.0), nn.Conv2d(3, 4, 3))
+    (layer,) = list(extract(net, torch.zeros(1, 3, 7, 9)))
+    assert layer.inputs[0].shape == (1, 3, 7, 9)
+    assert layer.padding == (top, bottom, left, right)
+    assert layer.output.shape == (1, 4, 5 + top + bottom, 7 + left + right)
+
+
+@pytest.mark.parametrize(("mode", "per_axis"), [("bilinear", 2), ("nearest", 1), ("bicubic", 4)])
+def test_a_sampled_grid_reads_the_neighbours_of_its_mode(mode: str, per_axis: int) -> None:
+    def run(x: Tensor, grid: Tensor) -> Tensor:
+        return nn.functional.grid_sample(x, grid, mode=mode, align_corners=False)
+
+    (layer,) = layers_of(run, torch.zeros(1, 3, 6, 5), torch.zeros(1, 4, 4, 2))
+    assert (layer.op, layer.window, len(layer.inputs)) == ("upsample", per_axis**2, 2)
+    (stored,) = layers_of(run, torch.zeros(1, 3, 6, 5), grid=torch.zeros(1, 4, 4, 2))
+    assert len(stored.inputs) == 1
+
+
+def test_a_grid_in_space_has_three_axes() -> None:
+    def run(x: Tensor, grid: Tensor) -> Tensor:
+        return nn.functional.grid_sample(x, grid, align_corners=False)
+
+    (layer,) = layers_of(run, torch.zeros(1, 2, 3, 4, 5), torch.zeros(1, 2, 2, 2, 3))
+    assert layer.window == 8
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [(nn.ReflectionPad1d(1), (1, 2, 5)), (nn.ReflectionPad2d(1), (1, 2, 5, 4)),
+     (nn.ReflectionPad3d(1), (1, 2, 5, 4, 3)), (nn.ReplicationPad1d(1), (1, 2, 5)),
+     (nn.ReplicationPad3d(1), (1, 2, 5, 4, 3))],
+)  # fmt: skip
+def test_a_border_of_copies_is_written_out(module: nn.Module, shape: tuple[int, ...]) -> None:
+    (layer,) = list(extract(module, torch.zeros(shape)))
+    assert (layer.op, layer.output.shape) == ("pad", (*shape[:2], *(n + 2 for n in shape[2:])))
+
+
+def test_a_shape_alone_makes_a_constant_that_is_read_like_a_weight() -> None:
+    _, layer = layers_of(lambda x: torch.relu(x) + x.new_ones(x.shape), IMAGE)
+    assert (layer.op, len(layer.inputs)) == ("add", 1)
+    assert layer.weight is not None
+    assert layer.weight.elements == IMAGE.numel()
+
+
+def test_elements_chosen_by_a_mask_are_refused_and_those_chosen_by_places_are_moved() -> None:
+    with pytest.raises(UnsupportedOp, match="depends on the input's values"):
+        layers_of(lambda x: torch.relu(x[x > 0]), IMAGE)
+    *_, layer = layers_of(lambda x, at: torch.relu(x)[:, at], IMAGE, torch.tensor([0, 2]))
+    assert (layer.op, layer.output.shape, layer.output.origin) == ("copy", (2, 2, 5, 4), "relu")
+
+
+def test_a_write_into_an_array_costs_what_is_written_unless_something_else_reads_the_array() -> None:
+    part = torch.zeros(2, 2, 5, 4)
+    alone = layers_of(lambda x, y: torch.slice_scatter(torch.relu(x), torch.sigmoid(y), 1, 0, 2), IMAGE, part)
+    assert [(a.op, a.output.elements) for a in alone if a.op == "copy"] == [("copy", part.numel())]
+
+    def read_again(x: Tensor, y: Tensor) -> Tensor:
+        base = torch.relu(x)
+        return torch.slice_scatter(base, torch.sigmoid(y), 1, 0, 2) + base
+
+    whole = [layer for layer in layers_of(read_again, IMAGE, part) if layer.op == "copy"]
+    assert [(a.output.elements, a.output.origin, len(a.inputs)) for a in whole] == [(IMAGE.numel(), "relu", 2)]
+
+
+def test_a_maximum_keeps_the_range_of_what_it_compares_and_a_sum_does_not() -> None:
+    assert layers_of(lambda x: torch.relu(x).amax(1), IMAGE)[-1].output.origin == "relu"
+    assert layers_of(lambda x: torch.relu(x).sum(1), IMAGE)[-1].output.origin == "linear"
+
+
+@pytest.mark.parametrize("kind", ["prod", "sum"])
+def test_products_over_an_axis_are_said_to_be_priced_as_sums(kind: str) -> None:
+    net = extract(Function(lambda x: getattr(x, kind)(1)), IMAGE)
+    assert any("products over an axis" in note for note in net.notes) == (kind == "prod")
+
+
+def test_a_pool_says_how_its_window_slides_where_its_map_has_rows_and_columns() -> None:
+    (layer,) = list(extract(nn.MaxPool2d(3, 2, 1), torch.zeros(1, 3, 8, 8)))
+    assert (layer.kernel, layer.stride, layer.dilation, layer.padding) == ((3, 3), (2, 2), (1, 1), (1, 1, 1, 1))
+    (layer,) = list(extract(nn.MaxPool2d(2), torch.zeros(3, 8, 8)))
+    assert (layer.kernel, layer.window) == ((0, 0), 4)
+    (layer,) = list(extract(nn.MaxPool3d(2), torch.zeros(1, 3, 4, 4, 4)))
+    assert (layer.kernel, layer.window, layer.output.shape) == ((0, 0), 8, (1, 3, 2, 2, 2))
+    (layer,) = list(extract(nn.MaxPool1d(2), torch.zeros(1, 3, 8)))
+    assert (layer.kernel, layer.window) == ((0, 0), 2)
+
+
+@pytest.mark.parametrize(("rows", "window"), [(6, 3 * 2), (5, 4 * 2), (2, 1 * 2)])
+def test_a_pool_to_a_size_reads_its_largest_window(rows: int, window: int) -> None:
+    """Two rows of 6, 5 and 2; two columns of 4. Windows of 5 in 2 have 3 rows; the bound is floor + 2."""
+    (layer,) = list(extract(nn.AdaptiveAvgPool2d(2), torch.zeros(1, 3, rows, 4)))
+    assert layer.window == window
+
+
+def test_a_variance_is_a_mean_of_squares_and_may_leave_its_mean() -> None:
+    kinds = ["reduce_mean", "sub", "mul", "reduce_mean"]
+    assert [layer.op for layer in layers_of(lambda x: x.var(1), IMAGE)] == kinds
+    assert [layer.op for layer in layers_of(lambda x: x.std(1), IMAGE)] == [*kinds, "sqrt"]
+    found = layers_of(lambda x: torch.add(*torch.var_mean(x, 1)), IMAGE)
+    assert [layer.op for layer in found] == [*kinds, "add"]
+    assert [t.name for t in found[-1].inputs] == [found[3].output.name, found[0].output.name]
+
+
+def test_a_running_sum_is_one_operation_per_element() -> None:
+    (layer,) = layers_of(lambda x: x.cumsum(1), IMAGE)
+    assert layer.elements == IMAGE.numel()
+
+
+def test_a_product_with_a_gate_keeps_the_range_of_the_other_side() -> None:
+    """In both orders; with the sigmoid of itself it is a SiLU."""
+    for function, origin in (
+        (lambda x: x * torch.sigmoid(x), "silu"),
+        (lambda x: torch.sigmoid(x) * x, "silu"),
+        (lambda x: torch.relu(x) * torch.sigmoid(x + x), "relu"),
+        (lambda x: torch.sigmoid(x + x) * torch.relu(x), "relu"),
+        (lambda x: torch.relu(x) * torch.relu(x + x), "relu"),
+        (lambda x: torch.relu(x) * torch.tanh(x), "linear"),
+    ):
+        assert layers_of(function, IMAGE)[-1].output.origin == origin
+
+
+@pytest.mark.parametrize(
+    ("layer", "x", "constant", "folds"),
+    [
+        (nn.Linear(4, 3), (2, 4), (3,), True),
+        (nn.Linear(4, 3), (5, 2, 4), (3,), True),
+        (nn.Linear(4, 3), (3, 3, 4), (3, 1), False),  # one value for each row
+        (nn.Conv2d(2, 3, 1), (1, 2, 5, 4), (3, 1, 1), True),
+        (nn.Conv2d(2, 3, 1), (1, 2, 5, 3), (3,), False),  # one value for each column
+        (nn.ReLU(), (1, 3, 5, 4), (3, 1, 1), False),
+    ],
+)
+def test_a_constant_for_each_channel_folds_into_the_layer_before(
+    layer: nn.Module, x: tuple[int, ...], constant: tuple[int, ...], folds: bool
+) -> None:
+    for function in (lambda y, c: layer(y) * c, lambda y, c: c * layer(y), lambda y, c: layer(y) + c):
+        found = layers_of(function, torch.zeros(x), c=torch.full(constant, 2.0))
+        assert len(found) == (1 if folds else 2)
+
+
+def test_stored_tensors_of_more_than_one_element_are_read_beside_an_operation() -> None:
+    (layer,) = layers_of(torch.maximum, IMAGE, c=torch.full((1,), 2.0))
+    assert layer.weight is None
+    (layer,) = layers_of(torch.maximum, IMAGE, c=torch.full((4,), 2.0))
+    assert layer.weight is not None
+    assert layer.weight.elements == 4
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "origin"),
+    [
+        (lambda x: x.clamp(min=0), "relu", "relu"),
+        (lambda x: x.clamp(0, 6), "relu6", "relu6"),
+        (lambda x: x.clamp(max=1), "relu6", "linear"),
+        (lambda x: x.clamp(min=-1), "relu6", "linear"),
+        (nn.functional.hardtanh, "relu6", "linear"),
+        (lambda x: nn.functional.hardtanh(x, 0.0, 1.0), "relu6", "relu6"),
+    ],
+)
+def test_a_clamp_is_a_relu_only_where_it_has_no_upper_end(
+    function: Callable[[Tensor], Tensor], kind: str, origin: str
+) -> None:
+    (layer,) = layers_of(function, IMAGE)
+    assert (layer.op, layer.output.origin) == (kind, origin)
+
+
+def test_a_complex_product_is_four_products_and_two_additions() -> None:
+    """Real and imaginary parts are two numbers each: n complex elements make 4 n products and 2 n sums."""
+
+    def run(x: Tensor, y: Tensor) -> Tensor:
+        return torch.view_as_real(torch.view_as_complex(x) * torch.view_as_complex(y))
+
+    n, pair = 12, torch.zeros(3, 4, 2)
+    products, sums = layers_of(run, pair, pair.clone())
+    assert (products.op, products.elements, sums.op, sums.elements) == ("mul", 4 * n, "add", 2 * n)
+
+    def added(x: Tensor, y: Tensor) -> Tensor:
+        return torch.view_as_real(torch.view_as_complex(x) + torch.view_as_complex(y))
+
+    (both,) = layers_of(added, pair, pair.clone())
+    assert (both.op, both.elements) == ("add", 2 * n)
 
 
 def test_ranges_overlap_where_they_share_an_index() -> None:
