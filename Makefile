@@ -36,7 +36,8 @@ figures: $(STAMP)
 bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(BENCH)
 
-# The documentation as a site in site/; any broken link fails. Its tutorials' outputs: python -m experiments.tutorials
+# The documentation as a site in site/; any broken link fails. To see it: python3 -m http.server -d site
+# Its tutorials' outputs: python -m experiments.tutorials
 site: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

@@ -34,12 +34,12 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert not done.stderr.strip()
     for page in (
         "index.html",
-        "notebooks/pareto/index.html",
-        "reference/python/index.html",
-        "reference/spec_keys/index.html",
+        "notebooks/pareto.html",
+        "reference/python.html",
+        "reference/spec_keys.html",
     ):
         assert (tmp_path / "site" / page).stat().st_size > 5000
-    python = (tmp_path / "site/reference/python/index.html").read_text(encoding="utf-8")
+    python = (tmp_path / "site/reference/python.html").read_text(encoding="utf-8")
     assert "Energy, latency and memory of a network on an accelerator" in python
 
 
