@@ -1,4 +1,4 @@
-"""The table of depth-first groups in docs/search.md is that of results/depth_first.csv."""
+"""The table of depth-first groups in docs/search_results.md is that of results/depth_first.csv."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def test_the_page_shows_the_measured_table() -> None:
-    page = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "search_results.md").read_text(encoding="utf-8")
     assert "\n".join(table(read(ROOT / "results" / "depth_first.csv"))) in page
 
 
