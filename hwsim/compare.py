@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from hwsim.console import printable
+from hwsim.console import printable, wrote
 from hwsim.errors import exit_code_of
 from hwsim.files.argument import parse_path
 from hwsim.report.compare import read_report, sameness, table, write_page
@@ -49,7 +49,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         print(printable(line))
     if options.out is not None:
         write_page(reports, options.out)
-        print(f"wrote {printable(str(options.out))}")
+        wrote(options.out)
     different = any(reports[0].identity.value != report.identity.value for report in reports[1:])
     return 1 if options.same and different else 0
 

@@ -41,6 +41,11 @@ def printable_lines(text: str) -> str:
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
+def wrote(path: object, what: str = "") -> None:
+    """Say that a file or folder was written, and what is in it."""
+    print(f"wrote {printable(str(path))}{f': {what}' if what else ''}")
+
+
 def plain(problem: UnicodeError) -> tuple[str, int]:
     """What to write for characters that a terminal's encoding lacks: a likeness, or their escape."""
     if not isinstance(problem, UnicodeEncodeError):

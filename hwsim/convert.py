@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hwsim.console import printable
+from hwsim.console import wrote
 from hwsim.errors import SpecError, exit_code_of
 from hwsim.files.argument import parse_name, parse_path
 from hwsim.files.atomic import write_atomically
@@ -55,7 +55,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     said = ", ".join(f"{len(report.of(verdict))} {title}" for verdict, title in TITLES.items())
     print(f"translation: {said}")
     for path in written:
-        print(f"wrote {printable(str(path))}")
+        wrote(path)
 
 
 def read_in(options: argparse.Namespace) -> tuple[TranslationReport, list[Path]]:

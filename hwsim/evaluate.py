@@ -26,7 +26,7 @@ from hwsim.command_line import (
     parse_seconds,
     write_for_peer,
 )
-from hwsim.console import printable
+from hwsim.console import printable, wrote
 from hwsim.errors import RequestError, exit_code_of
 from hwsim.files.argument import parse_name, parse_path
 from hwsim.report.evaluation import Request, evaluate_workload, load_zero_shares
@@ -167,7 +167,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         for line in (*(estimate_lines(report) if options.explain else ()), *explanation_lines(explanations)):
             print(printable(line))
         for path in written:
-            print(f"wrote {printable(str(path))}")
+            wrote(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from hwsim.command_line import ACCELERATOR_HELP, MODEL_HELP, add_ends, add_input_option, load_machine, load_model
-from hwsim.console import printable
+from hwsim.console import wrote
 from hwsim.errors import CapabilityError, InfeasibleMapping, SpecError, exit_code_of
 from hwsim.files.argument import parse_name, parse_path
 from hwsim.files.atomic import write_atomically
@@ -238,7 +238,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.write(table.to_csv())
         return
     write_atomically(options.out, table.to_json() if options.out.suffix == ".json" else table.to_csv())
-    print(f"wrote {printable(str(options.out))}: {len(table.rows)} rows")
+    wrote(options.out, f"{len(table.rows)} rows")
 
 
 def write_assignments(options: argparse.Namespace, workload: Workload, accelerator: Accelerator) -> None:
@@ -255,7 +255,7 @@ def write_assignments(options: argparse.Namespace, workload: Workload, accelerat
         sys.stdout.write(rows_to_csv(rows))
         return
     write_atomically(options.out, rows_to_csv(rows))
-    print(f"wrote {printable(str(options.out))}: {len(rows)} assignments")
+    wrote(options.out, f"{len(rows)} assignments")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

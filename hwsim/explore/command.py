@@ -22,7 +22,7 @@ from hwsim.command_line import (
     load_model,
     parse_elementwise,
 )
-from hwsim.console import printable
+from hwsim.console import wrote
 from hwsim.errors import SpecError, exit_code_of
 from hwsim.explore.bits.bill import BitProblem
 from hwsim.explore.bits.budgets import NAMES, parse_budgets
@@ -110,7 +110,7 @@ def run_machines(options: argparse.Namespace) -> None:
     for record in front_points:
         values = "  ".join(f"{name} {record['values'][name]:.6g}" for name in space.objectives)
         print(f"trial {record['trial']}: {values}  {record['parameters']}")
-    print(f"wrote {len(written)} files to {printable(str(options.out))}")
+    wrote(options.out, f"{len(written)} files")
 
 
 def nothing_left(space: Space, records: Sequence[Record]) -> str:
@@ -254,7 +254,7 @@ def run_bits(options: argparse.Namespace) -> None:
         if options.train is not None:
             data = options.data or (sensitivities.data if sensitivities else "")
             written += train_front(chosen(points, options.train), options, data, further)
-        print(f"wrote {len(written)} files to {printable(str(options.out))}")
+        wrote(options.out, f"{len(written)} files")
 
 
 def check_training(options: argparse.Namespace) -> list[str]:

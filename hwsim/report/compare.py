@@ -6,6 +6,7 @@ Reads report.json files, or folders that have one. Where two identities differ, 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def finite(numbers: Any) -> dict[str, float]:
 
 def table(reports: Sequence[SavedReport]) -> list[list[str]]:
     """One row per total: the first report's value, and every other's with its ratio to the first."""
-    rows = [["", *(report.title for report in reports)]]
+    rows = [["", *labels(reports)]]
     for name, title, factor in ROWS:
         first = reports[0].totals[name]
         cells = [digits(first * factor, 4)]
@@ -89,9 +90,26 @@ def table(reports: Sequence[SavedReport]) -> list[list[str]]:
 
 
 def labels(reports: Sequence[SavedReport]) -> list[str]:
-    """A name for every report: its title, with the file where two have the same."""
+    """A name for every report: its title, behind what tells its path apart where two have the same."""
     titles = [report.title for report in reports]
-    return [f"{r.title} ({r.path})" if titles.count(r.title) > 1 else r.title for r in reports]
+    alike = [str(r.path.parent if r.path.name == "report.json" else r.path) for r in reports]
+    places = dict(zip(alike, apart(alike), strict=True))
+    return [
+        f"{places[path]}: {title}" if titles.count(title) > 1 else title
+        for path, title in zip(alike, titles, strict=True)
+    ]
+
+
+def apart(paths: Sequence[str]) -> list[str]:
+    """Paths without the folders that all have in common.
+
+    >>> apart(["/runs/w8a8", "/runs/w4a4"])
+    ['w8a8', 'w4a4']
+    """
+    whole = [os.path.abspath(path) for path in paths]
+    shared = os.path.commonpath(whole)
+    short = [os.path.relpath(path, shared) for path in whole]
+    return list(paths) if "." in short else short
 
 
 def write_page(reports: Sequence[SavedReport], target: Path) -> None:

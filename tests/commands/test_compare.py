@@ -49,6 +49,17 @@ def test_ratios_are_to_the_first_report(reports: Path, capsys: pytest.CaptureFix
     assert f"({ratio:.3g}x)" in line
 
 
+def test_reports_of_one_title_are_told_apart(reports: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.html"
+    names = [str(reports / "a"), str(reports / "narrow" / "report.json"), str(reports / "other")]
+    assert main([*names, "--out", str(page)]) == 0
+    head = capsys.readouterr().out.splitlines()[0]
+    assert [part.strip() for part in head.split("  ") if part.strip()] == [
+        "a: net on bit_fusion", "narrow: net on bit_fusion", "net on eyeriss_v1",
+    ]  # fmt: skip
+    assert "narrow: net on bit_fusion" in page.read_text()
+
+
 @pytest.mark.parametrize("damage", ["", "[]", "{}", '{"identity": {"hash": "x", "parts": {}}}'])
 def test_what_is_no_report_is_refused(
     reports: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
