@@ -21,6 +21,7 @@ from experiments.validation.networks import conv
 from hwsim.machine.load import load_accelerator
 from hwsim.network.layer import Layer, Loops
 from hwsim.pricing.layer import price
+from hwsim.report.style import PALETTE, QUIET, in_style
 from hwsim.search.layer import search
 
 WIDTHS = (8, 4, 2)
@@ -60,21 +61,27 @@ def measure() -> list[tuple[str, int, int, float]]:
     return found
 
 
+@in_style
 def draw(rows: Sequence[dict[str, str]]) -> Figure:
-    """Bars by kind; the dashed line is what the bricks alone would give at 2 bits."""
+    """Bars by kind; the dotted line is what the bricks alone would give at 2 bits."""
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.subplots()
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
     for place, bits in enumerate(WIDTHS[1:]):
         heights = [float(next(r["speed_up"] for r in rows if (r["kind"], r["bits"]) == (k, str(bits)))) for k in kinds]
         bars = axes.bar(
-            [i + 0.4 * place - 0.2 for i in range(len(kinds))], heights, 0.38, label=f"{bits} x {bits} bits"
+            [i + 0.4 * place - 0.2 for i in range(len(kinds))],
+            heights,
+            0.38,
+            label=f"{bits} x {bits} bits",
+            color=PALETTE[place],
         )
-        axes.bar_label(bars, fmt="%.1f")
-    axes.axhline(16, color="#777777", linestyle="--", linewidth=1)
+        axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=3)
+    axes.axhline(16, color=QUIET, linestyle=":", linewidth=0.8, label="bricks alone, 2 x 2 bits")
+    axes.set_ylim(0, 18)
     axes.set_xticks(range(len(kinds)), kinds)
     axes.set_ylabel("times faster than 8 x 8 bits")
-    axes.legend(frameon=False, loc="upper left")
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 

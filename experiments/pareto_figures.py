@@ -121,19 +121,22 @@ RINGS = np.array(
     ]
 )
 LABEL_SIZE = 6.0
+MOST_LABELS = 10  # of more points, the dominated ones have no label
 
 
 def place_labels(axes: Axes, labels: Sequence[str], x: Any, y: Any, possible: Any) -> None:
-    """Labels that cover neither each other nor a mark, each joined to its own; dominated ones in grey.
+    """Labels that cover neither each other nor a mark, each joined to its own; dominated ones in grey, where few.
 
     Greedy: of the places around each mark the nearest one that covers least. Call it when the axes have their final
     place in the figure.
     """
     points = axes.transData.transform(np.stack([x, y], 1)) * 72 / axes.figure.dpi
-    box = axes.bbox.extents * 72 / axes.figure.dpi
+    box = np.asarray(axes.bbox.extents) * 72 / axes.figure.dpi
     taken = [np.array([px - 4, py - 4, px + 4, py + 4]) for px, py in points]
     for i in np.argsort(-np.asarray(y), kind="stable"):
-        width, height = 0.56 * LABEL_SIZE * len(labels[i]) + 2, LABEL_SIZE + 2
+        if len(labels) > MOST_LABELS and not possible[i]:
+            continue
+        width, height = 0.62 * LABEL_SIZE * len(labels[int(i)]) + 4, LABEL_SIZE + 2
         side = np.sign(np.where(np.abs(RINGS[:, 0]) > 1, RINGS[:, 0], 0))
         middle = points[i] + np.stack([RINGS[:, 0] + side * width / 2, RINGS[:, 1]], 1)
         half = np.array([width / 2, height / 2])
@@ -147,7 +150,7 @@ def place_labels(axes: Axes, labels: Sequence[str], x: Any, y: Any, possible: An
         taken.append(np.concatenate([low[best], high[best]]))
         colour = "#222222" if possible[i] else GREY
         axes.annotate(
-            labels[i], (x[i], y[i]), xytext=middle[best] - points[i], textcoords="offset points", color=colour,
+            labels[int(i)], (x[i], y[i]), xytext=middle[best] - points[i], textcoords="offset points", color=colour,
             fontsize=LABEL_SIZE, ha="center", va="center", annotation_clip=False, zorder=4,
             bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.3},
             arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3},
@@ -180,9 +183,10 @@ def draw_network(rows: Sequence[Row]) -> Figure:
         f"{first['network']} on {first['data']}: mean of {'-'.join(map(str, seeds))} seeds, 95 % intervals; "
         "level bars: what estimates of the machine leave open\n"
         "c1..c4: configuration (LSQ+ Table 1); dotted: float; grey: dominated "
-        "whatever the intervals hold (never a single run)",
+        "whatever the intervals hold (never a single run), labelled where few",
         fontsize=10,
     )
+    figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr]  # labels of neighbouring axes do not touch
     figure.draw_without_rendering()  # settles where the axes are
     figure.set_layout_engine("none")
     for axes, priced, column, factor, possible in to_label:

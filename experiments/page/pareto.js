@@ -97,6 +97,9 @@ function show(point) {
   }
 }
 
+// A colour of the page in its present scheme.
+const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
 // Labels where they cover neither each other nor a mark: of many places around each mark, the best free one.
 function placeLabels(box, marks) {
   const places = [];
@@ -105,7 +108,7 @@ function placeLabels(box, marks) {
   const taken = marks.map((m) => [m.x - 6, m.y - 6, m.x + 6, m.y + 6]);
   const overlap = (a, b) => Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0])) * Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
   return marks.map((mark) => {
-    const width = 5.2 * mark.text.length + 4, height = 12;
+    const width = 5.8 * mark.text.length + 8, height = 13;
     let best = null;
     for (const [dx, dy, radius] of places) {
       const x = mark.x + dx + (dx > 1 ? width / 2 : dx < -1 ? -width / 2 : 0), y = mark.y + dy;
@@ -126,7 +129,8 @@ function annotate(plot, view, axis, shown) {
   Plotly.relayout(plot, {
     annotations: shown.map((p, i) => ({
       x: p.cost[axis], y: p.accuracy, ax: labels[i].x, ay: labels[i].y, text: p.label, showarrow: true, arrowhead: 0,
-      arrowwidth: .6, arrowcolor: "#bbb", standoff: 4, font: { size: 9, color: p.possible[axis] ? "#222" : "#999" },
+      arrowwidth: .6, arrowcolor: ink("--faint"), standoff: 4,
+      font: { size: 9, color: ink(p.possible[axis] ? "--ink" : "--faint") },
     })),
   });
 }
@@ -136,7 +140,7 @@ function draw(view, axis) {
   const front = view.points.filter((p) => p.front[axis]).sort((a, b) => a.cost[axis] - b.cost[axis]);
   const traces = [{
     x: front.map((p) => p.cost[axis]), y: front.map((p) => p.accuracy), mode: "lines", hoverinfo: "skip",
-    line: { shape: "hv", color: "#555", width: 1 },
+    line: { shape: "hv", color: ink("--quiet"), width: 1 },
   }];
   const colourOf = (p) => (p.possible[axis] ? data.colours[p.config] : data.grey);
   const drawn = [];
@@ -157,14 +161,15 @@ function draw(view, axis) {
   const accuracies = view.points.map((p) => p.accuracy);
   const low = Math.min(...accuracies), high = Math.max(...accuracies, view.float ?? 0), room = .08 * (high - low) + .5;
   const shapes = view.float === null ? [] : [{
-    type: "line", xref: "paper", x0: 0, x1: 1, y0: view.float, y1: view.float, line: { dash: "dot", width: 1, color: "#999" },
+    type: "line", xref: "paper", x0: 0, x1: 1, y0: view.float, y1: view.float, line: { dash: "dot", width: 1, color: ink("--faint") },
   }];
   const plot = byId(`plot-${axis}`);
   return Plotly.react(plot, traces, {
     showlegend: false, margin: { t: 8, l: 50, r: 10, b: 42 }, hoverlabel: { align: "left", font: { size: 11 } }, shapes,
-    xaxis: { title: { text: data.axes[axis].label }, zeroline: false, showline: true, ticks: "outside", nticks: 6,
+    paper_bgcolor: ink("--paper"), plot_bgcolor: ink("--paper"), font: { color: ink("--ink") },
+    xaxis: { title: { text: data.axes[axis].label }, zeroline: false, showline: true, ticks: "outside", nticks: 6, gridcolor: ink("--line"),
              range: view.ranges[axis] },
-    yaxis: { title: { text: "test accuracy (%)" }, zeroline: false, showline: true, ticks: "outside", gridcolor: "#eee",
+    yaxis: { title: { text: "test accuracy (%)" }, zeroline: false, showline: true, ticks: "outside", gridcolor: ink("--line"),
              range: [low - room, high + room] },
   }, { responsive: true, displaylogo: false }).then(() => byId("labels").checked && annotate(plot, view, axis, drawn));
 }
@@ -188,6 +193,7 @@ data.axes.forEach((_, axis) => {
   byId("plots").append(plot);
 });
 for (const id of ["network", "machine", "dominated", "labels"]) byId(id).addEventListener("change", redraw);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 redraw().then(() => data.axes.forEach((_, axis) => {
   const plot = byId(`plot-${axis}`);
   plot.on("plotly_hover", (event) => kept ?? show(event.points[0].customdata));

@@ -221,7 +221,7 @@ class Report:
             *self.cost.assumptions,
             *(f"spec: {note}" for note in self.accelerator.notes),
             *([f"network: {self.certificate.space}"] if self.certificate else []),
-            *(f"mapping search, {count} layers: {space}" for space, count in sorted(spaces.items())),
+            *(f"mapping search, {count} layer{'s' * (count > 1)}: {space}" for space, count in sorted(spaces.items())),
             *self.distance_from_any_mapping,
         ]
 

@@ -77,12 +77,13 @@ class Trace:
 
     name: str
     mode: str
+    colour: str
     across: list[float]
     up: list[float]
     texts: list[str]
 
 
-def page_of(traces: Sequence[Trace], x: str, y: str, title: str) -> str:
+def page_of(traces: Sequence[Trace], x: str, y: str, title: str, words: str) -> str:
     """One HTML page that opens without a network. Raises DrawingError without plotly."""
     try:
         from plotly import graph_objects
@@ -93,24 +94,29 @@ def page_of(traces: Sequence[Trace], x: str, y: str, title: str) -> str:
     for trace in traces:
         figure.add_trace(
             graph_objects.Scatter(
-                x=trace.across, y=trace.up, mode=trace.mode, name=trace.name, line={"shape": "hv"},
+                x=trace.across, y=trace.up, mode=trace.mode, name=trace.name,
+                line={"shape": "hv", "color": trace.colour}, marker={"color": trace.colour, "size": 8},
                 hovertext=trace.texts, hoverinfo="text",
             )
         )  # fmt: skip
-    figure.update_layout(template="simple_white", height=620, hoverlabel={"align": "left"})
+    figure.update_layout(template="simple_white", height=620, margin={"t": 20}, hoverlabel={"align": "left"})
     figure.update_xaxes(title_text=label_of(x))
     figure.update_yaxes(title_text=label_of(y))
     body = to_html(figure, include_plotlyjs=True, full_html=False, div_id="front")
-    return PAGE.format(title=escape(title), body=body)
+    return PAGE.format(title=escape(title), words=escape(words), body=body)
 
 
 def front_page(front: Sequence[Point], uniform: Sequence[Point], x: str, y: str, title: str) -> str:
     """The front, and one width for all, as a page. Raises DrawingError without plotly."""
     traces = [
-        Trace(name, mode, coordinates(points, x), coordinates(points, y), [hover(point) for point in points])
-        for points, name, mode in ((front, "exact front", "lines+markers"), (uniform, "one width for all", "markers"))
+        Trace(name, mode, colour, coordinates(points, x), coordinates(points, y), [hover(point) for point in points])
+        for points, name, mode, colour in (
+            (front, "exact front", "lines+markers", PALETTE[0]),
+            (uniform, "one width for all", "markers", REST),
+        )
     ]
-    return page_of(traces, x, y, title)
+    words = "Costs are of the whole network at each point's widths. Point at a mark for the bits of every layer."
+    return page_of(traces, x, y, title, words)
 
 
 def hover(point: Point) -> str:
@@ -124,10 +130,23 @@ def hover(point: Point) -> str:
 
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<style>body {{ font: 15px/1.5 system-ui, sans-serif; margin: 1rem 2rem; color: #222 }}</style></head>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 1rem 2rem; color: #1c2024; background: #fff }}
+@media (prefers-color-scheme: dark) {{ body {{ color: #e7eaed; background: #14171a }} }}
+</style></head>
 <body><h1>{title}</h1>
-<p>Costs are of the whole network at each point's widths. Hover for the bits of every layer.</p>
+<p>{words}</p>
 {body}
+<script>
+function inScheme() {{
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches, ink = dark ? "#e7eaed" : "#1c2024";
+  const paper = dark ? "#14171a" : "#fff", change = {{ paper_bgcolor: paper, plot_bgcolor: paper, "font.color": ink }};
+  for (const key of ["xaxis.linecolor", "xaxis.tickcolor", "yaxis.linecolor", "yaxis.tickcolor"]) change[key] = ink;
+  Plotly.relayout("front", change);
+}}
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", inScheme);
+inScheme();
+</script>
 </body></html>
 """
 
@@ -180,11 +199,15 @@ def record_values(records: Sequence[Any], x: str, y: str) -> tuple[list[float], 
 def scatter_page(points: Sequence[Any], front: Sequence[Any], x: str, y: str, title: str) -> str:
     """Trials and their front as a page. Raises DrawingError without plotly."""
     traces: list[Trace] = []
-    for records, name, mode in ((points, "points", "markers"), (front, "front", "lines+markers")):
+    for records, name, mode, colour in (
+        (points, "points", "markers", REST),
+        (front, "front", "lines+markers", PALETTE[0]),
+    ):
         texts = [
             "<br>".join([f"<b>trial {r['trial']}</b>", *(escape(f"{k}: {v}") for k, v in r["parameters"].items()),
                          *(escape(f"{k} {v:.5g}") for k, v in r["values"].items())])
             for r in records
         ]  # fmt: skip
-        traces.append(Trace(name, mode, *record_values(records, x, y), texts))
-    return page_of(traces, x, y, title)
+        traces.append(Trace(name, mode, colour, *record_values(records, x, y), texts))
+    words = "Each point is a machine. The line joins those that no other beats. Point at a mark for its parameters."
+    return page_of(traces, x, y, title, words)
