@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -61,7 +62,7 @@ def render(
     if console is None:
         console = Console()
         console = console if console.is_terminal else Console(width=WIDTH)
-    console.print(title(report))
+    console.print(title(report, console.width))
     for line in totals_lines(report):
         print_line(console, "", line)
     for name, parts in bars_of(report).items():
@@ -100,13 +101,14 @@ def text(name: str) -> Text:
     return Text(printable(name))
 
 
-def title(report: Report) -> Text:
-    """What was priced, where, and what was least."""
+def title(report: Report, width: int) -> Text:
+    """What was priced, where, and what was least; on two lines where one has no room."""
     totals = report.totals
     bits = f"weights {totals.average_weight_bits:.3g} b, activations {totals.average_activation_bits:.3g} b"
-    return Text(printable(f"{report.workload.name} on {report.accelerator.name}"), "bold").append(
-        f"  ({bits}; least {report.objective})", "not bold"
-    )
+    name = printable(f"{report.workload.name} on {report.accelerator.name}")
+    rest = f"({bits}; least {report.objective})"
+    between = "  " if cell_len(f"{name}  {rest}") <= width else "\n" + " " * LEFT
+    return Text(name, "bold").append(between + rest, "not bold")
 
 
 def energy_text(report: Report) -> str:

@@ -55,6 +55,13 @@ def test_the_answer_fits_a_screen(report: Report, width: int) -> None:
         assert any(word in line for line in lines), word
 
 
+def test_the_title_breaks_before_its_bits(report: Report) -> None:
+    assert shown(report, 160).splitlines()[0].endswith("least energy)")
+    first, second = shown(report, 60).splitlines()[:2]
+    assert first == "chain on eyeriss_v1"
+    assert second.startswith("         (weights")
+
+
 def test_a_window_too_narrow_is_no_error(report: Report) -> None:
     assert "energy" in shown(report, 12)
 
