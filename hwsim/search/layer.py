@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from hwsim.machine.parts import Accelerator
 from hwsim.machine.ruled_levels import alternatives
 from hwsim.machine.rules import Rules
+from hwsim.nest.legal import validate
 from hwsim.nest.mapping import Mapping
 from hwsim.network.layer import Layer
 from hwsim.search import cache as search_cache
@@ -23,7 +24,7 @@ from hwsim.search.bounds.any_mapping import bound_of_all
 from hwsim.search.bounds.any_tiles import ROUNDS
 from hwsim.search.cache import question_key, recalled, recalled_bound, remembered
 from hwsim.search.effort import Options, within_means
-from hwsim.search.infeasible import FIRST, why_infeasible, why_ruled_out
+from hwsim.search.infeasible import FIRST, smallest_mapping, why_infeasible, why_ruled_out
 from hwsim.search.objective import Objective, as_objective
 from hwsim.search.priced import Pricing
 from hwsim.search.proof.certify import TOLERANCE, certified_search
@@ -213,8 +214,8 @@ def quick(problem: Problem, pricing: Pricing) -> Claim:
         covered += found.covered
         for mapping in found.mappings:
             pricing.value(trimmed(mapping, problem.layer))
-    if pricing.best is None and problem.rules and not why_no_kernel(problem):
-        covered += first_that_keeps(problem, pricing)
+    if pricing.best is None and not why_no_kernel(problem):
+        covered += first_of_all(problem, pricing)
     bound = bound_of_all(problem, pricing.objective, pricing.best, 0)
     if problem.rules and pricing.best is not None and pricing.best_value > POOR * bound and not why_no_kernel(problem):
         covered += better_that_keep(problem, pricing)
@@ -222,11 +223,14 @@ def quick(problem: Problem, pricing: Pricing) -> Claim:
     return Claim(bound, bound, SPACE, covered)
 
 
-def first_that_keeps(problem: Problem, pricing: Pricing) -> int:
-    """Prices a mapping that keeps the rules, where the ways of the quick search have none; lattice points looked at.
+def first_of_all(problem: Problem, pricing: Pricing) -> int:
+    """Prices a legal mapping where the ways of the quick search have none; lattice points looked at.
 
-    The proof's search stops at the first one, or proves that there is none.
+    The proof's search stops at the first one, or proves that there is none. Not asked where not even tiles of single
+    points fit.
     """
+    if validate(smallest_mapping(problem.layer, problem.accelerator), problem.layer, problem.accelerator):
+        return 0
     covered = 0
     for remainders in (False, True):
         hunt = certified_search(problem, pricing.objective, pricing.value, remainders)

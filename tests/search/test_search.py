@@ -28,7 +28,7 @@ from hwsim.search import cache as search_cache
 from hwsim.search.bounds.simple import bound_pj
 from hwsim.search.layer import search
 from hwsim.search.network import plan_network, same_answer, search_ladder, search_network
-from hwsim.search.objective import Objective, rank_of, value_of
+from hwsim.search.objective import OBJECTIVES, Objective, rank_of, value_of
 from hwsim.search.proof.certify import certified_search, unrollings_at_most
 from hwsim.search.proof.native import has_kernel
 from hwsim.search.result import PROVEN, Effortful, Found
@@ -549,3 +549,19 @@ def test_widths_that_move_the_same_words_have_one_answer(objective: Objective) -
     assert same_answer(narrow, wide, above, machine) is not None
     dense = load_accelerator("bit_fusion")  # here they do not
     assert same_answer(narrow, wide, search(wide, dense), dense) is None
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_quick_search_finds_a_mapping_where_its_few_ways_have_none(objective: Objective) -> None:
+    """Input and output share 4,096 bits: the two chains that the quick search solves for energy do not fit together."""
+    simba = load_accelerator("simba")
+    nodes = tuple(
+        dataclasses.replace(node, size_bits=4096) if node is simba.activation_memory else node
+        for node in simba.hierarchy
+    )
+    machine = dataclasses.replace(simba, hierarchy=nodes)
+    layer = conv(12, 3, 6, 3)
+    layer = dataclasses.replace(layer, output=dataclasses.replace(layer.output, bits=32))
+    quick, proven = (search(layer, machine, objective, effort=effort) for effort in ("quick", "proven"))
+    assert quick.certificate.value >= proven.certificate.value * (1 - 1e-12)
+    assert quick.certificate.lower_bound <= proven.certificate.value * (1 + 1e-12)
