@@ -2,7 +2,8 @@
 
 One row per layer and pair of widths: energy, cycles, bottleneck, with the loops that identify the layer. All layers
 have the pair's widths at once (a layer's output the activation bits), so the rows of one pair add up to what `evaluate`
-reports. `--alone` prices every layer with its tensors in the outermost memory, so no row depends on its neighbours.
+reports. `--alone` searches and prices every layer with its tensors in the outermost memory, so no row depends on its
+neighbours. A batch runs in the passes that cost least: the network's, or with `--alone` each layer's own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from hwsim.command_line import ACCELERATOR_HELP, MODEL_HELP, add_ends, add_input_option, load_machine, load_model
 from hwsim.console import wrote
-from hwsim.errors import CapabilityError, InfeasibleMapping, SpecError, exit_code_of
+from hwsim.errors import CapabilityError, HwsimError, InfeasibleMapping, SpecError, exit_code_of
 from hwsim.files.argument import parse_name, parse_path
 from hwsim.files.atomic import write_atomically
 from hwsim.files.identity import Identity, identity
@@ -27,12 +28,14 @@ from hwsim.network.bits_file import parse_wxay
 from hwsim.network.layer import Layer
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import LayerCost, price_fused, price_stage
+from hwsim.pricing.passes import layer_sum
 from hwsim.pricing.stages import fuse
-from hwsim.report.evaluation import Request, at_bits, best_plan
+from hwsim.report.evaluation import Request, at_bits, table_plan
 from hwsim.report.files import rows_to_csv
 from hwsim.search.cache import VERSION as SEARCH_VERSION
-from hwsim.search.network import Plan
-from hwsim.search.objective import OBJECTIVES, Objective
+from hwsim.search.network import Plan, planned, search_network
+from hwsim.search.objective import OBJECTIVES, Objective, objective_value
+from hwsim.search.passes import equal_sizes
 from hwsim.search.result import Found
 from hwsim.tables.assignments import assignment_rows
 
@@ -145,13 +148,13 @@ def look_up_table(
         )
         try:
             narrowed = at_bits(workload, accelerator, request)
-            plan = best_plan(narrowed, accelerator, request, known)
+            costs = rows_alone(narrowed, accelerator, request, known) if alone else None
+            costs = costs or table_plan(narrowed, accelerator, request, known).cost.layers
         except (CapabilityError, InfeasibleMapping) as problem:
             if len(pairs) == 1:
                 raise
             refused.append((pair, str(problem).splitlines()[0]))
             continue
-        costs = priced_alone(narrowed, accelerator, plan) if alone else plan.cost.layers
         rows += [Row(pair, layer, cost) for layer, cost in zip(narrowed, costs, strict=True)]
     if not rows:
         raise CapabilityError("\n".join(f"{pair}: {why}" for pair, why in refused))
@@ -162,6 +165,40 @@ def look_up_table(
     return LookUpTable(
         workload.name, accelerator, objective, alone, tuple(rows), asked, workload.identity, tuple(refused)
     )
+
+
+def rows_alone(
+    workload: Workload, accelerator: Accelerator, request: Request, known: dict[tuple[object, ...], Found]
+) -> list[LayerCost]:
+    """Every stage searched and priced by itself, in the equal passes of the batch that cost it least.
+
+    Raises HwsimError where the machine runs no size.
+    """
+    objective, problem = request.objective, None
+    sizes: list[tuple[int, dict[str, LayerCost]]] = []
+    for times, network in equal_sizes(workload):
+        try:
+            found = search_network(network, accelerator, objective, effort=request.effort, known=known)
+        except HwsimError as why:
+            problem = problem or why
+            continue
+        alone = priced_alone(network, accelerator, planned(network, accelerator, found, frozenset()))
+        sizes.append((times, {cost.name: cost for cost in alone}))
+    if problem is not None and not sizes:
+        raise problem
+    rows: dict[str, LayerCost] = {}
+    for stage in fuse(workload, accelerator.capabilities):
+        names = [stage.layer.name, *(follower.name for follower in stage.fused)]
+        runs = [[(times, costs[name]) for name in names] for times, costs in sizes]
+        best = min(runs, key=lambda run: value_over(run, objective))
+        rows |= {cost.name: cost if times == 1 else layer_sum([(times, cost)]) for times, cost in best}
+    return [rows[layer.name] for layer in workload]
+
+
+def value_over(runs: Sequence[tuple[int, LayerCost]], objective: Objective) -> float:
+    """An objective's value over (times, bill)."""
+    energy = sum(times * cost.total_energy_pj for times, cost in runs)
+    return objective_value(objective, energy, float(sum(times * cost.latency_cycles for times, cost in runs)))
 
 
 def priced_alone(workload: Workload, accelerator: Accelerator, plan: Plan) -> list[LayerCost]:

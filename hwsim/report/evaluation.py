@@ -37,7 +37,7 @@ from hwsim.search.fusion.plan import described, fused_plan
 from hwsim.search.joint.schedule import Schedule
 from hwsim.search.network import OwnSchedule, Plan, plan_network, plans_by_objective
 from hwsim.search.objective import OBJECTIVES, Objective
-from hwsim.search.passes import Batch, Splitting, given_passes, together
+from hwsim.search.passes import Batch, Planned, Splitting, given_passes, together
 from hwsim.search.result import UNTRIED, Effortful, Found
 
 GROUPS_WHOLE = "a depth-first group holds windows of its maps already, and its tiles leave no order of loops to free by"
@@ -103,13 +103,18 @@ def evaluate_workload(
         answers[id(found.plan)] = found
         return found.plan
 
-    splitting = Splitting(
-        workload, accelerator, request.objective, request.slack, planned, request.effort == "quick",
-        not request.fuse, said_lifetimes(request, ""),
-    )  # fmt: skip
+    splitting = splitting_of(workload, accelerator, request, planned)
     plan, split = splitting.run()
     parts = [(p.times, answers[id(p.plan)]) for p in split.passes] or [(1, answers[id(splitting.at_once)])]
     return reported(workload, accelerator, request, in_passes(plan, parts), split)
+
+
+def splitting_of(workload: Workload, accelerator: Accelerator, request: Request, planned: Planned) -> Splitting:
+    """The choice of passes for a batch, each pass planned by `planned`."""
+    return Splitting(
+        workload, accelerator, request.objective, request.slack, planned, request.effort == "quick",
+        not request.fuse, said_lifetimes(request, ""),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -345,7 +350,7 @@ def best_plan(
     rules: Rules = (),
     own: OwnSchedule | None = None,
 ) -> Plan:
-    """The plan behind a report and behind the rows of a table: one search of the network at its bits."""
+    """The plan behind a report: one search of the network at its bits, a batch at once."""
     return plan_network(
         workload,
         accelerator,
@@ -359,6 +364,20 @@ def best_plan(
         known=known,
         own=own,
     )
+
+
+def table_plan(
+    workload: Workload, accelerator: Accelerator, request: Request, known: dict[tuple[object, ...], Found]
+) -> Plan:
+    """The plan behind the rows of a table: the report's, a batch in its best passes."""
+
+    def planned(smaller: Workload, quick: bool) -> Plan:
+        asked = dataclasses.replace(request, effort="quick") if quick else request
+        return best_plan(smaller, accelerator, asked, known)
+
+    if batch_of(workload) == 1:
+        return planned(workload, False)
+    return splitting_of(workload, accelerator, request, planned).run()[0]
 
 
 def known_layers(shares: Mapping[str, float], workload: Workload) -> Mapping[str, float]:

@@ -224,6 +224,18 @@ class Splitting:
         )
 
 
+def equal_sizes(workload: Workload) -> list[tuple[int, Workload]]:
+    """(passes, the network of one) for every size of equal passes, the batch at once first.
+
+    At once alone where the network does not follow its batch.
+    """
+    batch, found = batch_of(workload), [(1, workload)]
+    try:
+        return found + [(batch // images, at_batch(workload, images)) for images in reversed(divisors(batch))]
+    except WorkloadError:
+        return found
+
+
 def divisors(batch: int) -> list[int]:
     """Sizes of equal passes, smallest first, the batch itself left out."""
     return [b for b in range(1, batch // 2 + 1) if not batch % b]

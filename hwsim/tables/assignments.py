@@ -21,8 +21,10 @@ from hwsim.machine.parts import Accelerator
 from hwsim.network.bits_file import WIDTHS
 from hwsim.network.workload import Workload
 from hwsim.search.objective import Objective
+from hwsim.search.passes import equal_sizes
 from hwsim.tables.grid import Ints
 from hwsim.tables.network_table import NetworkTable
+from hwsim.tables.rows import Priced
 
 RANDOM = re.compile(r"random:([1-9][0-9]{0,6})")
 PRICES = ("energy_pj", "cycles", "lower_bound_pj", "weight_bits", "peak_activation_bits", "bops")
@@ -38,19 +40,42 @@ def assignment_rows(
         raise SpecError(f"{text}: expected random:N with N from 1 to 9999999")
     names, wanted = ((), ()) if drawn else read_rows(Path(text))
     widths = sorted({bits for row in wanted for bits in row}) or machine_widths(accelerator)
-    table = NetworkTable.build(workload, accelerator, widths, objective=objective)
+    tables = [
+        (times, NetworkTable.build(network, accelerator, widths, objective=objective))
+        for times, network in equal_sizes(workload)
+    ]
+    table = tables[0][1]  # of the batch at once
     rows = table.random(int(drawn[1]), np.random.default_rng(0)) if drawn else ordered(text, names, wanted, table)
-    priced = table.price(rows, alone=alone)
-    if not np.isfinite(priced.energy_pj).any():
+    priced = cheapest_passes([(times, each.price(rows, alone=alone)) for times, each in tables], objective)
+    if not np.isfinite(priced["energy_pj"]).any():
         raise InfeasibleMapping(f"{accelerator.name} runs none of the {len(rows)} assignments of {text}")
-    columns = [getattr(priced, name).tolist() for name in PRICES]
+    columns = [priced[name].tolist() for name in PRICES]
     found: list[dict[str, Any]] = []
-    for bits, fine, *values in zip(rows.tolist(), np.isfinite(priced.energy_pj).tolist(), *columns, strict=True):
+    for bits, fine, *values in zip(rows.tolist(), np.isfinite(priced["energy_pj"]).tolist(), *columns, strict=True):
         prices = dict(zip(PRICES, values, strict=True))
         if not fine:
             prices |= {"energy_pj": "", "cycles": "", "lower_bound_pj": ""}
         found.append({**dict(zip((c.name for c in table.columns), bits, strict=True)), **prices})
     return found
+
+
+def cheapest_passes(sizes: Sequence[tuple[int, Priced]], objective: Objective) -> dict[str, Any]:
+    """PRICES of every row, in the equal passes of the batch that cost it least. `sizes`: (passes, one's prices)."""
+    energy = np.stack([times * each.energy_pj for times, each in sizes])
+    cycles = np.stack([times * each.cycles for times, each in sizes])
+    value = {"energy": energy, "latency": np.where(np.isfinite(energy), cycles, np.inf), "edp": energy * cycles}
+    chosen = value[objective].argmin(axis=0)
+    found = {
+        name: np.take_along_axis(table, chosen[None], axis=0)[0]
+        for name, table in {
+            "energy_pj": energy,
+            "cycles": cycles,
+            "peak_activation_bits": np.stack([each.peak_activation_bits for _, each in sizes]),
+            "bops": np.stack([times * each.bops for times, each in sizes]),
+            "weight_bits": np.stack([each.weight_bits for _, each in sizes]),
+        }.items()
+    }
+    return found | {"lower_bound_pj": np.min([times * each.lower_bound_pj for times, each in sizes], axis=0)}
 
 
 def machine_widths(accelerator: Accelerator) -> list[int]:

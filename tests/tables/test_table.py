@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,15 +15,16 @@ import pytest
 from hwsim.errors import CapabilityError, InfeasibleMapping
 from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import Accelerator
-from hwsim.nest.count import count_accesses
 from hwsim.network.bits import assign_bits
 from hwsim.network.layer import Layer, Loops
 from hwsim.network.workload import Workload
 from hwsim.pricing.fit import overflows
-from hwsim.pricing.layer import price
 from hwsim.report.evaluation import Request, evaluate_workload
+from hwsim.search.objective import OBJECTIVES, Objective, objective_value
 from hwsim.table import look_up_table, main
+from hwsim.tables.assignments import assignment_rows
 from hwsim.tables.network_table import NetworkTable
+from tests.search.test_passes import block, machine
 from tests.strategies import conv
 
 PAIRS = ("W8A8", "W8A4", "W4A4")
@@ -85,10 +87,46 @@ def test_alone_no_row_depends_on_its_neighbours(chain: Workload) -> None:
     together = look_up_table(chain, accelerator, ["W8A8"])
     alone = look_up_table(chain, accelerator, ["W8A8"], alone=True)
     assert sum(r.cost.total_energy_pj for r in alone.rows) > sum(r.cost.total_energy_pj for r in together.rows)
-    report = evaluate_workload(chain, accelerator, Request(bits="W8A8"))
-    last, found = report.workload.layers[-1], report.found["last"]
-    single = price(last, count_accesses(last, found.mapping, accelerator), accelerator)
-    assert alone.by_key["last", "W8A8"] == single
+    last = next(layer for layer in chain if layer.name == "last")
+    single = look_up_table(Workload("last", (last,)), accelerator, ["W8A8"], alone=True)
+    assert alone.by_key["last", "W8A8"] == single.by_key["last", "W8A8"]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_rows_of_a_batch_add_up_to_the_report_and_cost_per_image_never_rises(objective: Objective) -> None:
+    accelerator, values = machine(maps=5), dict[tuple[bool, int], float]()
+    split = False
+    for images in (1, 2, 4):
+        report = evaluate_workload(block(images), accelerator, Request(objective=objective, bits="W8A8"))
+        split |= bool(report.passes)
+        for alone in (False, True):
+            table = look_up_table(block(images), accelerator, ["W8A8"], objective, alone=alone)
+            energy = sum(row.cost.total_energy_pj for row in table.rows)
+            cycles = float(sum(row.cost.latency_cycles for row in table.rows))
+            if not alone:
+                assert (energy, cycles) == (report.totals.energy_pj, report.totals.latency_cycles)
+            values[alone, images] = objective_value(objective, energy, cycles) ** (0.5 if objective == "edp" else 1)
+    assert split or objective != "energy"  # energy gains from passes here
+    for alone in (False, True):
+        for small, large in ((1, 2), (1, 4), (2, 4)):
+            assert values[alone, large] / large <= values[alone, small] / small * (1 + 1e-12), (alone, small, large)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_assignments_of_a_batch_run_in_the_passes_that_cost_least(objective: Objective) -> None:
+    accelerator, found = machine("eyeriss_v1", maps=5), dict[int, list[dict[str, Any]]]()
+    for images in (1, 2, 4):
+        coded = assign_bits(block(images), "W2A2")
+        found[images] = assignment_rows("random:5", coded, accelerator, objective)
+    for small, large in ((1, 2), (1, 4), (2, 4)):
+        for one, other in zip(found[small], found[large], strict=True):
+            cost = [
+                objective_value(objective, row["energy_pj"] / n, row["cycles"] / n)
+                for n, row in ((small, one), (large, other))
+            ]
+            assert cost[1] <= cost[0] * (1 + 1e-12)
+            assert other["lower_bound_pj"] <= other["energy_pj"] * (1 + 1e-12)
+            assert other["weight_bits"] == one["weight_bits"]
 
 
 def test_pairs_that_the_machine_refuses_are_left_out_and_named(

@@ -18,17 +18,20 @@ from hwsim.errors import HwsimError, SpecError
 from hwsim.explore.bits.choices import Freed, Freedom, Site, free_choices, spread
 from hwsim.explore.bits.problem import Measure, Problem, Refusal, Solution, Term, collect
 from hwsim.machine.parts import Accelerator
+from hwsim.network.batches import batch_of
 from hwsim.network.bits import assign_bits
 from hwsim.network.layer import Tensor
 from hwsim.network.rounding import ELEMENTWISE, restored
 from hwsim.network.workload import Workload
 from hwsim.search.network import Plan, plan_network
 from hwsim.search.objective import Objective
+from hwsim.search.passes import Pass, equal_sizes, together
 from hwsim.tables.choice_tables import ChoiceTables, Table
 
 LOSS, ENERGY, CYCLES, WEIGHTS, PEAK, BOPS = (
     "loss", "energy_pj", "latency_cycles", "weight_bits", "peak_activation_bits", "bops",
 )  # fmt: skip
+SUMS = (ENERGY, CYCLES, BOPS)  # what passes of a batch add up
 ROUNDING = ("conv", "linear", "matmul", "embedding", *ELEMENTWISE)  # operators with quantizers of their own
 
 
@@ -41,6 +44,8 @@ class BitProblem:
     freed: tuple[Freed, ...]
     problem: Problem
     objective: Objective
+    times: int = 1  # equal passes of this network that a batch takes
+    whole: Workload | None = None  # the batch at once, where it runs in passes
 
     @cached_property
     def position(self) -> dict[str, int]:
@@ -50,6 +55,10 @@ class BitProblem:
     def at(self, solution: Solution) -> Workload:
         """The network at a solution's widths."""
         return restored(at_widths(self.workload, self.freed, self.problem.widths(solution.picks)))
+
+    def batch_at(self, solution: Solution) -> Workload:
+        """The whole batch at a solution's widths."""
+        return self.at(solution) if self.whole is None else dataclasses.replace(self, workload=self.whole).at(solution)
 
     def bits_file(self, solution: Solution) -> dict[str, object]:
         """A solution as `--bits FILE` reads it: weight, input and output width by layer."""
@@ -68,7 +77,33 @@ class BitProblem:
 
     def exact(self, solution: Solution) -> Plan:
         """A solution priced as a whole: mappings searched anew, tensors kept on chip where that saves energy."""
-        return plan_network(self.at(solution), self.accelerator, self.objective)
+        network = self.at(solution)
+        plan = plan_network(network, self.accelerator, self.objective)
+        if self.whole is None:
+            return plan
+        run = Pass(batch_of(network), self.times, network, plan)
+        return together(self.batch_at(solution), self.accelerator, (run,))
+
+
+def bit_problems(
+    workload: Workload,
+    accelerator: Accelerator,
+    freedom: Freedom | None = None,
+    sensitivities: Mapping[Site, Mapping[int, float]] | None = None,
+    objective: Objective = "energy",
+    *,
+    on_chip: bool = False,
+) -> tuple[BitProblem, ...]:
+    """The problem of a batch at once, and in every size of equal passes; one problem where there is no batch."""
+    found: list[BitProblem] = []
+    for times, network in equal_sizes(workload):
+        made = bit_problem(network, accelerator, freedom, sensitivities, objective, on_chip=on_chip)
+        if times > 1:
+            measures = tuple(each.times(times) if each.name in SUMS else each for each in made.problem.measures)
+            problem = dataclasses.replace(made.problem, measures=measures)
+            made = dataclasses.replace(made, problem=problem, times=times, whole=found[0].workload)
+        found.append(made)
+    return tuple(found)
 
 
 def bit_problem(

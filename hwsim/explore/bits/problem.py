@@ -56,6 +56,10 @@ class Measure:
         """Whether it is one plain sum."""
         return len(self.rows) == 1
 
+    def times(self, many: int) -> Measure:
+        """So many times as much."""
+        return Measure(self.name, tuple(tuple(Term(t.scope, many * t.values) for t in row) for row in self.rows))
+
 
 @dataclass(frozen=True)
 class Refusal:

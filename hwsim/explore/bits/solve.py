@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hwsim.errors import RequestError, SpecError
 from hwsim.explore.bits.allocate import Solver, front
-from hwsim.explore.bits.bill import LOSS, BitProblem, bit_problem
+from hwsim.explore.bits.bill import ENERGY, LOSS, BitProblem, bit_problems
 from hwsim.explore.bits.budgets import NAMES
 from hwsim.explore.bits.choices import Freedom, Site
 from hwsim.explore.bits.output import Point
-from hwsim.explore.bits.problem import Solution
+from hwsim.explore.bits.problem import InfeasibleBudget, Solution
 from hwsim.machine.parts import Accelerator
 from hwsim.network.workload import Workload
 from hwsim.search.objective import Objective
@@ -88,16 +89,79 @@ def solve_bits(
         raise SpecError(f"{option}minimise loss: needs {option}sensitivities, a file that `hwsim sensitivity` writes")
     if against is not None and NAMES[against] == minimised:
         raise SpecError(f"{option}front {against}: is what is minimised already: name another")
-    made = bit_problem(workload, machine, freedom, losses, objective, on_chip=on_chip)
+    made = bit_problems(workload, machine, freedom, losses, objective, on_chip=on_chip)
     limits = dict(budgets or {})
     if against is None:
-        solutions = [Solver(made.problem, time_limit_s).best(minimised, limits)]
+        solutions = [best_of(made, minimised, limits, time_limit_s)]
     else:
-        solutions = list(front(made.problem, minimised, NAMES[against], limits, points=points,
-                               time_limit_s=time_limit_s))  # fmt: skip
-    found = [Point(f"point_{i:02d}", made, s, made.exact(s)) for i, s in enumerate(solutions)]
-    uniform = [Point(name, made, s, made.exact(s), "uniform") for name, s in uniform_solutions(made)]
-    return BitPoints(made, tuple(found), tuple(uniform), minimised)
+        solutions = front_of(made, minimised, NAMES[against], limits, points, time_limit_s)
+    found = [Point(f"point_{i:02d}", p, s, p.exact(s)) for i, (p, s) in enumerate(solutions)]
+    return BitPoints(found[0].problem, tuple(found), tuple(uniform_points(made, objective)), minimised)
+
+
+def best_of(
+    problems: Sequence[BitProblem], minimised: str, limits: Mapping[str, float], time_limit_s: float | None = None
+) -> tuple[BitProblem, Solution]:
+    """The best point under budgets over all ways to run a batch, ties by energy.
+
+    Raises InfeasibleBudget where none meets them, that of the way which misses them least.
+    """
+    found: list[tuple[BitProblem, Solution]] = []
+    missed: list[InfeasibleBudget] = []
+    for made in problems:
+        try:
+            found.append((made, Solver(made.problem, time_limit_s).best(minimised, limits)))
+        except InfeasibleBudget as problem:
+            missed.append(problem)
+    if not found:
+        raise min(missed, key=lambda problem: excess(problem, limits))
+    return min(found, key=lambda point: (point[1].values[minimised], point[1].values[ENERGY]))
+
+
+def excess(problem: InfeasibleBudget, limits: Mapping[str, float]) -> float:
+    """How far the closest choice misses its budgets, the largest share."""
+    if problem.closest is None:
+        return math.inf
+    return max((problem.closest.values[name] / limit for name, limit in limits.items() if limit), default=math.inf)
+
+
+def front_of(
+    problems: Sequence[BitProblem],
+    minimised: str,
+    against: str,
+    limits: Mapping[str, float],
+    points: int | None,
+    time_limit_s: float | None,
+) -> list[tuple[BitProblem, Solution]]:
+    """The front over all ways to run a batch. Raises InfeasibleBudget as `best_of` does."""
+    found: list[tuple[BitProblem, Solution]] = []
+    missed: list[InfeasibleBudget] = []
+    for made in problems:
+        asked = front(made.problem, minimised, against, limits, points=points, time_limit_s=time_limit_s)
+        try:
+            found += [(made, solution) for solution in asked]
+        except InfeasibleBudget as problem:
+            missed.append(problem)
+    if not found:
+        raise min(missed, key=lambda problem: excess(problem, limits))
+    if len(problems) == 1:
+        return found
+    kept: list[tuple[BitProblem, Solution]] = []
+    for made, solution in sorted(found, key=lambda point: (point[1].values[against], point[1].values[minimised])):
+        if not kept or solution.values[minimised] < kept[-1][1].values[minimised]:
+            kept.append((made, solution))
+    if points is None or len(kept) <= points:
+        return kept
+    return [kept[round(i * (len(kept) - 1) / max(1, points - 1))] for i in range(points)]
+
+
+def uniform_points(problems: Sequence[BitProblem], objective: Objective) -> list[Point]:
+    """One width for all that may vary, in the passes of a batch that cost least."""
+    found: dict[str, list[Point]] = {}
+    for made in problems:
+        for name, solution in uniform_solutions(made):
+            found.setdefault(name, []).append(Point(name, made, solution, made.exact(solution), "uniform"))
+    return [min(points, key=lambda point: point.exact.value(objective)) for points in found.values()]
 
 
 def uniform_solutions(made: BitProblem) -> list[tuple[str, Solution]]:

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from hwsim.errors import CapabilityError, InfeasibleMapping, SpecError
-from hwsim.explore.bits.allocate import Solver
-from hwsim.explore.bits.bill import LOSS, bit_problem
+from hwsim.explore.bits.bill import LOSS, bit_problems
 from hwsim.explore.bits.output import overrides
 from hwsim.explore.bits.problem import InfeasibleBudget
+from hwsim.explore.bits.solve import best_of
 from hwsim.explore.machines.journal import Record
 from hwsim.explore.machines.sharing import shared_tables
 from hwsim.explore.machines.space import NETWORK, Parameters, Space, freedom_of, solved_for
 from hwsim.machine.parts import Accelerator
+from hwsim.network.batches import batch_of
 from hwsim.network.bits import assign_bits
 from hwsim.network.saved import load_workload
 from hwsim.network.workload import Workload
@@ -27,6 +28,7 @@ from hwsim.pricing.fit import require_fit
 from hwsim.search.effort import Options
 from hwsim.search.network import Plan, plan_layers, plan_network
 from hwsim.search.objective import Objective
+from hwsim.search.passes import Splitting
 from hwsim.search.proof.native import why_not_compiled
 from hwsim.search.result import Effortful
 
@@ -92,19 +94,19 @@ def price(
     if space.fixed_bits is not None:
         network = assign_bits(workload, space.fixed_bits)
         require_fit(network, machine)
-        plan = planned(space, parameters, machine, network)
+        plan = in_passes(space, parameters, machine, network)
         return totals(plan), asked(plan)
     free = cast(Mapping[str, Any], space.bits)
     minimised, budgets, measured = solved_for(free, machine.clock_mhz)
     losses = measured.for_network(workload) if measured else None
-    made = bit_problem(workload, machine, freedom_of(free), losses, objective, on_chip=True)
+    problems = bit_problems(workload, machine, freedom_of(free), losses, objective, on_chip=True)
     try:
-        solution = Solver(made.problem).best(minimised, budgets)
+        made, solution = best_of(problems, minimised, budgets)
     except InfeasibleBudget as problem:
         problem.args = (f"{problem}".replace("\n", "; "),)
         raise
-    require_fit(made.at(solution), machine)
-    plan = planned(space, parameters, machine, made.at(solution))
+    require_fit(made.batch_at(solution), machine)
+    plan = in_passes(space, parameters, machine, made.batch_at(solution))
     found = totals(plan)
     if LOSS in solution.values:
         found[LOSS] = solution.values[LOSS]
@@ -117,11 +119,29 @@ def asked(plan: Plan) -> dict[str, Any]:
     return {} if told is None else {"tables": {"answered": told.answered, "proven_anew": list(told.proven_anew)}}
 
 
-def planned(space: Space, parameters: Parameters, machine: Accelerator, workload: Workload) -> Plan:
-    """The plan of a point, from tables that this process's machines share where layers are proven alone."""
+def in_passes(space: Space, parameters: Parameters, machine: Accelerator, workload: Workload) -> Plan:
+    """The plan of a point, a batch in its best passes."""
+    if batch_of(workload) == 1:
+        return planned(space, parameters, machine, workload)
+    joint = space.homes == "joint"
+    splitting = Splitting(
+        workload, machine, cast(Objective, space.mapping), 0.0,
+        lambda smaller, quick: planned(space, parameters, machine, smaller, quick=quick),
+        quick=space.effort == "quick", bounded=joint,
+    )  # fmt: skip
+    return splitting.run()[0]
+
+
+def planned(
+    space: Space, parameters: Parameters, machine: Accelerator, workload: Workload, *, quick: bool = False
+) -> Plan:
+    """The plan of a network, from tables that this process's machines share where layers are proven alone.
+
+    `quick`: by the quick search, where homes are joint.
+    """
     objective, effort = cast(Objective, space.mapping), cast(Effortful, space.effort)
     if space.homes == "joint":
-        return plan_network(workload, machine, objective, effort=effort, gap=space.gap)
+        return plan_network(workload, machine, objective, effort="quick" if quick else effort, gap=space.gap)
     answers = shared_tables(space).answers(parameters)
     options = Options(space.gap, None, effort)
     plan = plan_layers(workload, machine, objective, options, answers, stay=space.homes == "afterwards")
