@@ -525,3 +525,16 @@ def test_machines_without_a_home_for_maps_have_no_groups() -> None:
     workload, accelerator = chain(), machine("gemmini_16x16")
     plan = plan_network(workload, accelerator, effort="quick")
     assert fused_plan(workload, accelerator, plan, (), "energy") is plan
+
+
+def test_a_search_in_which_no_group_pays_has_the_bound_of_all_schedules() -> None:
+    """The bound without groups would claim too much: not every group was tried."""
+    accelerator, workload = machine("ethos_u55_256"), chain()
+    plan = plan_network(workload, accelerator, effort="auto")
+    fused = fused_plan(workload, accelerator, plan, (), "energy")
+    assert not fused.groups
+    assert fused.cost == plan.cost
+    assert plan.certificate is not None
+    assert fused.certificate is not None
+    assert "with and without depth-first groups" in fused.certificate.space
+    assert fused.certificate.lower_bound < plan.certificate.lower_bound

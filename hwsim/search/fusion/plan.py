@@ -47,8 +47,9 @@ def fused_plan(
     told: Callable[[], None] | None = None,
     tolerance: float = TOLERANCE,
 ) -> Plan:
-    """The best plan found with depth-first groups; `plan` itself where none of them is better.
+    """The best plan found with depth-first groups; `plan` itself where there are none.
 
+    Where groups exist and none pays, the certificate still has the bound of all schedules: theirs were not all tried.
     `rivals`: further plans whose nests compete. `told` is called for every cut priced.
     """
     optimum = Optimum(Schedule(workload, accelerator), None)
@@ -62,7 +63,9 @@ def fused_plan(
             bounds = {name: found.certificate for name, found in plan.found.items()}
             plans.append(planned_along(workload, way, costs, weights, bounds))
     best = preferred(plans, objective, slack)
-    return best if best is plan else dataclasses.replace(best, certificate=certified(best, plan, optimum, objective))
+    if not costs.groups:
+        return plan
+    return dataclasses.replace(best, certificate=certified(best, plan, optimum, objective))
 
 
 def certified(best: Plan, plan: Plan, optimum: Optimum, objective: Objective) -> NetworkCertificate:
