@@ -11,6 +11,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from hwsim.errors import CapabilityError
 from hwsim.machine.parts import Granule, MacMode, MacUnit
@@ -40,6 +41,7 @@ class MacCost:
 INTEGERS = ("int", "int")
 
 
+@lru_cache(maxsize=1024)
 def mac_cost(mac: MacUnit, weight_bits: int, input_bits: int, elements: tuple[str, str] = INTEGERS) -> MacCost:
     """Energy and cycles of one MAC of `weight_bits` x `input_bits`. Raises CapabilityError beyond the unit's reach.
 

@@ -6,7 +6,8 @@ below. `accelerator.py` reads YAML into these types; mapping, counts and cost on
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Literal
 
 from hwsim.machine.measured import Measurements
@@ -237,22 +238,33 @@ class Accelerator:
     layer_overhead_cycles: int = 0  # to start one layer: launch, configuration, call
     constraints: Rules = ()  # the machine's own schedule, which a search follows only where it is asked to
 
-    @property
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, each.name) for each in fields(self)))
+
+    def __hash__(self) -> int:  # a machine is the key of many memos
+        return self._hash
+
+    def __getstate__(self) -> dict[str, object]:
+        """The fields alone: hashes of text differ from process to process."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    @cached_property
     def memories(self) -> tuple[Memory, ...]:
         """Memories, outermost first."""
         return tuple(n for n in self.hierarchy if isinstance(n, Memory))
 
-    @property
+    @cached_property
     def arrays(self) -> tuple[Array, ...]:
         """Spatial arrays, outermost first."""
         return tuple(n for n in self.hierarchy if isinstance(n, Array))
 
-    @property
+    @cached_property
     def outermost(self) -> Memory:
         """The memory that holds everything; the loader guarantees that it comes first."""
         return self.memories[0]
 
-    @property
+    @cached_property
     def activation_memory(self) -> Memory | None:
         """Where tensors may stay between layers: the outermost single on-chip memory that inputs and outputs share."""
         for node in self.hierarchy[1:]:
@@ -272,7 +284,7 @@ class Accelerator:
                 n *= other.size
         return n
 
-    @property
+    @cached_property
     def mac_units(self) -> int:
         """Number of MAC units: one per element of all arrays."""
         n = 1

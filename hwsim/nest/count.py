@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 from hwsim.machine.parts import OPERANDS, Accelerator, Array, Memory, stationary_memory
 from hwsim.nest.counts import KINDS, ArrayUse, Conventions, Counts, Delivery, Tile, Traffic
@@ -25,8 +27,23 @@ def count_accesses(
 
     Equal to a walk of the loop nest over explicit point sets, for every stride, dilation, group, imperfect factor.
     """
+    return counted(Shape(layer.shape_key(), layer), mapping, accelerator, conventions or Conventions())
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A layer that equals every other one of the same counts."""
+
+    key: tuple[object, ...]
+    layer: Layer = field(compare=False)
+
+
+@lru_cache(maxsize=2048)
+def counted(shape: Shape, mapping: Mapping, accelerator: Accelerator, conventions: Conventions) -> Counts:
+    """`count_accesses`: widths and objectives ask for the same nests."""
+    layer = shape.layer
     nest = Nest(layer, mapping)
-    tally = tally_accesses(nest, mapping, accelerator, conventions or Conventions())
+    tally = tally_accesses(nest, mapping, accelerator, conventions)
     traffic = [
         Traffic(*key, int(tally.reads.get(key, 0)), int(tally.writes.get(key, 0)))
         for key in keys([memory.name for memory in accelerator.memories])

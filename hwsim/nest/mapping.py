@@ -9,6 +9,7 @@ divide: a loop's step is the product of the same dim's factors inside it and blo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from hwsim.machine.parts import Operand
 from hwsim.network.layer import DIMS
@@ -57,10 +58,16 @@ class Mapping:
 
     def hold_index(self, memory: str, operand: Operand) -> int | None:
         """Position in `nodes` of the hold of `operand` in `memory`; None where it is bypassed."""
+        return self._holds.get((memory, operand))
+
+    @cached_property
+    def _holds(self) -> dict[tuple[str, Operand], int]:
+        found: dict[tuple[str, Operand], int] = {}
         for index, node in enumerate(self.nodes):
-            if isinstance(node, Hold) and node.memory == memory and operand in node.operands:
-                return index
-        return None
+            if isinstance(node, Hold):
+                for operand in node.operands:
+                    found.setdefault((node.memory, operand), index)
+        return found
 
     def tile(self, index: int) -> dict[str, int]:
         """Extent of every dim below position `index`: product of its factors there (may exceed the layer's bound)."""
@@ -69,6 +76,10 @@ class Mapping:
             if not isinstance(node, Hold):
                 extent[node.dim] *= node.factor
         return extent
+
+    def __getstate__(self) -> dict[str, object]:
+        """The nodes alone."""
+        return {"nodes": self.nodes}
 
     def steps(self) -> tuple[int, ...]:
         """Per node the distance between blocks of its loop: product of same-dim factors inside it; 0 for holds."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from hwsim.machine.parts import Accelerator, MacUnit, Memory
@@ -139,6 +140,7 @@ def vector_area_mm2(lanes: int, bits: int, node_nm: float) -> float:
     return lanes * (multiplier_um2(bits, bits) + adder_um2(bits)) * 1e-6 * area_factor(node_nm)
 
 
+@lru_cache(maxsize=256)
 def component_areas(accelerator: Accelerator) -> tuple[ComponentArea, ...]:
     """Area and leakage per component. The outermost memory is another chip and has none unless the spec gives it one.
 
@@ -175,6 +177,7 @@ def working_power_mw(accelerator: Accelerator) -> float:
     return static_power_mw(accelerator) + accelerator.control_power_mw
 
 
+@lru_cache(maxsize=256)
 def static_power_mw(accelerator: Accelerator) -> float:
     """Power that flows whatever the machine does: the spec's idle power plus all leakage."""
     return accelerator.static_power_mw + sum(part.leakage_mw for part in component_areas(accelerator))

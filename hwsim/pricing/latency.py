@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from hwsim.machine.mac import MacCost
 from hwsim.machine.parts import Accelerator, Array, Memory, Operand, VectorUnit, stationary_memory
@@ -69,7 +70,13 @@ def hides_fills(accelerator: Accelerator, array: Array) -> bool:
 
 def vector_cycles(slots: int, unit: VectorUnit) -> int:
     """Cycles of the vector unit for `slots` operations and lookups."""
-    return math.ceil(Fraction(slots, unit.lanes) * Fraction(str(unit.cycles_per_op)))
+    return math.ceil(Fraction(slots, unit.lanes) * exactly(unit.cycles_per_op))
+
+
+@lru_cache(maxsize=1024)
+def exactly(number: float) -> Fraction:
+    """A number as its decimal notation says (0.1 is 1/10)."""
+    return Fraction(str(number))
 
 
 def start_cycles(accelerator: Accelerator, mac: MacCost) -> int:
@@ -178,7 +185,7 @@ def port_cycles(load: Load, accelerator: Accelerator, instances: Mapping[str, in
     for port in limited_ports(accelerator):
         used = max(1, instances.get(port.memory, 1))
         bits = sum(load.get((port.memory, direction), 0) for direction in port.directions)
-        found[f"{port.memory} {port.name}"] = math.ceil(Fraction(bits, used) / port.bandwidth)
+        found[f"{port.memory} {port.name}"] = -(-bits * port.bandwidth.denominator // (used * port.bandwidth.numerator))
     return found
 
 
@@ -192,7 +199,8 @@ class Port:
     bandwidth: Fraction
 
 
-def limited_ports(accelerator: Accelerator) -> list[Port]:
+@lru_cache(maxsize=256)
+def limited_ports(accelerator: Accelerator) -> tuple[Port, ...]:
     """Every port whose bandwidth is limited, memory by memory."""
     found: list[Port] = []
     for memory in accelerator.memories:
@@ -202,8 +210,8 @@ def limited_ports(accelerator: Accelerator) -> list[Port]:
             if memory.shared_port
             else [("read", ("read",), read), ("write", ("write",), write)]
         )
-        found += [Port(memory.name, name, ways, Fraction(str(b))) for name, ways, b in ports if b is not None]
-    return found
+        found += [Port(memory.name, name, ways, exactly(b)) for name, ways, b in ports if b is not None]
+    return tuple(found)
 
 
 def port_max(load: Load, accelerator: Accelerator, instances: Mapping[str, int]) -> int:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from hwsim.machine.mac import MacCost
 from hwsim.machine.measured import Measurements
 from hwsim.machine.parts import Accelerator, Operand
 from hwsim.nest.counts import Counts
-from hwsim.network.layer import Layer, Tensor
+from hwsim.network.layer import Layer, Tensor, operands
 from hwsim.pricing.area import static_power_mw
 from hwsim.pricing.latency import (
     compute_cycles,
@@ -40,6 +40,7 @@ from hwsim.pricing.stages import Stage, effective_layer
 from hwsim.pricing.vector import VectorWork, mac_layer_ops, vector_work
 
 GRID = 1024.0
+REMEMBERED = 2048  # bills of each kind: some 20 MB
 TIMED = ("static", "control")  # components that grow with time alone
 
 
@@ -109,11 +110,26 @@ def price(
     `constants`: whether biases, requantization's and the offset's constants are moved, and the border written.
     Raises CapabilityError when the machine cannot run it.
     """
+    kept = tuple(sorted((resident or {}).items()))
+    return priced(layer, counts, accelerator, fused, kept, zero_share, constants)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def priced(
+    layer: Layer,
+    counts: Counts,
+    accelerator: Accelerator,
+    fused: tuple[Layer, ...],
+    kept: tuple[tuple[Operand, str], ...],
+    zero_share: float,
+    constants: bool,
+) -> LayerCost:
+    """`price`: plans of a network ask for the same bills again and again."""
     require_capable(layer, accelerator)
     assert layer.weight is not None
     if accelerator.mac.measurements is not None:
         return price_measured(layer, accelerator, accelerator.mac.measurements, fused)
-    names = dict(resident or {})
+    names = dict(kept)
     mac = layer_mac(layer, accelerator)
     scales = scale_work(layer, accelerator)
     offset = offset_cost(layer, accelerator.capabilities)
@@ -232,6 +248,12 @@ def price_vector(layer: Layer, accelerator: Accelerator, resident: frozenset[str
 
     The way is outermost memory - activation memory - vector unit; a resident tensor (by name) skips the outermost.
     """
+    return alone(layer, accelerator, resident & {t.name for t in operands(layer)})
+
+
+@lru_cache(maxsize=REMEMBERED)
+def alone(layer: Layer, accelerator: Accelerator, resident: frozenset[str]) -> LayerCost:
+    """`price_vector`, of the resident tensors that the operator touches."""
     inputs = layer.inputs
     if layer.op == "embedding" and layer.weight is not None:  # only the rows looked up are read
         inputs = (*inputs, Tensor(layer.weight.name, layer.output.shape, layer.weight.bits))
@@ -242,6 +264,12 @@ def price_vector(layer: Layer, accelerator: Accelerator, resident: frozenset[str
 
 def price_fused(layer: Layer, accelerator: Accelerator, host: Stage, resident: frozenset[str]) -> LayerCost:
     """An operator on the way out of the array: its work, and other operands it reads; it takes no time of its own."""
+    return behind(layer, accelerator, host, resident & {t.name for t in operands(layer)})
+
+
+@lru_cache(maxsize=REMEMBERED)
+def behind(layer: Layer, accelerator: Accelerator, host: Stage, resident: frozenset[str]) -> LayerCost:
+    """`price_fused`, of the resident tensors that the operator touches."""
     outside = {t.name for t in host.inputs}
     others = [t for t in layer.inputs if t.name in outside]
     moved = [m for t in others for m in stream(t, accelerator, "input", t.name in resident)]

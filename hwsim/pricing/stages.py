@@ -10,6 +10,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from hwsim.machine.parts import Capabilities
 from hwsim.network.layer import ACTIVATION_FUNCTIONS, Layer, Tensor, activation_inputs
@@ -30,12 +31,18 @@ class Stage:
     layer: Layer
     fused: tuple[Layer, ...] = ()
 
+    @cached_property
+    def effective(self) -> Layer:
+        """`effective_layer`."""
+        output = dataclasses.replace(self.output, shape=self.layer.output.shape)
+        return dataclasses.replace(self.layer, output=output)
+
     @property
     def output(self) -> Tensor:
         """The tensor that leaves the stage."""
         return self.fused[-1].output if self.fused else self.layer.output
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[Tensor, ...]:
         """Activations that enter the stage, those of fused operators included."""
         inside = {self.layer.output.name, *(follower.output.name for follower in self.fused)}
@@ -45,9 +52,7 @@ class Stage:
 
 def effective_layer(stage: Stage) -> Layer:
     """The stage's MAC layer as memories see it: its output has the bits, sign and name of what leaves the stage."""
-    last = stage.output
-    output = dataclasses.replace(last, shape=stage.layer.output.shape)
-    return dataclasses.replace(stage.layer, output=output)
+    return stage.effective
 
 
 def fuse(workload: Workload, capabilities: Capabilities) -> tuple[Stage, ...]:

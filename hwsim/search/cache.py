@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -48,19 +49,23 @@ def cache_folder() -> Path | None:
 def content_hash(layer: Layer, accelerator: Accelerator, question: dict[str, Any]) -> str:
     """Hash of a question: names do not matter, everything that decides counts, prices and the way of searching does."""
     anonymous = dataclasses.replace(layer, name="", source="")
-    machine = dataclasses.asdict(accelerator)
-    del machine["rate_spreads"]  # no mapping depends on how sure a rate is
     text = json.dumps(
         {
             "version": VERSION,
             "layer": dataclasses.asdict(anonymous),
-            "accelerator": machine,
+            "accelerator": machine_form(accelerator),
             "question": question,
         },
         sort_keys=True,
         default=str,
     )
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@functools.lru_cache(maxsize=64)
+def machine_form(accelerator: Accelerator) -> dict[str, Any]:
+    """What a machine is to a search. No mapping depends on how sure a rate is."""
+    return {key: value for key, value in dataclasses.asdict(accelerator).items() if key != "rate_spreads"}
 
 
 def question_key(

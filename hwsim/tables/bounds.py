@@ -14,7 +14,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog
 
 from hwsim.machine.parts import Accelerator, Operand
 from hwsim.network.layer import Layer
@@ -153,6 +152,8 @@ def transferred(solved: Sequence[Solved], widths: Triple, prices: Floats) -> flo
     best = max((s.moving_pj for s in useful), default=0.0)  # monotone: no width is smaller, no price lower
     linear = [s for s in solved if s.linear and s.moving_pj > 0 and serves(s, widths, prices)]
     if len(linear) > 1 or (linear and linear[0] not in useful):
+        from scipy.optimize import linprog  # here, not above: half a second that a single price need not pay
+
         matrix = np.stack([s.prices for s in linear], axis=1)
         rows = np.column_stack([matrix, prices])[matrix.any(axis=1)]
         rows = np.unique(rows[:, :-1] / rows[:, -1:], axis=0)
