@@ -741,3 +741,17 @@ def test_importing_the_loader_is_quick() -> None:
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True) for _ in "ab"
     ]
     assert min(float(run.stdout) for run in runs) < 1.0
+
+
+OVERHEADS = (ROOT / "docs" / "counting.md").read_text(encoding="utf-8").split("| overhead | seen on | key |")[1]
+KEYS = sorted(set(re.findall(r"`([a-z_]+)(?::[^`]*)?`", "\n".join(re.findall(r"^\|.*\|(.*)\|$", OVERHEADS, re.M)))))
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key != "vector"])
+def test_every_key_of_an_overhead_is_in_schema_key_table_and_tests(key: str) -> None:
+    schema = (ROOT / "hwsim" / "machine" / "accelerator.schema.json").read_text(encoding="utf-8")
+    table = (ROOT / "accel_specs" / "README.md").read_text(encoding="utf-8")
+    assert f'"{key}"' in schema
+    assert re.search(rf"^\| `{key}` \| .+ \| .+ \|$", table, re.M)
+    tests = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    assert any(f"{key}=" in text or f"{key}:" in text or f'"{key}"' in text for text in tests)
