@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quant.baselines import make_quantizer
 from quant.layers import QLinear, QMatmul, quantized_like
 from quant.spec import QuantSpec
 
@@ -50,7 +54,8 @@ class QAttention(nn.Module):
 class QMultiheadAttention(nn.Module):
     """nn.MultiheadAttention with quantized projections and products; returns (output, None): no averaged weights.
 
-    The packed projection becomes three linear layers (`q_proj`, `k_proj`, `v_proj`) with the same numbers.
+    As in torch, one linear layer (`in_proj`) makes queries, keys and values of one array, or its parts do of several;
+    features of other sizes have a layer each (`q_proj`, `k_proj`, `v_proj`).
     """
 
     is_quantized_layer = True
@@ -59,26 +64,51 @@ class QMultiheadAttention(nn.Module):
         self,
         source: nn.MultiheadAttention,
         weight_spec: QuantSpec,
-        input_spec: QuantSpec,
+        input_specs: Sequence[QuantSpec],
         specs: tuple[QuantSpec, QuantSpec, QuantSpec, QuantSpec],
+        output: tuple[QuantSpec, QuantSpec] | None = None,
     ) -> None:
+        """`input_specs`: of each array that the projections read (one of query, key and value at once, two where the
+        last two are one). `specs`: of the products; `output`: of the last layer's weight and input."""
         super().__init__()
         self.heads = source.num_heads
         self.batch_first = source.batch_first
-        biases = (None,) * 3 if source.in_proj_bias is None else source.in_proj_bias.detach().chunk(3)
-        packed = source.in_proj_weight
-        weights = (
-            packed.detach().chunk(3)
-            if packed is not None
-            else (source.q_proj_weight, source.k_proj_weight, source.v_proj_weight)
-        )
-        projections = [
-            quantized_like(_linear(w.detach(), b), weight_spec, input_spec)
-            for w, b in zip(weights, biases, strict=True)
-        ]
-        self.q_proj, self.k_proj, self.v_proj = projections
-        self.out_proj: QLinear = quantized_like(source.out_proj, weight_spec, input_spec)
+        first, packed = input_specs[0], source.in_proj_weight
+        bias = None if source.in_proj_bias is None else source.in_proj_bias.detach()
+        if packed is not None:
+            self.in_proj: QLinear = quantized_like(_linear(packed.detach(), bias), weight_spec, first)
+            names = ("key_quantizer", "value_quantizer")
+            for name, spec in zip(names, input_specs[1:], strict=False):
+                self.add_module(name, make_quantizer(spec, axis=-1))
+        else:
+            biases = (None,) * 3 if bias is None else bias.chunk(3)
+            weights = (source.q_proj_weight, source.k_proj_weight, source.v_proj_weight)
+            each = (*input_specs, *[input_specs[-1]] * 2)[:3]
+            self.q_proj, self.k_proj, self.v_proj = (
+                quantized_like(_linear(w.detach(), b), weight_spec, spec)
+                for w, b, spec in zip(weights, biases, each, strict=True)
+            )
+        last = output or (weight_spec, specs[3])
+        self.out_proj: QLinear = quantized_like(source.out_proj, *last)
         self.attention = QAttention(specs, dropout=source.dropout)
+
+    def _projected(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values."""
+        if not hasattr(self, "in_proj"):
+            return self.q_proj(query), self.k_proj(key), self.v_proj(value)
+        layer = self.in_proj
+        read = layer.input_quantizer
+        if query is key and key is value:
+            return layer(query).chunk(3, -1)
+        size = query.shape[-1]
+        weight, bias = layer.weight_quantizer(layer.weight), layer.bias
+        of_key = getattr(self, "key_quantizer", read)
+        of_value = getattr(self, "value_quantizer", of_key)
+        parts = ((query, read, 0, size), (key, of_key, size, 3 * size))
+        if key is not value:
+            parts = (parts[0], (key, of_key, size, 2 * size), (value, of_value, 2 * size, 3 * size))
+        made = [F.linear(q(x), weight[a:b], None if bias is None else bias[a:b]) for x, q, a, b in parts]
+        return (made[0], *made[1].chunk(2, -1)) if key is value else tuple(made)
 
     def forward(
         self,
@@ -92,9 +122,9 @@ class QMultiheadAttention(nn.Module):
         is_causal: bool = False,
     ) -> tuple[Tensor, None]:
         """Inputs (batch, tokens, features) with `batch_first`, else (tokens, batch, features); in masks True hides."""
-        if not self.batch_first:
-            query, key, value = (x.transpose(0, 1) for x in (query, key, value))
-        q, k, v = (self._heads(x) for x in (self.q_proj(query), self.k_proj(key), self.v_proj(value)))
+        q, k, v = (
+            self._heads(x if self.batch_first else x.transpose(0, 1)) for x in self._projected(query, key, value)
+        )
         mask = None
         for given in (attn_mask, None if key_padding_mask is None else key_padding_mask[:, None, None, :]):
             if given is None:

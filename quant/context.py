@@ -8,6 +8,7 @@ functions what their formula allows, and everything that only moves or averages 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -199,6 +200,10 @@ def _range(op: Op, model: nn.Module) -> Range:
     kind = operation(op, model)
     if not tensors:
         return _signed(op)
+    if kind in ("pow", "ipow") and _even_power(op):
+        return Range(UNSIGNED, f"an even power ({op.name})")
+    if kind == "rnn" and op.module is not None and getattr(model.get_submodule(op.module), "mode", "") == "RNN_RELU":
+        return Range(UNSIGNED, f"hidden states after relu ({op.name})")
     if kind in ACTIVATIONS:
         return Range(ACTIVATIONS[kind], f"after {kind} ({op.name})")
     if kind == "maximum" or (kind == "max" and len(tensors) == 2):
@@ -243,6 +248,11 @@ def _scaled_by_constant(op: Op, kind: str, source: Op) -> Range:
     return _signed(op)
 
 
+def _even_power(op: Op) -> bool:
+    exponent = op.node.args[1] if len(op.node.args) > 1 else op.node.kwargs.get("exponent")
+    return isinstance(exponent, (int, float)) and exponent % 2 == 0
+
+
 def _clamps_at_zero(op: Op, model: nn.Module) -> bool:
     if op.module is not None and isinstance(module := model.get_submodule(op.module), nn.Hardtanh):
         return module.min_val >= 0
@@ -261,6 +271,78 @@ def operation(op: Op, model: nn.Module) -> str:
     if op.kind in ("max", "min") and len(pair) == 2:
         return f"{op.kind}imum"
     return SEVERAL.get(op.kind, op.kind)
+
+
+def fixed_shape(op: Op, model: nn.Module) -> tuple[int, ...] | None:
+    """Shape of what a computation on parameters makes, computed on the spot; None where it does not run by itself."""
+    known = op.node.meta.get("val")
+    if isinstance(known, Tensor):
+        return tuple(int(n) for n in known.shape)
+    try:
+        with torch.no_grad():
+            value = _fixed_value(op.node, model)
+    except Exception:  # the model's own code may fail in any way
+        return None
+    return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+def _fixed_value(node: fx.Node, model: nn.Module) -> Any:
+    if node.op == "get_attr":
+        at: Any = model
+        for part in str(node.target).split("."):
+            at = getattr(at, part)
+        return at
+    if node.op == "placeholder":
+        raise ValueError(f"{node.name} is an input")
+    args, named = fx.node.map_arg((node.args, node.kwargs), lambda source: _fixed_value(source, model))
+    if node.op == "call_module":
+        return model.get_submodule(str(node.target))(*args, **named)
+    if node.op == "call_method":
+        return getattr(args[0], str(node.target))(*args[1:], **named)
+    return node.target(*args, **named)  # type: ignore[operator]
+
+
+def folds(op: Op, model: nn.Module) -> str:
+    """Why a sum or product of an activation with a constant is no operation of its own, or an empty text.
+
+    One number folds into the step size; one number per channel into the layer right before, as a batch norm does.
+    """
+    constants = [o for o in op.operands if isinstance(o, Op) and o.is_tensor and o.is_fixed]
+    sources = [o for o in op.operands if isinstance(o, Op) and o.is_tensor and not o.is_fixed]
+    if len(constants) != 1 or len(sources) != 1:
+        return ""
+    shape = fixed_shape(constants[0], model)
+    if shape is None:
+        return ""
+    if math.prod(shape) == 1:
+        return "one operand is a constant"
+    axes = _channels_behind(sources[0], model)
+    if axes is not None and operation(op, model) in ("add", "sub", "mul", "div"):
+        aligned = shape[len(shape) - 1 - axes] if len(shape) > axes else 1
+        if math.prod(shape) == aligned and len(shape) <= axes + 2:
+            return "a constant per channel folds into the layer before"
+    return ""
+
+
+def _channels_behind(op: Op, model: nn.Module) -> int | None:
+    """Axes behind the channels of what a layer with weights makes, where this alone reads it; None for anything else.
+
+    Batch norms, and constants that fold, may stand between.
+    """
+    if len(op.users) != 1:
+        return None
+    kind = operation(op, model)
+    if kind in ("linear", "matmul"):
+        weights = [o for o in op.operands if isinstance(o, Op) and o.is_fixed]
+        return 0 if kind == "linear" or weights else None
+    if kind.startswith("conv") and kind[-2:] in ("1d", "2d", "3d"):
+        return int(kind[-2])
+    if kind.startswith("batchnorm") and op.inputs:
+        return _channels_behind(op.inputs[0], model)
+    if kind in ("add", "sub", "mul", "div") and folds(op, model):
+        source = next(o for o in op.operands if isinstance(o, Op) and o.is_tensor and not o.is_fixed)
+        return _channels_behind(source, model)
+    return None
 
 
 def keeps_values(op: Op, kind: str) -> bool:

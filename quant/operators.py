@@ -27,7 +27,7 @@ WIDTH = (GATE, UNSIGNED, ASYMMETRIC, SIGNED)
 
 # Names without underscores, in lower case, so that nn.LeakyReLU, F.leaky_relu and aten.leaky_relu_ are one.
 ACTIVATIONS = {
-    **dict.fromkeys(("relu", "relu6", "softplus", "abs", "square", "exp"), UNSIGNED),
+    **dict.fromkeys(("relu", "relu6", "softplus", "abs", "square", "exp", "sqrt", "rsqrt"), UNSIGNED),
     **dict.fromkeys(("sigmoid", "hardsigmoid", "softmax", "softmin"), GATE),
     **dict.fromkeys(
         ("silu", "swish", "hardswish", "leakyrelu", "gelu", "elu", "celu", "selu", "mish", "prelu", "rrelu",

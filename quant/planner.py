@@ -14,12 +14,14 @@ from typing import Any
 from torch import nn
 
 from quant import context, recurrent, rewrite
+from quant.attention import QMultiheadAttention
 from quant.choices import Choices
 from quant.context import Op, Range
 from quant.layers import quantized_like
 from quant.operators import GATE, REASONS, SIGNED, UNSIGNED
 from quant.plan import LayerPlan, Left, few
 from quant.quantizer import BaseQuantizer
+from quant.spec import QuantSpec
 
 _MATRIX = (
     "conv1d", "conv2d", "conv3d", "linear", "embedding", "embeddingbag",
@@ -79,12 +81,22 @@ class Planner:
         self.left: list[Left] = []
         self.owners: dict[int, tuple[str, Any]] = {}
         self.sites = self._sites()
-        matrices = [site.name for site in self.sites if site.kind in _MATRIX and site.kind not in _TABLES]
+        matrices = [name for site in self.sites for name in self._matrices(site)]
         self.ends = {matrices[0], matrices[-1]} if matrices else set()
         for pattern in patterns:
             if not any(fnmatch.fnmatchcase(site.name, pattern) for site in self.sites):
                 known = ", ".join(site.name for site in self.sites[:6])
                 raise ValueError(f"overrides: {pattern!r} matches no layer; there are {known}, ...")
+
+    def _matrices(self, site: Site) -> tuple[str, ...]:
+        """Names of the convolutions and linear layers of a site, in order: candidates for the network's ends."""
+        if site.kind == "multiheadattention":
+            module = self.model.get_submodule(site.name)
+            packed = getattr(module, "in_proj_weight", None) is not None
+            parts = ("in_proj",) if packed else ("q_proj", "k_proj", "v_proj")
+            return tuple(f"{site.name}.{part}" for part in (*parts, "out_proj"))
+        by_parameter = site.kind == "matmul" and any(o.is_fixed for o in _tensors(site.ops[0]))
+        return (site.name,) if by_parameter or (site.kind in _MATRIX and site.kind not in _TABLES) else ()
 
     def _sites(self) -> list[Site]:
         sites: dict[str, Site] = {}
@@ -125,10 +137,8 @@ class Planner:
         """The choices for a site, and a note where a rule other than the arguments decided."""
         chosen, notes = self.base, []
         if self.first_last == "8bit" and site.name in self.ends:
-            wide = {"weight_bits": max(8, self.base.weight_bits), "act_bits": max(8, self.base.act_bits)}
-            chosen = replace(chosen.without_formats(), **wide, ternary_weights=False)
-            notes.append("first or last layer at 8 bits" + self._plain(chosen)[1])
-            chosen = self._plain(chosen)[0]
+            chosen, note = self._at_end(chosen)
+            notes.append(note)
         if site.kind in _OF_ACTIVATIONS:
             if site.kind in _ELEMENTWISE:
                 chosen = chosen.without_formats()
@@ -147,6 +157,12 @@ class Planner:
                     raise ValueError(f"overrides: {pattern!r}: {error}") from error
                 notes.append(f"override {pattern!r}")
         return chosen, ", ".join(filter(None, notes))
+
+    def _at_end(self, chosen: Choices) -> tuple[Choices, str]:
+        """The choices for the first and the last layer with weights, and a note."""
+        wide = {"weight_bits": max(8, chosen.weight_bits), "act_bits": max(8, chosen.act_bits)}
+        plain, why = self._plain(replace(chosen.without_formats(), **wide, ternary_weights=False))
+        return plain, f"first or last layer at 8 bits{why}"
 
     def _plain(self, chosen: Choices) -> tuple[Choices, str]:
         """LSQ+ instead of a baseline where its papers quantize nothing: ends of the network, products, additions."""
@@ -205,6 +221,8 @@ class Planner:
             return "an activation function written as a product"
         if len(tensors) < 2 and site.kind in _PAIRS:
             return "one operand is a constant"
+        if site.kind in _PAIRS and site.kind != "matmul" and (folded := context.folds(op, self.model)):
+            return folded
         if site.kind in _ELEMENTWISE and self.elementwise_bits == "float":
             return "elementwise_bits='float'"
         if site.kind == "concat" and all(source.range.kind == SIGNED for source in tensors):
@@ -326,7 +344,12 @@ class Planner:
         sources = _tensors(op)
         if site.kind in ("attention", "multiheadattention"):
             return self._attention(site, op, chosen, note)
-        specs = tuple(chosen.input_spec(source.range).replace(snap_offset=False) for source in sources)
+        specs = tuple(
+            chosen.input_spec(source.range).replace(snap_offset=False)
+            if site.kind != "matmul" or not source.is_fixed
+            else chosen.input_spec(source.range).replace(snap_offset=False, bits=chosen.weight_bits)
+            for source in sources
+        )
         reasons = tuple(source.range.reason for source in sources)
         shared = chosen.shared_inputs and site.kind in _SHARED and len(set(specs)) == 1
         module = None if op.module is None else self.model.get_submodule(op.module)
@@ -344,7 +367,24 @@ class Planner:
             return rewrite.quantized_attention(op, specs), LayerPlan(
                 op.name, site.kind, None, specs, reasons, None, note
             )
+        return self._multihead(site, op, chosen, specs, note)
+
+    def _multihead(
+        self, site: Site, op: Op, chosen: Choices, specs: tuple[QuantSpec, QuantSpec, QuantSpec, QuantSpec], note: str
+    ) -> tuple[nn.Module, LayerPlan]:
+        """nn.MultiheadAttention: its projections are linear layers like any other."""
         old = self.model.get_submodule(site.name)
-        weight = chosen.weight_spec()
-        made = rewrite.quantized_multihead(old, weight, specs)
-        return made, LayerPlan(site.name, site.kind, weight, specs, reasons, None, note)
+        assert isinstance(old, nn.MultiheadAttention)
+        *first, last = (
+            self._at_end(chosen) if self.first_last == "8bit" and name in self.ends else (chosen, "")
+            for name in self._matrices(site)
+        )
+        calls = [rewrite.multihead_inputs(each) for each in site.ops]
+        sources = [context.join(source.range for source in together) for together in zip(*calls, strict=False)]
+        inputs = [first[0][0].input_spec(source).replace(snap_offset=False) for source in sources]
+        output = (last[0].weight_spec(), last[0].input_spec(Range(SIGNED, "")).replace(snap_offset=False))
+        made = QMultiheadAttention(old, first[0][0].weight_spec(), inputs, specs, output)
+        note = "; ".join(dict.fromkeys(filter(None, (note, first[0][1], last[1]))))
+        reasons = (*(source.reason for source in sources), "query", "key", "probabilities after softmax", "value")
+        shown = (*inputs, *specs)
+        return made, LayerPlan(site.name, site.kind, first[0][0].weight_spec(), shown, reasons, None, note)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from quant import context
-from quant.attention import QAttention, QMultiheadAttention
+from quant.attention import QAttention
 from quant.context import Op
 from quant.layers import COUNTERPARTS, QAdd, QConcat, QMatmul, QMaximum, QMean, QMinimum, QMul, QSub
 from quant.models import ops as zoo_ops
@@ -57,12 +57,14 @@ def quantized_attention(op: Op, specs: tuple[QuantSpec, QuantSpec, QuantSpec, Qu
     return QAttention(specs, dropout=float(_attention_arguments(op).get("dropout_p", 0.0)))
 
 
-def quantized_multihead(
-    source: nn.Module, weight: QuantSpec, specs: tuple[QuantSpec, QuantSpec, QuantSpec, QuantSpec]
-) -> QMultiheadAttention:
-    """The module for an nn.MultiheadAttention; its projections read signed values like the products do."""
-    assert isinstance(source, nn.MultiheadAttention)
-    return QMultiheadAttention(source, weight, specs[0], specs)
+def multihead_inputs(op: Op) -> tuple[Op, ...]:
+    """The different arrays that a call of nn.MultiheadAttention projects: one for self-attention."""
+    given = {**dict(zip(("query", "key", "value"), op.node.args, strict=False)), **op.node.kwargs}
+    by_node = {source.node: source for source in op.inputs}
+    query, key, value = (given[name] for name in ("query", "key", "value"))
+    last = () if value is key else (value,)
+    nodes = (query,) if query is key and key is value else (query, key, *last)
+    return tuple(by_node[node] for node in nodes)
 
 
 def obstacle(kind: str, op: Op, model: nn.Module) -> str:

@@ -10,6 +10,7 @@ also which offsets are exactly 0, and the code that 0.0 has in front of a padded
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import operator
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,12 +24,14 @@ from hwsim.errors import WorkloadError
 from hwsim.frontends import plugins
 from hwsim.frontends.decompose import parts_of
 from hwsim.frontends.lowering.ir import Arg, Meta, Op, OpGraph, Quantization, Ref
-from hwsim.frontends.lowering.lower import lower
+from hwsim.frontends.lowering.lower import changes_views, lower
 from hwsim.frontends.lowering.record import LOOKS, record
+from hwsim.frontends.lowering.recurrent import GATES
 from hwsim.frontends.lowering.table import HANDLERS
 from hwsim.network.formats import Format, Sharing
 from hwsim.network.workload import Workload
 from quant.quantizer import BaseQuantizer
+from quant.recurrent import QRecurrent
 from quant.tracing import no_logs
 from quant.whole_models import export_names, quantizers
 
@@ -60,7 +63,26 @@ def extract(model: nn.Module, example: Any, *, name: str | None = None, allow_un
         if any(op.line == UNKNOWN_LINE for op in graph.ops):
             with contextlib.suppress(WorkloadError):  # a real run knows the line; a model without weights has none
                 graph = recorded(model, args, kwargs, name, WorkloadError("its own code looks at values"))
-    return lower(graph, HANDLERS, allow_uncosted)
+    return lower(with_codes_inside(graph, model), HANDLERS, allow_uncosted)
+
+
+def with_codes_inside(graph: OpGraph, model: nn.Module) -> OpGraph:
+    """Recurrent operators with the names of the quantizers that they hold: of each layer's input, of each state."""
+    held = {name: module for name, module in model.named_modules() if isinstance(module, QRecurrent)}
+    ops = [
+        dataclasses.replace(op, args={**op.args, **codes_inside(op.module, held[op.module])})
+        if op.module in held and op.op.removeprefix("aten.") in GATES
+        else op
+        for op in graph.ops
+    ]
+    return dataclasses.replace(graph, ops=tuple(ops))
+
+
+def codes_inside(name: str, module: QRecurrent) -> dict[str, Arg]:
+    """The quantizers of a recurrent layer, as arguments of its operator."""
+    states = tuple(f"{name}.hidden_quantizers.{suffix}".lstrip(".") for suffix in module.suffixes)
+    inputs = tuple(f"{name}.input_quantizers.{layer}".lstrip(".") for layer in range(module.num_layers))
+    return {"state_codes": states, "input_codes": inputs}
 
 
 def as_arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -94,7 +116,10 @@ def exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], na
     # An export that fails prints the graph so far and logs tracebacks; its reason goes into the workload's notes.
     with no_logs():
         program = torch.export.export(model, args, kwargs, strict=False)
-    return ProgramReader(program, model, name).read()
+        graph = ProgramReader(program, model, name).read()
+        if changes_views(graph):
+            graph = ProgramReader(program.run_decompositions({}), model, name).read()
+    return graph
 
 
 def recorded(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, problem: Exception) -> OpGraph:
@@ -207,6 +232,7 @@ class ProgramReader:
         self.alias: dict[str, Arg] = {}  # nodes that stand for another value: list elements, inlined arguments
         self.ops: list[Op] = []
         self.constants: dict[str, str] = {}
+        self.modules = one_module_name_each(model)
 
     def read(self) -> OpGraph:
         """The whole graph, with what the model itself says about its quantizers."""
@@ -268,7 +294,7 @@ class ProgramReader:
         if target in ("wrap_with_set_grad_enabled", "wrap_with_autocast"):
             self.inline(module, node, prefix)
             return
-        path, call = place or module_of(node)
+        path, call = place or self.place_of(node)
         if not is_lowered(node.target) and plugins.operator(operator_name(node.target)) is None:
             parts = parts_of(node.target, node.args, node.kwargs, is_lowered)
             if parts is not None:
@@ -287,6 +313,12 @@ class ProgramReader:
         called = operator_name(node.target)
         line = UNKNOWN_LINE if called in LOOKS else ""
         self.ops.append(Op(called, self.named_arguments(node, prefix), outputs, path, call, line))
+
+    def place_of(self, node: torch.fx.Node) -> tuple[str, str]:
+        """`module_of` a node by the module's first name."""
+        path, call = module_of(node)
+        first = self.modules.get(path, path)
+        return (path, call) if first == path else (first, f"{first}@{call}")
 
     def inline(self, module: torch.fx.GraphModule, node: torch.fx.Node, prefix: str) -> None:
         """Read the operators of a wrapped graph as if they stood in its place."""
@@ -347,6 +379,14 @@ def one_name_each(model: nn.Module) -> dict[str, str]:
     first: dict[int, str] = {}
     named = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
     return {name: first.setdefault(id(tensor), name) for name, tensor in named}
+
+
+def one_module_name_each(model: nn.Module) -> dict[str, str]:
+    """Every name of a module -> its first one."""
+    first: dict[int, str] = {}
+    return {
+        name: first.setdefault(id(module), name) for name, module in model.named_modules(remove_duplicate=False) if name
+    }
 
 
 def flat(value: Arg) -> Iterator[Arg]:

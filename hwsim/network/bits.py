@@ -16,20 +16,16 @@ from pathlib import Path
 
 from hwsim.errors import SpecError
 from hwsim.network.bits_file import SAME, BitsRequest, Override, read_bits
-from hwsim.network.layer import ACTIVATION_FUNCTIONS, FLOAT_BITS, Layer, Tensor, activation_inputs
+from hwsim.network.layer import FLOAT_BITS, Layer, Tensor, activation_inputs
+from hwsim.network.ranges import ASYMMETRIC, BY_ORIGIN, GATE, SIGNED, UNSIGNED, stored_kinds
 from hwsim.network.rounding import Rule, restored, rounded, unrounded
 from hwsim.network.sharing import sharing_groups
 from hwsim.network.workload import Workload
 
 # (signed, offset) of Table 1's rows.
 TABLE_1 = {"1": (False, False), "2": (True, False), "3": (True, True), "4": (False, True)}
-# What made a tensor decides its row of Table 1 when the configuration is `auto`.
-AUTO_CONFIG: Mapping[str, str] = {
-    **dict.fromkeys(("relu", "relu6", "exp", "sqrt", "softplus"), "1"),
-    **dict.fromkeys(("silu", "hswish", "gelu", "leaky_relu", "elu"), "4"),
-}
-# Never negative, at most 1: no configuration gives them a sign or an offset.
-ALWAYS_UNSIGNED = frozenset(("sigmoid", "hsigmoid", "softmax"))
+# The kind of a tensor's values decides its row of Table 1 when the configuration is `auto`.
+AUTO_CONFIG: Mapping[str, str] = {UNSIGNED: "1", SIGNED: "2", ASYMMETRIC: "4"}
 NORMS = ("layer_norm", "group_norm", "batch_norm")
 
 
@@ -207,30 +203,12 @@ class Codes:
 
     def __init__(self, workload: Workload, config: str) -> None:
         self.config = config
-        self.origins = effective_origins(workload)
+        self.kinds = stored_kinds(workload)
 
     def of(self, tensor: Tensor) -> tuple[bool, bool]:
-        """(signed, offset)."""
-        origin = self.origins.get(tensor.name, tensor.origin)
-        if origin in ALWAYS_UNSIGNED:
+        """(signed, offset). No configuration gives gates a sign or an offset."""
+        kind = self.kinds.get(tensor.name) or BY_ORIGIN.get(tensor.origin, SIGNED)
+        if kind == GATE:
             return False, False
-        row = AUTO_CONFIG.get(origin, "2")
-        if self.config != "auto" and origin in AUTO_CONFIG:
-            row = self.config
-        return TABLE_1[row]
-
-
-def effective_origins(workload: Workload) -> dict[str, str]:
-    """What made each tensor; one read only by one kind of activation function counts as made by it."""
-    read_by: dict[str, list[Layer]] = {}
-    for layer in workload.layers:
-        for tensor in activation_inputs(layer):
-            read_by.setdefault(tensor.name, []).append(layer)
-    origins: dict[str, str] = {}
-    for layer in reversed(workload.layers):
-        name = layer.output.name
-        readers = read_by.get(name, [])
-        made = {origins.get(reader.output.name, reader.output.origin) for reader in readers}
-        fused = bool(readers) and all(reader.op in ACTIVATION_FUNCTIONS for reader in readers) and len(made) == 1
-        origins[name] = made.pop() if fused else layer.output.origin
-    return origins
+        forced = self.config != "auto" and kind != SIGNED
+        return TABLE_1[self.config if forced else AUTO_CONFIG[kind]]

@@ -1,9 +1,12 @@
 """Where a quantized network rounds, and which codes each array is stored in: what `quant.quantize` trains.
 
-Every input of a convolution, a linear layer and a product of activations has a quantizer of its own, so has every input
-of an addition, a product and a concatenation; nothing else rounds. An array is stored in the codes of the quantizer it
-is read through; of several, in the widest, and each other form costs a `requantize` layer. Values that pass no
-quantizer stay at 32 bits. The extraction of a trained network says the same (tests hold the two together).
+Every input of a convolution, a linear layer and a product of activations has a quantizer of its own. So has every input
+of an addition, a product, an extreme of two and a concatenation, a mean, and in recurrent layers the sequence and the
+state; nothing else rounds. Choices (`where`), quotients and parts of composite operators stay bare, although some are
+priced as additions: `operator` tells them apart. Calls of one module share its quantizers. An array is stored in the
+codes of the quantizer it is read through; of several, in the widest, and each other form costs a `requantize` layer.
+Values that pass no quantizer stay at 32 bits. The extraction of a trained network says the same (tests hold the two
+together).
 """
 
 from __future__ import annotations
@@ -14,12 +17,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from hwsim.network.layer import ACTIVATION_FUNCTIONS, FLOAT_BITS, Layer, Tensor
+from hwsim.network.ranges import operator
 from hwsim.network.workload import Workload
 
 MATRIX = ("conv", "linear")
 ELEMENTWISE = ("add", "sub", "mul", "concat")
 MOVES = frozenset(("max_pool", "pad", "copy", "concat"))  # rounding before or after them is the same
 BEFORE_ROUNDING = ACTIVATION_FUNCTIONS | {"avg_pool", "reduce_mean"}
+# Operators of several activations that a trained network rounds; others, and parts of composite ones, it leaves bare.
+SEVERAL = frozenset(
+    ("add", "sub", "rsub", "subtract", "mul", "multiply", "maximum", "minimum", "fmax", "fmin", "max", "min", "cat",
+     "concat", "concatenate")
+)  # fmt: skip
+RECURRENT = frozenset(("lstm", "gru", "rnn_tanh", "rnn_relu"))
 WEIGHT = -1  # position of a layer's second operand among what it reads
 Place = tuple[str, int]  # a layer, and the position of one of its inputs
 
@@ -60,53 +70,118 @@ def has_weight(layer: Layer) -> bool:
     return layer.op in MATRIX and layer.weight is not None and not layer.weight_is_activation
 
 
-def ends(workload: Workload) -> frozenset[str]:
-    """The first and the last layer with weights."""
-    names = [layer.name for layer in workload if has_weight(layer)]
-    return frozenset((*names[:1], *names[-1:]))
+def site(layer: Layer) -> tuple[str, str]:
+    """What calls of one layer of the network have in common: a name, and the weight or what its parts are cut from."""
+    if is_part(layer):
+        return module_of(layer), ""
+    weight = "" if layer.weight is None or layer.weight_is_activation else layer.weight.name.partition(":")[0]
+    return layer.name.partition("#")[0], weight
+
+
+def is_part(layer: Layer) -> bool:
+    """Whether a layer is one of several that a recurrent layer or a transposed convolution became."""
+    label = layer.name.partition("#")[0].rpartition(".")[2]
+    return operator(layer) in RECURRENT or (layer.op == "conv" and label.startswith("phase"))
+
+
+def moves(layer: Layer) -> bool:
+    """Whether a layer moves or chooses values; an interpolation that reads one value per output does."""
+    return layer.op in MOVES or (layer.op == "upsample" and layer.window == 1)
+
+
+def module_of(layer: Layer) -> str:
+    """The quantized module of a layer. A module has one for all its calls, an operator written as a function one each;
+    the parts of a recurrent layer or a transposed convolution have theirs together."""
+    module = layer.source.partition(" in ")[2]
+    name = layer.name.partition("#")[0]
+    if is_part(layer):
+        number = layer.name[len(name) :]
+        return module if name.startswith(f"{module}.") else f"{operator(layer)}{number}"
+    return name if name == module else layer.name
+
+
+def is_matrix(layer: Layer) -> bool:
+    """Whether a layer is a convolution or a linear layer, and no part of a recurrent one."""
+    return has_weight(layer) and operator(layer) not in RECURRENT
+
+
+def ends(workload: Workload) -> frozenset[tuple[str, str]]:
+    """The sites of the first and the last layer with weights, by their first calls."""
+    sites = list(dict.fromkeys(site(layer) for layer in workload if is_matrix(layer)))
+    return frozenset((*sites[:1], *sites[-1:]))
 
 
 def combines(layer: Layer) -> bool:
-    """Whether a layer adds, multiplies or joins several tensors."""
+    """Whether a layer adds, multiplies, compares or joins several tensors, and is no part of a composite operator."""
+    name = operator(layer)
+    if layer.op not in ELEMENTWISE or (name and name not in SEVERAL):
+        return False
     parameters = layer.weight is not None and not layer.weight_is_activation
-    return layer.op in ELEMENTWISE and len(layer.inputs) + parameters > 1
+    return len(layer.inputs) + parameters > 1
 
 
 def quantizers(
     workload: Workload, rule: Rule, codes: Callable[[Tensor], tuple[bool, bool]]
 ) -> tuple[dict[Place, Form], dict[str, int]]:
-    """Every place that rounds with its form, and the width of every weight; `codes` gives (signed, offset)."""
+    """Every place that rounds with its form, and by layer the width of its weight; `codes` gives (signed, offset)."""
     forms: dict[Place, Form] = {}
     weights: dict[str, int] = {}
-    wide = ends(workload) if rule.first_last == "8bit" else frozenset[str]()
+    wide = ends(workload) if rule.first_last == "8bit" else frozenset[tuple[str, str]]()
     between = rule.activation if rule.elementwise_bits is None else rule.elementwise_bits
     gated = self_gated(workload)
     for layer in workload:
-        module = layer.name.partition("#")[0]
-        at_end = layer.name in wide
-        parameter = layer.weight.name if layer.weight is not None and not layer.weight_is_activation else ""
+        module = module_of(layer)
+        parameter = layer.weight is not None and not layer.weight_is_activation
         several = True
+        if operator(layer) in RECURRENT:
+            if has_weight(layer):
+                weights[layer.name] = rule.weight
+                name, width = recurrent_quantizer(layer), rule.activation
+                forms[layer.name, 0] = Form(f"{module}.{name}", width, *codes(layer.inputs[0]))
+            continue
         if has_weight(layer):
+            at_end = site(layer) in wide
             width, several = max(8, rule.activation) if at_end else rule.activation, False
-            weights[parameter] = max(8, rule.weight) if at_end else rule.weight
+            weights[layer.name] = max(8, rule.weight) if at_end else rule.weight
         elif layer.op == "embedding" and parameter:
-            weights[parameter] = rule.weight
+            weights[layer.name] = rule.weight
             continue
         elif layer.op == "matmul":
             width = rule.activation
+        elif operator(layer) == "mean":
+            # What reads the mean rounds it again: searches over widths have no place for its input.
+            width, several = 8 if rule.elementwise_bits is None else between, False
         elif combines(layer) and layer.name not in gated:
-            if layer.op == "concat" and all(codes(tensor) == (True, False) for tensor in layer.inputs):
+            if layer.op == "concat" and all(codes(t) == (True, False) for t in layer.inputs):
                 continue  # moves values that have no activation yet: what reads them rounds them
             width = between
             if parameter:
-                weights[parameter] = between
+                weights[layer.name] = between
         else:
             continue
         for position, tensor in reads(layer):
             number = len(layer.inputs) if position == WEIGHT else position
             name = f"{module}.input_quantizers.{number}" if several else f"{module}.input_quantizer"
             forms[layer.name, position] = Form(name, width, *codes(tensor))
-    return forms, weights
+    return joined(forms), weights
+
+
+def joined(forms: Mapping[Place, Form]) -> dict[Place, Form]:
+    """A quantizer of several calls has codes for what any of them reads: signed where one is, else with an offset."""
+    widest_of: dict[str, Form] = {}
+    for form in forms.values():
+        known = widest_of.get(form.name, form)
+        widest_of[form.name] = max(known, form, key=lambda f: (f.signed, f.offset))
+    return {place: widest_of[form.name] for place, form in forms.items()}
+
+
+def recurrent_quantizer(layer: Layer) -> str:
+    """The quantizer in front of a product of a recurrent layer: of the sequence that a layer reads, or of the state."""
+    part = layer.name.partition("#")[0].removeprefix(f"{module_of(layer)}.")
+    suffix, _, what = part.partition(".")
+    if what == "input":
+        return f"input_quantizers.{suffix.removeprefix('l').partition('_')[0]}"
+    return f"hidden_quantizers.{suffix}"
 
 
 def self_gated(workload: Workload) -> frozenset[str]:
@@ -191,13 +266,13 @@ class Storage:
         for layer in reversed(self.layers):
             self.settle(layer.output.name)
             out = self.stored.get(layer.output.name)
-            pushed = out if layer.op in MOVES and out and out.name in self.own[layer.output.name] else None
+            pushed = out if moves(layer) and out and out.name in self.own[layer.output.name] else None
             for position, tensor in reads(layer):
                 form = self.forms.get((layer.name, position))
                 if form is None and pushed is not None:
                     form = self.forms[layer.name, position] = pushed
                     self.own[tensor.name].add(pushed.name)
-                takes_any = layer.op in BEFORE_ROUNDING or (layer.op in MOVES and out is not None)
+                takes_any = layer.op in BEFORE_ROUNDING or (moves(layer) and out is not None)
                 if form is None and takes_any:
                     self.readers[tensor.name].flexible.append((layer, position))
                 else:
@@ -257,7 +332,10 @@ class Storage:
         """A layer that reads and makes what is stored."""
         inputs = tuple(changed.get(i, tensor) for i, tensor in enumerate(layer.inputs))
         codes = [(tensor.bits, tensor.signed, tensor.offset) for tensor in inputs]
-        passes = layer.op in MOVES | {"relu"} and layer.weight is None and len(set(codes)) == 1
+        if layer.op == "embedding" and layer.weight is not None:
+            codes = [(layer.weight.bits, layer.weight.signed, layer.weight.offset)]  # the codes of its table
+        bare = layer.weight is None and (moves(layer) or layer.op == "relu")
+        passes = (bare or layer.op == "embedding") and len(set(codes)) == 1
         name = layer.output.name
         if name not in self.stored and passes and codes[0][0] < FLOAT_BITS:
             self.stored[name] = Form("", *codes[0])
@@ -289,7 +367,7 @@ def unrounded(workload: Workload) -> Workload:
 def rounded(plain: Workload, rule: Rule, codes: Callable[[Tensor], tuple[bool, bool]]) -> Workload:
     """A float network (`unrounded`) as `quant.quantize` would make it at these widths."""
     forms, weights = quantizers(plain, rule, codes)
-    layers = with_weights(Storage(plain.layers, forms).written(), weights)
+    layers = Storage(with_weights(plain.layers, weights), forms).written()
     return Workload(plain.name, layers, plain.coverage, plain.notes)
 
 
@@ -332,12 +410,19 @@ def layers_at_float(layers: Iterable[Layer]) -> list[Layer]:
 
 
 def with_weights(layers: Iterable[Layer], widths: Mapping[str, int]) -> list[Layer]:
-    """Layers with the given widths of their own weights: signed, symmetric."""
-    return [
-        layer
-        if layer.weight is None or layer.weight_is_activation or layer.weight.name not in widths
-        else dataclasses.replace(
-            layer, weight=dataclasses.replace(layer.weight, bits=widths[layer.weight.name], signed=True)
-        )
-        for layer in layers
-    ]
+    """Layers with the given widths of their own weights: signed, symmetric. A weight that layers read at several widths
+    is stored once for each: `NAME`, then `NAME (LAYER)`."""
+    first: dict[str, int] = {}
+    names: dict[tuple[str, int], str] = {}
+    result: list[Layer] = []
+    for layer in layers:
+        weight = layer.weight
+        if weight is not None and not layer.weight_is_activation:
+            width = widths.get(layer.name, weight.bits)
+            name = weight.name
+            if first.setdefault(name, width) != width:
+                name = names.setdefault((name, width), f"{name} ({layer.name})")
+            signed = True if layer.name in widths else weight.signed
+            layer = dataclasses.replace(layer, weight=dataclasses.replace(weight, name=name, bits=width, signed=signed))
+        result.append(layer)
+    return result

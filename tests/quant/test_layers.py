@@ -200,7 +200,7 @@ def test_multihead_attention_at_sixteen_bits_is_torchs(batch_first: bool) -> Non
     torch.manual_seed(0)
     source = nn.MultiheadAttention(12, 3, batch_first=batch_first).eval()
     plain, gate = QuantSpec(16, True, init="minmax"), QuantSpec(16, False, init="minmax")
-    layer = QMultiheadAttention(source, plain, plain, (plain, plain, gate, plain)).eval()
+    layer = QMultiheadAttention(source, plain, [plain], (plain, plain, gate, plain)).eval()
     x = torch.randn(4, 5, 12) if batch_first else torch.randn(5, 4, 12)
     hidden = torch.zeros(4, 5, dtype=torch.bool)
     hidden[1, 3:] = True

@@ -263,7 +263,7 @@ class SumOverMap(Pair):
         return y + z.sum((2, 3), keepdim=True) * 0.01
 
 
-@case(operations=("add", "mul"))
+@case(operations=("add",), left=("mul",))
 class ConstantsMadeInForward(Pair):
     """Numbers turned into tensors at every call."""
 

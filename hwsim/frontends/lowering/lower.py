@@ -39,6 +39,15 @@ ALIASES = frozenset(
     )
 )  # fmt: skip
 
+# Operators that write values into a part of an array that stays in place.
+WRITES = frozenset(
+    f"aten.{name}"
+    for name in (
+        "copy", "fill", "zero", "scatter", "scatter_add", "scatter_reduce", "index_put", "_unsafe_index_put",
+        "index_add", "index_copy", "index_fill", "masked_scatter", "masked_fill",
+    )
+)  # fmt: skip
+
 Handler = Callable[["Lowering", Op], None]
 
 
@@ -323,6 +332,34 @@ def reached_by_inputs(graph: OpGraph) -> tuple[set[str], set[str]]:
                 states.add(root)
                 dependent.add(root)
     return states, dependent
+
+
+def changes_views(graph: OpGraph) -> bool:
+    """Whether arithmetic in place changes an array that is read later by a name which shows it as it was: then only a
+    functional form of the graph says who reads what. Writes of parts have handlers of their own."""
+    root: dict[str, str] = {}
+    stale: dict[str, set[str]] = {}  # an array -> names that show it as it was before a change
+    for op in graph.ops:
+        refs = [ref.name for ref in op.refs()]
+        roots = [root.get(name, name) for name in refs]
+        old = [name in stale.get(array, ()) for name, array in zip(refs, roots, strict=True)]
+        if op.op in ALIASES and refs:
+            root.update(dict.fromkeys(op.outputs, roots[0]))
+            if old[0]:
+                stale[roots[0]].update(op.outputs)
+            continue
+        writes = writes_in_place(op) and op.op.rstrip("_") in WRITES
+        if writes and any(old) and roots[:1] == roots[1:2] and not any(old[1:]):
+            stale.pop(roots[0])  # y[part] += z: the changed part is written back
+        elif any(old):
+            return True
+        if writes_in_place(op) and refs:
+            if not writes:
+                views = {name for name, array in root.items() if array == roots[0]} | {roots[0]}
+                stale.setdefault(roots[0], set()).update(views - {refs[0]})
+                stale[roots[0]].discard(refs[0])
+            root.update(dict.fromkeys(op.outputs, roots[0]))
+    return False
 
 
 def writes_in_place(op: Op) -> bool:

@@ -68,6 +68,9 @@ def recurrent(kind: str) -> Handler:
         finals: list[Act] = []
         for number, directions in enumerate(cells):
             ends: list[list[Act]] = []
+            read = codes_at(walk, op.get("input_codes"), number)
+            if read is not None:
+                x = coded(x, read)
             for way, cell in enumerate(directions):
                 label = f"l{number}" + ("_reverse" if way else "")
                 begin = before(walk, op, cell, given, number * len(directions) + way, batch, label)
@@ -76,7 +79,7 @@ def recurrent(kind: str) -> Handler:
                 finals.append(made[-1])
             width = sum(cell.made for cell in directions)
             parts = [part for made in ends for part in made]
-            x = walk.emit("copy", op, parts, (steps, batch, width), "linear", label=f"l{number}.sequence")
+            x = walk.emit("copy", op, parts, (steps, batch, width), parts[0].record.origin, label=f"l{number}.sequence")
         results: list[Act] = [x.seen_as(walk.shape(op))]
         for i in range(1, len(op.outputs)):
             if walk.uses.get(op.outputs[i], 0):
@@ -92,7 +95,7 @@ def stacked(walk: Lowering, op: Op, finals: list[Act], shape: tuple[int, ...], n
     """The last states of all layers and directions, as one array."""
     if len(finals) == 1:
         return finals[0].seen_as(shape)
-    return walk.emit("copy", op, finals, shape, "linear", label=f"state{number}")
+    return walk.emit("copy", op, finals, shape, finals[0].record.origin, label=f"state{number}")
 
 
 def cells_of(walk: Lowering, op: Op, kind: str, layers: int, directions: int) -> list[list[Cell]]:
@@ -113,7 +116,7 @@ def cells_of(walk: Lowering, op: Op, kind: str, layers: int, directions: int) ->
 
 def further(walk: Lowering, op: Op, cell: Cell, number: int) -> Cell:
     """A cell with what only some files state: peepholes, other functions, how a GRU resets, codes of the state."""
-    peepholes, functions, codes = walk.members(op.get("peepholes")), op.get("functions"), op.get("state_codes")
+    peepholes, functions = walk.members(op.get("peepholes")), op.get("functions")
     mine = peepholes[number] if number < len(peepholes) else None
     if peepholes and not isinstance(mine, Const):
         raise Unhandled("peepholes that are no parameters")
@@ -124,8 +127,20 @@ def further(walk: Lowering, op: Op, cell: Cell, number: int) -> Cell:
         functions=(names[0], names[1], names[2]),
         reset_first=op.get("reset_first") is True,
         clips=op.get("clips") is True,
-        state_codes=walk.graph.quantizers.get(codes) if isinstance(codes, str) else None,
+        state_codes=codes_at(walk, op.get("state_codes"), number),
     )
+
+
+def codes_at(walk: Lowering, names: Arg, number: int) -> Quantization | None:
+    """The quantizer at a place: of names in order, or one name for all places; None where there is none."""
+    name = names[number] if isinstance(names, tuple) and number < len(names) else names
+    return walk.graph.quantizers.get(name) if isinstance(name, str) else None
+
+
+def coded(act: Act, codes: Quantization) -> Act:
+    """An activation as a reader sees it behind a quantizer."""
+    made = quantize(act, codes)
+    return made if isinstance(made, Act) else act
 
 
 def run_steps(walk: Lowering, op: Op, cell: Cell, x: Act, begin: tuple[Act, Act], steps: int, label: str) -> list[Act]:
@@ -163,7 +178,7 @@ def before(
     for i, (name, size) in enumerate((("h", cell.made), ("c", cell.hidden))):
         states = given[i] if i < len(given) else None
         if not isinstance(states, Act):
-            found.append(initial(walk, op, batch, size, label, name))
+            found.append(initial(walk, op, batch, size, label, name, cell.kind))
             continue
         places = math.prod(states.shape) // (batch * size)
         if place >= places or places * batch * size != math.prod(states.shape):
@@ -173,10 +188,11 @@ def before(
     return found[0], found[1]
 
 
-def initial(walk: Lowering, op: Op, batch: int, size: int, label: str, name: str) -> Act:
-    """A state before the first step: an array in memory that no layer makes."""
+def initial(walk: Lowering, op: Op, batch: int, size: int, label: str, name: str, kind: str) -> Act:
+    """A state before the first step: an array in memory that no layer makes, of values like the states after it."""
     where = f"{op.call}." if op.call else ""
-    record = Record((batch, size), "linear", f"{where}{label}.{name}0.{len(walk.drafts)}")
+    origin = "relu" if kind == "rnn_relu" else "linear"
+    record = Record((batch, size), origin, f"{where}{label}.{name}0.{len(walk.drafts)}")
     return Act(record, record.shape)
 
 
@@ -220,8 +236,7 @@ class Step:
             window = math.prod(state.shape)
             label = f"{self.label}.{name}"
             self.walk.emit("reduce_max", self.op, [state], (1,), "linear", label=label, window=window)
-        coded = quantize(state, codes)
-        return coded if isinstance(coded, Act) else state
+        return coded(state, codes)
 
     def lstm(self, ahead: Act, state: Act, memory: Act) -> tuple[Act, Act]:
         """Four gates, and a memory beside the state."""
@@ -307,7 +322,7 @@ def cell_step(kind: str) -> Handler:
         cell = Cell(kind, of_input, of_state, walk.value(op.get("b_ih")) is not None)
         batch = math.prod(x.shape[:-1])
         given = walk.members(op.get("hx"))
-        begin = [initial(walk, op, batch, cell.hidden, "step", name) for name in ("h", "c")]
+        begin = [initial(walk, op, batch, cell.hidden, "step", name, kind) for name in ("h", "c")]
         states = [*given[:2], *begin[len(given[:2]) :]]
         state, memory = (a if isinstance(a, Act) else b for a, b in zip(states, begin, strict=True))
         loops = Loops(N=batch, K=of_input.shape[0], C=of_input.shape[1])

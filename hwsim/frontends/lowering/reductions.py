@@ -6,9 +6,10 @@ import math
 
 from hwsim.frontends.lowering.convolutions import numbers, pair
 from hwsim.frontends.lowering.handler_tables import each, named
-from hwsim.frontends.lowering.ir import Op
+from hwsim.frontends.lowering.ir import Op, Ref
 from hwsim.frontends.lowering.lower import Handler, Lowering
 from hwsim.frontends.lowering.values import Act, Const, Draft
+from hwsim.frontends.lowering.vector_handlers import selection
 from hwsim.network.checks import slides
 
 
@@ -83,6 +84,9 @@ def reduction(kind: str) -> Handler:
     """Handler of sums and maxima over dimensions."""
 
     def handle(walk: Lowering, op: Op) -> None:
+        if op.op in ("aten.max", "aten.min") and isinstance(op.get("other"), Ref):
+            selection(walk, op)  # of two arrays, element by element
+            return
         source = walk.act(op, next(iter(op.args)))
         if len(op.outputs) > 1:
             bind_first(walk, op, kind, source, math.prod(source.shape) // max(1, math.prod(walk.shape(op))))

@@ -122,10 +122,18 @@ def elementwise(kind: str) -> Handler:
             walk.count_free(op, "a constant per channel folds into the layer before")
             return
         origin = product_origin(acts) if kind == "mul" else "add" if kind in ("add", "sub") else "linear"
+        if kind == "add" and len(acts) == 1 and not consts and never_negative(acts[0], op.get(names[1])):
+            origin = "relu"
         weight = consts[0] if consts else None
         walk.bind(op, walk.emit(kind, op, acts, walk.shape(op), origin, weight=weight))
 
     return handle
+
+
+def never_negative(act: Act, number: Arg) -> bool:
+    """Whether the sum of an activation and a number is known not to be negative."""
+    positive = isinstance(number, int | float) and number >= 0
+    return positive and act.record.origin in ("relu", "relu6", "exp", "sqrt", "softplus", *GATES)
 
 
 def complex_arithmetic(walk: Lowering, op: Op, kind: str, acts: list[Act], consts: list[Const]) -> Act:
@@ -182,6 +190,9 @@ def product_origin(acts: list[Act]) -> str:
 def selection(walk: Lowering, op: Op) -> None:
     """where, masked_fill, maximum: one elementwise operation."""
     acts = [act for ref in op.refs() if isinstance(act := walk.value(ref), Act)]
+    if op.op.rstrip("_") == "aten.masked_fill" and len(acts) == 1 and op.get("value") == -math.inf:
+        walk.pass_through(op, "a mask that is known ahead belongs to the softmax behind it")
+        return
     numbers = [act for act in acts if act.record.index_bits is None]
     origin = numbers[0].record.origin if numbers else "linear"
     walk.note("selections (where, masked_fill, maximum, abs) are priced as one addition per element")

@@ -94,6 +94,10 @@ def transpose(low: Lowering, node: fx.Node, x: Value, a: int = 0, b: int = 1) ->
 def sliced(low: Lowering, node: fx.Node, x: Value, axis: int = 0, start: int | None = None, stop: int | None = None,
            step: int = 1) -> Value:  # fmt: skip
     """x[..., start:stop:step]; taken from the integers, so that nothing is quantized in vain."""
+    if isinstance(x, Weight):
+        if axis % x.codes.ndim:
+            raise UnsupportedOp(f"layer {low.layer}: a part of the input channels of weights has no integer form")
+        return x.rows(slice(start, stop, step))
     size = value_shape(x)[axis]
     start, stop, step = slice(start, stop, step).indices(size)
     if (start, stop, step) == (0, size, 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import torch
@@ -40,6 +40,15 @@ class Weight:
     groups: tuple[Group, ...] = ()
     size: int = 0
     element_bits: int = 0
+
+    def rows(self, some: slice) -> Weight:
+        """The weights of some outputs."""
+
+        def of(values: Rationals) -> Rationals:
+            return values[some] if len(values) > 1 else values
+
+        groups = tuple(Group(group.place, of(group.steps), of(group.offsets)) for group in self.groups)
+        return replace(self, codes=self.codes[some], steps=of(self.steps), groups=groups)
 
 
 def weight_of(made: BaseQuantizer, values: Tensor, name: str, layer: str) -> Weight:
