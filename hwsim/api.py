@@ -21,7 +21,7 @@ from hwsim.explore.bits.solve import BitPoints, solve_bits
 from hwsim.frontends.language_models.build import EXPERTS
 from hwsim.machine import load as machine_files
 from hwsim.machine.parts import Accelerator
-from hwsim.network import bits as network_bits
+from hwsim.network.format_bits import with_bits
 from hwsim.network.generation import PHASES, Generation
 from hwsim.network.workload import Workload
 from hwsim.report.evaluation import Request, evaluate_workload, load_zero_shares
@@ -238,13 +238,14 @@ def assign_bits(
 ) -> Workload:
     """The workload with bits on every tensor, as `hwsim evaluate --bits` gives them: the network that training makes.
 
-    `bits`: `W4A4`, a YAML file or a mapping of name patterns; the rest as the options of the same names.
+    `bits`: `W4A4`, a number format such as `W4g128A16`, a YAML file or a mapping of name patterns; the rest as the
+    options of the same names.
     Raises RequestError for other kinds of arguments, SpecError for bits that mean nothing for this network.
     """
     check_kind("workload", workload, Workload, "a Workload (hwsim.extract, hwsim.load_workload)")
     check_kind("bits", bits, (str, os.PathLike, Mapping), "W4A4, a YAML file or a mapping of name patterns")
     check_bits(bits)
-    return network_bits.assign_bits(workload, bits, config, first_last, elementwise_bits)
+    return with_bits(workload, bits, config, first_last, elementwise_bits)
 
 
 def load_workload(

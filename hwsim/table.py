@@ -1,9 +1,9 @@
 """`python -m hwsim.table MODEL ACCEL --bits W8A8,W4A4 --out FILE`: a look-up table of layer costs for other tools.
 
-One row per layer and pair of widths: energy, cycles, bottleneck, with the loops that identify the layer. All layers
-have the pair's widths at once (a layer's output the activation bits), so the rows of one pair add up to what `evaluate`
-reports. `--alone` searches and prices every layer with its tensors in the outermost memory, so no row depends on its
-neighbours. A batch runs in the passes that cost least: the network's, or with `--alone` each layer's own.
+One row per layer and pair of widths, or format: energy, cycles, bottleneck, with the loops that identify the layer. All
+layers have the pair's widths at once (a layer's output the activation bits), so the rows of one pair add up to what
+`evaluate` reports. `--alone` searches and prices every layer with its tensors in the outermost memory, so no row depends
+on its neighbours. A batch runs in the passes that cost least: the network's, or with `--alone` each layer's own.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from hwsim.files.identity import Identity, identity
 from hwsim.machine.parts import Accelerator
 from hwsim.network.bits import assign_bits
 from hwsim.network.bits_file import parse_wxay
+from hwsim.network.format_bits import asks_for_formats
+from hwsim.network.formats import parse_formats
 from hwsim.network.layer import Layer
 from hwsim.network.workload import Workload
 from hwsim.pricing.layer import LayerCost, price_fused, price_stage
@@ -215,9 +217,17 @@ def priced_alone(workload: Workload, accelerator: Accelerator, plan: Plan) -> li
 
 
 def parse_pairs(text: str) -> tuple[str, ...]:
-    """`W8A8,W4A4` as its pairs, spelt alike. Raises SpecError."""
-    pairs = [parse_wxay(part, "--bits") for part in text.split(",")]
-    return tuple(f"W{weight}A{activation}" for weight, activation in pairs)
+    """`W8A8,W4g128A16` as its pairs and formats, spelt alike. Raises SpecError."""
+    return tuple(parse_pair(part.strip()) for part in text.split(","))
+
+
+def parse_pair(text: str) -> str:
+    """A pair of widths, or the name of a format, by its one spelling."""
+    if asks_for_formats(text):
+        parse_formats(text, "--bits")
+        return text.upper().replace("G", "g").replace("Z", "z")
+    weight, activation = parse_wxay(text, "--bits")
+    return f"W{weight}A{activation}"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -230,7 +240,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("model", help=MODEL_HELP)
     parse.add_argument("accelerator", help=ACCELERATOR_HELP)
     asked = parse.add_mutually_exclusive_group(required=True)
-    asked.add_argument("--bits", metavar="W8A8,W4A4", help="pairs of widths, separated by commas")
+    asked.add_argument("--bits", metavar="W8A8,W4A4", help="pairs of widths or formats, separated by commas")
     asked.add_argument(
         "--assignments", type=parse_name, metavar="FILE",
         help="price whole networks instead of layers. FILE is a CSV with a column per decision and a row per "

@@ -18,6 +18,7 @@ from hwsim.command_line import (
     ACCELERATOR_HELP,
     MODEL_HELP,
     add_input_option,
+    language_pass,
     load_machine,
     load_model,
     parse_elementwise,
@@ -42,7 +43,7 @@ from hwsim.explore.machines.trial import network_key
 from hwsim.explore.machines.workers import Cluster, Here, Local, Workers
 from hwsim.files.argument import parse_name, parse_path
 from hwsim.files.atomic import write_atomically
-from hwsim.network.bits import assign_bits
+from hwsim.network.format_bits import with_bits
 from hwsim.network.workload import Workload
 from hwsim.search.objective import OBJECTIVES
 
@@ -93,7 +94,7 @@ def run_machines(options: argparse.Namespace) -> None:
     networks = variants(space)
     if space.fixed_bits is not None:  # a layer's name that no network has is a mistake of the file, not of one point
         for workload in networks.values():
-            assign_bits(workload, space.fixed_bits)
+            with_bits(workload, space.fixed_bits)
     workers = workers_of(options)
     try:
         say = quiet if options.quiet else Reporter(space)
@@ -133,11 +134,21 @@ def variants(space: Space) -> dict[str, Workload]:
     axes = [axis for axis in space.axes if axis.key in NETWORK]
     points = [dict(zip((axis.key for axis in axes), values, strict=True))
               for values in itertools.product(*(axis.values for axis in axes))]  # fmt: skip
-    return {network_key(parameters): variant(space.model, parameters) for parameters in points}
+    return {network_key(parameters): variant(space, parameters) for parameters in points}
 
 
-def variant(model: str, parameters: Parameters) -> Workload:
-    """A network at another resolution or width. Raises WorkloadError where the model has no such argument."""
+def variant(space: Space, parameters: Parameters) -> Workload:
+    """A network at another resolution or width, or a pass of a language model at another batch or context.
+
+    Raises WorkloadError where the model has no such argument, RequestError for passes that contradict themselves.
+    """
+    model = space.model
+    if space.phase:
+        asked = space.pass_at(parameters)
+        given = {key: asked.get(key) for key in ("batch", "context", "new", "experts")}
+        made = language_pass(model, asked["phase"], given, False, f"{space.place}: {{}}".format)
+        assert made is not None  # a phase is given
+        return made[0]
     if not parameters:
         return load_model(model, None, False)
     from hwsim.frontends.argument import load_variant

@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from hwsim.errors import SpecError
+from hwsim.errors import RequestError, SpecError
 from hwsim.files.strict_yaml import Document, read_document
+from hwsim.network.bits import assign_bits
 from hwsim.network.bits_file import WXAY
 from hwsim.network.formats import NAMED, Format, Formats, parse_formats
 from hwsim.network.generation import CACHE
@@ -46,6 +47,28 @@ def asks_for_formats(bits: object) -> bool:
     except SpecError:
         return "kv" in text.lower() or text[:2].lower() in ("mx", "nv", "fp", "bf") or "g" in text.lower()
     return True
+
+
+def with_bits(
+    workload: Workload,
+    bits: str | Path | Mapping[str, object],
+    config: str | int = "auto",
+    first_last: str | None = None,
+    elementwise_bits: int | str | None = None,
+) -> Workload:
+    """The workload at what `--bits` says, integers or formats: the one reading of every command.
+
+    Raises SpecError, and RequestError for options of integers that formats leave nothing to.
+    """
+    if not asks_for_formats(bits):
+        return assign_bits(workload, bits, config, first_last, elementwise_bits)
+    for name, given in (("config", str(config) != "auto"), ("elementwise_bits", elementwise_bits is not None)):
+        if given:
+            raise RequestError(
+                f"{name} is for integers (W4A4), and bits {bits} are number formats: values between layers are 16-bit "
+                f"floats; leave {name} out"
+            )
+    return assign_formats(workload, bits, first_last)
 
 
 def assign_formats(

@@ -19,8 +19,7 @@ from hwsim.machine.rules import Rules
 from hwsim.machine.rules_file import load_rules
 from hwsim.nest.text import load_plan
 from hwsim.network.batches import batch_of
-from hwsim.network.bits import assign_bits
-from hwsim.network.format_bits import asks_for_formats, assign_formats, kept_layers
+from hwsim.network.format_bits import asks_for_formats, kept_layers, with_bits
 from hwsim.network.generation import Generation
 from hwsim.network.workload import Workload
 from hwsim.pricing.fit import require_fit
@@ -243,13 +242,9 @@ def at_bits(workload: Workload, accelerator: Accelerator, request: Request) -> W
     for it, unless the request allows that."""
     if request.bits is not None or not workload.quantized:
         bits = "W8A8" if request.bits is None else request.bits
-        if asks_for_formats(bits):
-            refuse_beside_formats(request)
-            kept = kept_layers(workload, bits, request.first_last)
-            workload = assign_formats(workload, bits, request.first_last)
-            require_ends(workload, kept, accelerator)
-        else:
-            workload = assign_bits(workload, bits, request.config, request.first_last, request.elementwise_bits)
+        kept = kept_layers(workload, bits, request.first_last) if asks_for_formats(bits) else ()
+        workload = with_bits(workload, bits, request.config, request.first_last, request.elementwise_bits)
+        require_ends(workload, kept, accelerator)
     if not request.allow_overflow:
         require_fit(workload, accelerator)
     return workload
@@ -260,17 +255,6 @@ def require_ends(workload: Workload, kept: Collection[str], accelerator: Acceler
     found = [why for layer in workload if layer.name in kept for why in refusals(layer, accelerator)]
     if found:
         raise CapabilityError("\n".join((*found, ENDS_AT_16_BITS)))
-
-
-def refuse_beside_formats(request: Request) -> None:
-    """Raise RequestError for options of integers that number formats leave nothing to."""
-    given = {"config": request.config != "auto", "elementwise_bits": request.elementwise_bits is not None}
-    for name, is_given in given.items():
-        if is_given:
-            raise RequestError(
-                f"{name} is for integers (W4A4), and bits {request.bits} are number formats: values between layers "
-                f"are 16-bit floats; leave {name} out"
-            )
 
 
 def untried_groups(workload: Workload, accelerator: Accelerator, request: Request) -> str:

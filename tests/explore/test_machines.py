@@ -37,6 +37,7 @@ from hwsim.files.identity import content_hash, identity
 from hwsim.machine.load import shipped_specs
 from hwsim.network.bits import assign_bits
 from hwsim.network.saved import load_workload
+from hwsim.report.evaluation import Request, at_bits, evaluate_workload
 from hwsim.search.effort import Options
 from hwsim.search.machines.answers import MachineAnswers
 from hwsim.search.network import plan_layers, plan_network
@@ -48,6 +49,11 @@ from tests.explore.test_bill import residual
 ROOT = Path(__file__).resolve().parent.parent.parent
 ROWS = "hierarchy.fusion_units.axes.rows.size"
 BUFFER = "hierarchy.input_buffer.size_bits"
+LLAMA: dict[str, Any] = {
+    "model_type": "llama", "hidden_size": 64, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 8,
+    "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 101, "tie_word_embeddings": False,
+    "max_position_embeddings": 4096,
+}  # fmt: skip
 SEARCH: dict[str, Any] = {ROWS: {"from": 4, "to": 8, "step": 4}, BUFFER: [65536, 262144]}
 
 
@@ -120,6 +126,78 @@ def test_a_point_is_the_price_of_its_machine(tmp_path: Path, bits: Any) -> None:
     plan = plan_network(assign_bits(residual(), bits), space.machine(parameters), "energy")
     assert record["values"]["energy_pj"] == plan.cost.totals.energy_pj
     assert record["trial"] == 3
+
+
+FORMATS: list[Any] = ["W4A16", "W4g32A16", "MXFP4", {"default": "W4g32zA8", "first_last": "same", "second": "W8A8"}]
+
+
+@pytest.mark.parametrize("bits", FORMATS, ids=str)
+@pytest.mark.parametrize(
+    "how", [{}, {"effort": "perfect", "homes": "afterwards"}, {"effort": "perfect", "homes": "none"}], ids=str
+)
+def test_a_format_means_to_a_study_what_it_means_to_evaluate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: Any, how: dict[str, str]
+) -> None:
+    """W4A16 was 16-bit integers here, and other formats were refused; points with shared tables cost the same."""
+    monkeypatch.setenv("HWSIM_CACHE", "")
+    search = {"hierarchy.hbm3e.read_energy_pj": [100, 900]}
+    space = read_space(space_file(tmp_path, bits=bits, accelerator="b200", search=search, **how))
+    run_study(space, tmp_path / "out", {"network.json": residual()}, Here())
+    for record in journal(tmp_path / "out").values():
+        machine = space.machine(record["parameters"])
+        request = Request(bits=bits, effort=space.effort)
+        if space.homes == "joint":
+            asked = evaluate_workload(residual(), machine, request).cost.totals
+        else:
+            network, options = at_bits(residual(), machine, request), Options(effort="perfect")
+            stay = space.homes == "afterwards"
+            asked = plan_layers(network, machine, "energy", options, stay=stay).cost.totals
+        assert record["values"]["energy_pj"] == pytest.approx(asked.energy_pj, rel=1e-9)
+        assert record["values"]["weight_bits"] == asked.weight_bits
+
+
+def test_a_phase_of_a_language_model_is_searched_over_batch_and_context(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hwsim.evaluate import main as evaluate_main
+
+    config = tmp_path / "small.json"
+    config.write_text(json.dumps(LLAMA), encoding="utf-8")
+    search = {"network.batch": [1, 4], "network.context": [16, 64]}
+    said = {"model": f"hf:{config}", "accelerator": "a100", "phase": "decode", "new": 3, "bits": "W4g32A16KV8"}
+    path, out = space_file(tmp_path, search=search, **said), tmp_path / "out"
+    assert main(["machines", str(path), "--out", str(out), "--quiet"]) == 0
+    records = journal(out)
+    assert len(records) == 4
+    for place in out.glob("point_*"):
+        (line,) = (place / "commands.txt").read_text().splitlines()
+        capsys.readouterr()
+        assert evaluate_main([*shlex.split(line)[3:], "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        record = records[int(place.name.removeprefix("point_"))]
+        assert found["totals"]["energy_pj"] == record["values"]["energy_pj"]
+        assert found["generation"]["batch"] == record["parameters"]["network.batch"]
+        assert found["generation"]["past_tokens"] == record["parameters"]["network.context"] + 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bits": "W4g0A16"}, "a group has 1 to 1,048,576 elements, got 0"),
+        ({"bits": {"default": "MXFP4", "second": 4}}, "expected a format such as W4g128A16, got 4"),
+        ({"batch": 3}, "batch: is for language models: add `phase: prefill` or `phase: decode`"),
+        ({"phase": "train"}, "phase: expected one of prefill, decode, got 'train'"),
+        ({"phase": "decode", "context": 0}, "context: expected a whole number from 1, got 0"),
+        ({"search": {"network.batch": [1]}}, "varies a language model: add `phase: decode`"),
+        ({"phase": "decode", "search": {"network.width": [1]}}, "varies an image network, no phase"),
+        ({"phase": "decode", "batch": 2, "search": {"network.batch": [1]}}, "varies what `batch` fixes"),
+    ],
+)
+def test_mistakes_about_formats_and_phases_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError) as found:
+        read_space(space_file(tmp_path, **changes))
+    assert message in str(found.value)
+    assert "space.yaml" in str(found.value)
 
 
 def test_each_front_point_has_its_machine_its_bits_and_its_commands(

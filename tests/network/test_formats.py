@@ -89,7 +89,7 @@ def test_every_named_format_describes_itself() -> None:
 
 @pytest.mark.parametrize("name", ["W4g128A16", "MXFP4", "WMXFP4ABF16", "KV8"])
 def test_what_varies_integers_refuses_formats_with_the_way_out(name: str) -> None:
-    """`hwsim table` and exploration files: the sentence names the command that prices a format."""
+    """Where widths vary by themselves: the sentence names the command that prices a format."""
     with pytest.raises(SpecError, match=rf"got '{name}': a number format.*hwsim evaluate MODEL ACCEL --bits {name}"):
         parse_wxay(name, "--bits")
     with pytest.raises(SpecError, match=r"such as W4A4 or W8A8, got 'W4g'$"):

@@ -11,6 +11,7 @@ import yaml
 
 import hwsim
 import quant
+from hwsim.network.bits import assign_bits
 from hwsim.network.rounding import restored
 from hwsim.network.workload import Workload
 from hwsim.table import look_up_table
@@ -78,8 +79,9 @@ def test_a_network_as_priced_is_the_network_as_trained(name: str) -> None:
     ],
 )
 def test_the_rules_mean_the_same_in_training_and_pricing(name: str, bits: int, rules: dict[str, Any]) -> None:
+    """Integers of any width; the name W16A16 means floats to both (tests/quant/test_formats.py)."""
     trained, plain = both(name, bits, **rules)
-    assert codes(hwsim.assign_bits(plain, f"W{bits}A{bits}", **rules)) == codes(trained)
+    assert codes(assign_bits(plain, f"W{bits}A{bits}", **rules)) == codes(trained)
 
 
 def test_resnet8_at_w2a2_is_one_number_everywhere() -> None:

@@ -21,7 +21,7 @@ from hwsim.network.workload import Workload
 from hwsim.pricing.fit import overflows
 from hwsim.report.evaluation import Request, evaluate_workload
 from hwsim.search.objective import OBJECTIVES, Objective, objective_value
-from hwsim.table import look_up_table, main
+from hwsim.table import look_up_table, main, parse_pairs
 from hwsim.tables.assignments import assignment_rows
 from hwsim.tables.network_table import NetworkTable
 from tests.search.test_passes import block, machine
@@ -59,6 +59,22 @@ def test_sixteen_bits_mean_what_they_mean_to_evaluate(chain: Workload) -> None:
     with pytest.raises(CapabilityError, match="got fp16"):
         evaluate_workload(chain, machine, Request(bits="W16A16"))
     assert "got fp16" in look_up_table(chain, machine, ["W8A8", "W16A16"]).refused[0][1]
+
+
+def test_rows_of_a_format_are_the_layers_of_evaluate(chain: Workload) -> None:
+    """Formats of equal widths, one after another: no row is another format's."""
+    accelerator = load_accelerator("a100")
+    asked = parse_pairs("W4A16,w4G32a16, W4g8zA16,W8A8,W4g32A8,W16A16")
+    assert asked == ("W4A16", "W4g32A16", "W4g8zA16", "W8A8", "W4g32A8", "W16A16")
+    table = look_up_table(chain, accelerator, asked, first_last="same")
+    found: set[float] = set()
+    for bits in asked:
+        totals = evaluate_workload(chain, accelerator, Request(bits=bits, first_last="same")).cost.totals
+        rows = [row.cost for row in table.rows if row.bits == bits]
+        assert sum(cost.total_energy_pj for cost in rows) == totals.energy_pj
+        assert sum(cost.latency_cycles for cost in rows) == totals.latency_cycles
+        found.add(totals.energy_pj)
+    assert len(found) == len(asked)
 
 
 @pytest.mark.parametrize("spec", ["bit_fusion", "eyeriss_v2"])

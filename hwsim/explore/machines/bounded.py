@@ -26,7 +26,7 @@ from hwsim.explore.machines.journal import Record
 from hwsim.explore.machines.space import NETWORK, Parameters, Space
 from hwsim.explore.machines.trial import FACTS, Task, network_key
 from hwsim.machine.parts import Accelerator
-from hwsim.network.bits import assign_bits
+from hwsim.network.format_bits import with_bits
 from hwsim.network.workload import Workload
 from hwsim.pricing.area import component_areas, static_power_mw
 from hwsim.search.effort import Options
@@ -52,7 +52,7 @@ class Family:
 
     def __init__(self, space: Space, workload: Workload, point: Parameters, axes: Sequence[int]) -> None:
         self.space, self.point, self.axes = space, point, axes
-        self.workload = assign_bits(workload, cast(str | dict[str, Any], space.fixed_bits))
+        self.workload = with_bits(workload, cast(str | dict[str, Any], space.fixed_bits))
         self.base = space.machine(point)
         along = [[space.machine({**point, space.axes[a].key: v}) for v in space.axes[a].values] for a in axes]
         start = figures(self.base)

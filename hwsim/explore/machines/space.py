@@ -1,14 +1,16 @@
 """The exploration file: which keys of a spec vary, over what, within which limits, and what is wanted.
 
-    model: mobilenet_v2                  # or a saved workload
+    model: mobilenet_v2                  # or a saved workload, or hf:config.json
+    phase: decode                        # with hf:config.json alone; and batch, context, new, experts
     accelerator: eyeriss_v2              # the spec that everything else is taken from
-    bits: W4A4                           # or {default: W4A4, first_last: same, ...}: what a bits file may say
+    bits: W4A4                           # or a format such as W4g128A16KV8 or MXFP4,
+                                         # or {default: W4A4, first_last: same, ...}: what a bits file may say
                                          # or {weights: 2..8, activations: 2..8, sensitivities: FILE, budgets: [...]}
     search:
       hierarchy.pe_array.axes.columns.size: {from: 8, to: 32, step: 4}
       hierarchy.glb.size_bits: {from: 524288, to: 8388608, factor: 2}
       mac: [{style: fixed, ...}, {style: fusion, ...}]
-      network.resolution: [160, 224]
+      network.resolution: [160, 224]     # or network.width; of a phase network.batch and network.context
     limits: {area_mm2: 10, power_mw: 500}
     objectives: [energy_pj, latency_cycles]
     sampler: grid                        # or random, nsga2, tpe; bound: the grid's front, few of its points priced
@@ -51,7 +53,8 @@ from hwsim.search.proof.native import compiled
 DEFAULT = "default"  # with it, `bits` is fixed: the mapping is a bits file's
 OBJECTIVES = ("energy_pj", "latency_cycles", "area_mm2", "power_mw", "edp_pj_s", "weight_bits", "loss")
 WHOLE = ("grid", "bound")  # samplers that answer for the whole grid
-NETWORK = ("network.resolution", "network.width")
+NETWORK = ("network.resolution", "network.width", "network.batch", "network.context")
+PASS = ("phase", "batch", "context", "new", "experts")  # of a language model, as the options of `hwsim evaluate`
 Parameters = dict[str, Any]
 
 
@@ -71,7 +74,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Space:
-    """A checked exploration file. `base` is the spec's YAML as data, `base_path` where it lies."""
+    """A checked exploration file. `base` is the spec's YAML as data, `base_path` where it lies.
+
+    `phase`: what the file says of a language model's pass, by the names of PASS; empty for other networks.
+    """
 
     place: str
     model: str
@@ -90,6 +96,7 @@ class Space:
     effort: str = "quick"
     gap: float = 0.0
     homes: str = "joint"
+    phase: Mapping[str, Any] = field(default_factory=dict[str, Any])
     text: str = field(default="", repr=False)
 
     @property
@@ -111,6 +118,11 @@ class Space:
         """Values at indices into the axes."""
         return {axis.key: axis.values[pick] for axis, pick in zip(self.axes, picks, strict=True)}
 
+    def pass_at(self, parameters: Parameters) -> dict[str, Any]:
+        """The language model's pass at a point: what the file says, and the point's batch and context."""
+        searched = {key.removeprefix("network."): value for key, value in parameters.items() if key in NETWORK}
+        return {**self.phase, **searched}
+
     def grid(self) -> list[tuple[int, ...]]:
         """Every combination of indices, the last axis fastest."""
         return list(itertools.product(*(range(len(axis.values)) for axis in self.axes)))
@@ -118,7 +130,7 @@ class Space:
     def identity(self, networks: Mapping[str, Workload]) -> Identity:
         """Changes with anything that could change a result: space, networks, spec, sensitivities, tables, proofs."""
         said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for name in ("text", "place", "base_path", "base", "model"):
+        for name in ("text", "place", "base_path", "base", "model", "phase"):  # the networks tell the phase
             del said[name]
         measured = None if isinstance(self.bits, str) else self.bits.get("sensitivities")
         return identity(

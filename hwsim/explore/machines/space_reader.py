@@ -18,6 +18,7 @@ from hwsim.explore.machines.space import (
     DEFAULT,
     NETWORK,
     OBJECTIVES,
+    PASS,
     WHOLE,
     Axis,
     Space,
@@ -27,12 +28,16 @@ from hwsim.explore.machines.space import (
 )
 from hwsim.files.reading import is_finite
 from hwsim.files.strict_yaml import Document, read_document
+from hwsim.frontends.language_models.build import EXPERTS
 from hwsim.machine.load import find_spec, load_accelerator
 from hwsim.network.bits_file import RESERVED as BITS_RESERVED
 from hwsim.network.bits_file import parse_wxay, read_bits
+from hwsim.network.format_bits import asks_for_formats, requested
+from hwsim.network.formats import parse_formats
+from hwsim.network.generation import PHASES
 
 KEYS = ("model", "accelerator", "bits", "search", "limits", "objectives", "sampler", "trials", "generation", "seed",
-        "memories", "mapping", "effort", "gap", "homes")  # fmt: skip
+        "memories", "mapping", "effort", "gap", "homes", *PASS)  # fmt: skip
 BITS_KEYS = (
     "weights",
     "activations",
@@ -104,6 +109,7 @@ class SpaceReader:
             effort=self.word("effort", ("quick", "perfect", "proven"), "quick"),
             gap=self.share("gap"),
             homes=self.word("homes", ("joint", "afterwards", "none"), "joint"),
+            phase=self.phase(),
             text=self.path.read_text(encoding="utf-8"),
         )
         if space.sampler not in WHOLE and space.trials is None:
@@ -195,12 +201,9 @@ class SpaceReader:
 
     def bits(self) -> str | dict[str, Any]:
         """WxAy, a bits file's keys, or what may vary."""
-        value = self.data.get("bits", "W8A8")
+        value = self.data.get("bits", "FP16" if "phase" in self.data else "W8A8")
         if isinstance(value, str):
-            try:
-                parse_wxay(value, self.document.place(("bits",)) if "bits" in self.data else "bits")
-            except SpecError as problem:
-                self.problems += problem.problems
+            self.check_text(value)
             return value
         if not isinstance(value, dict):
             self.complain(
@@ -223,15 +226,50 @@ class SpaceReader:
             self.problems += [f"{self.document.place(('bits',))}: {line}" for line in problem.problems]
         return said
 
+    def check_text(self, value: str) -> None:
+        """Complain about a text that is no pair of widths and no format."""
+        place = self.document.place(("bits",)) if "bits" in self.data else "bits"
+        try:
+            if asks_for_formats(value):
+                parse_formats(value, place)
+            else:
+                parse_wxay(value, place)
+        except SpecError as problem:
+            self.problems += problem.problems
+
     def check_fixed(self, said: Mapping[str, Any]) -> None:
         """Complain about what no bits file may say; names of layers are checked with the network."""
         free = [key for key in said if key in BITS_KEYS and key not in BITS_RESERVED]
         for key in free:
             self.complain(("bits", key), "bits are fixed by `default` or solved between `weights` and `activations`")
         try:
-            read_bits({key: value for key, value in said.items() if key not in free})
+            fixed = {key: value for key, value in said.items() if key not in free}
+            if asks_for_formats(fixed):
+                requested(fixed, None)
+            else:
+                read_bits(fixed)
         except SpecError as problem:
             self.problems += [f"{self.document.place(('bits',))}: {line}" for line in problem.problems]
+
+    def phase(self) -> dict[str, Any]:
+        """What the file says of a language model's pass."""
+        said = {key: self.data[key] for key in PASS if key in self.data}
+        searched = [key for key in cast(dict[str, Any], self.data.get("search") or {}) if key in NETWORK]
+        if said and "phase" not in said:
+            self.complain((next(iter(said)),), f"is for language models: add `phase: {'` or `phase: '.join(PHASES)}`")
+        for key, words in (("phase", PHASES), ("experts", EXPERTS)):
+            if key in said:
+                self.word(key, words, words[0])
+        for key in ("batch", "context", "new"):
+            if key in said and self.number(key, 1) is None:
+                self.complain((key,), "expected a whole number from 1, got nothing")
+        for key in searched:
+            if ("phase" in said) != (key.removeprefix("network.") in PASS):
+                wants = "an image network, no phase" if "phase" in said else "a language model: add `phase: decode`"
+                self.complain(("search", key), f"varies {wants}")
+            elif key.removeprefix("network.") in said:
+                self.complain(("search", key), f"varies what `{key.removeprefix('network.')}` fixes: keep one of them")
+        return said
 
     def limits(self) -> dict[str, float]:
         """Largest values allowed."""

@@ -18,6 +18,8 @@ from hwsim.explore.machines.space import NETWORK, Space, solved_for
 from hwsim.explore.machines.study import front_of, objectives_of, reference, volume_of
 from hwsim.explore.machines.trial import network_key
 from hwsim.files.atomic import write_atomically, write_folder
+from hwsim.network.format_bits import asks_for_formats
+from hwsim.network.formats import parse_formats
 from hwsim.report.files import rows_to_csv
 
 NOT_MEASURED = Sensitivities("", "", {})
@@ -129,16 +131,28 @@ def write_point(space: Space, record: Record, folder: Path, model: str) -> list[
     if record.get("overrides"):
         files["overrides.yaml"] = yaml.safe_dump(record["overrides"], sort_keys=False)
     variant = {key.removeprefix("network."): v for key, v in record["parameters"].items() if key in NETWORK}
-    subject = str(folder / "networks" / network_key(record["parameters"])) if variant else model
+    stored = variant and not space.phase
+    subject = str(folder / "networks" / network_key(record["parameters"])) if stored else model
+    asked = [w for k, v in (space.pass_at(record["parameters"]) if space.phase else {}).items() for w in (f"--{k}", v)]
     lines = [shlex.join(["python", "-m", "hwsim.evaluate", subject, str(place / "spec.yaml"), "--effort", space.effort,
-                         "--bits", str(place / "bits.yaml")])]  # fmt: skip
-    by_layer = fixed is not None and set(said) - set(FIXED_OPTIONS)  # quant.train names modules, a bits file layers
+                         "--bits", str(place / "bits.yaml"), *map(str, asked)])]  # fmt: skip
+    # quant.train names modules, a bits file layers
+    by_layer = fixed is not None and (set(said) - set(FIXED_OPTIONS) or not learnable(str(said["default"])))
     if trains(model) and "resolution" not in variant and not by_layer:  # quant.train takes images as they are
         data = "" if fixed is not None else (solved_for(cast(dict[str, Any], space.bits), 1.0)[2] or NOT_MEASURED).data
         words = [word for key, option in FIXED_OPTIONS.items() if key in said for word in (option, str(said[key]))]
         lines.append(shlex.join(train_command(place, model, data, None if record.get("overrides") else words, variant)))
     files["commands.txt"] = "".join(line + "\n" for line in lines)
     return write_folder(place, files)
+
+
+def learnable(bits: str) -> bool:
+    """Whether training has a form for what all layers get: no zero points, no integer activations in groups."""
+    if not asks_for_formats(bits):
+        return True
+    formats = parse_formats(bits)
+    grouped = formats.activation.element == "int" and formats.activation.along_reduction
+    return {formats.weight.offset, formats.activation.offset} <= {"", "fp32"} and not grouped
 
 
 def draw_hypervolume(rows: Sequence[dict[str, Any]], path: Path) -> list[Path]:

@@ -20,7 +20,7 @@ from hwsim.explore.machines.sharing import shared_tables
 from hwsim.explore.machines.space import NETWORK, Parameters, Space, freedom_of, solved_for
 from hwsim.machine.parts import Accelerator
 from hwsim.network.batches import batch_of
-from hwsim.network.bits import assign_bits
+from hwsim.network.format_bits import with_bits
 from hwsim.network.saved import load_workload
 from hwsim.network.workload import Workload
 from hwsim.pricing.area import component_areas
@@ -92,7 +92,7 @@ def price(
     """
     objective = cast(Objective, space.mapping)
     if space.fixed_bits is not None:
-        network = assign_bits(workload, space.fixed_bits)
+        network = with_bits(workload, space.fixed_bits)
         require_fit(network, machine)
         plan = in_passes(space, parameters, machine, network)
         return totals(plan), asked(plan)
