@@ -2,8 +2,8 @@
 
 One row per layer and pair of widths, or format: energy, cycles, bottleneck, with the loops that identify the layer. All
 layers have the pair's widths at once (a layer's output the activation bits), so the rows of one pair add up to what
-`evaluate` reports. `--alone` searches and prices every layer with its tensors in the outermost memory, so no row depends
-on its neighbours. A batch runs in the passes that cost least: the network's, or with `--alone` each layer's own.
+`evaluate` reports. `--alone` searches and prices every layer with its tensors in the outermost memory, so no row
+depends on its neighbours. A batch runs in the passes that cost least: the network's, or with `--alone` each its own.
 """
 
 from __future__ import annotations
