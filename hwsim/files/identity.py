@@ -17,6 +17,8 @@ from typing import Any, cast
 MODEL_VERSION = 5
 HASH = 16  # hexadecimal digits
 
+PLACE = {"says": "place"}  # metadata of a dataclass's field: where a value is written, which is no part of what it says
+
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
@@ -71,7 +73,7 @@ def plain(value: Any) -> Any:
     arrays.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if dict(f.metadata) != PLACE}
     if isinstance(value, Mapping):
         return dict(cast(Mapping[str, Any], value))
     if isinstance(value, set | frozenset):

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from hwsim.files.identity import PLACE
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Rule:
     keep: tuple[str, ...] = ()
     bypass: tuple[str, ...] = ()
     tile: Limits = ()
-    places: tuple[tuple[str, str], ...] = ()
+    places: tuple[tuple[str, str], ...] = field(default=(), metadata=PLACE)
 
     @property
     def has_loops(self) -> bool:

@@ -64,8 +64,9 @@ def content_hash(layer: Layer, accelerator: Accelerator, question: dict[str, Any
 
 @functools.lru_cache(maxsize=64)
 def machine_form(accelerator: Accelerator) -> dict[str, Any]:
-    """What a machine is to a search. No mapping depends on how sure a rate is."""
-    return {key: value for key, value in dataclasses.asdict(accelerator).items() if key != "rate_spreads"}
+    """What a machine is to a search. No mapping depends on how sure a rate is, or on the file of a rule."""
+    plain = dataclasses.replace(accelerator, constraints=anonymous(accelerator.constraints))
+    return {key: value for key, value in dataclasses.asdict(plain).items() if key != "rate_spreads"}
 
 
 def question_key(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from hwsim.files.identity import content_hash, identity, read_identity
-from hwsim.machine.load import load_accelerator
+from hwsim.machine.load import find_spec, load_accelerator, shipped_specs
+from hwsim.search.cache import machine_form
 
 
 def test_the_order_of_keys_and_the_name_of_a_file_do_not_matter(tmp_path: Path) -> None:
@@ -28,6 +30,17 @@ def test_a_part_that_changed_is_named() -> None:
     assert one.value != two.value
     assert identity(a=1).differences(identity(a=1, b=2)) == ["b"]
     assert one.differences(identity(network={"K": 1}, accelerator=machine, bits="W4A4")) == []
+
+
+@pytest.mark.parametrize("name", shipped_specs())
+def test_a_spec_is_the_same_in_another_folder(tmp_path: Path, name: str) -> None:
+    """Rules of a schedule remember the line that they stand in, for messages."""
+    spec = find_spec(name)
+    shutil.copytree(spec.parent, tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / spec.name).write_text("# moved by a line\n" + spec.read_text())
+    moved = load_accelerator(tmp_path / "elsewhere" / spec.name)
+    assert content_hash(moved) == content_hash(load_accelerator(name))
+    assert machine_form(moved) == machine_form(load_accelerator(name))
 
 
 def test_it_comes_back_from_json_and_a_damaged_one_does_not() -> None:
