@@ -1,7 +1,8 @@
 """How networks are called: one input or several, by position or by name, with one result or several.
 
 A batch is a tensor; a tuple or list of arguments, of which those beyond the arguments that `forward` needs (labels)
-are left out; or a dictionary, of which `forward`'s arguments are taken. Of several results the first tensor is the
+are left out; or a dictionary, of which `forward`'s arguments are taken. An argument that is itself a list, tuple or
+dictionary stands in a tuple: `({"image": x},)`. Of several results the first tensor is the
 network's answer, in a dictionary the one called logits, out or output where there is one.
 """
 
@@ -27,11 +28,19 @@ def arguments(model: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, 
         return (), {key: value for key, value in batch.items() if takes_all or key in known}
     if not isinstance(batch, (tuple, list)):
         return (batch,), {}
-    if batch and isinstance(batch[0], (tuple, list, Mapping)):
-        return arguments(model, batch[0])
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     needed = sum(p.default is p.empty for p in positional)
+    if batch and isinstance(batch[0], (tuple, list, Mapping)) and not is_one_argument(batch[0], positional, needed):
+        return arguments(model, batch[0])
     return tuple(batch[: max(1, needed)]), {}
+
+
+def is_one_argument(held: Any, parameters: list[inspect.Parameter], needed: int) -> bool:
+    """Whether a container in front of a batch is one argument of `forward`, and not all of them beside labels: a
+    dictionary that names no argument, several tensors for a network of one argument, or nested containers."""
+    if isinstance(held, Mapping):
+        return needed > 0 and not any(p.name in held for p in parameters)
+    return needed == 1 and (len(held) > 1 or not isinstance(next(iter(held), None), (Tensor, Mapping)))
 
 
 def call(model: nn.Module, batch: Any) -> Any:

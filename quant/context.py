@@ -202,7 +202,8 @@ def _range(op: Op, model: nn.Module) -> Range:
         return _signed(op)
     if kind in ("pow", "ipow") and _even_power(op):
         return Range(UNSIGNED, f"an even power ({op.name})")
-    if kind == "rnn" and op.module is not None and getattr(model.get_submodule(op.module), "mode", "") == "RNN_RELU":
+    module = model.get_submodule(op.module) if kind in ("rnn", "rnncell") and op.module is not None else None
+    if module is not None and getattr(module, "nonlinearity", "") == "relu":
         return Range(UNSIGNED, f"hidden states after relu ({op.name})")
     if kind in ACTIVATIONS:
         return Range(ACTIVATIONS[kind], f"after {kind} ({op.name})")

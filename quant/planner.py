@@ -28,9 +28,9 @@ _MATRIX = (
     "convtranspose1d", "convtranspose2d", "convtranspose3d",
 )  # fmt: skip
 _TABLES = ("embedding", "embeddingbag")
-_RECURRENT = ("lstm", "gru", "rnn")
+_RECURRENT = ("lstm", "gru", "rnn", "lstmcell", "grucell", "rnncell")
 _WEIGHTED = (
-    nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.RNNBase,
+    nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.RNNBase, nn.RNNCellBase,
 )  # fmt: skip
 _ELEMENTWISE = ("add", "sub", "mul", "maximum", "minimum", "concat", "mean")
 _PAIRS = ("add", "sub", "mul", "matmul", "maximum", "minimum")
@@ -202,8 +202,8 @@ class Planner:
         if chosen.skip:
             return "skipped by an override"
         module = None if op.module is None else self.model.get_submodule(op.module)
-        if isinstance(module, nn.RNNBase):
-            return recurrent.obstacle(module)
+        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+            return ""
         if site.kind in _MATRIX and module is not None:
             return rewrite.unquantizable_type(module)
         if op.module is None and not traced:
@@ -234,7 +234,7 @@ class Planner:
         old = self.model.get_submodule(site.name)
         if site.kind in _MATRIX:
             new, plan = self._matrix(site, old, chosen, note)
-        elif isinstance(old, nn.RNNBase):
+        elif isinstance(old, (nn.RNNBase, nn.RNNCellBase)):
             new, plan = self._recurrent(site, old, chosen, note)
         else:
             new, plan = self._operation(site, site.ops[0], chosen, note)
@@ -291,14 +291,17 @@ class Planner:
             new.weight_quantizer = first.weight_quantizer
         return new
 
-    def _recurrent(self, site: Site, old: nn.RNNBase, chosen: Choices, note: str) -> tuple[nn.Module, LayerPlan]:
+    def _recurrent(
+        self, site: Site, old: nn.RNNBase | nn.RNNCellBase, chosen: Choices, note: str
+    ) -> tuple[nn.Module, LayerPlan]:
         """Hidden states lie in -1..1, or are not negative behind ReLU."""
         weight = chosen.weight_spec()
         source = context.join(op.inputs[0].range for op in site.ops)
-        behind_relu = old.mode == "RNN_RELU"
+        behind_relu = getattr(old, "nonlinearity", "tanh") == "relu"
         hidden = Range(UNSIGNED, "hidden state after relu") if behind_relu else Range(SIGNED, "hidden state")
         specs = tuple(chosen.input_spec(r).replace(snap_offset=False) for r in (source, hidden))
-        new = recurrent.QRecurrent(old, weight, *specs)
+        made = recurrent.QRecurrent if isinstance(old, nn.RNNBase) else recurrent.QRecurrentCell
+        new = made(old, weight, *specs)  # type: ignore[arg-type]
         note = ", ".join(filter(None, (note, "gates and cell state in floating point")))
         return new, LayerPlan(site.name, site.kind, weight, specs, (source.reason, hidden.reason), None, note)
 

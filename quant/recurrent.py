@@ -1,7 +1,8 @@
 """LSTM, GRU and RNN on quantized weights, inputs and hidden states; gates and cell state are computed in float.
 
 Per layer and direction: a quantizer for each of the two weight matrices, one for the layer's input sequence, one for
-the hidden state that the next step reads. Equations are those of nn.LSTM, nn.GRU and nn.RNN; parameters keep their
+the hidden state that the next step reads; with projected states (`proj_size`) one for what the projection reads. Cells
+are layers of one step. Equations are those of nn.LSTM, nn.GRU and nn.RNN; parameters keep their
 names.
 """
 
@@ -21,11 +22,6 @@ from quant.spec import QuantSpec
 State = Tensor | tuple[Tensor, Tensor]
 
 
-def obstacle(source: nn.RNNBase) -> str:
-    """Why a recurrent layer has no quantized counterpart, or an empty text."""
-    return "projected hidden states (proj_size) have no quantized counterpart" if source.proj_size else ""
-
-
 class QRecurrent(nn.Module):
     """A recurrent layer of torch on quantized operands; `mode` is nn.RNNBase's: LSTM, GRU, RNN_TANH, RNN_RELU."""
 
@@ -37,7 +33,7 @@ class QRecurrent(nn.Module):
         self.mode = source.mode
         self.input_size, self.hidden_size, self.num_layers = source.input_size, source.hidden_size, source.num_layers
         self.bias, self.batch_first, self.dropout = source.bias, source.batch_first, source.dropout
-        self.bidirectional = source.bidirectional
+        self.bidirectional, self.proj_size = source.bidirectional, source.proj_size
         for name, parameter in source.named_parameters(recurse=False):
             self.register_parameter(name, parameter)
         self.suffixes = [
@@ -51,6 +47,8 @@ class QRecurrent(nn.Module):
             make_quantizer(hidden if layer else inputs, axis=-1) for layer in range(self.num_layers)
         )
         self.hidden_quantizers = nn.ModuleDict({suffix: make_quantizer(hidden, axis=-1) for suffix in self.suffixes})
+        projected = self.suffixes if self.proj_size else []
+        self.projection_quantizers = nn.ModuleDict({suffix: make_quantizer(hidden, axis=-1) for suffix in projected})
 
     @staticmethod
     def _weight_quantizer(parameter: Tensor, spec: QuantSpec) -> BaseQuantizer:
@@ -99,7 +97,7 @@ class QRecurrent(nn.Module):
         """Hidden and cell states before the first step, (layers * directions, batch, hidden)."""
         zero = x.new_zeros(len(self.suffixes), x.shape[0], self.hidden_size)
         if state is None:
-            return zero, zero
+            return zero[..., : self.proj_size or self.hidden_size], zero
         if isinstance(state, (tuple, list)) != (self.mode == "LSTM"):
             wanted, given = ("(h, c)", "one tensor") if self.mode == "LSTM" else ("one tensor", "a tuple")
             raise TypeError(
@@ -121,6 +119,8 @@ class QRecurrent(nn.Module):
         for t in reversed(steps) if backwards else steps:
             from_hidden = F.linear(made(hidden), of_hidden, bias_hidden)
             hidden, cell = _cell(self.mode, from_input[:, t], from_hidden, hidden, cell)
+            if self.proj_size:
+                hidden = F.linear(self.projection_quantizers[suffix](hidden), self._weight(f"weight_hr_{suffix}"))
             outputs.append(hidden)
         return torch.stack(outputs[::-1] if backwards else outputs, 1), (hidden, cell)
 
@@ -149,6 +149,35 @@ class QRecurrent(nn.Module):
             True,
         )
         return out, tuple(last) if self.mode == "LSTM" else last[0]
+
+
+_LAYERS: dict[type[nn.Module], type[nn.RNNBase]] = {nn.LSTMCell: nn.LSTM, nn.GRUCell: nn.GRU, nn.RNNCell: nn.RNN}
+
+
+def layer_of_cell(source: nn.RNNCellBase) -> nn.RNNBase:
+    """The recurrent layer that is one step of nn.LSTMCell, nn.GRUCell or nn.RNNCell, on the same parameters."""
+    named = {"nonlinearity": source.nonlinearity} if isinstance(source, nn.RNNCell) else {}
+    kind = _LAYERS[type(source)]
+    made = kind(source.input_size, source.hidden_size, bias=source.bias, batch_first=True, device="meta", **named)  # type: ignore[arg-type]
+    for name, _ in list(made.named_parameters()):
+        setattr(made, name, getattr(source, name.removesuffix("_l0")))
+    return made
+
+
+class QRecurrentCell(QRecurrent):
+    """nn.LSTMCell, nn.GRUCell or nn.RNNCell on quantized operands: a layer of one step; all calls share quantizers."""
+
+    def __init__(self, source: nn.RNNCellBase, weight: QuantSpec, inputs: QuantSpec, hidden: QuantSpec) -> None:
+        super().__init__(layer_of_cell(source), weight, inputs, hidden)
+
+    def forward(self, x: Tensor, state: State | None = None) -> Any:  # type: ignore[override]
+        """The state after a step, (h, c) of an LSTM: (batch, features), or (features)."""
+        if x.ndim == 1:
+            given = None if state is None else _each(state, lambda s: s.unsqueeze(0))
+            return _each(self.forward(x.unsqueeze(0), given), lambda s: s.squeeze(0))
+        given = None if state is None else _each(state, lambda s: s.unsqueeze(0))
+        _, last = super().forward(x.unsqueeze(1), given)
+        return _each(last, lambda s: s[0])
 
 
 def _cell(mode: str, x: Tensor, h: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:

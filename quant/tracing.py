@@ -58,6 +58,20 @@ class _Tracer(fx.Tracer):
 
     record_stack_traces = True
 
+    def __init__(self, given: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.given = given or {}
+
+    def example_of(self, node: fx.Node) -> Any:
+        """The example's value at an input or a part of one: a list, tuple or dictionary; None for anything else."""
+        if node.op == "placeholder":
+            return self.given.get(str(node.target))
+        if node.target is operator.getitem:
+            of, index = node.args
+            held = self.example_of(of) if isinstance(of, fx.Node) else None
+            return held[index] if isinstance(held, (list, tuple, Mapping)) and not isinstance(index, fx.Node) else None
+        return None
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         own = isinstance(m, OP_MODULES) or getattr(m, "is_quantized_layer", False)
         return own or super().is_leaf_module(m, module_qualified_name)
@@ -66,8 +80,18 @@ class _Tracer(fx.Tracer):
         return _Proxy(node, self)
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
-        """Parts of `x.split([sizes])` and `x.chunk(count)` may be looped over: their number is known."""
+        """Parts of `x.split([sizes])` and `x.chunk(count)` may be looped over: their number is known. So may inputs
+        that the example gives as lists, tuples or dictionaries."""
         node = obj.node
+        held = self.example_of(node)
+        if isinstance(held, (list, tuple, Mapping)):
+            return iter(list(held) if isinstance(held, Mapping) else [obj[i] for i in range(len(held))])
+        if node.op == "call_method" and node.target in ("items", "values", "keys"):
+            source = node.args[0]
+            held = self.example_of(source) if isinstance(source, fx.Node) else None
+            if isinstance(held, Mapping):
+                parts = {key: fx.Proxy.__getitem__(_Proxy(source, self), key) for key in held}
+                return iter(list(getattr(parts, str(node.target))()))
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
         if node.op in ("call_function", "call_method") and name in _PARTED and len(node.args) > 1:
             sizes = node.args[1]
@@ -86,8 +110,8 @@ def graph_of(model: nn.Module, *, training: bool, given: Mapping[str, Any] | Non
     before = {name: buffer.clone() for name, buffer in model.named_buffers() if not buffer.is_meta}
     defaults = kept_defaults(model, given or {})
     try:
-        with _packing_refused():
-            graph = _Tracer().trace(model.train(training), defaults or None)
+        with _packing_refused(), _sizes_in_a_row():
+            graph = _Tracer(given).trace(model.train(training), defaults or None)
     finally:
         for module, mode in modes:
             module.training = mode
@@ -120,6 +144,31 @@ def _packing_refused() -> Iterator[None]:
         yield
     finally:
         utilities.pack_padded_sequence = before
+
+
+@contextlib.contextmanager
+def _sizes_in_a_row() -> Iterator[None]:
+    """`torch.zeros(x.shape[0], 5)` is traced as `torch.zeros((x.shape[0], 5))`: torch takes a proxy in front for the
+    only argument."""
+    names = ("zeros", "ones", "empty")
+    before = {name: getattr(torch, name) for name in names}
+
+    def gathered(function: Callable[..., Any]) -> Callable[..., Any]:
+        def make(*sizes: Any, **named: Any) -> Any:
+            proxy = next((size for size in sizes if isinstance(size, fx.Proxy)), None)
+            if proxy is None or len(sizes) < 2:
+                return function(*sizes, **named)
+            return proxy.tracer.create_proxy("call_function", function, (sizes,), named)
+
+        return make
+
+    for name, function in before.items():
+        setattr(torch, name, gathered(function))
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(torch, name, function)
 
 
 def keep_constants(graph: fx.Graph, model: nn.Module) -> None:

@@ -82,7 +82,8 @@ def codes_inside(name: str, module: QRecurrent) -> dict[str, Arg]:
     """The quantizers of a recurrent layer, as arguments of its operator."""
     states = tuple(f"{name}.hidden_quantizers.{suffix}".lstrip(".") for suffix in module.suffixes)
     inputs = tuple(f"{name}.input_quantizers.{layer}".lstrip(".") for layer in range(module.num_layers))
-    return {"state_codes": states, "input_codes": inputs}
+    projections = tuple(f"{name}.projection_quantizers.{suffix}".lstrip(".") for suffix in module.suffixes)
+    return {"state_codes": states, "input_codes": inputs, "projection_codes": projections if module.proj_size else ()}
 
 
 def as_arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

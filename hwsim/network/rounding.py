@@ -29,7 +29,7 @@ SEVERAL = frozenset(
     ("add", "sub", "rsub", "subtract", "mul", "multiply", "maximum", "minimum", "fmax", "fmin", "max", "min", "cat",
      "concat", "concatenate")
 )  # fmt: skip
-RECURRENT = frozenset(("lstm", "gru", "rnn_tanh", "rnn_relu"))
+RECURRENT = frozenset(f"{kind}{cell}" for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu") for cell in ("", "_cell"))
 WEIGHT = -1  # position of a layer's second operand among what it reads
 Place = tuple[str, int]  # a layer, and the position of one of its inputs
 
@@ -176,12 +176,14 @@ def joined(forms: Mapping[Place, Form]) -> dict[Place, Form]:
 
 
 def recurrent_quantizer(layer: Layer) -> str:
-    """The quantizer in front of a product of a recurrent layer: of the sequence that a layer reads, or of the state."""
+    """The quantizer in front of a product of a recurrent layer: of the sequence that a layer reads, of the state, or of
+    what is projected. A cell is a layer of one step."""
     part = layer.name.partition("#")[0].removeprefix(f"{module_of(layer)}.")
-    suffix, _, what = part.partition(".")
+    place, _, what = part.rpartition(".")
+    suffix = place.partition(".")[0] if place.startswith("l") else "l0"
     if what == "input":
         return f"input_quantizers.{suffix.removeprefix('l').partition('_')[0]}"
-    return f"hidden_quantizers.{suffix}"
+    return f"{'projection' if what == 'projection' else 'hidden'}_quantizers.{suffix}"
 
 
 def self_gated(workload: Workload) -> frozenset[str]:

@@ -295,6 +295,50 @@ def recurrent_between_linear_layers() -> Made:
     return Code(lambda m, x: m.last(m.gru(F.relu(m.first(x)))[0][:, -1]), gru=nn.GRU(12, 12), **ends()), rows()
 
 
+class Cells(nn.Module):
+    """A cell called step by step, its first state made in forward."""
+
+    def __init__(self, kind: type[nn.RNNCellBase], **options: Any) -> None:
+        super().__init__()
+        self.cell, self.fc = kind(12, 5, **options), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = c = torch.zeros(x.shape[0], 5)
+        for t in range(3):
+            made = self.cell(x[:, t], (h, c) if self.is_lstm else h)
+            h, c = made if self.is_lstm else (made, c)
+        return self.fc(h)
+
+    @property
+    def is_lstm(self) -> bool:
+        return type(self.cell).__name__ == "LSTMCell" or getattr(self.cell, "mode", "") == "LSTM"
+
+
+@net
+def lstm_cell() -> Made:
+    return Cells(nn.LSTMCell), rows()
+
+
+@net
+def gru_cell() -> Made:
+    return Cells(nn.GRUCell), rows()
+
+
+@net
+def rnn_cell() -> Made:
+    return Cells(nn.RNNCell, nonlinearity="relu"), rows()
+
+
+@net
+def projected_lstm() -> Made:
+    return after(nn.LSTM(12, 5, proj_size=4, batch_first=True), 4)
+
+
+@net
+def projected_lstm_both_ways() -> Made:
+    return after(nn.LSTM(12, 5, 2, proj_size=4, bidirectional=True, batch_first=True), 8)
+
+
 @net
 def transposed_convolutions() -> Made:
     return nn.Sequential(

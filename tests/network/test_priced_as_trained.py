@@ -111,3 +111,19 @@ def test_a_trained_recurrent_layer_reads_its_state_at_the_trained_width() -> Non
     products = [layer for layer in layers if layer.op == "linear"]
     assert len(products) == 2 * 2 * (1 + 4)
     assert {(layer.weight and layer.weight.bits, layer.inputs[0].bits) for layer in products} == {(4, 3)}
+
+
+def test_an_lstms_last_memory_is_not_its_last_state() -> None:
+    """A second layer that begins where the first one ended reads both."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.LSTM(12, 5, batch_first=True), nn.LSTM(12, 5, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(x, self.a(x)[1])[0]
+
+    layers = {layer.name: layer for layer in hwsim.extract(Net().eval(), torch.randn(1, 2, 12))}
+    assert layers["b.l0.t0.state"].inputs[0].name == "a.l0.t1.output.out"
+    assert layers["b.l0.t0.forget"].inputs[1].name == "a.l0.t1.memory.out"

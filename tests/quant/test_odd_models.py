@@ -8,7 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+import hwsim
 import quant
+import quant.calling
+from hwsim.errors import UnsupportedOp
+from hwsim.integer import certify
 
 
 class Optional(nn.Module):
@@ -104,3 +108,70 @@ def test_a_graph_that_no_export_reads_is_refused_without_a_word_on_stderr(capfd:
     with pytest.raises(ValueError, match=r"neither by symbolic tracing .* nor by torch\.export"):
         quant.quantize(Looks(), weight_bits=8, act_bits=8, example=torch.ones(2, 3))
     assert capfd.readouterr() == ("", "")
+
+
+class OfADictionary(nn.Module):
+    """One argument that holds all inputs, nested results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 4), nn.Linear(3, 4)
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, object]:
+        y = torch.relu(self.a(batch["image"])) + self.b(batch["numbers"])
+        return {"loss": None, "logits": y, "parts": [y, (y,)]}
+
+
+class OfPairs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(8, 4)
+
+    def forward(self, pair: tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+        u, (v, w) = pair
+        return torch.relu(self.a(u)) + self.a(v) * self.a(w)
+
+
+class OfAList(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 4), nn.Linear(4, 2)
+
+    def forward(self, images: list[torch.Tensor]) -> torch.Tensor:
+        total = 0
+        for image in images:
+            total = total + torch.relu(self.a(image))
+        return self.b(total)
+
+
+class OfItems(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict({"u": nn.Linear(8, 4), "v": nn.Linear(3, 4)})
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.cat([torch.relu(self.layers[name](x)) for name, x in batch.items()], -1)
+
+
+NESTED = [
+    (OfADictionary, ({"image": torch.randn(5, 8), "numbers": torch.randn(5, 3)},), ["linear", "linear", "add"]),
+    (OfPairs, ((torch.randn(5, 8), (torch.randn(5, 8), torch.randn(5, 8))),), ["linear", "mul", "add"]),
+    (OfAList, ([torch.randn(5, 8), torch.randn(5, 8)],), ["linear", "add", "linear"]),
+    (OfItems, ({"u": torch.randn(5, 8), "v": torch.randn(5, 3)},), ["linear", "linear", "concat"]),
+]
+
+
+@pytest.mark.parametrize(("kind", "example", "operations"), NESTED)
+def test_lists_and_dictionaries_as_arguments_go_through_all_steps(
+    kind: type[nn.Module], example: tuple[object, ...], operations: list[str]
+) -> None:
+    torch.manual_seed(0)
+    model = kind().eval()
+    made, plan = quant.quantize(model, weight_bits=8, act_bits=8, example=example)
+    assert sorted(layer.op for layer in plan.layers) == sorted(operations)
+    quant.initialise(made, [example]).eval()
+    ours, theirs = (quant.calling.answer(net(*example)) for net in (made, model))
+    assert (ours - theirs).norm() < 0.03 * theirs.norm()
+    assert hwsim.extract(made, example).macs == hwsim.extract(model, example).macs
+    with pytest.raises(UnsupportedOp, match="as an argument of its own"):
+        certify(made, example)

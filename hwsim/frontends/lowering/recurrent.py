@@ -25,7 +25,8 @@ class Cell:
 
     `peepholes`: (3*hidden) factors by which gates see the memory. `clips`: the memory is clipped. `functions`: of the
     gates, the candidate, the output. `reset_first`: a GRU whose reset gate acts on the state before its product.
-    `state_codes`: the quantizer that the state passes in front of its product.
+    `state_codes`: the quantizer that the state passes in front of its product; `projection_codes`: in front of its
+    projection.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Cell:
     reset_first: bool = False
     clips: bool = False
     state_codes: Quantization | None = None
+    projection_codes: Quantization | None = None
 
     @property
     def hidden(self) -> int:
@@ -65,7 +67,7 @@ def recurrent(kind: str) -> Handler:
         if steps > MAX_STEPS:
             raise Unhandled(f"{steps} steps; up to {MAX_STEPS} are written out: give a shorter sequence with --input")
         given = states_of(walk, op.get("hx"))
-        finals: list[Act] = []
+        finals: tuple[list[Act], list[Act]] = ([], [])  # states, memories
         for number, directions in enumerate(cells):
             ends: list[list[Act]] = []
             read = codes_at(walk, op.get("input_codes"), number)
@@ -74,18 +76,22 @@ def recurrent(kind: str) -> Handler:
             for way, cell in enumerate(directions):
                 label = f"l{number}" + ("_reverse" if way else "")
                 begin = before(walk, op, cell, given, number * len(directions) + way, batch, label)
-                made = run_steps(walk, op, cell, x, begin, steps, label)
+                made, memory = run_steps(walk, op, cell, x, begin, steps, label)
                 ends.append(made)
-                finals.append(made[-1])
+                finals[0].append(made[-1])
+                finals[1].append(memory)
             width = sum(cell.made for cell in directions)
             parts = [part for made in ends for part in made]
+            if len(parts) == 1:  # one step: its state is the sequence
+                x = parts[0].seen_as((steps, batch, width))
+                continue
             x = walk.emit("copy", op, parts, (steps, batch, width), parts[0].record.origin, label=f"l{number}.sequence")
         results: list[Act] = [x.seen_as(walk.shape(op))]
-        for i in range(1, len(op.outputs)):
+        for i, last in enumerate(finals[: len(op.outputs) - 1], 1):
             if walk.uses.get(op.outputs[i], 0):
-                results.append(stacked(walk, op, finals, walk.shape(op, i), i))
+                results.append(stacked(walk, op, last, walk.shape(op, i), i))
             else:
-                results.append(finals[-1].seen_as(walk.shape(op, i)))
+                results.append(last[-1].seen_as(walk.shape(op, i)))
         walk.bind(op, *results)
 
     return handle
@@ -128,6 +134,7 @@ def further(walk: Lowering, op: Op, cell: Cell, number: int) -> Cell:
         reset_first=op.get("reset_first") is True,
         clips=op.get("clips") is True,
         state_codes=codes_at(walk, op.get("state_codes"), number),
+        projection_codes=codes_at(walk, op.get("projection_codes"), number),
     )
 
 
@@ -143,8 +150,10 @@ def coded(act: Act, codes: Quantization) -> Act:
     return made if isinstance(made, Act) else act
 
 
-def run_steps(walk: Lowering, op: Op, cell: Cell, x: Act, begin: tuple[Act, Act], steps: int, label: str) -> list[Act]:
-    """What each step of one layer in one direction hands on, from the states (h, c) before the first."""
+def run_steps(
+    walk: Lowering, op: Op, cell: Cell, x: Act, begin: tuple[Act, Act], steps: int, label: str
+) -> tuple[list[Act], Act]:
+    """(what each step of one layer in one direction hands on, its last memory), from the states (h, c) before."""
     state, memory = begin
     batch = state.shape[0]
     width, features = cell.of_input.shape
@@ -159,7 +168,7 @@ def run_steps(walk: Lowering, op: Op, cell: Cell, x: Act, begin: tuple[Act, Act]
         mine = ahead.seen_as((batch, width))
         state, memory = step(walk, op, cell, mine, state, memory, batch, f"{label}.t{t}")
         made.append(state)
-    return made
+    return made, memory
 
 
 def states_of(walk: Lowering, arg: Arg) -> list[Single | None]:
@@ -264,6 +273,7 @@ class Step:
         made = self.emit("mul", "linear", [opened, bounded], hidden, "output")
         if cell.projection is not None:
             rows, columns = cell.projection.shape
+            made = made if cell.projection_codes is None else coded(made, cell.projection_codes)
             made = self.walk.emit(
                 "linear", self.op, [made], (self.batch, rows), "linear", label=f"{self.label}.projection",
                 weight=cell.projection, loops=Loops(N=self.batch, K=rows, C=columns),

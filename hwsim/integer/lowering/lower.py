@@ -116,7 +116,10 @@ def one_row(model: nn.Module, inputs: Sequence[Any], name: str) -> tuple[Tensor,
     (time first, edges of a graph, a table beside the images).
     """
     if not all(isinstance(tensor, Tensor) for tensor in inputs):
-        raise UnsupportedOp(f"{name}: inputs that are no tensors have no integer form")
+        raise UnsupportedOp(
+            f"{name}: inputs that are no tensors have no integer form; wrap the network so that its forward takes each "
+            "tensor of a list or dictionary as an argument of its own"
+        )
     wide = [tensor.double() if tensor.is_floating_point() else tensor for tensor in inputs]
     lengths = {len(tensor) if tensor.ndim else 0 for tensor in wide}
     if len(lengths) > 1 or 0 in lengths:

@@ -46,10 +46,17 @@ class Cell:
     bias_state: Value | None
     quantizer: str
     label: str
+    projection: Weight | None = None
+    projection_quantizer: str = ""
 
     @property
     def hidden(self) -> int:
-        """Size of the state."""
+        """Size of what the gates work on."""
+        return int(self.of_state.codes.shape[0]) // {"LSTM": 4, "GRU": 3}.get(self.mode, 1)
+
+    @property
+    def made(self) -> int:
+        """Size of the state that a step hands on."""
         return int(self.of_state.codes.shape[1])
 
 
@@ -102,8 +109,16 @@ def cells_of(low: Lowering, owner: QRecurrent, layer: str, params: Sequence[Valu
         cells.append(Cell(
             owner.mode, of_input, of_state, known.get(f"bias_ih_{suffix}"), known.get(f"bias_hh_{suffix}"),
             name_of(low, owner.hidden_quantizers[suffix]), f"{layer}.{suffix}",
+            *projection_of(low, owner, suffix, known),
         ))  # fmt: skip
     return cells
+
+
+def projection_of(low: Lowering, owner: QRecurrent, suffix: str, known: dict[str, Value]) -> tuple[Any, ...]:
+    """The weight of a projected state, and the quantizer of what it reads; nothing without one."""
+    if not owner.proj_size:
+        return ()
+    return known[f"weight_hr_{suffix}"], name_of(low, owner.projection_quantizers[suffix])
 
 
 def name_of(low: Lowering, quantizer: object) -> str:
@@ -113,8 +128,23 @@ def name_of(low: Lowering, quantizer: object) -> str:
 
 def row_of(low: Lowering, state: Value, row: int) -> Value:
     """The state before the first step of one layer in one direction: (1, hidden)."""
+    plain = unmoved(state)
+    if value_shape(plain) == value_shape(state)[1:]:
+        return plain  # one row: the axis in front of the samples is no sample itself
     found = part(low, state, 0, row, row + 1)
     return reshaped(found, value_shape(found)[1:])
+
+
+def unmoved(value: Value) -> Value:
+    """A value without the reshapes, whole slices and exchanges of axes of length 1 that were put on it."""
+    while isinstance(value, Moved) and value.kind in ("reshape", "slice", "permute"):
+        source = value.sources[0]
+        before = value_shape(source)
+        kept = [n for n in before if n > 1] == [n for n in value.shape if n > 1]
+        if (value.kind == "permute" and not kept) or math.prod(before) != math.prod(value.shape):
+            break
+        value = source
+    return value
 
 
 def run_steps(
@@ -136,8 +166,11 @@ def run_steps(
         mine = low.as_form(reshaped(part(low, ahead, 1, t, t + 1), (1, ahead.shape[-1])))
         low.layer = f"{cell.label}.t{t}"
         hidden, memory = STEPS[cell.mode](low, cell.hidden, mine, product, hidden, memory)
+        if cell.projection is not None:
+            low.layer = f"{cell.label}.t{t}.projection"
+            hidden = linear_form(low, low.quantizer(hidden, cell.projection_quantizer), cell.projection, None)
         outputs[t] = hidden
-    each = [reshaped(output, (1, 1, cell.hidden)) for output in outputs]
+    each = [reshaped(output, (1, 1, cell.made)) for output in outputs]
     return joined(each, 1), (hidden, memory if memory is not None else hidden)
 
 
