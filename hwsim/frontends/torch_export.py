@@ -158,7 +158,7 @@ def quantizations(model: nn.Module) -> dict[str, Quantization]:
     return {
         name: Quantization(
             name, q.spec.bits, q.spec.signed, q.spec.offset and not has_no_offset(q), q.rows, q.is_weight,
-            format=format_of(q), axis=axis_of(q), rule=rule_of(q),
+            format=format_of(q), beside_floats=step_format(q), axis=axis_of(q), rule=rule_of(q),
         )
         for name, q in quantizers(model)
     }  # fmt: skip
@@ -176,6 +176,14 @@ def format_of(q: BaseQuantizer) -> Format | None:
     offset = "fp32" if spec.offset and not has_no_offset(q) else ""
     sharing: Sharing = spec.granularity  # type: ignore[assignment]
     return Format(spec.element, spec.bits, sharing, spec.group, scale, offset, "fp32" if scale == "e4m3" else "")
+
+
+def step_format(q: BaseQuantizer) -> Format | None:
+    """Integer weights with a step per channel beside 16-bit floats: the steps as they were learned."""
+    if q.spec.element != "int" or q.spec.group or not q.is_weight or q.rows < 2:
+        return None
+    offset = "fp32" if q.spec.offset and not has_no_offset(q) else ""
+    return Format("int", q.spec.bits, "channel", 0, "fp32", offset)
 
 
 def rule_of(q: BaseQuantizer) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hwsim.machine.parts import Accelerator
-from hwsim.network.layer import Layer
+from hwsim.network.layer import FLOAT_BITS, Layer
 
 Way = Literal["none", "unpack", "vector", "mac"]
 HALF = ("fp16", "bf16")
@@ -32,7 +32,7 @@ class ScaleWork:
 
 def scale_work(layer: Layer, accelerator: Accelerator) -> ScaleWork:
     """The cheapest of the ways that the machine has; integers with scales outside their sums need none."""
-    if not layer.multiplied or all(t.format is None for t in layer.multiplied):
+    if not layer.multiplied or all(t.format is None for t in layer.multiplied) or in_float32(layer):
         return ScaleWork()
     weight, x = layer.multiplied
     capabilities = accelerator.capabilities
@@ -61,10 +61,17 @@ def scale_work(layer: Layer, accelerator: Accelerator) -> ScaleWork:
 
 def unpacked(layer: Layer) -> bool:
     """Whether narrow weights meet 16-bit floats, and become such on the way to the MACs."""
-    if not layer.multiplied:
+    if not layer.multiplied or in_float32(layer):
         return False
     weight, x = layer.multiplied
     return x.element in HALF and weight.element != x.element
+
+
+def in_float32(layer: Layer) -> bool:
+    """Whether a plain float meets values that nobody rounded: both are multiplied as 32-bit numbers."""
+    bare = [t.format is None and t.bits >= FLOAT_BITS for t in layer.multiplied]
+    small = [t.format is not None and t.format.sharing == "none" for t in layer.multiplied]
+    return any(bare) and any(small)
 
 
 def unpack(layer: Layer, accelerator: Accelerator) -> ScaleWork:
@@ -114,11 +121,15 @@ def inner_scales(layer: Layer) -> bool:
 def mac_elements(layer: Layer) -> tuple[str, str]:
     """(weight, input) elements as the MACs see them: unpacked weights are what the activations are."""
     weight, x = layer.multiplied
+    if in_float32(layer):
+        return "int", "int"  # as unrounded values are priced everywhere
     return (x.element if unpacked(layer) else weight.element), x.element
 
 
 def mac_widths(layer: Layer, accelerator: Accelerator) -> tuple[int, int]:
     """(weight, input) bits as the MACs see them: weights unpacked on the way are as wide as the activations."""
     weight, x = layer.multiplied
+    if in_float32(layer):
+        return FLOAT_BITS, FLOAT_BITS
     wide = unpacked(layer) and not unpacking_mode(layer, accelerator)
     return (x.bits if wide else weight.bits), x.bits

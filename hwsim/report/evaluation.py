@@ -45,6 +45,9 @@ ENDS_AT_16_BITS = (
     "number formats leave the first and last layer at 16-bit floats; --first-last same (Python: first_last='same') "
     "gives them the formats, too"
 )
+HALVES_OF_ITS_OWN = (
+    "the model itself stores its numbers as small floats; --bits W8A8 (Python: bits='W8A8') prices it in integers"
+)
 PRICED = 200  # ways to cut a network into groups that are priced, about
 
 
@@ -244,17 +247,20 @@ def at_bits(workload: Workload, accelerator: Accelerator, request: Request) -> W
         bits = "W8A8" if request.bits is None else request.bits
         kept = kept_layers(workload, bits, request.first_last) if asks_for_formats(bits) else ()
         workload = with_bits(workload, bits, request.config, request.first_last, request.elementwise_bits)
-        require_ends(workload, kept, accelerator)
+        require_halves(workload, kept, accelerator, ENDS_AT_16_BITS)
+    else:
+        small = [x.name for x in workload if any(t.format and t.format.sharing == "none" for t in x.multiplied)]
+        require_halves(workload, small, accelerator, HALVES_OF_ITS_OWN)
     if not request.allow_overflow:
         require_fit(workload, accelerator)
     return workload
 
 
-def require_ends(workload: Workload, kept: Collection[str], accelerator: Accelerator) -> None:
-    """Raise CapabilityError with the way out where a machine refuses the layers that formats leave at 16 bits."""
-    found = [why for layer in workload if layer.name in kept for why in refusals(layer, accelerator)]
+def require_halves(workload: Workload, names: Collection[str], accelerator: Accelerator, way_out: str) -> None:
+    """Raise CapabilityError with the way out where a machine refuses layers of small floats."""
+    found = [why for layer in workload if layer.name in names for why in refusals(layer, accelerator)]
     if found:
-        raise CapabilityError("\n".join((*found, ENDS_AT_16_BITS)))
+        raise CapabilityError("\n".join((*found, way_out)))
 
 
 def untried_groups(workload: Workload, accelerator: Accelerator, request: Request) -> str:

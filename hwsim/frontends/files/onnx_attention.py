@@ -12,7 +12,7 @@ from typing import Any
 
 from hwsim.frontends.files.onnx_contributed import flipped, unknown, weight_codes
 from hwsim.frontends.files.onnx_reader import Handler, OnnxReader
-from hwsim.frontends.lowering.ir import Arg, Meta, Op, Ref
+from hwsim.frontends.lowering.ir import Arg, Op, Ref
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def attend(read: OnnxReader, node: Any, names: Sequence[str], heads: int, kv_hea
         softcap=bool(options.get("softcap")),
     )  # fmt: skip
     output = node.output[0]
-    read.metas.setdefault(output, Meta((batch, tokens, heads * size) if flat else (batch, heads, tokens, size)))
+    read.declare(output, (batch, tokens, heads * size) if flat else (batch, heads, tokens, size))
     read.op("aten.view", output, self=Ref(made))
 
 
@@ -140,7 +140,7 @@ def with_past(read: OnnxReader, new: str, past: str, present: str, total: int | 
             past = cut
         found = joined(read, [past, new], 2, "all") if seen else new
     if present:
-        read.metas.setdefault(present, Meta(read.shape(found)))
+        read.declare(present, read.shape(found))
         read.op("aten.view", present, self=Ref(found))
     return found
 
@@ -189,7 +189,7 @@ def packed_attention(read: OnnxReader, node: Any) -> None:
     attend(read, node, parts, heads, heads, Around(masks, earlier, kept))
     if later:
         shape = read.shape(kept[0])
-        read.metas.setdefault(later, Meta((2, *shape)))
+        read.declare(later, (2, *shape))
         read.op("aten.stack", later, tensors=tuple(Ref(name) for name in kept), dim=0)
 
 
@@ -243,7 +243,7 @@ def grouped_attention(read: OnnxReader, node: Any) -> None:
     total = None if given is None else int(given.reshape(-1)[0])
     past, present = (named(node, 3), named(node, 4)), (named(node, 1, output=True), named(node, 2, output=True))
     output, shape = node.output[0], read.shape(split[0])
-    read.metas.setdefault(output, Meta((shape[0], shape[2], heads * shape[3])))
+    read.declare(output, (shape[0], shape[2], heads * shape[3]))
     attend(read, node, split, heads, pairs, Around((read.ref(node, 10),), past, present, total))
 
 
@@ -297,7 +297,7 @@ def rotary(read: OnnxReader, node: Any) -> None:
         positions = named(node, at)
         tables = [cache_rows(read, name, positions, read.shape(source)[2]) for name in tables]
     made = rotated(read, source, *tables)
-    read.metas.setdefault(node.output[0], Meta(shape))
+    read.declare(node.output[0], shape)
     read.op("aten.view", node.output[0], self=Ref(made))
 
 

@@ -14,7 +14,6 @@ import numpy as np
 from hwsim.frontends.files.onnx_reader import Affine, Handler, OnnxReader
 from hwsim.frontends.files.onnx_types import CODES, PLAIN_OPERANDS, QLINEAR, QUANT_OPS, SCALE_TYPES
 from hwsim.frontends.lowering.ir import Arg, Meta, Op, Ref
-from hwsim.network.formats import floating
 
 
 def convolve(read: OnnxReader, node: Any, x: str, weight: Arg, shape: tuple[int, ...], bias: Arg, output: str) -> None:
@@ -196,19 +195,7 @@ def packed_matmul(read: OnnxReader, node: Any) -> None:
         form = dataclasses.replace(form, offset=SCALE_TYPES[read.known.types[node.input[3]]])
     codes = Affine(bits, real or not read.has(node, 3), zeros, scales, form)
     read.quantizer(coded, Ref(weight), codes, of_weight=True, name=name)
-    bias = read.ref(node, 5)
-    read.op("aten.linear", node.output[0], input=Ref(half_input(read, node.input[0])), weight=Ref(coded), bias=bias)
-
-
-def half_input(read: OnnxReader, source: str) -> str:
-    """An input of 16-bit floats as such, not as 16-bit integers: packed weights are unpacked to them."""
-    element = {"float16": "fp16", "bfloat16": "bf16"}.get(read.known.types.get(source, ""))
-    if element is None or source in read.coded:
-        return source
-    made = read.fresh(f"{source}.{element}", read.shape(source))
-    codes = Affine(16, True, np.zeros(1), format=floating(element))
-    read.quantizer(made, Ref(source), codes, name=f"{read.layer}.input")
-    return made
+    read.op("aten.linear", node.output[0], input=Ref(node.input[0]), weight=Ref(coded), bias=read.ref(node, 5))
 
 
 CODE_HANDLERS: dict[str, Handler] = {

@@ -17,7 +17,7 @@ from hwsim.errors import WorkloadError
 from hwsim.frontends.files.onnx_fold import MAX_KNOWN, Numbers, evaluate, outer_reads
 from hwsim.frontends.files.onnx_rewrite import CHANNELS_LAST, Rewriting
 from hwsim.frontends.files.onnx_types import CODES, QLINEAR, QUANT_OPS, SMALL_FLOATS, attributes, numpy_name
-from hwsim.frontends.lowering.ir import Meta
+from hwsim.frontends.lowering.ir import Meta, is_unknown_float
 from hwsim.network.layer import MAX_ELEMENTS
 
 MAX_ROUNDS = 50
@@ -294,8 +294,9 @@ class Known:
         twin.graph.initializer.append(tensor)
 
     def keep_width(self, source: str, name: str) -> None:
-        """A parameter that is cast to float32 stays stored in the small floats that the file has."""
-        if self.metas[source].dtype in SMALL_FLOATS and self.metas[name].dtype == "float32":
+        """A parameter that is cast to wider floats stays stored in the small ones that the file has."""
+        made = {**SMALL_FLOATS, "float32": 32, "float64": 64}.get(self.metas[name].dtype, 0)
+        if SMALL_FLOATS.get(self.metas[source].dtype, 64) < made and not is_unknown_float(self.metas[source].dtype):
             self.metas[name] = Meta(self.metas[name].shape, self.metas[source].dtype)
 
     def contributed(self, twin: Any) -> bool:
@@ -307,11 +308,17 @@ class Known:
                 continue
             shape = self.contributed_shape(node)
             if shape is not None:
-                kind = self.onnx.TensorProto.FLOAT
+                name = self.working_type(node)
+                kind = self.onnx.TensorProto.DataType.Value(name.upper())
                 twin.graph.value_info.append(self.onnx.helper.make_tensor_value_info(node.output[0], kind, shape))
-                self.metas[node.output[0]] = Meta(tuple(shape))
+                self.metas[node.output[0]] = Meta(tuple(shape), numpy_name(name))
                 new = True
         return new
+
+    def working_type(self, node: Any) -> str:
+        """The type of a contributed operator's numbers: that of its first operand that has floats."""
+        kinds = (self.types.get(name, "") for name in node.input)
+        return next((kind for kind in kinds if kind in ("float16", "bfloat16", "float", "double")), "float")
 
     def contributed_shape(self, node: Any) -> Shape | None:
         """Shape of the first result of a contributed operator; None: not known."""

@@ -11,7 +11,7 @@ from hwsim.frontends.files.onnx_code_operators import CODE_HANDLERS, convolve, w
 from hwsim.frontends.files.onnx_contributed import CONTRIBUTED, flipped, rounded_at_run_time, weight_codes
 from hwsim.frontends.files.onnx_known import fused_shape
 from hwsim.frontends.files.onnx_reader import VIEWS, Handler, OnnxReader
-from hwsim.frontends.lowering.ir import Arg, Meta, Op, Quantization, Ref
+from hwsim.frontends.lowering.ir import Arg, Op, Quantization, Ref
 
 UNARY = {
     "Relu": "relu", "LeakyRelu": "leaky_relu", "Sigmoid": "sigmoid", "HardSigmoid": "hardsigmoid", "Elu": "elu",
@@ -245,7 +245,7 @@ def run_recurrent(read: OnnxReader, node: Any, params: list[Arg], hidden: int, d
     shapes = [(x[0], directions, x[1], hidden), *(read.shape(name) for name in outputs[1:])]
     for name, source, shape in zip(node.output, outputs, shapes, strict=False):
         if name:
-            read.metas.setdefault(name, Meta(shape))
+            read.declare(name, shape)
             read.op("aten.view", name, self=Ref(source))
 
 
@@ -354,7 +354,7 @@ def skip_normalisation(read: OnnxReader, node: Any) -> None:
         read.op("aten.add", biased, self=source, other=bias)
         source = Ref(biased)
     total = next((name for name in node.output[3:4] if name), "") or read.fresh(f"{read.layer}.sum", shape)
-    read.metas.setdefault(total, Meta(shape))
+    read.declare(total, shape)
     read.op("aten.add", total, self=source, other=read.ref(node, 1))
     beta = read.ref(node, 3) if plain else None
     read.op("aten.layer_norm", node.output[0], input=Ref(total), weight=read.ref(node, 2), bias=beta)

@@ -22,23 +22,23 @@ from hwsim.frontends.files.onnx_known import Known, Shapes
 from hwsim.frontends.files.onnx_patterns import Patterns, find_patterns
 from hwsim.frontends.files.onnx_types import (
     CODES,
-    FLOAT_ELEMENTS,
     QUANT_OPS,
     QUANTIZERS,
     SCALE_TYPES,
     SMALL_FLOATS,
     attributes,
 )
+from hwsim.frontends.lowering.ir import SMALL_FLOATS as ELEMENTS
 from hwsim.frontends.lowering.ir import Arg, Meta, Op, OpGraph, Quantization, Ref
 from hwsim.frontends.lowering.lower import QUANTIZER
-from hwsim.network.formats import Format, Sharing
+from hwsim.network.formats import MAX_BITS, Format, Sharing
 
 
 @dataclass(frozen=True)
 class Affine:
     """Codes of a tensor: width, sign, zero points (None: found at run time), how many scales.
 
-    `format`: of small floats, and of blocks along `axis`.
+    `format`: of small floats, and of blocks along `axis`. `beside_floats`: of a weight that 16-bit floats read.
     """
 
     bits: int
@@ -47,6 +47,7 @@ class Affine:
     scales: int = 1
     format: Format | None = None
     axis: int = -1
+    beside_floats: Format | None = None
 
 
 Handler = Callable[["OnnxReader", Any], None]
@@ -69,6 +70,7 @@ class OnnxReader:
         self.coded: dict[str, str] = {}  # values that are codes -> their quantizer
         self.ops: list[Op] = []
         self.layer = ""
+        self.dtype = "float32"  # of the numbers that the node being translated works on
         self.patterns = Patterns()
 
     def read(self, shapes: Shapes) -> OpGraph:
@@ -85,7 +87,7 @@ class OnnxReader:
         notes = (f"the numbers of {unread} weights are in other files, which were not read",) if unread else ()
         return OpGraph(
             self.path.stem, names, self.constants, self.metas, tuple(self.ops), outputs, self.quantizers,
-            self.policies, notes, dependent=self.known.dependent(self.patterns.nodes, names), float_bits=SMALL_FLOATS,
+            self.policies, notes, dependent=self.known.dependent(self.patterns.nodes, names),
         )  # fmt: skip
 
     # -- what handlers ask for -----------------------------------------------------------------------------------------
@@ -146,9 +148,9 @@ class OnnxReader:
         return None if default is None else np.asarray(default)
 
     def fresh(self, stem: str, shape: tuple[int, ...]) -> str:
-        """A new value of that shape."""
+        """A new value of that shape, of the type that the node works in."""
         name = f"{stem}~{len(self.metas)}"
-        self.metas[name] = Meta(shape)
+        self.metas[name] = Meta(shape, self.dtype)
         return name
 
     def refuse(self, why: str) -> WorkloadError:
@@ -159,7 +161,7 @@ class OnnxReader:
 
     def translate(self, node: Any) -> None:
         """One node. What has no translation keeps its name, and is refused by it later."""
-        kind = node.op_type
+        kind, self.dtype = node.op_type, self.working_type(node)
         if all(name in self.values for name in node.output if name) and kind not in QUANT_OPS:
             return
         from_parameters = all(name in self.parameters for name in node.input if name) and kind not in ("If", "Loop")
@@ -176,6 +178,15 @@ class OnnxReader:
             domain = f"{node.domain}." if node.domain else ""
             arguments = {f"input_{i}": Ref(name) for i, name in enumerate(node.input) if name}
             self.ops.append(Op(f"onnx.{domain}{kind}", arguments, tuple(node.output), self.layer, self.layer))
+
+    def working_type(self, node: Any) -> str:
+        """The float type of a node's first result that has one, else of its first operand; float32 without any."""
+        kinds = (self.metas[name].dtype for name in (*node.output, *node.input) if name in self.metas)
+        return next((kind for kind in kinds if kind in ("float16", "bfloat16", "float32")), "float32")
+
+    def declare(self, name: str, shape: tuple[int, ...]) -> None:
+        """A result whose shape inference left open, of the type that the node works in."""
+        self.metas.setdefault(name, Meta(shape, self.dtype))
 
     def stored_codes(self, node: Any) -> None:
         """A stored integer tensor cast to numbers, which operators behind it scale: still codes of its type."""
@@ -199,8 +210,14 @@ class OnnxReader:
             return Affine(SMALL_FLOATS[kind], True, np.zeros(1), max(1, scales), form, axis)
         bits, signed = (32, True) if kind == "int32" else CODES[kind]
         zeros = self.zero_points(node, zero)
-        form = self.block_format(bits, node.input[scale], zeros, block) if block else None
-        return Affine(bits, signed, zeros, max(1, scales), form, axis)
+        if block:
+            return Affine(
+                bits, signed, zeros, max(1, scales), self.block_format(bits, node.input[scale], zeros, block), axis
+            )
+        return Affine(
+            bits, signed, zeros, max(1, scales), axis=axis,
+            beside_floats=self.step_format(bits, node.input[scale], scales, zeros) if self.has(node, scale) else None,
+        )  # fmt: skip
 
     def require_scales(self, node: Any, scales: tuple[int, ...], block: int, axis: int) -> None:
         """Raises WorkloadError unless there is a scale for each index of the axis, or for each block along it."""
@@ -241,13 +258,19 @@ class OnnxReader:
         offset = "code" if zeros is not None and np.any(zeros) else ""
         return Format("int", bits, "group", block, self.scale_type(scale)[0], offset)
 
+    def step_format(self, bits: int, scale: str, scales: int, zeros: Numbers | None) -> Format | None:
+        """Integers with a scale, and perhaps a zero point, for each channel, as weights beside floats are stored."""
+        offset = "code" if zeros is not None and np.any(zeros) else ""
+        if (scales < 2 and not offset) or bits > MAX_BITS:
+            return None
+        return Format("int", bits, "channel" if scales > 1 else "tensor", 0, self.scale_type(scale)[0], offset)
+
     def float_format(self, kind: str, scale: str, scales: int, block: int) -> Format:
         """A small float with its scales: for the tensor, each channel, or every `block` of them."""
-        element = FLOAT_ELEMENTS.get(kind)
+        element = ELEMENTS.get(kind)
         if element is None:
-            raise self.refuse(
-                f"{kind} is an element that no machine here multiplies; known: {', '.join(FLOAT_ELEMENTS)}"
-            )
+            known = ", ".join(name for name in SMALL_FLOATS if name in ELEMENTS)
+            raise self.refuse(f"{kind} is an element that no machine here multiplies; known: {known}")
         name, beside = self.scale_type(scale)
         sharing: Sharing = "group" if block else "channel" if scales > 1 else "tensor"
         return Format(element, SMALL_FLOATS[kind], sharing, block, name, "", beside if block else "")
@@ -318,9 +341,10 @@ class OnnxReader:
         form = codes.format
         if form is not None and not form.is_float:
             form = dataclasses.replace(form, bits=bits)
+        alone = codes.beside_floats if of_weight else None
         self.quantizers[name] = Quantization(
-            name, bits, signed, offset, codes.scales, of_weight, zero, run_time=codes.zeros is None,
-            format=form, axis=codes.axis,
+            name, bits, signed, offset, codes.scales, of_weight, zero, run_time=codes.zeros is None, format=form,
+            beside_floats=alone and dataclasses.replace(alone, bits=bits), axis=codes.axis,
         )  # fmt: skip
         self.coded[output] = name
         self.ops.append(Op(QUANTIZER, {"x": source, "name": name}, (output,), self.layer, self.layer))

@@ -14,9 +14,7 @@ SMALL_FLOATS = {
     "float16": 16, "bfloat16": 16, "float8e4m3fn": 8, "float8e4m3fnuz": 8, "float8e5m2": 8, "float8e5m2fnuz": 8,
     "float8e8m0": 8, "float4e2m1": 4,
 }  # fmt: skip
-# Elements of formats among them, and formats of scales; other vendors' float8 (fnuz) has other values.
-FLOAT_ELEMENTS = {"float8e4m3fn": "e4m3", "float8e5m2": "e5m2", "float4e2m1": "e2m1", "float16": "fp16",
-                  "bfloat16": "bf16"}  # fmt: skip
+# Formats of scales.
 SCALE_TYPES = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "float8e8m0": "e8m0", "float8e4m3fn": "e4m3"}
 # Operators on codes: the operator on numbers they stand for, where its operands are (empty: every third from the
 # second on), and where the scale and zero point of the result are.

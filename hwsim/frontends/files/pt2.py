@@ -22,7 +22,8 @@ MAX_GRAPH_BYTES = 512 * 1024 * 1024
 # torch's serialized element types (torch/_export/serde/schema.py: ScalarType).
 DTYPES = {
     1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float16", 7: "float32", 8: "float64",
-    9: "complex32", 10: "complex64", 11: "complex128", 12: "bool", 13: "bfloat16", 28: "uint16",
+    9: "complex32", 10: "complex64", 11: "complex128", 12: "bool", 13: "bfloat16", 28: "uint16", 29: "float8_e4m3fn",
+    30: "float8_e5m2", 31: "float8_e4m3fnuz", 32: "float8_e5m2fnuz", 33: "float8_e8m0fnu", 34: "uint32", 35: "uint64",
 }  # fmt: skip
 SCALARS = ("as_int", "as_float", "as_bool", "as_string")
 LISTS = ("as_ints", "as_floats", "as_bools", "as_strings")
@@ -118,7 +119,12 @@ class GraphReader:
             if not isinstance(size["as_int"], int):
                 raise TypeError(f"size {size['as_int']!r} of {name}")
             sizes.append(size["as_int"])
-        return Meta(tuple(sizes), DTYPES.get(value["dtype"], "float32"))
+        if value["dtype"] not in DTYPES:
+            raise WorkloadError(
+                f"{self.path}: {name} has element type {value['dtype']}, which this version does not know; "
+                f"expected one of {', '.join(f'{number} ({kind})' for number, kind in DTYPES.items())}"
+            )
+        return Meta(tuple(sizes), DTYPES[value["dtype"]])
 
     def inputs(self) -> tuple[list[str], dict[str, str]]:
         """(values the user supplies, value -> parameter name)."""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 
 from hwsim.errors import WorkloadError
 from hwsim.frontends.files.tflite_file import ACTIVATIONS, TfliteModel, TfliteOp, TfliteTensor
-from hwsim.frontends.files.tflite_schema import SMALL_FLOATS, TYPES
-from hwsim.frontends.lowering.ir import Arg, Meta, Op, OpGraph, Quantization, Ref
+from hwsim.frontends.files.tflite_schema import TYPES
+from hwsim.frontends.lowering.ir import SMALL_FLOATS, Arg, Meta, Op, OpGraph, Quantization, Ref
 from hwsim.frontends.lowering.lower import QUANTIZER
 
 TO_NCHW = {0: 0, 1: 2, 2: 3, 3: 1}  # where a dimension of N, H, W, C goes
@@ -42,6 +42,7 @@ class GraphBuilder:
         self.coded_constants: set[int] = set()
         self.hybrid = self.sparse = 0
         self.layer = ""
+        self.dtype = "float32"  # of the numbers that the operator being translated works on
         names = Counter(tensor.name for tensor in model.tensors)
         self.names = [t.name if t.name and names[t.name] == 1 else f"{t.name}#{t.index}" for t in model.tensors]
 
@@ -64,7 +65,7 @@ class GraphBuilder:
         dependent = frozenset(value(index) for index in self.dependent)
         return OpGraph(
             self.model.path.stem, tuple(self.inputs), self.constants, self.metas, tuple(self.ops), outputs,
-            self.quantizers, self.policies, self.notes(), dependent=dependent, float_bits=SMALL_FLOATS,
+            self.quantizers, self.policies, self.notes(), dependent=dependent,
         )  # fmt: skip
 
     def notes(self) -> tuple[str, ...]:
@@ -227,7 +228,7 @@ class GraphBuilder:
     def fresh(self, name: str, shape: tuple[int, ...]) -> str:
         """A value of the layer being translated."""
         full = f"{self.layer}.{name}"
-        self.metas[full] = Meta(shape)
+        self.metas[full] = Meta(shape, self.dtype)
         return full
 
     def makes_nothing(self, op: TfliteOp) -> bool:
@@ -237,6 +238,8 @@ class GraphBuilder:
     def translate(self, op: TfliteOp) -> None:
         """One operator. What has no translation keeps its name, and is refused by it later."""
         constant = bool(op.inputs) and all(self.is_stored(index) for index in op.inputs if index >= 0)
+        made = [self.model.tensors[index] for index in op.outputs[:1]]
+        self.dtype = next((t.dtype for t in made if t.dtype in SMALL_FLOATS and not t.quantized), "float32")
         if constant and op.op in UNPACKING:
             self.packed[op.outputs[0]] = op.inputs[0]
         elif constant or not op.inputs or op.op in ("SHAPE", "RANK") or self.makes_nothing(op):

@@ -251,14 +251,14 @@ def svdf(build: GraphBuilder, op: TfliteOp) -> None:
     kept = build.fresh("memory", (batch, filters_, memory))
     build.add("aten.slice_scatter", (kept,), self=Ref(state), src=Ref(column))
     raw = f"{value(op.outputs[0])}.raw"
-    build.metas[raw] = Meta((batch, filters_ // rank))
+    build.metas[raw] = Meta((batch, filters_ // rank), build.dtype)
     build.add(
         "aten.convolution", (raw if rank == 1 else build.fresh("ranks", (batch, filters_, 1)),), input=Ref(kept),
         weight=build.weight(op.inputs[2], (filters_, 1, memory)), bias=build.operand(op, 3), stride=(1,), padding=(0,),
         dilation=(1,), groups=filters_,
     )  # fmt: skip
     if rank == 1:
-        build.metas[raw] = Meta((batch, filters_, 1))
+        build.metas[raw] = Meta((batch, filters_, 1), build.dtype)
     else:
         build.add("aten.sum", (raw,), self=Ref(f"{build.layer}.ranks"), dim=(1,))
     flat = build.fresh("outputs", (batch, filters_ // rank))
@@ -315,7 +315,7 @@ def recurrent(
     """A recurrent layer over a whole sequence, one direction; `weights` and `state`: where those stand."""
     x, made = build.tensor(op, 0).shape, build.metas[value(op.outputs[0])].shape
     raw, end = f"{value(op.outputs[0])}.raw", build.fresh("end", (1, made[-1]))
-    build.metas[raw] = Meta(made)
+    build.metas[raw] = Meta(made, build.dtype)
     outputs = (raw, end, build.fresh("cell", (1, made[-1]))) if kind == "lstm" else (raw, end)
     codes = f"{build.layer}.state"
     held = build.tensor(op, state) if len(op.inputs) > state and op.inputs[state] >= 0 else None

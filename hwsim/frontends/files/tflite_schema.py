@@ -28,7 +28,6 @@ TYPES: dict[int, tuple[str, int, bool]] = {
 # Handles and texts, which no arithmetic reads; further numbers are types of later versions.
 HANDLES: dict[int, str] = {5: "string", 13: "resource", 14: "variant"}
 CODES = ("int2", "int4", "uint4", "int8", "uint8", "int16", "uint16")
-SMALL_FLOATS = {"float16": 16, "bfloat16": 16, "float8_e4m3fn": 8, "float8_e5m2": 8}
 # BuiltinOperator, in the order of its numbers; later ones keep their number as a name.
 NAMES = """
 ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE EMBEDDING_LOOKUP FLOOR

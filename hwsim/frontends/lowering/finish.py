@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from hwsim.frontends.lowering.ir import Quantization
 from hwsim.frontends.lowering.values import Act, Const, Draft, Part, Record
+from hwsim.network.formats import Format
 from hwsim.network.layer import ACTIVATION_FUNCTIONS, FLOAT_BITS, Layer, Tensor
 
 MEANS = frozenset(("avg_pool", "reduce_mean"))
@@ -43,6 +44,7 @@ def finish(drafts: list[Draft]) -> tuple[list[Layer], list[str]]:
     notes = decide_storage(drafts) if quantized else []
     drafts = with_requantizations(drafts)
     pass_codes_on(drafts)
+    store_steps(drafts)
     name_drafts(drafts)
     part_codes(drafts)
     layers = [freeze(draft) for draft in drafts]
@@ -212,10 +214,34 @@ def pass_codes_on(drafts: list[Draft]) -> None:
             draft.out.stored = first
 
 
+def store_steps(drafts: list[Draft]) -> None:
+    """Integer weights that 16-bit floats are multiplied by keep their steps beside them, as unpacking needs."""
+    for draft in drafts:
+        weight = draft.weight
+        if not draft.is_mac or not isinstance(weight, Const) or weight.quantization is None:
+            continue
+        codes, form = weight.quantization, stored_form(draft.inputs[0])
+        plain = form is not None and form.is_float and form.sharing == "none"
+        if codes.format is None and codes.beside_floats is not None and plain:
+            draft.weight = dataclasses.replace(
+                weight, quantization=dataclasses.replace(codes, format=codes.beside_floats)
+            )
+
+
+def stored_form(act: Act) -> Format | None:
+    """The format in which an array is stored; None for integers with one step, and for 32 bits."""
+    stored = act.record.stored
+    return act.record.form if stored is None else stored.format
+
+
 def unquantized_note(drafts: list[Draft]) -> list[str]:
     """Arrays of a quantized network that no quantizer covers stay at 32 bits; say which."""
     read = {id(act.record) for draft in drafts for act in draft.operands()}
-    bare = [d.name for d in drafts if d.out.stored is None and d.out.index_bits is None and id(d.out) in read]
+    bare = [
+        d.name
+        for d in drafts
+        if d.out.stored is None and d.out.form is None and d.out.index_bits is None and id(d.out) in read
+    ]
     if not bare:
         return []
     shown = ", ".join(bare[:5]) + (f" and {len(bare) - 5} more" if len(bare) > 5 else "")
@@ -303,16 +329,22 @@ def tensor_of(act: Act) -> Tensor:
     if act.repeats > 1 and math.prod(shape) % act.repeats == 0:  # an expanded array is read once
         shape = (math.prod(shape) // act.repeats,)
     if codes is None:
-        width = record.float_bits if record.index_bits is None else record.index_bits
-        return Tensor(record.name, shape, width, signed=record.index_bits is None, origin=record.origin)
+        if record.index_bits is not None:
+            return Tensor(record.name, shape, record.index_bits, signed=False, origin=record.origin)
+        return Tensor(record.name, shape, width_of(record.form), origin=record.origin, format=record.form)
     scales = codes.scales_of(shape)
     named = (record.name, shape, codes.bits, codes.signed, codes.offset, record.origin, scales)
     return Tensor(*named, zero_point=codes.zero_point, run_time=codes.run_time, format=codes.format)
 
 
+def width_of(form: Format | None) -> int:
+    """Bits of a value that no quantizer covers."""
+    return FLOAT_BITS if form is None else form.bits
+
+
 def weight_tensor(const: Const) -> Tensor:
     """A parameter operand."""
-    codes = const.quantization or Quantization("", const.float_bits, True, False)
+    codes = const.quantization or Quantization("", width_of(const.form), True, False, format=const.form)
     shape = tuple(const.shape) or (1,)
     named = (const.name, shape, codes.bits, codes.signed, codes.offset, "weight", codes.scales_of(shape))
     return Tensor(*named, zero_point=codes.zero_point, format=codes.format)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from hwsim.network.formats import Format
+from hwsim.network.formats import Format, floating
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,23 @@ class Ref:
 
 
 Arg = Ref | int | float | bool | str | None | tuple["Arg", ...]
+
+
+#: Elements of the types in which files and modules store small floats, as numpy, torch, ONNX and TFLite spell them.
+SMALL_FLOATS: dict[str, str] = {
+    "float16": "fp16", "bfloat16": "bf16", "float8_e4m3fn": "e4m3", "float8e4m3fn": "e4m3", "float8_e5m2": "e5m2",
+    "float8e5m2": "e5m2", "float4e2m1": "e2m1",
+}  # fmt: skip
+
+
+def small_float(dtype: str) -> Format | None:
+    """The plain format of values of a type, where that is a float of fewer than 32 bits."""
+    return floating(SMALL_FLOATS[dtype]) if dtype in SMALL_FLOATS else None
+
+
+def is_unknown_float(dtype: str) -> bool:
+    """Whether values of a type are small floats that no machine here multiplies: other vendors' float8, bare scales."""
+    return dtype.startswith(("float8", "float4")) and dtype not in SMALL_FLOATS
 
 
 @dataclass(frozen=True)
@@ -78,7 +95,8 @@ class Quantization:
     `zero_point`: the integer that means 0.0, where the offset is snapped to one and there is one for the tensor.
     `run_time`: scale and offset are found anew for every input (dynamic quantization).
     `format`: element and shared scales, where they are more than integers with one step. `rule`: how the scales follow
-    from the values (MX, NVFP4); empty where they are numbers of the quantizer's own.
+    from the values (MX, NVFP4); empty where they are numbers of the quantizer's own. `beside_floats`: the format of a
+    weight's codes where 16-bit floats read them: then their steps are stored numbers, no multipliers of the outputs.
     """
 
     module: str
@@ -90,6 +108,7 @@ class Quantization:
     zero_point: int | None = None
     run_time: bool = False
     format: Format | None = None
+    beside_floats: Format | None = None
     axis: int = -1  # along which groups and blocks of a format lie
     rule: str = ""
 
@@ -122,8 +141,7 @@ class OpGraph:
 
     `quantizers` and `padding_policies` go by module name: what the graph itself does not say about a quantized model.
     `pad_codes`: the code of 0.0 at a module's input, for modules whose trained offset is known. `dependent`: values
-    that depend on a network input by the file's own wiring, whatever the translated arguments say. `float_bits`:
-    widths of floating-point types that the file stores in fewer than 32 bits.
+    that depend on a network input by the file's own wiring, whatever the translated arguments say.
     """
 
     name: str
@@ -137,7 +155,6 @@ class OpGraph:
     notes: tuple[str, ...] = field(default=())
     pad_codes: Mapping[str, int] = field(default_factory=dict[str, int])
     dependent: frozenset[str] = frozenset()
-    float_bits: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def uses(self) -> dict[str, int]:
         """How often each value is read; being an output of the network counts as a read."""

@@ -14,9 +14,19 @@ from collections.abc import Callable
 from hwsim.errors import UnsupportedOp, WorkloadError
 from hwsim.frontends import plugins
 from hwsim.frontends.lowering.finish import finish
-from hwsim.frontends.lowering.ir import Arg, Meta, Op, OpGraph, Quantization, Ref
+from hwsim.frontends.lowering.ir import (
+    Arg,
+    Meta,
+    Op,
+    OpGraph,
+    Quantization,
+    Ref,
+    is_unknown_float,
+    small_float,
+)
 from hwsim.frontends.lowering.values import Act, Const, Draft, Part, Record, Single, Value
-from hwsim.network.layer import FLOAT_BITS, Loops
+from hwsim.network.formats import MAX_BITS, SCALE_BITS, Format
+from hwsim.network.layer import Loops
 from hwsim.network.workload import Coverage, FreeOp, Uncosted, Workload
 
 QUANTIZER = "hwsim_quant.quantizer"
@@ -70,7 +80,9 @@ class Lowering:
         self.operators = 0
         self.ahead = 0  # MACs on parameters alone
         for name, parameter in graph.constants.items():
-            self.values[name] = Const(parameter, self.meta(name).shape, float_bits=self.float_bits(name))
+            if is_unknown_float(self.meta(name).dtype):
+                continue
+            self.values[name] = Const(parameter, self.meta(name).shape, form=self.form(name))
         for name in graph.inputs:
             self.values[name] = self.network_input(name)
         self.states, self.dependent = reached_by_inputs(graph)
@@ -82,16 +94,16 @@ class Lowering:
         """Shape and type of a value; a value without them (an integer, None) has the shape of a scalar."""
         return self.graph.metas.get(name, Meta(()))
 
-    def float_bits(self, name: str) -> int:
-        """Width of a value that no quantizer covers: the file's own, where it stores small floats."""
-        return self.graph.float_bits.get(self.meta(name).dtype, FLOAT_BITS)
+    def form(self, name: str) -> Format | None:
+        """What a value is that no quantizer covers: the small float of its type; None where it counts 32 bits."""
+        return small_float(self.meta(name).dtype)
 
     def network_input(self, name: str) -> Act:
         """What the user feeds: four dimensions are an image, integers are indices, anything else plain numbers."""
         meta = self.meta(name)
         origin = "index" if meta.is_index else "image" if len(meta.shape) == 4 else "input"
         record = Record(meta.shape, origin, name, index_bits=32 if meta.is_index else None)
-        record.float_bits = self.float_bits(name)
+        record.form = self.form(name)
         return Act(record, meta.shape)
 
     def batch_size(self) -> int:
@@ -109,6 +121,9 @@ class Lowering:
         if not isinstance(arg, Ref):
             return None
         if arg.name not in self.values:
+            dtype = self.meta(arg.name).dtype
+            if is_unknown_float(dtype):
+                raise Unhandled(f"it reads {arg.name}, whose type {dtype} no machine here multiplies")
             raise Unhandled(f"it reads {arg.name}, which nothing here makes")
         return self.values[arg.name]
 
@@ -180,7 +195,8 @@ class Lowering:
         window: int = 1,
     ) -> Act:
         """A new layer and the activation it makes."""
-        record = Record(shape, origin, float_bits=self.float_bits(op.outputs[0]) if op.outputs else FLOAT_BITS)
+        form = self.form(op.outputs[0]) if op.outputs else inputs[0].record.form
+        record = Record(shape, origin, form=form)
         label = label or op.op.rpartition(".")[2].strip("_")
         draft = Draft(kind, op, label, inputs, record, weight, loops or Loops(), bias=bias, window=window)
         record.producer = draft
@@ -192,7 +208,7 @@ class Lowering:
         source = self.value(next(iter(op.args.values()), None))
         if source is None:
             raise Unhandled("it has no tensor to pass on")
-        outputs = [reshaped(source, self.meta(name).shape) for name in op.outputs]
+        outputs = [cast(reshaped(source, self.meta(name).shape), self.form(name)) for name in op.outputs]
         parts = parts_of(op, source.shape, [self.meta(name).shape for name in op.outputs])
         outputs = [
             dataclasses.replace(made, part=part) if isinstance(made, Act) and made.part is None else made
@@ -278,7 +294,8 @@ class Lowering:
         consts = [value for value in read if isinstance(value, Const)]
         for name in op.outputs:
             shape = self.meta(name).shape
-            known = side_by_side(name, shape, consts) if op.op in JOINS else computed(name, shape, consts)
+            form = self.form(name)
+            known = side_by_side(name, shape, consts, form) if op.op in JOINS else computed(name, shape, consts, form)
             if op.op in SHIFTS:
                 known = shifted(known, consts)
             self.values[name] = self.network_input(name) if name in self.states else known
@@ -309,7 +326,8 @@ class Lowering:
         for name in op.outputs:
             meta = self.meta(name)
             width = 32 if meta.is_index else None
-            self.values[name] = Act(Record(meta.shape, "uncosted", name, index_bits=width), meta.shape)
+            record = Record(meta.shape, "uncosted", name, index_bits=width, form=self.form(name))
+            self.values[name] = Act(record, meta.shape)
 
 
 def reached_by_inputs(graph: OpGraph) -> tuple[set[str], set[str]]:
@@ -367,28 +385,42 @@ def writes_in_place(op: Op) -> bool:
     return op.op.endswith("_") and not op.op.endswith("__")
 
 
-def computed(name: str, shape: tuple[int, ...], sources: list[Const]) -> Const:
+def computed(name: str, shape: tuple[int, ...], sources: list[Const], form: Format | None) -> Const:
     """A constant made from others. It keeps the parameter's name and codes while it is the whole parameter, reshaped
-    or rescaled per channel; a part of one, or a mixture, is called after the operator that makes it."""
+    or rescaled per channel; a part of one, or a mixture, is called after the operator that makes it. It is stored as
+    the smallest float among its type (`form`) and those of its sources."""
     coded = [source for source in sources if source.quantization is not None]
     main = coded[0] if len(coded) == 1 else sources[0] if len(sources) == 1 else None
-    width = min((source.float_bits for source in sources), default=FLOAT_BITS)
+    small = [found for found in (form, *(source.form for source in sources)) if found is not None]
+    stored = min(small, key=lambda found: found.bits, default=None)
     if main is None:
-        return Const(name, shape, float_bits=width)
+        return Const(name, shape, form=stored)
     codes = main.quantization
     if codes is not None and len(sources) > 1:
         steps = max(math.prod(source.shape) for source in sources if source is not main)
-        codes = dataclasses.replace(codes, scales=max(codes.scales, steps))
+        scales = [source.form for source in sources if source is not main and math.prod(source.shape) == steps]
+        codes = dataclasses.replace(
+            codes,
+            scales=max(codes.scales, steps),
+            beside_floats=codes.beside_floats or steps_beside(codes, scales[0], steps),
+        )
     whole = math.prod(main.shape) == math.prod(shape)
-    return Const(main.name if whole else f"{main.name}:{name}", shape, codes, width)
+    return Const(main.name if whole else f"{main.name}:{name}", shape, codes, stored)
 
 
-def side_by_side(name: str, shape: tuple[int, ...], sources: list[Const]) -> Const:
+def steps_beside(codes: Quantization, scale: Format | None, steps: int) -> Format | None:
+    """What integer codes are, multiplied by a step for each channel, where 16-bit floats read them."""
+    if steps < 2 or codes.bits > MAX_BITS or (scale is not None and scale.element not in SCALE_BITS):
+        return None
+    return Format("int", codes.bits, "channel", 0, "fp32" if scale is None else scale.element)
+
+
+def side_by_side(name: str, shape: tuple[int, ...], sources: list[Const], form: Format | None) -> Const:
     """Parameters one behind the other: still codes where all of them are, of the widest one's width."""
     codes = [source.quantization for source in sources if math.prod(source.shape)]
     coded = [item for item in codes if item is not None]
     if len(coded) < max(2, len(codes)):
-        return computed(name, shape, sources)
+        return computed(name, shape, sources, form)
     widest, zeros = max(coded, key=lambda item: item.bits), {item.zero_point for item in coded}
     together = dataclasses.replace(
         widest, signed=any(item.signed for item in coded), offset=any(item.offset for item in coded),
@@ -447,6 +479,15 @@ def parts_of(op: Op, shape: tuple[int, ...], made: list[tuple[int, ...]]) -> lis
 def unpadded(shape: tuple[int, ...], pad: tuple[int, int, int, int]) -> tuple[int, ...]:
     """Shape without its zeros."""
     return (*shape[:-2], shape[-2] - pad[0] - pad[1], shape[-1] - pad[2] - pad[3])
+
+
+def cast(value: Single, form: Format | None) -> Single:
+    """The value as the small float of another type; codes stay codes, and what becomes wider is stored as it was."""
+    if isinstance(value, Const) or form is None or value.record.index_bits is not None:
+        return value
+    if value.version is not None or value.record.form == form:
+        return value
+    return quantize(value, Quantization(f"cast.{form.element}", form.bits, True, False, format=form))
 
 
 def quantize(value: Single, quantization: Quantization) -> Single:

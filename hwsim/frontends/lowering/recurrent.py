@@ -201,7 +201,7 @@ def initial(walk: Lowering, op: Op, batch: int, size: int, label: str, name: str
     """A state before the first step: an array in memory that no layer makes, of values like the states after it."""
     where = f"{op.call}." if op.call else ""
     origin = "relu" if kind == "rnn_relu" else "linear"
-    record = Record((batch, size), origin, f"{where}{label}.{name}0.{len(walk.drafts)}")
+    record = Record((batch, size), origin, f"{where}{label}.{name}0.{len(walk.drafts)}", form=walk.form(op.outputs[0]))
     return Act(record, record.shape)
 
 

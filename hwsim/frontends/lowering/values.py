@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from hwsim.frontends.lowering.ir import Op, Quantization
-from hwsim.network.layer import FLOAT_BITS, Loops
+from hwsim.network.formats import Format
+from hwsim.network.layer import Loops
 
 Padding = tuple[int, int, int, int]  # top, bottom, left, right
 
@@ -25,7 +26,7 @@ class Record:
     producer: Draft | None = None
     versions: dict[str, Quantization] = field(default_factory=dict[str, Quantization])
     stored: Quantization | None = None  # decided at the end
-    float_bits: int = FLOAT_BITS  # what it counts while no quantizer covers it
+    form: Format | None = None  # what it is while no quantizer covers it; None: 32 bits
     parts_apart: bool = False  # its parts are stored each in the codes of their own reader
 
 
@@ -72,7 +73,7 @@ class Const:
     name: str
     shape: tuple[int, ...]
     quantization: Quantization | None = None
-    float_bits: int = FLOAT_BITS
+    form: Format | None = None
 
 
 Single = Act | Const
