@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import quant
+from hwsim.api import load_workload
 from hwsim.errors import UnsupportedOp, WorkloadError
 from hwsim.frontends.torch_export import extract
 
@@ -203,3 +206,73 @@ def test_padding_hands_on_the_codes_of_the_quantizer_in_front() -> None:
     (joined,) = (layer for layer in net if layer.op == "concat")
     assert [tensor.bits for tensor in joined.inputs] == [8, 8]
     assert [layer.output.bits for layer in net if layer.op == "pad"] == [8, 8]
+
+
+SIZES = dict(zip("abcde", (2, 3, 5, 4, 7), strict=True))
+
+
+class Einsum(nn.Module):
+    """An equation over the inputs and, last, a parameter where there is one."""
+
+    def __init__(self, equation: str, weight: Tensor | None) -> None:
+        super().__init__()
+        self.equation = equation
+        self.weight = None if weight is None else nn.Parameter(weight)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return torch.einsum(self.equation, *inputs, *(() if self.weight is None else (self.weight,)))
+
+
+def test_random_equations_of_einsum_have_the_macs_of_torchs_counter() -> None:
+    """Repeated letters, letters of one operand, sums in any operand; three operands from left to right."""
+    random, compared = Random(0), 0
+    for _ in range(120):
+        words = ["".join(random.choices("abcde", k=random.randint(1, 4))) for _ in range(random.choice((2, 2, 2, 3)))]
+        letters = sorted(set("".join(words)))
+        equation = f"{','.join(words)}->{''.join(random.sample(letters, random.randint(0, len(letters))))}"
+        operands = [torch.ones([SIZES[letter] for letter in word]) for word in words]
+        weight = operands.pop() if random.random() < 0.5 else None
+        model = Einsum(equation, weight)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(*operands)
+        if counter.get_total_flops():
+            assert extract(model, tuple(operands)).macs == counter.get_total_flops() // 2, equation
+            compared += 1
+    assert compared > 40
+
+
+def test_a_sum_of_linear_interpolation_reads_two_elements() -> None:
+    (layer,) = extract(Code(lambda m, x: F.interpolate(x, scale_factor=2, mode="linear")), torch.zeros(1, 3, 6))
+    assert (layer.op, layer.window, layer.output.shape) == ("upsample", 2, (1, 3, 12))
+
+
+def test_a_transposed_convolution_that_says_nothing_of_padding_has_none() -> None:
+    def run(m: Any, x: Tensor, **options: int) -> Tensor:
+        return F.conv_transpose2d(x, m.experts[:, :5, :3, None], **options)
+
+    x = torch.zeros(1, 8, 6, 6)
+    net, other = (extract(Code(lambda m, x, o=o: run(m, x, **o)), x) for o in ({}, {"padding": 0}))
+    assert [layer.loops for layer in net] == [layer.loops for layer in other]
+    assert net.macs == other.macs
+
+
+@pytest.mark.filterwarnings("ignore:.*treespec.*:FutureWarning")
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_a_decomposed_program_is_the_same_network(tmp_path: Path, kind: type[nn.Module]) -> None:
+    """Decomposed, both are aten.convolution, and say which they are."""
+    program = torch.export.export(kind(3, 5, 3, 2, 1).eval(), (torch.zeros(1, 3, 6, 6),))
+    torch.export.save(program, tmp_path / "plain.pt2")
+    torch.export.save(program.run_decompositions(), tmp_path / "decomposed.pt2")
+    plain, decomposed = (load_workload(tmp_path / f"{name}.pt2") for name in ("plain", "decomposed"))
+    assert [(layer.op, layer.loops, layer.padding) for layer in plain] == [
+        (layer.op, layer.loops, layer.padding) for layer in decomposed
+    ]
+
+
+def test_code_may_look_at_a_parameter_but_not_at_the_input() -> None:
+    def run(value: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
+        return lambda m, x: m.layer(x) if bool(value(m, x) > -1e9) else x
+
+    assert extract(Code(run(lambda m, x: m.query.sum())), torch.zeros(3, 8)).macs == 3 * 64
+    with pytest.raises(UnsupportedOp, match="looks at the input's values"):
+        extract(Code(run(lambda m, x: x.sum())), torch.zeros(3, 8))
