@@ -1,6 +1,7 @@
 """`python -m experiments.beyond --profile digits`: what may be added to LSQ+, one at a time, and what helped together.
 
-Configuration 4 of the SiLU network at the fewest bits, five seeds from one float network, equal steps. The base is LSQ+
+Configuration 4 of the SiLU network, all seeds from one float network, equal steps: at the profile's fewest bits with
+five seeds, or at those that it names (`beyond`) with its own. The most telling methods come first. The base is LSQ+
 with first values of least squared error and three times the rate for weights; `as printed` is LSQ+ without both.
 Batch norms measured again are in all of them. Rows: results/PROFILE/beyond.csv; docs/training.md has the table.
 """
@@ -35,10 +36,26 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
+# What gained on the digits, and what it is set against: tried before the others.
+TELLING = ("base", "distillation and a step per channel", "distillation from the float network",
+           "one weight step per channel")  # fmt: skip
+
+
+def precisions(profile: Profile) -> tuple[str, ...]:
+    """The bits at which the methods are compared."""
+    return profile.beyond or profile.bits[:1]
+
+
 def jobs(profile: Profile) -> list[Job]:
-    """Seed by seed, every method."""
-    base = replace(profile.at(profile.silu, profile.bits[0], config="4"), float_seed=0, **BASE)
-    return [replace(base, seed=seed, **changes) for seed in SEEDS for changes in METHODS.values()]
+    """Seed by seed: the most telling methods at every precision, then the others."""
+    seeds = profile.seeds if profile.beyond else SEEDS
+    return [
+        replace(profile.at(profile.silu, bits, config="4"), float_seed=0, seed=seed, **BASE | METHODS[name])
+        for names in (TELLING, [name for name in METHODS if name not in TELLING])
+        for bits in precisions(profile)
+        for seed in seeds
+        for name in names
+    ]
 
 
 def method_of(row: Row) -> str | None:
@@ -52,10 +69,8 @@ def method_of(row: Row) -> str | None:
 
 
 def comparison(rows: Sequence[Row]) -> list[list[str]]:
-    """One line per method: test accuracy, the difference to the base seed by seed, seconds a run."""
-    bits = {row["bits"] for row in rows if row.get("anneal_from")}
-    named = table.group([{**row, "method_name": method_of(row) or ""} for row in rows if row["bits"] in bits],
-                        "method_name")  # fmt: skip
+    """One line per method of one precision: test accuracy, the difference to the base seed by seed, how many seeds."""
+    named = table.group([{**row, "method_name": method_of(row) or ""} for row in rows], "method_name")
     base = {row["seed"]: float(row["test_accuracy_percent"]) for row in named.get(("base",), [])}
     lines = []
     for name in METHODS:

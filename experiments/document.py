@@ -251,13 +251,11 @@ def long_runs(results: Results, profile: str) -> str:
 def beyond_lsqplus(results: Results) -> str:
     """What may be added to LSQ+, each less the base, seed by seed."""
     parts = []
-    for profile in PROFILES:
-        rows = results.rows(profile, "beyond")
-        for (network, data, bits), _ in table.group(
-            [row for row in rows if row.get("anneal_from")], "network", "data", "bits"
-        ).items():
+    for name, profile in PROFILES.items():
+        rows = [row for row in results.rows(name, "beyond") if row["bits"] in beyond.precisions(profile)]
+        for (network, data, bits), mine in table.group(rows, "network", "data", "bits").items():
             heads = ("training", "test accuracy", "less the base", "seeds")
-            parts.append(f"**`{network}`, {data}, {bits}** (`{profile}`)\n\n{markdown(heads, beyond.comparison(rows))}")
+            parts.append(f"**`{network}`, {data}, {bits}** (`{name}`)\n\n{markdown(heads, beyond.comparison(mine))}")
     return "\n\n".join(parts) or "Not run yet."
 
 

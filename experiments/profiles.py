@@ -31,6 +31,7 @@ class Profile:
     `epochs`: precisions that are trained longer than the template says, and for how many epochs.
     `allocations`: files of experiments/allocations, NETWORK-MACHINE-BITS[-METHOD]: widths by layer that cost on the
     machine what the uniform bits do; trained like those.
+    `beyond`: precisions at which methods beside LSQ+ are compared, where it is not the fewest bits alone.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Profile:
     more_silu: tuple[Job, ...] = ()
     epochs: tuple[tuple[str, float], ...] = ()
     allocations: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
 
     def at(self, network: Job, bits: str, **changes: Any) -> Job:
         """A network's job at a precision."""
@@ -103,6 +105,7 @@ PROFILES = {
         ("W2A2", "W3A3", "W4A4"),
         (0, 1, 2),
         epochs=(("W2A2", 4), ("W3A3", 3)),
+        beyond=("W3A3", "W2A2"),
     ),
     "gpu": Profile(
         "gpu",
