@@ -29,7 +29,7 @@ from hwsim.pricing.tiles import filled_once, held_still, tile_layer, weight_memo
 from hwsim.search.fusion.bound import GroupsBound
 from hwsim.search.fusion.choices import Choice
 from hwsim.search.fusion.costs import GroupCosts
-from hwsim.search.fusion.groups import network_group
+from hwsim.search.fusion.groups import cuts_of, network_group, weights_beside
 from hwsim.search.fusion.plan import alone, fused_plan
 from hwsim.search.fusion.programme import Programme
 from hwsim.search.fusion.tiles import Tiles
@@ -519,6 +519,25 @@ def test_a_plan_with_groups_is_never_worse_and_pays_where_maps_do_not_fit(object
     assert fused.groups
     assert fused.cost.totals.outermost_traffic_bits < plan.cost.totals.outermost_traffic_bits
     assert sum(layer.total_energy_pj for layer in fused.cost.layers) == fused.cost.totals.energy_pj
+
+
+def one_memory(home_bits: int) -> Accelerator:
+    """All operands in one memory of such a size."""
+    found = machine("spatz")
+    memories = [dataclasses.replace(m, size_bits=home_bits) if m.name == "l1" else m for m in found.hierarchy]  # type: ignore[call-arg]
+    return dataclasses.replace(found, hierarchy=tuple(memories))
+
+
+def test_as_many_cuts_fit_beside_all_weights_where_maps_and_weights_share_a_memory() -> None:
+    tiles, _ = tiles_of(chain(size=32), one_memory(96 * 1024))
+    group, room = whole_group(tiles), tiles.optimum.schedule.capacity_bits
+    beside = weights_beside(group, tiles.machine)
+    assert beside == sum(stage.layer.weight.size_bits for stage in group.stages if stage.layer.weight is not None)
+    cuts = list(cuts_of(group, tiles.machine, room))
+    for columns in {outline.cut.columns for outline in cuts}:
+        lines = [outline.held_bits(frozenset()) for outline in cuts if outline.cut.columns == columns]
+        assert sum(bits <= room - beside for bits in lines) >= 2
+    assert weights_beside(group, machine("simba")) == 0  # weights have memories of their own
 
 
 def test_machines_without_a_home_for_maps_have_no_groups() -> None:

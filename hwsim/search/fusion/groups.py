@@ -92,26 +92,42 @@ def ends_of(group: Group) -> Names:
 
 
 def cuts_of(group: Group, machine: Accelerator, room_bits: int) -> Iterator[Outline]:
-    """The tallest tiles that fit in the fewest strips, with the group's ends on chip whole or not."""
+    """The tallest tiles that fit in the fewest strips, with the group's ends on chip whole or not.
+
+    Where weights can lie in the maps' memory, also those that fit beside all weights of the group.
+    """
     high, wide = group.maps[-1].shape[2:]
-    tall, enough = list(heights(high)), 0
-    rows_known: dict[int, Walk] = {}
-    for strips in STRIPS:
-        if strips > wide or enough == ENOUGH_STRIPS:
-            return
-        columns, walk = -(-wide // strips), None
-        chosen: dict[int, Outline] = {}
-        for resident in (frozenset[str](), ends_of(group)):
-            fitted = 0
-            for rows in tall:
-                outline = chosen.get(rows) or Outline(group, Cut(rows, columns), machine, rows_known.get(rows), walk)
-                rows_known[rows], walk = outline.rows, outline.columns
-                if outline.held_bits(resident) <= room_bits:
-                    chosen[rows], fitted = outline, fitted + 1
-                    if fitted == TALLEST:
-                        break
-        yield from chosen.values()
-        enough += bool(chosen)
+    rows_known, columns_known = dict[int, Walk](), dict[int, Walk]()
+    chosen: dict[Cut, Outline] = {}
+    for room in dict.fromkeys((room_bits, room_bits - weights_beside(group, machine))):
+        enough = 0
+        for strips in STRIPS:
+            if strips > wide or enough == ENOUGH_STRIPS:
+                break
+            columns, fits = -(-wide // strips), False
+            for resident in (frozenset[str](), ends_of(group)):
+                fitted = 0
+                for rows in heights(high):
+                    cut = Cut(rows, columns)
+                    outline = chosen.get(cut) or Outline(
+                        group, cut, machine, rows_known.get(rows), columns_known.get(columns)
+                    )
+                    rows_known[rows], columns_known[columns] = outline.rows, outline.columns
+                    if outline.held_bits(resident) <= room:
+                        chosen[cut], fits, fitted = outline, True, fitted + 1
+                        if fitted == TALLEST:
+                            break
+            enough += fits
+    yield from chosen.values()
+
+
+def weights_beside(group: Group, machine: Accelerator) -> int:
+    """Bits of all weights of a group in the maps' memory; 0 where it holds none, or has a part for them."""
+    home = home_of(machine)
+    if "weight" not in home.keeps or "weight" in dict(home.partitions):
+        return 0
+    weights = [stage.layer.weight for stage in group.stages if stage.layer.weight is not None]
+    return sum(words(w.elements, w.bits, home.word_bits, home.packing) for w in weights) * home.word_bits
 
 
 def heights(most: int) -> Iterator[int]:
