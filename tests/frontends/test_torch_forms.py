@@ -276,3 +276,31 @@ def test_code_may_look_at_a_parameter_but_not_at_the_input() -> None:
     assert extract(Code(run(lambda m, x: m.query.sum())), torch.zeros(3, 8)).macs == 3 * 64
     with pytest.raises(UnsupportedOp, match="looks at the input's values"):
         extract(Code(run(lambda m, x: x.sum())), torch.zeros(3, 8))
+
+
+WINDOWS: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...], list[tuple[str, int, int]]]] = {
+    "bicubic": (lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"), (1, 3, 4, 4), [("upsample", 16, 192)]),
+    "trilinear": (lambda x: F.interpolate(x, None, 2, "trilinear"), (1, 2, 2, 2, 2), [("upsample", 8, 128)]),
+    "reflection": (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), (1, 3, 4, 4), [("pad", 1, 108)]),
+    "own letters": (lambda x: torch.einsum("abc->b", x), (3, 5, 7), [("reduce_sum", 21, 5)]),
+    "diagonal": (lambda x: torch.einsum("aab->ba", x), (3, 3, 5), [("copy", 1, 15)]),
+}  # fmt: skip
+
+
+class Function(nn.Module):
+    """A function of one tensor as a module."""
+
+    def __init__(self, run: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x)
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_an_output_is_made_of_as_many_elements_as_it_reads(name: str) -> None:
+    """Operator, elements read for each output, outputs."""
+    run, shape, wanted = WINDOWS[name]
+    net = extract(Function(run), torch.zeros(shape))
+    assert [(layer.op, layer.window, layer.output.elements) for layer in net] == wanted

@@ -19,6 +19,7 @@ from hwsim.machine.load import load_accelerator, spec_folder
 from hwsim.machine.measured import Measurements, Row, read_measurements
 from hwsim.network.layer import DIMS, Layer, Loops
 from hwsim.network.workload import Workload
+from hwsim.pricing.unit_prices import unit_prices
 from hwsim.report.evaluation import Request, evaluate_workload
 from hwsim.report.explain import explain
 from hwsim.table import look_up_table
@@ -74,6 +75,17 @@ def test_a_measured_layer_through_the_whole_tool() -> None:
         assert report.cost.layers[0].bottleneck == "measured"
         assert any("736 measured layers (46 shapes, 16 pairs" in line for line in report.assumptions)
         assert not report.warnings
+
+
+def test_all_of_a_measured_layer_is_fixed_whatever_its_mapping() -> None:
+    """A search's unit prices add nothing to the table's: no energy or cycles of traffic, MACs or time."""
+    machine = load_accelerator("mico_measured")
+    (row,) = random.Random(1).sample(published(), 1)
+    unit = unit_prices(as_layer(row), machine)
+    assert (unit.fixed_cycles, unit.fixed_pj) == (row["cycles"], row["cycles"] * 21.5)
+    free = [*unit.traffic_pj.values(), *unit.port_bits.values(), *unit.held_bits.values(), *unit.hop_pj.values()]
+    assert set(free) == {0.0}
+    assert (unit.mac.energy_pj, unit.static_pj_per_cycle) == (0.0, 0.0)
 
 
 def test_the_stated_error_is_that_of_an_independent_left_out_fit(mico: Measurements) -> None:

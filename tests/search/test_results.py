@@ -15,7 +15,7 @@ from hwsim.search import beyond
 from hwsim.search.beyond import in_order, looked_beyond
 from hwsim.search.effort import Options
 from hwsim.search.layer import search
-from hwsim.search.objective import Budget, rank_of
+from hwsim.search.objective import Budget, Objective, rank_of
 from hwsim.search.priced import Pricing
 from hwsim.search.quick.candidates import Effort, candidates
 from hwsim.search.result import Certificate, NetworkCertificate
@@ -155,3 +155,17 @@ def test_looking_beyond_a_proof_adds_to_its_time_and_keeps_its_bound(problem: Pr
         assert better.certificate.value <= known.certificate.value
         assert better.certificate.lower_bound <= better.certificate.value
         assert better.certificate.priced >= known.certificate.priced
+
+
+@pytest.mark.parametrize("objective", ["energy", "latency"])
+def test_the_second_objective_costs_nothing_of_the_first(objective: Objective) -> None:
+    """Without a slack, however much of the first a further saving of the second would be worth."""
+    layer = chain().layers[0]
+    machine = load_accelerator("eyeriss_v2")
+    found = search(layer, machine, objective, effort="perfect")
+    second = "latency" if objective == "energy" else "energy"
+    best_second = search(layer, machine, second, effort="perfect").certificate.value
+    better = beyond.ordered(Problem(layer, machine), objective, found, Options(effort="perfect"))
+    assert better.certificate.value <= found.certificate.value
+    assert better.certificate.then == second
+    assert better.certificate.then_value > best_second  # there is something to be bought, and it was not
