@@ -4,20 +4,23 @@ Tiles of 8 of 197 tokens are factors of 200 whose last one is cut short: 25 bloc
 lattice as any other, with true blocks, tiles and windows; without arrays its prices are exact. On arrays it leaves out
 what elements cost that idle (time, and operands shared by fewer), so mappings are priced anew. There are too many
 lengths to prove anything about all of them together: this is a search of a few unrollings, those whose lattices promise
-most, one dim after the other.
+most: several dims of few divisors at once (481 x 279 as 486 x 280), then one dim after the other.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.nest.points import Ints
 from hwsim.search.proof.certify import NODES, Search, spacings, window_places
-from hwsim.search.space.lattice import divisors
+from hwsim.search.quick.candidates import SMOOTH
+from hwsim.search.space.lattice import divisors, factorised
 from hwsim.search.write import write_path
 
 CANDIDATES = 64  # unrollings whose lattices are looked at
@@ -27,6 +30,9 @@ LONGER = 1.25  # at most
 EVERY_MULTIPLE, FEW_MULTIPLES = 1 << 16, 1 << 10  # iterations above which only multiples of fewer numbers are looked at
 SWEEPS = 3
 LATTICES = 300  # in all, for those that divide and again for the others
+SHORT = 16  # numbers of iterations up to this are made longer by themselves only
+AT_ONCE = 3  # dims made longer together
+SOLVED = 6  # of the lattices with dims longer together, the most promising
 Start = tuple[int, Ints]  # an unrolling, iterations of its dims
 
 
@@ -53,6 +59,8 @@ class Padding:
     def run(self, rows: Ints) -> None:
         """Longer loops in the most promising of these unrollings, then further ones in whatever was best."""
         starts = [(row, self.search.steps_of(row)) for row in self.promising(rows)]
+        starts += self.better([(row, longer) for row, steps in starts for longer in longer_together(steps)], SOLVED)
+        self.left = LATTICES
         for _ in range(SWEEPS):
             better = self.swept(starts)
             if better is None:
@@ -77,17 +85,21 @@ class Padding:
             for dim, needed in enumerate(search.steps_of(row).tolist()):
                 for length in sorted({*lengths(needed), needed} - {int(steps[dim])}):
                     tried.append((row, np.where(np.arange(len(steps)) == dim, length, steps)))
+        return next(reversed(self.better(tried, len(tried))), None)
+
+    def better(self, tried: list[Start], most: int) -> list[Start]:
+        """Those that gave something better than all before them, the most promising first, of so many at most."""
         if not tried:
-            return None
+            return []
+        search, found = self.search, list[Start]()
         rows, steps = np.array([row for row, _ in tried]), np.array([steps for _, steps in tried])
         bounds = self.bounds(rows, np.zeros_like(search.spatial[rows]), steps)
-        best: Start | None = None
-        for i in np.argsort(bounds, kind="stable").tolist():
+        for i in np.argsort(bounds, kind="stable").tolist()[:most]:
             if not search.open(float(bounds[i]), 0.0) or self.left <= 0 or time.perf_counter() > self.deadline:
                 break
             if self.followed(*tried[i]):
-                best = tried[i]
-        return best
+                found.append(tried[i])
+        return found
 
     def followed(self, row: int, steps: Ints) -> bool:
         """Whether the cheapest paths of an unrolling with these iterations gave something better."""
@@ -118,6 +130,32 @@ class Padding:
         sums, covered = search.kernel.bounds(search.spatial[rows], spacing, steps)
         search.covered += covered
         return search.objectives(rows, np.maximum(sums, search.least_sums[:, rows].T))
+
+
+def longer_together(steps: Ints) -> Iterator[Ints]:
+    """Iterations with two dims or more longer, of the largest that divide badly: the next length that divides well.
+
+    >>> [longer.tolist() for longer in longer_together(np.array([481, 9, 279]))]
+    [[486, 9, 280], [486, 9, 336], [504, 9, 280], [504, 9, 336]]
+    """
+    awkward = sorted((d for d, n in enumerate(steps.tolist()) if n > SHORT and not smooth(n)), key=lambda d: -steps[d])
+    awkward = awkward[:AT_ONCE]
+    options = [(n, *dict.fromkeys((next_smooth(n), *lengths(n)[:1]))) for n in steps[awkward].tolist()]
+    for chosen in itertools.product(*options):
+        if sum(longer != own for longer, own in zip(chosen, steps[awkward].tolist(), strict=True)) > 1:
+            changed = steps.copy()
+            changed[awkward] = chosen
+            yield changed
+
+
+def smooth(steps: int) -> bool:
+    """Whether a number has small prime factors alone."""
+    return all(prime <= SMOOTH for prime, _ in factorised(steps))
+
+
+def next_smooth(steps: int) -> int:
+    """The next number with small prime factors alone."""
+    return next(n for n in itertools.count(steps + 1) if smooth(n))
 
 
 def lengths(steps: int) -> list[int]:
