@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from quant.blocks import BlockQuantizer, CastQuantizer, FloatQuantizer, GroupQuantizer
 from quant.init import initial
 from quant.quantizer import BaseQuantizer, Quantizer, not_positive
-from quant.spec import QuantSpec, check_choice
+from quant.spec import LEARNED, QuantSpec, check_choice
 
 
 class _ValueOf(torch.autograd.Function):
@@ -316,7 +316,7 @@ def class_of(spec: QuantSpec) -> type[BaseQuantizer]:
     """The class behind a spec."""
     if spec.scale_format == "none":
         return CastQuantizer
-    if spec.scale_format != "learned":
+    if spec.scale_format not in LEARNED:
         return BlockQuantizer
     if spec.element != "int":
         return FloatQuantizer

@@ -49,6 +49,7 @@ class Choices:
     weight_format: str = ""
     act_format: str = ""
     scale_rule: str = "floor"
+    weight_scale: str = "fp32"
     skip: bool = False
 
     def __post_init__(self) -> None:
@@ -61,6 +62,7 @@ class Choices:
         check_choice("offset_mode", self.offset_mode, OFFSET_MODES)
         check_choice("positivity", self.positivity, POSITIVITY)
         check_choice("scale_rule", self.scale_rule, SCALE_RULES)
+        check_choice("weight_scale", self.weight_scale, ("fp32", "fp16"))
         check_choice("weight_format", self.weight_format, ("", *FORMATS))
         check_choice("act_format", self.act_format, ("", *FORMATS))
         if self.weight_group and self.weight_granularity == "channel":
@@ -86,6 +88,7 @@ class Choices:
             2 if self.ternary_weights else self.weight_bits, True, offset=method == "dorefa" or self.weight_offset,
             method=method, init=self.init, clip_rule=self.clip_rule, granularity=granularity, group=self.weight_group,
             power_of_two=self.power_of_two, ternary=self.ternary_weights, positivity=self.positivity,
+            scale_format="fp16" if self.weight_scale == "fp16" else "learned",
         )  # fmt: skip
 
     def without_formats(self) -> Choices:
@@ -93,7 +96,13 @@ class Choices:
         act = self.act_format if self.act_format in HALF else ""
         plain = "tensor" if self.weight_granularity == "group" else self.weight_granularity
         return replace(
-            self, weight_format="", weight_group=0, weight_offset=False, act_format=act, weight_granularity=plain
+            self,
+            weight_format="",
+            weight_group=0,
+            weight_offset=False,
+            act_format=act,
+            weight_granularity=plain,
+            weight_scale=self.weight_scale if plain == "channel" else "fp32",
         )
 
     def input_spec(self, source: Range) -> QuantSpec:

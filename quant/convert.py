@@ -55,6 +55,7 @@ def quantize(
     weight_format: str = "",
     act_format: str = "",
     scale_rule: str = "floor",
+    weight_scale: str = "fp32",
     example: Any = None,
 ) -> tuple[nn.Module, Plan]:
     """A quantized copy of `model` and the plan behind it; `initialise` it with data before the first forward pass.
@@ -68,8 +69,9 @@ def quantize(
     `Choices`, `skip: true` leaves a layer in float. `shared_inputs`: one step for all inputs of an addition or
     concatenation with equal specs. `positivity`: what keeps s positive, see `QuantSpec`.
     `weight_group`: weights along the input channels that share a learned step; `weight_offset`: an offset for each step
-    (asymmetric weights). `weight_format`, `act_format`: names of `quant.spec.FORMATS` such as MXFP4, NVFP4, FP8 or FP16
-    (weight-only), in place of the bits; the first and last layer at 8 bits, tables and additions stay integers.
+    (asymmetric weights); `weight_scale`: "fp32", or "fp16" for steps per channel or group that are fp16 numbers, as
+    W4A16 and W4g64A16 mean. `weight_format`, `act_format`: names of `quant.spec.FORMATS` such as MXFP4, NVFP4, FP8 or
+    FP16 (weight-only), in place of the bits; the first and last layer at 8 bits, tables and additions stay integers.
     `scale_rule`: how MX scales follow from a block's maximum. `example`: an input, a tuple
     of arguments, or a dictionary by name; needed where symbolic tracing fails, and for inputs that have a default in
     `forward`.
@@ -86,7 +88,7 @@ def quantize(
     base = Choices(
         weight_bits, act_bits, config, padding_policy, weight_granularity, method, init, clip_rule, offset_mode,
         power_of_two, ternary_weights, shared_inputs, positivity, weight_group, weight_offset, weight_format,
-        act_format, scale_rule,
+        act_format, scale_rule, weight_scale,
     )  # fmt: skip
     if any(getattr(module, "is_quantized_layer", False) for module in model.modules()):
         raise ValueError("model: expected a float model, this one has quantized layers already")

@@ -287,7 +287,7 @@ class Quantizer(BaseQuantizer):
         grad_scale = 1.0 / math.sqrt(features * spec.magnitude)
         absolute = spec.positivity == "absolute"
         problem = Problem(spec.n, spec.p, grad_scale, spec.clip_rule == "inclusive", border, absolute, self.ewgs)
-        if spec.power_of_two or spec.snap_offset or spec.offset_mode == "fixed_min":
+        if spec.power_of_two or spec.snap_offset or spec.offset_mode == "fixed_min" or spec.scale_format == "fp16":
             s, beta = self._operands(x, self.step())
             return lsq_plus_at(x, s, beta, problem)
         if spec.granularity == "tensor":
@@ -301,6 +301,8 @@ class Quantizer(BaseQuantizer):
 
     def step(self) -> Tensor:
         s = self.s.abs() if self.spec.positivity == "absolute" else self.s
+        if self.spec.scale_format == "fp16":
+            return cast(Tensor, _NearestHalf.apply(s))
         return cast(Tensor, _NearestPowerOfTwo.apply(s)) if self.spec.power_of_two else s
 
     def offset(self) -> Tensor:
@@ -394,6 +396,18 @@ class _NearestPowerOfTwo(torch.autograd.Function):
         # s = mantissa * 2^exponent with mantissa in [1/2, 1): round up from sqrt(1/2), the middle on the log scale.
         exponent = exponent - (mantissa < math.sqrt(0.5)).to(exponent.dtype)
         return torch.where(s == s, torch.ldexp(torch.ones_like(s), exponent), s)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+class _NearestHalf(torch.autograd.Function):
+    """The fp16 number nearest to s, the least and the largest at the ends; the gradient passes straight through."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor) -> Tensor:
+        return s.clamp(2.0**-24, 65504.0).half().to(s.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:

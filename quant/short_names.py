@@ -16,6 +16,7 @@ from quant.spec import ALLOWED_BITS, FLOAT_ELEMENTS, FORMATS
 # What a name may decide, and what it leaves as it is.
 NEUTRAL: dict[str, Any] = {
     "weight_granularity": "tensor", "weight_group": 0, "weight_offset": False, "weight_format": "", "act_format": "",
+    "weight_scale": "fp32",
 }  # fmt: skip
 _NAMES = "|".join(sorted(FORMATS, key=len, reverse=True))
 _ONE = rf"\d{{1,3}}(?:g\d{{1,7}})?(?:z[a-z0-9]*?)?|{_NAMES}"
@@ -30,7 +31,7 @@ def short_name(text: str) -> dict[str, Any] | None:
     >>> short_name("W2A4")
     {'weight_bits': 2, 'act_bits': 4}
     >>> short_name("W4g64A16")
-    {'weight_bits': 4, 'weight_group': 64, 'act_bits': 16, 'act_format': 'FP16'}
+    {'weight_bits': 4, 'weight_group': 64, 'weight_scale': 'fp16', 'act_bits': 16, 'act_format': 'FP16'}
     """
     word = text.strip()
     if word.lower() in ("float", "fp32"):
@@ -86,10 +87,11 @@ def _weight(word: str, text: str, plain: bool) -> dict[str, Any]:
     if match["group"]:
         if not int(match["group"]):
             raise ValueError(f"bits: {text}: a group has 1 element or more, got 0")
-        return {"weight_bits": bits, "weight_group": int(match["group"]), **offset}
+        return {"weight_bits": bits, "weight_group": int(match["group"]), "weight_scale": "fp16", **offset}
     if bits == 16 and not plain:
         return _named("weight", "FP16")
-    return {"weight_bits": bits, **offset, **({} if plain else {"weight_granularity": "channel"})}
+    channels = {} if plain else {"weight_granularity": "channel", "weight_scale": "fp16"}
+    return {"weight_bits": bits, **offset, **channels}
 
 
 def _activation(word: str, text: str) -> dict[str, Any]:

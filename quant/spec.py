@@ -34,7 +34,8 @@ FORMATS: dict[str, tuple[str, int, str]] = {
     "MXFP4": ("e2m1", 32, "e8m0"), "MXINT8": ("int", 32, "e8m0"), "NVFP4": ("e2m1", 16, "e4m3"),
 }  # fmt: skip
 HALF = ("FP16", "BF16")  # what weight-only formats leave activations at
-SCALE_FORMATS = ("learned", "e8m0", "e4m3", "none")
+SCALE_FORMATS = ("learned", "fp16", "e8m0", "e4m3", "none")
+LEARNED = ("learned", "fp16")  # as float32, or rounded to fp16 wherever it is used
 SCALE_RULES = ("floor", "even", "rceil")
 
 # Methods whose signed codes are symmetric, -p..p: PACT and QIL clip at the same magnitude on both sides.
@@ -86,8 +87,9 @@ class QuantSpec:
     with an integer z. `positivity`: "absolute" sets s to |s| after every optimizer step; "printed", LSQ's own text,
     does nothing, and s may become negative. Signed 1 bit has the codes -1 and 0: wherever a formula divides by p,
     `magnitude` stands in. `group`: elements along the reduction that share a step (granularity "group"). `element`:
-    "int" or a name of FLOAT_ELEMENTS, whose codes are values in units of the smallest. `scale_format`: "learned", how a
-    scale computed from each block's maximum is stored (by `scale_rule`), or "none" for fp16 and bf16.
+    "int" or a name of FLOAT_ELEMENTS, whose codes are values in units of the smallest. `scale_format`: "learned",
+    "fp16" (learned, and rounded to fp16 wherever it is used), how a scale computed from each block's maximum is stored
+    (by `scale_rule`), or "none" for fp16 and bf16.
     """
 
     bits: int
@@ -146,6 +148,10 @@ class QuantSpec:
             raise ValueError(f"QuantSpec.group: groups are for lsq and lsqplus, got method {self.method!r}")
         if self.granularity == "group" and (self.power_of_two or self.ternary or self.offset_mode != "learned"):
             raise ValueError("QuantSpec.group: no power-of-two steps, ternary codes or fixed offsets in groups")
+        if self.scale_format == "fp16" and (self.element != "int" or self.granularity == "tensor" or self.power_of_two):
+            raise ValueError("QuantSpec.scale_format: fp16 is for integers with learned steps per channel or group")
+        if self.scale_format == "fp16" and self.method not in ("lsq", "lsqplus"):
+            raise ValueError(f"QuantSpec.scale_format: fp16 is for lsq and lsqplus, got method {self.method!r}")
         if self.element == "int":
             if computed and (self.bits, self.signed, self.scale_format) != (8, True, "e8m0"):
                 raise ValueError("QuantSpec.element: integers with computed scales are MXINT8: 8 signed bits, e8m0")

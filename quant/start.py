@@ -163,6 +163,9 @@ def add_quantization_arguments(group: Any, bits: str, init: str) -> None:
     group.add_argument(
         "--weight-group", type=int, default=0, metavar="G", help="weights along the input channels that share a step"
     )
+    group.add_argument(
+        "--weight-scale", choices=("fp32", "fp16"), default="fp32", help="numbers that steps per channel or group are"
+    )
     group.add_argument("--weight-offset", action="store_true", help="an offset for each step of the weights")
     for side in ("weight", "act"):
         group.add_argument(f"--{side}-format", default="", choices=[*FORMATS], help="in place of the bits of --bits")
@@ -212,6 +215,7 @@ def quantize_arguments(arguments: argparse.Namespace) -> dict[str, Any] | None:
         "weight_format": arguments.weight_format,
         "act_format": arguments.act_format,
         "scale_rule": arguments.scale_rule,
+        "weight_scale": arguments.weight_scale,
         "method": arguments.method,
         "init": arguments.init,
         "positivity": arguments.positivity,

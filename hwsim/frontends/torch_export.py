@@ -183,7 +183,7 @@ def step_format(q: BaseQuantizer) -> Format | None:
     if q.spec.element != "int" or q.spec.group or not q.is_weight or q.rows < 2:
         return None
     offset = "fp32" if q.spec.offset and not has_no_offset(q) else ""
-    return Format("int", q.spec.bits, "channel", 0, "fp32", offset)
+    return Format("int", q.spec.bits, "channel", 0, "fp32" if q.spec.scale_format == "learned" else "fp16", offset)
 
 
 def rule_of(q: BaseQuantizer) -> str:

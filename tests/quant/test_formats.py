@@ -384,6 +384,44 @@ def test_training_and_pricing_read_the_same_short_names(name: str) -> None:
     sharing = {"none": "tensor"}.get(priced.weight.sharing, priced.weight.sharing)
     assert layer.weight_quantizer.spec.granularity == ("tensor" if plain else sharing)
     assert layer.weight_quantizer.spec.offset == bool(priced.weight.offset)
+    if priced.weight.sharing in ("channel", "group") and not plain:
+        stored = layer.weight_quantizer.spec.scale_format.replace("learned", "fp32")
+        assert stored == priced.weight.scale
+
+
+@pytest.mark.parametrize("name", ["W4A16", "W4g16A16", "WMXFP4A16", "WNVFP4A16"])
+def test_a_trained_weight_is_stored_as_the_name_of_its_format_says(name: str) -> None:
+    made, _ = quant.quantize(chain(), bits=name, first_last="same")
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    quant.initialise(made, [x])
+    weight = hwsim.extract(made.eval(), x).layers[-1].weight
+    assert weight is not None
+    assert weight.format == Q(name).weight
+
+
+def test_steps_in_fp16_are_fp16_numbers_and_learn_as_others_do() -> None:
+    spec = QuantSpec(4, True, granularity="group", group=4, scale_format="fp16")
+    q = make_quantizer(spec, is_weight=True, rows=6, axis=1)
+    exact = make_quantizer(spec.replace(scale_format="learned"), is_weight=True, rows=6, axis=1)
+    x = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
+    s = torch.tensor([0.1, 0.3, 1e-9, 70000.0, 0.05, 0.7])
+    q.set_parameters(s)
+    held = torch.tensor([0.1, 0.3, 2.0**-24, 65504.0, 0.05, 0.7])
+    assert torch.equal(q.step(), held.half().float())
+    exact.set_parameters(q.step().detach())
+    outputs = [made(x) for made in (q, exact)]
+    assert torch.equal(*outputs)
+    for made, y in zip((q, exact), outputs, strict=True):
+        (y * torch.arange(24.0).view(3, 8)).sum().backward()
+        assert made.s.grad is not None
+    assert torch.equal(q.s.grad, exact.s.grad)  # straight through the rounding of the step
+
+
+def test_fp16_steps_are_for_integers_with_more_than_one_step() -> None:
+    with pytest.raises(ValueError, match="fp16 is for integers with learned steps per channel or group"):
+        quant.quantize(chain(), weight_bits=4, act_bits=8, weight_scale="fp16")
+    with pytest.raises(ValueError, match="weight_scale"):
+        quant.quantize(chain(), weight_bits=4, act_bits=8, weight_granularity="channel", weight_scale="fp8")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hwsim.errors import UnsupportedOp
 from hwsim.integer.export.onnx_values import Codes, Known, Padded, Quantized, Rows, Value, spread
 from hwsim.integer.export.onnx_writer import OnnxWriter
 from hwsim.integer.lowering.exported_nodes import operator_name, shape_of
+from quant.spec import LEARNED
 
 
 def quantizer(out: OnnxWriter, node: fx.Node, x: Any, name: str) -> Any:
@@ -23,7 +24,7 @@ def quantizer(out: OnnxWriter, node: fx.Node, x: Any, name: str) -> Any:
         if not isinstance(table, Codes):
             raise UnsupportedOp(f"layer {out.layer}: a table of parameters that no quantizer of weights reads")
         return out.add("Gather", [out.weight(table).name, x.index.name], x.shape, out.layer, axis=0)
-    if made.spec.element != "int" or made.spec.scale_format != "learned":
+    if made.spec.element != "int" or made.spec.scale_format not in LEARNED:
         certify = ", certify it with hwsim verify" if made.is_weight else ""
         raise UnsupportedOp(
             f"quantizer {name}: {made.spec.codes_text}: ONNX export takes integers with learned steps; price such a "
