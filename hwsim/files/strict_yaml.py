@@ -54,16 +54,7 @@ def dotted(keys: KeyPath) -> str:
 def read_document(path: Path) -> Document:
     """Parse `path`. Raises SpecError with every problem found, each as `file:line: key: ...`."""
     text = read_text(path)
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as problem:
-        mark = problem.problem_mark or problem.context_mark
-        line = mark.line + 1 if mark else 1
-        raise SpecError(f"{path}:{line}: not valid YAML: {problem.problem or problem.context}") from None
-    except yaml.YAMLError as problem:
-        raise SpecError(f"{path}:1: not valid YAML: {str(problem).splitlines()[0]}") from None
-    except RecursionError:
-        raise SpecError(f"{path}:1: not valid YAML: nested too deeply") from None
+    root = compose(text, str(path))
     if root is None:  # nothing but comments
         raise SpecError(f"{path}:1: file is empty: expected keys and values")
     reader = Reader(str(path))
@@ -71,6 +62,20 @@ def read_document(path: Path) -> Document:
     if reader.problems:
         raise SpecError(reader.problems)
     return Document(str(path), data, reader.lines)
+
+
+def compose(text: str, name: str) -> yaml.Node | None:
+    """The nodes of a text, None where it says nothing; `name` stands for the file. Raises SpecError with the line."""
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as problem:
+        mark = problem.problem_mark or problem.context_mark
+        line = mark.line + 1 if mark else 1
+        raise SpecError(f"{name}:{line}: not valid YAML: {problem.problem or problem.context}") from None
+    except yaml.YAMLError as problem:
+        raise SpecError(f"{name}:1: not valid YAML: {str(problem).splitlines()[0]}") from None
+    except RecursionError:
+        raise SpecError(f"{name}:1: not valid YAML: nested too deeply") from None
 
 
 def read_text(path: Path) -> str:
@@ -82,6 +87,17 @@ def without_colon(value: yaml.Node, key: yaml.Node) -> bool:
     """Whether a key of {...} has no colon behind it, as what follows a comma in a text."""
     plain = isinstance(value, yaml.ScalarNode) and not value.value and value.style is None
     return plain and value.start_mark.index == key.end_mark.index
+
+
+def refused(node: yaml.Node, seen: set[int]) -> str:
+    """Why a node is no plain data; empty where it is. `seen`: nodes met before: again, they came through an alias."""
+    if id(node) in seen:
+        return "aliases (*name) are not allowed: write the value out"
+    seen.add(id(node))
+    if not isinstance(node, yaml.ScalarNode):
+        return "" if node.tag in CONTAINER_TAGS else f"tag {node.tag} is not allowed: write a plain mapping or list"
+    quoted = getattr(node, "style", None) is not None
+    return "" if quoted or node.tag in PLAIN_TAGS else f"tag {node.tag} is not allowed: write a plain value"
 
 
 class Reader:
@@ -100,12 +116,8 @@ class Reader:
     def build(self, node: yaml.Node, keys: KeyPath) -> object:
         """Plain data of a node; containers met twice came through an alias."""
         self.lines.setdefault(keys, node.start_mark.line + 1)
-        if id(node) in self.seen:
-            self.complain(node, keys, "aliases (*name) are not allowed: write the value out")
-            return None
-        self.seen.add(id(node))
-        if not isinstance(node, yaml.ScalarNode) and node.tag not in CONTAINER_TAGS:
-            self.complain(node, keys, f"tag {node.tag} is not allowed: write a plain mapping or list")
+        if wrong := refused(node, self.seen):
+            self.complain(node, keys, wrong)
             return None
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, keys)
@@ -144,9 +156,6 @@ class Reader:
         text = str(node.value)
         if getattr(node, "style", None) is not None:  # quoted or block text
             return text
-        if node.tag not in PLAIN_TAGS:
-            self.complain(node, keys, f"tag {node.tag} is not allowed: write a plain value")
-            return None
         if INTEGER.fullmatch(text) and len(text) <= 40:
             return int(text)
         if DECIMAL.fullmatch(text):

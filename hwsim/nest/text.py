@@ -18,6 +18,7 @@ import yaml
 
 from hwsim.errors import SpecError, reason
 from hwsim.files.reading import read_text
+from hwsim.files.strict_yaml import compose, refused
 from hwsim.machine.parts import OPERANDS, Operand
 from hwsim.nest.mapping import Hold, Mapping, Node, Spatial, Temporal
 from hwsim.network.layer import DIMS
@@ -181,15 +182,11 @@ def parse_mappings(text: str, name: str = "mapping") -> dict[str, Mapping]:
 
 def parse_plan(text: str, name: str = "mapping") -> Plan:
     """`load_plan` on text; `name` stands for the file in messages."""
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as problem:
-        line = problem.problem_mark.line + 1 if problem.problem_mark else 1
-        raise SpecError(f"{name}:{line}: not valid YAML: {problem.problem}") from None
-    except (yaml.YAMLError, RecursionError) as problem:
-        raise SpecError(f"{name}: not valid YAML: {problem}") from None
+    root = compose(text, name)
     reader = MappingReader(name)
-    mappings = reader.read(root)
+    if root is not None:
+        reader.refuse(root, set())
+    mappings = {} if reader.problems else reader.read(root)
     if reader.problems:
         raise SpecError(reader.problems)
     return Plan(mappings, tuple(reader.groups), reader.lifetimes, tuple(reader.passes))
@@ -229,6 +226,18 @@ class MappingReader:
         if not items:
             self.problem(keys["passes"], "passes", "expected one pass at least")
         return {}
+
+    def refuse(self, node: yaml.Node, seen: set[int]) -> None:
+        """Note aliases and tags, as in every other file."""
+        if wrong := refused(node, seen):
+            self.problems.append(f"{self.name}:{node.start_mark.line + 1}: {wrong}")
+        elif isinstance(node, yaml.SequenceNode):
+            for child in node.value:
+                self.refuse(child, seen)
+        elif isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                self.refuse(key, seen)
+                self.refuse(value, seen)
 
     def nests(self, root: yaml.Node, keys: dict[str, yaml.Node]) -> dict[str, Mapping]:
         """The values of `layers` and `groups`."""
