@@ -91,7 +91,7 @@ def evaluate(
     check_number("gap", gap, 0.0, 1.0)
     check_number("slack", slack, 0.0, 1.0)
     check_bits(bits)
-    check_kind("fuse", fuse, bool, "True or False")
+    check_switches(fuse=fuse, allow_uncosted=allow_uncosted, allow_overflow=allow_overflow)
     if lifetimes is not None:
         check_kind("lifetimes", lifetimes, str, "whole, rows, borders or rows,borders")
     if time_limit_s is not None:
@@ -162,6 +162,7 @@ def explore_bits(
         check_number("time_limit_s", time_limit_s, 1e-9, 1e9)
     if points is not None:
         check_count("points", points, 2)
+    check_switches(on_chip=on_chip, allow_uncosted=allow_uncosted)
     check_kind("weights", weights, str, "a text like 2..8 or 2,4,8")
     check_kind("activations", activations, str, "a text like 2..8 or 2,4,8")
     check_texts("budgets", budgets, "energy=2mJ")
@@ -212,6 +213,7 @@ def verify(
 
     check_count("images", images, 1)
     check_count("accuracy_images", accuracy_images, 0)
+    check_switches(random=random)
     folder = None if data_dir is None else as_path("data_dir", data_dir)
     proof = Proof(images, accuracy_images, folder, random)
     machine = None if accelerator is None else as_accelerator(accelerator)
@@ -226,6 +228,7 @@ def extract(model: nn.Module, example: Any, *, name: str | None = None, allow_un
     """
     from hwsim.frontends.torch_export import extract as extract_module  # torch: only this function needs it
 
+    check_switches(allow_uncosted=allow_uncosted)
     return extract_module(model, example, name=name, allow_uncosted=allow_uncosted)
 
 
@@ -257,6 +260,7 @@ def load_workload(
     Raises RequestError for what is no path, WorkloadError with file and reason, UnsupportedOp.
     """
     as_path("model", model)
+    check_switches(allow_uncosted=allow_uncosted)
     return as_workload(model, input, allow_uncosted)
 
 
@@ -364,6 +368,12 @@ def check_kind(name: str, value: object, right: type | tuple[type, ...], words: 
     """Raise RequestError for what is of none of the right types."""
     if not isinstance(value, right):
         raise RequestError(f"{name}: expected {words}, got {value!r}")
+
+
+def check_switches(**values: object) -> None:
+    """Raise RequestError for a switch that is neither True nor False: a text such as "no" would count as yes."""
+    for name, value in values.items():
+        check_kind(name, value, bool, "True or False")
 
 
 def check_texts(name: str, values: object, example: str) -> None:

@@ -40,11 +40,12 @@ from hwsim.search.objective import OBJECTIVES
 evaluate = evaluate_workload  # the name under which scripts import it from here
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+def parser(explains: bool = False) -> argparse.ArgumentParser:
+    """The command line; of `hwsim explain`, which is `hwsim evaluate --explain`, where it `explains`."""
+    more = " Then what one bit fewer or more changes in each layer." if explains else ""
     parse = argparse.ArgumentParser(
-        prog="hwsim evaluate",
-        description="Energy, latency and memory of a network on an accelerator.",
+        prog="hwsim explain" if explains else "hwsim evaluate",
+        description=f"Energy, latency and memory of a network on an accelerator.{more}",
         epilog="Exit codes: 0 done; 2 bad input; 3 infeasible on this accelerator.",
     )
     parse.add_argument("model", help=MODEL_HELP)
@@ -118,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: Sequence[str] | None = None) -> None:
     """Parse, evaluate, print. Raises HwsimError where `main` prints it."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    options = parser().parse_args(given)
+    options = parser(explains=given[:1] == ["--explain"]).parse_args(given)
     if options.constraints and options.mapping:
         raise RequestError("--constraints and --mapping exclude each other: a given mapping is not searched")
     if options.format and options.fuse == "on":

@@ -250,7 +250,9 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=parse_path, metavar="FILE", help="table.csv or table.json; default: CSV on the terminal"
     )
     add_ends(parse)
-    parse.add_argument("--alone", action="store_true", help="no tensor stays on chip: no row depends on another layer")
+    parse.add_argument(
+        "--alone", action="store_true", help="assume that no tensor stays on chip: no row depends on another layer"
+    )
     add_input_option(parse)
     parse.add_argument("--objective", default="energy", choices=OBJECTIVES, help="what mappings are chosen for")
     parse.add_argument("--allow-uncosted", action="store_true", help="leave unknown operators out")
@@ -264,6 +266,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
     pairs = () if options.bits is None else parse_pairs(options.bits)
     if options.out is not None and options.out.suffix not in (".csv", ".json"):
         raise SpecError(f"--out: expected a file that ends in .csv or .json, got {options.out}")
+    if options.assignments is not None:
+        check_assignments(options)
     accelerator = load_machine(options.accelerator)
     workload = load_model(options.model, options.input, options.allow_uncosted)
     if options.assignments is not None:
@@ -288,10 +292,19 @@ def run(arguments: Sequence[str] | None = None) -> None:
     wrote(options.out, f"{len(table.rows)} rows")
 
 
-def write_assignments(options: argparse.Namespace, workload: Workload, accelerator: Accelerator) -> None:
-    """Price bit assignments and write or print them as CSV."""
+def check_assignments(options: argparse.Namespace) -> None:
+    """Raise SpecError for options that say nothing about assignments: each of their rows has all its bits."""
     if options.out is not None and options.out.suffix != ".csv":
         raise SpecError(f"--out: assignments are written as .csv, got {options.out}")
+    for name in ("first_last", "elementwise_bits"):
+        if getattr(options, name) is not None:
+            raise SpecError(f"--{name.replace('_', '-')}: a row of --assignments says the bits of every layer itself")
+    if options.allow_overflow:
+        raise SpecError("--allow-overflow: rows of --assignments that do not fit have empty prices")
+
+
+def write_assignments(options: argparse.Namespace, workload: Workload, accelerator: Accelerator) -> None:
+    """Price bit assignments and write or print them as CSV."""
     # Stored as trained at few bits: what additions read at 8 bits, and other readers' narrower forms made from it.
     coded = workload if workload.quantized else assign_bits(workload, "W2A2")
     rows = assignment_rows(options.assignments, coded, accelerator, options.objective, alone=options.alone)

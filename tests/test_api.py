@@ -230,6 +230,21 @@ def test_arguments_are_checked_like_the_command_lines() -> None:
             hwsim.verify("networks/digits_silu_w4a4", **arguments)
 
 
+def test_a_switch_is_true_or_false() -> None:
+    """A text such as "no" would count as yes."""
+    calls: list[tuple[Callable[..., object], str]] = [
+        (partial(hwsim.evaluate, "resnet8", "bit_fusion"), "fuse allow_uncosted allow_overflow"),
+        (partial(hwsim.explore_bits, "resnet8", "bit_fusion"), "on_chip allow_uncosted"),
+        (partial(hwsim.verify, "networks/digits_silu_w4a4"), "random"),
+        (partial(hwsim.extract, nn.Linear(2, 2), torch.zeros(1, 2)), "allow_uncosted"),
+        (partial(hwsim.load_workload, "resnet8"), "allow_uncosted"),
+    ]
+    for call, names in calls:
+        for name in names.split():
+            with pytest.raises(hwsim.RequestError, match=f"{name}: expected True or False, got 'no'"):
+                call(**{name: "no"})
+
+
 def test_every_function_of_the_door_refuses_other_kinds_by_name(tmp_path: Path) -> None:
     """Typed errors that name the argument, never a TypeError from inside; options as Python names them."""
     workload = hwsim.extract(nn.Linear(3, 4), torch.zeros(1, 3), name="small")

@@ -22,6 +22,7 @@ from hwsim.command_line import (
     load_machine,
     load_model,
     parse_elementwise,
+    parse_seconds,
 )
 from hwsim.console import wrote
 from hwsim.errors import SpecError, exit_code_of
@@ -185,9 +186,9 @@ def add_bits(commands: Any) -> None:
     bits.add_argument("--front", choices=list(NAMES), metavar="NAME", help="the front against this instead of a point")
     bits.add_argument("--points", type=int, help="that many points of the front (default: all of it)")
     bits.add_argument("--objective", default="energy", choices=OBJECTIVES, help="what mappings are chosen for")
-    bits.add_argument("--off-chip", action="store_true", help="tables with every tensor in the outermost memory "
-                      "(default: on chip what stays there at the widest widths)")  # fmt: skip
-    bits.add_argument("--time-limit", type=float, metavar="S", help="seconds per question to the solver")
+    bits.add_argument("--off-chip", action="store_true", help="assume that no tensor stays on chip "
+                      "(default: those stay that do at the widest widths)")  # fmt: skip
+    bits.add_argument("--time-limit", type=parse_seconds, metavar="S", help="seconds per question to the solver")
     add_input_option(bits)
     bits.add_argument("--allow-uncosted", action="store_true", help="leave unknown operators out")
     bits.add_argument(

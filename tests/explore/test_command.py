@@ -127,6 +127,16 @@ def test_mistakes_are_named(model: Path, capsys: pytest.CaptureFixture[str], mor
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("seconds", ["-1", "0", "nan", "1h"])
+def test_a_time_limit_is_a_positive_number_of_seconds(
+    model: Path, capsys: pytest.CaptureFixture[str], seconds: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(bits(model, "--time-limit", seconds))
+    assert ended.value.code == 2
+    assert f"expected a positive number of seconds, got {seconds!r}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -275,3 +275,9 @@ def test_a_pair_that_does_not_fit_is_left_out_as_evaluate_refuses_it(chain: Work
         evaluate_workload(chain, tight, Request(bits="W8A8"))
     for said in ({"allow_overflow": True}, {"alone": True}):
         assert not look_up_table(chain, tight, pairs, **said).refused
+
+
+@pytest.mark.parametrize("more", [["--first-last", "same"], ["--elementwise-bits", "4"], ["--allow-overflow"]])
+def test_options_that_assignments_do_not_read_are_refused(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["resnet8", "bit_fusion", "--assignments", "random:2", *more]) == 2
+    assert f"hwsim: {more[0]}: " in capsys.readouterr().err
