@@ -13,14 +13,13 @@ from typing import cast
 
 from hwsim.errors import SpecError
 from hwsim.files.strict_yaml import Document, read_document
-from hwsim.network.formats import parse_formats
+from hwsim.network.formats import MAX_BITS, parse_formats
 
 CONFIGS = ("auto", "1", "2", "3", "4")
 FIRST_LAST = ("same", "8bit")
 PADDING_POLICIES = ("pad_code", "snap_offset", "pad_beta", "border_bias")
 # Widths that quantizers have and tables cover, as `quant.spec.ALLOWED_BITS`; prices take any up to MAX_BITS.
-WIDTHS: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 16)
-MAX_BITS = WIDTHS[-1]
+WIDTHS: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, MAX_BITS)
 SAME = "same"  # first_last and elementwise_bits: what all other layers have
 MAX_OUTPUT_BITS = 32
 WXAY = re.compile(r"[wW]([0-9]{1,3})[aA]([0-9]{1,3})")

@@ -20,7 +20,7 @@ from hwsim.files.reading import read_text
 from hwsim.machine.parts import Accelerator
 from hwsim.network.bits_file import WIDTHS
 from hwsim.network.workload import Workload
-from hwsim.search.objective import Objective
+from hwsim.search.objective import Objective, objective_value
 from hwsim.search.passes import equal_sizes
 from hwsim.tables.grid import Ints
 from hwsim.tables.network_table import NetworkTable
@@ -63,8 +63,8 @@ def cheapest_passes(sizes: Sequence[tuple[int, Priced]], objective: Objective) -
     """PRICES of every row, in the equal passes of the batch that cost it least. `sizes`: (passes, one's prices)."""
     energy = np.stack([times * each.energy_pj for times, each in sizes])
     cycles = np.stack([times * each.cycles for times, each in sizes])
-    value = {"energy": energy, "latency": np.where(np.isfinite(energy), cycles, np.inf), "edp": energy * cycles}
-    chosen = value[objective].argmin(axis=0)
+    value = objective_value(objective, energy, np.where(np.isfinite(energy), cycles, np.inf))
+    chosen = value.argmin(axis=0)
     found = {
         name: np.take_along_axis(table, chosen[None], axis=0)[0]
         for name, table in {

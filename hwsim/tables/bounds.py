@@ -123,7 +123,7 @@ class Solved:
     linear: bool  # whether `moving_pj` may be scaled and combined, not only handed to wider widths
 
 
-def price_vector(unit: UnitPrices) -> Floats:
+def prices_of_counts(unit: UnitPrices) -> Floats:
     """Prices of a count vector: traffic by (memory, operand, kind, direction), then hops; order by name."""
     traffic = [unit.traffic_pj[key] for key in sorted(unit.traffic_pj)]
     return np.array([*traffic, *(unit.hop_pj[key] for key in sorted(unit.hop_pj))])
@@ -139,7 +139,7 @@ def solved_point(layer: Layer, accelerator: Accelerator, widths: Triple, fixed_p
     unit = unit_prices(narrowed, accelerator)
     linear = unit.static_pj_per_cycle == 0.0
     moving = bound_pj - fixed_pj - (rounding_pj(unit, accelerator) if linear else 0.0)
-    return Solved(widths, price_vector(unit), max(0.0, moving), linear)
+    return Solved(widths, prices_of_counts(unit), max(0.0, moving), linear)
 
 
 def transferred(solved: Sequence[Solved], widths: Triple, prices: Floats) -> float:

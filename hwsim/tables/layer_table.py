@@ -30,7 +30,7 @@ from hwsim.search import cache
 from hwsim.search.network import RUNGS
 from hwsim.search.objective import Objective, objective_value
 from hwsim.search.result import Effortful
-from hwsim.tables.bounds import SimpleBounds, Solved, price_vector, solved_point, transferred
+from hwsim.tables.bounds import SimpleBounds, Solved, prices_of_counts, solved_point, transferred
 from hwsim.tables.dominance import best_places, structure, undominated
 from hwsim.tables.grid import Bools, Floats, Grid, Ints, Prices, tile_of
 from hwsim.tables.hunt import Hunt, Searched, question
@@ -166,7 +166,7 @@ class LayerTable:
             proven = self.solved_points
             for index, widths in self.widths:
                 if self.grid.allowed[index] and bound[index] * (1 + TOLERANCE) < self.energy_pj[index]:
-                    prices = price_vector(unit_prices(at_widths(self.grid.layer, *widths), self.accelerator))
+                    prices = prices_of_counts(unit_prices(at_widths(self.grid.layer, *widths), self.accelerator))
                     moving = transferred(proven, widths, prices)
                     bound[index] = max(bound[index], self.grid.fixed_pj[index] + moving)
         return np.minimum(bound, np.where(self.grid.allowed, self.energy_pj, np.inf))

@@ -35,6 +35,7 @@ from hwsim.network.bits_file import parse_wxay, read_bits
 from hwsim.network.format_bits import asks_for_formats, requested
 from hwsim.network.formats import parse_formats
 from hwsim.network.generation import PHASES
+from hwsim.search.objective import OBJECTIVES as MAPPED_FOR
 
 KEYS = ("model", "accelerator", "bits", "search", "limits", "objectives", "sampler", "trials", "generation", "seed",
         "memories", "mapping", "effort", "gap", "homes", *PASS)  # fmt: skip
@@ -105,7 +106,7 @@ class SpaceReader:
             generation=self.number("generation", 16) or 16,
             seed=self.number("seed", 0, least=0) or 0,
             scale_memories=self.word("memories", ("scaled", "fixed"), "scaled") == "scaled",
-            mapping=self.word("mapping", ("energy", "latency", "edp"), "energy"),
+            mapping=self.word("mapping", MAPPED_FOR, "energy"),
             effort=self.word("effort", ("quick", "perfect", "proven"), "quick"),
             gap=self.share("gap"),
             homes=self.word("homes", ("joint", "afterwards", "none"), "joint"),
