@@ -44,11 +44,11 @@ HF = (
     "clip",
     "whisper",
 )
-# Sizes for files of common packages that leave them open.
+# Sizes for files of common packages that leave them open; a folder before the name where two files share it.
 OPEN: dict[str, dict[str, tuple[int, ...]]] = {
     "model.onnx": {"bytes": (1, 2048)},
     "embedding_model.onnx": {"input_1": (1, 76, 32, 1)},
-    "hey_mycroft_v0.1.onnx": {"input_1": (1, 16, 96)},
+    "openwakeword/hey_mycroft_v0.1.onnx": {"input_1": (1, 16, 96)},
     "nmp.onnx": {"serving_default_input_2:0": (1, 43844, 1)},
     "320n.onnx": {"images": (1, 3, 320, 320)},
     "PP-OCRv5_det_mobile_infer.onnx": {"x": (1, 3, 640, 640)},
@@ -62,6 +62,10 @@ OPEN: dict[str, dict[str, tuple[int, ...]]] = {
     "Run_1663829550_Stage_0.onnx": {"input": (1, 3, 900, 160)},
     "Run_1663915512_Stage_0.onnx": {"input": (1, 3, 900, 160)},
     "Run_1668423760_Stage_0.onnx": {"input": (1, 3, 900, 160)},
+    "silero_vad/silero_vad.onnx": {"input": (1, 576), "state": (2, 1, 128)},
+    "openwakeword/silero_vad.onnx": {"input": (1, 480), "h": (2, 1, 64), "c": (2, 1, 64)},
+    "silero_vad_v6.onnx": {"input": (1, 576), "state": (2, 1, 128)},
+    "silero_vad_legacy.onnx": {"input": (1, 1536), "h": (2, 1, 64), "c": (2, 1, 64)},
     "silero_vad_v5.onnx": {"input": (1, 576), "state": (2, 1, 128)},
     "melspectrogram.onnx": {"input": (1, 1280)},
     "ch_PP-OCRv4_det_infer.onnx": {"x": (1, 3, 640, 640)},
@@ -105,6 +109,11 @@ def row(kind: str, name: str, read: Callable[[], Workload], count: Callable[[], 
     }  # fmt: skip
 
 
+def sizes_given(path: Path) -> dict[str, tuple[int, ...]]:
+    """What `--input` says for a file that leaves sizes open."""
+    return OPEN.get(f"{path.parent.name}/{path.name}", OPEN.get(path.name, {}))
+
+
 def weight_bits(net: Workload) -> int:
     """Bits of all weights of layers with MACs, every tensor once."""
     weights = [layer.weight for layer in net if layer.has_macs and not layer.weight_is_activation]
@@ -132,9 +141,7 @@ def onnx_macs(path: Path) -> Counted:
     codes = ("Quant", "BipolarQuant", "QuantizeLinear", "DequantizeLinear")
     bits = plain(model)
     for entry in model.graph.input:
-        for dim, size in zip(
-            entry.type.tensor_type.shape.dim, OPEN.get(path.name, {}).get(entry.name, ()), strict=False
-        ):
+        for dim, size in zip(entry.type.tensor_type.shape.dim, sizes_given(path).get(entry.name, ()), strict=False):
             dim.dim_value = size
     shapes = {t.name: tuple(t.dims) for t in model.graph.initializer} | shapes_of(model)
     makers = {name: node for node in model.graph.node for name in node.output}
@@ -277,7 +284,9 @@ def rows(data: Path, files: Sequence[Path], hub: bool) -> Iterator[dict[str, Any
             where = path.relative_to(folder).parts
             name = path.name if len(where) == 1 else f"{where[0]}/{path.name}"
             count = onnx_macs if path.suffix == ".onnx" else tflite_macs
-            yield row("file", name, partial(load_model_argument, str(path), OPEN.get(path.name)), partial(count, path))
+            yield row(
+                "file", name, partial(load_model_argument, str(path), sizes_given(path) or None), partial(count, path)
+            )
     for name, make in MODULES.items():
         yield row("module", name, lambda n=name, m=make: extract(*m(), name=n), partial(module_macs, name))
     for name in models.names():
