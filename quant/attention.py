@@ -37,8 +37,14 @@ class QAttention(nn.Module):
         attn_mask: Tensor | None = None,
         is_causal: bool = False,
         scale: float | None = None,
+        enable_gqa: bool = False,
     ) -> Tensor:
-        """softmax(scale * QK^T + mask) V, (..., tokens, features); scale defaults to 1/sqrt(features)."""
+        """softmax(scale * QK^T + mask) V, (..., tokens, features); scale defaults to 1/sqrt(features).
+
+        `enable_gqa`: keys and values have fewer heads than queries, each for as many in a row.
+        """
+        if enable_gqa:
+            key, value = (shared_by_heads(x, query.shape[-3]) for x in (key, value))
         factor = query.shape[-1] ** -0.5 if scale is None else scale
         scores = self.scores(query, key.transpose(-2, -1)) * factor
         if is_causal:
@@ -49,6 +55,12 @@ class QAttention(nn.Module):
         elif attn_mask is not None:
             scores = scores + attn_mask
         return self.context(self.dropout(scores.softmax(-1)), value)
+
+
+def shared_by_heads(x: Tensor, heads: int) -> Tensor:
+    """Keys or values of each head as often as query heads share them."""
+    own = x.shape[-3]
+    return x.unsqueeze(-3).expand(*x.shape[:-2], heads // own, *x.shape[-2:]).flatten(-4, -3)
 
 
 class QMultiheadAttention(nn.Module):

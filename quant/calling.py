@@ -3,13 +3,14 @@
 A batch is a tensor; a tuple or list of arguments, of which those beyond the arguments that `forward` needs (labels)
 are left out; or a dictionary, of which `forward`'s arguments are taken. An argument that is itself a list, tuple or
 dictionary stands in a tuple: `({"image": x},)`. Of several results the first tensor is the
-network's answer, in a dictionary the one called logits, out or output where there is one.
+network's answer, in a dictionary or a dataclass the one called logits, out or output where there is one.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -53,10 +54,13 @@ def answer(result: Any, kind: type = Tensor) -> Any:
     """The tensor that a network answers with (or what stands for it, of `kind`); ValueError where there is none."""
     if isinstance(result, kind):
         return result
+    if dataclasses.is_dataclass(result) and not isinstance(result, (type, Mapping)):
+        result = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
     if isinstance(result, Mapping):
         named = [result[key] for key in _ANSWERS if isinstance(result.get(key), kind)]
         result = [*named, *result.values()]
-    found = next((value for value in result if isinstance(value, kind)), None) if result is not None else None
+    parts = result if isinstance(result, Iterable) else ()
+    found = next((value for value in parts if isinstance(value, kind)), None)
     if found is None:
         raise ValueError(f"the network's result holds no tensor: {type(result).__name__}")
     return found

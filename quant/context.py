@@ -22,10 +22,12 @@ from quant.functionalise import AUGMENTED
 from quant.operators import (
     ACTIVATIONS,
     ASYMMETRIC,
+    COMPLEX,
     GATE,
     MOVES,
     NO_VALUES,
     POINTWISE,
+    REAL,
     SEVERAL,
     SIGNED,
     UNSIGNED,
@@ -62,6 +64,7 @@ class Op:
     operands: tuple[Any, ...] = ()
     is_tensor: bool = True
     is_fixed: bool = False
+    is_complex: bool = False
     range: Range = field(default_factory=lambda: Range(SIGNED, "unknown"))
     users: list[Op] = field(default_factory=list)
 
@@ -145,6 +148,7 @@ def _infer(ops: list[Op], model: nn.Module) -> list[Op]:
             op.name = _free_name(op.name, seen, model)
         op.is_tensor = _is_tensor(op)
         op.is_fixed = _is_fixed(op)
+        op.is_complex = _is_complex(op, model)
         op.range = _range(op, model)
     return ops
 
@@ -191,6 +195,22 @@ def _is_tensor(op: Op) -> bool:
     if op.node.op in ("call_function", "call_method") and sources:
         return any(source.is_tensor for source in sources)
     return True
+
+
+def _is_complex(op: Op, model: nn.Module) -> bool:
+    """Whether an operation makes complex numbers, as far as its name and what it reads tell."""
+    value = op.node.meta.get("val")
+    if isinstance(value, Tensor):
+        return value.is_complex()
+    if op.node.op == "get_attr":
+        held = _fixed_value(op.node, model)
+        return isinstance(held, Tensor) and held.is_complex()
+    if op.module is not None:
+        return any(parameter.is_complex() for parameter in model.get_submodule(op.module).parameters())
+    name = op.kind.removeprefix("attribute ")
+    if name in COMPLEX:
+        return True
+    return name not in REAL and op.is_tensor and any(source.is_complex for source in op.inputs)
 
 
 def _range(op: Op, model: nn.Module) -> Range:
@@ -350,6 +370,8 @@ def keeps_values(op: Op, kind: str) -> bool:
     """Whether an operation needs no quantizer of its own: it moves values, or maps them one by one, or makes none."""
     if op.kind.startswith("attribute") or not op.is_tensor:
         return True
+    if isinstance(op.node.target, type):
+        return True  # the code's own container, of what was computed before
     if kind == "sum":
         return False
     scaled = kind == "div" and not any(isinstance(o, Op) and o.is_tensor for o in op.operands[1:])

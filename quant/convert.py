@@ -125,6 +125,9 @@ def own_copy(model: nn.Module) -> nn.Module:
     lazy = [name for name, p in (*model.named_parameters(), *model.named_buffers()) if is_lazy(p)]
     if lazy:
         raise ValueError(f"model: {lazy[0]} has no size yet (lazy modules): run the model once on an input first")
+    sparse = [name for name, t in (*model.named_parameters(), *model.named_buffers()) if t.layout != torch.strided]
+    if sparse:
+        raise ValueError(f"model: {sparse[0]} is stored sparse: quantize takes dense tensors; use its to_dense()")
     return copied(model)
 
 

@@ -91,8 +91,16 @@ SEVERAL = {
     **dict.fromkeys(("div", "idiv", "truediv", "itruediv", "divide"), "div"),
     "scaleddotproductattention": "attention",
 }
+# What makes complex numbers of real ones, and real ones of complex ones.
+COMPLEX = {
+    *("viewascomplex", "complex", "polar", "fftfft", "fftfft2", "fftfftn", "fftifft", "fftifft2", "fftifftn"),
+    *("fftrfft", "fftrfft2", "fftrfftn", "fftihfft", "stft"),
+}
+REAL = {"viewasreal", "real", "imag", "abs", "angle", "fftirfft", "fftirfft2", "fftirfftn", "ffthfft", "istft"}
 
 _STATISTICS = "a norm by statistics of its input: computed in floating point"
+COMPLEX_NUMBERS = "complex numbers: a quantizer has codes for real ones"
+OBJECT = "a method of an object that the network is given: what reads the result quantizes it"
 _SELECTION = "chooses or moves values; what reads the result quantizes it"
 REASONS = {
     "div": "a quotient of two activations has no quantized counterpart",
@@ -101,8 +109,10 @@ REASONS = {
     **dict.fromkeys(("softmax", "softmin", "logsoftmax", "softmax2d"), "a softmax is computed in floating point"),
     **dict.fromkeys(("layernorm", "groupnorm", "rmsnorm", "localresponsenorm", "normalize"), _STATISTICS),
     **dict.fromkeys(("instancenorm", "instancenorm1d", "instancenorm2d", "instancenorm3d"), _STATISTICS),
+    **dict.fromkeys(COMPLEX | REAL, COMPLEX_NUMBERS),
     "sum": "summed in floating point; what reads the result quantizes it",
-    "einsum": "no quantized counterpart: write it as a matrix product (@)",
+    "einsum": "no matrix product of two tensors, which alone has a quantized counterpart",
+    "forward": "torch.jit keeps its code: give the module before torch.jit.script or torch.jit.trace",
     "lerp": "no quantized counterpart: write it as a sum of products",
     **dict.fromkeys(
         ("clamp", "clip", "clampmin", "clampmax"),

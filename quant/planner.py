@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from quant import context, recurrent, rewrite
 from quant.attention import QMultiheadAttention
 from quant.choices import Choices
 from quant.context import Op, Range
 from quant.layers import quantized_like
-from quant.operators import GATE, REASONS, SIGNED, UNSIGNED
+from quant.operators import COMPLEX_NUMBERS, GATE, OBJECT, REASONS, SIGNED, UNSIGNED
 from quant.plan import LayerPlan, Left, few
 from quant.quantizer import BaseQuantizer
 from quant.spec import QuantSpec
@@ -43,6 +43,13 @@ def _tensors(op: Op) -> list[Op]:
     if op.kind == "mean":
         return list(op.inputs[:1])
     return [o for o in op.operands if isinstance(o, Op) and o.is_tensor]
+
+
+def _why_left(op: Op, kind: str) -> str:
+    """Why an operation without a quantized counterpart stays in floating point."""
+    if op.node.op == "call_method" and kind not in REASONS and not hasattr(Tensor, str(op.node.target)):
+        return OBJECT
+    return REASONS.get(kind, "no quantized counterpart")
 
 
 def alike(one: BaseQuantizer, other: BaseQuantizer) -> bool:
@@ -110,7 +117,7 @@ class Planner:
                 site = sites.setdefault(op.name, Site(op.name, kind, []))
                 site.ops.append(op)
             elif not context.keeps_values(op, kind) and any(source.is_tensor for source in op.inputs):
-                self.left.append(Left(op.name, kind, REASONS.get(kind, "no quantized counterpart")))
+                self.left.append(Left(op.name, kind, _why_left(op, kind)))
         self.left += self._unseen(sites)
         return list(sites.values())
 
@@ -201,6 +208,8 @@ class Planner:
         op = site.ops[0]
         if chosen.skip:
             return "skipped by an override"
+        if any(each.is_complex or any(source.is_complex for source in each.inputs) for each in site.ops):
+            return COMPLEX_NUMBERS
         module = None if op.module is None else self.model.get_submodule(op.module)
         if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
             return ""

@@ -77,8 +77,6 @@ def obstacle(kind: str, op: Op, model: nn.Module) -> str:
         return "writes into a given tensor"
     if kind == "attention":
         given = _attention_arguments(op)
-        if given.get("enable_gqa"):
-            return "grouped queries"
         if not isinstance(given.get("dropout_p", 0.0), (int, float)):
             return "its dropout is computed"
     if kind == "concat" and (op.node.op != "call_module" and not all(isinstance(o, Op) for o in op.operands)):
@@ -230,7 +228,7 @@ def _arguments(op: Op, model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any
     node = op.node
     if op.kind == "scaleddotproductattention":
         given = _attention_arguments(op)
-        names = ("query", "key", "value", "attn_mask", "is_causal", "scale")
+        names = ("query", "key", "value", "attn_mask", "is_causal", "scale", "enable_gqa")
         return tuple(given.get(name, False if name == "is_causal" else None) for name in names), {}
     if op.kind in ("cat", "concat", "concatenate"):
         return (node.args[0] if node.args else node.kwargs["tensors"],), {}

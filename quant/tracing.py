@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 
 from quant.functionalise import AUGMENTED, functionalise
 from quant.models import ops as zoo_ops
+from quant.writing_out import written_out
 
 OP_MODULES = (zoo_ops.Add, zoo_ops.Mul, zoo_ops.MatMul, zoo_ops.Concat)
 _PARTED = ("split", "split_with_sizes", "chunk")
@@ -126,6 +127,7 @@ def graph_of(model: nn.Module, *, training: bool, given: Mapping[str, Any] | Non
             node.args = ()  # the example gives it: the graph needs it from now on
         bare = bare and not (node.op == "placeholder" and node.args)
     keep_constants(graph, model)
+    written_out(graph, model)
     functionalise(graph, model)
     return graph
 

@@ -30,6 +30,7 @@ SEVERAL = frozenset(
      "concat", "concatenate")
 )  # fmt: skip
 RECURRENT = frozenset(f"{kind}{cell}" for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu") for cell in ("", "_cell"))
+OWN_GATE = ("silu", "hswish")  # what the front ends call x times its own gate
 WEIGHT = -1  # position of a layer's second operand among what it reads
 Place = tuple[str, int]  # a layer, and the position of one of its inputs
 
@@ -186,12 +187,19 @@ def recurrent_quantizer(layer: Layer) -> str:
     return f"{'projection' if what == 'projection' else 'hidden'}_quantizers.{suffix}"
 
 
+def is_cut(tensor: Tensor, maker: Layer | None) -> bool:
+    """Whether a layer reads a part of what another made."""
+    return maker is not None and tensor.elements < maker.output.elements
+
+
 def self_gated(workload: Workload) -> frozenset[str]:
     """Products that are an activation function written out, like x * sigmoid(x)."""
     made_by = {layer.output.name: layer for layer in workload}
     found: set[str] = set()
     for layer in workload:
         if layer.op == "mul" and len(layer.inputs) == 2:
+            if layer.output.origin not in OWN_GATE and any(is_cut(t, made_by.get(t.name)) for t in layer.inputs):
+                continue  # one part of an array by the gate of another: x[:, :n] * sigmoid(x[:, n:])
             first, second = (tensor.name for tensor in layer.inputs)
             for gate, value in ((first, second), (second, first)):
                 at = gate

@@ -403,3 +403,36 @@ def bag_of_words() -> Made:
     return Code(lambda m, i: m.fc(m.bag(i)), bag=nn.EmbeddingBag(30, 12), fc=nn.Linear(12, 4)), (
         torch.randint(0, 30, (2, 6)),
     )
+
+
+# ---- written out ---------------------------------------------------------------------------------------------------
+
+
+@net
+def gated_linear_unit() -> Made:
+    return Code(lambda m, x: m.last(F.glu(m.wide(m.first(x)))), wide=nn.Linear(12, 24), **ends()), rows()
+
+
+@net
+def gated_convolution_module() -> Made:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.GLU(1), nn.Conv2d(4, 3, 1)), image()
+
+
+@net
+def attention_by_einsum() -> Made:
+    def run(m: Any, x: Tensor) -> Tensor:
+        q, k, v = m.qkv(x).unflatten(-1, (3, 2, 4)).unbind(-3)
+        scores = torch.einsum("bihd,bjhd->bhij", q, k).softmax(-1)
+        return m.out(torch.einsum("bhij,bjhd->bihd", scores, v).flatten(2))
+
+    return Code(run, qkv=nn.Linear(8, 24), out=nn.Linear(8, 5)), (torch.randn(1, 6, 8),)
+
+
+@net
+def grouped_queries() -> Made:
+    def run(m: Any, x: Tensor) -> Tensor:
+        q, k, v = (f(x).unflatten(-1, (-1, 4)).transpose(1, 2) for f in (m.q, m.k, m.v))
+        return m.out(F.scaled_dot_product_attention(q, k, v, enable_gqa=True).transpose(1, 2).flatten(2))
+
+    layers = {"q": nn.Linear(8, 16), "k": nn.Linear(8, 8), "v": nn.Linear(8, 8), "out": nn.Linear(16, 5)}
+    return Code(run, **layers), (torch.randn(1, 6, 8),)

@@ -181,7 +181,9 @@ def product_origin(acts: list[Act]) -> str:
     for gate, other in (acts, acts[::-1]):
         if gate.record.origin in GATES:
             maker = gate.record.producer
-            own = maker is not None and any(act.record is other.record for act in maker.inputs)
+            own = maker is not None and any(
+                act.record is other.record and act.part == other.part for act in maker.inputs
+            )
             return "silu" if own and gate.record.origin == "sigmoid" else other.record.origin
     origins = {act.record.origin for act in acts}
     return "relu" if origins <= {"relu", "relu6"} else "linear"
@@ -241,13 +243,6 @@ def fused_pair(first: str, second: str) -> Handler:
     return handle
 
 
-def gated(walk: Lowering, op: Op) -> None:
-    """glu: one half times the sigmoid of the other."""
-    half = walk.act(op, next(iter(op.args))).seen_as(walk.shape(op))
-    gate = walk.emit("sigmoid", op, [half], walk.shape(op), "sigmoid", label="sigmoid")
-    walk.bind(op, walk.emit("mul", op, [half, gate], walk.shape(op), "linear", label="mul"))
-
-
 def squared_difference(walk: Lowering, op: Op) -> None:
     """(x - y)^2: a subtraction and a product."""
     acts = [act for ref in op.refs() if isinstance(act := walk.value(ref), Act)]
@@ -299,6 +294,5 @@ HANDLERS: dict[str, Handler] = {
     "aten.addcmul": fused_pair("mul", "add"),
     "aten.addcdiv": fused_pair("div", "add"),
     "aten.lerp": fused_pair("mul", "add"),
-    "aten.glu": gated,
     "aten.squared_difference": squared_difference,
 }

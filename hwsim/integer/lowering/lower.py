@@ -25,6 +25,7 @@ from hwsim.integer.lowering.walk import Lowering, first_line
 from quant import BaseQuantizer, export_names, quantizers
 from quant.calling import answer, arguments
 from quant.layers import QConv3d, QConvTranspose3d, QEmbeddingBag
+from quant.tracing import no_logs
 
 Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
@@ -130,7 +131,7 @@ def one_row(model: nn.Module, inputs: Sequence[Any], name: str) -> tuple[Tensor,
     if lengths != {1}:
         try:
             twin = copy.deepcopy(model)  # what the run writes into buffers stays there
-            with torch.no_grad():
+            with torch.no_grad(), no_logs():
                 together = answer(twin(*(tensor[:2] for tensor in wide)))
                 alone = torch.cat([answer(twin(*(tensor[i : i + 1] for tensor in wide))) for i in (0, 1)])
         except Exception as problem:  # the model's own code may fail in any way
