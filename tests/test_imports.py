@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 OURS = ("hwsim", "quant", "experiments", "benchmarks")
-OPTIONAL = ("dask", "distributed", "optuna", "pymoo", "timm", "torchvision", "transformers", "zigzag")
+OPTIONAL = ("accelforge", "dask", "distributed", "optuna", "pymoo", "timm", "torchvision", "transformers", "zigzag")
 FILES = [path for folder in ("benchmarks", "experiments") for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
