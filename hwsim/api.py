@@ -18,11 +18,10 @@ from hwsim.explore.bits.budgets import NAMES, parse_budgets
 from hwsim.explore.bits.choices import Freedom, parse_limit, parse_widths
 from hwsim.explore.bits.sensitivities import read_sensitivities
 from hwsim.explore.bits.solve import BitPoints, solve_bits
-from hwsim.frontends.language_models.build import EXPERTS
 from hwsim.machine import load as machine_files
 from hwsim.machine.parts import Accelerator
 from hwsim.network.format_bits import with_bits
-from hwsim.network.generation import PHASES, Generation
+from hwsim.network.generation import EXPERTS, PHASES, Generation
 from hwsim.network.workload import Workload
 from hwsim.report.evaluation import Request, evaluate_workload, load_zero_shares
 from hwsim.report.report import Report

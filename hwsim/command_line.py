@@ -1,23 +1,24 @@
-"""What the commands share: how a MODEL argument is read, and the checked kinds of numbers of their options."""
+"""What the commands share: how a MODEL argument is read, and the checked kinds of numbers of their options.
+
+Readers are loaded by the functions that read: `--help` answers without them.
+"""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hwsim.errors import RequestError, WorkloadError
 from hwsim.frontends.forms import FORMS
-from hwsim.frontends.language_models.build import EXPERTS, build_phase
-from hwsim.frontends.language_models.description import describe, read_configuration
-from hwsim.machine.load import load_accelerator
-from hwsim.machine.parts import Accelerator
-from hwsim.nest.mapping import Mapping as Nest
 from hwsim.network.bits_file import FIRST_LAST, MAX_BITS, SAME
-from hwsim.network.generation import PHASES, Generation
-from hwsim.network.saved import load_workload
-from hwsim.network.workload import FORMAT, Workload
+from hwsim.network.generation import EXPERTS, PHASES, Generation
+
+if TYPE_CHECKING:
+    from hwsim.machine.parts import Accelerator
+    from hwsim.nest.mapping import Mapping as Nest
+    from hwsim.network.workload import Workload
 
 Shapes = tuple[int, ...] | Mapping[str, tuple[int, ...]] | None  # of the first input, or by an input's name
 EFFORTS = ("auto", "proven", "perfect", "quick")
@@ -32,6 +33,8 @@ def load_machine(text: str) -> Accelerator:
         from hwsim.peers.translation import machine_argument  # jinja2 is loaded for descriptions alone
 
         return machine_argument(text)
+    from hwsim.machine.load import load_accelerator
+
     return load_accelerator(text)
 
 
@@ -43,6 +46,8 @@ def load_model(text: str, input_shape: Shapes, allow_uncosted: bool) -> Workload
         return workload_argument(text)
     path = Path(text)
     if path.suffix == ".json" or (path.is_file() and starts_like_workload(path)):
+        from hwsim.network.saved import load_workload
+
         return load_workload(path)
     try:
         from hwsim.frontends.argument import load_model_argument
@@ -66,6 +71,8 @@ def write_for_peer(
 
 def starts_like_workload(path: Path) -> bool:
     """Whether a file without the usual suffix is a saved workload all the same."""
+    from hwsim.network.workload import FORMAT
+
     with path.open("rb") as file:
         return FORMAT.encode() in file.read(200)
 
@@ -132,6 +139,9 @@ def language_pass(
         raise RequestError(
             f"{spell('new')}: a prefill makes no further tokens; price those with {spell('phase')} decode"
         )
+    from hwsim.frontends.language_models.build import build_phase
+    from hwsim.frontends.language_models.description import describe, read_configuration
+
     description = describe(read_configuration(name), name)
     batch, new, experts = given["batch"] or 1, given["new"] or 1, given["experts"] or "expected"
     return build_phase(description, phase, batch, given["context"], new, experts)

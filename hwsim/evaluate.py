@@ -29,15 +29,7 @@ from hwsim.command_line import (
 from hwsim.console import printable, wrote
 from hwsim.errors import RequestError, exit_code_of
 from hwsim.files.argument import parse_name, parse_path
-from hwsim.report.evaluation import Request, evaluate_workload, load_zero_shares
-from hwsim.report.explain import estimate_lines, explain, explained_json, explanation_lines, write_explanations
-from hwsim.report.files import write_report
-from hwsim.report.progress import watched
-from hwsim.report.screen import render
-from hwsim.report.terminal import why_not_proven
-from hwsim.search.objective import OBJECTIVES
-
-evaluate = evaluate_workload  # the name under which scripts import it from here
+from hwsim.search.words import OBJECTIVES
 
 
 def parser(explains: bool = False) -> argparse.ArgumentParser:
@@ -126,6 +118,14 @@ def run(arguments: Sequence[str] | None = None) -> None:
         raise RequestError(f"--fuse on and --format {options.format} exclude each other: its form knows no groups")
     if options.format and options.out is None:
         raise RequestError(f"--format {options.format} needs --out DIR to write to")
+    # Here, not above: half a second that `--help` and a mistyped option need not pay.
+    from hwsim.report.evaluation import Request, evaluate_workload, load_zero_shares
+    from hwsim.report.explain import estimate_lines, explain, explained_json, explanation_lines, write_explanations
+    from hwsim.report.files import write_report
+    from hwsim.report.progress import watched
+    from hwsim.report.screen import render
+    from hwsim.report.terminal import why_not_proven
+
     accelerator = load_machine(options.accelerator)
     phase = load_phase(options)
     workload = phase[0] if phase else load_model(options.model, options.input, options.allow_uncosted)

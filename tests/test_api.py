@@ -96,6 +96,18 @@ assert type(evaluate) is types.FunctionType
     subprocess.run([sys.executable, "-c", f"import sys, types{tried}"], check=True, cwd=ROOT)
 
 
+def test_the_help_of_evaluate_loads_neither_arrays_nor_the_search() -> None:
+    """It answers in a blink; so does a mistyped option."""
+    for given in (["--help"], ["resnet18", "eyeriss_v1", "--no-such-option"]):
+        code = (
+            "import sys\nfrom hwsim.evaluate import main\n"
+            f"try:\n    main({given!r})\nexcept SystemExit:\n    pass\n"
+            "heavy = {'numpy', 'pydantic', 'hwsim.search.network', 'hwsim.machine.load'} & set(sys.modules)\n"
+            "assert not heavy, heavy\n"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
+
+
 @pytest.mark.skipif(not PYRIGHT.exists(), reason="pyright is not installed")
 def test_a_type_checker_sees_real_types(tmp_path: Path) -> None:
     (tmp_path / "use.py").write_text(

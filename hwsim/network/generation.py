@@ -7,6 +7,7 @@ from dataclasses import dataclass
 CACHE = "cache"  # origin of tensors that hold keys and values
 NEW = ".new"  # ends the names of new rows that are written into a cache which stands elsewhere
 PHASES = ("prefill", "decode")
+EXPERTS = ("expected", "worst")  # how many of a block's MLPs the tokens of a batch read
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.errors import SpecError
 from hwsim.pricing.layer import LayerCost
+from hwsim.search.words import OBJECTIVES, Objective
 
-Objective = Literal["energy", "latency", "edp"]
-OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 Number = TypeVar("Number", float, NDArray[np.float64])
 
 

@@ -28,13 +28,12 @@ from hwsim.explore.machines.space import (
 )
 from hwsim.files.reading import is_finite
 from hwsim.files.strict_yaml import Document, read_document
-from hwsim.frontends.language_models.build import EXPERTS
 from hwsim.machine.load import find_spec, load_accelerator
 from hwsim.network.bits_file import RESERVED as BITS_RESERVED
 from hwsim.network.bits_file import parse_wxay, read_bits
 from hwsim.network.format_bits import asks_for_formats, requested
 from hwsim.network.formats import parse_formats
-from hwsim.network.generation import PHASES
+from hwsim.network.generation import EXPERTS, PHASES
 from hwsim.search.objective import OBJECTIVES as MAPPED_FOR
 
 KEYS = ("model", "accelerator", "bits", "search", "limits", "objectives", "sampler", "trials", "generation", "seed",

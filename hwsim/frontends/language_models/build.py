@@ -18,7 +18,6 @@ from hwsim.network.generation import CACHE, NEW, Generation
 from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.workload import Workload
 
-EXPERTS = ("expected", "worst")
 EXACT_TOKENS = 4096
 
 
