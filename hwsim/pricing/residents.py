@@ -6,16 +6,18 @@ Mappings are given here; the choice among whole tensors is exact (dynamic progra
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from hwsim.errors import HwsimError
 from hwsim.machine.packing import words
 from hwsim.machine.parts import Accelerator, Memory, Operand
 from hwsim.nest.counts import Counts, Kind
 from hwsim.network.layer import Layer, Tensor
-from hwsim.pricing.layer import TIMED, operand_tensors, price_fused, price_stage
+from hwsim.pricing.layer import REMEMBERED, TIMED, operand_tensors, price_fused, price_stage
 from hwsim.pricing.moves import operand_bits, side_bits
 from hwsim.pricing.offsets import offset_cost
 from hwsim.pricing.stages import Stage, effective_layer
@@ -35,7 +37,7 @@ def residents(stages: tuple[Stage, ...], accelerator: Accelerator, counts: Mappi
     stays: list[Stay] = []
 
     @functools.cache
-    def spent(index: int, resident: frozenset[str]) -> float:
+    def paid(index: int, resident: frozenset[str]) -> float:
         stage = stages[index]
         return spent_pj(stage, accelerator, counts.get(stage.layer.name), resident)
 
@@ -51,7 +53,7 @@ def residents(stages: tuple[Stage, ...], accelerator: Accelerator, counts: Mappi
         touched = (life.born, *users)
         if all(goes_through(stages[index], name, accelerator, home, counts) for index in touched):
             size = held_bits(home, life.tensor, [stages[index] for index in users], accelerator)
-            saving = sum(spent(index, frozenset()) - spent(index, frozenset((name,))) for index in touched)
+            saving = sum(paid(index, frozenset()) - paid(index, frozenset((name,))) for index in touched)
             stays.append(Stay(name, life.born, life.last, size, saving))
     return choose_resident(stays, tiles, home.size_bits)
 
@@ -131,6 +133,16 @@ def taken_at(home: Memory, accelerator: Accelerator, counts: Counts, operands: C
 
 def spent_pj(stage: Stage, accelerator: Accelerator, counts: Counts | None, resident: frozenset[str]) -> float:
     """Memory energy of a stage and what is fused behind it, with these tensors on chip."""
+    plain, numbers = stage.numbered
+    try:
+        return spent(plain, accelerator, counts, frozenset(numbers[name] for name in resident if name in numbers))
+    except HwsimError:  # a refusal names the layer
+        return spent(stage, accelerator, counts, resident)
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def spent(stage: Stage, accelerator: Accelerator, counts: Counts | None, resident: frozenset[str]) -> float:
+    """`spent_pj`: stages that differ by names alone share it."""
     costs = [price_stage(stage, accelerator, counts, resident)]
     costs += [price_fused(follower, accelerator, stage, resident) for follower in stage.fused]
     return sum(part.energy_pj for cost in costs for part in cost.parts if part.component not in TIMED)
@@ -170,10 +182,12 @@ def lifetimes(stages: Sequence[Stage]) -> tuple[Life, ...]:
 def peak_activation_bits(stages: Sequence[Stage], without: str = "") -> int:
     """Largest sum of live tensors while any stage runs: its inputs, its output, and what later stages still need;
     those of the origin `without` left out."""
-    lives = [life for life in lifetimes(stages) if not without or life.tensor.origin != without]
-    return max(
-        sum(life.tensor.size_bits for life in lives if life.born <= index <= life.last) for index in range(len(stages))
-    )
+    change = [0] * (len(stages) + 1)
+    for life in lifetimes(stages):
+        if not without or life.tensor.origin != without:
+            change[max(0, life.born)] += life.tensor.size_bits
+            change[life.last + 1] -= life.tensor.size_bits
+    return max(itertools.accumulate(change[:-1]))
 
 
 # --- which tensors stay on chip ---------------------------------------------------------------------------------------

@@ -37,6 +37,27 @@ class Stage:
         output = dataclasses.replace(self.output, shape=self.layer.output.shape)
         return dataclasses.replace(self.layer, output=output)
 
+    @cached_property
+    def numbered(self) -> tuple[Stage, dict[str, str]]:
+        """The stage with numbers for names, so that like ones are equal; the number of each tensor by its name."""
+        numbers: dict[str, str] = {}
+
+        def plain(tensor: Tensor) -> Tensor:
+            return dataclasses.replace(tensor, name=numbers.setdefault(tensor.name, str(len(numbers))))
+
+        first, *others = (
+            dataclasses.replace(
+                layer,
+                name=str(index),
+                source="",
+                inputs=tuple(plain(tensor) for tensor in layer.inputs),
+                output=plain(layer.output),
+                weight=None if layer.weight is None else plain(layer.weight),
+            )
+            for index, layer in enumerate((self.layer, *self.fused))
+        )
+        return Stage(first, tuple(others)), numbers
+
     @property
     def output(self) -> Tensor:
         """The tensor that leaves the stage."""

@@ -16,7 +16,11 @@ from hwsim.nest.counts import Conventions
 from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.pricing import layer as pricing
 from hwsim.pricing.latency import Load, limited_ports, port_cycles
+from hwsim.pricing.residents import spent, spent_pj
+from hwsim.pricing.stages import fuse
 from hwsim.search.layer import search
+from hwsim.search.network import search_network
+from tests.small_workloads import pooled, residual
 
 
 def convolution(bits: int) -> Layer:
@@ -58,3 +62,14 @@ def test_port_cycles_round_up_exactly(bits: int, instances: int) -> None:
         load: Load = {(port.memory, port.directions[0]): bits}
         cycles = port_cycles(load, machine, {port.memory: instances})[f"{port.memory} {port.name}"]
         assert cycles == math.ceil(Fraction(bits, instances) / port.bandwidth)
+
+
+def test_stages_that_differ_by_names_alone_pay_what_each_pays_under_its_own() -> None:
+    machine = load_accelerator("eyeriss_v1")
+    for workload in (residual(), pooled()):
+        counts = {name: found.counts for name, found in search_network(workload, machine).items()}
+        for stage in fuse(workload, machine.capabilities):
+            names = {tensor.name for tensor in (*stage.inputs, stage.output)}
+            mine = counts.get(stage.layer.name)
+            for resident in (frozenset[str](), *(frozenset((name,)) for name in names), frozenset(names)):
+                assert spent_pj(stage, machine, mine, resident) == spent.__wrapped__(stage, machine, mine, resident)

@@ -122,21 +122,37 @@ class Schedule:
             bits = held_bits(self.home, weight.tensor, (), self.accelerator)
             yield Tenant(name, weight.first, weight.last, bits, weight.last, bits)
 
+    @cached_property
+    def readers(self) -> dict[str, list[int]]:
+        """Stages that read a tensor, in order, by its name."""
+        found: dict[str, list[int]] = {}
+        for index, stage in enumerate(self.stages):
+            for name in {t.name for t in stage.inputs}:
+                found.setdefault(name, []).append(index)
+        return found
+
+    @cached_property
+    def parts_played(self) -> dict[str, set[Operand]]:
+        """Operands that a tensor is of layers with MACs, by its name."""
+        found: dict[str, set[Operand]] = {}
+        for mine in self.operands:
+            for operand, name in mine.items():
+                found.setdefault(name, set()).add(operand)
+        return found
+
     def find_tenants(self) -> Iterator[Tenant]:
         home = self.home
         for life in lifetimes(self.stages) if home is not None else ():
             name = life.tensor.name
-            readers = [stage for stage in self.stages if name in {t.name for t in stage.inputs}]
             assert home is not None
-            kept = all(o in home.keeps for mine in self.operands for o, tensor in mine.items() if tensor == name)
-            if life.born < 0 or not readers or not kept:
+            if life.born < 0 or name not in self.readers or not self.parts_played.get(name, set()) <= set(home.keeps):
                 continue
             yield self.tenant(home, life)
 
     def tenant(self, home: Memory, life: Life) -> Tenant:
         """A tensor with its sizes."""
         x, can = life.tensor, self.accelerator.capabilities
-        readers = [i for i, stage in enumerate(self.stages) if x.name in {t.name for t in stage.inputs}]
+        readers = self.readers[x.name]
         bits = held_bits(home, x, [self.stages[i] for i in readers], self.accelerator)
         around = [
             i
@@ -189,8 +205,8 @@ class Schedule:
         made = self.stages[stage].output.name
         if not self.lifetimes.rows or made not in mine:
             return ()
-        last = {tenant.name for tenant in self.tenants if tenant.last == stage}
-        return tuple(t for t in self.stages[stage].inputs if t.name in mine & last)
+        last = mine & self.ending.get(stage, NOBODY)
+        return tuple(t for t in self.stages[stage].inputs if t.name in last)
 
     @cached_property
     def known_freed(self) -> dict[tuple[int, Names], Freed]:
@@ -200,7 +216,15 @@ class Schedule:
     @cached_property
     def born(self) -> dict[int, tuple[Tenant, ...]]:
         """Tenants by the stage that makes or fetches them: its output, and the weight that it multiplies first."""
-        found: dict[int, tuple[Tenant, ...]] = {}
+        found: dict[int, list[Tenant]] = {}
         for tenant in self.tenants:
-            found[tenant.born] = (*found.get(tenant.born, ()), tenant)
-        return found
+            found.setdefault(tenant.born, []).append(tenant)
+        return {stage: tuple(tenants) for stage, tenants in found.items()}
+
+    @cached_property
+    def ending(self) -> dict[int, Names]:
+        """Names of tenants by the stage that reads them last."""
+        found: dict[int, set[str]] = {}
+        for tenant in self.tenants:
+            found.setdefault(tenant.last, set()).add(tenant.name)
+        return {stage: frozenset(names) for stage, names in found.items()}
