@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +22,10 @@ from hwsim.nest.mapping import Mapping
 from hwsim.nest.points import Ints
 from hwsim.search.quick.batch import Batch
 from hwsim.search.quick.capacity import overfull
-from hwsim.search.quick.chains import Solved, solve, trace
+from hwsim.search.quick.chains import Solved, Walk, solve, trace
 from hwsim.search.space.lattice import Costs, Lattices, clustered, factorised, paddings, points_of, signature
 from hwsim.search.space.likeness import Alike, energy_key
+from hwsim.search.space.paths import Chain
 from hwsim.search.space.problem import Problem, window_ranks
 from hwsim.search.space.unrolling import Unrollings, unrollings
 from hwsim.search.write import ORDERS, write
@@ -130,16 +133,22 @@ class Solution:
     index: int  # row in the batch
     shares: int  # which of SHARES it was solved under; -1: every operand as if it had the shared memory alone
 
+    @cached_property
+    def chain(self) -> Chain:
+        """The cheapest chain of the row."""
+        return trace(self.solved, self.index)
+
 
 def solve_rows(problem: Problem, spatial: Ints, rows: Sequence[tuple[Row, int]], slide: bool = False) -> list[Solution]:
     """All rows under their shares, in batches of like shape; rows where nothing fits are left out."""
     extents = np.array([row.extents for row, _ in rows], dtype=np.int64).reshape(-1, len(problem.dims))
     idle = problem.unit.static_pj_per_cycle * problem.mac_cycles(extents)
     found: list[Solution] = []
+    walk = Walk(problem, slide)
     for members, shape in clustered(extents, WASTE, MAX_VALUES):
         unrolled = spatial[[rows[i][0].unrolling for i in members]]
         batch = Batch(problem, Lattices(extents[members], shape), unrolled)
-        solved = solve(batch, share_limits(problem, [rows[i][1] for i in members]), slide)
+        solved = solve(batch, share_limits(problem, [rows[i][1] for i in members]), walk)
         energies = solved.energies + idle[members]
         for index, (i, energy) in enumerate(zip(members, energies.tolist(), strict=True)):
             if math.isfinite(energy):
@@ -212,16 +221,14 @@ def ranked(problem: Problem, effort: Effort, known: Callable[[Unrollings], NDArr
     slides = bool(window_ranks(problem)) and len(problem.crossings["input"]) <= MAX_SLIDING
     solutions = solve_rows(problem, spatial, again, slides) if slides or len(again) > len(best) else best
     covered += sum(s.solved.batch.lattices.points for s in solutions)
-    solutions = [s for s in solutions if s.shares >= 0 or not crowded(problem, s)]
+    roomy = (s for s in solutions if s.shares >= 0 or not crowded(problem, s))
     found: list[tuple[Mapping, ...]] = []
-    for solution in solutions[: effort.chains]:
-        chain = trace(solution.solved, solution.index)
-        orders = ORDERS[: effort.orders]
-        found.append(tuple(write(problem, options, solution.row.unrolling, chain, order) for order in orders))
+    for solution in itertools.islice(roomy, effort.chains):
+        orders, row = ORDERS[: effort.orders], solution.row.unrolling
+        found.append(tuple(write(problem, options, row, solution.chain, order) for order in orders))
     return tuple(found), covered
 
 
 def crowded(problem: Problem, solution: Solution) -> bool:
     """Whether the tiles of a shared memory do not fit together."""
-    batch = solution.solved.batch
-    return overfull(problem, batch, solution.index, trace(solution.solved, solution.index))
+    return overfull(problem, solution.solved.batch, solution.index, solution.chain)

@@ -22,7 +22,7 @@ from hwsim.search.quick.batch import Batch, Shares
 from hwsim.search.quick.halos import Halos
 from hwsim.search.space.lattice import Costs
 from hwsim.search.space.paths import Chain, Event
-from hwsim.search.space.problem import Crossing, Problem
+from hwsim.search.space.problem import Crossing, Problem, window_ranks
 
 INPUT = OPERANDS.index("input")
 # Stages of the input from CUT on: CUT + holders cut but not settled (one bit each, the MAC's is 1).
@@ -55,6 +55,84 @@ class Run:
     energy: Costs
 
 
+class Walk:
+    """Stages and how one leads to the next: the same for all batches of a problem."""
+
+    def __init__(self, problem: Problem, slide: bool) -> None:
+        self.problem = problem
+        self.window_dims = tuple(axis for _, pair in window_ranks(problem) for axis in pair)
+        self.windows = slide and bool(self.window_dims)
+        self.known_steps: dict[tuple[Stage, int], tuple[tuple[Stage, Step], ...]] = {}
+        self.known_moves: dict[Stage, tuple[int, ...]] = {}
+
+    def moves(self, stage: Stage) -> tuple[int, ...]:
+        """Dims a stage may grow along: what neither a carried operand nor a cut input sees; none while MACs wait."""
+        if stage not in self.known_moves:
+            self.known_moves[stage] = self.find_moves(stage)
+        return self.known_moves[stage]
+
+    def find_moves(self, stage: Stage) -> tuple[int, ...]:
+        """`moves`, found anew."""
+        problem = self.problem
+        if any(stage[x] == -1 and not problem.latched(OPERANDS[x]) for x in range(3)):
+            return ()
+        stationary: set[Operand] = {OPERANDS[stage[3]]} if stage[3] >= 0 else set()
+        if stage[INPUT] >= CUT:
+            stationary.add("input")
+        free = set(range(len(problem.dims)))
+        for operand in stationary:
+            free &= set(problem.irrelevant_axes(operand))
+        return tuple(sorted(free))
+
+    def steps(self, stage: Stage, k: int) -> tuple[tuple[Stage, Step], ...]:
+        """(next stage, step) of everything that may happen now. MACs without a latch settle first, in order."""
+        key = (stage, k)
+        if key not in self.known_steps:
+            self.known_steps[key] = tuple(self.find_steps(stage, k))
+        return self.known_steps[key]
+
+    def find_steps(self, stage: Stage, k: int) -> Iterator[tuple[Stage, Step]]:
+        """`steps`, found anew."""
+        problem = self.problem
+        unlatched = [x for x in range(3) if stage[x] == -1 and not problem.latched(OPERANDS[x])]
+        for x in unlatched[:1] or range(3):
+            if x == INPUT and self.windows and not unlatched:
+                yield from self.input_steps(stage, k)
+                continue
+            if segment_of(problem, x, stage[x]) > k:
+                continue
+            for child, parent in problem.crossings[OPERANDS[x]]:
+                if child == stage[x]:
+                    carried = -1 if stage[3] == x and segment_of(problem, x, parent) >= k else stage[3]
+                    yield replaced(stage, x, parent, carried), Step(x, "settle", (child, parent))
+
+    def input_steps(self, stage: Stage, k: int) -> Iterator[tuple[Stage, Step]]:
+        """Cuts and runs of the input."""
+        problem = self.problem
+        now = stage[INPUT]
+        crossings = problem.crossings["input"]
+        if now < CUT:
+            if segment_of(problem, INPUT, now) == k and any(child == now for child, _ in crossings):
+                yield replaced(stage, INPUT, CUT + (2 << now if now >= 0 else 1), stage[3]), Step(INPUT, "cut", (now,))
+            return
+        cut = cut_holders(now)
+        others = stage[3] if stage[3] != INPUT else -1
+        free = self.moves((stage[0], -2, stage[2], others))
+        for child, parent in crossings:
+            if child != cut[-1]:
+                continue
+            place = segment_of(problem, INPUT, parent)
+            if place == k and any(c == parent for c, _ in crossings):
+                yield replaced(stage, INPUT, now + (2 << parent), stage[3]), Step(INPUT, "cut", (parent,))
+            if place < k:
+                continue
+            settled = replaced(stage, INPUT, parent, others)
+            yield settled, Step(INPUT, "leave", (*cut, parent))
+            for dim in self.window_dims:
+                if dim in free:
+                    yield settled, Step(INPUT, "run", (*cut, parent), dim)
+
+
 @dataclass
 class Solved:
     """All stages of a batch, `before` and `after` moving, per segment."""
@@ -80,14 +158,12 @@ class Solved:
 class Programme:
     """Costs of all steps of a batch under given shares of memories."""
 
-    def __init__(self, batch: Batch, shares: Shares, slide: bool) -> None:
-        self.batch, self.shares = batch, shares
+    def __init__(self, batch: Batch, shares: Shares, walk: Walk) -> None:
+        self.batch, self.shares, self.walk = batch, shares, walk
         self.problem = batch.problem
         self.halos = [Halos(batch, k) for k in range(len(self.problem.arrays) + 1)]
-        self.windows = slide and bool(self.halos[0].ranks)
         self.known: dict[tuple[Step, int], Costs] = {}
         self.known_runs: dict[tuple[Step, int], list[Run]] = {}
-        self.known_steps: dict[tuple[Stage, int], tuple[tuple[Stage, Step], ...]] = {}
 
     def cost(self, step: Step, k: int) -> Costs:
         """Energy of a step at every point, infinite where a tile does not fit."""
@@ -137,54 +213,6 @@ class Programme:
             np.minimum(found[tuple(place)], value, out=found[tuple(place)])
         return found
 
-    def steps(self, stage: Stage, k: int) -> tuple[tuple[Stage, Step], ...]:
-        """(next stage, step) of everything that may happen now. MACs without a latch settle first, in order."""
-        key = (stage, k)
-        if key not in self.known_steps:
-            self.known_steps[key] = tuple(self.find_steps(stage, k))
-        return self.known_steps[key]
-
-    def find_steps(self, stage: Stage, k: int) -> Iterator[tuple[Stage, Step]]:
-        """`steps`, found anew."""
-        problem = self.problem
-        unlatched = [x for x in range(3) if stage[x] == -1 and not problem.latched(OPERANDS[x])]
-        for x in unlatched[:1] or range(3):
-            if x == INPUT and self.windows and not unlatched:
-                yield from self.input_steps(stage, k)
-                continue
-            if segment_of(problem, x, stage[x]) > k:
-                continue
-            for child, parent in problem.crossings[OPERANDS[x]]:
-                if child == stage[x]:
-                    carried = -1 if stage[3] == x and segment_of(problem, x, parent) >= k else stage[3]
-                    yield replaced(stage, x, parent, carried), Step(x, "settle", (child, parent))
-
-    def input_steps(self, stage: Stage, k: int) -> Iterator[tuple[Stage, Step]]:
-        """Cuts and runs of the input."""
-        problem = self.problem
-        now = stage[INPUT]
-        crossings = problem.crossings["input"]
-        if now < CUT:
-            if segment_of(problem, INPUT, now) == k and any(child == now for child, _ in crossings):
-                yield replaced(stage, INPUT, CUT + (2 << now if now >= 0 else 1), stage[3]), Step(INPUT, "cut", (now,))
-            return
-        cut = cut_holders(now)
-        others = stage[3] if stage[3] != INPUT else -1
-        free = moves(problem, (stage[0], -2, stage[2], others))
-        for child, parent in crossings:
-            if child != cut[-1]:
-                continue
-            place = segment_of(problem, INPUT, parent)
-            if place == k and any(c == parent for c, _ in crossings):
-                yield replaced(stage, INPUT, now + (2 << parent), stage[3]), Step(INPUT, "cut", (parent,))
-            if place < k:
-                continue
-            settled = replaced(stage, INPUT, parent, others)
-            yield settled, Step(INPUT, "leave", (*cut, parent))
-            for dim in self.halos[0].dims:
-                if dim in free:
-                    yield settled, Step(INPUT, "run", (*cut, parent), dim)
-
 
 def replaced(stage: Stage, x: int, value: int, carried: int) -> Stage:
     """The stage with one operand further on."""
@@ -219,12 +247,13 @@ def segment_of(problem: Problem, x: int, holder: int) -> int:
     return 0 if holder < 0 else problem.segments[problem.holders[OPERANDS[x]][holder].name]
 
 
-def solve(batch: Batch, shares: Shares, slide: bool = False) -> Solved:
+def solve(batch: Batch, shares: Shares, walk: Walk) -> Solved:
     """The cheapest chain of every row under `shares`.
 
-    `slide`: one run of one dim slides each input tile, then every step reloads it; else every step reloads it.
+    Where the walk has windows, one run of one dim slides each input tile, then every step reloads it; else every step
+    reloads it.
     """
-    programme = Programme(batch, shares, slide)
+    programme = Programme(batch, shares, walk)
     dims = batch.lattices.dim_lengths
     start: Costs = np.full((batch.rows, *dims), np.inf)
     start[(slice(None), *([0] * len(dims)))] = 0.0
@@ -245,24 +274,11 @@ def passing(programme: Programme, after: dict[Stage, Costs], k: int) -> dict[Sta
         lacking = [x for x in range(3) if segment_of(problem, x, stage[x]) <= k]
         if len(lacking) > 1 or (lacking and stage[3] not in (-1, lacking[0])):
             continue
-        if lacking == [INPUT] and programme.windows and stage[INPUT] < CUT:
+        if lacking == [INPUT] and programme.walk.windows and stage[INPUT] < CUT:
             continue
         key = (stage[0], stage[1], stage[2], lacking[0] if lacking else -1)
         entering[key] = np.minimum(entering[key], values) if key in entering else values
     return entering
-
-
-def moves(problem: Problem, stage: Stage) -> tuple[int, ...]:
-    """Dims a stage may grow along: those that neither a carried operand nor a cut input sees; none while MACs wait."""
-    if any(stage[x] == -1 and not problem.latched(OPERANDS[x]) for x in range(3)):
-        return ()
-    stationary: set[Operand] = {OPERANDS[stage[3]]} if stage[3] >= 0 else set()
-    if stage[INPUT] >= CUT:
-        stationary.add("input")
-    free = set(range(len(problem.dims)))
-    for operand in stationary:
-        free &= set(problem.irrelevant_axes(operand))
-    return tuple(sorted(free))
 
 
 def run_segment(
@@ -275,10 +291,10 @@ def run_segment(
     waiting = sorted(before, key=progress)
     while waiting:
         stage = waiting.pop(0)
-        free = moves(batch.problem, stage)
+        free = programme.walk.moves(stage)
         moved = batch.lattices.below(before[stage], free) if free else before[stage]
         after[stage] = moved
-        for target, step in programme.steps(stage, k):
+        for target, step in programme.walk.steps(stage, k):
             value = programme.arrival(moved, step, k)
             if target in before:
                 np.minimum(before[target], value, out=before[target])
@@ -303,7 +319,7 @@ def trace(solved: Solved, row: int) -> Chain:
     for k in range(len(solved.history) - 1, -1, -1):
         before, after = solved.history[k]
         while True:
-            free = moves(problem, stage)
+            free = solved.programme.walk.moves(stage)
             if free:
                 value = float(after[stage][(row, *point)])
                 point = source_of(batch, before[stage][row], value, point, free)
@@ -332,7 +348,7 @@ def origin_of(solved: Solved, row: int, k: int, stage: Stage, point: Point) -> t
     before, after = solved.history[k]
     goal = before[stage][(row, *point)]
     for previous, values in after.items():
-        for target, step in programme.steps(previous, k):
+        for target, step in programme.walk.steps(previous, k):
             if target != stage:
                 continue
             if step.kind != "run":

@@ -157,44 +157,41 @@ class Lattices:
         """One length per prime of every dim."""
         return tuple(e + 1 for exponents in self.signatures for e in exponents)
 
-    def prime_axes(self, dims: Sequence[int]) -> tuple[int, ...]:
-        """Positions in `prime_shape` of the primes of some dims."""
-        first = 0
-        found: list[int] = []
-        for dim, exponents in enumerate(self.signatures):
-            if dim in dims:
-                found.extend(range(first, first + len(exponents)))
-            first += len(exponents)
-        return tuple(found)
+    @cached_property
+    def prime_axes(self) -> tuple[tuple[int, ...], ...]:
+        """Per dim the positions in `prime_shape` of its primes."""
+        ends = [0, *itertools.accumulate(len(exponents) for exponents in self.signatures)]
+        return tuple(tuple(range(first, end)) for first, end in itertools.pairwise(ends))
 
     def below(self, costs: Costs, dims: Sequence[int]) -> Costs:
         """Least cost over all points that can grow to each point along `dims`. (rows, *dim_lengths), a new array."""
         rows = costs.shape[0]
         result = np.array(costs).reshape(rows, *self.prime_shape)
-        for axis in self.prime_axes(dims):
-            running_minimum(result, axis + 1)
+        for dim in sorted(dims):
+            for axis in self.prime_axes[dim]:
+                running_minimum(result, axis + 1)
         return result.reshape(costs.shape)
 
     def grows(self, dim: int, inner: int, outer: int) -> bool:
         """Whether a size of a dim can grow to another one (by index)."""
-        lengths = tuple(e + 1 for e in self.signatures[dim])
-        if not lengths:
-            return inner == outer
-        pairs = zip(np.unravel_index(inner, lengths), np.unravel_index(outer, lengths), strict=True)
-        return all(i <= o for i, o in pairs)
+        return inner in sizes_below(outer, self.signatures[dim])
 
     def predecessors(self, point: Sequence[int], dims: Sequence[int]) -> tuple[NDArray[np.intp], ...]:
         """Open mesh of the indices of all points that can grow to `point` along `dims`."""
         choices: list[list[int]] = []
         for dim, (index, exponents) in enumerate(zip(point, self.signatures, strict=True)):
-            lengths = tuple(e + 1 for e in exponents)
-            if dim in dims and lengths:
-                at = np.unravel_index(index, lengths)
-                below = itertools.product(*(range(int(i) + 1) for i in at))
-                choices.append([int(np.ravel_multi_index(b, lengths)) for b in below])
-            else:
-                choices.append([index])
+            choices.append(sizes_below(index, exponents) if dim in dims else [index])
         return np.ix_(*choices)
+
+
+@lru_cache(maxsize=65536)
+def sizes_below(index: int, exponents: tuple[int, ...]) -> list[int]:
+    """Indices of the sizes that can grow to one of `divisor_table`, in its order."""
+    lengths = tuple(e + 1 for e in exponents)
+    if not lengths:
+        return [index]
+    below = itertools.product(*(range(int(i) + 1) for i in np.unravel_index(index, lengths)))
+    return [int(np.ravel_multi_index(b, lengths)) for b in below]
 
 
 def running_minimum(values: Costs, axis: int) -> None:
