@@ -136,7 +136,14 @@ def random_search(track: Track, seed: int) -> None:
 
 
 def pymoo_nsga2(track: Track, seed: int) -> None:
-    """Population 100, integer sampling, SBX and polynomial mutation with rounding, duplicates removed."""
+    """A population of 100."""
+    integer_nsga2(track.price, np.array([len(choice.widths) for choice in track.problem.choices]), 2, 100, seed)
+
+
+def integer_nsga2(
+    price: Callable[[np.ndarray], np.ndarray], sizes: np.ndarray, objectives: int, population: int, seed: int
+) -> None:
+    """pymoo's NSGA-II until `price` raises: integer sampling, SBX and polynomial mutation, rounded, no duplicates."""
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.core.problem import Problem as Theirs
     from pymoo.operators.crossover.sbx import SBX
@@ -145,21 +152,20 @@ def pymoo_nsga2(track: Track, seed: int) -> None:
     from pymoo.operators.sampling.rnd import IntegerRandomSampling
     from pymoo.optimize import minimize
 
-    sizes = np.array([len(choice.widths) for choice in track.problem.choices])
-
-    class Bits(Theirs):
+    class Integers(Theirs):
         def __init__(self) -> None:
-            super().__init__(n_var=len(sizes), n_obj=2, xl=np.zeros(len(sizes)), xu=sizes - 1, vtype=int)
+            super().__init__(n_var=len(sizes), n_obj=objectives, xl=np.zeros(len(sizes)), xu=sizes - 1, vtype=int)
 
         def _evaluate(self, x: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-            out["F"] = track.price(x)
+            out["F"] = price(x)
 
     repair = RoundingRepair()
     algorithm = NSGA2(
-        pop_size=100, sampling=IntegerRandomSampling(), crossover=SBX(prob=1.0, eta=3.0, vtype=float, repair=repair),
+        pop_size=population, sampling=IntegerRandomSampling(),
+        crossover=SBX(prob=1.0, eta=3.0, vtype=float, repair=repair),
         mutation=PM(prob=1.0, eta=3.0, vtype=float, repair=repair), eliminate_duplicates=True,
     )  # fmt: skip
-    minimize(Bits(), algorithm, ("n_gen", 10**9), seed=seed, verbose=False)
+    minimize(Integers(), algorithm, ("n_gen", 10**9), seed=seed, verbose=False)
 
 
 def optuna_search(sampler: str) -> Method:

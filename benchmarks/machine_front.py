@@ -1,16 +1,18 @@
-"""The proven front of a grid of machines beside Optuna and random search at equal CPU time: hypervolume side by side.
+"""The proven front of a grid of machines beside Optuna, pymoo and random search at equal CPU time: hypervolumes.
 
     python -m benchmarks.machine_front SPACE.yaml [--seeds 3] [--whole]
 
 SPACE.yaml is an exploration file with `sampler: bound`. Ours: branch and bound over boxes of machines
 (`explore/machines/bounded.py`). The peers get as many CPU seconds as ours took and the same prices from tables over
-machines of their own: Optuna's NSGA-II and TPE with one integer per axis, and uniform draws. Hypervolume: share of our
-front's, below a tenth more than its worst values. `--whole` prices the whole grid, too, and compares the fronts.
+machines of their own: Optuna's NSGA-II and TPE and pymoo's NSGA-II with one integer per axis and populations of 20, and
+uniform draws (each left out, and said so, where it is not installed). Hypervolume: share of our front's, below a tenth
+more than its worst values. `--whole` prices the whole grid, too, and compares the fronts.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import statistics
@@ -22,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.explore_fronts import OutOfTime, integer_nsga2
 from hwsim.explore.command import variants
 from hwsim.explore.machines.bounded import Bounded, Family
 from hwsim.explore.machines.space import Space
@@ -100,6 +103,24 @@ def optuna_search(space: Space, price: Pricing, seconds: float, seed: int, name:
     return found
 
 
+def pymoo_search(space: Space, price: Pricing, seconds: float, seed: int) -> list[list[float]]:
+    """pymoo's NSGA-II, as beside the fronts of bit allocations."""
+    import pymoo.optimize  # type: ignore[import-not-found]  # noqa: F401  # not on its clock
+
+    found, began = list[list[float]](), time.process_time()
+
+    def rows(picks: np.ndarray) -> np.ndarray:
+        for pick in picks:
+            if time.process_time() - began >= seconds:
+                raise OutOfTime
+            found.append(price(tuple(int(index) for index in pick)))
+        return np.array(found[-len(picks) :])
+
+    with contextlib.suppress(OutOfTime):
+        integer_nsga2(rows, np.array([len(axis.values) for axis in space.axes]), len(space.objectives), 20, seed)
+    return found
+
+
 def share(points: list[list[float]], front: list[list[float]]) -> float:
     """Hypervolume as a share of the front's."""
     bound = np.max(front, axis=0) * 1.1
@@ -137,15 +158,19 @@ def main() -> None:
         apart = float(np.abs(np.array(front) / whole - 1).max()) if len(whole) == len(front) else np.inf
         print(f"whole grid: front of {len(whole)} points, {apart:.1e} apart at most (words round up), "
               f"{time.process_time() - began:.1f} CPU s", flush=True)  # fmt: skip
-    for name in ("random", "nsga2", "tpe"):
+    methods: dict[str, Callable[[Pricing, int], list[list[float]]]] = {
+        "random": lambda price, seed: random_draws(space, price, seconds, seed),
+        "Optuna NSGA-II": lambda price, seed: optuna_search(space, price, seconds, seed, "nsga2"),
+        "Optuna TPE": lambda price, seed: optuna_search(space, price, seconds, seed, "tpe"),
+        "pymoo NSGA-II": lambda price, seed: pymoo_search(space, price, seconds, seed),
+    }
+    for name, method in methods.items():
         found: list[float] = []
         seen: list[int] = []
         for seed in range(options.seeds):
             price = fresh()
             try:
-                rows = random_draws(space, price, seconds, seed) if name == "random" else optuna_search(
-                    space, price, seconds, seed, name
-                )  # fmt: skip
+                rows = method(price, seed)
             except ImportError:
                 print(f"{name}: not installed")
                 break
