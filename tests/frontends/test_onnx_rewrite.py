@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hwsim.errors import HwsimError, WorkloadError
+from hwsim.errors import HwsimError, UnsupportedOp, WorkloadError
 from hwsim.frontends.argument import load_model_argument
 from tests.frontends.test_onnx_forms import Graph, T, linear_of, onnx
 
@@ -194,3 +194,34 @@ def test_a_definition_has_the_macs_of_its_operator(tmp_path: Path) -> None:
     twins = [name for name in found if f"{name}_expanded" in found]
     assert len(twins) > 20
     assert [name for name in twins if found[name] != found[f"{name}_expanded"]] == []
+
+
+@pytest.mark.parametrize(("rate", "macs"), [(16000, 4 * 8 * 16), (8000, 4 * 8 * 2)])
+def test_a_number_given_for_an_input_decides_an_if_on_it(tmp_path: Path, rate: int, macs: int) -> None:
+    """A network for two sample rates, as voice detectors are exported."""
+    make, number = onnx.helper.make_node, onnx.TensorProto
+
+    def branch(width: int) -> Any:
+        weight = onnx.numpy_helper.from_array(np.ones((8, width), np.float32), f"w{width}")
+        out = onnx.helper.make_tensor_value_info(f"y{width}", number.FLOAT, None)
+        return onnx.helper.make_graph(
+            [make("MatMul", ["x", f"w{width}"], [f"y{width}"])], "branch", [], [out], [weight]
+        )
+
+    nodes = [
+        make("Equal", ["sr", "rate"], ["is_wide"]),
+        make("If", ["is_wide"], ["y"], then_branch=branch(16), else_branch=branch(2)),
+    ]
+    inputs = [
+        onnx.helper.make_tensor_value_info("x", number.FLOAT, [4, 8]),
+        onnx.helper.make_tensor_value_info("sr", number.INT64, []),
+    ]
+    outputs = [onnx.helper.make_tensor_value_info("y", number.FLOAT, None)]
+    graph = onnx.helper.make_graph(
+        nodes, "rates", inputs, outputs, [onnx.numpy_helper.from_array(np.array(16000), "rate")]
+    )
+    path = tmp_path / "rates.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10), str(path))
+    assert load_model_argument(str(path), {"sr": (rate,)}).macs == macs
+    with pytest.raises(UnsupportedOp, match="If"):
+        load_model_argument(str(path))

@@ -36,6 +36,9 @@ OLD_NAMES = ("SimplifiedLayerNormalization",)
 # Products of two operands that may be transposed.
 MATMULS = ("FusedMatMul", "TransposeMatMul", "FusedMatMulActivation", "MatMulIntegerToFloat", "DynamicQuantizeMatMul")
 
+# Types of inputs that `--input NAME=NUMBER` may give a value.
+WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+
 
 class Known:
     """The graph of a model (local functions written out), and all that is known of its tensors."""
@@ -72,6 +75,7 @@ class Known:
             )
         if not inputs:
             raise WorkloadError(f"{self.path}: the network has no input")
+        inputs, shapes = self.take_values(inputs, shapes)
         self.close_sizes(inputs, shapes)
         for tensor in self.graph.initializer:
             self.store(tensor)
@@ -113,6 +117,26 @@ class Known:
         except ValueError:
             return False
         return 0 <= end <= file.stat().st_size
+
+    def take_values(self, inputs: list[Any], shapes: Shapes) -> tuple[list[Any], Shapes]:
+        """The inputs and shapes that remain where `shapes` names whole numbers or flags: a number has no sizes, so what
+        is given for it is its value, and it is a constant from then on."""
+        if shapes is None or isinstance(shapes, tuple):
+            return inputs, shapes
+        rest = dict(shapes)
+        for entry in inputs:
+            kind = entry.type.tensor_type
+            scalar = kind.HasField("shape") and not dims_of(entry) and len(rest.get(entry.name, ())) == 1
+            if scalar and self.type_name(kind.elem_type) in WHOLE:
+                dtype = self.onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+                value = np.asarray(rest.pop(entry.name)[0]).astype(dtype)
+                self.graph.initializer.append(self.onnx.numpy_helper.from_array(value, entry.name))
+                self.graph.input.remove(entry)
+                self.inputs.discard(entry.name)
+        remaining = [entry for entry in inputs if entry.name in self.inputs]
+        if not remaining:
+            raise WorkloadError(f"{self.path}: every input has a value: there is nothing to compute")
+        return remaining, rest or None
 
     # -- sizes of the inputs -------------------------------------------------------------------------------------------
 
