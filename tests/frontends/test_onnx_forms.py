@@ -298,6 +298,65 @@ def test_weights_computed_from_stored_codes_keep_their_width(tmp_path: Path, nam
     assert (layer.weight.bits, layer.weight.offset, layer.macs) == (bits, "offset" in name, 7 * 64 * 48)
 
 
+def rows_ahead(net: Graph, *, numbers_first: bool) -> str:
+    """Rows of a stored int8 table at positions that the file holds, as networks of text read their positions."""
+    table, at = net.stored(2000, 48, dtype=np.int8), net.constant(np.arange(64))
+    if numbers_first:
+        return net.op("Gather", net.op("DequantizeLinear", table, scale(net)), at)
+    return net.op("DequantizeLinear", net.op("Gather", table, at), scale(net))
+
+
+MOVED: dict[str, Callable[[Graph], str]] = {
+    "rows of numbers": lambda n: rows_ahead(n, numbers_first=True),
+    "rows of codes": lambda n: rows_ahead(n, numbers_first=False),
+    "columns behind a view": lambda n: n.op(
+        "Gather",
+        n.op("Reshape", n.op("DequantizeLinear", n.stored(96, 64, dtype=np.int8), scale(n)), n.constant([64, 96])),
+        n.constant(np.arange(48)),
+        axis=1,
+    ),
+    "copies": lambda n: n.op(
+        "Tile", n.op("DequantizeLinear", n.stored(1, 48, dtype=np.int8), scale(n)), n.constant([64, 1])
+    ),
+    "by an index for each": lambda n: n.op(
+        "GatherElements",
+        n.op("DequantizeLinear", n.stored(90, 48, dtype=np.int8), scale(n)),
+        n.constant(np.zeros((64, 48), np.int64)),
+        axis=0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_stored_codes_in_other_places_are_stored_codes(tmp_path: Path, name: str) -> None:
+    for kind, shape in (("MatMul", (7, 64)), ("Add", (64, 48))):
+        net = Graph(shape)
+        layer = load_model_argument(str(net.saved(tmp_path, net.op(kind, "x", MOVED[name](net))))).layers[-1]
+        assert layer.weight is not None
+        assert (layer.weight.bits, layer.weight.shape) == (8, (48, 64) if kind == "MatMul" else (64, 48)), kind
+
+
+def test_an_input_whose_shape_the_file_does_not_say_takes_any(tmp_path: Path) -> None:
+    net = Graph((3, 64))
+    net.input.type.tensor_type.ClearField("shape")
+    path = str(net.saved(tmp_path, net.op("MatMul", "x", net.stored(64, 48))))
+    with pytest.raises(HwsimError, match=r"input x \(\.\.\.\) leaves sizes open: give them all with --input x=N"):
+        load_model_argument(path)
+    assert load_model_argument(path, (3, 64)).macs == 3 * 64 * 48
+
+
+def test_one_size_of_two_inputs_is_one_number(tmp_path: Path) -> None:
+    net = Graph((3, 64))
+    path = net.saved(tmp_path, net.op("Add", net.op("MatMul", "x", net.stored(64, 48)), "y"))
+    model = onnx.load(str(path))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    model.graph.input.append(onnx.helper.make_tensor_value_info("y", T.FLOAT, ("batch", 48)))
+    onnx.save(model, str(path))
+    assert load_model_argument(str(path), {"x": (5, 64)}).macs == 5 * 64 * 48
+    with pytest.raises(HwsimError, match=r"--input y=4,48: its size 'batch' is one number .* says 5, this one 4"):
+        load_model_argument(str(path), {"x": (5, 64), "y": (4, 48)})
+
+
 def test_inputs_quantized_at_run_time_say_so(tmp_path: Path) -> None:
     net = Graph((1, 7, 64))
     found = load_model_argument(str(net.saved(tmp_path, dynamic_products(net))))

@@ -152,14 +152,20 @@ class Known:
         chosen: dict[str, int] = {}
         for name, shape in named.items():
             if name in known:
-                chosen.update(self.fix(known[name], shape))
+                said = self.fix(known[name], shape)
             elif name in symbols and len(shape) == 1:
-                chosen[name] = shape[0]
+                said = [(name, shape[0])]
             else:
                 raise WorkloadError(
                     f"{self.path}: --input {name}=...: no input and no size of that name; inputs: "
                     f"{', '.join(self.describe(entry) for entry in inputs)}"
                 )
+            for symbol, size in said:
+                if chosen.setdefault(symbol, size) != size:
+                    raise WorkloadError(
+                        f"{self.path}: --input {name}={','.join(map(str, shape))}: its size {symbol!r} is one number in "
+                        f"the whole network, and another --input says {chosen[symbol]}, this one {size}"
+                    )
         for entry in inputs:
             for dim in dims_of(entry):
                 if dim.dim_param in chosen:
@@ -168,19 +174,24 @@ class Known:
         for output in self.graph.output:
             output.type.tensor_type.ClearField("shape")
 
-    def fix(self, entry: Any, shape: Shape) -> dict[str, int]:
+    def fix(self, entry: Any, shape: Shape) -> list[tuple[str, int]]:
         """The sizes of one input; what they say about its symbols. Fixed sizes may not be contradicted."""
+        if not has_shape(entry):
+            for _ in shape:
+                entry.type.tensor_type.shape.dim.add()
         dims = dims_of(entry)
         fixed = [d.dim_value for d in dims]
         if len(dims) != len(shape) or any(old > 0 and old != new for old, new in zip(fixed, shape, strict=True)):
             raise WorkloadError(f"{self.path}: its input is {self.describe(entry)}, --input says {shape}")
-        symbols = {dim.dim_param: size for dim, size in zip(dims, shape, strict=True) if dim.dim_param}
+        symbols = [(dim.dim_param, size) for dim, size in zip(dims, shape, strict=True) if dim.dim_param]
         for dim, size in zip(dims, shape, strict=True):
             dim.dim_value = size
         return symbols
 
     def describe(self, entry: Any) -> str:
-        """Sizes of an input as the file gives them; an open one without a name is `?`."""
+        """Sizes of an input as the file gives them; an open one without a name is `?`, any number of them `...`."""
+        if not has_shape(entry):
+            return f"{entry.name} (...)"
         sizes = (str(d.dim_value) if is_known(d) else d.dim_param or "?" for d in dims_of(entry))
         return f"{entry.name} ({', '.join(sizes)})"
 
@@ -188,7 +199,8 @@ class Known:
         """Why inputs cannot be costed yet, and what to write."""
         shown = ", ".join(self.describe(entry) for entry in entries)
         few = "; ".join(f"--input {entry.name}={','.join('N' for _ in dims_of(entry)) or 'N'}" for entry in entries[:3])
-        how = "leaves sizes open" if any(not is_known(d) for e in entries for d in dims_of(e)) else "has no elements"
+        some_open = any(not has_shape(e) or not all(is_known(d) for d in dims_of(e)) for e in entries)
+        how = "leaves sizes open" if some_open else "has no elements"
         return f"input {shown} {how}: give them all with {few} (one --input for each such input)"
 
     # -- inference -----------------------------------------------------------------------------------------------------
@@ -459,6 +471,11 @@ def contributed_shape(kind: str, shapes: list[Shape | None], options: Mapping[st
 def dims_of(entry: Any) -> list[Any]:
     """The sizes of an input, open ones included."""
     return list(entry.type.tensor_type.shape.dim)
+
+
+def has_shape(entry: Any) -> bool:
+    """Whether the file says how many sizes an input has."""
+    return bool(entry.type.tensor_type.HasField("shape"))
 
 
 def is_known(dim: Any) -> bool:

@@ -23,7 +23,7 @@ QUANTIZERS = ("Quant", "QuantizeLinear")
 # Operators that move what their first input holds, codes or numbers alike.
 MOVEMENT = frozenset(
     ("Gather", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Identity", "Expand", "DepthToSpace",
-     "SpaceToDepth", "MaxPool", "Resize", "Upsample", "Tile")
+     "SpaceToDepth", "MaxPool", "Resize", "Upsample", "Tile", "GatherElements", "GatherND")
 )  # fmt: skip
 
 

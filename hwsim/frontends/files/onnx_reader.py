@@ -19,7 +19,7 @@ import numpy as np
 from hwsim.errors import WorkloadError
 from hwsim.frontends.files.onnx_fold import Numbers
 from hwsim.frontends.files.onnx_known import Known, Shapes
-from hwsim.frontends.files.onnx_patterns import Patterns, find_patterns
+from hwsim.frontends.files.onnx_patterns import MOVEMENT, Patterns, find_patterns
 from hwsim.frontends.files.onnx_types import (
     CODES,
     QUANT_OPS,
@@ -169,6 +169,8 @@ class OnnxReader:
             self.parameters.update(node.output)
         if from_parameters and kind == "Cast" and self.known.types.get(node.input[0], "") in CODES:
             self.stored_codes(node)
+        elif from_parameters and kind in MOVEMENT and kind not in VIEWS and self.quantizer_of(node.input[0]):
+            self.moved_codes(node, self.quantizer_of(node.input[0]))
         elif from_parameters and kind not in (*QUANT_OPS, "QuantizeLinear", "DequantizeLinear", *VIEWS, *KEEPING_CODES):
             for name in node.output:
                 self.constants[name] = str(name)
@@ -194,6 +196,24 @@ class OnnxReader:
         self.metas.setdefault(output, Meta(self.shape(source)))
         bits, signed = CODES[self.known.types[source]]
         self.quantizer(output, Ref(source), Affine(bits, signed, np.zeros(1)), of_weight=True)
+
+    def quantizer_of(self, name: str) -> str:
+        """The quantizer whose codes a stored tensor's numbers are, looked at in another order or not; "" for none."""
+        makers = {output: node for node in self.patterns.nodes for output in node.output}
+        while name not in self.coded and name in makers and makers[name].op_type in (*VIEWS, *MOVEMENT):
+            name = makers[name].input[0]
+        return self.coded.get(name, "")
+
+    def moved_codes(self, node: Any, quantizer: str) -> None:
+        """Stored codes in other places, known ahead (rows of a table of positions, say): stored codes of that width."""
+        output = str(node.output[0])
+        shape, name = self.shape(output), f"{self.layer}.moved"
+        codes = self.quantizers[quantizer]
+        source = self.fresh(f"{output}.codes", shape)
+        self.constants[source] = source
+        self.quantizers[name] = dataclasses.replace(codes, module=name)
+        self.coded[output] = name
+        self.ops.append(Op(QUANTIZER, {"x": Ref(source), "name": name}, (output,), self.layer, self.layer))
 
     # -- codes ---------------------------------------------------------------------------------------------------------
 
