@@ -113,8 +113,45 @@ def test_scripted_and_lazy_modules_and_empty_inputs_are_read_or_named() -> None:
     assert extract(torch.jit.script(nn.Sequential(nn.Linear(8, 4))), torch.zeros(2, 8)).macs == 64
     with pytest.raises(WorkloadError, match=r"0\.weight has no size yet"):
         extract(nn.Sequential(nn.LazyLinear(4)), torch.zeros(2, 8))
-    with pytest.raises(WorkloadError, match=r"without elements \(\(0, 8\)"):
+    with pytest.raises(WorkloadError, match=r"its results have no elements: give sizes of at least 1"):
         extract(nn.Linear(8, 4), torch.zeros(0, 8))
+
+
+# A past that is empty yet, however it came about.
+EMPTY: dict[str, Callable[[Any, Tensor], Any]] = {
+    "first rows": lambda m, x: torch.cat([x[:0], m.layer(x)]),
+    "a part of none": lambda m, x: torch.cat(torch.split(m.layer(x), [0, 3])),
+    "projected": lambda m, x: torch.cat([torch.relu(m.layer(x[:0])), m.layer(x)]),
+    "behind": lambda m, x: torch.cat([m.layer(x), x.narrow(0, 1, 0)]),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_what_has_no_elements_is_no_work(name: str) -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        return torch.relu(EMPTY[name](m, x)) @ torch.ones(8, 2)
+
+    net = extract(Code(run), torch.zeros(3, 8))
+    assert net.macs == 3 * 64 + 3 * 16
+    assert [layer.op for layer in net] == ["linear", "relu", "linear"]
+
+
+def test_a_past_without_elements_may_be_an_argument() -> None:
+    class Attended(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.key = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor, past: dict[str, Tensor]) -> Tensor:
+            return self.query(x) @ torch.cat([past["keys"], self.key(x)], 1).transpose(1, 2)
+
+    net = extract(Attended(), (torch.zeros(1, 4, 8), {"keys": torch.zeros(1, 0, 8)}))
+    assert net.macs == 2 * 4 * 64 + 4 * 4 * 8
+
+
+def test_parameters_joined_with_nothing_are_refused_by_name() -> None:
+    with pytest.raises(UnsupportedOp, match=r"aten\.cat"):
+        extract(Code(lambda m, x: torch.cat([x[:0], m.layer.weight]) + m.layer(x[:1])), torch.zeros(3, 8))
 
 
 def test_an_operator_without_known_parts_keeps_its_name() -> None:

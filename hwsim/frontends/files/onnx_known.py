@@ -163,8 +163,8 @@ class Known:
             for symbol, size in said:
                 if chosen.setdefault(symbol, size) != size:
                     raise WorkloadError(
-                        f"{self.path}: --input {name}={','.join(map(str, shape))}: its size {symbol!r} is one number in "
-                        f"the whole network, and another --input says {chosen[symbol]}, this one {size}"
+                        f"{self.path}: --input {name}={','.join(map(str, shape))}: its size {symbol!r} is one number "
+                        f"in the whole network, and another --input says {chosen[symbol]}, this one {size}"
                     )
         for entry in inputs:
             for dim in dims_of(entry):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hwsim.errors import UnsupportedOp, WorkloadError
 from hwsim.frontends import plugins
@@ -229,6 +229,8 @@ class Lowering:
 
     def run(self) -> None:
         """Lower every operator in order."""
+        if self.makes_nothing(self.graph.outputs):
+            raise WorkloadError(f"model {self.graph.name}: its results have no elements: give sizes of at least 1")
         for op in self.graph.ops:
             self.current = op
             if self.is_constant(op):
@@ -237,6 +239,9 @@ class Lowering:
                 continue
             self.operators += 1
             account, reads_input = self.account(), self.reads_activations(op)
+            if self.makes_nothing(op.outputs):
+                self.without_elements(op)
+                continue
             handler = self.handlers.get(op.op) or self.handlers.get(op.op.rstrip("_")) or plugins.operator(op.op)
             try:
                 if handler is not None:
@@ -259,6 +264,16 @@ class Lowering:
                 ) from problem
             if reads_input:
                 self.refuse_vanished(op, account)
+
+    def makes_nothing(self, names: Sequence[str]) -> bool:
+        """Whether there are results and none has an element, as the past of a cache that starts empty."""
+        return bool(names) and all(0 in self.meta(name).shape for name in names)
+
+    def without_elements(self, op: Op) -> None:
+        """An operator that has nothing to do; what joins its result with others leaves it out."""
+        made = [self.meta(name) for name in op.outputs]
+        self.bind(op, *(Act(Record(meta.shape, "empty", form=small_float(meta.dtype)), meta.shape) for meta in made))
+        self.count_free(op, "no elements")
 
     def account(self) -> tuple[int, int, int]:
         """How much is accounted for so far: layers, free operators, operators without a price."""

@@ -16,9 +16,11 @@ from hwsim.frontends.lowering.values import Act, Const, Single
 
 def concat(walk: Lowering, op: Op) -> None:
     """cat and stack; parameters among the parts (a class token) are its weight. One part alone is a view."""
-    parts = walk.members(next(iter(op.args.values())))
+    parts = [part for part in walk.members(next(iter(op.args.values()))) if math.prod(part.shape)]
     acts = [part for part in parts if isinstance(part, Act)]
-    consts = [part for part in parts if isinstance(part, Const) and math.prod(part.shape)]
+    consts = [part for part in parts if isinstance(part, Const)]
+    if not acts:
+        raise Unhandled("what it joins from the input has no elements, and the rest are parameters")
     origins = {act.record.origin for act in acts}
     origin = origins.pop() if len(origins) == 1 and not consts else "concat"
     if len(acts) == 1 and not consts:  # the other parts, if any, are empty
