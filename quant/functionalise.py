@@ -49,6 +49,8 @@ def functionalise(graph: fx.Graph, model: nn.Module) -> None:
     """Rewrite `graph` so that no value is read after it was overwritten; ValueError where that is not possible."""
     writer = _Writer(graph, model)
     for node in list(graph.nodes):
+        if writes_several(node):
+            raise ValueError(f"{place(node)}{_name(node)} writes into several tensors at once; write them one by one")
         target = written(node, model)
         if target is not None and not is_number(target):
             writer.redirect(node, target)
@@ -71,6 +73,12 @@ def written(node: fx.Node, model: nn.Module) -> fx.Node | None:
         writes = node.target in AUGMENTED or node.target is operator.setitem or _ends_as_write(name)
         return first if writes or _asks_in_place(node) else None
     return None
+
+
+def writes_several(node: fx.Node) -> bool:
+    """Whether an operation overwrites a list of tensors, as torch._foreach_add_ does."""
+    several = node.op == "call_function" and bool(node.args) and isinstance(node.args[0], (list, tuple))
+    return several and _ends_as_write(getattr(node.target, "__name__", ""))
 
 
 def _ends_as_write(name: str) -> bool:

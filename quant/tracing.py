@@ -45,6 +45,11 @@ class _Proxy(fx.Proxy):
     def __setitem__(self, index: Any, value: Any) -> None:
         self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "data":
+            raise ValueError("an assignment to a tensor's .data is in no graph; write a new tensor (y = y + z)")
+        super().__setattr__(name, value)
+
 
 def _augmented(function: Callable[[Any, Any], Any]) -> Callable[[fx.Proxy, Any], fx.Proxy]:
     return lambda x, y: x.tracer.create_proxy("call_function", function, (x, y), {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -66,6 +67,35 @@ class Packed(nn.Module):
 def test_packed_sequences_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"pack_padded_sequence: lengths are values.*give padded sequences"):
         quant.quantize(Packed(), weight_bits=8, act_bits=8)
+
+
+class Writes(nn.Module):
+    """A network whose code writes into tensors by a way that no graph shows."""
+
+    def __init__(self, write: Callable[[torch.Tensor, torch.Tensor], object]) -> None:
+        super().__init__()
+        self.layer, self.last, self.write = nn.Linear(8, 8), nn.Linear(8, 4), write
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.layer(x)
+        self.write(y, y.relu())
+        return self.last(y)
+
+
+def assign_data(y: torch.Tensor, z: torch.Tensor) -> None:
+    y.data = z
+
+
+WRITES = {
+    ".data is in no graph": assign_data,
+    "_foreach_add_ writes into several": lambda y, z: torch._foreach_add_([y], [z]),
+}
+
+
+@pytest.mark.parametrize("message", WRITES)
+def test_writes_that_no_graph_shows_are_refused(message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        quant.quantize(Writes(WRITES[message]), weight_bits=8, act_bits=8)
 
 
 def test_constants_made_in_forward_follow_the_model_and_no_checkpoint() -> None:
