@@ -211,6 +211,34 @@ def test_an_lstm_of_another_kind_is_refused_by_name(tmp_path: Path, extra: str) 
         read(tmp_path, *lstm("float32", "float32", extra))
 
 
+# Operators on stored tensors alone: what they make is in no file, and has the type that the file gives it.
+AHEAD: dict[str, tuple[list[T], O]] = {
+    "GATHER": ([ones(50, 6), numbers([1, 2, 3, 4])], O("GATHER", [1, 2], [9], {"axis": 0})),
+    "TILE": ([ones(1, 6), numbers([4, 1])], O("TILE", [1, 2], [9])),
+    "BROADCAST_TO": ([ones(1, 6), numbers([4, 6])], O("BROADCAST_TO", [1, 2], [9])),
+    "SLICE": ([ones(9, 6), numbers([2, 0]), numbers([4, 6])], O("SLICE", [1, 2, 3], [9])),
+    "CONCATENATION": ([ones(2, 6), ones(2, 6)], O("CONCATENATION", [1, 2], [9], {"axis": 0})),
+    "PACK": ([ones(6), ones(6), ones(6), ones(6)], O("PACK", [1, 2, 3, 4], [9], {"axis": 0})),
+    "QUANTIZE": ([T((4, 6), "float32", None, data=np.ones((4, 6)))], O("QUANTIZE", [1], [9])),
+    "ADD": ([ones(4, 6), ones(1, 6)], O("ADD", [1, 2], [9])),
+}
+
+
+@pytest.mark.parametrize("name", AHEAD)
+def test_what_is_computed_ahead_has_the_width_of_its_type(tmp_path: Path, name: str) -> None:
+    stored, op = AHEAD[name]
+    tensors = [T((4, 6)), *stored, *[T((1,))] * (8 - len(stored)), T((4, 6)), T((4, 6))]
+    (layer,) = read(tmp_path, tensors, [op, O("MUL", [0, 9], [10])])
+    assert layer.weight is not None
+    assert (layer.op, layer.weight.bits, layer.weight.elements) == ("mul", 8, 24)
+
+
+def test_weights_computed_ahead_are_weights_of_their_type(tmp_path: Path) -> None:
+    tensors = [T((4, 6)), ones(50, 6), numbers([0, 1, 2, 3, 4]), T((5, 6)), T((4, 5))]
+    net = read(tmp_path, tensors, [O("GATHER", [1, 2], [3], {"axis": 0}), O("FULLY_CONNECTED", [0, 3, -1], [4])])
+    assert [(layer.op, layer.macs, layer.weight and layer.weight.bits) for layer in net] == [("linear", 4 * 5 * 6, 8)]
+
+
 def test_tensors_without_elements_are_known_ahead(tmp_path: Path) -> None:
     tensors = [
         T((1, 16)), numbers([0, 16]), numbers([0, 0]), T((0, 16)), T((1, 16)), ones(8, 16), T((1, 8)), ones(1, 8),

@@ -40,6 +40,7 @@ class GraphBuilder:
         self.dependent: set[int] = set()
         self.empty = {tensor.index for tensor in model.tensors if tensor.stored and 0 in tensor.shape}
         self.coded_constants: set[int] = set()
+        self.ahead: set[int] = set()  # what operators make of stored tensors alone: the file gives its type and scales
         self.hybrid = self.sparse = 0
         self.layer = ""
         self.dtype = "float32"  # of the numbers that the operator being translated works on
@@ -144,8 +145,9 @@ class GraphBuilder:
         return index
 
     def is_stored(self, index: int) -> bool:
-        """Whether a tensor is known before any input arrives."""
-        return self.model.tensors[self.root(index)].stored
+        """Whether a tensor is known before any input arrives: stored, or computed from what is."""
+        root = self.root(index)
+        return self.model.tensors[root].stored or root in self.ahead
 
     def weight(self, index: int, shape: tuple[int, ...]) -> Ref:
         """A constant operand under another shape, as its codes."""
@@ -235,16 +237,21 @@ class GraphBuilder:
         """Whether all that an operator makes is without elements."""
         return bool(op.outputs) and self.empty.issuperset(op.outputs)
 
+    def packs(self, op: TfliteOp) -> bool:
+        """Whether an operator makes codes of stored numbers, which from there on are codes."""
+        return self.model.tensors[op.outputs[0]].quantized and not self.model.tensors[op.inputs[0]].quantized
+
     def translate(self, op: TfliteOp) -> None:
         """One operator. What has no translation keeps its name, and is refused by it later."""
         constant = bool(op.inputs) and all(self.is_stored(index) for index in op.inputs if index >= 0)
         made = [self.model.tensors[index] for index in op.outputs[:1]]
         self.dtype = next((t.dtype for t in made if t.dtype in SMALL_FLOATS and not t.quantized), "float32")
-        if constant and op.op in UNPACKING:
+        if constant and op.op in UNPACKING and not self.packs(op):
             self.packed[op.outputs[0]] = op.inputs[0]
         elif constant or not op.inputs or op.op in ("SHAPE", "RANK") or self.makes_nothing(op):
             for index in op.outputs:
                 self.constants[value(index)] = self.names[index]
+            self.ahead.update(op.outputs if constant else ())
         elif op.op in self.handlers:
             self.handlers[op.op](self, op)
         else:
