@@ -123,7 +123,7 @@ def test_one_more_of_any_loop_never_costs_less_by_default(name: str) -> None:
         dim = random.choice([dim for dim, extent in loops.as_dict().items() if extent > 3])
         objective = random.choice(EVERY_OBJECTIVE)
         more = more_by_default(machine, loops, dim, objective)
-        assert more >= -0.005, f"{name}, {loops}, {objective}: one more {dim}"
+        assert more >= -0.02, f"{name}, {loops}, {objective}: one more {dim}"
 
 
 def more_by_default(machine: Accelerator, loops: Loops, dim: str, objective: Objective) -> float:
