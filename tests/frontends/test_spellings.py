@@ -1,7 +1,8 @@
-"""One quantized network in many ONNX spellings: one workload. And what is not known is refused by name."""
+"""One quantized network in many ONNX or TFLite spellings: one workload. And what is not known is refused by name."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,13 @@ import numpy as np
 import pytest
 
 from hwsim.errors import WorkloadError
+from hwsim.frontends.argument import load_model_argument
 from hwsim.frontends.files.onnx_graph import read_onnx
 from hwsim.frontends.lowering.lower import lower
 from hwsim.frontends.lowering.table import HANDLERS
 from hwsim.network.workload import Workload
+from tests.frontends.tflite_files import O, T
+from tests.frontends.tflite_files import write as write_tflite
 
 onnx: Any = pytest.importorskip("onnx")
 SHAPES = {"image": (1, 4, 6, 6), "tokens": (1, 5)}
@@ -206,3 +210,93 @@ def test_codes_of_an_unknown_type_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(WorkloadError, match="the width of its codes is unknown"):
         read_onnx(tmp_path / "odd.onnx")
+
+
+# ---- TFLite ----------------------------------------------------------------------------------------------------------
+
+MAP = (1, 6, 6, 4)
+VIEWS: dict[str, tuple[str, tuple[int, ...], Any]] = {
+    # (operator, shape between, constant operand there)
+    "reshaped": ("RESHAPE", (1, 36, 4), [1, 36, 4]),
+    "reshaped_open": ("RESHAPE", (1, 36, 4), [1, -1, 4]),
+    "expanded": ("EXPAND_DIMS", (1, 1, 6, 6, 4), [1]),
+    "transposed": ("TRANSPOSE", (1, 4, 6, 6), [0, 3, 1, 2]),
+}
+TFLITE_STYLES = (*VIEWS, "old_codes", "signature", "renamed", "turned_round", "unused_constant", "scale_in_a_list",
+                 "shape_beside", "sliced_whole", "split_in_one", "packed_twice")  # fmt: skip
+
+
+def tflite_tensors(style: str) -> list[T]:
+    """Input, weights, biases and results of a residual block and a linear layer."""
+    scale: Any = [0.1] if style == "scale_in_a_list" else 0.1
+    kernel = T((4, 3, 3, 4), scale=[0.1] * 4, data=np.ones((4, 3, 3, 4), np.int8))
+    signature = (-1, *MAP[1:]) if style == "signature" else ()
+    names = [f"layer/{i}:0" if style == "renamed" else "" for i in range(8)]
+    tensors = [
+        T(MAP, scale=scale, zero=-5, signature=signature), kernel,
+        T((4,), "int32", [0.01] * 4, data=np.zeros(4, np.int32)), T(MAP, scale=scale, zero=3), T(MAP, scale=scale),
+        T((5, 144), data=np.ones((5, 144), np.int8)), T((1, 144), scale=scale), T((1, 5), scale=scale, zero=7),
+    ]  # fmt: skip
+    return [dataclasses.replace(t, name=name) for t, name in zip(tensors, names, strict=True)]
+
+
+def tflite_written(folder: Path, style: str) -> Path:
+    """The network in one spelling, as a file."""
+    tensors, same = tflite_tensors(style), {"same": 1, "stride_w": 1, "stride_h": 1}
+    ops = [O("CONV_2D", (0, 1, 2), (3,), {**same, "activation": 1})]
+    flat: tuple[int, ...] = (4,)
+    source = 3
+
+    def new(*made: T) -> int:
+        tensors.extend(made)
+        return len(tensors) - 1
+
+    if style in VIEWS:
+        kind, shape, there = VIEWS[style]
+        between = new(T(shape, scale=0.1, zero=3))
+        source = new(T(MAP, scale=0.1, zero=3))
+        ops.append(O(kind, (3, new(constant(there))), (between,)))
+        back = {"EXPAND_DIMS": "SQUEEZE"}.get(kind, kind)
+        operand = () if back == "SQUEEZE" else (new(constant([0, 2, 3, 1] if kind == "TRANSPOSE" else list(MAP))),)
+        ops.append(O(back, (between, *operand), (source,)))
+    elif style == "sliced_whole":
+        source = new(T(MAP, scale=0.1, zero=3))
+        ops.append(O("SLICE", (3, new(constant([0] * 4)), new(constant([-1] * 4))), (source,)))
+    elif style == "split_in_one":
+        source = new(T(MAP, scale=0.1, zero=3))
+        ops.append(O("SPLIT", (new(T((), "int32", None, data=np.int32(3))), 3), (source,), {"parts": 1}))
+    elif style == "packed_twice":
+        between = new(T((1, *MAP), scale=0.1, zero=3))
+        source = new(T(MAP, scale=0.1, zero=3))
+        ops += [O("PACK", (3,), (between,), {"axis": 0}), O("UNPACK", (between,), (source,), {"axis": 0})]
+    ops.append(O("ADD", (0, source), (4,)))
+    if style == "shape_beside":
+        flat = (4, new(constant([1, 144])))
+    ops += [O("RESHAPE", flat, (6,)), O("FULLY_CONNECTED", (6, 5, -1), (7,))]
+    if style == "unused_constant":
+        new(constant([1, 2, 3]))
+    if style == "turned_round":
+        last = len(tensors) - 1
+        tensors.reverse()
+        ops = [
+            dataclasses.replace(
+                o, inputs=[last - i if i >= 0 else i for i in o.inputs], outputs=[last - i for i in o.outputs]
+            )
+            for o in ops
+        ]
+        return write_tflite(folder / f"{style}.tflite", tensors, ops, (last,))
+    return write_tflite(folder / f"{style}.tflite", tensors, ops, old_codes=style == "old_codes")
+
+
+def constant(numbers: list[int]) -> T:
+    return T((len(numbers),), "int32", None, data=np.asarray(numbers, np.int32))
+
+
+def test_every_spelling_of_a_tflite_network_is_one_workload(tmp_path: Path) -> None:
+    plain = load_model_argument(str(tflite_written(tmp_path, "plain")))
+    assert plain.macs == 36 * 4 * 36 + 5 * 144
+    assert all(t.bits == 8 for layer in plain for t in (*layer.inputs, layer.output))
+    for style in TFLITE_STYLES:
+        net = load_model_argument(str(tflite_written(tmp_path, style)))
+        assert (net.macs, facts(net)) == (plain.macs, facts(plain)), style
+    print(f"tflite: {len(TFLITE_STYLES)} spellings, {plain.macs:,} MACs each")
