@@ -122,13 +122,14 @@ def run(arguments: Sequence[str] | None = None) -> None:
     from hwsim.report.evaluation import Request, evaluate_workload, load_zero_shares
     from hwsim.report.explain import estimate_lines, explain, explained_json, explanation_lines, write_explanations
     from hwsim.report.files import write_report
-    from hwsim.report.progress import watched
+    from hwsim.report.progress import reading, watched
     from hwsim.report.screen import render
     from hwsim.report.terminal import why_not_proven
 
     accelerator = load_machine(options.accelerator)
-    phase = load_phase(options)
-    workload = phase[0] if phase else load_model(options.model, options.input, options.allow_uncosted)
+    with reading(options.model):
+        phase = load_phase(options)
+        workload = phase[0] if phase else load_model(options.model, options.input, options.allow_uncosted)
     if options.save_workload:
         workload.save(options.save_workload)
     request = Request(

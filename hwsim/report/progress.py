@@ -11,7 +11,16 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from hwsim.console import printable
@@ -104,6 +113,19 @@ class OnTerminal:
         """One line, above the bar."""
         line = f"first answer: {si(totals.energy_pj * 1e-12, 'J')}, {si(totals.latency_s, 's')}; searching for better"
         self.progress.console.print(Text(printable(line), "dim"))
+
+
+@contextlib.contextmanager
+def reading(what: str, console: Console | None = None) -> Generator[None]:
+    """A line while a network is read, where stderr is a terminal: torch alone takes seconds to load."""
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    columns = (TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as progress:
+        progress.add_task(f"reading {printable(what)}", total=None)
+        yield
 
 
 @contextlib.contextmanager

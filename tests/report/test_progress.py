@@ -13,7 +13,7 @@ from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.workload import Workload
 from hwsim.pricing.network import Totals
 from hwsim.report.evaluation import Request, evaluate_workload
-from hwsim.report.progress import searches_of, watched
+from hwsim.report.progress import reading, searches_of, watched
 from hwsim.search.objective import OBJECTIVES
 
 
@@ -82,3 +82,11 @@ def test_only_a_terminal_sees_it(chain: Workload) -> None:
         if not terminal:
             assert target.getvalue() == ""
     assert report.energy_pj > 0
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_sees_that_a_network_is_being_read(terminal: bool) -> None:
+    target = io.StringIO()
+    with reading("[bold]net", Console(file=target, force_terminal=terminal, width=60)):
+        pass
+    assert ("reading [bold]net" in target.getvalue()) == terminal
