@@ -117,15 +117,17 @@ def test_a_type_checker_sees_real_types(tmp_path: Path) -> None:
         "reveal_type(report.layers['conv1'].energy_pj)\n"
         "reveal_type(hwsim.load_accelerator('eyeriss_v1'))\n"
         "reveal_type(hwsim.verify('folder').equal)\n"
+        "reveal_type(hwsim.explore_bits('resnet8', 'bit_fusion')[0])\n"
         "hwsim.evaluate('resnet18', 'eyeriss_v1', effort='quik')\n",
         encoding="utf-8",
     )
     command = [str(PYRIGHT), "--outputjson", "--pythonpath", sys.executable, str(tmp_path / "use.py")]
     found = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout)
     said = [entry["message"] for entry in found["generalDiagnostics"]]
-    assert [line.rpartition(" is ")[2] for line in said[:4]] == ['"Report"', '"float"', '"Accelerator"', '"bool"']
-    assert "Literal['quik']" in said[4]
-    assert len(said) == 5
+    types = [line.rpartition(" is ")[2] for line in said[:5]]
+    assert types == ['"Report"', '"float"', '"Accelerator"', '"bool"', '"Point"']
+    assert "Literal['quik']" in said[5]
+    assert len(said) == 6
 
 
 EXAMPLES = [

@@ -12,6 +12,8 @@ import hwsim
 import quant
 from hwsim.network.rounding import restored
 from hwsim.network.workload import Workload
+from hwsim.table import look_up_table
+from quant import models
 from tests.network.priced_modules import NETWORKS
 from tests.quant.user_modules import MODULES
 
@@ -127,3 +129,16 @@ def test_an_lstms_last_memory_is_not_its_last_state() -> None:
     layers = {layer.name: layer for layer in hwsim.extract(Net().eval(), torch.randn(1, 2, 12))}
     assert layers["b.l0.t0.state"].inputs[0].name == "a.l0.t1.output.out"
     assert layers["b.l0.t0.forget"].inputs[1].name == "a.l0.t1.memory.out"
+
+
+def test_two_bits_have_one_price_in_training_pricing_exploration_and_tables() -> None:
+    """ResNet-8 at W2A2: explorations price their points with the quick search, tables with the strongest proof."""
+    trained, priced = both(lambda: (models.create("resnet8"), torch.zeros(1, 3, 32, 32)), (2, 2))
+    quick, proven = (
+        [hwsim.evaluate(net, "bit_fusion", effort=effort).energy_pj for net in (trained, priced)]
+        for effort in ("quick", "auto")
+    )
+    point = hwsim.explore_bits("resnet8", "bit_fusion", weights="2", activations="2")[0].to_row()["energy_pj"]
+    table = look_up_table(hwsim.load_workload("resnet8"), hwsim.load_accelerator("bit_fusion"), ["W2A2"])
+    assert quick == [point, point]
+    assert proven == [pytest.approx(sum(row.cost.total_energy_pj for row in table.rows), rel=1e-12)] * 2

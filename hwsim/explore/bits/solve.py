@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from hwsim.errors import RequestError, SpecError
 from hwsim.explore.bits.allocate import Solver, front
@@ -31,7 +31,13 @@ class BitPoints(Sequence[Point]):
     uniform: tuple[Point, ...]
     minimised: str
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> Point: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Point, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Point | tuple[Point, ...]:
         return self.points[index]
 
     def __iter__(self) -> Iterator[Point]:
