@@ -19,6 +19,7 @@ import torch
 from experiments import table
 from experiments.pareto_figures import label_of
 from hwsim.command_line import EFFORTS
+from hwsim.console import wrote
 from hwsim.errors import HwsimError
 from hwsim.explore.pareto import non_dominated
 from hwsim.frontends.argument import load_model_argument
@@ -111,7 +112,7 @@ def run(out: Path, accelerator: str, effort: Effortful = "auto") -> None:
         print("\n".join(pareto_lines(report, meta.model, percent, RESULTS / profile / "pareto.csv")))
         if profile == "digits":
             for path in write_report(report, out):
-                print(f"wrote {path}")
+                wrote(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

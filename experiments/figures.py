@@ -23,6 +23,7 @@ from experiments.pareto_figures import COLOURS, MACHINES
 from experiments.profiles import CONFIGS, INITS, PROFILES
 from experiments.table import Interval, Row
 from experiments.tables import matches
+from hwsim.console import wrote
 from hwsim.report.style import INK, QUIET, colours_of, in_style
 
 SILU_MINIMUM = -0.2784645
@@ -169,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"experiments.figures: {options.out / name}: {fault}; run python -m experiments.figures")
         return int(drawn != there)
     for path in [path for folder in folders for path in draw_profile(folder, options.out)]:
-        print(f"wrote {path}")
+        wrote(path)
     return 0
 
 

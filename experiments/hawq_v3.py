@@ -19,6 +19,7 @@ import numpy as np
 
 from experiments import table
 from experiments.validation.rows import read_table
+from hwsim.console import wrote
 from hwsim.errors import HwsimError
 from hwsim.explore.bits.allocate import Solver
 from hwsim.explore.bits.problem import Choice, InfeasibleBudget, Measure, Problem, Solution, Term
@@ -143,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table.write(options.out, found)
     for entry in found:
         print("  ".join(f"{key} {value}" for key, value in entry.items()))
-    print(f"wrote {options.out}")
+    wrote(options.out)
     return 0
 
 

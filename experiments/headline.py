@@ -24,6 +24,7 @@ from experiments.drawing import save
 from experiments.jobs import Job
 from experiments.pricing import workload_of
 from experiments.table import Interval, Row
+from hwsim.console import wrote
 from hwsim.errors import HwsimError
 from hwsim.files.identity import MODEL_VERSION
 from hwsim.machine.load import load_accelerator
@@ -207,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not rows:
             raise ValueError(f"{options.table}: no rows: run without --draw first")
         for path in save(draw(rows), options.figures, "headline"):
-            print(f"wrote {path}")
+            wrote(path)
     except (HwsimError, ValueError, OSError) as problem:
         print(f"experiments.headline: {problem}", file=sys.stderr)
         return 2

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from experiments.drawing import save, write_bytes
 from experiments.validation.networks import conv
+from hwsim.console import wrote
 from hwsim.machine.load import load_accelerator
 from hwsim.pricing.layer import price
 from hwsim.report.style import colours_of, in_style
@@ -148,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = [point for name in MACHINES for point in measure(name)]
     path = write_bytes(options.out / "validation_mac_styles.csv", to_csv(rows))
     for written in (path, *save(draw(from_csv(path)), options.figures, "mac_styles")):
-        print(f"wrote {written}")
+        wrote(written)
     return 0
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hwsim.console import wrote
 from quant.data import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     for path in options.notebook or notebooks():
         write_outputs(path)
-        print(f"wrote {path}")
+        wrote(path)
     return 0
 
 

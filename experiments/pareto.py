@@ -19,6 +19,7 @@ from experiments.jobs import Job
 from experiments.pareto_page import write_page
 from experiments.pricing import Prices, price_runs, refresh_accuracies
 from experiments.profiles import Profile
+from hwsim.console import wrote
 from hwsim.errors import HwsimError
 from hwsim.machine.load import load_accelerator, shipped_specs
 from quant.processes import rank
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 price_runs(out / "runs.csv", out / "pareto.csv", command(), prices)
         shown = None if options.accelerators else pareto_figures.MACHINES
         for path in draw(out / "pareto.csv", options.figures or out, "pareto", shown):
-            print(f"wrote {path}")
+            wrote(path)
     except HwsimError as problem:
         print(f"experiments.pareto: {problem}", file=sys.stderr)
         return problem.exit_code

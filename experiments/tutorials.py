@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hwsim.console import wrote
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 BLOCK = re.compile(
@@ -137,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             wrong += 1
         elif new != text:
             page.write_text(new, encoding="utf-8")
-            print(f"wrote {page}")
+            wrote(page)
     return 1 if wrong else 0
 
 
