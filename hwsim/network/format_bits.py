@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -85,6 +85,7 @@ def assign_formats(
         if not names:
             raise SpecError(f"bits: {pattern}: matches no layer; layers are called "
                             f"{', '.join(layer.name for layer in workload.layers[:3])}, ...")  # fmt: skip
+        require_cache_here(workload, pattern, names, formats, default)
         chosen.update(dict.fromkeys(names, formats))
     given = formats_of_tensors(workload, chosen, kept)
 
@@ -117,6 +118,24 @@ def require_cache(workload: Workload, asked: list[Formats]) -> None:
         raise SpecError(
             f"bits: {named[0]}: {workload.name} has no cache of keys and values: leave KV out, or price a phase of a "
             "language model (hf:CONFIG --phase decode --context L)"
+        )
+
+
+def require_cache_here(
+    workload: Workload, pattern: str, names: Collection[str], formats: Formats, default: Formats
+) -> None:
+    """Raises SpecError where an entry of a file names a format of the cache, and none of its layers touches one."""
+    touched = any(
+        tensor.origin == CACHE
+        for layer in workload.layers
+        if layer.name in names
+        for tensor in (*activation_inputs(layer), layer.output)
+    )
+    if formats.cache is not None and formats.cache != default.cache and not touched:
+        readers = [x.name for x in workload.layers if any(t.origin == CACHE for t in activation_inputs(x))]
+        raise SpecError(
+            f"bits: {pattern}: {formats.name}: its layers touch no cache: name KV in default, or at the layers that "
+            f"read one ({shown(readers)})"
         )
 
 

@@ -17,6 +17,7 @@ from hwsim.errors import WorkloadError, reason
 from hwsim.files.reading import read_text
 
 LARGEST = 2**31
+MAX_LAYERS = 4096  # the deepest published models have a few hundred
 MAX_CONFIG_BYTES = 2**24
 
 
@@ -226,7 +227,7 @@ def describe(config: Mapping[str, Any], name: str) -> LanguageModel:
     biased = reader.flag("attention_bias") if family.bias is None else family.bias
     mlp_bias = family.bias if family.bias is not None else "mlp_bias" in family.defaults and reader.flag("mlp_bias")
     return LanguageModel(
-        name=shown_name(name), family=kind, layers=reader.number("layers"),
+        name=shown_name(name), family=kind, layers=reader.number("layers", most=MAX_LAYERS),
         width=width, heads=heads, kv_heads=kv_heads, head_width=head_width,
         hidden=reader.number("hidden", 4 * width if kind == "gpt2" else None), vocabulary=reader.number("vocabulary"),
         gated=family.gated, tied=reader.flag("tie_word_embeddings"), norm=family.norm,
@@ -252,14 +253,16 @@ class Reader:
     def __init__(self, config: Mapping[str, Any], family: Family, name: str) -> None:
         self.config, self.family, self.name = config, family, name
 
-    def number(self, what: str, fallback: int | None = None) -> int:
+    def number(self, what: str, fallback: int | None = None, most: int = LARGEST - 1) -> int:
         """A positive whole number; `fallback` where the key is null, or absent and the family says nothing."""
         key = self.family.keys.get(what, what)
         value = self.given(key)
         value = fallback if value is None else value
         least = 0 if fallback == 0 else 1
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value < LARGEST:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise WorkloadError(f"hf:{self.name}: {key}: expected a positive whole number, got {value!r}")
+        if value > most:
+            raise WorkloadError(f"hf:{self.name}: {key}: expected {least} to {most:,}, got {value:,}")
         return value
 
     def given(self, key: str) -> Any:
