@@ -570,6 +570,11 @@ def test_what_is_wrong_with_the_surroundings_is_not_remembered(tmp_path: Path) -
     ("changes", "said"),
     [
         ({"search": {ROWS: []}}, "an empty list"),
+        (
+            {"accelerator": ["eyeriss_v1", "simba"]},
+            "space.yaml:1: accelerator: expected a text, got ['eyeriss_v1'",
+        ),
+        ({"accelerator": 5}, "accelerator: expected a text, got 5"),
         ({"search": {ROWS: {"from": 8, "to": 4, "step": 1}}}, "an empty or endless range"),
         ({"search": {ROWS: {"from": 4, "to": 8}}}, "one of step and factor"),
         ({"search": {ROWS: [4, 4]}}, "stands twice"),

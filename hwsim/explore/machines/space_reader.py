@@ -90,6 +90,7 @@ class SpaceReader:
         for key in ("model", "accelerator", "search"):
             if key not in self.data:
                 self.complain((), f"{key}: missing")
+        self.string("accelerator", "")
         axes = self.axes()
         space = Space(
             place=str(self.path),
