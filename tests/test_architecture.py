@@ -92,3 +92,9 @@ def test_commands_import_no_commands(room: str, path: Path) -> None:
     if room in COMMANDS:
         others = {name.split(".")[1] for name in imported(path) if name.startswith("hwsim.")} - {room}
         assert not others & set(COMMANDS), f"{path.name} imports the command {sorted(others & set(COMMANDS))}"
+
+
+def test_no_object_is_changed_behind_its_back() -> None:
+    """A value that a class computes is given by a method of it, not written into what it remembers."""
+    pokes = [path for _, path in modules("hwsim") if "__dict__[" in path.read_text(encoding="utf-8")]
+    assert not pokes

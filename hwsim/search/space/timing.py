@@ -30,6 +30,7 @@ from hwsim.pricing.latency import (
 from hwsim.pricing.moves import Direction, fixed_moves, layer_moves
 from hwsim.pricing.offsets import offset_cost
 from hwsim.pricing.rounding import partial_words
+from hwsim.pricing.unit_prices import UnitPrices
 from hwsim.search.space.problem import Crossing, Problem
 
 Port = tuple[str, str]  # (memory, "read", "write" or, where both share it, "port")
@@ -192,7 +193,7 @@ class Timing:
     def prices(self, regime: Regime, segment: int) -> Problem:
         """The problem priced in cycles of a regime: only memories with `segment` arrays inside, as one instance."""
         problem = self.problem
-        priced = CycleProblem(
+        return CycleProblem(
             problem.layer,
             problem.accelerator,
             self,
@@ -202,8 +203,6 @@ class Timing:
             homes=problem.homes,
             rules=problem.rules,
         )
-        priced.__dict__["unit"] = self.problem.unit
-        return priced
 
 
 def named(text: str) -> Port:
@@ -219,6 +218,11 @@ class CycleProblem(Problem):
     timing: Timing
     regime: Regime
     segment: int
+
+    @cached_property
+    def unit(self) -> UnitPrices:
+        """Those of the problem whose cycles these are."""
+        return self.timing.problem.unit
 
     @cached_property
     def places(self) -> list[tuple[Memory, Memory | None]]:
