@@ -319,6 +319,9 @@ WINDOWS: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...], list[tuple
     "bicubic": (lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"), (1, 3, 4, 4), [("upsample", 16, 192)]),
     "trilinear": (lambda x: F.interpolate(x, None, 2, "trilinear"), (1, 2, 2, 2, 2), [("upsample", 8, 128)]),
     "reflection": (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), (1, 3, 4, 4), [("pad", 1, 108)]),
+    "reflection by its own name": (
+        lambda x: torch.ops.aten.reflection_pad2d(x, (1, 1, 1, 1)), (1, 3, 4, 4), [("pad", 1, 108)],
+    ),
     "own letters": (lambda x: torch.einsum("abc->b", x), (3, 5, 7), [("reduce_sum", 21, 5)]),
     "diagonal": (lambda x: torch.einsum("aab->ba", x), (3, 3, 5), [("copy", 1, 15)]),
 }  # fmt: skip
@@ -341,3 +344,20 @@ def test_an_output_is_made_of_as_many_elements_as_it_reads(name: str) -> None:
     run, shape, wanted = WINDOWS[name]
     net = extract(Function(run), torch.zeros(shape))
     assert [(layer.op, layer.window, layer.output.elements) for layer in net] == wanted
+
+
+def test_letters_in_another_order_are_address_arithmetic() -> None:
+    """Of the input itself, too, which no layer makes."""
+    net = extract(Code(lambda m, x: m.layer(torch.einsum("ab->ba", x))), torch.zeros(8, 3))
+    assert [(layer.op, layer.macs) for layer in net] == [("linear", 3 * 64)]
+
+
+def test_an_assertion_about_the_input_is_free_and_what_it_computes_is_not() -> None:
+    def run(m: Any, x: Tensor) -> Tensor:
+        torch._assert_async((x.sum() > -1).all())
+        return m.layer(x)
+
+    net = extract(Code(run), torch.zeros(3, 8))
+    assert [layer.op for layer in net if layer.has_macs] == ["linear"]
+    assert [(layer.op, layer.window) for layer in net if layer.op == "reduce_sum"] == [("reduce_sum", 24)]
+    assert "_assert_async" in {op.op for op in net.coverage.free}
