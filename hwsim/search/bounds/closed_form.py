@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from hwsim.machine.parts import OPERANDS
 from hwsim.nest.points import Ints
 from hwsim.search.space.prices import Linear, crossings_of
-from hwsim.search.space.problem import Problem, window_ranks
+from hwsim.search.space.problem import Problem
 
 Rows = NDArray[np.float64]  # a value per unrolling
 SLACK = 1e-9
@@ -59,7 +59,7 @@ class CrossingBound(ABC):
         self.operand = [OPERANDS.index(c.operand) for c in self.crossings]
         self.reuse = [list(problem.irrelevant_axes(operand)) for operand in OPERANDS]
         self.again = [self.steps[:, axes].prod(axis=1) for axes in self.reuse]  # N_x
-        self.windows = [(pair, [c for _, c in rank.terms]) for rank, pair in window_ranks(problem)]
+        self.windows = [(pair, [c for _, c in rank.terms]) for rank, pair in problem.window_ranks]
         self.overlapping = sum(overlaps(c, [problem.extents[dim] for dim in pair]) for pair, c in self.windows)
         self.chains = [list(self.chains_of(x)) for x in range(len(OPERANDS))]
         self.rooms: dict[tuple[int, tuple[int, ...]], Rows] = {}

@@ -32,7 +32,7 @@ from hwsim.search.objective import Budget
 from hwsim.search.proof.native import SUMS, Kernel, open_kernel
 from hwsim.search.space.lattice import divisors
 from hwsim.search.space.prices import COST, ENERGY, MIXED, TIME, Linear, Prices, linear
-from hwsim.search.space.problem import Problem, window_ranks
+from hwsim.search.space.problem import Problem
 from hwsim.search.space.timing import COMPUTE, VECTOR, Regime, Timing, rounding_cycles
 from hwsim.search.space.unrolling import Unrollings, axis_choices, listing, provable, row_keys
 from hwsim.search.write import write_path
@@ -362,7 +362,7 @@ def unrollings_at_most(problem: Problem, remainders: bool) -> int:
 
 def window_places(problem: Problem, spatial: Ints, steps: Ints) -> list[tuple[int, int]]:
     """(array, dim) where windows are spread over an array's elements and go on in time: their distance matters."""
-    dims = [dim for _, pair in window_ranks(problem) for dim in pair]
+    dims = [dim for _, pair in problem.window_ranks for dim in pair]
     return [(j, dim) for j in range(len(spatial)) for dim in dims if spatial[j, dim] > 1 and steps[dim] > 1]
 
 

@@ -23,7 +23,7 @@ from hwsim.search.objective import Budget
 from hwsim.search.proof.compiler import DEBUG_KERNEL, KERNEL
 from hwsim.search.space.paths import CheapestPath, Step
 from hwsim.search.space.prices import ENERGY, TIME, Linear, Prices, crossings_of
-from hwsim.search.space.problem import Crossing, Problem, window_ranks
+from hwsim.search.space.problem import Crossing, Problem
 from hwsim.search.space.regions import Region, regions
 
 # A problem beyond these is not proven.
@@ -289,7 +289,7 @@ def fits(problem: Problem) -> bool:
 def window_reach(problem: Problem) -> int:
     """Points that the longest window slides over; 0 without windows."""
     bounds = problem.layer.loops.as_dict()
-    ranks = (rank for rank, _ in window_ranks(problem))
+    ranks = (rank for rank, _ in problem.window_ranks)
     return max((sum(coefficient * bounds[dim] for dim, coefficient in rank.terms) for rank in ranks), default=0)
 
 
@@ -310,7 +310,7 @@ def described_problem(problem: Problem) -> tuple[list[Crossing], ProblemC]:
     for i, name in enumerate(shared):
         memory = memories[name]
         p.pool_bits[i] = (problem.size_of(memory) or 0) - sum(size for _, size in memory.partitions)
-    for i, (rank, pair) in enumerate(window_ranks(problem)):
+    for i, (rank, pair) in enumerate(problem.window_ranks):
         p.ranks = i + 1
         for t in range(2):
             p.rank_dim[i][t], p.coefficient[i][t] = pair[t], rank.terms[t][1]

@@ -26,7 +26,7 @@ from hwsim.search.quick.chains import Solved, Walk, solve, trace
 from hwsim.search.space.lattice import Costs, Lattices, clustered, factorised, paddings, points_of, signature
 from hwsim.search.space.likeness import Alike, energy_key
 from hwsim.search.space.paths import Chain
-from hwsim.search.space.problem import Problem, window_ranks
+from hwsim.search.space.problem import Problem
 from hwsim.search.space.unrolling import Unrollings, unrollings
 from hwsim.search.write import ORDERS, write
 
@@ -218,7 +218,7 @@ def ranked(problem: Problem, effort: Effort, known: Callable[[Unrollings], NDArr
     best = relaxed[: effort.shared]
     again = [(s.row, share) for s in best for share in (-1, *distinct_shares(problem))]
     # sliding windows multiply the stages of many bypass choices; the nests' orders slide all the same
-    slides = bool(window_ranks(problem)) and len(problem.crossings["input"]) <= MAX_SLIDING
+    slides = bool(problem.window_ranks) and len(problem.crossings["input"]) <= MAX_SLIDING
     solutions = solve_rows(problem, spatial, again, slides) if slides or len(again) > len(best) else best
     covered += sum(s.solved.batch.lattices.points for s in solutions)
     roomy = (s for s in solutions if s.shares >= 0 or not crowded(problem, s))

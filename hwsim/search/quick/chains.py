@@ -22,7 +22,7 @@ from hwsim.search.quick.batch import Batch, Shares
 from hwsim.search.quick.halos import Halos
 from hwsim.search.space.lattice import Costs
 from hwsim.search.space.paths import Chain, Event
-from hwsim.search.space.problem import Crossing, Problem, window_ranks
+from hwsim.search.space.problem import Crossing, Problem
 
 INPUT = OPERANDS.index("input")
 # Stages of the input from CUT on: CUT + holders cut but not settled (one bit each, the MAC's is 1).
@@ -60,7 +60,7 @@ class Walk:
 
     def __init__(self, problem: Problem, slide: bool) -> None:
         self.problem = problem
-        self.window_dims = tuple(axis for _, pair in window_ranks(problem) for axis in pair)
+        self.window_dims = tuple(axis for _, pair in problem.window_ranks for axis in pair)
         self.windows = slide and bool(self.window_dims)
         self.known_steps: dict[tuple[Stage, int], tuple[tuple[Stage, Step], ...]] = {}
         self.known_moves: dict[Stage, tuple[int, ...]] = {}

@@ -15,7 +15,7 @@ import numpy as np
 from hwsim.nest.points import Ints, united_new
 from hwsim.search.quick.batch import Batch
 from hwsim.search.space.lattice import Costs
-from hwsim.search.space.problem import Crossing, window_ranks
+from hwsim.search.space.problem import Crossing
 
 
 class Halos:
@@ -24,7 +24,7 @@ class Halos:
     def __init__(self, batch: Batch, segment: int) -> None:
         self.batch, self.segment = batch, segment
         self.problem = batch.problem
-        self.ranks = window_ranks(self.problem)
+        self.ranks = self.problem.window_ranks
         self.dims = tuple(axis for _, pair in self.ranks for axis in pair)
         self.known: dict[tuple[str, int, int], tuple[Costs, Costs]] = {}
 

@@ -374,11 +374,11 @@ class Problem:
         """Whether the MAC keeps the operand's last element."""
         return operand in self.accelerator.mac.latches
 
-
-def window_ranks(problem: Problem) -> list[tuple[Rank, tuple[int, int]]]:
-    """Input ranks with two active dims, and the positions of those dims."""
-    found: list[tuple[Rank, tuple[int, int]]] = []
-    for rank in problem.ranks["input"]:
-        if all(dim in problem.dims for dim in rank.dims) and len(rank.dims) == 2:
-            found.append((rank, (problem.dims.index(rank.dims[0]), problem.dims.index(rank.dims[1]))))
-    return found
+    @cached_property
+    def window_ranks(self) -> tuple[tuple[Rank, tuple[int, int]], ...]:
+        """Input ranks with two active dims, and the positions of those dims."""
+        return tuple(
+            (rank, (self.dims.index(rank.dims[0]), self.dims.index(rank.dims[1])))
+            for rank in self.ranks["input"]
+            if len(rank.dims) == 2 and all(dim in self.dims for dim in rank.dims)
+        )
