@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsim.machine.parts import Operand
 from hwsim.search.kernel_enums import ENUMS
-from hwsim.search.space.problem import Crossing, Problem
+from hwsim.search.space.problem import Crossing, Pairs, Problem
 from hwsim.search.space.timing import Regime, Timing
 
 COST, ENERGY, TIME, MIXED = (ENUMS[name] for name in ("COST", "ENERGY", "TIME", "MIXED"))  # kinds of sums
@@ -48,7 +50,12 @@ class Linear:
 
 def crossings_of(problem: Problem) -> list[Crossing]:
     """All crossings, operand by operand."""
-    return [crossing for pairs in problem.crossings.values() for crossing in pairs.values()]
+    return in_order(problem.crossings)
+
+
+def in_order(crossings: Mapping[Operand, Pairs]) -> list[Crossing]:
+    """Operand by operand."""
+    return [crossing for pairs in crossings.values() for crossing in pairs.values()]
 
 
 def linear(problem: Problem, prices: Prices) -> Linear:
@@ -56,14 +63,14 @@ def linear(problem: Problem, prices: Prices) -> Linear:
     segments = len(problem.arrays) + 1
     count = len(crossings_of(problem))
     found = Linear(np.zeros((count, segments + 1, segments)), np.zeros((count, segments + 1)))
-    parts = [(segments, prices.energy, problem)]
+    parts = [(segments, prices.energy, problem.crossings)]
     if prices.regime is not None:
         timing = Timing(problem)
-        parts += [(segment, prices.time, timing.prices(prices.regime, segment)) for segment in range(segments)]
+        parts += [(segment, prices.time, timing.crossings(prices.regime, segment)) for segment in range(segments)]
     for group, weight, priced in parts:
         if weight:
-            for r, crossing in enumerate(crossings_of(priced)):
+            for r, crossing in enumerate(in_order(priced)):
                 for offset, price in enumerate(crossing.prices):
                     found.price[r, group, crossing.segment + offset] = weight * price
-                found.constant[r, group] = weight * crossing.first_pj * priced.elements(crossing.operand)
+                found.constant[r, group] = weight * crossing.first_pj * problem.elements(crossing.operand)
     return found

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +72,9 @@ class Crossing:
     def key(self) -> tuple[str, str]:
         """(operand, child)."""
         return (self.operand, self.child)
+
+
+Pairs = dict[tuple[int, int], Crossing]  # (child, parent) by position in `Problem.holders`; child -1 is the MAC
 
 
 @dataclass(frozen=True)
@@ -195,29 +199,9 @@ class Problem:
         return operand in memory.bypass and operand not in must_hold(self.rules, memory)
 
     @cached_property
-    def crossings(self) -> dict[Operand, dict[tuple[int, int], Crossing]]:
-        """Per operand every possible (child, parent) by position in `holders`; child -1 is the MAC."""
-        return {operand: self.pairs(operand, len(holders)) for operand, holders in self.holders.items()}
-
-    def pairs(self, operand: Operand, count: int) -> dict[tuple[int, int], Crossing]:
-        """Crossings among the innermost `count` holders; all memories between the two must be ones it may bypass."""
-        holders = self.holders[operand]
-        found: dict[tuple[int, int], Crossing] = {}
-        for child in range(-1, count - 1):
-            for parent in range(child + 1, count):
-                key = (operand, child, parent)
-                if key not in self.priced:
-                    self.priced[key] = self.price(operand, holders[parent], holders[child] if child >= 0 else None)
-                found[child, parent] = self.priced[key]
-                stays = operand in self.homes.operands and holders[parent] is self.home
-                if stays or not self.may_bypass(holders[parent], operand):
-                    break
-        return found
-
-    @cached_property
-    def priced(self) -> dict[tuple[Operand, int, int], Crossing]:
-        """Cache of `pairs`."""
-        return {}
+    def crossings(self) -> dict[Operand, Pairs]:
+        """All crossings, priced in energy."""
+        return Crossings(self, EnergyRates(self.unit, self.accelerator.outermost)).all
 
     @cached_property
     def sizes(self) -> dict[Operand, int]:
@@ -249,40 +233,6 @@ class Problem:
         rate = self.unit.mac.step_cycles
         return (-(-self.steps(iterations) * rate.numerator // rate.denominator)).astype(np.float64)
 
-    def access(self, memory: Memory, operand: Operand, kind: Kind, direction: Direction) -> float:
-        """pJ per element read from or written to a memory."""
-        return self.unit.traffic_pj[memory.name, operand, kind, direction]
-
-    def hop(self, array: int, operand: Operand, kind: Kind) -> float:
-        """pJ per element that passes an array (innermost is 0)."""
-        return self.unit.hop_pj[self.arrays[array].name, operand, kind]
-
-    def price(self, operand: Operand, parent: Memory, child: Memory | None) -> Crossing:
-        """The crossing between two holders, with its prices per element at every level between them."""
-        inner = 0 if child is None else self.segments[child.name]
-        outer = self.segments[parent.name]
-        # level[j]: the level whose V counts what passes array inner + j once multicast or reduction merged it
-        level = [0]
-        for j in range(inner, outer):
-            level.append(j - inner + 1 if self.merges(operand, j) else level[-1])
-        kind: Kind = "partial" if operand == "output" else "code"
-        prices = [0.0] * (outer - inner + 1)
-        for j in range(inner, outer):
-            prices[level[j - inner]] += self.hop(j, operand, kind)
-        first = back = saved = 0.0
-        if operand == "output":
-            first, back, saved = self.output_prices(parent, child, prices, range(inner, outer))
-        else:
-            prices[level[-1]] += self.access(parent, operand, kind, "read")
-            if child is not None:
-                prices[0] += self.access(child, operand, kind, "write")
-        capacity, pool = self.capacity(operand, child)
-        bits, finished = (0.0, 0.0) if child is None else self.tile_widths(operand, child)
-        name = "mac" if child is None else child.name
-        return Crossing(
-            operand, name, parent.name, inner, outer, tuple(prices), first, back, saved, capacity, bits, finished, pool
-        )
-
     def tile_widths(self, operand: Operand, child: Memory) -> tuple[float, float]:
         """Bits per element of a tile in a memory: where it may hold partial sums, and where it does not."""
         widths, name = self.unit.held_bits, child.name
@@ -292,65 +242,6 @@ class Problem:
         if accumulates_only(self.accelerator, name):
             return partial, partial
         return partial, 0.0 if self.leaves_at_home(operand, child) else widths[name, operand, "final"]
-
-    def output_prices(
-        self, parent: Memory, child: Memory | None, prices: list[float], arrays: range
-    ) -> tuple[float, float, float]:
-        """Adds drains, updates and returns to `prices`; (pJ per output, pJ per return, returns saved).
-
-        Updates cost a write and a return, less the returns of first visits. A point is visited for the first time once
-        in the outermost memory, and again in every further child among which a crossing further out divides it: that
-        crossing saves the returns of all crossings inside its child (`saved_returns`).
-        """
-        if self.leaves_at_home("output", child):
-            prices[:] = [0.0] * (len(prices) - 1) + [self.spill]
-            return sum(self.hop(j, "output", "final") for j in arrays) - self.spill, self.spill, 0.0
-        back = sum(self.hop(j, "output", "partial") for j in arrays) + self.access(parent, "output", "partial", "read")
-        write = self.access(parent, "output", "partial", "write")
-        drain = saved = 0.0
-        if child is not None:
-            drain = self.access(child, "output", "partial", "read")
-            back += self.access(child, "output", "partial", "write")
-            saved = self.saved_returns(child)
-        prices[0] += drain - saved
-        prices[-1] += write + back + saved
-        first = -back
-        if not accumulates_only(self.accelerator, parent.name):
-            first -= write - self.access(parent, "output", "final", "write")
-            if child is not None and not accumulates_only(self.accelerator, child.name):
-                first -= sum(self.hop(j, "output", "partial") - self.hop(j, "output", "final") for j in arrays)
-                first -= drain - self.access(child, "output", "final", "read")
-        return first, back, saved
-
-    @cached_property
-    def spill(self) -> float:
-        """Price of every visit of an output at home after its first: so high that paths without are cheaper.
-
-        An output that stays must not leave unfinished. Pricing that (what is charged beyond one visit per output) is a
-        relaxation: bounds stay sound, and a path that spills is refused when its nest is priced.
-        """
-        return SPILL * self.layer.macs * self.dearest / self.elements("output")
-
-    @cached_property
-    def dearest(self) -> float:
-        """A MAC with all its operands at the outermost memory, pJ."""
-        outer = self.accelerator.outermost.name
-        moved = (self.unit.traffic_pj[outer, o, "partial" if o == "output" else "code", "read"] for o in OPERANDS)
-        return self.unit.mac_pj + sum(moved) + self.unit.static_pj_per_cycle
-
-    def saved_returns(self, child: Memory) -> float:
-        """pJ of one return through all crossings below `child`; the largest over the choices of bypassed memories."""
-        holders = self.holders["output"]
-        place = next(i for i, memory in enumerate(holders) if memory is child)
-        most = {-1: 0.0}
-        for (inner, parent), crossing in sorted(self.output_crossings_below(place).items()):
-            value = most[inner] + crossing.back_pj
-            most[parent] = max(most.get(parent, value), value)
-        return most[place]
-
-    def output_crossings_below(self, place: int) -> dict[tuple[int, int], Crossing]:
-        """The output's crossings up to one of its holders."""
-        return self.pairs("output", place + 1)
 
     def merges(self, operand: Operand, array: int) -> bool:
         """Whether elements shared by children of an array cross it once (multicast down, reduction up)."""
@@ -382,3 +273,169 @@ class Problem:
             for rank in self.ranks["input"]
             if len(rank.dims) == 2 and all(dim in self.dims for dim in rank.dims)
         )
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The two holders of a crossing; `child` None: the MAC."""
+
+    parent: Memory
+    child: Memory | None
+
+
+class Rates(Protocol):
+    """What an element costs where it moves: energy (`EnergyRates`), or the cycles of a regime (`timing.CycleRates`)."""
+
+    def access(self, ends: Ends, memory: Memory, operand: Operand, kind: Kind, direction: Direction) -> float:
+        """Of an element that is read from or written to one end of a crossing."""
+        ...
+
+    def hop(self, array: Array, operand: Operand, kind: Kind) -> float:
+        """Of an element that passes an array."""
+        ...
+
+    @property
+    def dearest(self) -> float:
+        """Of a MAC with all its operands at the outermost memory."""
+        ...
+
+
+@dataclass(frozen=True)
+class EnergyRates:
+    """pJ per element at a layer's bits."""
+
+    unit: UnitPrices
+    outermost: Memory
+
+    def access(self, ends: Ends, memory: Memory, operand: Operand, kind: Kind, direction: Direction) -> float:
+        """The same in every crossing."""
+        return self.unit.traffic_pj[memory.name, operand, kind, direction]
+
+    def hop(self, array: Array, operand: Operand, kind: Kind) -> float:
+        """Of the wires of an array."""
+        return self.unit.hop_pj[array.name, operand, kind]
+
+    @property
+    def dearest(self) -> float:
+        """With the idle power of a cycle."""
+        outer = self.outermost.name
+        moved = (self.unit.traffic_pj[outer, o, "partial" if o == "output" else "code", "read"] for o in OPERANDS)
+        return self.unit.mac_pj + sum(moved) + self.unit.static_pj_per_cycle
+
+
+@dataclass(frozen=True)
+class Crossings:
+    """The crossings of a problem at some rates."""
+
+    problem: Problem
+    rates: Rates
+
+    @cached_property
+    def all(self) -> dict[Operand, Pairs]:
+        """Per operand every possible pair."""
+        return {operand: self.pairs(operand, len(holders)) for operand, holders in self.problem.holders.items()}
+
+    def pairs(self, operand: Operand, count: int) -> Pairs:
+        """Crossings among the innermost `count` holders; all memories between the two must be ones it may bypass."""
+        problem, holders = self.problem, self.problem.holders[operand]
+        found: Pairs = {}
+        for child in range(-1, count - 1):
+            for parent in range(child + 1, count):
+                key = (operand, child, parent)
+                if key not in self.priced:
+                    ends = Ends(holders[parent], holders[child] if child >= 0 else None)
+                    self.priced[key] = self.price(operand, ends)
+                found[child, parent] = self.priced[key]
+                stays = operand in problem.homes.operands and holders[parent] is problem.home
+                if stays or not problem.may_bypass(holders[parent], operand):
+                    break
+        return found
+
+    @cached_property
+    def priced(self) -> dict[tuple[Operand, int, int], Crossing]:
+        """Cache of `pairs`."""
+        return {}
+
+    def price(self, operand: Operand, ends: Ends) -> Crossing:
+        """The crossing between two holders, with its prices per element at every level between them."""
+        problem, parent, child = self.problem, ends.parent, ends.child
+        inner = 0 if child is None else problem.segments[child.name]
+        outer = problem.segments[parent.name]
+        # level[j]: the level whose V counts what passes array inner + j once multicast or reduction merged it
+        level = [0]
+        for j in range(inner, outer):
+            level.append(j - inner + 1 if problem.merges(operand, j) else level[-1])
+        kind: Kind = "partial" if operand == "output" else "code"
+        prices = [0.0] * (outer - inner + 1)
+        arrays = problem.arrays[inner:outer]
+        for j, array in enumerate(arrays):
+            prices[level[j]] += self.rates.hop(array, operand, kind)
+        first = back = saved = 0.0
+        if operand == "output":
+            first, back, saved = self.output_prices(ends, prices, arrays)
+        else:
+            prices[level[-1]] += self.rates.access(ends, parent, operand, kind, "read")
+            if child is not None:
+                prices[0] += self.rates.access(ends, child, operand, kind, "write")
+        capacity, pool = problem.capacity(operand, child)
+        bits, finished = (0.0, 0.0) if child is None else problem.tile_widths(operand, child)
+        name = "mac" if child is None else child.name
+        return Crossing(
+            operand, name, parent.name, inner, outer, tuple(prices), first, back, saved, capacity, bits, finished, pool
+        )
+
+    def output_prices(self, ends: Ends, prices: list[float], arrays: tuple[Array, ...]) -> tuple[float, float, float]:
+        """Adds drains, updates and returns to `prices`; (pJ per output, pJ per return, returns saved).
+
+        Updates cost a write and a return, less the returns of first visits. A point is visited for the first time once
+        in the outermost memory, and again in every further child among which a crossing further out divides it: that
+        crossing saves the returns of all crossings inside its child (`saved_returns`).
+        """
+        parent, child, machine = ends.parent, ends.child, self.problem.accelerator
+
+        def hops(kind: Kind) -> float:
+            return sum(self.rates.hop(array, "output", kind) for array in arrays)
+
+        def access(memory: Memory, kind: Kind, direction: Direction) -> float:
+            return self.rates.access(ends, memory, "output", kind, direction)
+
+        if self.problem.leaves_at_home("output", child):
+            prices[:] = [0.0] * (len(prices) - 1) + [self.spill]
+            return hops("final") - self.spill, self.spill, 0.0
+        back = hops("partial") + access(parent, "partial", "read")
+        write = access(parent, "partial", "write")
+        drain = saved = 0.0
+        if child is not None:
+            drain = access(child, "partial", "read")
+            back += access(child, "partial", "write")
+            saved = self.saved_returns(child)
+        prices[0] += drain - saved
+        prices[-1] += write + back + saved
+        first = -back
+        if not accumulates_only(machine, parent.name):
+            first -= write - access(parent, "final", "write")
+            if child is not None and not accumulates_only(machine, child.name):
+                first -= sum(
+                    self.rates.hop(array, "output", "partial") - self.rates.hop(array, "output", "final")
+                    for array in arrays
+                )
+                first -= drain - access(child, "final", "read")
+        return first, back, saved
+
+    @cached_property
+    def spill(self) -> float:
+        """Price of every visit of an output at home after its first: so high that paths without are cheaper.
+
+        An output that stays must not leave unfinished. Pricing that (what is charged beyond one visit per output) is a
+        relaxation: bounds stay sound, and a path that spills is refused when its nest is priced.
+        """
+        return SPILL * self.problem.layer.macs * self.rates.dearest / self.problem.elements("output")
+
+    def saved_returns(self, child: Memory) -> float:
+        """pJ of one return through all crossings below `child`; the largest over the choices of bypassed memories."""
+        place = next(i for i, memory in enumerate(self.problem.holders["output"]) if memory is child)
+        most = {-1: 0.0}
+        for (inner, parent), crossing in sorted(self.pairs("output", place + 1).items()):
+            value = most[inner] + crossing.back_pj
+            most[parent] = max(most.get(parent, value), value)
+        return most[place]

@@ -30,8 +30,7 @@ from hwsim.pricing.latency import (
 from hwsim.pricing.moves import Direction, fixed_moves, layer_moves
 from hwsim.pricing.offsets import offset_cost
 from hwsim.pricing.rounding import partial_words
-from hwsim.pricing.unit_prices import UnitPrices
-from hwsim.search.space.problem import Crossing, Problem
+from hwsim.search.space.problem import Crossings, Ends, Pairs, Problem
 
 Port = tuple[str, str]  # (memory, "read", "write" or, where both share it, "port")
 COMPUTE: Port = ("", "compute")
@@ -190,19 +189,9 @@ class Timing:
                 total += bits / spatial[:, problem.segments[resource[0]] :].prod(axis=(1, 2))
         return total
 
-    def prices(self, regime: Regime, segment: int) -> Problem:
-        """The problem priced in cycles of a regime: only memories with `segment` arrays inside, as one instance."""
-        problem = self.problem
-        return CycleProblem(
-            problem.layer,
-            problem.accelerator,
-            self,
-            regime,
-            segment,
-            fused=problem.fused,
-            homes=problem.homes,
-            rules=problem.rules,
-        )
+    def crossings(self, regime: Regime, segment: int) -> dict[Operand, Pairs]:
+        """Crossings in cycles of a regime: only memories with `segment` arrays inside cost any, as one instance."""
+        return Crossings(self.problem, CycleRates(self, regime, segment)).all
 
 
 def named(text: str) -> Port:
@@ -212,60 +201,43 @@ def named(text: str) -> Port:
 
 
 @dataclass(frozen=True)
-class CycleProblem(Problem):
-    """A problem whose prices are cycles at the ports of a regime."""
+class CycleRates:
+    """Cycles per element at the ports of a regime, in memories with `segment` arrays inside."""
 
     timing: Timing
     regime: Regime
     segment: int
 
-    @cached_property
-    def unit(self) -> UnitPrices:
-        """Those of the problem whose cycles these are."""
-        return self.timing.problem.unit
-
-    @cached_property
-    def places(self) -> list[tuple[Memory, Memory | None]]:
-        """(parent, child) of the crossings being priced, innermost call last."""
-        return []
-
-    def price(self, operand: Operand, parent: Memory, child: Memory | None) -> Crossing:
-        """`Problem.price` in cycles."""
-        self.places.append((parent, child))
-        try:
-            return super().price(operand, parent, child)
-        finally:
-            self.places.pop()
-
-    def access(self, memory: Memory, operand: Operand, kind: Kind, direction: Direction) -> float:
-        """Cycles per element at one instance of a memory."""
-        if self.segments[memory.name] != self.segment:
+    def access(self, ends: Ends, memory: Memory, operand: Operand, kind: Kind, direction: Direction) -> float:
+        """At one instance of a memory."""
+        timing = self.timing
+        if timing.problem.segments[memory.name] != self.segment:
             return 0.0
-        port = self.timing.port(memory.name, direction)
-        fill = self.timing.fills.get(memory.name, 0.0) if direction == "write" and COMPUTE in self.regime.busy else 0.0
-        if port not in self.timing.bandwidths:
+        port = timing.port(memory.name, direction)
+        fill = timing.fills.get(memory.name, 0.0) if direction == "write" and COMPUTE in self.regime.busy else 0.0
+        if port not in timing.bandwidths:
             return fill
-        bits = self.timing.problem.unit.port_bits[memory.name, operand, kind, direction]
-        waits = self.waits_for(memory, operand)
+        bits = timing.problem.unit.port_bits[memory.name, operand, kind, direction]
+        waits = self.waits_for(ends, memory, operand)
         chosen = port in self.regime.busy if waits is None else (waits, port) in self.regime.waits
-        return fill + (bits / self.timing.bandwidths[port] if chosen else 0.0)
+        return fill + (bits / timing.bandwidths[port] if chosen else 0.0)
 
-    def hop(self, array: int, operand: Operand, kind: Kind) -> float:
+    def hop(self, array: Array, operand: Operand, kind: Kind) -> float:
         """Arrays are no resource."""
         return 0.0
 
-    @cached_property
+    @property
     def dearest(self) -> float:
         """A MAC alone, and its operands at a bit per cycle."""
-        return float(self.unit.mac.step_cycles) + 64.0
+        return float(self.timing.problem.unit.mac.step_cycles) + 64.0
 
-    def waits_for(self, memory: Memory, operand: Operand) -> str | None:
+    def waits_for(self, ends: Ends, memory: Memory, operand: Operand) -> str | None:
         """The memory whose refill this access belongs to; None where it overlaps with compute."""
-        parent, child = self.places[-1]
+        parent, child = ends.parent, ends.child
         if child is None or child.name not in self.timing.waiting:
             return None
         if operand == "output":
-            return child.name if memory is parent is self.accelerator.outermost else None
+            return child.name if memory is parent is self.timing.problem.accelerator.outermost else None
         return child.name
 
 
