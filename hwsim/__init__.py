@@ -2,8 +2,8 @@
 
     report = hwsim.evaluate("resnet18", "eyeriss_v1", bits="W4A4", effort="quick")
 
-Every public name is listed in `__all__` and imported on first use, so `import hwsim` is fast. Networks that are saved
-as workloads need no torch; torch modules, zoo names and network files do.
+Every public name is listed in `__all__` and imported on first use, so `import hwsim` is fast. Saved workloads and zoo
+names need no torch; torch modules, a zoo network at another input and network files do.
 """
 
 from __future__ import annotations

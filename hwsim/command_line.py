@@ -39,7 +39,7 @@ def load_machine(text: str) -> Accelerator:
 
 
 def load_model(text: str, input_shape: Shapes, allow_uncosted: bool) -> Workload:
-    """The workload a MODEL argument names; torch is imported only where the argument is not a saved workload."""
+    """The workload a MODEL argument names. Saved workloads and the zoo at its own inputs are read without torch."""
     if text.startswith(PEERS):
         from hwsim.peers.translation import workload_argument
 
@@ -49,6 +49,12 @@ def load_model(text: str, input_shape: Shapes, allow_uncosted: bool) -> Workload
         from hwsim.network.saved import load_workload
 
         return load_workload(path)
+    if input_shape is None and not path.exists():
+        from hwsim.network import zoo
+
+        came_along = zoo.shipped(text.strip())
+        if came_along is not None:
+            return came_along
     try:
         from hwsim.frontends.argument import load_model_argument
     except ImportError as problem:
