@@ -1,7 +1,8 @@
 """Limits and codes that Python shares with the C kernel, read from the kernel's header: each stands there alone.
 
 `ENUMS["CROSSINGS"]` is what `enum { CROSSINGS = 64 }` of kernel/state.h says. Enumerators are whole numbers,
-sums and products of those, and earlier enumerators.
+sums and products of those, and earlier enumerators. The header is read because bounds and the quick search need codes
+where no kernel is compiled; a compiled one is asked for all of them before it is used (`native.enumerators`).
 """
 
 from __future__ import annotations

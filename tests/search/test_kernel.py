@@ -13,6 +13,7 @@ import pytest
 import hwsim
 from hwsim.files.compiled import compiler
 from hwsim.search.kernel_enums import ENUMS, enums
+from hwsim.search.proof import native
 from hwsim.search.proof.compiler import DEBUG_KERNEL, KERNEL
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +67,20 @@ def test_numbers_that_python_and_c_share_stand_in_the_header_alone() -> None:
         enums("enum { A = sizeof(int) };")
     texts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "hwsim/search").rglob("*.py"))
     assert "as in kernel/state.h" not in texts
+
+
+@pytest.mark.skipif(not compiler(), reason="no C compiler on this machine")
+def test_the_compiled_kernel_says_the_limits_that_python_reads() -> None:
+    library = native.compiled()
+    assert library is not None
+    assert native.enumerators(library) == ENUMS
+
+
+@pytest.mark.skipif(not compiler(), reason="no C compiler on this machine")
+def test_a_kernel_of_other_limits_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "ENUMS", {**ENUMS, "CROSSINGS": ENUMS["CROSSINGS"] + 1})
+    with pytest.raises(OSError, match="disagree on limits or codes"):
+        native.declared(ctypes.CDLL(str(next(KERNEL.files()))))
 
 
 @pytest.mark.skipif(not compiler(), reason="no C compiler on this machine")

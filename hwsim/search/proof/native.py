@@ -405,6 +405,8 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
     structures = (ProblemC, CrossingC, TableC, RegionC)
     if [library.mapper_sizes(i) for i in range(4)] != [ctypes.sizeof(c) for c in structures]:
         raise OSError("the compiled kernel and this file disagree on its structures")
+    if enumerators(library) != ENUMS:
+        raise OSError("the compiled kernel and its header, as read here, disagree on limits or codes")
     library.mapper_open.argtypes, library.mapper_open.restype = [pointer], pointer
     library.mapper_close.argtypes, library.mapper_close.restype = [pointer], None
     library.mapper_tables.argtypes, library.mapper_tables.restype = [pointer, whole, pointer], None
@@ -419,3 +421,13 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
     ]  # fmt: skip
     library.mapper_paths.restype = whole
     return library
+
+
+def enumerators(library: ctypes.CDLL) -> dict[str, int]:
+    """Limits and codes that a kernel was compiled with, asked of it by name."""
+    ask, value = library.mapper_enumerator, ctypes.c_int64()
+    ask.argtypes, ask.restype = [ctypes.c_int32, ctypes.c_void_p], ctypes.c_char_p
+    found: dict[str, int] = {}
+    while name := ask(len(found), ctypes.byref(value)):
+        found[name.decode()] = value.value
+    return found

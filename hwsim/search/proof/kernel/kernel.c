@@ -481,3 +481,25 @@ int64_t mapper_sizes(int which) {
     const int64_t sizes[] = {sizeof(Problem), sizeof(Crossing), sizeof(Table), sizeof(Region)};
     return sizes[which];
 }
+
+/* Every enumerator of state.h, by which Python holds its reading of that file against what was compiled. */
+#define SAID(name) {#name, name}
+static const struct {
+    const char *name;
+    int64_t value;
+} said[] = {
+    SAID(DIMS), SAID(ARRAYS), SAID(LEVELS), SAID(CROSSINGS), SAID(HOLDERS), SAID(POOLS), SAID(SLOTS),
+    SAID(AXES), SAID(WORDS), SAID(INPUT), SAID(OUTPUT), SAID(MAX_LENGTH), SAID(STAGES), SAID(EDGES),
+    SAID(WINDOWS), SAID(LINES), SAID(SUMS), SAID(TABLES), SAID(LANES), SAID(SIDE), SAID(GROWN), SAID(PASSED),
+    SAID(GROWS), SAID(TURNS), SAID(LEAVES), SAID(SETTLE), SAID(PASS), SAID(LEAVE), SAID(NOTHING), SAID(PATH),
+    SAID(FOUND), SAID(NONE_BELOW), SAID(GAVE_UP), SAID(TOO_LARGE), SAID(NO_MEMORY), SAID(COST), SAID(ENERGY),
+    SAID(TIME), SAID(MIXED), SAID(REGIONS), SAID(MEMORIES), SAID(FIXED), SAID(KEPT), SAID(GUARDS), SAID(FREE),
+    SAID(EXACTLY), SAID(AT_MOST), SAID(ALL_LEFT),
+};
+
+/* The name and value of an enumerator; no name behind the last one. */
+const char *mapper_enumerator(int which, int64_t *value) {
+    if (which < 0 || which >= (int)(sizeof said / sizeof *said)) return 0;
+    *value = said[which].value;
+    return said[which].name;
+}

@@ -9,8 +9,12 @@
 enum { DIMS = 8, ARRAYS = 6, LEVELS = ARRAYS + 1, CROSSINGS = 64, HOLDERS = 8, POOLS = 6, SLOTS = 4, AXES = 40 };
 enum { WORDS = 32, INPUT = 1, OUTPUT = 2, MAX_LENGTH = 128, STAGES = 8192, EDGES = 65536, WINDOWS = 4, LINES = 24 };
 enum { SUMS = 6, TABLES = 16, LANES = 16, SIDE = 8 }; /* tables of one machine, of a box of machines; lanes at most, of one machine */
-enum { GROWN = 3, PASSED = -1, GROWS = -2, TURNS = -3, LEAVES = -4 }; /* these edges settle nothing */
-enum { SETTLE = 1000, PASS = 2000, LEAVE = 3000, NOTHING = 4000, PATH = 4096 }; /* actions of a path: an axis, or these; its length */
+enum { GROWN = 3 }; /* added to the operand of `Stage.carried` */
+/* Edges and actions are two things. An edge joins stages, is the same at all points, and says what settles: a crossing
+ * or, as one of these, none. An action is what Python reads of a path: a step along an axis, which is no edge, or one
+ * of these added to the crossing or array it is about. */
+enum { PASSED = -1, GROWS = -2, TURNS = -3, LEAVES = -4 };
+enum { SETTLE = 1000, PASS = 2000, LEAVE = 3000, NOTHING = 4000, PATH = 4096 }; /* PATH: the most actions */
 enum { FOUND, NONE_BELOW, GAVE_UP, TOO_LARGE, NO_MEMORY };         /* how a search for a path ends */
 enum { COST, ENERGY, TIME, MIXED }; /* what a table of prices adds up to */
 enum { REGIONS = 8, MEMORIES = 16, FIXED = 8, KEPT = 4, GUARDS = 8192 };
