@@ -23,6 +23,7 @@ from pathlib import Path
 
 from benchmarks.networks import NETWORKS, layers
 from hwsim.errors import HwsimError
+from hwsim.files.csv_text import csv_text
 from hwsim.machine.load import load_accelerator
 from hwsim.network.layer import Layer
 from hwsim.search.cache import ENVIRONMENT
@@ -88,10 +89,7 @@ def run(
                 row = dict(zip(KEY, key, strict=True)) | proof(layer, spec, objective, effort, seconds)
                 fresh = not RESULTS.is_file()
                 with RESULTS.open("a", newline="", encoding="utf-8") as file:
-                    writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
-                    if fresh:
-                        writer.writeheader()
-                    writer.writerow(row)
+                    file.write(csv_text([*([COLUMNS] if fresh else []), [row.get(name, "") for name in COLUMNS]]))
             print(f"{spec} {network}", flush=True)
 
 

@@ -25,6 +25,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from hwsim.files.csv_text import csv_text
 from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import Accelerator, Memory
 from hwsim.network.layer import Layer, Loops, Tensor
@@ -194,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(*row, sep="\t", flush=True)
     if options.out is not None:
         with options.out.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+            file.write(csv_text([COLUMNS, *rows]))
         print(*table(rows_of(options.out)) if options.cases == list(CASES) else (), sep="\n")
 
 

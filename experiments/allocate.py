@@ -19,6 +19,7 @@ import yaml
 
 from experiments.jobs import ALLOCATIONS, Job
 from experiments.pricing import workload_of
+from hwsim.console import wrote
 from hwsim.errors import HwsimError
 from hwsim.explore.bits.allocate import front
 from hwsim.explore.bits.bill import ENERGY, LOSS, bit_problem
@@ -103,7 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     said = f"# {made}\n# predicted loss {loss:.4g}, {found * 1e-6:.2f} uJ ({options.bits}: {budget * 1e-6:.2f} uJ)\n"
     text = said + yaml.safe_dump(widths, sort_keys=False)
     write_atomically(target, lambda opened: opened.write(text.encode()))
-    print(f"{said}wrote {target}")
+    print(said, end="")
+    wrote(target)
     return 0
 
 

@@ -17,6 +17,7 @@ from scipy.stats import spearmanr
 
 from experiments import table
 from hwsim.command_line import load_model
+from hwsim.console import wrote
 from hwsim.errors import HwsimError
 from hwsim.explore.bits.bill import bit_problem
 from hwsim.explore.bits.choices import Freedom
@@ -107,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return problem.exit_code
     table.write(options.out, rows)
     draw(found, rows, options.figure)
-    print(f"wrote {options.out} and {options.figure}")
+    wrote(f"{options.out} and {options.figure}")
     return 0
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.drawing import write_bytes
+from hwsim.console import wrote
 from hwsim.machine.energy_laws import CACTI_SPREAD, DRAM_LAWS, SRAM_LAWS, SYSTEM_SPREAD, sram
 from hwsim.machine.load import load_accelerator, shipped_specs
 
@@ -147,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.page is None:
         print(page(), end="")
     else:
-        print(f"wrote {write_bytes(options.page, page().encode())}", file=sys.stderr)
+        wrote(write_bytes(options.page, page().encode()), file=sys.stderr)
     return 0
 
 

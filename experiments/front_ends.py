@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import importlib
 import math
 import os
@@ -28,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.front_end_modules import MODULES
 from hwsim.errors import HwsimError
+from hwsim.files.csv_text import csv_text
 from hwsim.frontends.argument import LIBRARIES, from_library, load_model_argument
 from hwsim.frontends.torch_export import as_arguments, extract
 from hwsim.network.workload import Workload
@@ -329,10 +329,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse.parse_args(arguments)
     wrong = 0
     with options.out.open("w", newline="", encoding="utf-8") as file:
-        writer: Any = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
+        file.write(csv_text([FIELDS]))
         for found in rows(options.data, options.files, options.hub):
-            writer.writerow(found)
+            file.write(csv_text([[found.get(key, "") for key in FIELDS]]))
             file.flush()
             wrong += found["outcome"] in ("DIFFERENT", "TRACEBACK")
             print(*(found.get(key, "") for key in FIELDS), sep="  ", flush=True)

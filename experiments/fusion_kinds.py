@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +17,8 @@ from matplotlib.figure import Figure
 
 from experiments.drawing import save, write_bytes
 from experiments.validation.networks import conv
+from hwsim.console import wrote
+from hwsim.files.csv_text import csv_text
 from hwsim.machine.load import load_accelerator
 from hwsim.network.layer import Layer, Loops
 from hwsim.pricing.layer import price
@@ -91,15 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("results/fusion_kinds.csv"), help="CSV to write")
     parser.add_argument("--figures", type=Path, default=Path("docs/figures"), help="folder of the figure")
     options = parser.parse_args(arguments)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(FIELDS)
-    writer.writerows(measure())
-    written = [write_bytes(options.out, text.getvalue().encode())]
-    rows = list(csv.DictReader(io.StringIO(text.getvalue())))
+    text = csv_text([FIELDS, *measure()])
+    written = [write_bytes(options.out, text.encode())]
+    rows = list(csv.DictReader(text.splitlines()))
     written += save(draw(rows), options.figures, "fusion_kinds")
     for path in written:
-        print(f"wrote {path}", file=sys.stderr)
+        wrote(path, file=sys.stderr)
     return 0
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
-import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from matplotlib.figure import Figure
 from experiments.drawing import save, write_bytes
 from experiments.validation.networks import conv
 from hwsim.console import wrote
+from hwsim.files.csv_text import csv_table
 from hwsim.machine.load import load_accelerator
 from hwsim.pricing.layer import price
 from hwsim.report.style import colours_of, in_style
@@ -111,11 +111,7 @@ def draw(rows: Sequence[Point]) -> Figure:
 
 def to_csv(rows: Sequence[Point]) -> bytes:
     """All points as a CSV."""
-    text = io.StringIO()
-    writer: csv.DictWriter[str] = csv.DictWriter(text, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(dataclasses.asdict(row) for row in rows)
-    return text.getvalue().encode()
+    return csv_table(FIELDS, (dataclasses.asdict(row) for row in rows)).encode()
 
 
 def from_csv(path: Path) -> list[Point]:

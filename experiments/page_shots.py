@@ -15,6 +15,7 @@ from pathlib import Path
 
 import hwsim
 from experiments.drawing import write_bytes
+from hwsim.console import wrote
 from hwsim.report.files import write_report
 
 NETWORK, MACHINE = "networks/digits_silu_w4a4", "stripes"
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         write_report(report, Path(folder) / "page")
         for name, png in photograph(Path(folder) / "page" / "report.html", browser).items():
-            print(f"wrote {write_bytes(options.out / f'{name}.png', png)}")
+            wrote(write_bytes(options.out / f"{name}.png", png))
     return 0
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import fcntl
-import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Any
 
 from scipy import stats
 
+from hwsim.files.csv_text import csv_table
 from quant.data import write_atomically
 from quant.recipe import NORM_BATCHES, Recipe
 
@@ -53,11 +53,8 @@ def locked(path: Path) -> Iterator[None]:
 def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Replace the file by these rows."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows({name: text_of(value) for name, value in row.items()} for row in rows)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    text = csv_table(columns, ({name: text_of(value) for name, value in row.items()} for row in rows))
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def text_of(value: Any) -> str:

@@ -8,8 +8,6 @@ fitted per layer; rows that calibrated anything never count as checks.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -32,6 +30,8 @@ from experiments.validation import (
     tpu,
 )
 from experiments.validation.rows import Row, Study, signed_percent, summary_lines
+from hwsim.console import wrote
+from hwsim.files.csv_text import csv_text
 
 STUDIES: dict[str, Callable[[], Study]] = {
     "eyeriss_alexnet": eyeriss.study,
@@ -133,15 +133,6 @@ def page(studies: Sequence[Study]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def csv_text(fields: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
-    """A CSV as bytes."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(fields)
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
 def write_results(studies: Sequence[Study], folder: Path) -> list[Path]:
     """validation.csv (every row) and validation_studies.csv (one line per study and quantity)."""
     rows = [
@@ -161,8 +152,8 @@ def write_results(studies: Sequence[Study], folder: Path) -> list[Path]:
                 )
     folder.mkdir(parents=True, exist_ok=True)
     return [
-        write_bytes(folder / "validation.csv", csv_text(ROW_FIELDS, rows)),
-        write_bytes(folder / "validation_studies.csv", csv_text(STUDY_FIELDS, summary)),
+        write_bytes(folder / "validation.csv", csv_text([ROW_FIELDS, *rows]).encode()),
+        write_bytes(folder / "validation_studies.csv", csv_text([STUDY_FIELDS, *summary]).encode()),
     ]
 
 
@@ -199,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.page.parent.mkdir(parents=True, exist_ok=True)
         written.append(write_bytes(options.page, page(studies).encode()))
     for path in written:
-        print(f"wrote {path}", file=sys.stderr)
+        wrote(path, file=sys.stderr)
     return 0
 
 

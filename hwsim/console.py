@@ -41,9 +41,9 @@ def printable_lines(text: str) -> str:
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
-def wrote(path: object, what: str = "") -> None:
-    """Say that a file or folder was written, and what is in it."""
-    print(f"wrote {printable(str(path))}{f': {what}' if what else ''}")
+def wrote(path: object, what: str = "", *, file: TextIO | None = None) -> None:
+    """Say that a file or folder was written, and what is in it; `file`: where, else on standard output."""
+    print(f"wrote {printable(str(path))}{f': {what}' if what else ''}", file=file)
 
 
 def plain(problem: UnicodeError) -> tuple[str, int]:

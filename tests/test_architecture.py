@@ -98,3 +98,25 @@ def test_no_object_is_changed_behind_its_back() -> None:
     """A value that a class computes is given by a method of it, not written into what it remembers."""
     pokes = [path for _, path in modules("hwsim") if "__dict__[" in path.read_text(encoding="utf-8")]
     assert not pokes
+
+
+# quant has one of its own (it knows no hwsim); these two benchmarks run beside other versions of hwsim.
+OWN_CSV = {"hwsim/files/csv_text.py", "benchmarks/mutation_table.py", "benchmarks/network_speed.py"}
+
+
+def texts_of(*packages: str) -> dict[str, str]:
+    return {
+        path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+        for package in packages
+        for _, path in modules(package)
+    }
+
+
+def test_csv_text_has_one_writer() -> None:
+    texts = texts_of("hwsim", "experiments", "benchmarks")
+    assert {path for path, text in texts.items() if "csv.writer(" in text or "csv.DictWriter(" in text} == OWN_CSV
+
+
+def test_what_was_written_is_said_by_one_function() -> None:
+    texts = texts_of("hwsim", "experiments", "benchmarks")
+    assert {path for path, text in texts.items() if "wrote {" in text} == {"hwsim/console.py"}

@@ -19,6 +19,7 @@ from experiments.language import price, sweep, train
 from experiments.language.arms import ARMS
 from experiments.table import Row
 from experiments.tables import markdown
+from hwsim.console import wrote
 from hwsim.report.style import colours_of, in_style
 
 PAIRS = (
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     written = [*save(STUDY.front(), options.figures, "language_formats")]
     written += save(rates(points), options.figures, "language_sweep")
     for path in written:
-        print(f"wrote {path}", file=sys.stderr)
+        wrote(path, file=sys.stderr)
     return 0
 
 

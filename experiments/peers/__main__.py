@@ -16,6 +16,7 @@ from typing import Any
 
 from experiments import table
 from experiments.peers import accelergy, maestro, round_trip, scalesim, timeloop, zigzag, zigzag_beside
+from hwsim.console import wrote
 from hwsim.errors import HwsimError
 from hwsim.search.cache import ENVIRONMENT
 
@@ -44,12 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in options.only:
             rows = STUDIES[name](options.data)
             table.write(options.out / f"{name}.csv", rows)
-            print(f"wrote {options.out / name}.csv: {len(rows)} rows")
+            wrote(options.out / f"{name}.csv", f"{len(rows)} rows")
         if options.peer_python or options.answers:
             answers = options.answers or Path("results/peers/answers")
             for name, rows in zigzag_beside.tables(options.data, answers, options.peer_python).items():
                 table.write(options.out / f"{name}.csv", rows)
-                print(f"wrote {options.out / name}.csv: {len(rows)} rows")
+                wrote(options.out / f"{name}.csv", f"{len(rows)} rows")
     except HwsimError as problem:
         print(f"experiments.peers: {problem}", file=sys.stderr)
         return problem.exit_code

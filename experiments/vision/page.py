@@ -13,6 +13,7 @@ from pathlib import Path
 from experiments.drawing import save
 from experiments.format_page import Page
 from experiments.vision import price, train
+from hwsim.console import wrote
 
 PAIRS = (
     ("lsqplus-4", "mxfp4"), ("lsqplus-4", "nvfp4"), ("lsqplus-4-mlp5", "nvfp4"), ("nvfp4", "mxfp4"),
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("experiments.vision.page: run experiments.vision.train and .price first", file=sys.stderr)
         return 2
     for path in save(STUDY.front(), options.figures, "vision_formats"):
-        print(f"wrote {path}", file=sys.stderr)
+        wrote(path, file=sys.stderr)
     return 0
 
 

@@ -5,8 +5,6 @@ The folder appears with all of them at once, or not at all; report.json stands f
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwsim.console import printable
 from hwsim.files.atomic import write_folder
+from hwsim.files.csv_text import csv_table
 from hwsim.nest.text import PassNests, dump_mappings, dump_passes
 from hwsim.pricing.lifetimes import WHOLE_TENSORS
 from hwsim.report.quantities import digits, si
@@ -65,11 +64,7 @@ def nests_of_pass(each: Pass) -> PassNests:
 
 def rows_to_csv(rows: list[dict[str, Any]]) -> str:
     """Rows as CSV text with a header."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
-    return text.getvalue()
+    return csv_table(list(rows[0]), ({key: cell(value) for key, value in row.items()} for row in rows))
 
 
 def cell(value: Any) -> Any:
