@@ -153,8 +153,8 @@ def test_prices_found_meanwhile_are_the_same() -> None:
 def test_a_refusal_is_a_row_with_its_reason(tmp_path: Path) -> None:
     spec = tmp_path / "two_bits_only.yaml"
     text = (Path(__file__).parents[2] / "accel_specs" / "t4.yaml").read_text(encoding="utf-8")
-    assert "weight_bits: 1..8" in text
-    spec.write_text(text.replace("weight_bits: 1..8", "weight_bits: 1..2").replace("name: t4", "name: two_bits_only"))
+    assert "weight_bits: 1..16" in text
+    spec.write_text(text.replace("weight_bits: 1..16", "weight_bits: 1..2").replace("name: t4", "name: two_bits_only"))
     job = replace(profiles.PROFILES["smoke"].silu, bits="W4A4", config="1")
     cells = price_point(workload_of(job), load_accelerator(spec))
     assert cells["status"] == "refused"

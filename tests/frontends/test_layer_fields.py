@@ -185,6 +185,10 @@ def test_a_shape_alone_makes_a_constant_that_is_read_like_a_weight() -> None:
 def test_elements_chosen_by_a_mask_are_refused_and_those_chosen_by_places_are_moved() -> None:
     with pytest.raises(UnsupportedOp, match="depends on the input's values"):
         layers_of(lambda x: torch.relu(x[x > 0]), IMAGE)
+    with pytest.raises(UnsupportedOp, match="depends on the input's values"):  # none in the example, beside a layer
+        layers_of(lambda x: torch.cat([torch.relu(x).flatten(), x[x > 5]]), torch.zeros(IMAGE.shape))
+    with pytest.raises(UnsupportedOp, match="depends on the input's values"):
+        layers_of(lambda x: torch.cat([torch.relu(x).flatten(), torch.masked_select(x, x > 5)]), torch.zeros(2, 3))
     *_, layer = layers_of(lambda x, at: torch.relu(x)[:, at], IMAGE, torch.tensor([0, 2]))
     assert (layer.op, layer.output.shape, layer.output.origin) == ("copy", (2, 2, 5, 4), "relu")
 

@@ -22,6 +22,7 @@ from hwsim.frontends.lowering.ir import (
     Quantization,
     Ref,
     is_unknown_float,
+    refs_in,
     small_float,
 )
 from hwsim.frontends.lowering.values import Act, Const, Draft, Part, Record, Single, Value
@@ -35,6 +36,14 @@ SHAPE_ONLY = frozenset(
     f"aten.{name}"
     for name in ("new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like")
 )
+# How many elements they make depends on the input's values.
+SIZED_BY_VALUES = frozenset((
+    "aten.nonzero", "aten.masked_select", "aten.unique", "aten._unique2", "aten.unique_dim",
+    "aten.unique_consecutive", "aten.bincount", "aten.histc", "aten.multinomial", "aten.argwhere",
+    "aten.nonzero_static", "torchvision.nms", "onnx.NonZero", "onnx.Compress", "onnx.Unique", "tflite.WHERE",
+    "tflite.UNIQUE",
+))  # fmt: skip
+INDEXED = ("aten.index", "aten._unsafe_index")  # by a mask, their elements are counted by its values
 SPLITS = ("split", "split_with_sizes", "chunk", "tensor_split", "unbind", "unsafe_split", "unsafe_chunk")
 
 # Operators whose result is their operands one behind the other.
@@ -229,7 +238,7 @@ class Lowering:
 
     def run(self) -> None:
         """Lower every operator in order."""
-        if self.makes_nothing(self.graph.outputs):
+        if self.makes_nothing(self.graph.outputs) and not any(map(self.sized_by_values, self.graph.ops)):
             raise WorkloadError(f"model {self.graph.name}: its results have no elements: give sizes of at least 1")
         for op in self.graph.ops:
             self.current = op
@@ -239,7 +248,7 @@ class Lowering:
                 continue
             self.operators += 1
             account, reads_input = self.account(), self.reads_activations(op)
-            if self.makes_nothing(op.outputs):
+            if self.makes_nothing(op.outputs) and not self.sized_by_values(op):
                 self.without_elements(op)
                 continue
             handler = self.handlers.get(op.op) or self.handlers.get(op.op.rstrip("_")) or plugins.operator(op.op)
@@ -268,6 +277,14 @@ class Lowering:
     def makes_nothing(self, names: Sequence[str]) -> bool:
         """Whether there are results and none has an element, as the past of a cache that starts empty."""
         return bool(names) and all(0 in self.meta(name).shape for name in names)
+
+    def sized_by_values(self, op: Op) -> bool:
+        """Whether the input's values say how many elements it makes: none in the example says nothing then."""
+        places = refs_in(op.get("indices")) if op.op in INDEXED else ()
+        return op.op in SIZED_BY_VALUES or any(
+            self.meta(ref.name).dtype in ("bool", "uint8") and not isinstance(self.values.get(ref.name), Const)
+            for ref in places
+        )
 
     def without_elements(self, op: Op) -> None:
         """An operator that has nothing to do; what joins its result with others leaves it out."""

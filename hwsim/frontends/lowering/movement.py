@@ -9,8 +9,8 @@ import dataclasses
 import math
 
 from hwsim.frontends.lowering.handler_tables import named
-from hwsim.frontends.lowering.ir import Arg, Op, Ref, refs_in
-from hwsim.frontends.lowering.lower import SHAPE_ONLY, Handler, Lowering, Unhandled
+from hwsim.frontends.lowering.ir import Arg, Op, Ref
+from hwsim.frontends.lowering.lower import INDEXED, SHAPE_ONLY, SIZED_BY_VALUES, Handler, Lowering, Unhandled
 from hwsim.frontends.lowering.values import Act, Const, Single
 
 
@@ -99,9 +99,8 @@ def copy(walk: Lowering, op: Op) -> None:
 
 def indexed(walk: Lowering, op: Op) -> None:
     """index: a gather, unless a mask chooses the elements, of which nobody knows how many there are."""
-    for ref in refs_in(op.get("indices")):
-        if walk.meta(ref.name).dtype in ("bool", "uint8") and isinstance(walk.value(ref), Act):
-            size_by_values(walk, op)
+    if walk.sized_by_values(op):
+        size_by_values(walk, op)
     copy(walk, op)
 
 
@@ -187,7 +186,7 @@ HANDLERS: dict[str, Handler] = {
     **named(("upsample_bicubic2d", "_upsample_bicubic2d_aa"), upsample(16)),
     **dict.fromkeys(SHAPE_ONLY, shape_only),
     **named(("roll", "flip", "repeat", "tile", "repeat_interleave", "index_select", "rot90", "take"), copy),
-    **named(("index", "_unsafe_index"), indexed),
+    **dict.fromkeys(INDEXED, indexed),
     **named(("gather", "im2col", "pixel_unshuffle", "pixel_shuffle", "channel_shuffle", "take_along_dim"), copy),
     **named(("one_hot", "complex", "polar", "max_unpool2d", "max_unpool3d"), copy),
     **named(("scatter", "scatter_add", "scatter_reduce", "index_put", "_unsafe_index_put", "index_add"), write_into),
@@ -196,8 +195,5 @@ HANDLERS: dict[str, Handler] = {
     **named(("fill", "zero"), fill),
     **named(("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"), grid_sampler),
     **named(("col2im",), windows_summed),
-    **named(("nonzero", "masked_select", "unique", "_unique2", "unique_dim", "unique_consecutive"), size_by_values),
-    **named(("bincount", "histc", "multinomial", "argwhere", "nonzero_static"), size_by_values),
-    **dict.fromkeys(("torchvision.nms", "onnx.NonZero", "onnx.Compress", "onnx.Unique"), size_by_values),
-    **dict.fromkeys(("tflite.WHERE", "tflite.UNIQUE"), size_by_values),
+    **dict.fromkeys(SIZED_BY_VALUES, size_by_values),
 }
