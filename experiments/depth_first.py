@@ -25,7 +25,7 @@ from hwsim.machine.parts import Accelerator
 from hwsim.network.bits import assign_bits
 from hwsim.network.workload import Workload
 from hwsim.pricing.network import NetworkCost, price_network
-from hwsim.report.terminal import percent
+from hwsim.report.terminal import gap_percent
 from hwsim.search.fusion.bound import GroupsBound
 from hwsim.search.fusion.plan import fused_plan
 from hwsim.search.joint.optimum import Optimum
@@ -137,7 +137,7 @@ def table(measured: Sequence[Row]) -> list[str]:
         cycles = " / ".join(f"{int(row['latency_cycles']) / 1000:,.0f}" for row in ways)
         last = ways[-1]
         groups = f"{last['groups']} of {last['fused_layers']} stages" if last["groups"] != "0" else "none"
-        gap = " / ".join(percent(float(row["gap"])) if row.get("gap") else "-" for row in ways)
+        gap = " / ".join(gap_percent(float(row["gap"])) if row.get("gap") else "-" for row in ways)
         lines.append(
             f"| {', '.join(pair)} | {megabytes} | {energy} | {cycles} | {groups} | {gap} | {last['cpu_seconds']} |"
         )

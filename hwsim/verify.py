@@ -26,6 +26,7 @@ from hwsim.integer.proof.certificate import Certificate, LayerCertificate
 from hwsim.integer.proof.same import are_same, read_artefact
 from hwsim.integer.proof.verify import Proof, verify_checkpoint
 from hwsim.machine.load import load_accelerator
+from hwsim.report.quantities import percent
 from quant.start import given_normalisation, numbers
 
 
@@ -117,7 +118,7 @@ def table(certificate: Certificate) -> str:
 
 def row_of(layer: LayerCertificate) -> tuple[str, ...]:
     """One line of the table."""
-    naive = "" if layer.naive is None else f"{100 * layer.naive.border_relative_rms:.1f} % RMS"
+    naive = "" if layer.naive is None else f"{percent(layer.naive.border_relative_rms)} RMS"
     return (
         layer.name, layer.op, str(layer.weight_bits or "-"), str(layer.input_bits), layer.policy, layer.offset.kind,
         str(layer.accumulator_bits or "-"), str(layer.multiplier_bits or "-"), str(layer.codes.elements),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -120,3 +121,12 @@ def test_csv_text_has_one_writer() -> None:
 def test_what_was_written_is_said_by_one_function() -> None:
     texts = texts_of("hwsim", "experiments", "benchmarks")
     assert {path for path, text in texts.items() if "wrote {" in text} == {"hwsim/console.py"}
+
+
+def test_percentages_of_reports_are_written_by_one_function() -> None:
+    """Lower floors, which know no report, write their own."""
+    above = ORDER.index("report")
+    shares = re.compile(r"\{100 \*[^%\"]*f\} %")
+    found = {path.name for room, path in modules("hwsim") if room in ORDER and ORDER.index(room) >= above
+             and shares.search(path.read_text(encoding="utf-8"))}  # fmt: skip
+    assert found == {"quantities.py"}

@@ -30,6 +30,15 @@ def digits(value: float, count: int) -> str:
     return f"{float(short):,.0f}" if "e" in short and 1 <= abs(value) < 1e12 else short
 
 
+def percent(part: float, whole: float = 1.0, *, digits: int = 1, sign: str = "") -> str:
+    """A part of a whole, so many digits after the point; `sign` "+": a change, which always has one.
+
+    >>> percent(0.125), percent(3, 8, digits=2), percent(0.125, sign="+")
+    ('12.5 %', '37.50 %', '+12.5 %')
+    """
+    return f"{100 * part / whole:{sign}.{digits}f} %"
+
+
 def si(value: float, unit: str) -> str:
     """A quantity with an SI prefix, four digits: 1.234 mJ from pJ is `si(x * 1e-12, 'J')`."""
     for factor, prefix in (

@@ -19,7 +19,7 @@ from rich.text import Text
 from hwsim.console import printable
 from hwsim.machine.parts import OPERANDS
 from hwsim.report.generation import generation_rows
-from hwsim.report.quantities import between, si
+from hwsim.report.quantities import between, percent, si
 from hwsim.report.style import PALETTE
 from hwsim.report.terminal import (
     batch_line,
@@ -205,7 +205,7 @@ def bar_lines(name: str, parts: Mapping[str, float], width: int) -> list[Text]:
     for i, ((label, value), length) in enumerate(zip(shown.items(), columns, strict=True)):
         sign, style = (signs[i], PALETTE[i]) if i < len(signs) else (OTHERS, "")
         bar.append(sign * length, f"not bold {style}")
-        legend.append(sign, style).append(f" {printable(label)} {100 * value / total:.{digits}f} %  ")
+        legend.append(sign, style).append(f" {printable(label)} {percent(value, total, digits=digits)}  ")
     return [bar, legend]
 
 

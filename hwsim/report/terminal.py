@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hwsim.network.workload import Workload
 from hwsim.pricing.lifetimes import WHOLE_TENSORS, Lifetimes
 from hwsim.report.generation import generation_rows
-from hwsim.report.quantities import si
+from hwsim.report.quantities import percent, si
 from hwsim.search.result import FUSED, GROUPED, NOT_PROVEN, NetworkCertificate, less_at_most
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def coverage_line(workload: Workload) -> str:
     if shares.macs == shares.elements == shares.operators == 1.0 and not shares.unknown_macs:
         return f"all MACs and elements, {coverage.ops_total} operators ({free} free: views, folded)"
     return (
-        f"{at_most}{100 * shares.macs:.1f} % of MACs, {100 * shares.elements:.1f} % of elements, "
+        f"{at_most}{percent(shares.macs)} of MACs, {percent(shares.elements)} of elements, "
         f"{coverage.ops_costed} of {coverage.ops_total} operators costed ({free} of them free: views, folded or "
         f"identity){unknown}"
     )
@@ -34,7 +34,7 @@ def coverage_line(workload: Workload) -> str:
 
 def share(part: float, whole: float) -> str:
     """A percentage; blank where the whole is nothing."""
-    return f"{100 * part / whole:.1f} %" if whole else ""
+    return percent(part, whole) if whole else ""
 
 
 def total_rows(report: Report) -> dict[str, str]:
@@ -97,10 +97,10 @@ def network_line(certificate: NetworkCertificate) -> str:
 
 def less_than(gap: float) -> str:
     """What no plan gives beside a value that lies `gap` above its bound."""
-    return f"more than {percent(less_at_most(gap))} % less" if gap > 1e-9 else "less"
+    return f"more than {gap_percent(less_at_most(gap))} % less" if gap > 1e-9 else "less"
 
 
-def percent(gap: float) -> str:
+def gap_percent(gap: float) -> str:
     """A relative gap in percent, to two digits or whole."""
     return f"{100 * gap:.2g}" if gap < 0.995 else f"{100 * gap:,.0f}"
 
@@ -111,7 +111,7 @@ def fusion_line(report: Report) -> str:
         return report.untried_groups
     groups, without, machine = report.groups, report.unfused, report.accelerator
     known = report.certificate
-    near = "" if known is None else f", at most {percent(known.gap)} % above any schedule"
+    near = "" if known is None else f", at most {gap_percent(known.gap)} % above any schedule"
     said = f"{len(groups)} depth-first groups{near}" if groups else "no depth-first group costs less"
     if without is None:
         return said
@@ -150,7 +150,7 @@ def certificate_line(report: Report) -> str:
         return "all layers run depth first"
     worst = max(c.gap for c in certificates)
     priced, covered = sum(c.priced for c in certificates), sum(c.covered for c in certificates)
-    gap = f"within {100 * worst:.2f} % of each layer's bound"
+    gap = f"within {percent(worst, digits=2)} of each layer's bound"
     if worst == 0.0:
         gap = "each layer's mapping is proven best"
     if len(certificates) < len(report.found):  # the network's gap stands with its groups
@@ -171,7 +171,7 @@ def schedules_line(report: Report) -> str:
     others = {name: totals for name, totals in report.schedules.items() if totals != mine} or report.schedules
     name, other = list(others.items())[-1]
     more = [
-        f"{100 * (theirs / ours - 1):+.1f} % {what}"
+        f"{percent(theirs / ours - 1, sign='+')} {what}"
         for what, ours, theirs in (
             ("energy", mine.energy_pj, other.energy_pj),
             ("cycles", float(mine.latency_cycles), float(other.latency_cycles)),

@@ -11,6 +11,7 @@ from hwsim.machine.packing import operands_per_word
 from hwsim.machine.parts import Memory
 from hwsim.pricing.layer import LayerCost
 from hwsim.pricing.mac import layer_mac
+from hwsim.report.quantities import percent
 from hwsim.tables.mapped import MappedStage, Side
 
 
@@ -31,8 +32,8 @@ def mac_reason(now: MappedStage, then: MappedStage) -> str:
     before, after = (layer_mac(s.stage.layer, s.accelerator) for s in (now, then))
     if (before.energy_pj, before.cycles) == (after.energy_pj, after.cycles):
         return f"MAC: as before ({after.mode})"
-    energy = percent(after.energy_pj / before.energy_pj - 1) if before.energy_pj else "+0.0 %"
-    time = percent(float(after.cycles / before.cycles) - 1) if before.cycles else "+0.0 %"
+    energy = signed_percent(after.energy_pj / before.energy_pj - 1) if before.energy_pj else "+0.0 %"
+    time = signed_percent(float(after.cycles / before.cycles) - 1) if before.cycles else "+0.0 %"
     return f"MAC: {after.mode} instead of {before.mode}, energy {energy}, time {time}"
 
 
@@ -48,7 +49,7 @@ def memory_reasons(now: MappedStage, then: MappedStage, side: Side) -> tuple[str
             found[same_words(memories[name], side, now.tensor(side).bits, then.tensor(side).bits)].append(name)
         elif count != changed:
             what = "partial sums" if kind == "partial" else f"{operand} words"
-            found[f"{what} {percent(changed / count - 1)}"].append(name)
+            found[f"{what} {signed_percent(changed / count - 1)}"].append(name)
     return tuple(f"{', '.join(names)}: {text}" for text, names in found.items())
 
 
@@ -83,7 +84,7 @@ def wire_reasons(now: MappedStage, then: MappedStage, side: Side) -> tuple[str, 
         for detail, energy in before.items():
             changed = after.get(detail, 0.0)
             if changed != energy:
-                found.append(f"{array.name}: {detail} {percent(changed / energy - 1)}")
+                found.append(f"{array.name}: {detail} {signed_percent(changed / energy - 1)}")
             elif detail == f"{side} hops":
                 found.append(f"{array.name}: {detail} as before, wires come in words of {array.hop_word_bits} bits")
     return tuple(found)
@@ -95,7 +96,7 @@ def time_reason(now: MappedStage, then: MappedStage) -> str:
     resource = before.bottleneck
     if before.latency_cycles != after.latency_cycles:
         then_by = "" if resource == after.bottleneck else f", then {bound_by(after.bottleneck)}"
-        change = percent(after.latency_cycles / before.latency_cycles - 1)
+        change = signed_percent(after.latency_cycles / before.latency_cycles - 1)
         return f"time {change}: {bound_by(resource)}{then_by}"
     others = [name for name, n in before.cycles if dict(after.cycles).get(name, 0) != n]
     hidden = f" ({', '.join(others)} change behind it)" if others else ""
@@ -107,12 +108,12 @@ def bound_by(resource: str) -> str:
     return f"{resource}-bound" if resource in ("compute", "vector") else f"bandwidth-bound at {resource}"
 
 
-def percent(share: float) -> str:
+def signed_percent(share: float) -> str:
     """A signed percentage; what rounds to nothing says so.
 
-    >>> percent(-0.125), percent(0.00001)
+    >>> signed_percent(-0.125), signed_percent(0.00001)
     ('-12.5 %', '+<0.1 %')
     """
     if share and abs(share) < 0.0005:
         return f"{'+' if share > 0 else '-'}<0.1 %"
-    return f"{100 * share:+.1f} %"
+    return percent(share, sign="+")

@@ -21,7 +21,7 @@ from hwsim.network.workload import Workload
 from hwsim.pricing.layer import LayerCost
 from hwsim.pricing.moves import operand_bits
 from hwsim.pricing.stages import fuse
-from hwsim.report.why import percent, reasons
+from hwsim.report.why import reasons, signed_percent
 from hwsim.search.objective import as_objective
 from hwsim.search.result import GIVEN, Effortful, Found
 from hwsim.tables.mapped import SIDES, MappedStage, Side
@@ -52,7 +52,8 @@ class Change:
             return f"{plural(self.bits)} change nothing"
         if self.verdict in ("saves", "costs"):
             how = " with a new mapping" if self.remapped else ""
-            return f"{plural(self.bits)}: energy {percent(self.energy_share)}, cycles {percent(self.cycles_share)}{how}"
+            energy, cycles = signed_percent(self.energy_share), signed_percent(self.cycles_share)
+            return f"{plural(self.bits)}: energy {energy}, cycles {cycles}{how}"
         return f"{plural(self.bits)}: {self.verdict}"
 
 

@@ -15,7 +15,7 @@ from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.workload import Workload
 from hwsim.report.report import Report
 from hwsim.report.screen import bar_lines, bars_of, cut, energy_by_operand, render
-from hwsim.report.terminal import less_than, percent
+from hwsim.report.terminal import gap_percent, less_than
 from hwsim.search.result import less_at_most
 
 HOSTILE = "[bold]a[/] \x1b[31m a name that is much longer than any column could ever be, whatever the width"
@@ -140,5 +140,5 @@ def test_a_long_name_takes_no_number_away(report: Report, width: int) -> None:
 def test_less_than_says_how_far_below_the_value_the_bound_lies(value: float, bound: float) -> None:
     """Not how far above the bound the value lies: four times the bound leaves 75 % to gain, not 300 %."""
     said = less_than(value / bound - 1)
-    assert said == ("less" if value == bound else f"more than {percent(1 - bound / value)} % less")
-    assert percent(less_at_most(value / bound - 1)) == percent(1 - bound / value)
+    assert said == ("less" if value == bound else f"more than {gap_percent(1 - bound / value)} % less")
+    assert gap_percent(less_at_most(value / bound - 1)) == gap_percent(1 - bound / value)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hwsim.report.quantities import si
+from hwsim.report.quantities import percent, si
 
 Data = dict[str, Any]
 OBJECTIVES = {"energy": "least energy", "latency": "least latency", "edp": "least energy x delay"}
@@ -43,7 +43,7 @@ def change(value: float, here: float) -> str:
     """`+1.2 %`, `same`; empty where there is nothing to compare with."""
     if not here:
         return ""
-    return "same" if value == here else f"{100 * (value / here - 1):+.1f} %"
+    return "same" if value == here else percent(value / here - 1, sign="+")
 
 
 def named(data: Data) -> Iterator[tuple[str, Data]]:

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from hwsim.console import printable
 from hwsim.report.page import bits, energy, machine, plans, roofline, time
-from hwsim.report.quantities import si
+from hwsim.report.quantities import percent, si
 from hwsim.report.terminal import less_than, share
 from hwsim.search.result import FUSED, GROUPED, less_at_most
 
@@ -157,7 +157,7 @@ def bound_text(data: Data) -> str:
     if worst == 0:
         return f"Every mapping is proven the best of its declared space ({len(gaps)} layers)."
     some = f"{exact} of {len(gaps)} mappings are proven the best of their declared space. " if exact else ""
-    most = f"{100 * less_at_most(worst):.2f} %"
+    most = percent(less_at_most(worst), digits=2)
     return f"{some}In no layer can a mapping of the declared space have {what} by more than {most}."
 
 
@@ -184,5 +184,5 @@ def assumption(item: Any) -> tuple[str, str]:
     if isinstance(item, dict):
         found = cast(Data, item)
         part = found.get("share")
-        return str(found.get("text", found)), f"{100 * part:.1f} %" if isinstance(part, int | float) else ""
+        return str(found.get("text", found)), percent(part) if isinstance(part, int | float) else ""
     return str(item), ""
