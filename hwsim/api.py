@@ -7,10 +7,12 @@ the right ones is a RequestError that lists those. The commands themselves do no
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from hwsim.command_line import EFFORTS, Shapes, language_pass, load_machine, load_model
 from hwsim.errors import RequestError
@@ -37,8 +39,29 @@ __all__ = ["assign_bits", "evaluate", "explore_bits", "extract", "load_accelerat
 
 Path_ = str | os.PathLike[str]
 Shape = Sequence[int]
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
 
 
+def names_its_keywords(function: Callable[Given, Found]) -> Callable[Given, Found]:
+    """The same function, whose TypeError for a keyword that it does not take says which ones it takes."""
+    known = list(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def checked(*args: Given.args, **kwargs: Given.kwargs) -> Found:
+        for name in kwargs:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise TypeError(
+                    f"{function.__name__}() takes no argument {name!r}: expected some of {', '.join(known)}{hint}"
+                )
+        return function(*args, **kwargs)
+
+    return checked
+
+
+@names_its_keywords
 def evaluate(
     model: str | os.PathLike[str] | Workload | tuple[nn.Module, Any],
     accelerator: str | os.PathLike[str] | Accelerator,
@@ -121,6 +144,7 @@ def evaluate(
     return evaluate_workload(workload, machine, request)
 
 
+@names_its_keywords
 def explore_bits(
     model: str | os.PathLike[str] | Workload | tuple[nn.Module, Any],
     accelerator: str | os.PathLike[str] | Accelerator,
@@ -194,6 +218,7 @@ def explore_bits(
     )
 
 
+@names_its_keywords
 def verify(
     checkpoint: Path_,
     accelerator: str | os.PathLike[str] | Accelerator | None = None,
@@ -219,6 +244,7 @@ def verify(
     return verify_checkpoint(as_path("checkpoint", checkpoint), machine, proof)
 
 
+@names_its_keywords
 def extract(model: nn.Module, example: Any, *, name: str | None = None, allow_uncosted: bool = False) -> Workload:
     """The layers of a torch module for inputs like `example`, with the bits of its quantizers.
 
@@ -231,6 +257,7 @@ def extract(model: nn.Module, example: Any, *, name: str | None = None, allow_un
     return extract_module(model, example, name=name, allow_uncosted=allow_uncosted)
 
 
+@names_its_keywords
 def assign_bits(
     workload: Workload,
     bits: str | Path | Mapping[str, object],
@@ -250,6 +277,7 @@ def assign_bits(
     return with_bits(workload, bits, config, first_last, elementwise_bits)
 
 
+@names_its_keywords
 def load_workload(
     model: Path_, *, input: Shape | Mapping[str, Shape] | None = None, allow_uncosted: bool = False
 ) -> Workload:
@@ -263,6 +291,7 @@ def load_workload(
     return as_workload(model, input, allow_uncosted)
 
 
+@names_its_keywords
 def load_accelerator(path: Path_) -> Accelerator:
     """Read a spec: a YAML file, or the name of a shipped one. Raises RequestError for what is no path, SpecError."""
     file = as_path("path", path)

@@ -324,3 +324,17 @@ def test_verify_proves_a_shipped_network() -> None:
     assert found.equal
     with pytest.raises(hwsim.WorkloadError, match="no such"):
         hwsim.verify("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("call", "wrong", "right"),
+    [
+        (lambda **more: hwsim.evaluate("resnet8", "simba", **more), "objectve", "objective"),
+        (lambda **more: hwsim.explore_bits("resnet8", "simba", **more), "budget", "budgets"),
+        (lambda **more: hwsim.verify("folder", **more), "image", "images"),
+        (lambda **more: hwsim.load_workload("resnet8", **more), "inputs", "input"),
+    ],
+)  # fmt: skip
+def test_a_wrong_keyword_names_the_right_ones(call: Callable[..., object], wrong: str, right: str) -> None:
+    with pytest.raises(TypeError, match=rf"takes no argument '{wrong}': expected some of .*; did you mean {right}\?"):
+        call(**{wrong: "energy"})
