@@ -79,7 +79,8 @@ def what_was_run(results: Results) -> str:
     lines: list[list[str]] = []
     for profile, name, floats, quantized in results.networks():
         if quantized:
-            epochs = " or ".join(sorted({row["epochs"] for row in quantized}))
+            *others, most = sorted({row["epochs"] for row in quantized})
+            epochs = " or ".join([", ".join(others), most]) if others else most
             base = cell(floats) if floats else "published weights"
             bad = sum(at_chance(row) or row["diverged"] == "True" for row in quantized)
             lines.append([
@@ -105,7 +106,7 @@ def differences(results: Results, claim: str) -> str:
     """The differences that a claim is about, paired by seed, with their verdicts."""
     lines: list[list[str]] = []
     for profile, network, _, quantized in results.networks():
-        for bits in dict.fromkeys(row["bits"] for row in quantized):
+        for bits in table.precisions(quantized):
             mine = [row for row in quantized if row["bits"] == bits]
             for what, first, second in CLAIMS[claim]:
                 found = difference_of(mine, first, second)
@@ -140,7 +141,7 @@ def spreads(results: Results) -> str:
     """C5's other half: standard deviation over the seeds by initialisation."""
     lines: list[list[str]] = []
     for profile, network, _, quantized in results.networks():
-        for bits in dict.fromkeys(row["bits"] for row in quantized):
+        for bits in table.precisions(quantized):
             mine = [row for row in quantized if row["bits"] == bits and row["diverged"] != "True"]
             found = {
                 init: [float(row["test_accuracy_percent"]) for row in mine if matches(row, init=init)] for init in INITS
@@ -158,7 +159,7 @@ def learned_offsets(results: Results) -> str:
     for profile, network, _, quantized in results.networks():
         if not is_silu(network):
             continue
-        for bits in dict.fromkeys(row["bits"] for row in quantized):
+        for bits in table.precisions(quantized):
             keys = {
                 row["key"]
                 for row in quantized
@@ -185,7 +186,7 @@ def first_steps(results: Results) -> str:
     lines: list[list[str]] = []
     for profile, network, _, quantized in results.networks():
         steps = table.group([q for q in results.rows(profile, "quantizers") if q["is_weight"] == "True"], "key")
-        for bits in dict.fromkeys(row["bits"] for row in quantized):
+        for bits in table.precisions(quantized):
             cells: list[str] = []
             for init in INITS:
                 mine = [row for row in quantized if row["bits"] == bits and matches(row, init=init)]
@@ -236,6 +237,8 @@ def long_runs(results: Results, profile: str) -> str:
     """Accuracy at the end of the long runs, what their last epoch still gained, and how long they took."""
     lines = []
     rows = [row for row in table.current(results.rows(profile)) if row["bits"] != "float"]
+    places = {bits: place for place, bits in enumerate(table.precisions(rows))}
+    rows.sort(key=lambda row: places[row["bits"]])
     for (network, bits, config, policy), mine in table.group(
         rows, "network", "bits", "config", "padding_policy"
     ).items():  # fmt: skip

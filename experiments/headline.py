@@ -37,7 +37,7 @@ MACHINES = ("eyeriss_v1", "gemmini_16x16", "ethos_u55_256", "bit_fusion", "strip
 COLUMNS = 3  # of panels
 TABLE, FIGURES = Path("results/headline.csv"), Path("docs/figures")
 TEST_IMAGES = 10_000  # of CIFAR-10
-BITS = ("W2A2", "W4A4")
+BITS = ("W2A2", "W3A3", "W4A4")
 SERIES = ("no offset", "pad_code", "snap_offset", "pad_beta", "border_bias")
 MARKERS = {"W2A2": "o", "W3A3": "^", "W4A4": "s", "W8A8": "D"}
 

@@ -75,6 +75,12 @@ USUAL_INIT = {"": "lsqplus", "0.03": "mse"}
 MIXED = "mixed-"  # begins the `bits` of a run or point whose layers have widths of their own
 
 
+def precisions(rows: Iterable[Row]) -> list[str]:
+    """The bits of runs, each once: uniform ones by their width, then the mixed as they come."""
+    found = list(dict.fromkeys(row["bits"] for row in rows))
+    return [*sorted(bits for bits in found if not bits.startswith(MIXED)), *(b for b in found if b.startswith(MIXED))]
+
+
 def usual(row: Mapping[str, str]) -> bool:
     """Whether a run or point differs from others of its network by bits, configuration and padding policy alone."""
     return row["init"] == usual_init(row) and all(row[name] == value for name, value in USUAL.items())

@@ -77,7 +77,7 @@ def difference_text(rows: Sequence[Row], first: dict[str, str], second: dict[str
 
 def comparison(title: str, rows: Sequence[Row], variants: dict[str, dict[str, str]], reference: str) -> str:
     """One table: a line per variant, two columns per precision (accuracy, difference to the reference)."""
-    bits = list(dict.fromkeys(row["bits"] for row in rows if any(matches(row, **v) for v in variants.values())))
+    bits = table.precisions(row for row in rows if any(matches(row, **v) for v in variants.values()))
     if not bits:
         return ""
     heads = ["", *(head for b in bits for head in (b, f"{b}, less {reference}"))]

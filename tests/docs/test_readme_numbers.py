@@ -147,4 +147,4 @@ def test_what_an_offset_adds() -> None:
     for policy, (least, most) in (("pad_beta", found[:2]), ("pad_code", found[2:])):
         added = [100 * (float(r["energy_pj"]) / free[r["machine"]] - 1) for r in data if r["series"] == policy]
         assert (round(min(added), 1), round(max(added), 1)) == (least, most)
-    assert {row["effort"] for row in data} == {"quick"}
+    assert {row["effort"] for row in data} == {"auto"}
