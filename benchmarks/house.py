@@ -4,7 +4,8 @@
 
 A room is a file or folder at the top of hwsim/. Imports count where they run on loading: not in functions, not for type
 checkers only. Modules entered are those of hwsim of which a function ran while one convolution was evaluated, from its
-saved workload to the printed report. Each checkout (this one by default) is run in a process of its own.
+saved workload to the printed report; what runs while a module is loaded does not count. Each checkout (this one by
+default) is run in a process of its own.
 """
 
 from __future__ import annotations
@@ -39,9 +40,16 @@ WALK = """
 import sys
 from hwsim.evaluate import main
 entered = set()
+def loads(frame):
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__", "").startswith("hwsim"):
+            return True
+        frame = frame.f_back
+    return False
 def look(frame, event, argument):
     name = frame.f_globals.get("__name__", "")
-    if event == "call" and name.startswith("hwsim") and frame.f_code.co_name not in ("<module>", "__getattr__"):
+    new = event == "call" and name.startswith("hwsim") and name not in entered
+    if new and frame.f_code.co_name != "__getattr__" and not loads(frame):
         entered.add(name)
 sys.setprofile(look)
 code = main(sys.argv[1:])
