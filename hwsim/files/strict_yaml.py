@@ -8,6 +8,8 @@ that whoever expects a number can say what was written. `read_document` returns 
 from __future__ import annotations
 
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,8 +68,15 @@ def read_document(path: Path) -> Document:
 
 def compose(text: str, name: str) -> yaml.Node | None:
     """The nodes of a text, None where it says nothing; `name` stands for the file. Raises SpecError with the line."""
-    try:
+    with refusing(name):
         return yaml.compose(text, Loader=yaml.SafeLoader)
+
+
+@contextmanager
+def refusing(name: str) -> Generator[None]:
+    """What is no YAML, or nested too deeply, is a SpecError with the line of the file called `name`."""
+    try:
+        yield
     except yaml.MarkedYAMLError as problem:
         mark = problem.problem_mark or problem.context_mark
         line = mark.line + 1 if mark else 1

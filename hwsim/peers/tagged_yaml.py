@@ -16,6 +16,7 @@ import yaml
 
 from hwsim.errors import SpecError
 from hwsim.files.reading import hand_written
+from hwsim.files.strict_yaml import refusing
 
 MAX_BYTES = 1024 * 1024
 MAX_ITEMS = 100_000
@@ -125,20 +126,12 @@ def parse_noting(
     text: str, name: str, tags: Collection[str] = (), *, last_wins: bool = False
 ) -> tuple[Item, list[Item]]:
     """`parse`, and the values of repeated keys that a later one replaced."""
-    try:
+    with refusing(name):
         root = yaml.compose(text, Loader=TaggedLoader)
         builder = Builder(name, frozenset(tags), last_wins)
         if root is None:
             raise SpecError(f"{name}:1: file is empty: expected keys and values")
         return builder.build(root, ()), builder.repeated
-    except yaml.MarkedYAMLError as problem:
-        mark = problem.problem_mark or problem.context_mark
-        line = mark.line + 1 if mark else 1
-        raise SpecError(f"{name}:{line}: not valid YAML: {problem.problem or problem.context}") from None
-    except yaml.YAMLError as problem:
-        raise SpecError(f"{name}:1: not valid YAML: {str(problem).splitlines()[0]}") from None
-    except RecursionError:
-        raise SpecError(f"{name}:1: not valid YAML: nested too deeply") from None
 
 
 class Builder:
