@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hwsim.console import wrote
+from hwsim.report.screen import WIDTH
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -63,7 +64,7 @@ def blocks(text: str) -> Iterator[Block]:
 
 def run_shell(code: str, folder: Path) -> str:
     """What the commands print. Raises PageError where one fails."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(WIDTH)}
     # -P: like the installed command, it does not look for modules in the current folder by itself.
     here = f'python() {{ "{sys.executable}" "$@"; }}; hwsim() {{ python -P -m hwsim "$@"; }}'
     command = f"{here}\n{code}"

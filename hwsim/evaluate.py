@@ -38,7 +38,8 @@ def parser(explains: bool = False) -> argparse.ArgumentParser:
     parse = argparse.ArgumentParser(
         prog="hwsim explain" if explains else "hwsim evaluate",
         description=f"Energy, latency and memory of a network on an accelerator.{more}",
-        epilog="Exit codes: 0 done; 2 bad input; 3 infeasible on this accelerator.",
+        epilog="The screen is as wide as the terminal, or as the variable COLUMNS says. Exit codes: 0 done; 2 bad "
+        "input; 3 infeasible on this accelerator.",
     )
     parse.add_argument("model", help=MODEL_HELP)
     parse.add_argument("accelerator", help=ACCELERATOR_HELP)

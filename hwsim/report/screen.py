@@ -7,6 +7,7 @@ Names are text: none is read as rich's markup, and control characters are shown 
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ from hwsim.report.terminal import (
 if TYPE_CHECKING:
     from hwsim.report.report import Report
 
-WIDTH = 110  # where there is no terminal to ask
+WIDTH = 110  # of output to a file or pipe, and of a report as text in Python
 LEFT = 9  # columns of the titles at the left
 GAP = 2  # columns between two columns of a table
 NARROWEST = 80  # columns of a terminal: the first line leaves the clock out where it would wrap
@@ -59,9 +60,7 @@ def render(
     report: Report, console: Console | None = None, *, assumptions: bool = False, where: str = "--assumptions"
 ) -> None:
     """Print the report; with `assumptions` all of them by number, otherwise how many there are and `where`."""
-    if console is None:
-        console = Console()
-        console = console if console.is_terminal else Console(width=WIDTH)
+    console = console or standard_output()
     console.print(title(report, console.width))
     for line in totals_lines(report):
         print_line(console, "", line)
@@ -85,6 +84,15 @@ def render(
     if assumptions:
         for number, line in enumerate(report.assumptions, start=1):
             print_line(console, f"{number:>7}", line)
+
+
+def standard_output() -> Console:
+    """Standard output, as wide as COLUMNS says where it is a positive number; else its terminal; else `WIDTH`."""
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        return Console(width=int(asked))
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
 
 
 def print_line(console: Console, name: str, line: str, style: str = "bold") -> None:

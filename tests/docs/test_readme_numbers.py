@@ -74,8 +74,9 @@ def test_the_screen_shown_is_the_screen_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from hwsim.__main__ import main
+    from hwsim.report.screen import WIDTH
 
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
     monkeypatch.chdir(ROOT)
     assert main(["evaluate", "networks/digits_silu_w4a4", "bit_fusion", "--quick"]) == 0
     printed = "\n".join(line.rstrip() for line in capsys.readouterr().out.rstrip().splitlines())

@@ -14,7 +14,7 @@ import hwsim
 from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.workload import Workload
 from hwsim.report.report import Report
-from hwsim.report.screen import bar_lines, bars_of, cut, energy_by_operand, render
+from hwsim.report.screen import WIDTH, bar_lines, bars_of, cut, energy_by_operand, render
 from hwsim.report.terminal import gap_percent, less_than
 from hwsim.search.result import less_at_most
 
@@ -64,6 +64,19 @@ def test_the_title_breaks_before_its_bits(report: Report) -> None:
 
 def test_a_window_too_narrow_is_no_error(report: Report) -> None:
     assert "energy" in shown(report, 12)
+
+
+@pytest.mark.parametrize(
+    ("columns", "width"), [("90", 90), ("200", 200), (None, WIDTH), ("0", WIDTH), ("wide", WIDTH), ("", WIDTH)]
+)
+def test_a_file_is_as_wide_as_columns_says(
+    report: Report, columns: str | None, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    render(report)
+    assert capsys.readouterr().out == shown(report, width)
 
 
 def test_objectives_that_agree_are_said_in_one_line(report: Report) -> None:
