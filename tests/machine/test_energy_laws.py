@@ -52,10 +52,8 @@ def test_published_rows_come_back_exactly() -> None:
 
 @pytest.mark.parametrize("quantity", QUANTITIES)
 def test_every_size_left_out_is_met_within_a_quarter(quantity: str) -> None:
-    known = cacti_table()[ECC][32]
-    for size in sorted(known)[1:-1]:
-        others = {32: {other: values for other, values in known.items() if other != size}}
-        assert interpolated(others, size, 32, quantity) == pytest.approx(known[size][quantity], rel=0.25)
+    assert len(cacti_table()[ECC][32]) > 6
+    assert 0 < page.left_out_error(quantity) <= 0.25
 
 
 @pytest.mark.parametrize("cell", CACTI_SPREAD)
