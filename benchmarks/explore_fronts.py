@@ -28,12 +28,13 @@ import numpy as np
 
 from hwsim.command_line import load_model
 from hwsim.explore.bits.allocate import Solver, front
-from hwsim.explore.bits.bill import ENERGY, LOSS, bit_problem
+from hwsim.explore.bits.bill import bit_problem
 from hwsim.explore.bits.choices import Freedom, parse_widths
 from hwsim.explore.bits.elimination import whole_front
 from hwsim.explore.bits.problem import Choice, Measure, Problem, Term
 from hwsim.explore.bits.sensitivities import read_sensitivities
 from hwsim.explore.pareto import hypervolume, non_dominated
+from hwsim.explore.words import ENERGY, LOSS
 from hwsim.machine.load import load_accelerator
 
 NAMES = (LOSS, ENERGY)

@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.explore_fronts import OutOfTime, integer_nsga2
-from hwsim.explore.command import variants
 from hwsim.explore.machines.bounded import Bounded, Family
 from hwsim.explore.machines.space import Space
 from hwsim.explore.machines.space_reader import read_space
 from hwsim.explore.pareto import hypervolume, non_dominated
+from hwsim.explore.run import variants
 from hwsim.search.effort import Options
 from hwsim.search.network import plan_layers
 

@@ -22,11 +22,12 @@ from experiments.pricing import workload_of
 from hwsim.console import wrote
 from hwsim.errors import HwsimError
 from hwsim.explore.bits.allocate import front
-from hwsim.explore.bits.bill import ENERGY, LOSS, bit_problem
+from hwsim.explore.bits.bill import bit_problem
 from hwsim.explore.bits.choices import Freedom, parse_widths
 from hwsim.explore.bits.output import overrides
 from hwsim.explore.bits.problem import InfeasibleBudget
 from hwsim.explore.bits.sensitivities import read_sensitivities
+from hwsim.explore.words import ENERGY, LOSS
 from hwsim.frontends.torch_export import extract
 from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import Accelerator

@@ -10,15 +10,12 @@ import sys
 from collections.abc import Sequence
 
 from hwsim.errors import SpecError, exit_code_of
-from hwsim.machine.load import load_accelerator
-from hwsim.machine.yaml_keys import (
-    json_schema,
-    key_table,
-)
 
 
 def check(names: Sequence[str]) -> None:
     """Say what each spec is. Raises SpecError with the mistakes of all of them."""
+    from hwsim.machine.load import load_accelerator
+
     problems: list[str] = []
     for name in names:
         try:
@@ -39,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not (options.schema or options.keys or options.specs):
         parser.error("expected SPEC (a file or a shipped spec's name), --schema or --keys")
+    from hwsim.machine.yaml_keys import json_schema, key_table  # here, not above: `--help` does not wait for pydantic
+
     if options.schema:
         sys.stdout.write(json_schema())
     if options.keys:

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from hwsim.command_line import EFFORTS, Shapes, language_pass, load_machine, load_model
 from hwsim.errors import RequestError
-from hwsim.explore.bits.budgets import NAMES, parse_budgets
+from hwsim.explore.bits.budgets import parse_budgets
 from hwsim.explore.bits.choices import Freedom, parse_limit, parse_widths
 from hwsim.explore.bits.sensitivities import read_sensitivities
 from hwsim.explore.bits.solve import BitPoints, solve_bits
+from hwsim.explore.words import NAMES
 from hwsim.machine import load as machine_files
 from hwsim.machine.parts import Accelerator
 from hwsim.network.format_bits import with_bits

@@ -14,6 +14,7 @@ from hwsim.errors import RequestError, WorkloadError
 from hwsim.frontends.forms import FORMS
 from hwsim.network.bits_file import FIRST_LAST, MAX_BITS, SAME
 from hwsim.network.generation import EXPERTS, PHASES, Generation
+from hwsim.peers.words import TOOLS
 
 if TYPE_CHECKING:
     from hwsim.machine.parts import Accelerator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 Shapes = tuple[int, ...] | Mapping[str, tuple[int, ...]] | None  # of the first input, or by an input's name
 EFFORTS = ("auto", "proven", "perfect", "quick")
-PEERS = ("timeloop:", "zigzag:", "scalesim:", "maestro:")  # begin an argument that names other tools' files
+PEERS = tuple(f"{tool}:" for tool in TOOLS)  # begin an argument that names other tools' files
 MODEL_HELP = f"{FORMS}; or other tools' files: {', '.join(f'{peer}FILE' for peer in PEERS)}"
 ACCELERATOR_HELP = "YAML file, the bare name of a shipped spec (eyeriss_v1), or other tools' files as for model"
 

@@ -12,18 +12,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hwsim.console import wrote
 from hwsim.errors import SpecError, exit_code_of
 from hwsim.files.argument import parse_name, parse_path
 from hwsim.files.atomic import write_atomically
-from hwsim.machine.load import load_accelerator
-from hwsim.nest.text import load_mappings
-from hwsim.network.saved import load_workload
-from hwsim.network.workload import Workload
-from hwsim.peers.report import TITLES, TranslationReport
-from hwsim.peers.timeloop.export import export_files
-from hwsim.peers.translation import TOOLS, VARIABLE, is_direct, parse_argument, tool_of, translate
+from hwsim.peers.words import TOOLS
+
+if TYPE_CHECKING:
+    from hwsim.peers.report import TranslationReport
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
 def run(arguments: Sequence[str] | None = None) -> None:
     """Parse, translate, write, print. Raises HwsimError where `main` prints it."""
     options = parser().parse_args(arguments)
+    from hwsim.peers.report import TITLES  # here, not above, and so are the readers: `--help` does not wait for them
+
     report, written = write_out(options) if options.format else read_in(options)
     if not options.quiet:
         print(report.text(), end="")
@@ -60,6 +60,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 def read_in(options: argparse.Namespace) -> tuple[TranslationReport, list[Path]]:
     """Other tools' files into ours."""
+    from hwsim.peers.translation import VARIABLE, is_direct, parse_argument, tool_of, translate
+
     named = [parse_argument(text) for text in options.files if is_direct(text)]
     paths = [Path(text) for text in options.files if not is_direct(text)]
     tools = {tool for tool, _, _ in named} | {options.tool or tool_of(path) for path in paths}
@@ -81,9 +83,15 @@ def read_in(options: argparse.Namespace) -> tuple[TranslationReport, list[Path]]
 
 def write_out(options: argparse.Namespace) -> tuple[TranslationReport, list[Path]]:
     """A spec of ours into Timeloop's files."""
+    from hwsim.machine.load import load_accelerator
+    from hwsim.nest.text import load_mappings
+    from hwsim.network.saved import load_workload
+    from hwsim.peers.report import TranslationReport
+    from hwsim.peers.timeloop.export import export_files
+
     if len(options.files) != 1:
         raise SpecError(f"{' '.join(options.files)}: with --format expected one spec, got {len(options.files)}")
-    workload: Workload | None = load_workload(options.workload) if options.workload else None
+    workload = load_workload(options.workload) if options.workload else None
     mappings = load_mappings(options.mapping) if options.mapping else {}
     report = TranslationReport()
     files = export_files(load_accelerator(options.files[0]), workload, mappings, report)

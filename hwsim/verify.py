@@ -16,18 +16,24 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hwsim.console import printable_lines
 from hwsim.errors import RequestError, exit_code_of
 from hwsim.files.argument import parse_name, parse_path
 from hwsim.files.atomic import write_atomically
-from hwsim.integer.arithmetic.nonlinear import METHODS
-from hwsim.integer.proof.certificate import Certificate, LayerCertificate
-from hwsim.integer.proof.same import are_same, read_artefact
-from hwsim.integer.proof.verify import Proof, verify_checkpoint
-from hwsim.machine.load import load_accelerator
+from hwsim.integer.words import METHODS, OVERFLOWS
 from hwsim.report.quantities import percent
-from quant.start import given_normalisation, numbers
+
+if TYPE_CHECKING:
+    from hwsim.integer.proof.certificate import Certificate, LayerCertificate
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """`0.485,0.456,0.406`, as training reads it: torch is loaded for an option that needs it, not for `--help`."""
+    from quant.start import numbers
+
+    return numbers(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--std", type=numbers, metavar="S[,S,S]", help="of its pixels")
     p.add_argument("--random", action="store_true", help="use noise instead of images; no accuracies then")
     p.add_argument("--accumulator-bits", type=int, help="also measure accumulators of this width")
-    p.add_argument("--overflow", choices=("check", "wrap", "saturate", "saturate_each"), default="wrap")
+    p.add_argument("--overflow", choices=OVERFLOWS, default="wrap")
     p.add_argument("--adc-bits", type=int, help="also measure an in-memory array whose converter keeps so many bits")
     p.add_argument("--adc-rows", type=int, default=256, help="products summed before each conversion (default 256)")
     p.add_argument(
@@ -70,6 +76,10 @@ def parser() -> argparse.ArgumentParser:
 
 def verify(arguments: argparse.Namespace) -> Certificate:
     """The certificate that the command line asks for."""
+    from hwsim.integer.proof.verify import Proof, verify_checkpoint
+    from hwsim.machine.load import load_accelerator
+    from quant.start import given_normalisation
+
     given = {field.name: getattr(arguments, field.name, None) for field in dataclasses.fields(Proof)}
     given["data"] = arguments.data or ""  # the checkpoint's own
     try:
@@ -138,6 +148,8 @@ def report(arguments: argparse.Namespace) -> int:
 
 def compare(paths: Sequence[Path]) -> int:
     """Say what each path names, and whether it is one network; 1 where it is not."""
+    from hwsim.integer.proof.same import are_same, read_artefact
+
     found = [read_artefact(path) for path in paths]
     same = are_same(found)
     verdict = "one trained network" if same else "not the same: another network, or a file changed since"

@@ -96,14 +96,18 @@ assert type(evaluate) is types.FunctionType
     subprocess.run([sys.executable, "-c", f"import sys, types{tried}"], check=True, cwd=ROOT)
 
 
-def test_the_help_of_evaluate_loads_neither_arrays_nor_the_search() -> None:
+HELPED = ("evaluate", "explain", "table", "explore", "explore bits", "explore machines", "verify", "check", "convert")
+
+
+@pytest.mark.parametrize("command", [*HELPED, "compare"])
+def test_the_help_of_a_command_loads_neither_arrays_nor_the_search(command: str) -> None:
     """It answers in a blink; so does a mistyped option."""
-    for given in (["--help"], ["resnet18", "eyeriss_v1", "--no-such-option"]):
+    for given in ("--help", "--no-such-option"):
         code = (
-            "import sys\nfrom hwsim.evaluate import main\n"
-            f"try:\n    main({given!r})\nexcept SystemExit:\n    pass\n"
-            "heavy = {'numpy', 'pydantic', 'hwsim.search.network', 'hwsim.machine.load'} & set(sys.modules)\n"
-            "assert not heavy, heavy\n"
+            "import sys\nfrom hwsim.__main__ import main\n"
+            f"try:\n    main({[*command.split(), given]!r})\nexcept SystemExit:\n    pass\n"
+            "heavy = {'numpy', 'pydantic', 'torch', 'jinja2', 'hwsim.search.network', 'hwsim.machine.load'}\n"
+            "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         )
         subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
 

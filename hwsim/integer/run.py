@@ -27,9 +27,9 @@ from hwsim.integer.arithmetic.requantize import BIAS_UNITS, ROUNDINGS
 from hwsim.integer.arithmetic.rules import CodeSpec, Rule, exact_rule, fixed_rule, product
 from hwsim.integer.graph import IntegerModel, Node
 from hwsim.integer.lowering.fixed_values import FixedValue, fixed_value
+from hwsim.integer.words import OVERFLOWS
 from quant import calling
 
-OVERFLOWS = ("check", "wrap", "saturate", "saturate_each")
 PADDINGS = ("as_trained", "naive")
 
 

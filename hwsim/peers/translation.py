@@ -25,9 +25,9 @@ from hwsim.peers.scalesim import read_scalesim
 from hwsim.peers.tagged_yaml import read_text
 from hwsim.peers.timeloop.read import read_timeloop
 from hwsim.peers.timeloop.statistics import statistics_text
+from hwsim.peers.words import TOOLS
 from hwsim.peers.zigzag.read import read_zigzag
 
-TOOLS = ("timeloop", "zigzag", "scalesim", "maestro")
 TIMELOOP = re.compile(
     r"^(architecture|problem|mapping|variables|mapper|mapspace|globals|ERT|ART|sparse_optimizations"
     r"|\w*components|\w*constraints|ERT_summary|ART_summary)\s*:", re.MULTILINE

@@ -47,8 +47,8 @@ def free_of(machine: Accelerator, *weights: int) -> Freedom:
 
 def alone(problem: BitProblem, picks: np.ndarray) -> tuple[float, int]:
     """Energy and cycles of an assignment with no tensor kept on chip, from `table.py`'s pricing of the same plan."""
+    from hwsim.report.look_up import priced_alone
     from hwsim.search.network import plan_network
-    from hwsim.table import priced_alone
 
     network = problem.at(problem.problem.solution(picks))
     plan = plan_network(network, problem.accelerator, problem.objective)
@@ -77,8 +77,8 @@ def test_tables_are_prices_of_the_network(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", ["bit_fusion", pytest.param("unpu", marks=SLOW)])
 def test_with_one_mapping_per_layer_tables_equal_pricing_exactly(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hwsim.report.look_up import priced_alone
     from hwsim.search.network import planned, search_network
-    from hwsim.table import priced_alone
 
     machine = load_accelerator(spec)
     monkeypatch.setattr("hwsim.tables.choice_tables.corners", lambda shape: [tuple(n - 1 for n in shape)])

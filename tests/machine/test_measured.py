@@ -22,7 +22,7 @@ from hwsim.network.workload import Workload
 from hwsim.pricing.unit_prices import unit_prices
 from hwsim.report.evaluation import Request, evaluate_workload
 from hwsim.report.explain import explain
-from hwsim.table import look_up_table
+from hwsim.report.look_up import look_up_table
 from tests.strategies import conv, product
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "experiments" / "data" / "mico_riscv_conv_cycles.csv"

@@ -12,7 +12,7 @@ import hwsim
 import quant
 from hwsim.network.rounding import restored
 from hwsim.network.workload import Workload
-from hwsim.table import look_up_table
+from hwsim.report.look_up import look_up_table
 from quant import models
 from tests.network.priced_modules import NETWORKS
 from tests.quant.user_modules import MODULES

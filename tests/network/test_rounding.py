@@ -14,7 +14,7 @@ import quant
 from hwsim.network.bits import assign_bits
 from hwsim.network.rounding import restored
 from hwsim.network.workload import Workload
-from hwsim.table import look_up_table
+from hwsim.report.look_up import look_up_table
 from quant import models
 
 pytestmark = pytest.mark.usefixtures("shared_searches")

@@ -20,8 +20,9 @@ from hwsim.network.layer import Layer, Loops
 from hwsim.network.workload import Workload
 from hwsim.pricing.fit import overflows
 from hwsim.report.evaluation import Request, evaluate_workload
+from hwsim.report.look_up import look_up_table, parse_pairs
 from hwsim.search.objective import OBJECTIVES, Objective, objective_value
-from hwsim.table import look_up_table, main, parse_pairs
+from hwsim.table import main
 from hwsim.tables.assignments import assignment_rows
 from hwsim.tables.network_table import NetworkTable
 from tests.search.test_passes import block, machine

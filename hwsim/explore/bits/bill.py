@@ -17,6 +17,7 @@ import numpy as np
 from hwsim.errors import HwsimError, SpecError
 from hwsim.explore.bits.choices import Freed, Freedom, Site, free_choices, spread
 from hwsim.explore.bits.problem import Measure, Problem, Refusal, Solution, Term, collect
+from hwsim.explore.words import BOPS, CYCLES, ENERGY, LOSS, PEAK, WEIGHTS
 from hwsim.machine.parts import Accelerator
 from hwsim.network.batches import batch_of
 from hwsim.network.bits import assign_bits
@@ -28,9 +29,6 @@ from hwsim.search.objective import Objective
 from hwsim.search.passes import Pass, equal_sizes, together
 from hwsim.tables.choice_tables import ChoiceTables, Table
 
-LOSS, ENERGY, CYCLES, WEIGHTS, PEAK, BOPS = (
-    "loss", "energy_pj", "latency_cycles", "weight_bits", "peak_activation_bits", "bops",
-)  # fmt: skip
 SUMS = (ENERGY, CYCLES, BOPS)  # what passes of a batch add up
 ROUNDING = ("conv", "linear", "matmul", "embedding", *ELEMENTWISE)  # operators with quantizers of their own
 

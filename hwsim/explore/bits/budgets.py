@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from hwsim.errors import SpecError
-from hwsim.explore.bits.bill import BOPS, CYCLES, ENERGY, LOSS, PEAK, WEIGHTS
+from hwsim.explore.words import NAMES
 
-NAMES: Mapping[str, str] = {
-    "energy": ENERGY,
-    "latency": CYCLES,
-    "weights": WEIGHTS,
-    "peak": PEAK,
-    "bops": BOPS,
-    "loss": LOSS,
-}
 ENERGY_UNITS = {"J": 1e12, "mJ": 1e9, "uJ": 1e6, "µJ": 1e6, "nJ": 1e3, "pJ": 1.0}
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 BITS = {"bit": 1.0, "B": 8.0, "kB": 8e3, "KiB": 8 * 1024.0, "MB": 8e6, "MiB": 8 * 1024.0**2}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from hwsim.errors import CapabilityError, SpecError, shortened
 from hwsim.explore.bits.problem import Choice
+from hwsim.explore.words import FIRST_LAST
 from hwsim.machine.parts import Accelerator
 from hwsim.network.bits_file import MAX_BITS, SAME, is_formats, priced_alone
 from hwsim.network.layer import FLOAT_BITS, Layer, activation_inputs
@@ -24,7 +25,6 @@ from hwsim.network.workload import Workload
 from hwsim.pricing.mac import known_widths
 
 KEPT_BITS = 8
-FIRST_LAST = ("8bit", "same", "free")  # free: the older word for same
 # Operators whose inputs a quantized network rounds: those with MACs, and sums and products of activations.
 QUANTIZING = ("conv", "linear", "matmul", "add", "sub", "mul", "concat")
 LIMIT = re.compile(r"(?P<pattern>[^=\s]+)\.(?P<operand>weight|input)=(?P<widths>[0-9.,]+)")

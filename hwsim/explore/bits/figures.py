@@ -11,8 +11,8 @@ from html import escape
 from typing import Any
 
 from hwsim.errors import HwsimError
-from hwsim.explore.bits.bill import BOPS, CYCLES, ENERGY, LOSS, PEAK, WEIGHTS
 from hwsim.explore.bits.output import Point
+from hwsim.explore.words import BOPS, CYCLES, ENERGY, LOSS, PEAK, WEIGHTS
 from hwsim.report.style import PALETTE, QUIET, REST, figure_bytes, in_style
 
 AXES = {

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, overload
 
 from hwsim.errors import RequestError, SpecError
 from hwsim.explore.bits.allocate import Solver, front
-from hwsim.explore.bits.bill import ENERGY, LOSS, BitProblem, bit_problems
-from hwsim.explore.bits.budgets import NAMES
+from hwsim.explore.bits.bill import BitProblem, bit_problems
 from hwsim.explore.bits.choices import Freedom, Site
 from hwsim.explore.bits.output import Point
 from hwsim.explore.bits.problem import InfeasibleBudget, Solution
+from hwsim.explore.words import ENERGY, LOSS, NAMES
 from hwsim.machine.parts import Accelerator
 from hwsim.network.workload import Workload
 from hwsim.search.objective import Objective

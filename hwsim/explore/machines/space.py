@@ -38,10 +38,10 @@ from typing import Any, cast
 import yaml
 
 from hwsim.errors import SpecError
-from hwsim.explore.bits.bill import LOSS
-from hwsim.explore.bits.budgets import NAMES, parse_budgets
-from hwsim.explore.bits.choices import FIRST_LAST, Freedom, parse_limit, parse_widths
+from hwsim.explore.bits.budgets import parse_budgets
+from hwsim.explore.bits.choices import Freedom, parse_limit, parse_widths
 from hwsim.explore.bits.sensitivities import Sensitivities, read_sensitivities
+from hwsim.explore.words import FIRST_LAST, LOSS, NAMES
 from hwsim.files.identity import Identity, identity
 from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import Accelerator

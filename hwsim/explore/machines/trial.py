@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from hwsim.errors import CapabilityError, InfeasibleMapping, SpecError
-from hwsim.explore.bits.bill import LOSS, bit_problems
+from hwsim.explore.bits.bill import bit_problems
 from hwsim.explore.bits.output import overrides
 from hwsim.explore.bits.problem import InfeasibleBudget
 from hwsim.explore.bits.solve import best_of
 from hwsim.explore.machines.journal import Record
 from hwsim.explore.machines.sharing import shared_tables
 from hwsim.explore.machines.space import NETWORK, Parameters, Space, freedom_of, solved_for
+from hwsim.explore.words import LOSS
 from hwsim.machine.parts import Accelerator
 from hwsim.network.batches import batch_of
 from hwsim.network.format_bits import with_bits

@@ -16,8 +16,6 @@ from functools import cache
 import torch
 from torch import Tensor
 
-METHODS = ("float", "proven", "i-bert")
-
 EXP_BITS = 30  # fractional bits of exponentials and probabilities
 _INTERVALS = 8  # bits of the position within an octave that choose a polynomial
 _EXP_ERROR = 8  # of one exponential, in units of 2^-30: `softmax_error`

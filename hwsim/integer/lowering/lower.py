@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from hwsim.errors import UnsupportedOp, WorkloadError
-from hwsim.integer.arithmetic.nonlinear import METHODS
 from hwsim.integer.graph import IntegerModel
 from hwsim.integer.lowering.exported_nodes import in_float64
 from hwsim.integer.lowering.operators import HANDLERS
 from hwsim.integer.lowering.walk import Lowering, first_line
+from hwsim.integer.words import METHODS
 from quant import BaseQuantizer, export_names, quantizers
 from quant.calling import answer, arguments
 from quant.layers import QConv3d, QConvTranspose3d, QEmbeddingBag
@@ -38,7 +38,7 @@ def lower(
     Raises WorkloadError for a model without (initialised) quantizers, UnsupportedOp for a layer or an operator without
     integer form, naming it and the way out: layers before anything is computed. `allow_float`: softmax, normalisations
     and the like may stay float (and are listed). `nonlinear`: the integer method of softmax, LayerNorm and RMSNorm, one
-    of METHODS (`hwsim.integer.arithmetic.nonlinear`); ValueError for another.
+    of METHODS (`hwsim.integer.words`); ValueError for another.
     """
     if nonlinear not in METHODS:
         raise ValueError(f"nonlinear: expected one of {', '.join(METHODS)}, got {nonlinear!r}")
