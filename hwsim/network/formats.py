@@ -258,6 +258,24 @@ def parse_format(text: str, role: str = "weight", place: str = "format") -> Form
     return Format("int", bits, sharing, 0, scale, offset)
 
 
+def short_name(form: Format | None, bits: int) -> str:
+    """How `--bits` writes weights of this element, group and offset; empty where it has no word for them.
+
+    The scale is what that word means: W4g32 has fp16 scales, whatever these are.
+
+    >>> short_name(parse_format("4g32z"), 4), short_name(NAMED["MXFP4"], 4), short_name(None, 8)
+    ('4g32z', 'MXFP4', '8')
+    """
+    if form is None:
+        return str(bits)
+    named = next((name for name, known in NAMED.items() if known == form), "")
+    if named or form.is_float:
+        return named
+    zero = "" if not form.offset else "z" if form.offset == "code" else f"z{form.offset}"
+    word = f"{bits}{f'g{form.group}' if form.group else ''}{zero}"
+    return word if re.fullmatch(ONE, word, re.IGNORECASE) else ""
+
+
 def parse_formats(text: str, place: str = "bits") -> Formats:
     """The formats that a short name means. Raises SpecError with what is expected.
 

@@ -7,6 +7,7 @@ functions of `hwsim/api.py` and the experiments all come through here.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,9 @@ from hwsim.machine.rules_file import load_rules
 from hwsim.nest.text import load_plan
 from hwsim.network.batches import batch_of
 from hwsim.network.format_bits import asks_for_formats, kept_layers, with_bits
+from hwsim.network.formats import short_name
 from hwsim.network.generation import Generation
+from hwsim.network.layer import FLOAT_BITS
 from hwsim.network.workload import Workload
 from hwsim.pricing.fit import require_fit
 from hwsim.pricing.lifetimes import WHOLE, WHOLE_TENSORS, Lifetimes, parse_lifetimes
@@ -48,6 +51,7 @@ ENDS_AT_16_BITS = (
 HALVES_OF_ITS_OWN = (
     "the model itself stores its numbers as small floats; --bits W8A8 (Python: bits='W8A8') prices it in integers"
 )
+REFUSED = 6  # lines of a refusal that are shown
 PRICED = 200  # ways to cut a network into groups that are priced, about
 
 
@@ -251,6 +255,7 @@ def at_bits(workload: Workload, accelerator: Accelerator, request: Request) -> W
     else:
         small = [x.name for x in workload if any(t.format and t.format.sharing == "none" for t in x.multiplied)]
         require_halves(workload, small, accelerator, HALVES_OF_ITS_OWN)
+        require_rounded(workload, accelerator)
     if not request.allow_overflow:
         require_fit(workload, accelerator)
     return workload
@@ -260,7 +265,37 @@ def require_halves(workload: Workload, names: Collection[str], accelerator: Acce
     """Raise CapabilityError with the way out where a machine refuses layers of small floats."""
     found = [why for layer in workload if layer.name in names for why in refusals(layer, accelerator)]
     if found:
-        raise CapabilityError("\n".join((*found, way_out)))
+        more = [f"and {len(found) - REFUSED} more such lines"] if len(found) > REFUSED else []
+        raise CapabilityError("\n".join((*found[:REFUSED], *more, way_out)))
+
+
+def require_rounded(workload: Workload, accelerator: Accelerator) -> None:
+    """Raise CapabilityError with the nearest bits that the machine runs, where it does not multiply the 32-bit floats
+    that layers of a quantized network read or hold."""
+    bare = [x.name for x in workload if any(t.format is None and t.bits >= FLOAT_BITS for t in x.multiplied)]
+    if any(refusals(layer, accelerator) for layer in workload if layer.name in bare):
+        require_halves(workload, bare, accelerator, rounded_instead(workload, accelerator))
+
+
+def rounded_instead(workload: Workload, accelerator: Accelerator) -> str:
+    """What to ask for in place of values that pass no quantizer: the first of a few that the machine refuses nowhere.
+
+    The weights' own format beside 16-bit floats, beside 8-bit integers, then 8-bit integers alone.
+    """
+    weights = [x.weight for x in workload if x.has_macs and x.weight is not None and not x.weight_is_activation]
+    names = [short_name(weight.format, weight.bits) for weight in weights if weight.bits < FLOAT_BITS]
+    word = next((name for name in names if name), "8")
+    last_too = bool(weights) and weights[-1].bits < FLOAT_BITS
+    choices = (f"W{word}A16", f"W{word}A8", "W8A8")
+    for bits, ends in itertools.product(choices, ("same", None) if last_too else (None, "same")):
+        if not any(refusals(x, accelerator) for x in with_bits(workload, bits, first_last=ends)):
+            also = f" --first-last {ends}" if ends else ""
+            python = f", first_last={ends!r}" if ends else ""
+            return (
+                f"values that pass no quantizer count {FLOAT_BITS} bits; --bits {bits}{also} (Python: bits={bits!r}"
+                f"{python}) rounds what all layers read and hold"
+            )
+    return f"values that pass no quantizer count {FLOAT_BITS} bits; --bits rounds them to widths that the machine has"
 
 
 def untried_groups(workload: Workload, accelerator: Accelerator, request: Request) -> str:

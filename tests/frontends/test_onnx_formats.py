@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hwsim.errors import WorkloadError
+import hwsim
+from hwsim.errors import CapabilityError, WorkloadError
 from hwsim.frontends.argument import load_model_argument
 from hwsim.machine.load import load_accelerator
 from hwsim.network.formats import NAMED, Format, parse_format
@@ -62,6 +64,37 @@ def test_packed_weights_keep_their_groups(tmp_path: Path, kind: str, zeros: str)
     offset = {"": "", "code": "code", "real": scale}[zeros]
     assert weight.format == Format("int", 4, "group", 32, scale, offset)
     assert (weight.scales, weight.offset) == (N * K // 32, bool(zeros))
+
+
+@pytest.mark.parametrize(
+    ("machine", "way_out"),
+    [
+        ("a100", {"bits": "W4g32A16", "first_last": "same"}),  # 16-bit floats, the weights as the file has them
+        ("block_array", {"bits": "W4g32A8", "first_last": "same"}),  # no 16-bit MACs
+        ("eyeriss_v1", {"bits": "W8A8", "first_last": "same"}),  # no scales along a sum
+    ],
+)
+def test_float32_inputs_that_a_machine_does_not_multiply_are_refused_with_bits_that_it_runs(
+    tmp_path: Path, machine: str, way_out: dict[str, str]
+) -> None:
+    tensors = [tensor("w", "UINT8", (N, K // 32, 16)), tensor("s", "FLOAT", (N, K // 32))]
+    node = onnx.helper.make_node("MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", bits=4,
+                                 block_size=32, K=K, N=N)  # fmt: skip
+    file = tmp_path / "packed.onnx"
+    held = linear(file, [node], tensors, 21).weight
+    assert held is not None
+    assert held.format is not None
+    said = ", ".join(f"{key}={value!r}" for key, value in way_out.items())
+    options = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in way_out.items())
+    with pytest.raises(CapabilityError, match="got 32") as refused:
+        hwsim.evaluate(str(file), machine, effort="quick")
+    assert f"{options} (Python: {said})" in str(refused.value)
+    weight = next(
+        x for x in hwsim.evaluate(str(file), machine, effort="quick", **way_out).workload if x.has_macs
+    ).weight
+    assert weight is not None
+    if machine != "eyeriss_v1":  # the file's groups; such a word means fp16 scales
+        assert weight.format == dataclasses.replace(held.format, scale="fp16")
 
 
 @pytest.mark.parametrize("zero", [0, 8])

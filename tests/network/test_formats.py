@@ -8,7 +8,7 @@ import pytest
 
 from hwsim.errors import SpecError
 from hwsim.network.bits_file import parse_wxay
-from hwsim.network.formats import NAMED, Format, parse_format, parse_formats
+from hwsim.network.formats import NAMED, Format, parse_format, parse_formats, short_name
 
 LARGE = 4096
 
@@ -94,3 +94,14 @@ def test_what_varies_integers_refuses_formats_with_the_way_out(name: str) -> Non
         parse_wxay(name, "--bits")
     with pytest.raises(SpecError, match=r"such as W4A4 or W8A8, got 'W4g'$"):
         parse_wxay("W4g", "--bits")
+
+
+@pytest.mark.parametrize("name", [*NAMED, "4", "4g32", "3g128", "4g32z", "4g32zfp16", "8g64zfp32"])
+def test_a_short_name_written_and_read_back_is_the_same_format(name: str) -> None:
+    form = parse_format(name)
+    assert parse_format(short_name(form, form.bits)) == form
+
+
+def test_what_no_short_name_says_has_none() -> None:
+    assert short_name(Format("e2m1", 4, "group", 64, "e8m0"), 4) == ""
+    assert short_name(Format("int", 4, "group", 32, "fp16", "e4m3"), 4) == ""
