@@ -28,9 +28,14 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+# Every figure and table of the documentation again, about five minutes; pictures of the report page need a Chromium.
 figures: $(STAMP)
 	$(BIN)/python -m experiments.figures
+	$(BIN)/python -m experiments.bops
+	$(BIN)/python -m hwsim explore machines docs/studies/mobilenet_v2_sizing.yaml --out demo_out/sizing
+	cp demo_out/sizing/front.png docs/figures/mobilenet_v2_sizing.png
 	$(BIN)/python -m experiments.document
+	$(BIN)/python -m experiments.page_shots
 
 # All ratios of speed in one run, about half an hour: make bench, or make bench BENCH="--quick --only training".
 bench: $(STAMP)

@@ -1,7 +1,8 @@
-"""`python -m experiments.figures`: every figure of docs/figures, redrawn from the CSVs under results/ alone.
+"""`python -m experiments.figures`: the figures of docs/figures, redrawn from the CSVs under results/ alone.
 
 Per profile: the Pareto fronts, accuracy by configuration with intervals, learned offsets beside the activation's
-minimum (LSQ+ Figure 2), first and learned weight scales for each initialisation (LSQ+ Figure 1).
+minimum (LSQ+ Figure 2), first and learned weight scales for each initialisation (LSQ+ Figure 1). Then those of single
+studies (STUDIES). OTHERS rest on more than rows: `make figures` runs the commands that docs/gallery.md names.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,32 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from experiments import pareto_figures, table
+from experiments import border_error, fusion_kinds, headline, mac_styles, pareto_figures, table
 from experiments.drawing import save
+from experiments.language import page as language_page
+from experiments.language import sweep
 from experiments.pareto_figures import COLOURS, MACHINES
 from experiments.profiles import CONFIGS, INITS, PROFILES
 from experiments.table import Interval, Row
 from experiments.tables import matches
+from experiments.vision import page as vision_page
 from hwsim.console import wrote
 from hwsim.report.style import INK, QUIET, colours_of, in_style
 
+RESULTS = Path("results")
 SILU_MINIMUM = -0.2784645
 INIT_COLOURS = colours_of(INITS)
-# The figures of this file; docs/figures has others too.
-KINDS = ("pareto-", "configurations-", "offsets-", "weight-scales-")
+# Figures of single studies, by name.
+STUDIES: dict[str, Callable[[], Figure]] = {
+    "headline": lambda: headline.draw(table.read(headline.TABLE)),
+    "border_error": lambda: border_error.draw(table.read(border_error.TABLE)),
+    "fusion_kinds": lambda: fusion_kinds.draw(table.read(fusion_kinds.TABLE)),
+    "mac_styles": lambda: mac_styles.draw(mac_styles.from_csv(mac_styles.TABLE)),
+    "language_formats": language_page.STUDY.front,
+    "language_sweep": lambda: language_page.rates(table.read(sweep.TABLE)),
+    "vision_formats": vision_page.STUDY.front,
+}
+OTHERS = ("bops", "mobilenet_v2_sizing", "report_page")  # random assignments, a search, a browser
 
 
 @in_style
@@ -42,23 +56,27 @@ def configurations(rows: Sequence[Row]) -> Figure | None:
     for axes, ((network, data), members) in zip(
         figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True
     ):
-        bits = list(dict.fromkeys(row["bits"] for row in members))
-        for j, config in enumerate(CONFIGS):
+        bits = sorted({row["bits"] for row in members})
+        configs = [config for config in CONFIGS if any(matches(row, config=config) for row in members)]
+        ends: list[float] = []
+        for j, config in enumerate(configs):
             for i, b in enumerate(bits):
                 chosen = [row for row in members if row["bits"] == b and matches(row, config=config)]
                 values = [float(row["test_accuracy_percent"]) for row in chosen if row["diverged"] != "True"]
                 if not values:
                     continue
-                interval, place = Interval.of(values), i + 0.2 * (j - 1.5)
+                interval, place = Interval.of(values), i + 0.2 * (j - (len(configs) - 1) / 2)
+                # an accuracy beyond 0 or 100 % is none
+                low, high = max(0.0, interval.low), min(100.0, interval.high)
+                ends += [low, high, *values]
                 axes.bar(place, interval.mean, 0.18, color=COLOURS[config],
                          label=f"configuration {config}" if i == 0 else None,
-                         yerr=interval.half_width, ecolor="#444444", capsize=2)  # fmt: skip
+                         yerr=[[interval.mean - low], [high - interval.mean]], ecolor="#444444", capsize=2)  # fmt: skip
                 axes.plot([place] * len(values), values, ".", color="black", markersize=3)
         floats = [float(r["test_accuracy_percent"]) for r in rows if r["bits"] == "float" and r["network"] == network]
         if floats:
             axes.axhline(Interval.of(floats).mean, color=QUIET, linestyle=":", linewidth=1, label="float")
-        shown = [float(row["test_accuracy_percent"]) for row in members if row["diverged"] != "True"]
-        axes.set_ylim(max(0.0, min(shown) - 5), min(102.0, max([*shown, *floats]) + 4))
+        axes.set_ylim(max(0.0, min(ends) - 3), min(102.0, max([*ends, *floats]) + 2))
         axes.set_xticks(range(len(bits)), bits)
         axes.set_title(f"{network} on {data}")
         axes.set_ylabel("test accuracy (%), axis cut")
@@ -150,10 +168,18 @@ def draw_profile(results: Path, folder: Path) -> list[Path]:
     return written
 
 
+def draw_all(folders: Sequence[Path], out: Path) -> list[Path]:
+    """The figures of these profiles; beside those of results/ also the ones of single studies, whose rows are there."""
+    written = [path for folder in folders for path in draw_profile(folder, out)]
+    if folders[0].parent == RESULTS:
+        written += [path for name, draw in STUDIES.items() for path in save(draw(), out, name)]
+    return written
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0, 1 where --check finds a difference, 2 when no profile has results."""
     parser = argparse.ArgumentParser(prog="python -m experiments.figures", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder with one folder per profile")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder with one folder per profile")
     parser.add_argument("--out", type=Path, default=Path("docs/figures"))
     parser.add_argument("--check", action="store_true", help="draw elsewhere and compare: none missing, none too many")
     options = parser.parse_args(arguments)
@@ -163,13 +189,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if options.check:
         with tempfile.TemporaryDirectory() as elsewhere:
-            drawn = {path.name for folder in folders for path in draw_profile(folder, Path(elsewhere))}
-        there = {path.name for path in options.out.iterdir() if path.name.startswith(KINDS)}
+            drawn = {path.name for path in draw_all(folders, Path(elsewhere))}
+        there = {path.name for path in options.out.iterdir() if not path.name.startswith(OTHERS)}
         for name in sorted(drawn ^ there):
             fault = "is not drawn from the results any more" if name in there else "is missing"
             print(f"experiments.figures: {options.out / name}: {fault}; run python -m experiments.figures")
         return int(drawn != there)
-    for path in [path for folder in folders for path in draw_profile(folder, options.out)]:
+    for path in draw_all(folders, options.out):
         wrote(path)
     return 0
 

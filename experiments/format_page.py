@@ -126,7 +126,7 @@ class Page:
         grid = figure.subplots(2, len(MACHINES), sharey=True)
         for column, machine in enumerate(MACHINES):
             here = {row["arm"]: row for row in costs if row["machine"] == machine and not row["refused"]}
-            for line, (name, unit) in enumerate((("energy_uj", "energy (uJ)"), ("latency_us", "latency (us)"))):
+            for line, (name, unit) in enumerate((("energy_uj", "energy (µJ)"), ("latency_us", "latency (µs)"))):
                 axes = grid[line][column]
                 for arm in (arm for arm in arms if arm in here):
                     found = losses(arms[arm], self.column)

@@ -25,6 +25,7 @@ from hwsim.pricing.layer import price
 from hwsim.report.style import PALETTE, QUIET, in_style
 from hwsim.search.layer import search
 
+TABLE = Path("results/fusion_kinds.csv")
 WIDTHS = (8, 4, 2)
 FIELDS = ("kind", "bits", "compute_cycles", "speed_up")
 
@@ -89,7 +90,7 @@ def draw(rows: Sequence[dict[str, str]]) -> Figure:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the CSV and the figure."""
     parser = argparse.ArgumentParser(prog="python -m experiments.fusion_kinds", description="Bit Fusion by layer kind.")
-    parser.add_argument("--out", type=Path, default=Path("results/fusion_kinds.csv"), help="CSV to write")
+    parser.add_argument("--out", type=Path, default=TABLE, help="CSV to write")
     parser.add_argument("--figures", type=Path, default=Path("docs/figures"), help="folder of the figure")
     options = parser.parse_args(arguments)
     text = csv_text([FIELDS, *measure()])

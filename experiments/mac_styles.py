@@ -25,6 +25,7 @@ from hwsim.pricing.layer import price
 from hwsim.report.style import colours_of, in_style
 from hwsim.search.layer import search
 
+TABLE = Path("results/validation_mac_styles.csv")
 # One machine per style; two bit-serial ones because it matters which operand is serial.
 MACHINES = ("gemmini_16x16", "t4", "unpu", "bismo", "bit_fusion", "bitblade", "sram_imc")
 PAIRS = ((8, 8), (4, 8), (2, 8), (4, 4), (2, 2))
@@ -143,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     options.figures.mkdir(parents=True, exist_ok=True)
     rows = [point for name in MACHINES for point in measure(name)]
-    path = write_bytes(options.out / "validation_mac_styles.csv", to_csv(rows))
+    path = write_bytes(options.out / TABLE.name, to_csv(rows))
     for written in (path, *save(draw(from_csv(path)), options.figures, "mac_styles")):
         wrote(written)
     return 0

@@ -181,7 +181,7 @@ def draw_network(rows: Sequence[Row]) -> Figure:
     seeds = sorted({int(row["seeds"]) for row in rows})
     figure.suptitle(
         f"{first['network']} on {first['data']}: mean of {'-'.join(map(str, seeds))} seeds, 95 % intervals; "
-        "level bars: what estimates of the machine leave open\n"
+        "level bars: what estimates of the machine leave open, cut at the frame where wider\n"
         "c1..c4: configuration (LSQ+ Table 1); dotted: float; grey: dominated "
         "whatever the intervals hold (never a single run), labelled where few",
         fontsize=10,

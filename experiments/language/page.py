@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from experiments import table
 from experiments.drawing import save
@@ -20,7 +21,7 @@ from experiments.language.arms import ARMS
 from experiments.table import Row
 from experiments.tables import markdown
 from hwsim.console import wrote
-from hwsim.report.style import colours_of, in_style
+from hwsim.report.style import colours_of, in_style, plain_ticks
 
 PAIRS = (
     ("lsqplus-4", "lsq-4"), ("lsqplus-4", "mxfp4"), ("lsqplus-4-down5", "mxfp4"), ("lsqplus-4", "nvfp4"),
@@ -77,6 +78,11 @@ def rates(rows: Sequence[Row]) -> Figure:
                 axes.plot(*zip(*points, strict=True), marker="o", markersize=3, color=colours[name], label=name)
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
+            batches = sorted({int(row["batch"]) for row in here})
+            axes.set_xticks(batches, [str(batch) for batch in batches])
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_locator(NullLocator())
+            plain_ticks(axes.yaxis)
             axes.set_title(f"{machine}, {context:,} tokens in the cache")
             axes.grid(visible=True)
         grid[line][0].set_ylabel("tokens per second")

@@ -92,6 +92,15 @@ def figure_bytes(figure: Any, kind: str, dpi: int = 110) -> bytes:
     return target.getvalue()
 
 
+def plain_ticks(axis: Any) -> None:
+    """Tick labels in full, as 5,500,000: none is times a power that stands elsewhere."""
+
+    def in_full(value: float, place: int | None) -> str:
+        return f"{value:,.10g}"
+
+    axis.set_major_formatter(in_full)
+
+
 def plain_text(artists: Sequence[Any]) -> None:
     """Names are text: a $ in one is a $."""
     for artist in artists:

@@ -10,6 +10,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from experiments import table
+from experiments.figures import configurations
 from experiments.pareto_figures import AXES, ENDS, cost_range, draw_panel, ends_of
 from experiments.pareto_page import view_of
 from experiments.pricing import cost_cells
@@ -55,6 +56,18 @@ def test_costs_without_estimates_have_no_level_bar() -> None:
     rows = rows_of((10.0, 8.0, 13.0), (16.0, 16.0, 16.0))
     assert level_bars(rows, 0) == [pytest.approx((8.0, 13.0))]
     assert [level_bars(rows, place) for place in (1, 2, 3)] == [[], [], []]
+
+
+@pytest.mark.parametrize("profile", ["cpu", "cpu_long", "digits", "fashion"])
+def test_intervals_of_accuracy_end_inside_the_frame(profile: str) -> None:
+    figure = configurations(table.current(table.read(ROOT / "results" / profile / "runs.csv")))
+    assert figure is not None
+    for axes in figure.axes:
+        bottom, top = axes.get_ylim()
+        bars = [s for found in axes.collections if isinstance(found, LineCollection) for s in found.get_segments()]
+        assert bars
+        for (_, low), (_, high) in bars:
+            assert max(0, bottom) <= low <= high <= min(100, top)
 
 
 def test_wide_bars_leave_the_axis_and_points_do_not() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from hwsim.errors import HwsimError
 from hwsim.explore.bits.output import Point
 from hwsim.explore.words import BOPS, CYCLES, ENERGY, LOSS, PEAK, WEIGHTS
-from hwsim.report.style import PALETTE, QUIET, REST, figure_bytes, in_style
+from hwsim.report.style import PALETTE, QUIET, REST, figure_bytes, in_style, plain_ticks
 
 AXES = {
     ENERGY: ("energy (µJ)", 1e-6),
@@ -58,6 +58,8 @@ def front_figure(front: Sequence[Point], uniform: Sequence[Point], x: str, y: st
             axes.annotate(point.name, (a, b), xytext=(4, 4), textcoords="offset points", fontsize=8)
     axes.set_xlabel(AXES[x][0])
     axes.set_ylabel(AXES[y][0])
+    plain_ticks(axes.xaxis)
+    plain_ticks(axes.yaxis)
     if y == LOSS and min([*coordinates(front, y), *coordinates(uniform, y)], default=0.0) > 0:
         axes.set_yscale("log")
     axes.grid()
@@ -164,6 +166,8 @@ def scatter_figure(points: Sequence[Any], front: Sequence[Any], x: str, y: str) 
         axes.annotate(str(record["trial"]), (a, b), xytext=(4, 4), textcoords="offset points", fontsize=7)
     axes.set_xlabel(label_of(x))
     axes.set_ylabel(label_of(y))
+    plain_ticks(axes.xaxis)
+    plain_ticks(axes.yaxis)
     axes.grid()
     axes.set_axisbelow(True)
     axes.legend()
