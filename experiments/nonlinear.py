@@ -23,11 +23,11 @@ from experiments.language.arms import arms
 from experiments.tables import markdown
 from experiments.vision import train as vision
 from hwsim.errors import exit_code_of
-from hwsim.integer.arithmetic.nonlinear import METHODS
 from hwsim.integer.lowering.lower import lower
 from hwsim.integer.proof.certificate import certify
 from hwsim.integer.proof.compare import doubles, reference
 from hwsim.integer.run import Machine
+from hwsim.integer.words import METHODS
 from quant.data import load
 from quant.dataset import Dataset, eval_batches
 
