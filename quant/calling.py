@@ -8,6 +8,7 @@ network's answer, in a dictionary or a dataclass the one called logits, out or o
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -59,11 +60,14 @@ def answer(result: Any, kind: type = Tensor) -> Any:
     if isinstance(result, Mapping):
         named = [result[key] for key in _ANSWERS if isinstance(result.get(key), kind)]
         result = [*named, *result.values()]
-    parts = result if isinstance(result, Iterable) else ()
+    parts = list(result) if isinstance(result, Iterable) and not isinstance(result, str) else []
     found = next((value for value in parts if isinstance(value, kind)), None)
-    if found is None:
-        raise ValueError(f"the network's result holds no tensor: {type(result).__name__}")
-    return found
+    if found is not None:
+        return found
+    for part in parts:  # lists of results, one for each scale
+        with contextlib.suppress(ValueError):
+            return answer(part, kind)
+    raise ValueError(f"the network's result holds no tensor: {type(result).__name__}")
 
 
 def moved(batch: Any, device: Any, *, non_blocking: bool = False) -> Any:

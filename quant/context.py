@@ -110,14 +110,19 @@ def export(model: nn.Module, given: Mapping[str, Any]) -> list[Op]:
     try:
         with torch.no_grad(), warnings.catch_warnings(), tracing.no_logs():
             warnings.simplefilter("ignore")  # of torch about torch
-            program = torch.export.export(model.eval(), (), dict(given), strict=False).run_decompositions({})
+            program = torch.export.export(model.eval(), (), dict(given), strict=False)
+            if any(plain_name(node.target) == "addbatchdim" for node in program.graph.nodes):
+                raise ValueError("torch.vmap calls layers on single samples: give them the whole batch")
+            program = program.run_decompositions({})
     finally:
         for module, mode in modes:
             module.training = mode
-    return _infer([_read_exported(node, model) for node in program.graph.nodes], model)
+    signature = program.graph_signature
+    stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    return _infer([_read_exported(node, model, stored) for node in program.graph.nodes], model)
 
 
-def _read_exported(node: fx.Node, model: nn.Module) -> Op:
+def _read_exported(node: fx.Node, model: nn.Module, stored: Mapping[str, str]) -> Op:
     if node.op != "call_function":
         return Op(str(node.target), node.op, None, node)
     kind = plain_name(node.target)
@@ -125,9 +130,21 @@ def _read_exported(node: fx.Node, model: nn.Module) -> Op:
     path = next(reversed(stack.values()))[0] if stack else ""
     module = model.get_submodule(path)
     leaf = path != "" and next(module.children(), None) is None
+    if SEVERAL.get(kind, kind) in (*SEVERAL.values(), "mean") and not isinstance(module, OP_MODULES):
+        leaf = False  # a function inside of a module's own code, not the module
+    if leaf and not _by_its_own_weights(node, module, model, stored):
+        leaf = False  # torch.func.functional_call gave it others
     if leaf and isinstance(module, (*OP_MODULES, nn.Conv1d, nn.Conv2d, nn.Linear, nn.Embedding)):
         kind = plain_name(type(module)) if kind.startswith(("conv", "linear", "embedding")) else kind
     return Op(path if leaf else f"{path}.{kind}".lstrip("."), kind, path if leaf else None, node)
+
+
+def _by_its_own_weights(node: fx.Node, module: nn.Module, model: nn.Module, stored: Mapping[str, str]) -> bool:
+    """Whether the weights that a call of a layer reads are those that the layer holds."""
+    own = {id(tensor) for tensor in (*module._parameters.values(), *module._buffers.values())}
+    names = [stored[source.name] for source in node.all_input_nodes if source.name in stored]
+    held = [getattr(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in names]
+    return all(id(tensor) in own for tensor in held) and (not module._parameters or bool(held))
 
 
 # ---- ranges ------------------------------------------------------------------------------------------------------

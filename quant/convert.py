@@ -8,6 +8,7 @@ replaced by rewriting the traced graph; what cannot be replaced is listed in `pl
 from __future__ import annotations
 
 import copy
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,8 @@ def quantize(
     model = own_copy(model)
     open_transformers(model)
     given = named_arguments(model, example)
+    if any(isinstance(value, torch.Tensor) and value.is_nested for value in given.values()):
+        raise ValueError("example: a nested tensor has rows of different lengths: give padded ones")
     ops, traced = _read(model, given)
     planner = Planner(model, ops, base, first_last, elementwise_bits, patterns)
     model = planner.convert(traced, given)
@@ -128,7 +131,25 @@ def own_copy(model: nn.Module) -> nn.Module:
     sparse = [name for name, t in (*model.named_parameters(), *model.named_buffers()) if t.layout != torch.strided]
     if sparse:
         raise ValueError(f"model: {sparse[0]} is stored sparse: quantize takes dense tensors; use its to_dense()")
+    held = hook_that_holds(model)
+    if held:
+        raise ValueError(
+            f"model: a hook of {held} holds the model or a list of it: a copy's hook would still write into the "
+            "original; make it a method of the module, or register it after quantize"
+        )
     return copied(model)
+
+
+def hook_that_holds(model: nn.Module) -> str:
+    """The module with a hook whose closure holds a module of the model, or a list or dictionary of one; "" for none."""
+    own = {id(module) for module in model.modules()}
+    own |= {id(v) for module in model.modules() for v in vars(module).values() if isinstance(v, (list, dict))}
+    for name, module in model.named_modules():
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+            cells = [cell for cell in getattr(hook, "__closure__", None) or () if cell != types.CellType()]
+            if any(id(cell.cell_contents) in own for cell in cells):
+                return name or type(module).__name__
+    return ""
 
 
 def copied(model: nn.Module) -> nn.Module:

@@ -8,11 +8,12 @@ keeps in itself (`self.steps += 1`, `self.last = x`) is in no graph: such models
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import io
 import logging
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -64,9 +65,16 @@ class _Tracer(fx.Tracer):
 
     record_stack_traces = True
 
-    def __init__(self, given: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, given: Mapping[str, Any] | None = None, own: Collection[int] = ()) -> None:
         super().__init__()
-        self.given = given or {}
+        self.given, self.own = given or {}, own
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        """A call; ValueError where torch.func.functional_call gives the module other weights than its own."""
+        held = [tensor for part in m.modules() for tensor in part._parameters.values() if tensor is not None]
+        if self.own and any(id(tensor) not in self.own for tensor in held):
+            raise ValueError(f"{type(m).__name__} is called with weights that are not its own (functional_call)")
+        return super().call_module(m, forward, args, kwargs)
 
     def example_of(self, node: fx.Node) -> Any:
         """The example's value at an input or a part of one: a list, tuple or dictionary; None for anything else."""
@@ -114,20 +122,23 @@ def graph_of(model: nn.Module, *, training: bool, given: Mapping[str, Any] | Non
     """
     modes = [(module, module.training) for module in model.modules()]
     before = {name: buffer.clone() for name, buffer in model.named_buffers() if not buffer.is_meta}
+    held = _held(model)
     defaults = kept_defaults(model, given or {})
     try:
         with _packing_refused(), _sizes_in_a_row():
-            graph = _Tracer(given).trace(model.train(training), defaults or None)
+            own = {id(tensor) for tensor in model.parameters()}
+            graph = _Tracer(given, own).trace(model.train(training), defaults or None)
     finally:
         for module, mode in modes:
             module.training = mode
-        changed = _restored(model, before)
+        changed = _put_back(held) or _restored(model, before)
     if changed:
         raise ValueError(f"the forward pass writes {changed}, which a graph cannot keep")
     bare = True  # no argument before has a default
     for node in graph.nodes:
         if node.op == "placeholder" and str(node.target).removesuffix("_1") in defaults:
             node.target = str(node.target).removesuffix("_1")
+            node.args = (defaults[node.target],)  # the value that the graph was traced with
         if node.op == "placeholder" and bare and node.target in (given or {}) and node.target not in defaults:
             node.args = ()  # the example gives it: the graph needs it from now on
         bare = bare and not (node.op == "placeholder" and node.args)
@@ -206,9 +217,33 @@ def named_arguments(model: nn.Module, example: Any) -> dict[str, Any]:
     if example is None:
         return {}
     signature = inspect.signature(model.forward)
-    if isinstance(example, Mapping):
-        return dict(signature.bind(**example).arguments)
-    return dict(signature.bind(*(example if isinstance(example, (tuple, list)) else (example,))).arguments)
+    try:
+        if isinstance(example, Mapping):
+            return dict(signature.bind(**example).arguments)
+        return dict(signature.bind(*(example if isinstance(example, (tuple, list)) else (example,))).arguments)
+    except TypeError as problem:
+        raise ValueError(f"example: {problem}; forward takes {signature}") from None
+
+
+def _held(model: nn.Module) -> list[tuple[str, Any, Any]]:
+    """(name, the buffers, a list or a dictionary of a module, a copy of it): what the traced code may write into."""
+    found: list[tuple[str, Any, Any]] = []
+    for name, module in model.named_modules():
+        own = {k: v for k, v in vars(module).items() if isinstance(v, (list, dict)) and not k.startswith("_")}
+        for key, value in {"buffers": module._buffers, **own}.items():
+            found.append((f"{name}.{key}".lstrip("."), value, copy.copy(value)))
+    return found
+
+
+def _put_back(held: list[tuple[str, Any, Any]]) -> str:
+    """Values of the graph taken out of what modules hold; the name of the first one with such values."""
+    changed = ""
+    for name, now, before in held:
+        if any(isinstance(value, fx.Proxy) for value in (now.values() if isinstance(now, dict) else now)):
+            changed = changed or f"{name}"
+            now.clear()
+            now.update(before) if isinstance(now, dict) else now.extend(before)
+    return changed
 
 
 def _restored(model: nn.Module, before: Mapping[str, Tensor]) -> str:

@@ -127,6 +127,10 @@ def initialise(
     `quant.calling.call`: tensors, tuples of arguments, dictionaries of named ones; labels are left out. Those
     already initialised keep their values unless `again`.
     """
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise ValueError(
+            "initialise: the network is on the meta device, which holds no numbers: move it (to_empty) first"
+        )
     was_training = model.training
     model.eval()
     try:

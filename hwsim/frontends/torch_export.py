@@ -25,7 +25,7 @@ from hwsim.frontends import plugins
 from hwsim.frontends.decompose import parts_of
 from hwsim.frontends.lowering.ir import Arg, Meta, Op, OpGraph, Quantization, Ref
 from hwsim.frontends.lowering.lower import changes_views, lower
-from hwsim.frontends.lowering.record import LOOKS, record
+from hwsim.frontends.lowering.record import LOOKS, record, tensors_in
 from hwsim.frontends.lowering.recurrent import GATES
 from hwsim.frontends.lowering.table import HANDLERS
 from hwsim.network.formats import Format, Sharing
@@ -35,6 +35,8 @@ from quant.recurrent import QRecurrent
 from quant.tracing import no_logs
 from quant.whole_models import export_names, quantizers
 
+# torch.vmap's calls in a graph: what they wrap is written for one sample, and for all of them once it is decomposed.
+BATCHED = ("_add_batch_dim", "_remove_batch_dim")
 UNKNOWN_LINE = "a line that torch.export does not name"
 
 
@@ -50,6 +52,8 @@ def extract(model: nn.Module, example: Any, *, name: str | None = None, allow_un
         raise WorkloadError(f"extract: expected a torch.nn.Module, got {type(model).__name__}")
     args, kwargs = as_arguments(example)
     name = name or type(model).__name__
+    if any(tensor.is_nested for tensor in tensors_in([*args, *kwargs.values()])):
+        raise WorkloadError(f"model {name}: a nested tensor has rows of different lengths: give padded ones")
     lazy = next((key for key, value in (*model.named_parameters(), *model.named_buffers()) if is_lazy(value)), None)
     if lazy is not None:
         raise WorkloadError(
@@ -118,7 +122,7 @@ def exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], na
     with no_logs():
         program = torch.export.export(model, args, kwargs, strict=False)
         graph = ProgramReader(program, model, name).read()
-        if changes_views(graph):
+        if changes_views(graph) or any(op.op in BATCHED for op in graph.ops):
             graph = ProgramReader(program.run_decompositions({}), model, name).read()
     return graph
 

@@ -487,3 +487,32 @@ def test_what_depends_on_the_input_is_refused_by_name(tmp_path: Path, kind: str)
         y = net_loop
     with pytest.raises(HwsimError, match=r"Loop .* depends on the input's values"):
         load_model_argument(str(net.saved(tmp_path, y)))
+
+
+# (shape, attributes, length, axis) -> products of its matrix: rows x numbers in x numbers out.
+FOURIER: dict[str, tuple[list[int], dict[str, int], int | None, int | None, int]] = {
+    "real": ([2, 8, 1], {}, None, 1, 2 * 8 * 16),
+    "one-sided": ([2, 8, 1], {"onesided": 1}, None, 1, 2 * 8 * 10),
+    "complex": ([2, 8, 2], {}, None, 1, 2 * 16 * 16),
+    "inverse": ([2, 8, 2], {"inverse": 1}, None, 1, 2 * 16 * 16),
+    "first axis": ([2, 3, 8, 1], {}, None, 1, 16 * 3 * 6),
+    "default axis": ([2, 3, 8, 1], {}, None, None, 6 * 8 * 16),
+    "shorter": ([2, 8, 1], {}, 4, 1, 2 * 4 * 8),
+    "with zeros behind": ([2, 8, 1], {"onesided": 1}, 16, 1, 2 * 8 * 18),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOURIER)
+def test_a_fourier_transform_has_the_products_of_its_matrix(name: str, tmp_path: Path) -> None:
+    shape, options, length, axis, right = FOURIER[name]
+    given = {"n": length, "axis": axis}
+    stored = [onnx.numpy_helper.from_array(np.asarray(v, np.int64), k) for k, v in given.items() if v is not None]
+    inputs = ["x", *("" if v is None else k for k, v in given.items())]
+    node = onnx.helper.make_node("DFT", inputs, ["y"], **options)
+    graph = onnx.helper.make_graph(
+        [node], "g", [onnx.helper.make_tensor_value_info("x", T.FLOAT, shape)],
+        [onnx.helper.make_tensor_value_info("y", T.FLOAT, None)], stored,
+    )  # fmt: skip
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=9)
+    onnx.save(model, tmp_path / "dft.onnx")
+    assert load_model_argument(str(tmp_path / "dft.onnx")).macs == right

@@ -361,3 +361,69 @@ def test_an_assertion_about_the_input_is_free_and_what_it_computes_is_not() -> N
     assert [layer.op for layer in net if layer.has_macs] == ["linear"]
     assert [(layer.op, layer.window) for layer in net if layer.op == "reduce_sum"] == [("reduce_sum", 24)]
     assert "_assert_async" in {op.op for op in net.coverage.free}
+
+
+def matrix_of(transform: Callable[[Tensor], Tensor], length: int, complex_in: bool) -> Tensor:
+    """The real matrix of a linear map along the last axis: what it makes of each unit vector."""
+    rows = torch.eye(length * (2 if complex_in else 1), dtype=torch.float64)
+    made = transform(torch.view_as_complex(rows.reshape(-1, length, 2)) if complex_in else rows)
+    return torch.view_as_real(made).flatten(1) if made.is_complex() else made
+
+
+TRANSFORMS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+    "fft": (lambda x: torch.view_as_real(torch.fft.fft(x)), 3 * matrix_of(torch.fft.fft, 8, False).numel()),
+    "rfft": (lambda x: torch.view_as_real(torch.fft.rfft(x)), 3 * matrix_of(torch.fft.rfft, 8, False).numel()),
+    "rfft and back": (
+        lambda x: torch.fft.irfft(torch.fft.rfft(x), n=8),
+        3 * matrix_of(torch.fft.rfft, 8, False).numel()
+        + 3 * matrix_of(lambda z: torch.fft.irfft(z, n=8), 5, True).numel(),
+    ),
+    "first four of eight": (
+        lambda x: torch.view_as_real(torch.fft.rfft(x, n=4)), 3 * matrix_of(torch.fft.rfft, 4, False).numel()
+    ),
+    "two axes": (
+        lambda x: torch.fft.fft2(x).real,
+        3 * matrix_of(torch.fft.fft, 8, False).numel() + 8 * matrix_of(torch.fft.fft, 3, True).numel(),
+    ),
+    "two axes of real numbers": (
+        lambda x: torch.fft.rfft2(x).abs(),
+        3 * matrix_of(torch.fft.rfft, 8, False).numel() + 5 * matrix_of(torch.fft.fft, 3, True).numel(),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_a_fourier_transform_has_the_products_of_its_matrix(name: str) -> None:
+    run, right = TRANSFORMS[name]
+    assert extract(Code(lambda _, x: run(x)), torch.randn(3, 8)).macs == right
+
+
+def test_products_of_complex_numbers_are_refused_by_name() -> None:
+    turned = Code(lambda m, x: (m.layer(x).to(torch.cfloat) @ m.layer.weight.to(torch.cfloat)).abs())
+    with pytest.raises(UnsupportedOp, match=r"aten.matmul \(complex numbers: write it on their real and imaginary"):
+        extract(turned, torch.zeros(2, 8))
+
+
+def test_a_complex_absolute_value_has_two_products_for_each_number() -> None:
+    network = extract(Code(lambda _, x: torch.view_as_complex(x.reshape(3, 4, 2)).abs()), torch.randn(3, 8))
+    assert [(layer.op, layer.output.elements) for layer in network] == [("mul", 24), ("add", 12), ("tanh", 12)]
+
+
+BATCHED: dict[str, Callable[[Any, Tensor], Any]] = {
+    "layer over rows": lambda m, x: torch.vmap(m.layer)(x),
+    "product over parameters": lambda m, x: torch.vmap(lambda w: x @ w)(m.experts),
+    "twice": lambda m, x: torch.vmap(torch.vmap(m.layer))(x.reshape(2, 3, 8)),
+}
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_vmap_counts_what_it_runs(name: str) -> None:
+    model, x = Code(BATCHED[name]), torch.randn(6, 8)
+    assert extract(model, x).macs == counted(model, x) > 0
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_rows_of_different_lengths_are_refused() -> None:
+    rows = torch.nested.nested_tensor([torch.randn(2, 8), torch.randn(3, 8)])
+    with pytest.raises(WorkloadError, match="a nested tensor has rows of different lengths: give padded ones"):
+        extract(nn.Linear(8, 4), rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -140,3 +142,54 @@ def test_constants_beside_activations_are_exported_for_every_sample() -> None:
         found = agreement(onnx_network(quantized, inputs[0]), lower(quantized, inputs[0]), inputs[0])
         assert found.differing <= 1e-3 * found.codes + 1
         assert found.largest <= 1
+
+
+@dataclass
+class Found:
+    """A result with fields."""
+
+    logits: Tensor
+    features: Tensor
+
+
+class GivesFields(nn.Module):
+    """A dataclass as result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 6), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Found:
+        features = torch.relu(self.first(x))
+        return Found(self.second(features), features)
+
+
+def test_a_dataclass_of_results_is_certified_by_its_answer() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 8)
+    quantized, _ = quant.quantize(GivesFields(), weight_bits=8, act_bits=8)
+    quant.initialise(quantized, [x])
+    found = certify(quantized, x)
+    assert found.equal
+    assert len(found.layers) >= 2
+
+
+class Counts(nn.Module):
+    """A buffer that every run writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+        self.register_buffer("runs", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs += 1
+        return self.layer(x)
+
+
+def test_a_state_has_no_integer_form() -> None:
+    x = torch.randn(4, 8)
+    quantized, _ = quant.quantize(Counts(), weight_bits=8, act_bits=8, example=x)
+    quant.initialise(quantized, [x])
+    with pytest.raises(UnsupportedOp, match="every run writes its buffer runs: an integer network keeps no state"):
+        certify(quantized, x)

@@ -205,3 +205,122 @@ def test_lists_and_dictionaries_as_arguments_go_through_all_steps(
     assert hwsim.extract(made, example).macs == hwsim.extract(model, example).macs
     with pytest.raises(UnsupportedOp, match="as an argument of its own"):
         certify(made, example)
+
+
+class Leaf(nn.Module):
+    """A module of the user's own around one product of activations."""
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        return 2 * torch.relu(q @ k.transpose(1, 2))
+
+
+class BranchesOnSize(nn.Module):
+    """No symbolic trace; torch.export reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.leaf = nn.Linear(8, 8), Leaf()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.layer(x if x.shape[1] > 2 else x * 2)
+        return self.leaf(y, x)
+
+
+def test_a_module_around_a_product_is_not_taken_for_the_product() -> None:
+    model, x = BranchesOnSize().eval(), torch.randn(2, 5, 8)
+    result, plan = quant.quantize(model, weight_bits=8, act_bits=8, example=x)
+    quant.initialise(result, [x])
+    assert torch.dist(result.eval()(x), model(x)) < 0.03 * model(x).norm()
+    assert {left.name for left in plan.left} >= {"leaf.matmul"}
+
+
+class OtherWeights(nn.Module):
+    """A layer that is called with weights of somebody else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.weight = nn.Linear(8, 4), nn.Parameter(torch.randn(4, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        given = {"weight": self.weight, "bias": torch.zeros(4)}
+        return torch.func.functional_call(self.layer, given, (x,))  # pyright: ignore[reportReturnType]
+
+
+def test_functional_call_is_computed_with_the_weights_it_gives() -> None:
+    model, x = OtherWeights().eval(), torch.randn(3, 8)
+    result, plan = quant.quantize(model, weight_bits=8, act_bits=8, example=x)
+    assert torch.equal(result.eval()(x), model(x))
+    assert plan.left
+    assert not plan.layers
+    with pytest.raises(ValueError, match=r"cannot be traced symbolically.*; pass example="):
+        quant.quantize(model, weight_bits=8, act_bits=8)
+
+
+class WritesState(nn.Module):
+    """A running mean that the forward pass replaces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.past = nn.Linear(8, 8), [torch.zeros(8)]
+        self.register_buffer("mean", torch.zeros(8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.layer(x)
+        self.mean = 0.9 * self.mean + 0.1 * y.mean(0)
+        self.past.append(self.mean)
+        return y - self.mean
+
+
+def test_a_trace_leaves_no_graph_values_in_the_model() -> None:
+    model, x = WritesState().eval(), torch.randn(3, 8)
+    with pytest.raises(ValueError, match="the forward pass writes"):
+        quant.quantize(model, weight_bits=8, act_bits=8)
+    result, _ = quant.quantize(model, weight_bits=8, act_bits=8, example=x)
+    assert isinstance(result.mean, torch.Tensor)
+    assert all(isinstance(past, torch.Tensor) for past in result.past)
+
+
+class HooksFill(nn.Module):
+    """Features that a hook's closure stores in the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.found = nn.Linear(8, 8), {}
+        self.layer.register_forward_hook(lambda *given: self.found.update(y=given[2]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) + self.found["y"]
+
+
+def test_a_hook_that_holds_the_model_is_refused() -> None:
+    model, x = HooksFill().eval(), torch.randn(3, 8)
+    model(x)
+    with pytest.raises(ValueError, match="a hook of layer holds the model"):
+        quant.quantize(model, weight_bits=8, act_bits=8, example=x)
+
+
+def test_a_number_of_the_example_is_the_default_from_then_on() -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor, n: int = 2) -> torch.Tensor:
+            return self.layer(x[:, :n].mean(1))
+
+    model, x = Cut().eval(), torch.randn(3, 5, 8)
+    result, _ = quant.quantize(model, weight_bits=8, act_bits=8, example=(x, 3))
+    quant.initialise(result, [(x, 3)])
+    assert torch.dist(result.eval()(x), model(x, 3)) < 0.03 * model(x, 3).norm()
+
+
+def test_examples_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"example: too many positional arguments; forward takes"):
+        quant.quantize(nn.Linear(8, 4), weight_bits=8, act_bits=8, example=(torch.zeros(1, 8), 1, 2))
+    meta, _ = quant.quantize(nn.Linear(8, 4, device="meta"), weight_bits=8, act_bits=8)
+    with pytest.raises(ValueError, match="meta device, which holds no numbers"):
+        quant.initialise(meta, [torch.zeros(1, 8)])
+
+
+def test_the_answer_may_lie_in_a_list_of_results() -> None:
+    assert quant.calling.answer(([torch.ones(1)], {"count": 3})) == 1

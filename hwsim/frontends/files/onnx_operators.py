@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from hwsim.frontends.files.onnx_attention import ATTENTION
 from hwsim.frontends.files.onnx_code_operators import CODE_HANDLERS, convolve, window_padding
 from hwsim.frontends.files.onnx_contributed import CONTRIBUTED, flipped, rounded_at_run_time, weight_codes
@@ -429,6 +431,25 @@ def cumulative(read: OnnxReader, node: Any) -> None:
     read.op("aten.cumsum", node.output[0], self=read.ref(node, 0))
 
 
+def fourier(read: OnnxReader, node: Any) -> None:
+    """DFT along one known axis, whole or one-sided; the last axis holds the parts of its numbers."""
+    options, shape = read.options(node), read.shape(node.input[0])
+    by_input = read.known.rewriting.opset >= 20
+    given = read.number(node, 2, -2) if by_input else np.asarray(options.get("axis", 1))
+    if given is None or (read.has(node, 1) and read.number(node, 1) is None):
+        raise read.refuse("the axis or the length of its transform depends on the input's values")
+    axis = int(given.reshape(-1)[0]) % len(shape)
+    length = read.number(node, 1, shape[axis])
+    assert length is not None
+    number = int(length.reshape(-1)[0])
+    onesided = bool(options.get("onesided", 0))
+    backwards = onesided and bool(options.get("inverse", 0))
+    bins = number // 2 + 1 if onesided and not backwards else number
+    read.declare(node.output[0], (*shape[:axis], bins, *shape[axis + 1 : -1], 1 if backwards else 2))
+    used = number // 2 + 1 if backwards else number
+    read.op("onnx.DFT", node.output[0], self=read.ref(node, 0), axis=axis, length=used)
+
+
 def grid_sample(read: OnnxReader, node: Any) -> None:
     """GridSample by its mode."""
     modes = {"bilinear": 0, "linear": 0, "nearest": 1, "bicubic": 2, "cubic": 2}
@@ -535,6 +556,7 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(MOVEMENT, movement),
     "CumSum": cumulative,
     "GridSample": grid_sample,
+    "DFT": fourier,
     "Pad": pad,
     **dict.fromkeys(("Resize", "Upsample"), resize),
     **dict.fromkeys(("Shape", "Size"), shape_of),

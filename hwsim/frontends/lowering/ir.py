@@ -48,6 +48,16 @@ class Meta:
     dtype: str = "float32"
 
     @property
+    def is_complex(self) -> bool:
+        """Complex numbers, each of them two real ones."""
+        return self.dtype.startswith("complex")
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The shape of its real numbers: a complex array has a last axis of 2 more."""
+        return (*self.shape, 2) if self.is_complex else self.shape
+
+    @property
     def is_index(self) -> bool:
         """Integers and booleans: positions or masks, no activations."""
         return not self.dtype.startswith(("float", "bfloat", "complex"))

@@ -67,6 +67,15 @@ WRITES = frozenset(
     )
 )  # fmt: skip
 
+# Operators with a price for complex numbers; every other one is refused on them.
+COMPLEX = frozenset((
+    *(name.removeprefix("aten.") for name in (*ALIASES, *SHAPE_ONLY, *JOINS)), *SPLITS, "add", "sub", "mul", "div",
+    "abs", "view_as_real", "view_as_complex", "clone", "contiguous", "to", "_to_copy", "movedim", "swapaxes",
+    "unfold", "_conj", "resolve_conj", "conj", "conj_physical", "roll", "flip", "index_select", "complex", "polar",
+    "stft", "fft_fftshift", "fft_ifftshift", "_fft_r2c", "_fft_c2c", "_fft_c2r", "_unsafe_view", "pad",
+    "constant_pad_nd", *(f"fft_{kind}{axes}" for kind in ("fft", "ifft", "rfft", "irfft") for axes in ("", "2", "n")),
+))  # fmt: skip
+
 Handler = Callable[["Lowering", Op], None]
 
 
@@ -91,7 +100,7 @@ class Lowering:
         for name, parameter in graph.constants.items():
             if is_unknown_float(self.meta(name).dtype):
                 continue
-            self.values[name] = Const(parameter, self.meta(name).shape, form=self.form(name))
+            self.values[name] = Const(parameter, self.meta(name).numbers, form=self.form(name))
         for name in graph.inputs:
             self.values[name] = self.network_input(name)
         self.states, self.dependent = reached_by_inputs(graph)
@@ -111,9 +120,9 @@ class Lowering:
         """What the user feeds: four dimensions are an image, integers are indices, anything else plain numbers."""
         meta = self.meta(name)
         origin = "index" if meta.is_index else "image" if len(meta.shape) == 4 else "input"
-        record = Record(meta.shape, origin, name, index_bits=32 if meta.is_index else None)
+        record = Record(meta.numbers, origin, name, index_bits=32 if meta.is_index else None)
         record.form = self.form(name)
-        return Act(record, meta.shape)
+        return Act(record, meta.numbers)
 
     def batch_size(self) -> int:
         """First size of the first network input; 1 if there is none."""
@@ -164,8 +173,8 @@ class Lowering:
         return [item for item in found if item is not None]
 
     def shape(self, op: Op, index: int = 0) -> tuple[int, ...]:
-        """Shape of an output."""
-        return self.meta(op.outputs[index]).shape
+        """Shape of an output, in real numbers."""
+        return self.meta(op.outputs[index]).numbers
 
     def settled(self, act: Act) -> Act:
         """The activation with its pending zeros written out, which costs a `pad` layer of its own."""
@@ -217,8 +226,10 @@ class Lowering:
         source = self.value(next(iter(op.args.values()), None))
         if source is None:
             raise Unhandled("it has no tensor to pass on")
-        outputs = [cast(reshaped(source, self.meta(name).shape), self.form(name)) for name in op.outputs]
-        parts = parts_of(op, source.shape, [self.meta(name).shape for name in op.outputs])
+        outputs = [cast(reshaped(source, self.meta(name).numbers), self.form(name)) for name in op.outputs]
+        complex_too = any(self.meta(name).is_complex for name in op.outputs)
+        shapes = [self.meta(name).shape for name in op.outputs]
+        parts = [None] * len(shapes) if complex_too else parts_of(op, source.shape, shapes)
         outputs = [
             dataclasses.replace(made, part=part) if isinstance(made, Act) and made.part is None else made
             for made, part in zip(outputs, parts, strict=True)
@@ -253,6 +264,7 @@ class Lowering:
                 continue
             handler = self.handlers.get(op.op) or self.handlers.get(op.op.rstrip("_")) or plugins.operator(op.op)
             try:
+                self.require_real(op)
                 if handler is not None:
                     handler(self, op)
                 elif self.is_bookkeeping(op):
@@ -273,6 +285,13 @@ class Lowering:
                 ) from problem
             if reads_input:
                 self.refuse_vanished(op, account)
+
+    def require_real(self, op: Op) -> None:
+        """Raises Unhandled where an operator works on complex numbers and its price is that of real ones."""
+        names = (*(ref.name for ref in op.refs()), *op.outputs)
+        known = op.op.rstrip("_").removeprefix("aten.") in COMPLEX or plugins.operator(op.op) is not None
+        if not known and any(self.meta(name).is_complex for name in names):
+            raise Unhandled("complex numbers: write it on their real and imaginary parts (torch.view_as_real)")
 
     def makes_nothing(self, names: Sequence[str]) -> bool:
         """Whether there are results and none has an element, as the past of a cache that starts empty."""
@@ -325,7 +344,7 @@ class Lowering:
         read = [self.values.get(ref.name) for ref in op.refs()]
         consts = [value for value in read if isinstance(value, Const)]
         for name in op.outputs:
-            shape = self.meta(name).shape
+            shape = self.meta(name).numbers
             form = self.form(name)
             known = side_by_side(name, shape, consts, form) if op.op in JOINS else computed(name, shape, consts, form)
             if op.op in SHIFTS:
@@ -358,8 +377,8 @@ class Lowering:
         for name in op.outputs:
             meta = self.meta(name)
             width = 32 if meta.is_index else None
-            record = Record(meta.shape, "uncosted", name, index_bits=width, form=self.form(name))
-            self.values[name] = Act(record, meta.shape)
+            record = Record(meta.numbers, "uncosted", name, index_bits=width, form=self.form(name))
+            self.values[name] = Act(record, meta.numbers)
 
 
 def reached_by_inputs(graph: OpGraph) -> tuple[set[str], set[str]]:

@@ -169,26 +169,6 @@ def bilinear(walk: Lowering, op: Op) -> None:
     )
 
 
-def stft(walk: Lowering, op: Op) -> None:
-    """Short-time Fourier transform as a linear layer: each frame times the real and imaginary rows of the DFT."""
-    source, length = walk.act(op, "self"), op.get("n_fft")
-    shape = walk.shape(op)
-    if not isinstance(length, int) or length < 1 or len(shape) < 2:
-        raise Unhandled("frames of unknown length")
-    bins, frames = shape[1:3] if op.get("return_complex") is True and len(shape) == 3 else shape[-3:-1]
-    if len(shape) == 2:
-        bins, frames = shape
-    batch = math.prod(source.shape[:-1])
-    walk.note("a short-time Fourier transform is priced as a product with the matrix of the DFT")
-    windows = walk.emit("copy", op, [source], (batch, frames, length), source.record.origin, label="frames")
-    weight = Const("dft", (2 * bins, length))
-    loops = Loops(N=batch, K=2 * bins, C=length, P=frames)
-    made = walk.emit(
-        "linear", op, [windows], (batch, 2 * bins, frames), "linear", label="dft", weight=weight, loops=loops
-    )
-    walk.bind(op, made.seen_as((*shape, 2) if op.get("return_complex") is True else shape))
-
-
 def batch_norm(walk: Lowering, op: Op) -> None:
     """Folded into the convolutions or linear layers right before it; elsewhere a layer of its own."""
     if op.get("training") is True:
@@ -231,7 +211,6 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot"), matmul),
     **dict.fromkeys(("aten.addmm", "aten.baddbmm"), addmm),
     "aten.bilinear": bilinear,
-    "aten.stft": stft,
     **dict.fromkeys(
         (
             "aten.scaled_dot_product_attention",

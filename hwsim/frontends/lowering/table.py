@@ -5,6 +5,7 @@ from __future__ import annotations
 from hwsim.frontends.lowering import (
     convolutions,
     einsum,
+    fourier,
     mac_handlers,
     movement,
     recurrent,
@@ -21,6 +22,7 @@ HANDLERS: dict[str, Handler] = {
     **movement.HANDLERS,
     **mac_handlers.HANDLERS,
     **convolutions.HANDLERS,
+    **fourier.HANDLERS,
     **einsum.HANDLERS,
     **recurrent.HANDLERS,
 }

@@ -108,10 +108,11 @@ def elementwise(kind: str) -> Handler:
         operands = [walk.value(op.get(name)) for name in names[:2]]
         acts = [item for item in operands if isinstance(item, Act)]
         consts = [item for item in operands if isinstance(item, Const) and math.prod(item.shape) > 1]
-        if walk.meta(op.outputs[0]).dtype.startswith("complex"):
+        factor = kind == "mul" or (kind == "div" and bool(acts) and operands[0] is acts[0])
+        scaled = factor and isinstance(op.get(names[1]), int | float)
+        if walk.meta(op.outputs[0]).is_complex and not scaled:
             walk.bind(op, complex_arithmetic(walk, op, kind, acts, consts))
             return
-        factor = kind == "mul" or (kind == "div" and bool(acts) and operands[0] is acts[0])
         if factor and len(acts) == 1 and not consts:
             walk.bind(op, acts[0].seen_as(walk.shape(op)))
             walk.count_free(op, SCALE_FOLDS)
@@ -141,13 +142,25 @@ def complex_arithmetic(walk: Lowering, op: Op, kind: str, acts: list[Act], const
     axis of 2 are its real and imaginary parts."""
     if kind not in ("add", "sub", "mul"):
         raise Unhandled("complex numbers")
-    shape = walk.shape(op)
-    weight = dataclasses.replace(consts[0], shape=(*consts[0].shape, 2)) if consts else None
-    if kind != "mul":
-        return walk.emit(kind, op, acts, (*shape, 2), "add", weight=weight)
+    shape, weight = walk.shape(op), consts[0] if consts else None
+    read = [walk.meta(ref.name) for ref in op.refs() if math.prod(walk.meta(ref.name).shape) > 1]
+    if kind != "mul" or not all(meta.is_complex for meta in read):  # a real factor scales both parts
+        return walk.emit(kind, op, acts, shape, "add" if kind != "mul" else "linear", weight=weight)
     walk.note("a product of complex numbers is priced as four products and two additions")
-    products = walk.emit("mul", op, acts, (*shape, 2, 2), "linear", label="products", weight=weight)
-    return walk.emit("add", op, [products], (*shape, 2), "add", label="parts")
+    products = walk.emit("mul", op, acts, (*shape, 2), "linear", label="products", weight=weight)
+    return walk.emit("add", op, [products], shape, "add", label="parts")
+
+
+def magnitude(walk: Lowering, op: Op) -> None:
+    """abs: one pass for each number; of complex ones both squares, their sum, and a root."""
+    source = walk.act(op, next(iter(op.args)))
+    if not walk.meta(next(op.refs()).name).is_complex:
+        selection(walk, op)
+        return
+    walk.note("the absolute value of a complex number is priced as two products, an addition and a table look-up")
+    squares = walk.emit("mul", op, [source], source.shape, "linear", label="squares")
+    total = walk.emit("add", op, [squares], walk.shape(op), "linear", label="total")
+    walk.bind(op, walk.emit("tanh", op, [total], walk.shape(op), "sqrt"))
 
 
 def division(walk: Lowering, op: Op) -> None:
@@ -289,6 +302,7 @@ HANDLERS: dict[str, Handler] = {
     **named(("remainder", "fmod", "floor_divide", "atan2"), division),
     **named(("neg", "negative"), negation),
     **named(SELECTIONS, selection),
+    "aten.abs": magnitude,
     **named(COMPARISONS, comparison),
     **named(("pow", "square"), power),
     "aten.addcmul": fused_pair("mul", "add"),

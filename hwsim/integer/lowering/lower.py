@@ -7,10 +7,13 @@ The network is exported with every quantizer as one marked node, in float64, and
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
+import functools
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -100,14 +103,42 @@ def exported(
     with in_float64(), export_names(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about torch
         try:
-            program = torch.export.export(model, given, strict=False)
+            with answering(model):
+                program = torch.export.export(model, given, strict=False)
             if overwrites(program.graph):
                 program = program.run_decompositions({})
         except Exception as problem:  # torch.export runs the model's own code, which may fail in any way
             raise UnsupportedOp(
                 f"{name}: torch.export cannot read the network at one row of its input: {first_line(problem)}"
             ) from problem
+    written = next(iter(program.graph_signature.buffers_to_mutate.values()), "")
+    if written:
+        raise UnsupportedOp(
+            f"{name}: every run writes its buffer {written}: an integer network keeps no state; give the state as an "
+            "argument and as a result, or leave out the counter"
+        )
     return model, program, found
+
+
+@contextlib.contextmanager
+def answering(model: nn.Module) -> Iterator[None]:
+    """A network whose result is a dataclass of its own, which torch.export does not know, gives its answer alone."""
+    forward = model.forward
+
+    @functools.wraps(forward)
+    def answered(*positional: Any, **named: Any) -> Any:
+        result = forward(*positional, **named)
+        own = dataclasses.is_dataclass(result) and not isinstance(result, (type, Mapping))
+        return answer(result) if own else result
+
+    own_forward = "forward" in vars(model)
+    model.forward = answered  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del model.forward
+        if own_forward:
+            model.forward = forward  # type: ignore[method-assign]
 
 
 def one_row(model: nn.Module, inputs: Sequence[Any], name: str) -> tuple[Tensor, ...]:
