@@ -75,7 +75,7 @@ def command_line() -> str:
     """Every command's own help."""
     from hwsim.__main__ import COMMANDS
 
-    os.environ["COLUMNS"] = "96"
+    os.environ["COLUMNS"] = "90"
     parts = ["# Command line", "", "```text", import_module("hwsim.__main__").usage(), "```", ""]
     for name, (module, before, purpose) in COMMANDS.items():
         parts += [f"## hwsim {name}", "", purpose[0].upper() + purpose[1:] + ".", ""]

@@ -19,7 +19,7 @@ from hwsim.console import wrote
 from hwsim.report.files import write_report
 
 NETWORK, MACHINE = "networks/digits_silu_w4a4", "stripes"
-WIDTH = 1100
+WIDTH, MARGIN = 1100, 16  # pixels; below the last section
 # Picture -> colour scheme, and the sections of the page that it shows.
 PICTURES = {"report_page": ("light", ("#time", "#roofline")), "report_page_dark": ("dark", ("#machine",))}
 
@@ -46,7 +46,7 @@ def photograph(page_file: Path, browser: str) -> dict[str, bytes]:
             page.add_style_tag(content="nav { position: static !important }")
             boxes = [box for s in sections if (box := page.locator(s).bounding_box())]
             top, bottom = min(b["y"] for b in boxes), max(b["y"] + b["height"] for b in boxes)
-            clip = {"x": 0.0, "y": top, "width": float(WIDTH), "height": bottom - top}
+            clip = {"x": 0.0, "y": top, "width": float(WIDTH), "height": bottom - top + MARGIN}
             found[name] = small(page.screenshot(full_page=True, clip=clip))  # type: ignore[arg-type]
             page.close()
         chromium.close()

@@ -16,18 +16,19 @@ from hwsim.errors import WorkloadError
 from hwsim.files.atomic import write_atomically
 from hwsim.files.identity import Identity, read_identity
 from hwsim.files.reading import is_finite, read_text
-from hwsim.report.quantities import digits
+from hwsim.report.quantities import digits, si
 
-# Totals that are compared, with the unit a reader wants and the factor to it.
+AREA = "mm²"
+# Totals that are compared, with the factor to their unit.
 ROWS = (
-    ("energy_pj", "energy, uJ", 1e-6),
-    ("latency_s", "latency, ms", 1e3),
-    ("edp_pj_s", "energy x delay, nJ s", 1e-3),
-    ("macs", "MACs, million", 1e-6),
-    ("weight_bits", "weights, kB", 1 / 8e3),
-    ("peak_activation_bits", "peak activations, kB", 1 / 8e3),
-    ("outermost_traffic_bits", "traffic of the outermost memory, MB", 1 / 8e6),
-    ("area_mm2", "area, mm2", 1.0),
+    ("energy_pj", "energy", 1e-12, "J"),
+    ("latency_s", "latency", 1.0, "s"),
+    ("edp_pj_s", "energy x delay", 1e-12, "J s"),
+    ("macs", "MACs", 1.0, ""),
+    ("weight_bits", "weights", 1 / 8, "B"),
+    ("peak_activation_bits", "peak activations", 1 / 8, "B"),
+    ("outermost_traffic_bits", "traffic of the outermost memory", 1 / 8, "B"),
+    ("area_mm2", "area", 1.0, AREA),
 )
 
 
@@ -57,7 +58,7 @@ def read_report(path: Path) -> SavedReport:
             found or Identity({}),
             data,
         )
-        missing = [name for name, _, _ in ROWS if name not in saved.totals]
+        missing = [name for name, *_ in ROWS if name not in saved.totals]
     except OSError as problem:
         raise WorkloadError(f"{file}: cannot be read: {problem.strerror or problem}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -78,15 +79,20 @@ def finite(numbers: Any) -> dict[str, float]:
 def table(reports: Sequence[SavedReport]) -> list[list[str]]:
     """One row per total: the first report's value, and every other's with its ratio to the first."""
     rows = [["", *labels(reports)]]
-    for name, title, factor in ROWS:
+    for name, title, factor, unit in ROWS:
         first = reports[0].totals[name]
-        cells = [digits(first * factor, 4)]
+        cells = [quantity(first * factor, unit)]
         for report in reports[1:]:
             value = report.totals[name]
             ratio = f" ({value / first:.3g}x)" if first else ""
-            cells.append(f"{digits(value * factor, 4)}{ratio}")
+            cells.append(f"{quantity(value * factor, unit)}{ratio}")
         rows.append([title, *cells])
     return rows
+
+
+def quantity(value: float, unit: str) -> str:
+    """A total with its prefix; no area is so small or large that it needs one."""
+    return f"{digits(value, 4)} {unit}" if unit == AREA else si(value, unit).strip()
 
 
 def labels(reports: Sequence[SavedReport]) -> list[str]:

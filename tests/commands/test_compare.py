@@ -45,7 +45,7 @@ def test_ratios_are_to_the_first_report(reports: Path, capsys: pytest.CaptureFix
     said = capsys.readouterr().out
     totals = [json.loads((reports / name / "report.json").read_text())["totals"] for name in ("a", "narrow")]
     ratio = totals[1]["energy_pj"] / totals[0]["energy_pj"]
-    (line,) = [line for line in said.splitlines() if line.startswith("energy, uJ")]
+    (line,) = [line for line in said.splitlines() if line.startswith("energy  ")]
     assert f"({ratio:.3g}x)" in line
 
 

@@ -256,10 +256,11 @@ def test_print_shows_the_tables_and_hides_the_tools(page: tuple[Any, list[str]])
 def test_a_comparison_is_one_page(
     page: tuple[Any, list[str]], data: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("a", "b"):
-        (tmp_path / f"{name}.json").write_text(json.dumps(data))
+    names = [str(tmp_path / f"{name}.json") for name in "abcd"]
+    for name in names:
+        Path(name).write_text(json.dumps(data))
     target = tmp_path / "page.html"
-    assert compare([str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--out", str(target)]) == 0
+    assert compare([*names, "--out", str(target)]) == 0
     assert f"wrote {target}" in capsys.readouterr().out
     text = target.read_text(encoding="utf-8")
     assert "<img" not in text
@@ -274,6 +275,9 @@ def test_a_comparison_is_one_page(
     assert shown.locator("#layer-table tbody:not([hidden])").count() == 2
     assert shown.evaluate(AUDIT) == []
     assert complaints == []
+    shown.emulate_media(media="print")
+    shown.set_viewport_size({"width": 718, "height": 1000})
+    assert shown.evaluate("document.documentElement.scrollWidth") <= 718, "a sheet cuts nothing"
     shown.close()
 
 

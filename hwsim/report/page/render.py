@@ -153,12 +153,13 @@ def bound_text(data: Data) -> str:
     if not gaps:
         return "All layers with MACs run in depth-first groups; no bound is known for them."
     worst, exact = max(gaps), sum(gap == 0 for gap in gaps)
-    what = {"energy": "less energy", "latency": "fewer cycles"}.get(data["objective"], "a lower energy-delay product")
     if worst == 0:
         return f"Every mapping is proven the best of its declared space ({len(gaps)} layers)."
     some = f"{exact} of {len(gaps)} mappings are proven the best of their declared space. " if exact else ""
     most = percent(less_at_most(worst), digits=2)
-    return f"{some}In no layer can a mapping of the declared space have {what} by more than {most}."
+    what = {"energy": f"{most} less energy", "latency": f"{most} fewer cycles"}
+    less = what.get(data["objective"], f"{most} less energy x delay")
+    return f"{some}No mapping of the declared space gives more than {less} in any layer."
 
 
 def row(data: Data, index: int) -> Data:
