@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not (options.schema or options.keys or options.specs):
         parser.error("expected SPEC (a file or a shipped spec's name), --schema or --keys")
-    from hwsim.machine.yaml_keys import json_schema, key_table  # here, not above: `--help` does not wait for pydantic
+    from hwsim.machine.yaml_keys import json_schema, key_table  # here, not above: `--help` does not wait for it
 
     if options.schema:
         sys.stdout.write(json_schema())
