@@ -42,6 +42,7 @@ from hwsim.machine.parts import (
     Operand,
     Spread,
     VectorUnit,
+    ZeroCoding,
 )
 from hwsim.machine.rules_file import rules_of
 from hwsim.machine.yaml_checks import contradictions, filled_modes, lane_problems, measured_contradictions
@@ -56,6 +57,7 @@ from hwsim.machine.yaml_keys import (
     ModeSpec,
     Part,
     TimedPart,
+    ZeroCodingSpec,
 )
 from hwsim.machine.yaml_messages import explanations, shown
 
@@ -269,8 +271,7 @@ def build_memory(spec: MemorySpec, node_nm: float, *, outermost: bool) -> Memory
     """
     parts = {} if spec.partitions is None else spec.partitions.model_dump(exclude_none=True)
     partitions: tuple[tuple[Operand, int], ...] = tuple((o, int(parts[o])) for o in OPERANDS if o in parts)
-    ratios = {} if spec.compression is None else spec.compression.model_dump(exclude_none=True)
-    compression: tuple[tuple[Operand, float], ...] = tuple((o, ratios[o]) for o in OPERANDS if o in ratios)
+    compression = tuple((o, coded) for o in OPERANDS if (coded := coded_share(spec, o)) is not None)
     told_otherwise = ("partitions", "compression", "size_bits", "energy_law", "latency_cycles", "outstanding_bits")
     fields = given(spec, "memory", *told_otherwise)
     said = estimate_of(spec, node_nm, outermost=outermost)
@@ -286,6 +287,14 @@ def build_memory(spec: MemorySpec, node_nm: float, *, outermost: bool) -> Memory
     fields |= sustained_bandwidths(spec)
     fields |= {"partitions": partitions, "compression": compression}
     return Memory(name=spec.memory, size_bits=size, total_bits=total, **fields)
+
+
+def coded_share(spec: MemorySpec, operand: Operand) -> float | ZeroCoding | None:
+    """What a memory says of an operand's compressed codes; None: nothing."""
+    found: float | ZeroCodingSpec | None = getattr(spec.compression, operand, None)
+    if isinstance(found, ZeroCodingSpec):
+        return ZeroCoding(found.zeros, found.coding, found.run_bits or 0)
+    return found
 
 
 def sustained_bandwidths(spec: MemorySpec) -> dict[str, float]:

@@ -22,6 +22,20 @@ FirstFill = Literal["hidden", "exposed"]
 MacStyle = Literal["fixed", "subword", "bit_serial", "fusion", "table", "in_memory", "measured"]
 MAC_STYLES: tuple[MacStyle, ...] = ("fixed", "subword", "bit_serial", "fusion", "table", "in_memory", "measured")
 Serial = Literal["weight", "input", "both"]
+Coding = Literal["bitmap", "run_length"]
+
+
+@dataclass(frozen=True)
+class ZeroCoding:
+    """Codes written without their zeros: `zeros` is the share of them that is 0, as measured.
+
+    `bitmap`: one bit for each code says whether it follows. `run_length`: each code that is written has the number of
+    zeros before it in `run_bits` in front; a longer run writes a zero between.
+    """
+
+    zeros: float
+    coding: Coding
+    run_bits: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,8 @@ class Memory:
     double_buffered: bool = True
     first_fill: FirstFill = "hidden"  # of a double-buffered level: behind the layer before, or waited for
     padding: Padding = "stored"  # zeros of the border around inputs: read from here, or made on the way
-    compression: tuple[tuple[Operand, float], ...] = ()  # bits moved (outermost memory: and stored) of an operand's own
+    # Bits moved (outermost memory: and stored) of an operand's own: a fixed share, or by width from the share of zeros.
+    compression: tuple[tuple[Operand, float | ZeroCoding], ...] = ()
     total_bits: int | None = None  # of the outermost memory: what the whole network must fit in; None: unlimited
     stores: tuple[Operand, ...] = OPERANDS  # of the outermost memory: whole tensors that may live here between layers
     area_mm2: float = 0.0  # per instance

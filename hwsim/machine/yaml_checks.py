@@ -28,6 +28,7 @@ from hwsim.machine.yaml_keys import (
     ModeSpec,
     Part,
     TimedPart,
+    ZeroCodingSpec,
 )
 from hwsim.network.layer import MAC_OPS, VECTOR_OPS
 
@@ -95,8 +96,8 @@ def memory_contradictions(document: Document, where: KeyPath, memory: MemorySpec
     """Capacity, bypass and ports of one memory."""
     problems: list[str] = []
 
-    def complain(key: str, message: str) -> None:
-        problems.append(f"{document.place((*where, key))}: {message}")
+    def complain(key: str, message: str, *inside: str) -> None:
+        problems.append(f"{document.place((*where, key, *inside))}: {message}")
 
     for key, operands in (("keeps", memory.keeps), ("bypass", memory.bypass)):
         if len(set(operands)) < len(operands):
@@ -122,6 +123,16 @@ def memory_contradictions(document: Document, where: KeyPath, memory: MemorySpec
     ratios = [] if memory.compression is None else list(memory.compression.model_dump(exclude_none=True))
     if memory.compression is not None and not (ratios and set(ratios) <= set(memory.keeps)):
         complain("compression", f"expected ratios of operands out of keeps {memory.keeps}, got {sorted(ratios)}")
+    for operand in ratios:
+        coded = getattr(memory.compression, operand)
+        if not isinstance(coded, ZeroCodingSpec):
+            continue
+        if coded.coding == "run_length" and coded.run_bits is None:
+            complain("compression", "missing key: how many bits say a run's length", operand, "run_bits")
+        if coded.coding == "bitmap" and coded.run_bits is not None:
+            complain("compression", "expected no such key: a bitmap has no runs", operand, "run_bits")
+        if memory.packing != "dense":
+            complain("packing", f"expected dense, got {memory.packing}: codes without zeros have no places in words")
     limits = (memory.read_bandwidth_bits_per_cycle, memory.write_bandwidth_bits_per_cycle)
     if memory.rate_spread is not None and limits == (None, None) and memory.latency_cycles is None:
         complain("rate_spread", "expected a bandwidth that it is a factor of: no port of this memory has one")

@@ -102,12 +102,34 @@ class Partitions(Spec):
     output: Size | None = Field(None, description="bits for outputs and partial sums")
 
 
-class Compression(Spec):
-    """Bits of an operand's compressed codes over those of the plain ones."""
+class ZeroCodingSpec(Spec):
+    """Codes written without their zeros."""
 
-    weight: Rate | None = Field(None, description="share of the weights' bits")
-    input: Rate | None = Field(None, description="share of the inputs' bits")
-    output: Rate | None = Field(None, description="share of the finished outputs' bits; unfinished sums stay whole")
+    zeros: Share = Field(description="share of the codes that is 0, as measured")
+    coding: Literal["bitmap", "run_length"] = Field(
+        description="how they are left out: a bit for each code, or the length of the run before each that is written"
+    )
+    run_bits: Annotated[int, Field(ge=1, le=8)] | None = Field(None, description="bits of a run's length (run_length)")
+
+
+def coding_kind(value: object) -> str:
+    """Which form an entry of `compression` has."""
+    return "<zeros>" if isinstance(value, dict | ZeroCodingSpec) else "<share>"
+
+
+CodedShare = Annotated[
+    Annotated[Rate, Tag("<share>")] | Annotated[ZeroCodingSpec, Tag("<zeros>")], Discriminator(coding_kind)
+]
+
+
+class Compression(Spec):
+    """Bits of an operand's compressed codes over those of the plain ones: a share, or zeros left out."""
+
+    weight: CodedShare | None = Field(None, description="share of the weights' bits, or their zeros")
+    input: CodedShare | None = Field(None, description="share of the inputs' bits, or their zeros")
+    output: CodedShare | None = Field(
+        None, description="share of the finished outputs' bits, or their zeros; unfinished sums stay whole"
+    )
 
 
 class MemorySpec(TimedPart):
@@ -151,7 +173,9 @@ class MemorySpec(TimedPart):
         "stored", description="zeros of the border around inputs: read from here, or made on the way out of it"
     )
     compression: Compression | None = Field(
-        None, description="by operand: bits moved over the plain ones; outermost memory: weights stored as well"
+        None,
+        description="by operand: bits moved over the plain ones, or `{zeros: 0.5, coding: bitmap}` (`run_length` with "
+        "`run_bits`); outermost memory: weights stored as well",
     )
     stores: list[Operand] | None = Field(
         None, description="outermost memory: operands whose whole tensors may live here; without it all"
@@ -474,6 +498,7 @@ def key_table() -> str:
     parts: list[tuple[str, type[BaseModel]]] = [
         ("top level", AcceleratorSpec),
         ("`hierarchy` entry: a memory", MemorySpec),
+        ("an entry of `compression`: zeros left out", ZeroCodingSpec),
         ("`hierarchy` entry: an array", ArraySpec),
         ("an axis", AxisSpec),
         ("`mac`, every style but `measured`", MacBase),

@@ -25,6 +25,7 @@ from hwsim.machine.yaml_keys import (
     ModeSpec,
     Partitions,
     VectorSpec,
+    ZeroCodingSpec,
     mac_kind,
     node_kind,
 )
@@ -139,6 +140,8 @@ def model_at(document: Document, keys: KeyPath) -> type[BaseModel] | None:
             return Partitions
         case ("hierarchy", int(), "compression"):
             return Compression
+        case ("hierarchy", int(), "compression", str()):
+            return ZeroCodingSpec
         case ("hierarchy", int(), "axes", str()):
             return AxisSpec
         case ("mac",):

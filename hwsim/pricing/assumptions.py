@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from hwsim.machine.mac import adc_bits, lossless_adc_bits
-from hwsim.machine.parts import Accelerator
+from hwsim.machine.parts import Accelerator, ZeroCoding
 from hwsim.network.layer import Layer
 from hwsim.pricing.area import ComponentArea
 from hwsim.pricing.layer import LayerCost
@@ -95,14 +95,23 @@ def border_assumptions(
 
 def compression_assumptions(accelerator: Accelerator) -> tuple[str, ...]:
     """What a spec says is compressed."""
-    packed = [
-        f"{operand}s of {memory.name} to {100 * ratio:g} %"
-        for memory in accelerator.memories
-        for operand, ratio in memory.compression
-    ]
-    if not packed:
-        return ()
-    return (f"compressed, whatever their values: {', '.join(packed)} of their bits; coding costs nothing",)
+    fixed, by_zeros = list[str](), list[str]()
+    for memory in accelerator.memories:
+        for operand, coded in memory.compression:
+            if isinstance(coded, ZeroCoding):
+                coding = "a bitmap" if coded.coding == "bitmap" else f"run lengths of {coded.run_bits} bits"
+                by_zeros.append(f"{operand}s of {memory.name} by {coding}, {100 * coded.zeros:g} % of them zeros")
+            else:
+                fixed.append(f"{operand}s of {memory.name} to {100 * coded:g} %")
+    said: list[str] = []
+    if fixed:
+        said.append(f"compressed, whatever their values: {', '.join(fixed)} of their bits; coding costs nothing")
+    if by_zeros:
+        said.append(
+            f"written without their zeros, as many in every layer and each on its own: {', '.join(by_zeros)}; plain "
+            "where that is shorter; coding costs nothing"
+        )
+    return tuple(said)
 
 
 def ideal_assumptions(accelerator: Accelerator) -> tuple[str, ...]:

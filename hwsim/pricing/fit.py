@@ -69,7 +69,7 @@ def weight_sizes(workload: Workload, accelerator: Accelerator) -> dict[str, int]
     found: dict[str, int] = {}
     for layer in workload:
         if layer.weight is not None and not layer.weight_is_activation:
-            found.setdefault(layer.weight.name, packed(layer.weight, outer, stored_share(outer, "weight")))
+            found.setdefault(layer.weight.name, stored_weight_bits(layer.weight, outer))
         parameters = parameter_bits(layer, accelerator.capabilities)
         if parameters:
             found[f"parameters of {layer.name}"] = parameters
@@ -81,6 +81,11 @@ def fullest_moment(stages: Sequence[Stage], memory: Memory) -> dict[str, int]:
     lives = [(life, packed(life.tensor, memory)) for life in lifetimes(stages)]
     moments = [{x.tensor.name: bits for x, bits in lives if x.born <= i <= x.last} for i in range(len(stages))]
     return max(moments, key=lambda alive: sum(alive.values()))
+
+
+def stored_weight_bits(weight: Tensor, outer: Memory) -> int:
+    """Bits that a weight takes in the outermost memory, compressed where that says so."""
+    return packed(weight, outer, stored_share(outer, "weight", weight.bits))
 
 
 def packed(tensor: Tensor, memory: Memory, share: Fraction = Fraction(1)) -> int:

@@ -343,7 +343,7 @@ def transfers(
 def whole_words(memory: Memory, operand: Operand, bits: int, reads: int, writes: int) -> Moved:
     """Words of a map's own elements: it has no border on its way."""
     kind: Kind = "code" if operand == "input" else "final"
-    return moved_words(memory, operand, kind, bits, reads, writes, stream_shares(memory, operand))
+    return moved_words(memory, operand, kind, bits, reads, writes, stream_shares(memory, operand, bits))
 
 
 def constants_of(

@@ -64,7 +64,7 @@ def fetch_moves(layer: Layer, accelerator: Accelerator) -> tuple[Moved, ...]:
     assert tensor is not None
     n, side, found = tensor.elements, tensor.side_bits, list[Moved]()
     for memory, reads, writes in ((outer, 1, 0), (home, 0, 1)):
-        shares = moved_shares(layer, accelerator, memory, "weight", "code")
+        shares = moved_shares(layer, accelerator, memory, "weight", "code", tensor.bits)
         found.append(moved_words(memory, "weight", "code", tensor.bits, n * reads, n * writes, shares))
         if side:
             found.append(moved_bits(memory, "weight scales", side * reads, side * writes))

@@ -144,7 +144,7 @@ def layer_moves(
         if reads or writes:
             bits = operand_bits(layer, accelerator, operand, kind)
             memory = memories[name]
-            shares = moved_shares(layer, accelerator, memory, operand, kind)
+            shares = moved_shares(layer, accelerator, memory, operand, kind, bits)
             moved.append(moved_words(memory, operand, kind, bits, reads, writes, shares))
             side = side_bits(layer, operand, kind)
             if side:
@@ -184,13 +184,13 @@ def stream(tensor: Tensor, accelerator: Accelerator, operand: Operand, resident:
     inwards = operand == "input"
     kind: Kind = "code" if inwards else "final"
     ends = outer if home is None or not resident else home
-    shares = stream_shares(ends, operand)
+    shares = stream_shares(ends, operand, tensor.bits)
     moved = [moved_words(ends, operand, kind, tensor.bits, n * inwards, n * (not inwards), shares)]
     side = tensor.side_bits
     if side:
         moved.append(moved_bits(ends, f"{operand} scales", side * inwards, side * (not inwards)))
     if home is not None and not resident:
-        moved.append(moved_words(home, operand, kind, tensor.bits, n, n, stream_shares(home, operand)))
+        moved.append(moved_words(home, operand, kind, tensor.bits, n, n, stream_shares(home, operand, tensor.bits)))
         if side:
             moved.append(moved_bits(home, f"{operand} scales", side, side))
     return moved

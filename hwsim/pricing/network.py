@@ -27,14 +27,13 @@ from hwsim.pricing.assumptions import (
     warnings,
     whole_tile_assumptions,
 )
-from hwsim.pricing.fit import overflows, packed
+from hwsim.pricing.fit import overflows, stored_weight_bits
 from hwsim.pricing.interval import Interval, TimeInterval, energy_interval, exact_time
 from hwsim.pricing.layer import LayerCost, price
 from hwsim.pricing.lifetimes import WHOLE_TENSORS, Lifetimes
 from hwsim.pricing.moves import parameter_bits
 from hwsim.pricing.rates import Bills, Timed, TimedPasses
 from hwsim.pricing.residents import peak_activation_bits, residents
-from hwsim.pricing.shares import stored_share
 from hwsim.pricing.stages import Stage, fuse
 from hwsim.pricing.unit_prices import UnitPrices, unit_prices
 
@@ -167,7 +166,7 @@ def totals(
         for layer in workload
         if layer.weight is not None and not layer.weight_is_activation
     }
-    stored = sum(packed(w, outer, stored_share(outer, "weight")) for w in weights.values())
+    stored = sum(stored_weight_bits(w, outer) for w in weights.values())
     parameters = sum(parameter_bits(layer, accelerator.capabilities) for layer in workload)
     parameters += sum(layer.offset.extra_bits for layer in layers if layer.offset.kind in ("folded", "border_bias"))
     inputs = [layer.inputs[0] for layer in workload if layer.has_macs]

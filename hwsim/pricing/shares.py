@@ -12,7 +12,7 @@ import math
 from fractions import Fraction
 from functools import lru_cache
 
-from hwsim.machine.parts import Accelerator, Memory, Operand
+from hwsim.machine.parts import Accelerator, Memory, Operand, ZeroCoding
 from hwsim.nest.counts import Kind
 from hwsim.nest.points import lattice, relevant_dims
 from hwsim.network.layer import Layer
@@ -22,20 +22,43 @@ Shares = tuple[Fraction, Fraction]  # of the elements read, of those written
 WHOLE: Shares = (Fraction(1), Fraction(1))
 
 
-def moved_shares(layer: Layer, accelerator: Accelerator, memory: Memory, operand: Operand, kind: Kind) -> Shares:
-    """Shares of an operand's elements that are read from and written to a memory; unfinished sums move whole."""
+def moved_shares(
+    layer: Layer, accelerator: Accelerator, memory: Memory, operand: Operand, kind: Kind, bits: int
+) -> Shares:
+    """Shares of an operand's elements, `bits` wide, read from and written to a memory; unfinished sums move whole."""
     if kind == "partial":
         return WHOLE
-    share = stored_share(memory, operand)
+    share = stored_share(memory, operand, bits)
     if operand == "weight":
         share *= whole_tile_share(layer, accelerator, memory)
     made = operand == "input" and memory.padding == "inserted" and not border_is_stored(layer, accelerator)
     return (share * existing_share(layer) if made else share, share)
 
 
-def stored_share(memory: Memory, operand: Operand) -> Fraction:
-    """Bits of an operand's compressed codes over those of the plain ones."""
-    return next((Fraction(str(ratio)) for known, ratio in memory.compression if known == operand), Fraction(1))
+def stored_share(memory: Memory, operand: Operand, bits: int) -> Fraction:
+    """Bits of an operand's compressed codes, `bits` wide, over those of the plain ones."""
+    coded = next((coded for known, coded in memory.compression if known == operand), 1.0)
+    return zeros_left_out(coded, bits) if isinstance(coded, ZeroCoding) else Fraction(str(coded))
+
+
+@lru_cache(maxsize=1024)
+def zeros_left_out(coded: ZeroCoding, bits: int) -> Fraction:
+    """Expected bits of a code without zeros over `bits`, at most 1: a compiler writes longer ones plain.
+
+    z: share of zeros, each code 0 on its own. A bitmap takes 1 + (1 - z) * bits for each code. A run of r bits stands
+    for n = 2^r codes at most, so (1 - z) / (1 - z^n) of all codes are written, r + bits long each. Bits are
+    rounded up to 2^-40.
+
+    >>> zeros_left_out(ZeroCoding(0.5, "bitmap"), 8), zeros_left_out(ZeroCoding(0.5, "bitmap"), 2)
+    (Fraction(5, 8), Fraction(1, 1))
+    """
+    z = Fraction(str(coded.zeros))
+    if coded.coding == "bitmap":
+        each = 1 + (1 - z) * bits
+    else:
+        written = 1 / sum((z**k for k in range(2**coded.run_bits)), Fraction(0))
+        each = written * (coded.run_bits + bits)
+    return min(Fraction(bits), Fraction(math.ceil(each * 2**40), 2**40)) / bits
 
 
 def whole_tile_share(layer: Layer, accelerator: Accelerator, memory: Memory) -> Fraction:
@@ -57,9 +80,9 @@ def whole_tile_share(layer: Layer, accelerator: Accelerator, memory: Memory) -> 
     return share
 
 
-def stream_shares(memory: Memory, operand: Operand) -> Shares:
-    """Shares of a whole tensor's elements, which has no border, on its way."""
-    share = stored_share(memory, operand)
+def stream_shares(memory: Memory, operand: Operand, bits: int) -> Shares:
+    """Shares of the elements of a whole tensor, `bits` wide, which has no border, on its way."""
+    share = stored_share(memory, operand, bits)
     return share, share
 
 

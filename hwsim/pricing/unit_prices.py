@@ -100,7 +100,7 @@ def unit_prices(
         for (operand, kind), width in bits.items():
             plain = words_per_operand(width, memory.word_bits, memory.packing)
             held_bits[memory.name, operand, kind] = plain * memory.word_bits + side[operand, kind]
-            shares = moved_shares(layer, accelerator, memory, operand, kind)
+            shares = moved_shares(layer, accelerator, memory, operand, kind, width)
             for (direction, energy), share in zip(per_word.items(), shares, strict=True):
                 slope = plain * float(share) + side[operand, kind] / memory.word_bits
                 traffic_pj[memory.name, operand, kind, direction] = slope * energy

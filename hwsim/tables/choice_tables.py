@@ -291,7 +291,7 @@ class ChoiceTables:
         """Bits that a weight tensor takes in the outermost memory."""
         outer, index = self.accelerator.outermost, self.position.get(weight.name)
         widths = (weight.bits,) if index is None else self.widths[index]
-        bits = [float(codes_bits(weight.elements, w, outer, stored_share(outer, "weight"))) for w in widths]
+        bits = [float(codes_bits(weight.elements, w, outer, stored_share(outer, "weight", w))) for w in widths]
         return Table((), np.array(bits[0])) if index is None else Table((index,), np.array(bits))
 
     def constants(self, layer: Layer) -> Table:

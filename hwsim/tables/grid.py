@@ -266,11 +266,12 @@ class Grid:
         for key in dict.fromkeys(key for moves in per_mapping for key in moves):
             elements = np.array([moves.get(key, (0, 0)) for moves in per_mapping], dtype=np.int64)
             memory, along = memories[key[0]], self.along(key[1], key[2])
-            shares = moved_shares(self.layer, self.accelerator, memory, key[1], key[2])
             packed = memory.word_bits, memory.packing
+            shares = [moved_shares(self.layer, self.accelerator, memory, key[1], key[2], bits) for bits in along]
+            each = list(zip(along, shares, strict=True))
             reads, writes = (
-                np.stack([shared_words(column, bits, *packed, share) for bits in along], axis=1)
-                for column, share in zip((elements[:, 0], elements[:, 1]), shares, strict=True)
+                np.stack([shared_words(elements[:, way], bits, *packed, share[way]) for bits, share in each], axis=1)
+                for way in (0, 1)
             )
             found[key] = (reads, writes)
         return found

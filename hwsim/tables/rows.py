@@ -327,8 +327,7 @@ class Rows:
                 seen.add(weight.name)
                 column = self.table.column_of.get(weight.name)
                 known = self.table.widths if column is not None else (weight.bits,)
-                share = stored_share(outer, "weight")
-                by_width = [codes_bits(weight.elements, w, outer, share) for w in known]
+                by_width = [codes_bits(weight.elements, w, outer, stored_share(outer, "weight", w)) for w in known]
                 packed += np.array(by_width, dtype=np.int64)[0 if column is None else self.index[:, column]]
 
             def stored(narrowed: Layer, _: int) -> int:

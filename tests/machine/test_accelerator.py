@@ -354,6 +354,42 @@ MISTAKES = [
         r"hierarchy\[1\].compression.weights: unknown key; did you mean weight",
     ),
     (
+        "zeros of words",
+        "    packing: floor\n",
+        "    packing: floor\n    compression: {input: {zeros: 0.5, coding: bitmap}}\n",
+        r"hierarchy\[1\].packing: expected dense, got floor: codes without zeros have no places in words",
+    ),
+    (
+        "runs of no length",
+        "    packing: floor\n",
+        "    packing: dense\n    compression: {input: {zeros: 0.5, coding: run_length}}\n",
+        r"hierarchy\[1\].compression.input.run_bits: missing key: how many bits say a run's length",
+    ),
+    (
+        "runs of a bitmap",
+        "    packing: floor\n",
+        "    packing: dense\n    compression: {input: {zeros: 0.5, coding: bitmap, run_bits: 5}}\n",
+        r"hierarchy\[1\].compression.input.run_bits: expected no such key: a bitmap has no runs",
+    ),
+    (
+        "more zeros than codes",
+        "    packing: floor\n",
+        "    packing: dense\n    compression: {input: {zeros: 1.5, coding: bitmap}}\n",
+        r"hierarchy\[1\].compression.input.zeros: expected a number not above 1, got 1.5",
+    ),
+    (
+        "an unknown coding",
+        "    packing: floor\n",
+        "    packing: dense\n    compression: {input: {zeros: 0.5, coding: huffman}}\n",
+        r"hierarchy\[1\].compression.input.coding: expected one of bitmap, run_length, got 'huffman'",
+    ),
+    (
+        "a coding misspelt",
+        "    packing: floor\n",
+        "    packing: dense\n    compression: {input: {zero: 0.5, coding: bitmap}}\n",
+        r"hierarchy\[1\].compression.input.zero: unknown key; did you mean zeros",
+    ),
+    (
         "first fill outside",
         "size_bits: unlimited,",
         "size_bits: unlimited, first_fill: exposed,",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
-from hwsim.machine.parts import OPERANDS, Accelerator, Memory
+from hwsim import evaluate
+from hwsim.machine.parts import OPERANDS, Accelerator, Coding, Memory, ZeroCoding
 from hwsim.nest.count import count_accesses
 from hwsim.nest.mapping import Hold, Mapping, Temporal
 from hwsim.network.layer import Layer, Loops
@@ -17,17 +21,19 @@ from hwsim.pricing.fit import weight_sizes
 from hwsim.pricing.layer import price
 from hwsim.pricing.network import price_network
 from hwsim.pricing.rounding import rounding_pj
-from hwsim.pricing.shares import existing_share
+from hwsim.pricing.shares import existing_share, zeros_left_out
 from hwsim.pricing.unit_prices import unit_prices
 from hwsim.search.layer import search
 from hwsim.search.space.likeness import search_key
 from hwsim.tables.grid import Grid
-from hwsim.tables.pool import Pool, Widths, anonymous
+from hwsim.tables.pool import Pool, Widths, anonymous, at_widths
 from tests.oracles import point
 from tests.strategies import conv, machine, product, triple
 
 DRAM = Memory("dram", None, OPERANDS, word_bits=8, read_energy_pj=100.0, write_energy_pj=100.0)
 INSERTED = dataclasses.replace(DRAM, padding="inserted")
+CODINGS = (ZeroCoding(0.5, "bitmap"), ZeroCoding(0.9, "bitmap"), ZeroCoding(0.6, "run_length", 5),
+           ZeroCoding(0.95, "run_length", 2))  # fmt: skip
 
 
 def padded(layer: Layer, before: tuple[int, int], after: tuple[int, int]) -> Layer:
@@ -196,6 +202,69 @@ def test_compressed_weights_take_their_share_of_flash() -> None:
     assert stored["fc.w"] == 0.85 * weight_sizes(network, machine(DRAM))["fc.w"]
 
 
+def coded_bits(codes: Sequence[bool], bits: int, coded: ZeroCoding) -> int:
+    """Bits of a stream written code by code; True: not zero."""
+    if coded.coding == "bitmap":
+        return sum(1 + bits * code for code in codes)
+    written = run = 0
+    for code in codes:
+        if code or run == 2**coded.run_bits - 1:
+            written, run = written + 1, 0
+        else:
+            run += 1
+    return (written + bool(run)) * (coded.run_bits + bits)
+
+
+@pytest.mark.parametrize("coded", CODINGS, ids=str)
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+def test_zeros_left_out_take_what_a_coder_writes(coded: ZeroCoding, bits: int) -> None:
+    rng = random.Random(bits)
+    codes = [rng.random() >= coded.zeros for _ in range(200_000)]
+    written = coded_bits(codes, bits, coded) / (len(codes) * bits)
+    assert zeros_left_out(coded, bits) == pytest.approx(min(1.0, written), rel=0.01)
+
+
+@pytest.mark.parametrize("coding", [("bitmap", 0), ("run_length", 1), ("run_length", 5), ("run_length", 8)])
+def test_fewer_bits_and_more_zeros_never_move_more_and_never_more_than_plain(coding: tuple[Coding, int]) -> None:
+    known = [[bits * zeros_left_out(ZeroCoding(z / 8, *coding), bits) for z in range(9)] for bits in range(1, 33)]
+    assert all(a <= b for few, many in pairwise(known) for a, b in zip(few, many, strict=True))
+    assert all(a >= b for row in known for a, b in pairwise(row))
+    assert all(0 < x <= bits for bits, row in enumerate(known, 1) for x in row)
+    assert known[7][0] == 8  # without zeros a coder would only add: codes go plain
+
+
+def test_a_table_over_widths_prices_each_width_by_its_own_share_of_zeros() -> None:
+    packed = dataclasses.replace(DRAM, compression=tuple((o, ZeroCoding(0.5, "bitmap")) for o in OPERANDS))
+    accelerator, layer = machine(packed), product(Loops(K=8, C=8, P=4))
+    mapping = Mapping((Hold("dram", OPERANDS), Temporal("C", 8), Temporal("P", 4), Temporal("K", 8)))
+    counts = count_accesses(layer, mapping, accelerator)
+    grid = Grid(anonymous(layer), accelerator, Widths((2, 4, 8), (2, 8), (4, 8)))
+    prices = grid.prices(Pool(anonymous(layer), accelerator, (mapping,), (counts,)))
+    energy = prices.energy_pj(prices.cycles(grid.vector))[0]
+    for i, w in enumerate((2, 4, 8)):
+        for j, x in enumerate((2, 8)):
+            for k, y in enumerate((4, 8)):
+                assert energy[i, j, k] == price(at_widths(layer, w, x, y), counts, accelerator).total_energy_pj
+
+
+def test_zeros_left_out_in_a_spec_save_less_at_narrow_widths(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "accel_specs" / "bit_fusion.yaml").read_text(encoding="utf-8")
+    coded = text.replace(
+        "hierarchy:\n  - {", "hierarchy:\n  - {compression: {input: {zeros: 0.5, coding: bitmap}}, ", 1
+    )
+    assert coded != text
+    (tmp_path / "coded.yaml").write_text(coded, encoding="utf-8")
+    saved: list[float] = []
+    for bits in ("W8A8", "W4A4", "W2A2"):
+        plain, small = (
+            evaluate("resnet8", spec, bits=bits, first_last="same", elementwise_bits="same", effort="quick")
+            for spec in ("bit_fusion", tmp_path / "coded.yaml")
+        )
+        saved.append(1 - small.energy_pj / plain.energy_pj)
+        assert any("inputs of dram by a bitmap, 50 % of them zeros" in said for said in small.assumptions)
+    assert saved[0] > saved[1] > saved[2] == 0
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_linear_prices_and_tables_say_what_is_billed(seed: int) -> None:
     """Of random layers, machines and mappings: linear prices are a word per entry below the bill, tables equal it."""
@@ -205,11 +274,12 @@ def test_linear_prices_and_tables_say_what_is_billed(seed: int) -> None:
         layer = padded(layer, (1, 0), (1, 1))
 
     def with_shares(memory: Memory) -> Memory:
-        ratios = tuple((operand, rng.choice((0.25, 0.8))) for operand in memory.keeps if rng.random() < 0.5)
+        packing = rng.choice(("dense", "floor", "padded"))
+        known = (0.25, 0.8, *(CODINGS if packing == "dense" else ()))
+        ratios = tuple((operand, rng.choice(known)) for operand in memory.keeps if rng.random() < 0.5)
         return dataclasses.replace(
             memory, padding=rng.choice(("stored", "inserted")), compression=ratios, read_energy_pj=rng.randint(1, 9),
-            write_energy_pj=rng.randint(1, 9), word_bits=rng.choice((8, 24)),
-            packing=rng.choice(("dense", "floor", "padded")),
+            write_energy_pj=rng.randint(1, 9), word_bits=rng.choice((8, 24)), packing=packing,
         )  # fmt: skip
 
     nodes = tuple(

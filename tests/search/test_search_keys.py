@@ -15,7 +15,7 @@ import random
 
 import pytest
 
-from hwsim.machine.parts import OPERANDS, Accelerator, Array, Granule, Memory
+from hwsim.machine.parts import OPERANDS, Accelerator, Array, Granule, Memory, ZeroCoding
 from hwsim.nest.count import count_accesses
 from hwsim.nest.legal import validate
 from hwsim.nest.mapping import Temporal
@@ -54,7 +54,8 @@ def with_shares(rng: random.Random, machine: Accelerator) -> Accelerator:
 
     def changed(memory: Memory) -> Memory:
         """Words of one bit leave little to round."""
-        ratios = tuple((operand, rng.choice((0.3, 0.8))) for operand in memory.keeps if rng.random() < 0.5)
+        known = (0.3, 0.8, ZeroCoding(0.6, "bitmap"), ZeroCoding(0.9, "run_length", 2))
+        ratios = tuple((operand, rng.choice(known)) for operand in memory.keeps if rng.random() < 0.5)
         return dataclasses.replace(
             memory, padding=rng.choice(("stored", "inserted")), compression=ratios, word_bits=1,
             read_energy_pj=memory.read_energy_pj / 8, write_energy_pj=memory.write_energy_pj / 8,

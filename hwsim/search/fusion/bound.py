@@ -72,8 +72,10 @@ class GroupsBound:
                 busy.update(self.stage_cycles(index))
         layers = [stage.layer for stage in self.schedule.stages if not stage.layer.weight_is_activation]
         weights = {layer.weight.name: layer.weight for layer in layers if layer.weight is not None}
-        shares = stream_shares(outer, "weight")
-        moved = [moved_words(outer, "weight", "code", t.bits, t.elements, 0, shares) for t in weights.values()]
+        moved = [
+            moved_words(outer, "weight", "code", t.bits, t.elements, 0, stream_shares(outer, "weight", t.bits))
+            for t in weights.values()
+        ]
         moved += self.ends()
         return max([*busy.values(), *port_cycles(port_loads(moved), machine, {}).values()], default=0)
 

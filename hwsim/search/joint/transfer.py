@@ -112,7 +112,8 @@ class Transfers:
 
     def passed_words(self, operand: Operand, memory: Memory, way: Direction) -> int:
         """Words of all points that pass a port."""
-        shares = moved_shares(self.problem.layer, self.problem.accelerator, memory, operand, kind_of(operand))
+        layer, machine, kind = self.problem.layer, self.problem.accelerator, kind_of(operand)
+        shares = moved_shares(layer, machine, memory, operand, kind, operand_bits(layer, machine, operand, kind))
         return self.moved_words(operand, memory, shares[way == "write"])
 
     def sides(self, operand: Operand) -> tuple[tuple[Memory, Direction], tuple[Memory, Direction]]:
