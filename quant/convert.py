@@ -103,7 +103,7 @@ def quantize(
     planner = Planner(model, ops, base, first_last, elementwise_bits, patterns)
     model = planner.convert(traced, given)
     layers, left = tuple(planner.layers), tuple(planner.left)
-    warnings = (*printed_dead_ends(layers), *planner.dead_channels())
+    warnings = (*printed_dead_ends(layers), *planner.dead_channels(), *planner.choices_by_values())
     return model, Plan(layers, left, {**settings, "overrides": patterns}, warnings)
 
 

@@ -35,6 +35,7 @@ _WEIGHTED = (
 _ELEMENTWISE = ("add", "sub", "mul", "maximum", "minimum", "concat", "mean")
 _PAIRS = ("add", "sub", "mul", "matmul", "maximum", "minimum")
 _SHARED = ("add", "sub", "maximum", "minimum", "concat")
+_CHOICES = ("topk", "argmax", "argmin", "argsort", "sort")  # operations whose positions depend on values
 _OF_ACTIVATIONS = (*_ELEMENTWISE, "matmul", "attention", "multiheadattention")
 
 
@@ -313,6 +314,15 @@ class Planner:
         new = made(old, weight, *specs)  # type: ignore[arg-type]
         note = ", ".join(filter(None, (note, "gates and cell state in floating point")))
         return new, LayerPlan(site.name, site.kind, weight, specs, (source.reason, hidden.reason), None, note)
+
+    def choices_by_values(self) -> Iterator[str]:
+        """A warning where positions chosen by values (routing) are read again: near ties may fall otherwise."""
+        chosen = [op.name for op in self.ops if op.kind in _CHOICES and any(u.node.op != "output" for u in op.users)]
+        if chosen:
+            yield (
+                f"{few(chosen)} choose by values: where two are nearly equal, the quantized network may choose the "
+                "other one, and what is read there (an expert, a row) is another; all else stays within its rounding"
+            )
 
     def dead_channels(self) -> Iterator[str]:
         """A warning where layers in front of a batch norm have channels of weights that are all 0.

@@ -516,3 +516,22 @@ def test_a_fourier_transform_has_the_products_of_its_matrix(name: str, tmp_path:
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=9)
     onnx.save(model, tmp_path / "dft.onnx")
     assert load_model_argument(str(tmp_path / "dft.onnx")).macs == right
+
+
+@pytest.mark.parametrize(("kind", "gated"), [("MoE", False), ("MoE", True), ("QMoE", False), ("QMoE", True)])
+def test_experts_are_refused_with_their_products_and_the_way_out(kind: str, gated: bool, tmp_path: Path) -> None:
+    """4 experts of 8 -> 6 (twice where gated) -> 8 features, 2 for each of 5 tokens."""
+    net = Graph((5, 8))
+    packed = np.uint8 if kind == "QMoE" else np.float32
+    made, pack = 12 if gated else 6, 2 if kind == "QMoE" else 1
+    router = net.op("MatMul", "x", net.stored(8, 4))
+    first, second = net.stored(4, made, 8 // pack, dtype=packed), net.stored(4, 8, 6 // pack, dtype=packed)
+    scales = (net.stored(4, made), net.stored(4, 8))
+    inputs = (first, scales[0], "", second, scales[1]) if kind == "QMoE" else (first, "", second)
+    options = {"k": 2, **({"swiglu_fusion": 1} if gated else {})}
+    path = net.saved(tmp_path, net.op(kind, "x", router, *inputs, domain=MS, **options))
+    with pytest.raises(HwsimError, match=rf"{kind} \(which experts a token reads depends.*: price .* hf:NAME"):
+        load_model_argument(str(path))
+    network = load_model_argument(str(path), allow_uncosted=True)
+    assert network.coverage is not None
+    assert [item.macs for item in network.coverage.uncosted] == [5 * 2 * 8 * (made + 6)]

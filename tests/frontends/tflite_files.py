@@ -139,35 +139,52 @@ def operator(o: O, number: int) -> dict[int, Field]:
         at, form = known[name]
         options[at] = (form, 1 - chosen if name == "same" else chosen)
     if options:
-        fields |= {3: ("b", ANY_OPTIONS), 4: ("table", options)}
+        late = o.kind == "STABLEHLO_COMPOSITE"  # its options stand in the second union
+        fields |= {11: ("b", ANY_OPTIONS), 12: ("table", options)} if late else {
+            3: ("b", ANY_OPTIONS), 4: ("table", options)}  # fmt: skip
     if o.custom:
         fields[5] = ("[B", list(o.custom))
     return fields
 
 
+@dataclass
+class G:
+    """A further graph, which an operator of another one calls by its number (1, 2, ...)."""
+
+    tensors: Sequence[T]
+    ops: Sequence[O]
+    inputs: Sequence[int]
+    outputs: Sequence[int]
+
+
 def file(tensors: Sequence[T], ops: Sequence[O], inputs: Sequence[int] = (0,), outputs: Sequence[int] | None = None,
-         old_codes: bool = False) -> bytes:  # fmt: skip
-    """A model of one graph. `old_codes`: operators by the one-byte code that files before 2020 have alone."""
+         old_codes: bool = False, bodies: Sequence[G] = ()) -> bytes:  # fmt: skip
+    """A model. `old_codes`: operators by the one-byte code that files before 2020 have alone. `bodies`: its further
+    graphs."""
+    graphs = [G(tensors, ops, inputs, ops[-1].outputs if outputs is None else outputs), *bodies]
     buffers: list[dict[int, Field]] = [{}]
-    described: list[dict[int, Field]] = []
-    for number, t in enumerate(tensors):
-        if t.data is not None:
-            buffers.append({0: ("[B", list(numbers_of(t.data, t.dtype)))})
-        described.append(tensor(t, number, len(buffers) - 1 if t.data is not None else 0))
     codes: list[dict[int, Field]] = []
-    for o in ops:
+    for o in (o for graph in graphs for o in graph.ops):
         if o.kind.startswith("CUSTOM_"):
             codes.append({0: ("b", 32), 1: ("text", o.kind.removeprefix("CUSTOM_")), 3: ("i", 32)})
         else:
             number = CODE[o.kind]
             codes.append({0: ("b", min(number, 127))} | ({} if old_codes else {3: ("i", number)}))
-    graph: dict[int, Field] = {
-        0: ("tables", described), 1: ("[i", list(inputs)),
-        2: ("[i", list(ops[-1].outputs if outputs is None else outputs)),
-        3: ("tables", [operator(o, i) for i, o in enumerate(ops)]),
-    }  # fmt: skip
+    written: list[dict[int, Field]] = []
+    count = 0
+    for graph in graphs:
+        described: list[dict[int, Field]] = []
+        for number, t in enumerate(graph.tensors):
+            if t.data is not None:
+                buffers.append({0: ("[B", list(numbers_of(t.data, t.dtype)))})
+            described.append(tensor(t, number, len(buffers) - 1 if t.data is not None else 0))
+        written.append({
+            0: ("tables", described), 1: ("[i", list(graph.inputs)), 2: ("[i", list(graph.outputs)),
+            3: ("tables", [operator(o, count + i) for i, o in enumerate(graph.ops)]),
+        })  # fmt: skip
+        count += len(graph.ops)
     writer = Writer()
-    root = writer.table({0: ("I", 3), 1: ("tables", codes), 2: ("tables", [graph]), 4: ("tables", buffers)})
+    root = writer.table({0: ("I", 3), 1: ("tables", codes), 2: ("tables", written), 4: ("tables", buffers)})
     struct.pack_into("<I", writer.out, 0, root)
     return bytes(writer.out)
 

@@ -324,3 +324,29 @@ def test_examples_that_do_not_fit_are_refused() -> None:
 
 def test_the_answer_may_lie_in_a_list_of_results() -> None:
     assert quant.calling.answer(([torch.ones(1)], {"count": 3})) == 1
+
+
+class Experts(nn.Module):
+    """Two of four experts for each row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router, self.experts = nn.Linear(8, 4), nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gates, chosen = self.router(x).softmax(-1).topk(2, -1)
+        made = torch.stack([expert(x) for expert in self.experts], -2)
+        return (made.gather(-2, chosen[..., None].expand(-1, -1, 8)) * gates[..., None]).sum(-2)
+
+
+def test_a_choice_by_values_is_named_and_all_other_rows_stay_close() -> None:
+    for seed in (0, 9, 11):
+        torch.manual_seed(seed)
+        model, x = Experts().eval(), torch.randn(200, 8)
+        result, plan = quant.quantize(model, weight_bits=8, act_bits=8)
+        assert any("topk choose by values" in warning for warning in plan.warnings)
+        quant.initialise(result, [x])
+        error = (result.eval()(x) - model(x)).norm(dim=1) / model(x).norm(dim=1)
+        near = error < 0.1
+        assert near.float().mean() > 0.9
+        assert torch.dist(result(x)[near], model(x)[near]) < 0.03 * model(x)[near].norm()

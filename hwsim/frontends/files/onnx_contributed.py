@@ -133,10 +133,26 @@ def embedding_sum(read: OnnxReader, node: Any) -> None:
             raise read.refuse("its second and third results (mask lengths, the sum) have no price")
 
 
+def experts(read: OnnxReader, node: Any) -> None:
+    """MoE and QMoE: which experts a token takes depends on its values; how many products it takes does not."""
+    quantized = node.op_type.startswith("Q")
+    options, x = read.options(node), read.shape(node.input[0])
+    first, third = (2, 8) if quantized else (2, 6)
+    made = read.shape(node.input[first])[1]
+    gated = bool(options.get("swiglu_fusion", 0)) and not read.has(node, third)
+    inner = made // 2 if gated else made
+    rows = math.prod(x[:-1]) * int(options.get("k", 1))
+    products = rows * x[-1] * (made + inner + (inner if read.has(node, third) else 0))
+    inputs: dict[str, Arg] = {f"input_{i}": Ref(name) for i, name in enumerate(node.input) if name}
+    name = f"onnx.{node.domain}.{node.op_type}"
+    read.ops.append(Op(name, {**inputs, "products": products}, tuple(node.output), read.layer, read.layer))
+
+
 CONTRIBUTED: dict[str, Handler] = {
     "DynamicQuantizeMatMul": dynamic_matmul,
     "MatMulIntegerToFloat": matmul_to_float,
     **dict.fromkeys(("BiasGelu", "FastGelu"), bias_gelu),
     "GatherBlockQuantized": gather_blocks,
+    **dict.fromkeys(("MoE", "QMoE"), experts),
     **dict.fromkeys(("EmbedLayerNormalization", "QEmbedLayerNormalization"), embedding_sum),
 }

@@ -29,7 +29,7 @@ RESHAPING = ("Reshape", "Transpose", "Identity", "Cast", "Squeeze", "Unsqueeze",
 # Contributed operators whose result has the shape of their first operand.
 LIKE_FIRST = frozenset(
     ("Gelu", "FastGelu", "BiasGelu", "QuickGelu", "SkipLayerNormalization", "SimplifiedLayerNormalization",
-     "SkipSimplifiedLayerNormalization", "RotaryEmbedding", "QuantizeLinear", "DequantizeLinear")
+     "SkipSimplifiedLayerNormalization", "RotaryEmbedding", "MoE", "QMoE", "QuantizeLinear", "DequantizeLinear")
 )  # fmt: skip
 # Operators of onnxruntime that its files have in the standard's domain.
 OLD_NAMES = ("SimplifiedLayerNormalization",)

@@ -14,6 +14,7 @@ from hwsim.errors import WorkloadError
 from hwsim.frontends.files.onnx_known import Shapes
 from hwsim.frontends.files.tflite_build import GraphBuilder
 from hwsim.frontends.files.tflite_file import TfliteModel, TfliteTensor, read_tflite
+from hwsim.frontends.files.tflite_flow import CALLS, in_one_graph
 from hwsim.frontends.files.tflite_operators import HANDLERS
 from hwsim.frontends.lowering.ir import OpGraph
 
@@ -28,6 +29,7 @@ def read_tflite_graph(path: Path, shapes: Shapes = None) -> OpGraph:
         model = resized(model, shapes)
     builder = GraphBuilder(model, HANDLERS)
     try:
+        builder = GraphBuilder(in_one_graph(model), HANDLERS)
         return builder.build()
     except (KeyError, IndexError, TypeError, ValueError, ArithmeticError) as problem:
         raise WorkloadError(f"{path}: {builder.layer}: not as TFLite's schema has it: {problem!r}") from None
@@ -71,9 +73,7 @@ def resized(model: TfliteModel, shapes: Shapes) -> TfliteModel:
 
 def with_batch(model: TfliteModel, old: int, new: int) -> TfliteModel:
     """Every activation with `new` / `old` times as many entries along its first size."""
-    mixing = [
-        op.op for op in model.ops if op.op in ("TRANSPOSE", "BATCH_TO_SPACE_ND", "SPACE_TO_BATCH_ND", "WHILE", "IF")
-    ]
+    mixing = [op.op for op in model.ops if op.op in ("TRANSPOSE", "BATCH_TO_SPACE_ND", "SPACE_TO_BATCH_ND", *CALLS)]
     moved = [op for op in model.ops if op.op == "TRANSPOSE" and moves_batch(model, op.inputs)]
     if moved or any(name != "TRANSPOSE" for name in mixing):
         raise WorkloadError(f"{model.path}: {(mixing or ['TRANSPOSE'])[0]} moves the batch: its size cannot be changed")

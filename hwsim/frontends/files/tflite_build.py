@@ -17,6 +17,14 @@ FUSED = {"RELU": "relu", "RELU6": "relu6", "RELU_N1_TO_1": "hardtanh", "TANH": "
 # Operators that show a constant in another form: half floats, sparse or integer weights made dense numbers.
 UNPACKING = ("DEQUANTIZE", "DENSIFY", "CAST", "RESHAPE", "TRANSPOSE", "QUANTIZE", "EXPAND_DIMS", "SQUEEZE")
 
+# Operators that put the numbers of operands elsewhere -> which operands hold those numbers.
+MOVING: dict[str, tuple[int, int | None]] = {
+    **dict.fromkeys(
+        ("GATHER", "GATHER_ND", "SLICE", "STRIDED_SLICE", "TILE", "BROADCAST_TO", "REVERSE_V2", "SPLIT_V", "UNPACK",
+         "SPACE_TO_DEPTH", "DEPTH_TO_SPACE"), (0, 1),
+    ),
+    "EMBEDDING_LOOKUP": (1, 2), "SPLIT": (1, 2), "CONCATENATION": (0, None), "PACK": (0, None),
+}  # fmt: skip
 TYPE_NAMES = [name for name, _, _ in TYPES.values()]
 # Operators that pass handles of states and tables on.
 STATE = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE", "HASHTABLE", "HASHTABLE_FIND",
@@ -36,6 +44,7 @@ class GraphBuilder:
         self.policies: dict[str, str] = {}
         self.ops: list[Op] = []
         self.inputs: list[str] = []
+        self.moved: dict[int, int] = {}  # stored codes in other places, as the file's floats -> the tensor of codes
         self.packed: dict[int, int] = {}  # a constant in another form -> the stored tensor
         self.dependent: set[int] = set()
         self.empty = {tensor.index for tensor in model.tensors if tensor.stored and 0 in tensor.shape}
@@ -159,10 +168,11 @@ class GraphBuilder:
         self.metas[plain] = self.metas[coded] = Meta(shape, dtype)
         self.constants[plain] = self.names[source.index]
         self.sparse += source.sparse
-        if not source.quantized:
+        codes = source if source.quantized else self.model.tensors[self.moved.get(source.index, source.index)]
+        if not codes.quantized:
             return Ref(plain)
         name = f"weight_{source.index}"
-        self.quantizers[name] = quantization(source, name, of_weight=True)
+        self.quantizers[name] = quantization(codes, name, of_weight=True)
         self.add(QUANTIZER, (coded,), x=Ref(plain), name=name)
         return Ref(coded)
 
@@ -233,6 +243,15 @@ class GraphBuilder:
         self.metas[full] = Meta(shape, self.dtype)
         return full
 
+    def move_codes(self, op: TfliteOp) -> None:
+        """Numbers of stored codes, put elsewhere ahead of time, are still codes of that width."""
+        first, last = MOVING[op.op]
+        roots = [self.root(i) for i in op.inputs[first:last] if i >= 0]
+        coded = [self.moved.get(i, i) for i in roots if self.model.tensors[self.moved.get(i, i)].quantized]
+        if coded and len(coded) == len(roots):
+            widest = max(coded, key=lambda i: self.model.tensors[i].bits)
+            self.moved.update({i: widest for i in op.outputs if not self.model.tensors[i].quantized})
+
     def makes_nothing(self, op: TfliteOp) -> bool:
         """Whether all that an operator makes is without elements."""
         return bool(op.outputs) and self.empty.issuperset(op.outputs)
@@ -252,6 +271,8 @@ class GraphBuilder:
             for index in op.outputs:
                 self.constants[value(index)] = self.names[index]
             self.ahead.update(op.outputs if constant else ())
+            if constant and op.op in MOVING:
+                self.move_codes(op)
         elif op.op in self.handlers:
             self.handlers[op.op](self, op)
         else:

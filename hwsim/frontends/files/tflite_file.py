@@ -69,8 +69,18 @@ class TfliteOp:
 
 
 @dataclass(frozen=True)
+class TfliteGraph:
+    """One graph of a file: what an operator of another one calls by its number."""
+
+    tensors: tuple[TfliteTensor, ...]
+    ops: tuple[TfliteOp, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class TfliteModel:
-    """The first subgraph of a file; further ones (initialisers of variables) are counted in `subgraphs`."""
+    """The first graph of a file. `graphs`: all of them; `subgraphs`: how many there are, without those written out."""
 
     path: Path
     tensors: tuple[TfliteTensor, ...]
@@ -78,6 +88,7 @@ class TfliteModel:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     subgraphs: int
+    graphs: tuple[TfliteGraph, ...] = ()
 
 
 class Buffer:
@@ -179,7 +190,17 @@ def parse(path: Path, buffer: Buffer) -> TfliteModel:
     subgraphs = model.tables(2)
     if not subgraphs:
         raise WorkloadError(f"{path}: a TFLite file without a graph")
-    graph = subgraphs[0]
+    graphs = tuple(parse_graph(table, codes, buffers) for table in subgraphs)
+    first = graphs[0]
+    for op in (op for graph in graphs for op in graph.ops):
+        for key in ("then", "otherwise", "condition", "body"):
+            if not 0 <= op.options.get(key, 0) < len(graphs):
+                raise IndexError(f"{op.op} calls graph {op.options[key]} of {len(graphs)}")
+    return TfliteModel(path, first.tensors, first.ops, first.inputs, first.outputs, len(graphs), graphs)
+
+
+def parse_graph(graph: Table, codes: list[str], buffers: list[Table]) -> TfliteGraph:
+    """One graph of a file."""
     if max(len(graph.tables(0)), len(graph.tables(3))) > MAX_OPERATORS:
         raise ValueError(f"more than {MAX_OPERATORS:,} operators or tensors")
     tensors = tuple(tensor(i, table, buffers) for i, table in enumerate(graph.tables(0)))
@@ -191,7 +212,7 @@ def parse(path: Path, buffer: Buffer) -> TfliteModel:
     ends = (*graph.numbers(1, "i"), *graph.numbers(2, "i"))
     if not all(0 <= i < len(tensors) for i in ends):
         raise IndexError(f"an input or output of the graph is none of its {len(tensors)} tensors")
-    return TfliteModel(path, tensors, ops, graph.numbers(1, "i"), graph.numbers(2, "i"), len(subgraphs))
+    return TfliteGraph(tensors, ops, graph.numbers(1, "i"), graph.numbers(2, "i"))
 
 
 def operator_name(table: Table) -> str:
@@ -245,7 +266,7 @@ def narrow(raw: bytes, bits: int, signed: bool, shape: tuple[int, ...]) -> NDArr
 def operator(table: Table, codes: list[str]) -> TfliteOp:
     """One operator with the options that this version knows."""
     name = codes[table.scalar(0, "I")]
-    found = table.table(4)
+    found = table.table(12 if name.startswith("STABLEHLO_COMPOSITE") else 4)
     options = {key: default for key, _, default in OPTIONS.get(name, {}).values()}
     for field, (key, form, default) in OPTIONS.get(name, {}).items():
         options[key] = found.scalar(field, form, default) if found else default

@@ -98,5 +98,9 @@ OPTIONS: dict[str, Options] = {
     "LOCAL_RESPONSE_NORMALIZATION": {0: ("radius", "i", 0)},
     "BATCH_MATMUL": {0: ("transpose_left", "b", 0), 1: ("transpose_right", "b", 0), 2: ("asymmetric", "b", 0)},
     "SPLIT": {0: ("parts", "i", 0)},
+    "IF": {0: ("then", "i", 0), 1: ("otherwise", "i", 0)},
+    "WHILE": {0: ("condition", "i", 0), 1: ("body", "i", 0)},
+    "CALL": {0: ("body", "I", 0)},
+    "STABLEHLO_COMPOSITE": {1: ("body", "i", 0)},
     "MIRROR_PAD": {0: ("mode", "b", 0)},
 }  # fmt: skip

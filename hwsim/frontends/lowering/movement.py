@@ -171,6 +171,18 @@ def size_by_values(walk: Lowering, op: Op) -> None:
     raise Unhandled("how many elements it makes depends on the input's values")
 
 
+def path_by_values(walk: Lowering, op: Op) -> None:
+    """Branches and loops that nothing known ahead decides."""
+    raise Unhandled("what it runs, or how often, depends on the input's values")
+
+
+def experts_by_values(walk: Lowering, op: Op) -> None:
+    """Products with the weights of those experts that a router chooses."""
+    raise Unhandled(
+        "which experts a token reads depends on its values: price the network by its config, hf:NAME with --experts"
+    )
+
+
 HANDLERS: dict[str, Handler] = {
     **named(("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack"), concat),
     **named(("embedding",), embedding),
@@ -196,4 +208,6 @@ HANDLERS: dict[str, Handler] = {
     **named(("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"), grid_sampler),
     **named(("col2im",), windows_summed),
     **dict.fromkeys(SIZED_BY_VALUES, size_by_values),
+    **dict.fromkeys(("onnx.com.microsoft.MoE", "onnx.com.microsoft.QMoE"), experts_by_values),
+    **dict.fromkeys(("tflite.IF", "tflite.WHILE", "cond", "scan", "while_loop"), path_by_values),
 }
