@@ -37,6 +37,7 @@ from quant.start import (
     quantize_arguments,
     starting_point,
 )
+from quant.terminal import Printer, complain
 from quant.whole_models import initialise
 
 Batch = Any
@@ -185,15 +186,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         result = run(arguments)
     except (ValueError, OSError) as error:
-        print(f"hwsim: {said(error)}", file=sys.stderr)
-        return 2
+        return complain(said(error))
+    say = Printer(sys.stdout)
     if arguments.json:
-        print(json.dumps(result, indent=2))
-        return 0
-    print(
+        say(json.dumps(result, indent=2))
+        return say.code(0)
+    say(
         f"{arguments.source} {result['bits']}: {result['accuracy_percent']:.2f} % on {result['test_images']} images "
         f"(float {result['float_accuracy_percent']:.2f} %)\n"
         f"{result['images']} images looked at; initialise {result['initialise_seconds']:.1f} s, "
         f"batch norms {result['norms_seconds']:.1f} s, test {result['evaluate_seconds']:.1f} s"
     )
-    return 0
+    return say.code(0)

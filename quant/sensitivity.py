@@ -33,6 +33,7 @@ from quant.proxy import Kept, Outcome, Proxy, falling
 from quant.quantizer import BaseQuantizer
 from quant.spec import ALLOWED_BITS, check_choice
 from quant.start import add_start_arguments, named_source, starting_point
+from quant.terminal import Printer, complain
 from quant.whole_models import bypassed, initialise, quantizers
 
 METHODS = ("loss", "mse", "kl", "hessian", "finetune")
@@ -355,7 +356,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def run(arguments: argparse.Namespace) -> str:
+def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> str:
     """Measure as the arguments say; the JSON text."""
     started = time.perf_counter()
     check_file(arguments.out)
@@ -385,10 +386,7 @@ def run(arguments: argparse.Namespace) -> str:
         kept = Kept(arguments.out.with_name(arguments.out.name + ".part"), settings_of(arguments))
         trained = Trained(subject, Proxy.of(data, arguments.steps, batches, seed=arguments.seed), kept)
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
-    found = measure(subject, widths, arguments.method, say, trained)
+    found = measure(subject, widths, arguments.method, Printer(sys.stderr), trained)
     about: dict[str, Any] = {
         "data": data.name,
         "images": arguments.images,
@@ -399,8 +397,8 @@ def run(arguments: argparse.Namespace) -> str:
     if arguments.check:
         checked = check_additivity(subject, found, arguments.check, arguments.method, arguments.seed, trained)
         about["additivity"] = asdict(checked)
-        print(f"{arguments.check} random mixed networks: rank correlation of predicted and measured "
-              f"{checked.rank_correlation:.3f}, measured = {checked.slope:.2f} x predicted")  # fmt: skip
+        say(f"{arguments.check} random mixed networks: rank correlation of predicted and measured "
+            f"{checked.rank_correlation:.3f}, measured = {checked.slope:.2f} x predicted")  # fmt: skip
     if kept is not None:
         about["fine_tuned"] = {of: {"loss": a, "accuracy_percent": b} for of, (a, b) in kept.found.items()}
     about["seconds"] = round(time.perf_counter() - started, 1)
@@ -426,19 +424,18 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0, 2 for bad input, 3 when stopped (the same command goes on)."""
-    arguments = parser().parse_args(argv)
+    arguments, say = parser().parse_args(argv), Printer(sys.stdout)
     try:
-        text = run(arguments)
+        text = run(arguments, say)
         write_atomically(arguments.out, lambda file: file.write(text.encode()))
         arguments.out.with_name(arguments.out.name + ".part").unlink(missing_ok=True)
     except KeyboardInterrupt:
-        print("stopped: the same command goes on", file=sys.stderr)
+        Printer(sys.stderr)("stopped: the same command goes on")
         return 3
     except (ValueError, OSError) as error:
-        print(f"hwsim: {said(error)}", file=sys.stderr)
-        return 2
-    print(f"wrote {arguments.out}")
-    return 0
+        return complain(said(error))
+    say(f"wrote {arguments.out}")
+    return say.code(0)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from quant.start import (
     quantize_arguments,
     starting_point,
 )
+from quant.terminal import Printer, complain
 
 # On --resume these may be given anew; everything else comes from the checkpoint.
 _FREE_ON_RESUME = {"out", "resume", "device", "data_dir", "minutes", "checkpoint_minutes", "threads", "json", "workers"}
@@ -267,25 +268,24 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0, 2 bad input, 1 the training diverged, 130 interrupted."""
-    first = True
+    first, say = True, Printer(sys.stdout)
     try:
         arguments = parse(argv)
         join_group(arguments.device)
         first = rank() == 0
         quiet = arguments.json or not first
-        result = run(arguments, (lambda line: None) if quiet else (lambda line: print(line, flush=True)))
+        result = run(arguments, (lambda line: None) if quiet else say)
     except (ValueError, OSError) as error:
-        print(f"hwsim: {said(error)}", file=sys.stderr)
-        return 2
+        return complain(said(error))
     except TrainingDiverged as error:
-        print(f"hwsim: {error}", file=sys.stderr)
+        complain(error)
         return 1
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
     if first:
-        print(json.dumps(result.to_dict(), indent=2) if arguments.json else summary(result, arguments.out))
-    return 0 if result.finished or result.reason != "interrupted" else 130
+        say(json.dumps(result.to_dict(), indent=2) if arguments.json else summary(result, arguments.out))
+    return say.code(0 if result.finished or result.reason != "interrupted" else 130)
 
 
 def summary(result: FitResult, out: str) -> str:
