@@ -37,6 +37,18 @@ def read_text(path: Path, at_most: int = MAX_BYTES) -> str:
     return read_bytes(path, at_most).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
 
 
+def is_a_file(text: str | Path) -> bool:
+    """Whether a text names a regular file; one that can be no name of a file (300 letters, a NUL) does not.
+
+    >>> is_a_file("W4A4"), is_a_file("x" * 300)
+    (False, False)
+    """
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def is_finite(value: float) -> bool:
     """Whether a number of a file is one that a float holds: integers of JSON may have any number of digits.
 

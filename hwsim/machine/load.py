@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from hwsim.errors import SpecError
+from hwsim.files.reading import is_a_file
 from hwsim.files.strict_yaml import Document, read_document
 from hwsim.machine.energy_laws import (
     DRAM_SPREAD,
@@ -109,7 +110,7 @@ def measured_table(document: Document, spec: AcceleratorSpec) -> Measurements | 
     if not isinstance(spec.mac, MeasuredMac):
         return None
     path = Path(document.path).parent / spec.mac.table
-    if not path.is_file():
+    if not is_a_file(path):
         raise SpecError(f"{document.place(('mac', 'table'))}: no such file beside the spec: {spec.mac.table!r}")
     measurements = read_measurements(path, spec.mac.energy_pj_per_cycle or 0.0)
     problems = measured_contradictions(document, spec, measurements)

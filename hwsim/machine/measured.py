@@ -240,7 +240,10 @@ def read_measurements(path: Path, energy_pj_per_cycle: float = 0.0) -> Measureme
     kept = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
     if len(kept) < 2 or len(kept) > MAX_ROWS:
         raise SpecError(f"{path}: expected a header and 1 to {MAX_ROWS:,} rows, got {max(0, len(kept) - 1):,} rows")
-    header, *records = list(csv.reader(line for _, line in kept))
+    try:  # line by line: a quote without its end takes no other line with it
+        header, *records = [next(csv.reader([line])) for _, line in kept]
+    except csv.Error as problem:
+        raise SpecError(f"{path}: cannot be read as a table of measurements: {problem}") from None
     header = [name.strip() for name in header]
     problems = [f"{path}:{kept[0][0]}: column {name!r} is missing" for name in NEEDED if name not in header]
     problems += [f"{path}:{kept[0][0]}: column {n!r} stands there twice" for n in set(header) if header.count(n) > 1]

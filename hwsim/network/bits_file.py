@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from hwsim.errors import SpecError
+from hwsim.files.reading import is_a_file
 from hwsim.files.strict_yaml import Document, read_document
 from hwsim.network.formats import MAX_BITS, parse_formats
 
@@ -139,9 +140,7 @@ def elementwise(value: object) -> bool:
 
 def looks_like_path(text: str) -> bool:
     """Whether a --bits argument names a file rather than WxAy."""
-    return WXAY.fullmatch(text.strip()) is None and (
-        text.endswith((".yaml", ".yml")) or "/" in text or Path(text).is_file()
-    )
+    return WXAY.fullmatch(text.strip()) is None and (text.endswith((".yaml", ".yml")) or "/" in text or is_a_file(text))
 
 
 class BitsReader:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from hwsim.errors import RequestError, SpecError
+from hwsim.files.reading import is_a_file
 from hwsim.files.strict_yaml import Document, read_document
 from hwsim.network.bits import assign_bits
 from hwsim.network.bits_file import WXAY
@@ -36,7 +37,7 @@ def asks_for_formats(bits: object) -> bool:
             isinstance(v, str) and asks_for_formats(v) for k, v in data.items() if k not in ("config", "first_last")
         )
     text = str(bits).strip()
-    if text.endswith((".yaml", ".yml")) or Path(text).is_file():
+    if text.endswith((".yaml", ".yml")) or is_a_file(text):
         data = read_document(Path(text)).data
         return isinstance(data, Mapping) and asks_for_formats(data)
     match = WXAY.fullmatch(text)
@@ -173,7 +174,7 @@ def requested(
     text = str(bits)
     if isinstance(bits, Mapping):
         document = Document("bits", bits)
-    elif text.endswith((".yaml", ".yml")) or Path(text).is_file():
+    elif text.endswith((".yaml", ".yml")) or is_a_file(text):
         document = read_document(Path(text))
     else:
         return parse_formats(text, "--bits"), [], first_last or "8bit"

@@ -6,6 +6,7 @@ prints how many each reader met.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -113,3 +114,20 @@ def test_a_spoilt_file_is_read_or_refused(reader: Reader, tmp_path: Path, record
     if SECONDS:
         print(f"{reader.name}: {tried['read']} read, {tried['refused']} refused")
     assert tried["refused"] > 0
+
+
+@pytest.mark.parametrize(
+    "reader", [r for r in READERS if r.structure and r.examples == 200], ids=lambda reader: reader.name
+)
+def test_every_key_of_a_file_may_hold_anything(reader: Reader, tmp_path: Path) -> None:
+    """No key relies on another part of its reader to have refused what stands there."""
+    load, dump = (json.loads, json.dumps) if reader.structure == "json" else (yaml.safe_load, yaml.safe_dump)
+    data = load(reader.seed())
+    path = tmp_path / f"file{reader.suffix}"
+    for key in data if isinstance(data, dict) else range(len(data)):
+        for value in HOSTILE:
+            spoilt = copy.deepcopy(data)
+            spoilt[key] = copy.deepcopy(value)
+            path.write_bytes(dump(spoilt).encode(errors="replace"))
+            with contextlib.suppress(HwsimError):
+                reader.read(path)

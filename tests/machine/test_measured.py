@@ -221,6 +221,14 @@ HEADER = "K,C,P,Q,R,S,weight_bits,input_bits,cycles\n"
         (HEADER + "1,1,1,1,1,1,80,8,5\n", "t.csv:2: weight_bits: expected at most 64 bits, got 80"),
         (HEADER + "1,1,1,1,1,1,8,8,5\n1,1,1,1,1,1,8,8,6\n", "t.csv:3: measured before, in line 2, with another result"),
         (HEADER.replace("cycles", "cycles,energy_pj") + "1,1,1,1,1,1,8,8,5,nan\n", "energy_pj: expected a positive"),
+        (
+            HEADER + '1,1,1,1,1,1,8,8,"5\n2,1,1,1,1,1,8,8,0\n',
+            "t.csv:3: cycles: expected a positive whole number, got '0'",
+        ),
+        (
+            HEADER + f"{'1' * 200_000},1,1,1,1,1,8,8,5\n",
+            "t.csv: cannot be read as a table",
+        ),
         (HEADER.replace("cycles", "cycles,op") + "1,1,1,1,1,1,8,8,5,relu\n", "no row is a layer with MACs"),
     ],
 )

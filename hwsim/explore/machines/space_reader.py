@@ -26,7 +26,7 @@ from hwsim.explore.machines.space import (
     put,
     solved_for,
 )
-from hwsim.files.reading import is_finite
+from hwsim.files.reading import is_a_file, is_finite
 from hwsim.files.strict_yaml import Document, read_document
 from hwsim.machine.load import find_spec, load_accelerator
 from hwsim.network.bits_file import RESERVED as BITS_RESERVED
@@ -140,7 +140,7 @@ class SpaceReader:
         """The space with its base spec, every searched key tried once. Raises SpecError."""
         name = self.string("accelerator", "")
         beside = self.path.parent / name
-        base_path = find_spec(beside if beside.is_file() else name)
+        base_path = find_spec(beside if is_a_file(beside) else name)
         base = read_document(base_path).data
         space = dataclasses.replace(space, base_path=base_path, base=cast(dict[str, Any], base))
         load_accelerator(base_path)
@@ -255,7 +255,8 @@ class SpaceReader:
     def phase(self) -> dict[str, Any]:
         """What the file says of a language model's pass."""
         said = {key: self.data[key] for key in PASS if key in self.data}
-        searched = [key for key in cast(dict[str, Any], self.data.get("search") or {}) if key in NETWORK]
+        search = self.data.get("search")  # `axes` says where it is no dictionary
+        searched = [key for key in cast(dict[str, Any], search) if key in NETWORK] if isinstance(search, dict) else []
         if said and "phase" not in said:
             self.complain((next(iter(said)),), f"is for language models: add `phase: {'` or `phase: '.join(PHASES)}`")
         for key, words in (("phase", PHASES), ("experts", EXPERTS)):
