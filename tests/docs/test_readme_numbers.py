@@ -29,6 +29,11 @@ def rows(name: str, **where: str) -> Rows:
     return found
 
 
+def page(name: str) -> str:
+    """docs/NAME in one line."""
+    return " ".join((ROOT / "docs" / name).read_text(encoding="utf-8").split())
+
+
 def cells(page: str, begins: str) -> list[str]:
     """Cells of the only table row of docs/PAGE that begins like this."""
     (line,) = (x for x in (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines() if x.startswith(begins))
@@ -123,6 +128,59 @@ def test_the_longest_training() -> None:
     for bits, percent in (("W4A4", four), ("W2A2", two)):
         cells = [line.split("|") for line in lines if line.startswith(f"| `silu_se_net` | {bits} | 4 | `pad_beta` |")]
         assert percent in [round(float(cell[6].split()[0]), 1) for cell in cells if len(cell) > 7]
+
+
+def test_seconds_of_a_whole_plan() -> None:
+    measured = re.search(
+        r"takes ([\d.]+) CPU s from a saved workload, and ([\d.]+) CPU s with", page("search_results.md")
+    )
+    assert measured
+    assert said(r"took ([\d.]+) CPU s from a saved workload on 3 December 2026, and ([\d.]+) with") == tuple(
+        float(seconds) for seconds in measured.groups()
+    )
+
+
+def test_what_depth_first_saves() -> None:
+    ways = ("tensors on chip", "depth first")
+    found = (rows("depth_first.csv", network="mobilenet_v2", machine="simba", way=way)[0] for way in ways)
+    assert said(r"MobileNetV2 on simba: ([\d,]+) -> ([\d,]+) µJ") == tuple(
+        round(float(row["energy_uj"])) for row in found
+    )
+
+
+def test_how_far_the_quick_search_is_above_the_proof() -> None:
+    number = r"(-?[\d.]+) to (-?[\d.]+) %"
+    found = said(
+        rf"{number} more energy .*? of ResNet-18\. It takes {number} more on MobileNetV2 and {number} on ViT-B/16"
+    )
+    for place, network in enumerate(("resnet18", "mobilenet_v2", "vit_b_16")):
+        above = [float(row["above_percent"]) for row in rows("quick_gap.csv", network=network)]
+        assert (round(min(above), 1), round(max(above), 1)) == found[2 * place : 2 * place + 2]
+
+
+def test_counts_of_specs_styles_and_layers() -> None:
+    from benchmarks.networks import NETWORKS
+    from experiments.mac_styles import MACHINES
+    from hwsim.machine.parts import MAC_STYLES
+
+    texts = [path.read_text(encoding="utf-8").splitlines() for path in (ROOT / "accel_specs").glob("*.yaml")]
+    (lines,) = said(r"accelerator that about (\d+) lines of YAML describe")
+    assert abs(statistics.median(map(len, texts)) - lines) <= 5
+    own = sum(any(line.strip().startswith("constraints:") for line in text) for text in texts)
+    words = {5: "five", 6: "six", 7: "seven", 8: "Eight"}
+    assert f"{words[own]} shipped specs have their own" in README
+    assert f"{words[len(MAC_STYLES) - 1]} MAC styles" in README, "all but measured tables"
+    assert f"for {words[len(MACHINES)]} kinds of machines" in README
+    assert f"Every layer of {words[len(NETWORKS)]} networks ends on every machine" in README
+    (small,) = said(r"On (\d+) small layers all legal nests were enumerated")
+    assert f"Every legal nest of {small:.0f} small layers was enumerated" in page("search_results.md")
+    box, exact = said(r"bounding boxes \((\d+) elements where (\d+) are read\)")
+    assert f"tiles of two outputs reads {box:.0f} elements there, {exact:.0f} here" in page("coming_from.md")
+
+
+def test_float_accuracy() -> None:
+    (percent,) = said(r"In float it has ([\d.]+) %")
+    assert {round(float(row["float_accuracy_percent"]), 1) for row in rows("headline.csv")} == {percent}
 
 
 @pytest.mark.parametrize("command", [["evaluate"], ["table"], ["explore", "bits"]], ids=" ".join)
