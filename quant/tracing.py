@@ -73,7 +73,10 @@ class _Tracer(fx.Tracer):
         """A call; ValueError where torch.func.functional_call gives the module other weights than its own."""
         held = [tensor for part in m.modules() for tensor in part._parameters.values() if tensor is not None]
         if self.own and any(id(tensor) not in self.own for tensor in held):
-            raise ValueError(f"{type(m).__name__} is called with weights that are not its own (functional_call)")
+            raise ValueError(
+                f"a {type(m).__name__} is called with weights that are not the model's: by functional_call, or by a "
+                "function that holds the module it was made in, which a copy does not change"
+            )
         return super().call_module(m, forward, args, kwargs)
 
     def example_of(self, node: fx.Node) -> Any:

@@ -535,3 +535,20 @@ def test_experts_are_refused_with_their_products_and_the_way_out(kind: str, gate
     network = load_model_argument(str(path), allow_uncosted=True)
     assert network.coverage is not None
     assert [item.macs for item in network.coverage.uncosted] == [5 * 2 * 8 * (made + 6)]
+
+
+def test_a_recurrent_layer_with_weights_of_another_size_is_refused(tmp_path: Path) -> None:
+    net = Graph((5, 2, 8))
+    path = net.saved(tmp_path, net.op("LSTM", "x", net.stored(1, 24, 8), net.stored(1, 24, 4), hidden_size=4))
+    with pytest.raises(HwsimError, match=r"LSTM has weights of \(1, 24, 8\) and .*: expected \(1, 16, 8\) and"):
+        load_model_argument(str(path))
+
+
+@pytest.mark.parametrize("onesided", [0, 1])
+def test_a_short_time_fourier_transform_is_the_products_of_its_frames(onesided: int, tmp_path: Path) -> None:
+    """13 frames of 16 out of 64 numbers, 4 apart; 9 or 16 bins of two parts."""
+    net = Graph((2, 64, 1))
+    step, window, length = net.constant(np.int64(4)), net.stored(16), net.constant(np.int64(16))
+    made = net.op("STFT", "x", step, window, length, onesided=onesided)
+    network = load_model_argument(str(net.saved(tmp_path, made)))
+    assert network.macs == 2 * 13 * 16 * 2 * (9 if onesided else 16)

@@ -427,3 +427,29 @@ def test_rows_of_different_lengths_are_refused() -> None:
     rows = torch.nested.nested_tensor([torch.randn(2, 8), torch.randn(3, 8)])
     with pytest.raises(WorkloadError, match="a nested tensor has rows of different lengths: give padded ones"):
         extract(nn.Linear(8, 4), rows)
+
+
+REPEATED: dict[str, nn.Module] = {
+    "convolution": nn.Conv2d(3, 4, 3, padding=1),
+    "transposed": nn.ConvTranspose2d(3, 4, 2, stride=2),
+    "transposed in phases": nn.ConvTranspose2d(3, 4, 3, stride=2),
+    "pool": nn.MaxPool2d(2),
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_one_channel_shown_three_times_is_read_once(name: str) -> None:
+    """Grey pictures for a network of three channels: x.expand(-1, 3, -1, -1)."""
+
+    class Grey(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = REPEATED[name]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x.expand(-1, 3, -1, -1))
+
+    model, x = Grey(), torch.randn(2, 1, 8, 8)
+    network = extract(model, x)
+    assert network.macs == extract(REPEATED[name], x.expand(-1, 3, -1, -1)).macs
+    assert [layer.inputs[0].elements for layer in network if layer.inputs[0].name == "x"] == [x.numel()]

@@ -350,3 +350,24 @@ def test_a_choice_by_values_is_named_and_all_other_rows_stay_close() -> None:
         near = error < 0.1
         assert near.float().mean() > 0.9
         assert torch.dist(result(x)[near], model(x)[near]) < 0.03 * model(x)[near].norm()
+
+
+class HoldsItself(nn.Module):
+    """A function made in the module, which asks another module for the mode of training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.drop = nn.Linear(8, 8), nn.Linear(8, 8), nn.Dropout(0.3)
+        self.pick = lambda x: self.a(x) if self.drop.training else self.b(x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pick(x)
+
+
+def test_a_function_that_holds_the_module_is_refused_or_left_in_float() -> None:
+    model, x = HoldsItself().eval(), torch.randn(4, 8)
+    with pytest.raises(ValueError, match="a function that holds the module it was made in"):
+        quant.quantize(model, weight_bits=8, act_bits=8)
+    result, plan = quant.quantize(model, weight_bits=8, act_bits=8, example=x)
+    assert torch.equal(result.eval()(x), model(x))
+    assert not plan.layers

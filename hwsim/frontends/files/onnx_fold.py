@@ -20,10 +20,10 @@ BROADCAST = (
     "And", "Or", "Xor", "Where", "Sum",
 )  # fmt: skip
 SHRINKING = (
-    "Concat", "Slice", "Unsqueeze", "Squeeze", "Cast", "Neg", "Abs", "Floor", "Ceil", "Round", "Sqrt", "Sign", "Not",
-    "ReduceMin", "ReduceMax", "ReduceSum", "ReduceProd", "ReduceMean", "Reshape", "Transpose", "Flatten", "Identity",
-    "Constant", "Split", "NonZero", "Trilu", "CumSum", "ScatterND", "ScatterElements", "ArgMax", "ArgMin", "Clip",
-    "GatherElements", "GatherND", "Dropout", "Exp", "Log", "Reciprocal",
+    "Concat", "Slice", "Unsqueeze", "Squeeze", "Cast", "CastLike", "Neg", "Abs", "Floor", "Ceil", "Round", "Sqrt",
+    "Sign", "Not", "ReduceMin", "ReduceMax", "ReduceSum", "ReduceProd", "ReduceMean", "Reshape", "Transpose",
+    "Flatten", "Identity", "Constant", "Split", "NonZero", "Trilu", "CumSum", "ScatterND", "ScatterElements",
+    "ArgMax", "ArgMin", "Clip", "GatherElements", "GatherND", "Dropout", "Exp", "Log", "Reciprocal",
 )  # fmt: skip
 GROWING = ("Gather", "ConstantOfShape", "Expand", "Tile", "Range", "Pad", "OneHot")
 FOLDED = frozenset((*BROADCAST, *SHRINKING, *GROWING))

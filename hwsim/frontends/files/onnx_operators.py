@@ -205,6 +205,13 @@ def recurrent(read: OnnxReader, node: Any) -> None:
     """LSTM, GRU and RNN: W (directions, gates * hidden, inputs), R (directions, gates * hidden, hidden), B."""
     hidden = read.shape(node.input[2])[2]
     directions, width, features = read.shape(node.input[1])
+    wanted = {"LSTM": 4, "GRU": 3, "RNN": 1}[node.op_type] * hidden
+    shapes = (read.shape(node.input[1]), read.shape(node.input[2]))
+    right = ((directions, wanted, features), (directions, wanted, hidden))
+    if shapes != right:
+        raise read.refuse(
+            f"{node.op_type} has weights of {shapes[0]} and {shapes[1]}: expected {right[0]} and {right[1]}"
+        )
     params: list[Arg] = []
     for d in range(directions):
         for position, columns in ((1, features), (2, hidden)):
@@ -450,6 +457,19 @@ def fourier(read: OnnxReader, node: Any) -> None:
     read.op("onnx.DFT", node.output[0], self=read.ref(node, 0), axis=axis, length=used)
 
 
+def short_fourier(read: OnnxReader, node: Any) -> None:
+    """STFT with a known step and length of its frames."""
+    shape, step = read.shape(node.input[0]), read.number(node, 1)
+    window = read.shape(node.input[2])[0] if read.has(node, 2) else shape[1]
+    length = read.number(node, 3, window)
+    if step is None or length is None:
+        raise read.refuse("the step or the length of its frames depends on the input's values")
+    each, hop = int(length.reshape(-1)[0]), int(step.reshape(-1)[0])
+    bins = each // 2 + 1 if read.options(node).get("onesided", 1) else each
+    read.declare(node.output[0], (shape[0], (shape[1] - each) // hop + 1, bins, 2))
+    read.op("onnx.STFT", node.output[0], self=read.ref(node, 0), length=each)
+
+
 def grid_sample(read: OnnxReader, node: Any) -> None:
     """GridSample by its mode."""
     modes = {"bilinear": 0, "linear": 0, "nearest": 1, "bicubic": 2, "cubic": 2}
@@ -557,6 +577,7 @@ HANDLERS: dict[str, Handler] = {
     "CumSum": cumulative,
     "GridSample": grid_sample,
     "DFT": fourier,
+    "STFT": short_fourier,
     "Pad": pad,
     **dict.fromkeys(("Resize", "Upsample"), resize),
     **dict.fromkeys(("Shape", "Size"), shape_of),

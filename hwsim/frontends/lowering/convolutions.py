@@ -66,7 +66,7 @@ def convolution(walk: Lowering, op: Op) -> None:
     axes = len(weight.shape) - 2
     if not isinstance(found, Act) or not 1 <= axes <= 3:
         raise Unhandled(f"its input is no activation, or it has {axes} spatial dimensions")
-    source, absorbed = without_padding(walk, found, axes)
+    source, absorbed = without_padding(walk, walk.written_out(found), axes)
     strides, dilations = numbers(op.get("stride"), axes, 1), numbers(op.get("dilation"), axes, 1)
     kernel, out = weight.shape[2:], spatial(walk.shape(op), axes)
     own = own_padding(op.get("padding"), kernel, dilations)
@@ -184,6 +184,7 @@ def transposed_convolution(walk: Lowering, op: Op) -> None:
     axes = len(weight.shape) - 2
     if not isinstance(source, Act) or not 1 <= axes <= 3:
         raise Unhandled(f"its input is no activation, or it has {axes} spatial dimensions")
+    source = walk.written_out(source)
     groups = numbers(op.get("groups"), 1, 1)[0]
     arguments = [
         numbers(op.get(key), axes, default) for key, default in (("stride", 1), ("dilation", 1), ("padding", 0))

@@ -26,7 +26,19 @@ def stft(walk: Lowering, op: Op) -> None:
     bins, frames = shape[1:3] if op.get("return_complex") is True and len(shape) == 3 else shape[-3:-1]
     if len(shape) == 2:
         bins, frames = shape
-    batch = math.prod(source.shape[:-1])
+    framed(walk, op, source, math.prod(source.shape[:-1]), length, frames, bins)
+
+
+def onnx_stft(walk: Lowering, op: Op) -> None:
+    """ONNX's STFT: frames first, then bins, then the two parts of a number."""
+    source, length = walk.act(op, "self"), int(str(op.get("length")))
+    _, frames, bins, _ = walk.shape(op)
+    parts = 2 if len(source.shape) == 3 and source.shape[2] == 2 else 1
+    framed(walk, op, source, source.shape[0], length * parts, frames, bins)
+
+
+def framed(walk: Lowering, op: Op, source: Act, batch: int, length: int, frames: int, bins: int) -> None:
+    """Every frame of `length` real numbers times the rows of the DFT."""
     walk.note("a short-time Fourier transform is priced as a product with the matrix of the DFT")
     windows = walk.emit("copy", op, [source], (batch, frames, length), source.record.origin, label="frames")
     weight = Const("dft", (2 * bins, length))
@@ -115,4 +127,5 @@ HANDLERS: dict[str, Handler] = {
     **named((f"fft_{kind}{axes}" for kind in KINDS for axes in ("", "2", "n")), transforms),
     **named(("_fft_r2c", "_fft_c2c", "_fft_c2r"), transforms),
     "onnx.DFT": dft,
+    "onnx.STFT": onnx_stft,
 }

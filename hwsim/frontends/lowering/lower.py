@@ -180,9 +180,21 @@ class Lowering:
         """The activation with its pending zeros written out, which costs a `pad` layer of its own."""
         if act.pad is None:
             return act
-        source = dataclasses.replace(act.seen_as(unpadded(act.shape, act.pad)), version=None)
-        op = Op("aten.pad", {}, (), self.current.module, self.current.call)
-        made = self.emit("pad", op, [source], act.shape, source.record.origin)
+        return self.moved("pad", act, unpadded(act.shape, act.pad))
+
+    def written_out(self, act: Act) -> Act:
+        """The activation with what an expansion repeats written as often, as a window needs it: a `copy` layer."""
+        if act.repeats == 1:
+            return act
+        shape = act.shape if act.pad is None else unpadded(act.shape, act.pad)
+        made = self.moved("copy", dataclasses.replace(act, shape=shape, pad=None), shape)
+        return dataclasses.replace(made, shape=act.shape, pad=act.pad)
+
+    def moved(self, kind: str, act: Act, read: tuple[int, ...]) -> Act:
+        """The activation written anew by a layer that reads it under the shape `read`, codes as they were."""
+        source = dataclasses.replace(act.seen_as(read), version=None)
+        op = Op(f"aten.{kind}", {}, (), self.current.module, self.current.call)
+        made = self.emit(kind, op, [source], act.shape, source.record.origin)
         if act.version is not None:
             made.record.versions[act.version] = act.record.versions[act.version]
         return dataclasses.replace(made, version=act.version)

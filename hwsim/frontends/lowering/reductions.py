@@ -30,7 +30,10 @@ def pool(kind: str, axes: int) -> Handler:
 
 
 def slide(draft: Draft, op: Op, kernel: tuple[int, int]) -> None:
-    """Say how a pool's window slides; left unsaid where its sizes contradict it, as in files with open sizes."""
+    """Say how a pool's window slides; left unsaid where its sizes contradict it, as in files with open sizes, and over
+    an array that an expansion repeats."""
+    if draft.inputs[0].repeats > 1:
+        return
     stride, dilation = pair(op.get("stride"), 0), pair(op.get("dilation"), 1)
     stride = stride if all(stride) else kernel
     before = pair(op.get("padding"), 0)
