@@ -51,6 +51,12 @@ PARTS = {
         ("--runs", "1"),
         (("first price: from the model / from a saved workload", r"^model / workload, CPU: ([\d.]+)x"),),
     ),
+    "jobs": Part(
+        "What do threads bring?",
+        (("benchmarks.jobs", "--models", "resnet18", "--specs", "ethos_u55_256", "simba"),),
+        ("--rounds", "1"),
+        (("clock: one thread / two,", r"^(\w+ on \w+): clock .* s, ([\d.]+)x; CPU"),),
+    ),
     "search": Part(
         "How long is the quick search beside the proofs, and beside public tools on the same layers?",
         (("benchmarks.search_speed", "--network", "resnet18", "--proven", "60"),),

@@ -30,6 +30,7 @@ from hwsim.report.evaluation import Request, evaluate_workload, load_zero_shares
 from hwsim.report.report import Report
 from hwsim.search.objective import OBJECTIVES, Objective
 from hwsim.search.result import Effortful
+from hwsim.search.side_by_side import jobs_for, threads
 
 if TYPE_CHECKING:
     from torch import nn
@@ -89,6 +90,7 @@ def evaluate(
     experts: str | None = None,
     fuse: bool = False,
     lifetimes: str | None = None,
+    jobs: int | None = None,
 ) -> Report:
     """Energy, latency and memory of a network on an accelerator, with the origin of each number.
 
@@ -119,6 +121,8 @@ def evaluate(
         check_kind("lifetimes", lifetimes, str, "whole, rows, borders or rows,borders")
     if time_limit_s is not None:
         check_number("time_limit_s", time_limit_s, 1e-9, 1e9)
+    if jobs is not None:
+        check_count("jobs", jobs, 1)
     machine = as_accelerator(accelerator)
     generation = as_pass(model, phase, batch, context, new, experts, input is not None)
     workload = generation[0] if generation else as_workload(model, input, allow_uncosted)
@@ -142,7 +146,8 @@ def evaluate(
         fuse=fuse,
         lifetimes=lifetimes,
     )
-    return evaluate_workload(workload, machine, request)
+    with threads(jobs_for(effort, jobs)):
+        return evaluate_workload(workload, machine, request)
 
 
 @names_its_keywords

@@ -165,6 +165,15 @@ def parse_count(text: str) -> int:
     return value
 
 
+def add_jobs(parse: Any) -> None:
+    """The option --jobs of the commands that search."""
+    parse.add_argument(
+        "--jobs", type=parse_count, metavar="N",
+        help="threads that prove layers side by side; any number gives the same answer (default: the usable cores, at "
+        "most 8; 1 for the quick search)",
+    )  # fmt: skip
+
+
 def add_input_option(parse: Any) -> None:
     """The option --input of every command that takes a MODEL."""
     parse.add_argument(

@@ -18,6 +18,7 @@ from hwsim.command_line import (
     MODEL_HELP,
     add_ends,
     add_input_option,
+    add_jobs,
     add_phase_options,
     load_machine,
     load_model,
@@ -96,6 +97,7 @@ def parser(explains: bool = False) -> argparse.ArgumentParser:
     parse.add_argument(
         "--format", choices=["timeloop"], help="with --out: machine, layers and mappings in its form, too"
     )
+    add_jobs(parse)
     parse.add_argument("--json", action="store_true", help="print the report as JSON and nothing else")
     parse.add_argument("--allow-uncosted", action="store_true", help="list unknown operators instead of refusing")
     parse.add_argument("--allow-overflow", action="store_true", help="warn where the network does not fit")
@@ -126,6 +128,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     from hwsim.report.progress import reading, watched
     from hwsim.report.screen import render
     from hwsim.report.terminal import why_not_proven
+    from hwsim.search.side_by_side import jobs_for, threads
 
     accelerator = load_machine(options.accelerator)
     with reading(options.model):
@@ -151,7 +154,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
         fuse=options.fuse == "on",
         lifetimes=options.lifetimes,
     )
-    with watched() as watch:
+    jobs = jobs_for(options.effort, options.jobs)
+    with watched() as watch, threads(jobs):
         report = evaluate_workload(workload, accelerator, request, watch)
     if why := why_not_proven(report):  # whoever reads only the numbers must see it
         print(f"hwsim: not proven: {printable(why)}", file=sys.stderr)
@@ -160,7 +164,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
     if options.format:
         mappings = {name: found.mapping for name, found in report.found.items()}
         written += write_for_peer(options.format, report.accelerator, report.mapped_workload, mappings, options.out)
-    explanations = explain(report, request.effort) if options.explain else ()
+    with threads(jobs):
+        explanations = explain(report, request.effort) if options.explain else ()
     if explanations and options.out:
         written.append(write_explanations(explanations, options.out))
     if options.json:

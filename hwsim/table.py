@@ -11,7 +11,15 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hwsim.command_line import ACCELERATOR_HELP, MODEL_HELP, add_ends, add_input_option, load_machine, load_model
+from hwsim.command_line import (
+    ACCELERATOR_HELP,
+    MODEL_HELP,
+    add_ends,
+    add_input_option,
+    add_jobs,
+    load_machine,
+    load_model,
+)
 from hwsim.console import wrote
 from hwsim.errors import SpecError, exit_code_of
 from hwsim.files.argument import parse_name, parse_path
@@ -50,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--objective", default="energy", choices=OBJECTIVES, help="what mappings are chosen for")
     parse.add_argument("--allow-uncosted", action="store_true", help="leave unknown operators out")
     parse.add_argument("--allow-overflow", action="store_true", help="pairs at which the network does not fit, too")
+    add_jobs(parse)
     return parse
 
 
@@ -57,6 +66,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     """Parse, price, write. Raises HwsimError where `main` prints it."""
     options = parser().parse_args(arguments)
     from hwsim.report.look_up import look_up_table, parse_pairs  # with the search: `--help` does not wait for it
+    from hwsim.search.side_by_side import jobs_for, threads
 
     pairs = () if options.bits is None else parse_pairs(options.bits)
     if options.out is not None and options.out.suffix not in (".csv", ".json"):
@@ -68,16 +78,17 @@ def run(arguments: Sequence[str] | None = None) -> None:
     if options.assignments is not None:
         write_assignments(options, workload, accelerator)
         return
-    table = look_up_table(
-        workload,
-        accelerator,
-        pairs,
-        options.objective,
-        alone=options.alone,
-        first_last=options.first_last,
-        elementwise_bits=options.elementwise_bits,
-        allow_overflow=options.allow_overflow,
-    )
+    with threads(jobs_for("auto", options.jobs)):
+        table = look_up_table(
+            workload,
+            accelerator,
+            pairs,
+            options.objective,
+            alone=options.alone,
+            first_last=options.first_last,
+            elementwise_bits=options.elementwise_bits,
+            allow_overflow=options.allow_overflow,
+        )
     for pair, why in table.refused:
         print(f"warning: {pair} left out: {why}", file=sys.stderr)
     if options.out is None:
@@ -94,6 +105,8 @@ def check_assignments(options: argparse.Namespace) -> None:
     for name in ("first_last", "elementwise_bits"):
         if getattr(options, name) is not None:
             raise SpecError(f"--{name.replace('_', '-')}: a row of --assignments says the bits of every layer itself")
+    if options.jobs is not None:
+        raise SpecError("--jobs: --assignments prices from tables of the quick search, which runs on one thread")
     if options.allow_overflow:
         raise SpecError("--allow-overflow: rows of --assignments that do not fit have empty prices")
 

@@ -212,6 +212,7 @@ def test_arguments_are_checked_like_the_command_lines() -> None:
         ({"bits": {}}, "bits: expected `default: W4A4` or name patterns"),
         ({"bits": 4}, "bits: expected W4A4, a YAML file or a mapping of name patterns, got 4"),
         ({"bits": {1: 2}}, "bits: expected layer names or patterns as keys, got 1"),
+        ({"jobs": 0}, "jobs: expected a whole number from 1, got 0"),
         ({"slack": 1}, "slack: expected a number from 0 to below 1, got 1"),
         ({"mapping": 3}, "mapping: expected a path, got 3"),
         ({"zero_shares": 3}, "zero_shares: expected a path, got 3"),

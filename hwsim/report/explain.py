@@ -24,6 +24,7 @@ from hwsim.report.quantities import between, si
 from hwsim.report.report import Report
 from hwsim.report.widths import Change, Explanation, Study, plural
 from hwsim.search.result import FUSED, Effortful
+from hwsim.search.side_by_side import each
 from hwsim.tables.mapped import SIDES, Side
 
 
@@ -31,14 +32,21 @@ def explain(report: Report, effort: Effortful = "quick") -> tuple[Explanation, .
     """Both operands of every layer with MACs; `effort` of new searches: the report's. Equal ones are explained once."""
     stages = {s.layer.name: s for s in fuse(report.mapped_workload, report.accelerator.capabilities)}
     resident, touching = frozenset(report.cost.resident), neighbours(report)
-    known: dict[object, tuple[Explanation, ...]] = {}
+    studies = {
+        name: Study(stages[name], found, report.accelerator, resident, report.objective, effort)
+        for name, found in report.found.items()
+        if found.certificate.space != FUSED  # whose bill is of many tiles: no one width's change is known
+    }
+    distinct: dict[object, Study] = {}
+    for study in studies.values():
+        distinct.setdefault(study.key, study)
+
+    def both(study: Study) -> tuple[Explanation, ...]:
+        return tuple(study.explain(side) for side in SIDES)
+
+    known = dict(zip(distinct, each(both, list(distinct.values())), strict=True))
     explanations: list[Explanation] = []
-    for name, found in report.found.items():
-        if found.certificate.space == FUSED:
-            continue  # its bill is of many tiles: no one width's change is known
-        study = Study(stages[name], found, report.accelerator, resident, report.objective, effort)
-        if study.key not in known:
-            known[study.key] = tuple(study.explain(side) for side in SIDES)
+    for name, study in studies.items():
         for part in known[study.key]:
             tensor = study.tensor(part.operand)
             others = tuple(other for other in touching.get(tensor.name, ()) if other != name)

@@ -28,9 +28,8 @@ from hwsim.machine.parts import Accelerator
 from hwsim.network.workload import Workload
 from hwsim.pricing.stages import effective_workload
 from hwsim.report.quantities import si
-from hwsim.search.network import ladder, wider
+from hwsim.search.network import ladder, rungs_above
 from hwsim.search.result import Found
-from hwsim.search.space.likeness import search_key
 
 if TYPE_CHECKING:
     from hwsim.pricing.network import Totals
@@ -73,10 +72,7 @@ def searches_of(workload: Workload, accelerator: Accelerator) -> int:
     keys: set[Key] = set()
     for rung in ladder(workload):
         for layer in effective_workload(rung, accelerator.capabilities).values():
-            above = layer
-            while above is not None and (key := search_key(above)) not in keys:
-                keys.add(key)
-                above = wider(above)
+            keys.update(rungs_above(layer))
     return len(keys)
 
 

@@ -5,10 +5,11 @@ Fewer bits never cost more: a search at narrow widths also considers what the ne
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Map
-from collections.abc import Sequence
 from typing import Any
 
 from hwsim.errors import HwsimError, InfeasibleMapping, SpecError
@@ -37,6 +38,7 @@ from hwsim.search.layer import prove, search
 from hwsim.search.machines.answers import MachineAnswers
 from hwsim.search.objective import OBJECTIVES, SECOND, Objective, objective_value
 from hwsim.search.result import GIVEN, Certificate, Effortful, Found, NetworkCertificate, homes_space
+from hwsim.search.side_by_side import each, parted
 from hwsim.search.space.likeness import full_key, fused_key, search_key
 from hwsim.search.space.problem import Problem
 
@@ -394,6 +396,14 @@ def wider(layer: Layer) -> Layer | None:
     return None if grown == layer else grown
 
 
+def rungs_above(layer: Layer) -> Iterator[tuple[object, ...]]:
+    """Keys of the searches that an answer for a layer may rest on, its own first."""
+    above: Layer | None = layer
+    while above is not None:
+        yield search_key(above)
+        above = wider(above)
+
+
 def search_ladder(
     layer: Layer, accelerator: Accelerator, objective: Objective, known: dict[tuple[object, ...], Found], **options: Any
 ) -> Found:
@@ -446,11 +456,24 @@ def search_network(
     """
     known = {} if known is None else known
     found: dict[str, Found] = {}
-    for name, layer in effective_workload(workload, accelerator.capabilities).items():
-        result = search_ladder(
+    layers = effective_workload(workload, accelerator.capabilities)
+
+    def answer(layer: Layer) -> Found:
+        return search_ladder(
             layer, accelerator, objective, known, gap=gap, time_limit_s=time_limit_s, effort=effort, slack=slack,
             rules=rules,
         )  # fmt: skip
+
+    def fill_in(group: Sequence[Layer]) -> None:
+        for layer in group:
+            with contextlib.suppress(HwsimError):  # asked again below, in the order of the layers
+                answer(layer)
+
+    if effort != "quick":
+        distinct = {search_key(layer): layer for layer in layers.values()}
+        each(fill_in, parted(distinct.values(), rungs_above))
+    for name, layer in layers.items():
+        result = answer(layer)
         found[name] = dataclasses.replace(result, cost=dataclasses.replace(result.cost, name=name))
     return found
 

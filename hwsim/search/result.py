@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from hwsim.nest.counts import Counts
 from hwsim.nest.mapping import Mapping
 from hwsim.pricing.layer import LayerCost
 from hwsim.pricing.lifetimes import WHOLE_TENSORS, Lifetimes
 from hwsim.search.objective import Objective, value_of
+from hwsim.search.words import Effortful
 
-Effortful = Literal["quick", "perfect", "proven", "auto"]
 ROUNDING = 1e-6  # of a bound that counts as reached: entries of a bill are kept on a grid
 
 

@@ -6,3 +6,4 @@ from typing import Literal, get_args
 
 Objective = Literal["energy", "latency", "edp"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+Effortful = Literal["quick", "perfect", "proven", "auto"]

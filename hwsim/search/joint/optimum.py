@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from hwsim.machine.parts import Operand
@@ -17,15 +17,18 @@ from hwsim.nest.counts import Counts
 from hwsim.nest.mapping import Mapping
 from hwsim.pricing.kept_weights import fetch_cost
 from hwsim.pricing.layer import price_fused, price_stage
+from hwsim.pricing.lifetimes import WHOLE_TENSORS
 from hwsim.pricing.stages import effective_layer
 from hwsim.search.joint.programme import Pair, Path, cheapest
 from hwsim.search.joint.schedule import Names, Schedule
 from hwsim.search.joint.staircase import At, Pool, Solver, Staircase, Weights
 from hwsim.search.result import Found
+from hwsim.search.side_by_side import each, parted
 from hwsim.search.space.likeness import Key, full_key, resources_key
 from hwsim.search.space.problem import Problem
 
 ENOUGH = 1e-9  # a relative gap that counts as none
+Asked = tuple[Staircase, int | None]  # a layer's costs, and the room that is left
 HOPE = 0.002  # share of its cost by which a layer may be cheaper outside its proof's space, before one was seen
 
 
@@ -177,12 +180,32 @@ class Optimum:
     def looked_beside(self, path: Path, weights: Weights) -> bool:
         """`improved` of a path; what was not proven on it is proven first. Large rooms first: they serve the others."""
         steps = [step for step in self.steps(path, weights) if step[1] not in step[0].better]
-        for stairs, room in sorted(steps, key=lambda step: -math.inf if step[1] is None else -step[1]):
-            if stairs.step(room) is None:
-                self.searches += 1
-                stairs.search(room, self.solving)
-            self.hope = max(self.hope, stairs.improve(room, self.solving))
+        steps.sort(key=lambda step: -math.inf if step[1] is None else -step[1])
+        for searches, gained in each(self.look_at, self.apart(steps)):
+            self.searches += searches
+            self.hope = max(self.hope, gained)
         return bool(steps)
+
+    def apart(self, steps: Sequence[Asked]) -> list[list[Asked]]:
+        """Steps in groups that know nothing of each other. Blocks of layers, where rows are freed, may be alike."""
+        if self.schedule.lifetimes != WHOLE_TENSORS:
+            return [list(steps)] if steps else []
+
+        def shared(step: Asked) -> tuple[Hashable, Hashable]:
+            stairs, room = step
+            return id(stairs.pool.counts), self.solving.topic(stairs.at_room(room), stairs.weights.objective)
+
+        return parted(steps, shared)
+
+    def look_at(self, steps: Sequence[Asked]) -> tuple[int, float]:
+        """Look outside the proofs' spaces of steps; (proofs that were made first, largest share of cost gained)."""
+        searches, gained = 0, 0.0
+        for stairs, room in steps:
+            if stairs.step(room) is None:
+                searches += 1
+                stairs.search(room, self.solving)
+            gained = max(gained, stairs.improve(room, self.solving))
+        return searches, gained
 
     def hoped(self, index: int, mine: Names, room: int | None, weights: Weights) -> Pair:
         """What a stage may cost once more mappings are looked at."""
@@ -191,7 +214,7 @@ class Optimum:
             first -= self.hope * first
         return first, second
 
-    def steps(self, path: Path, weights: Weights) -> list[tuple[Staircase, int | None]]:
+    def steps(self, path: Path, weights: Weights) -> list[Asked]:
         """What a path asks of the layers with MACs."""
         places = {index: path.at(self.schedule, index) for index in self.pools}
         return [(self.staircase(index, mine, weights), room) for index, (mine, room) in places.items()]

@@ -51,10 +51,14 @@ class Proofs:
         """As `search.layer` takes them."""
         return Options(self.gap, self.time_limit_s, self.effort)
 
+    def topic(self, problem: Problem, objective: Objective) -> Key:
+        """Questions of different topics are answered without looking at each other's answers."""
+        return objective, problem.homes.operands, resources_key(roomy(problem))
+
     def prove(self, problem: Problem, objective: Objective, seeds: Iterable[Mapping], cutoff: float) -> Found | Bounded:
         """The best mapping of the proof's space, if it costs less than the cutoff; else a bound."""
         room, cycles = room_of(problem), vector_cycles(problem)
-        key = objective, problem.homes.operands, resources_key(roomy(problem))
+        key = self.topic(problem, objective)
         known = self.answers.setdefault(key, [])
         for other in known:
             if room <= other.room and other.vector_cycles <= cycles:
@@ -72,7 +76,7 @@ class Proofs:
 
         What was found so from the same mapping in a larger room is taken where it fits.
         """
-        key = objective, problem.homes.operands, resources_key(roomy(problem)), vector_cycles(problem)
+        key = *self.topic(problem, objective), vector_cycles(problem)
         known = self.better.setdefault(key, [])
         for room, start, asked, better in known:
             same = found.mapping in (start, better.mapping)

@@ -7,7 +7,7 @@ its mapping is legal in every one from u on. Bounds are asked first, searches fo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -31,6 +31,10 @@ from hwsim.search.space.problem import Problem
 
 class Solver(Protocol):
     """Who searches a layer (`proofs.Proofs`)."""
+
+    def topic(self, problem: Problem, objective: Objective) -> Hashable:
+        """Questions of different topics are answered without looking at each other's answers."""
+        ...
 
     def prove(self, problem: Problem, objective: Objective, seeds: Iterable[Mapping], cutoff: float) -> Found | Bounded:
         """The best mapping of the proof's space, if it costs less than the cutoff; else a bound on all of them."""

@@ -218,7 +218,7 @@ class Search:
         `best`: a value that is known; `incumbent`: a good mapping, which tells what resource is slow; `most`: lattice
         points to look at before it gives up.
         """
-        began = time.process_time()
+        began = time.thread_time()
         self.best = best
         if not len(self.spatial):  # rules leave no unrolling
             return Proof(best, True, 0, 0)
@@ -230,7 +230,7 @@ class Search:
         while True:
             least = min(heap[0].bound if heap else math.inf, cheap[0] if len(cheap) else math.inf)
             if root is None and self.priced and heap and heap[0].bound == least:
-                root = least, time.process_time() - began
+                root = least, time.thread_time() - began
             if not self.open(least, gap):
                 self.covered += int(self.points[rows].sum())
                 break
