@@ -8,6 +8,7 @@ functions what their formula allows, and everything that only moves or averages 
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Iterable, Mapping
@@ -110,7 +111,8 @@ def export(model: nn.Module, given: Mapping[str, Any]) -> list[Op]:
     try:
         with torch.no_grad(), warnings.catch_warnings(), tracing.no_logs():
             warnings.simplefilter("ignore")  # of torch about torch
-            program = torch.export.export(model.eval(), (), dict(given), strict=False)
+            positional, named = called_with(model, given)
+            program = torch.export.export(model.eval(), positional, named, strict=False)
             if any(plain_name(node.target) == "addbatchdim" for node in program.graph.nodes):
                 raise ValueError("torch.vmap calls layers on single samples: give them the whole batch")
             program = program.run_decompositions({})
@@ -120,6 +122,16 @@ def export(model: nn.Module, given: Mapping[str, Any]) -> list[Op]:
     signature = program.graph_signature
     stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     return _infer([_read_exported(node, model, stored) for node in program.graph.nodes], model)
+
+
+def called_with(model: nn.Module, given: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments by name as a call of `forward` has them: by name, but for a network that takes *args or **named."""
+    signature = inspect.signature(model.forward)
+    if not any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in signature.parameters.values()):
+        return (), dict(given)
+    bound = signature.bind_partial()
+    bound.arguments.update({name: given[name] for name in signature.parameters if name in given})
+    return bound.args, bound.kwargs
 
 
 def _read_exported(node: fx.Node, model: nn.Module, stored: Mapping[str, str]) -> Op:

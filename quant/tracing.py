@@ -82,12 +82,19 @@ class _Tracer(fx.Tracer):
     def example_of(self, node: fx.Node) -> Any:
         """The example's value at an input or a part of one: a list, tuple or dictionary; None for anything else."""
         if node.op == "placeholder":
-            return self.given.get(str(node.target))
+            stars = len(str(node.target)) - len(str(node.target).lstrip("*"))  # *args and **named are one value each
+            absent = (None, (), {})[stars] if self.given else None
+            return self.given.get(str(node.target)[stars:], absent)
         if node.target is operator.getitem:
             of, index = node.args
             held = self.example_of(of) if isinstance(of, fx.Node) else None
             return held[index] if isinstance(held, (list, tuple, Mapping)) and not isinstance(index, fx.Node) else None
         return None
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Whether a list, tuple or dictionary of the example holds anything; other values decide nothing."""
+        held = self.example_of(obj.node)
+        return bool(held) if isinstance(held, (list, tuple, Mapping)) else super().to_bool(obj)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         own = isinstance(m, OP_MODULES) or getattr(m, "is_quantized_layer", False)

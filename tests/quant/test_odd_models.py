@@ -371,3 +371,26 @@ def test_a_function_that_holds_the_module_is_refused_or_left_in_float() -> None:
     result, plan = quant.quantize(model, weight_bits=8, act_bits=8, example=x)
     assert torch.equal(result.eval()(x), model(x))
     assert not plan.layers
+
+
+class Starred(nn.Module):
+    """Any number of inputs, by position and by name."""
+
+    def __init__(self, looks: bool) -> None:
+        super().__init__()
+        self.layer, self.looks = nn.Linear(8, 4), looks
+
+    def forward(self, *images: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
+        if self.looks and images[0].shape[0] > 1:  # no symbolic trace
+            images = tuple(image * 1 for image in images)
+        total = sum(torch.relu(self.layer(image)) for image in images)
+        return total + self.layer(more["last"]) if more else total  # pyright: ignore[reportReturnType]
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_starred_arguments_are_those_of_the_example(looks: bool) -> None:
+    model, given = Starred(looks).eval(), (torch.randn(5, 8), torch.randn(5, 8))
+    result, plan = quant.quantize(model, weight_bits=8, act_bits=8, example=given)
+    quant.initialise(result, [given], forward=lambda net, batch: net(*batch))
+    assert torch.dist(result.eval()(*given), model(*given)) < 0.03 * model(*given).norm()
+    assert [layer.op for layer in plan.layers][:2] == ["linear", "add"][: 1 if looks else 2]
