@@ -420,6 +420,9 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
         *([pointer] * 5), wide, pointer, pointer, wide, pointer, pointer, wide, pointer, pointer,
     ]  # fmt: skip
     library.mapper_paths.restype = whole
+    library.mapper_below.argtypes, library.mapper_below.restype = [pointer, whole, pointer, pointer, pointer], None
+    library.mapper_arrive.argtypes = [pointer, pointer, pointer, whole, pointer, pointer, whole]
+    library.mapper_arrive.restype = None
     return library
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from hwsim.machine.parts import OPERANDS, Operand
 from hwsim.search.quick.batch import Batch, Shares
 from hwsim.search.quick.halos import Halos
+from hwsim.search.quick.minima import arrived, below
 from hwsim.search.space.lattice import Costs
 from hwsim.search.space.paths import Chain, Event
 from hwsim.search.space.problem import Crossing, Problem
@@ -200,10 +201,10 @@ class Programme:
             ]
         return self.known_runs[step, k]
 
-    def arrival(self, moved: Costs, step: Step, k: int) -> Costs:
-        """Costs of the stage that a step leads to, at every point, coming from `moved`."""
+    def arrival(self, known: Costs | None, moved: Costs, step: Step, k: int) -> Costs:
+        """Costs of the stage that a step leads to, at every point, coming from `moved`; or as `known`, where less."""
         if step.kind != "run":
-            return moved + self.cost(step, k)
+            return arrived(known, moved, self.cost(step, k))
         axis = step.run + 1
         found = np.full_like(moved, np.inf)
         for run in self.runs(step, k):
@@ -211,7 +212,7 @@ class Programme:
             place = [slice(None)] * moved.ndim
             place[axis] = slice(run.end, run.end + 1)
             np.minimum(found[tuple(place)], value, out=found[tuple(place)])
-        return found
+        return found if known is None else np.minimum(known, found, out=known)
 
 
 def replaced(stage: Stage, x: int, value: int, carried: int) -> Stage:
@@ -292,14 +293,12 @@ def run_segment(
     while waiting:
         stage = waiting.pop(0)
         free = programme.walk.moves(stage)
-        moved = batch.lattices.below(before[stage], free) if free else before[stage]
+        moved = below(batch.lattices, before[stage], free) if free else before[stage]
         after[stage] = moved
         for target, step in programme.walk.steps(stage, k):
-            value = programme.arrival(moved, step, k)
-            if target in before:
-                np.minimum(before[target], value, out=before[target])
-            else:
-                before[target] = value
+            known = before.get(target)
+            before[target] = programme.arrival(known, moved, step, k)
+            if known is None:
                 bisect.insort(waiting, target, key=progress)
     return before, after
 

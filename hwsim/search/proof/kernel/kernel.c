@@ -472,6 +472,45 @@ int mapper_paths(Context *c, const int32_t *spatial, const int32_t *spacing, con
     return end;
 }
 
+/* ---- the quick search: quick/minima.py says the same in numpy ---------------------------------------------------------- */
+
+/* In place, along each of `count` axes of an array: every entry becomes the least of those up to it. An axis has `outer`
+ * blocks of `length` lines of `inner` entries. */
+void mapper_below(double *value, int32_t count, const int64_t *outer, const int64_t *length, const int64_t *inner) {
+    for (int32_t a = 0; a < count; a++) {
+        const int64_t line = inner[a], block = length[a] * line;
+        for (int64_t o = 0; o < outer[a]; o++) {
+            double *const first = value + o * block;
+            for (int64_t i = line; i < block; i++) first[i] = first[i - line] < first[i] ? first[i - line] : first[i];
+        }
+    }
+}
+
+/* into = moved + cost, or the least of that and what is there (`least`). Both are whole arrays of `rank` axes, 1 to DIMS + 1
+ * of them; `stride` is that of cost, 0 along axes where it is the same. */
+void mapper_arrive(double *into, const double *moved, const double *cost, int32_t rank, const int64_t *length,
+                   const int64_t *stride, int32_t least) {
+    const int64_t line = length[rank - 1], step = stride[rank - 1];
+    int64_t lines = 1, at[DIMS + 1] = {0};
+    for (int32_t d = 0; d < rank - 1; d++) lines *= length[d];
+    for (int64_t l = 0; l < lines; l++, into += line, moved += line) {
+        if (least) {
+            for (int64_t i = 0; i < line; i++) {
+                const double value = moved[i] + cost[i * step];
+                into[i] = value < into[i] ? value : into[i];
+            }
+        } else {
+            for (int64_t i = 0; i < line; i++) into[i] = moved[i] + cost[i * step];
+        }
+        for (int32_t d = rank - 2; d >= 0; d--) {
+            cost += stride[d];
+            if (++at[d] < length[d]) break;
+            cost -= stride[d] * length[d];
+            at[d] = 0;
+        }
+    }
+}
+
 #ifdef DEBUG_KERNEL
 /* For tests: only so many blocks are given from now on. */
 void mapper_allow(int64_t blocks) { blocks_left = blocks; }
