@@ -552,3 +552,12 @@ def test_a_short_time_fourier_transform_is_the_products_of_its_frames(onesided: 
     made = net.op("STFT", "x", step, window, length, onesided=onesided)
     network = load_model_argument(str(net.saved(tmp_path, made)))
     assert network.macs == 2 * 13 * 16 * 2 * (9 if onesided else 16)
+
+
+@pytest.mark.parametrize("sign", ["?", "-1"])
+def test_a_sign_for_an_open_size_is_no_name(sign: str, tmp_path: Path) -> None:
+    net = Graph((1, 3, 8, 6))
+    for axis in (2, 3):
+        net.input.type.tensor_type.shape.dim[axis].dim_param = sign
+    path = net.saved(tmp_path, net.op("Conv", "x", net.stored(4, 3, 3, 3)))
+    assert load_model_argument(str(path), (1, 3, 8, 6)).macs == 4 * 27 * 6 * 4

@@ -145,7 +145,7 @@ class Known:
         if shapes is None:
             return
         named = {inputs[0].name: shapes} if isinstance(shapes, tuple) else dict(shapes)
-        symbols = {d.dim_param for entry in inputs for d in dims_of(entry) if d.dim_param}
+        symbols = {symbol_of(d) for entry in inputs for d in dims_of(entry) if symbol_of(d)}
         known = {entry.name: entry for entry in inputs}
         if "" in named:
             named.setdefault(inputs[0].name, named.pop(""))
@@ -168,8 +168,8 @@ class Known:
                     )
         for entry in inputs:
             for dim in dims_of(entry):
-                if dim.dim_param in chosen:
-                    dim.dim_value = chosen[dim.dim_param]
+                if symbol_of(dim) in chosen:
+                    dim.dim_value = chosen[symbol_of(dim)]
         del self.graph.value_info[:]
         for output in self.graph.output:
             output.type.tensor_type.ClearField("shape")
@@ -183,7 +183,7 @@ class Known:
         fixed = [d.dim_value for d in dims]
         if len(dims) != len(shape) or any(old > 0 and old != new for old, new in zip(fixed, shape, strict=True)):
             raise WorkloadError(f"{self.path}: its input is {self.describe(entry)}, --input says {shape}")
-        symbols = [(dim.dim_param, size) for dim, size in zip(dims, shape, strict=True) if dim.dim_param]
+        symbols = [(symbol_of(dim), size) for dim, size in zip(dims, shape, strict=True) if symbol_of(dim)]
         for dim, size in zip(dims, shape, strict=True):
             dim.dim_value = size
         return symbols
@@ -466,6 +466,12 @@ def contributed_shape(kind: str, shapes: list[Shape | None], options: Mapping[st
         wide = first[-1] * (8 // int(options.get("bits", 4)) if options.get("packed") else 1)
         return (*second, *first[1:-1], wide)
     return None
+
+
+def symbol_of(dim: Any) -> str:
+    """The name of an open size; "" where the file marks it as open by a sign (`?`, `-1`), which names nothing."""
+    name = str(dim.dim_param).strip()
+    return name if name[:1].isalpha() or name[:1] == "_" else ""
 
 
 def dims_of(entry: Any) -> list[Any]:

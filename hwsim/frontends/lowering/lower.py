@@ -276,8 +276,8 @@ class Lowering:
                 continue
             handler = self.handlers.get(op.op) or self.handlers.get(op.op.rstrip("_")) or plugins.operator(op.op)
             try:
-                self.require_real(op)
                 if handler is not None:
+                    self.require_real(op)
                     handler(self, op)
                 elif self.is_bookkeeping(op):
                     self.bookkeeping(op)
