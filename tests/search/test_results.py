@@ -13,6 +13,7 @@ from hwsim.nest.count import count_accesses
 from hwsim.pricing.layer import LayerCost, Part, price
 from hwsim.search import beyond
 from hwsim.search.beyond import in_order, looked_beyond
+from hwsim.search.bounds.simple import mac_cycles
 from hwsim.search.effort import Options
 from hwsim.search.layer import search
 from hwsim.search.objective import Budget, Objective, rank_of
@@ -20,6 +21,7 @@ from hwsim.search.priced import Pricing
 from hwsim.search.quick.candidates import Effort, candidates
 from hwsim.search.result import Certificate, NetworkCertificate
 from hwsim.search.space.problem import Problem
+from hwsim.search.space.timing import VECTOR, Regime
 from tests.small_workloads import chain
 
 PLAIN = Certificate("energy", 12.0, 10.0, 7, 3, "a space")
@@ -144,6 +146,77 @@ def test_where_no_legal_mapping_can_be_better_none_is_looked_for(
     monkeypatch.setattr(beyond, "bound_of_all", lambda *_: known.lower_bound / 2)
     with pytest.raises(AttributeError):  # a bound below leaves something to look for
         looked_beyond(pricing, cast(Any, Broken()), known, math.inf)
+
+
+class Hunt:
+    """A proof whose space a test decides, and which keeps a record of what it is asked for."""
+
+    covers = staticmethod(lambda mapping: False)
+
+    def __init__(self, problem: Problem) -> None:
+        self.covered, self.timing = 0, Regimes()
+        self.asked: list[str] = []
+
+    def start(self, best: object) -> None:
+        self.asked.append("start")
+
+    def learn(self, regime: object) -> None:
+        self.asked.append("learn")
+
+
+class Regimes:
+    """Timing with one regime."""
+
+    def default(self) -> Regime:
+        return Regime((VECTOR,), ())
+
+
+@pytest.mark.parametrize(("overlap", "busy", "learns"), [(True, True, True), (True, False, False),
+                                                         (False, True, False)])  # fmt: skip
+def test_only_a_vector_unit_that_sets_the_time_beside_macs_is_a_regime_of_its_own(
+    overlap: bool, busy: bool, learns: bool, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = dataclasses.replace(problem.accelerator, overlap=overlap)
+    one = Problem(problem.layer, machine)
+    cycles = mac_cycles(one) + (1 if busy else 0)
+    monkeypatch.setitem(vars(one), "unit", dataclasses.replace(one.unit, fixed_cycles=cycles))
+    pricing, hunt = Pricing(one, "latency"), Hunt(one)
+    found = search(one.layer, machine, effort="quick")
+    pricing.value(found.mapping)
+    monkeypatch.setattr(beyond, "bound_of_all", lambda *_: 0.0)
+    looked_beyond(pricing, cast(Any, hunt), dataclasses.replace(found.certificate, exhaustive=False), math.inf)
+    assert hunt.asked == (["start", "learn"] if learns else ["start"])
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_longer_loops_are_tried_only_behind_a_proof_that_ended(
+    finished: bool, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search that a limit stopped has no time for them: it covers nothing more."""
+
+    def improve(hunt: Hunt, best: float, limit: float) -> None:
+        hunt.covered += 7
+
+    monkeypatch.setattr(beyond.padding, "improve", improve)
+    pricing = Pricing(problem, "energy")
+    pricing.value(search(problem.layer, problem.accelerator, effort="quick").mapping)
+    assert beyond.outside_space(pricing, cast(Any, Hunt(problem)), finished, math.inf) == (7 if finished else 0)
+
+
+def test_improving_looks_beyond_and_ordering_keeps_what_is_known(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`improved` asks for what the proof leaves out, `ordered` for the second objective, and neither for the other."""
+    found = search(problem.layer, problem.accelerator, effort="perfect")
+    asked: list[str] = []
+    plain_beyond, plain_order = beyond.looked_beyond, beyond.in_order
+    monkeypatch.setenv("HWSIM_CACHE", "")
+    monkeypatch.setattr(beyond, "looked_beyond", lambda *a: (asked.append("beyond"), plain_beyond(*a))[1])
+    monkeypatch.setattr(beyond, "in_order", lambda *a: (asked.append("order"), plain_order(*a))[1])
+    beyond.improved(problem, "energy", found, Options(effort="perfect"))
+    better = beyond.ordered(problem, "energy", found, Options(effort="perfect"))
+    assert asked == ["beyond", "order"]
+    assert better.certificate.then == "latency"
 
 
 def test_looking_beyond_a_proof_adds_to_its_time_and_keeps_its_bound(problem: Problem) -> None:
