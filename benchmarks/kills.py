@@ -142,10 +142,17 @@ def torture(job: Job, place: Path, kills: int, rng: random.Random) -> dict[str, 
             found["failed"] += 1
         elif job.always:
             found["different"] += job.left(folder) not in (None, expected)
+        if code < 0 and found["kills"] % 10 == 0:
+            print(told(found), file=sys.stderr, flush=True)
     last = waited(started(job, folder))
     found["ended"] += 1
     found["different"] += last != 0 or job.left(folder) != expected
     return found
+
+
+def told(found: dict[str, int]) -> str:
+    """The counts in a line."""
+    return ", ".join(f"{count} {what}" for what, count in found.items())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -158,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.update({"HWSIM_CACHE": "", "OMP_NUM_THREADS": "1"})
     with tempfile.TemporaryDirectory() as place:
         found = torture(JOBS[options.job](Path(place)), Path(place), options.kills, random.Random(options.seed))
-    print(f"{options.job}: {', '.join(f'{count} {what}' for what, count in found.items())}")
+    print(f"{options.job}: {told(found)}")
     return int(found["different"] + found["failed"] > 0)
 
 

@@ -18,6 +18,7 @@ from experiments.jobs import Job, Runner, share_of, with_float_jobs
 from experiments.profiles import PROFILES, Profile
 from hwsim.errors import exit_code_of
 from quant.processes import join_group, rank
+from quant.terminal import Printer
 
 Jobs = Callable[[Profile], Sequence[Job]]
 
@@ -128,8 +129,9 @@ def train(name: str, options: argparse.Namespace, jobs: Jobs, table_name: str = 
     join_group(options.device)
     chosen = choose_jobs(options, jobs(choose_profile(options)))
     if options.list:
-        print("\n".join(job.key for job in chosen))
-        return 0
+        say = Printer(sys.stdout)
+        say("\n".join(job.key for job in chosen))
+        return say.code(0)
     finished = runner(name, options, table_name).run(chosen, options.minutes)
     if rank() == 0:
         print("done" if finished else "stopped early; the same command goes on")
