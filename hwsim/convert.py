@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--format", choices=["timeloop"], help="write a machine of ours in this tool's format")
     parse.add_argument("--workload", type=parse_path, metavar="FILE", help="with --format: its layers become problems")
     parse.add_argument("--mapping", type=parse_path, metavar="FILE", help="with --format: mappings of these layers")
+    parse.add_argument("--replace", action="store_true", help="write over an earlier translation in DIR")
     parse.add_argument("--quiet", action="store_true", help="print only the files written")
     return parse
 
@@ -78,7 +79,17 @@ def read_in(options: argparse.Namespace) -> tuple[TranslationReport, list[Path]]
             raise SpecError(f"--set {text}: expected NAME=VALUE")
         variables[match[1]] = match[2]
     translation = translate(tools.pop(), paths, variables)
+    keep_earlier(options)
     return translation.report, translation.write(options.to)
+
+
+def keep_earlier(options: argparse.Namespace) -> None:
+    """SpecError where the folder holds a translation already and nobody asked to replace it."""
+    if not options.replace and (options.to / "translation.txt").exists():
+        raise SpecError(
+            f"{options.to}: holds an earlier translation (translation.txt); expected a folder without one: "
+            "name another with --to, or write over it with --replace"
+        )
 
 
 def write_out(options: argparse.Namespace) -> tuple[TranslationReport, list[Path]]:
@@ -95,6 +106,7 @@ def write_out(options: argparse.Namespace) -> tuple[TranslationReport, list[Path
     mappings = load_mappings(options.mapping) if options.mapping else {}
     report = TranslationReport()
     files = export_files(load_accelerator(options.files[0]), workload, mappings, report)
+    keep_earlier(options)
     for name, text in files.items():
         write_atomically(options.to / name, text)
     return report, [options.to / name for name in files]

@@ -60,6 +60,22 @@ def test_convert_takes_the_direct_form_too(described: str, tmp_path: Path, capsy
     assert "files of timeloop and zigzag" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("back", [False, True], ids=["in", "out"])
+def test_convert_writes_over_an_earlier_translation_only_when_asked(
+    described: str, back: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mine"
+    line = [*(["eyeriss_v1", "--format", "timeloop"] if back else [described]), "--to", str(folder), "--quiet"]
+    assert convert(line) == 0
+    (folder / "translation.txt").write_text("of other files")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert convert(line) == 2
+    assert f"{folder}: holds an earlier translation" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert convert([*line, "--replace"]) == 0
+    assert (folder / "translation.txt").read_text() != "of other files"
+
+
 def test_a_mapping_is_priced_by_timeloops_rules_too(
     peers_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
