@@ -239,6 +239,8 @@ def _held(model: nn.Module) -> list[tuple[str, Any, Any]]:
     """(name, the buffers, a list or a dictionary of a module, a copy of it): what the traced code may write into."""
     found: list[tuple[str, Any, Any]] = []
     for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue  # its own runtime holds its buffers, which no traced code reaches
         own = {k: v for k, v in vars(module).items() if isinstance(v, (list, dict)) and not k.startswith("_")}
         for key, value in {"buffers": module._buffers, **own}.items():
             found.append((f"{name}.{key}".lstrip("."), value, copy.copy(value)))
