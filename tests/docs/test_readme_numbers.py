@@ -130,6 +130,17 @@ def test_the_longest_training() -> None:
         assert percent in [round(float(cell[6].split()[0]), 1) for cell in cells if len(cell) > 7]
 
 
+def test_what_distillation_and_a_step_per_channel_gain() -> None:
+    found = said(r"step per channel \(`[^`]+`\) add ([\d.]+) ± ([\d.]+) points at W2A2 and ([\d.]+) ± ([\d.]+) at W3A3")
+    told: list[float] = []
+    for bits in ("W2A2", "W3A3"):
+        text = page("results.md").split(f"**`silu_se_net`, cifar10, {bits}** (`cpu_long`)")[1]
+        table = re.search(r"\| distillation and a step per channel \| [^|]+ \| \+([\d.]+) ± ([\d.]+) \|", text)
+        assert table is not None
+        told += [round(float(number), 1) for number in table.groups()]
+    assert tuple(told) == found
+
+
 def test_seconds_of_a_whole_plan() -> None:
     measured = re.search(
         r"takes ([\d.]+) CPU s from a saved workload, and ([\d.]+) CPU s with", page("search_results.md")
