@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from hwsim.console import printable, wrote
 from hwsim.errors import exit_code_of
 from hwsim.files.argument import parse_path
-from hwsim.report.compare import read_report, sameness, table, write_page
+from hwsim.report.compare import fitted, read_report, sameness, table, write_page
+from hwsim.report.screen import standard_output
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,7 +22,8 @@ def parser() -> argparse.ArgumentParser:
     parse = argparse.ArgumentParser(
         prog="hwsim compare",
         description="Saved reports side by side.",
-        epilog="Exit codes: 0 done; 1 with --same, where they answer different questions; 2 a file that is no report.",
+        epilog="The table is as wide as the terminal, or as the variable COLUMNS says. Exit codes: 0 done; 1 with "
+        "--same, where they answer different questions; 2 a file that is no report.",
     )
     parse.add_argument(
         "reports", nargs="+", type=parse_path, metavar="REPORT", help="report.json, or a folder that has one"
@@ -40,11 +42,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         parser().error("expected at least two reports")
     reports = [read_report(path) for path in options.reports]
     if not options.same:
-        rows = table(reports)
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        for name, *cells in rows:
-            padded = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)]
-            print(printable("  ".join([f"{name:<{widths[0]}}", *padded]).rstrip()))
+        for line in fitted(table(reports), standard_output().width):
+            print(printable(line))
     for line in sameness(reports):
         print(printable(line))
     if options.out is not None:

@@ -19,6 +19,7 @@ from hwsim.files.reading import is_finite, read_text
 from hwsim.report.quantities import digits, si
 
 AREA = "mm²"
+GAP = 2  # columns between two columns of a table
 # Totals that are compared, with the factor to their unit.
 ROWS = (
     ("energy_pj", "energy", 1e-12, "J"),
@@ -88,6 +89,62 @@ def table(reports: Sequence[SavedReport]) -> list[list[str]]:
             cells.append(f"{quantity(value * factor, unit)}{ratio}")
         rows.append([title, *cells])
     return rows
+
+
+def fitted(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """The table in lines no wider than `width` where that can be: long titles become letters, columns go below.
+
+    >>> print(*fitted([["", "one on a", "two on a"], ["energy", "1 pJ", "2 pJ (2x)"]], 40), sep="\\n")
+            one on a   two on a
+    energy      1 pJ  2 pJ (2x)
+    >>> print(*fitted([["", "one on a", "two on a"], ["energy", "1 pJ", "2 pJ (2x)"]], 23), sep="\\n")
+    A  one on a
+    B  two on a
+    <BLANKLINE>
+               A          B
+    energy  1 pJ  2 pJ (2x)
+    """
+    heads = rows[0][1:]
+    natural = columns_of(rows)
+    if sum(natural) + GAP * len(heads) <= width:
+        return aligned(rows, natural)
+    letters = [letter(i) for i in range(len(heads))]
+    lines = [f"{short:<{len(letters[-1])}}  {head}" for short, head in zip(letters, heads, strict=True)]
+    rows = [["", *letters], *rows[1:]]
+    sizes = columns_of(rows)
+    begin = 1
+    while begin <= len(heads):
+        end, taken = begin, sizes[0]
+        while end <= len(heads) and (end == begin or taken + GAP + sizes[end] <= width):
+            taken += GAP + sizes[end]
+            end += 1
+        lines += ["", *aligned([[row[0], *row[begin:end]] for row in rows], [sizes[0], *sizes[begin:end]])]
+        begin = end
+    return lines
+
+
+def columns_of(rows: Sequence[Sequence[str]]) -> list[int]:
+    """The width of every column."""
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+
+def aligned(rows: Sequence[Sequence[str]], sizes: Sequence[int]) -> list[str]:
+    """Names to the left, values to the right."""
+    gap = " " * GAP
+    return [
+        gap.join([f"{name:<{sizes[0]}}", *(f"{c:>{n}}" for c, n in zip(cells, sizes[1:], strict=True))]).rstrip()
+        for name, *cells in rows
+    ]
+
+
+def letter(place: int) -> str:
+    """A to Z, then AA, AB and so on.
+
+    >>> letter(0), letter(25), letter(26), letter(27)
+    ('A', 'Z', 'AA', 'AB')
+    """
+    rest, last = divmod(place, 26)
+    return (letter(rest - 1) if rest else "") + chr(ord("A") + last)
 
 
 def quantity(value: float, unit: str) -> str:

@@ -49,6 +49,19 @@ def test_ratios_are_to_the_first_report(reports: Path, capsys: pytest.CaptureFix
     assert f"({ratio:.3g}x)" in line
 
 
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_a_table_of_many_reports_is_as_wide_as_asked(
+    reports: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main([str(reports / name) for name in ("a", "narrow", "other", "a", "narrow", "other", "again")]) == 0
+    said = capsys.readouterr().out.split("differ in")[0].splitlines()[:-1]
+    assert max(map(len, said)) <= width
+    energies = [line.split("energy  ")[1] for line in said if line.startswith("energy  ")]
+    assert sum(line.count("J") for line in energies) == 7  # one value for each report, whatever the width
+    assert (len(energies) == 1) == (width == 200)
+
+
 def test_reports_of_one_title_are_told_apart(reports: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.html"
     names = [str(reports / "a"), str(reports / "narrow" / "report.json"), str(reports / "other")]
