@@ -133,19 +133,37 @@ def version(schema: dict[str, Any]) -> object:
 
 
 def rows(node: dict[str, Any], schema: dict[str, Any], prefix: str) -> list[str]:
-    """A line for every key, depth first."""
+    """A line for every key, depth first; keys of one's own, as names of layers, are written NAME."""
     found: list[str] = []
     for name, value in node.get("properties", {}).items():
         target = resolved(value, schema)
-        key = f"{prefix}{name}"
-        kind = target.get("type", f"always {target['const']}" if "const" in target else "any")
+        kind = target.get("type", kinds(target, schema))
         kind = " or ".join(kind) if isinstance(kind, list) else kind
-        found.append(f"| `{key}` | {kind} | {value.get('description') or target.get('description', '')} |")
-        if "properties" in target:
-            found += rows(target, schema, key + ".")
-        items = resolved(target.get("items", {}), schema) if isinstance(target.get("items"), dict) else {}
-        if "properties" in items:
-            found += rows(items, schema, key + "[].")
+        meaning = value.get("description") or target.get("description", "")
+        found.append(f"| `{prefix}{name}` | {kind} | {meaning} |")
+        found += inner_rows(target, schema, prefix + name)
+    return found
+
+
+def kinds(node: dict[str, Any], schema: dict[str, Any]) -> str:
+    """What a value may be where no one type is named: its constant, its words, the types of its forms."""
+    if "const" in node:
+        return f"always {node['const']}"
+    if "enum" in node:
+        return "one of " + ", ".join(repr(word) if word == "" else str(word) for word in node["enum"])
+    forms = [resolved(form, schema) for key in ("oneOf", "anyOf", "allOf") for form in node.get(key, ())]
+    return " or ".join(dict.fromkeys(form.get("type", kinds(form, schema)) for form in forms)) or "any"
+
+
+def inner_rows(node: dict[str, Any], schema: dict[str, Any], prefix: str) -> list[str]:
+    """Lines of the keys inside a value: of an object, of entries of a list or by name, of either of several forms."""
+    found = rows(node, schema, prefix + ".")
+    for form in (*node.get("oneOf", ()), *node.get("anyOf", ())):
+        found += inner_rows(resolved(form, schema), schema, prefix)
+    named = [node.get("additionalProperties"), *node.get("patternProperties", {}).values()]
+    for inner, sign in ((node.get("items"), "[]"), *((each, ".NAME") for each in named)):
+        if isinstance(inner, dict):
+            found += inner_rows(resolved(inner, schema), schema, prefix + sign)
     return found
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hwsim.network.generation import CACHE, NEW, Generation
 from hwsim.network.layer import Tensor, operands
 from hwsim.network.workload import Workload
-from hwsim.pricing.fit import packed
+from hwsim.pricing.fit import packed, stored_weight_bits
 from hwsim.pricing.residents import peak_activation_bits
 from hwsim.pricing.stages import fuse
 from hwsim.report.quantities import digits, si
@@ -87,7 +87,7 @@ def weight_bits_held(report: Report, generation: Generation) -> int:
     outer, found = report.accelerator.outermost, 0
     weights = {t.name: t for layer in report.workload for t in operands(layer) if t.origin == "weight"}
     for name, tensor in weights.items():
-        bits = packed(tensor, outer)
+        bits = stored_weight_bits(tensor, outer)
         if ".experts." in name and generation.experts_read:
             bits = -(-bits * generation.experts_held // generation.experts_read)
         found += bits

@@ -108,6 +108,26 @@ def test_no_sentence_of_a_schema_is_too_long(schema: str) -> None:
     assert not found, told(found)
 
 
+def keys_without_meaning(node: object, shared: dict[str, dict[str, object]], place: str = "") -> Iterator[str]:
+    """Keys of a schema that have no description, of their own or of what they refer to."""
+    if isinstance(node, list):
+        for each in node:
+            yield from keys_without_meaning(each, shared, place)
+    if isinstance(node, dict):
+        for name, value in node.get("properties", {}).items():
+            said = value.get("description") or shared.get(value.get("$ref", "").removeprefix("#/$defs/"), {})
+            if not (said if isinstance(said, str) else said.get("description")):
+                yield f"{place}.{name}"
+        for name, value in node.items():
+            yield from keys_without_meaning(value, shared, f"{place}.{name}")
+
+
+def test_every_key_of_a_report_has_a_meaning() -> None:
+    schema = json.loads((ROOT / SCHEMAS[0]).read_text(encoding="utf-8"))
+    assert list(keys_without_meaning({"properties": {"a": {"type": "string"}}}, {})) == [".a"]
+    assert not list(keys_without_meaning(schema, schema["$defs"]))
+
+
 def test_what_counts_as_a_sentence() -> None:
     words = " ".join(["word"] * LONGEST)
     assert not too_long(f"Words. {words.capitalize()}.")
