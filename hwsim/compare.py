@@ -14,7 +14,6 @@ from hwsim.console import printable, wrote
 from hwsim.errors import exit_code_of
 from hwsim.files.argument import parse_path
 from hwsim.report.compare import fitted, read_report, sameness, table, write_page
-from hwsim.report.screen import standard_output
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,6 +41,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         parser().error("expected at least two reports")
     reports = [read_report(path) for path in options.reports]
     if not options.same:
+        from hwsim.report.screen import standard_output  # here, not above: `--help` does not wait for the pricing
+
         for line in fitted(table(reports), standard_output().width):
             print(printable(line))
     for line in sameness(reports):
