@@ -40,7 +40,11 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--format", choices=["timeloop"], help="write a machine of ours in this tool's format")
     parse.add_argument("--workload", type=parse_path, metavar="FILE", help="with --format: its layers become problems")
     parse.add_argument("--mapping", type=parse_path, metavar="FILE", help="with --format: mappings of these layers")
-    parse.add_argument("--replace", action="store_true", help="write over an earlier translation in DIR")
+    parse.add_argument(
+        "--replace",
+        action="store_true",
+        help="write over an earlier translation in DIR; files that this one lacks stay",
+    )
     parse.add_argument("--quiet", action="store_true", help="print only the files written")
     return parse
 
