@@ -62,7 +62,10 @@ def test_a_table_of_many_reports_is_as_wide_as_asked(
     assert (len(energies) == 1) == (width == 200)
 
 
-def test_reports_of_one_title_are_told_apart(reports: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_of_one_title_are_told_apart(
+    reports: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     page = tmp_path / "page.html"
     names = [str(reports / "a"), str(reports / "narrow" / "report.json"), str(reports / "other")]
     assert main([*names, "--out", str(page)]) == 0
