@@ -13,6 +13,12 @@ from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.workload import Workload
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables have room, wherever the tests run."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Reports of one small network: twice the same, at other bits, and on another machine."""
@@ -62,10 +68,7 @@ def test_a_table_of_many_reports_is_as_wide_as_asked(
     assert (len(energies) == 1) == (width == 200)
 
 
-def test_reports_of_one_title_are_told_apart(
-    reports: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+def test_reports_of_one_title_are_told_apart(reports: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "page.html"
     names = [str(reports / "a"), str(reports / "narrow" / "report.json"), str(reports / "other")]
     assert main([*names, "--out", str(page)]) == 0
