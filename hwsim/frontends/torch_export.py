@@ -24,10 +24,11 @@ from hwsim.errors import WorkloadError
 from hwsim.frontends import plugins
 from hwsim.frontends.decompose import parts_of
 from hwsim.frontends.lowering.ir import Arg, Meta, Op, OpGraph, Quantization, Ref
-from hwsim.frontends.lowering.lower import changes_views, lower
+from hwsim.frontends.lowering.lower import lower
 from hwsim.frontends.lowering.record import LOOKS, record, tensors_in
 from hwsim.frontends.lowering.recurrent import GATES
 from hwsim.frontends.lowering.table import HANDLERS
+from hwsim.frontends.lowering.written import changes_views
 from hwsim.network.formats import Format, Sharing
 from hwsim.network.workload import Workload
 from quant.quantizer import BaseQuantizer

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from hwsim.errors import UnsupportedOp, WorkloadError
 from hwsim.frontends import plugins
+from hwsim.frontends.lowering.constants import computed, shifted, side_by_side
 from hwsim.frontends.lowering.finish import finish
 from hwsim.frontends.lowering.ir import (
     Arg,
@@ -26,17 +27,12 @@ from hwsim.frontends.lowering.ir import (
     small_float,
 )
 from hwsim.frontends.lowering.values import Act, Const, Draft, Part, Record, Single, Value
-from hwsim.network.formats import MAX_BITS, SCALE_BITS, Format
+from hwsim.frontends.lowering.written import ALIASES, SHAPE_ONLY, reached_by_inputs, writes_in_place
+from hwsim.network.formats import Format
 from hwsim.network.layer import Loops
 from hwsim.network.workload import Coverage, FreeOp, Uncosted, Workload
 
 QUANTIZER = "hwsim_quant.quantizer"
-# Operators that read the shape of an activation and none of its values: what they make is known before any input.
-SHAPE_ONLY = frozenset(
-    f"aten.{name}"
-    for name in ("new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like")
-)
-# How many elements they make depends on the input's values.
 SIZED_BY_VALUES = frozenset((
     "aten.nonzero", "aten.masked_select", "aten.unique", "aten._unique2", "aten.unique_dim",
     "aten.unique_consecutive", "aten.bincount", "aten.histc", "aten.multinomial", "aten.argwhere",
@@ -49,23 +45,6 @@ SPLITS = ("split", "split_with_sizes", "chunk", "tensor_split", "unbind", "unsaf
 # Operators whose result is their operands one behind the other.
 JOINS = ("aten.cat", "aten.stack", "aten.concat", "aten.concatenate", "aten.hstack", "aten.vstack", "aten.dstack")
 SHIFTS = ("aten.add", "aten.sub")
-# Operators whose result is their first operand's own memory.
-ALIASES = frozenset(
-    f"aten.{name}"
-    for name in (
-        "slice", "select", "view", "reshape", "narrow", "transpose", "permute", "unsqueeze", "squeeze", "expand", "t",
-        "as_strided", "alias", "detach", "flatten", "unflatten", "unbind", "split", "chunk", "diagonal", "view_as",
-    )
-)  # fmt: skip
-
-# Operators that write values into a part of an array that stays in place.
-WRITES = frozenset(
-    f"aten.{name}"
-    for name in (
-        "copy", "fill", "zero", "scatter", "scatter_add", "scatter_reduce", "index_put", "_unsafe_index_put",
-        "index_add", "index_copy", "index_fill", "masked_scatter", "masked_fill",
-    )
-)  # fmt: skip
 
 # Operators with a price for complex numbers; every other one is refused on them.
 COMPLEX = frozenset((
@@ -391,116 +370,6 @@ class Lowering:
             width = 32 if meta.is_index else None
             record = Record(meta.numbers, "uncosted", name, index_bits=width, form=self.form(name))
             self.values[name] = Act(record, meta.numbers)
-
-
-def reached_by_inputs(graph: OpGraph) -> tuple[set[str], set[str]]:
-    """(states, values that depend on an input). States: constants into which operators write what depends on the input
-    (caches, buffers filled step by step)."""
-    source: dict[str, str] = {}
-    dependent = set(graph.inputs)
-    states: set[str] = set()
-    for op in graph.ops:
-        refs = [ref.name for ref in op.refs()]
-        if op.op in ALIASES and refs:
-            source.update(dict.fromkeys(op.outputs, refs[0]))
-        if op.op not in SHAPE_ONLY and any(name in dependent for name in refs):
-            dependent.update(op.outputs)
-        if writes_in_place(op) and any(name in dependent for name in refs[1:]):
-            root = refs[0]
-            while root in source:
-                root = source[root]
-            if root not in dependent:
-                states.add(root)
-                dependent.add(root)
-    return states, dependent
-
-
-def changes_views(graph: OpGraph) -> bool:
-    """Whether arithmetic in place changes an array that is read later by a name which shows it as it was: then only a
-    functional form of the graph says who reads what. Writes of parts have handlers of their own."""
-    root: dict[str, str] = {}
-    stale: dict[str, set[str]] = {}  # an array -> names that show it as it was before a change
-    for op in graph.ops:
-        refs = [ref.name for ref in op.refs()]
-        roots = [root.get(name, name) for name in refs]
-        old = [name in stale.get(array, ()) for name, array in zip(refs, roots, strict=True)]
-        if op.op in ALIASES and refs:
-            root.update(dict.fromkeys(op.outputs, roots[0]))
-            if old[0]:
-                stale[roots[0]].update(op.outputs)
-            continue
-        writes = writes_in_place(op) and op.op.rstrip("_") in WRITES
-        if writes and any(old) and roots[:1] == roots[1:2] and not any(old[1:]):
-            stale.pop(roots[0])  # y[part] += z: the changed part is written back
-        elif any(old):
-            return True
-        if writes_in_place(op) and refs:
-            if not writes:
-                views = {name for name, array in root.items() if array == roots[0]} | {roots[0]}
-                stale.setdefault(roots[0], set()).update(views - {refs[0]})
-                stale[roots[0]].discard(refs[0])
-            root.update(dict.fromkeys(op.outputs, roots[0]))
-    return False
-
-
-def writes_in_place(op: Op) -> bool:
-    """Whether an operator changes its first operand, by torch's convention for names."""
-    return op.op.endswith("_") and not op.op.endswith("__")
-
-
-def computed(name: str, shape: tuple[int, ...], sources: list[Const], form: Format | None) -> Const:
-    """A constant made from others. It keeps the parameter's name and codes while it is the whole parameter, reshaped
-    or rescaled per channel; a part of one, or a mixture, is called after the operator that makes it. It is stored as
-    the smallest float among its type (`form`) and those of its sources."""
-    coded = [source for source in sources if source.quantization is not None]
-    main = coded[0] if len(coded) == 1 else sources[0] if len(sources) == 1 else None
-    small = [found for found in (form, *(source.form for source in sources)) if found is not None]
-    stored = min(small, key=lambda found: found.bits, default=None)
-    if main is None:
-        return Const(name, shape, form=stored)
-    codes = main.quantization
-    if codes is not None and len(sources) > 1:
-        steps = max(math.prod(source.shape) for source in sources if source is not main)
-        scales = [source.form for source in sources if source is not main and math.prod(source.shape) == steps]
-        codes = dataclasses.replace(
-            codes,
-            scales=max(codes.scales, steps),
-            beside_floats=codes.beside_floats or steps_beside(codes, scales[0], steps),
-        )
-    whole = math.prod(main.shape) == math.prod(shape)
-    return Const(main.name if whole else f"{main.name}:{name}", shape, codes, stored)
-
-
-def steps_beside(codes: Quantization, scale: Format | None, steps: int) -> Format | None:
-    """What integer codes are, multiplied by a step for each channel, where 16-bit floats read them."""
-    if steps < 2 or codes.bits > MAX_BITS or (scale is not None and scale.element not in SCALE_BITS):
-        return None
-    return Format("int", codes.bits, "channel", 0, "fp32" if scale is None else scale.element)
-
-
-def side_by_side(name: str, shape: tuple[int, ...], sources: list[Const], form: Format | None) -> Const:
-    """Parameters one behind the other: still codes where all of them are, of the widest one's width."""
-    codes = [source.quantization for source in sources if math.prod(source.shape)]
-    coded = [item for item in codes if item is not None]
-    if len(coded) < max(2, len(codes)):
-        return computed(name, shape, sources, form)
-    widest, zeros = max(coded, key=lambda item: item.bits), {item.zero_point for item in coded}
-    together = dataclasses.replace(
-        widest, signed=any(item.signed for item in coded), offset=any(item.offset for item in coded),
-        scales=sum(item.scales for item in coded), zero_point=zeros.pop() if len(zeros) == 1 else None,
-    )  # fmt: skip
-    return Const(name, shape, together)
-
-
-def shifted(made: Const, sources: list[Const]) -> Const:
-    """A parameter plus another: codes with an offset where that is smaller, else no codes any more."""
-    codes, sizes = made.quantization, [math.prod(source.shape) for source in sources]
-    if codes is None or len(sizes) < 2:
-        return made
-    alike = sizes.count(max(sizes)) > 1 and max(sizes) > 1
-    return dataclasses.replace(
-        made, quantization=None if alike else dataclasses.replace(codes, offset=True, zero_point=None)
-    )
 
 
 def contains_act(value: Value | None) -> bool:

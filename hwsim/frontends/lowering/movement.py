@@ -10,8 +10,9 @@ import math
 
 from hwsim.frontends.lowering.handler_tables import named
 from hwsim.frontends.lowering.ir import Arg, Op, Ref
-from hwsim.frontends.lowering.lower import INDEXED, SHAPE_ONLY, SIZED_BY_VALUES, Handler, Lowering, Unhandled
+from hwsim.frontends.lowering.lower import INDEXED, SIZED_BY_VALUES, Handler, Lowering, Unhandled
 from hwsim.frontends.lowering.values import Act, Const, Single
+from hwsim.frontends.lowering.written import SHAPE_ONLY
 
 
 def concat(walk: Lowering, op: Op) -> None:
