@@ -22,9 +22,10 @@ from torch import Tensor
 from hwsim.errors import HwsimError, UnsupportedOp
 from hwsim.integer import graph
 from hwsim.integer.arithmetic import kernels, nonlinear
+from hwsim.integer.arithmetic.fixed_point import fixed_rule
 from hwsim.integer.arithmetic.forms import Form, along_axis
 from hwsim.integer.arithmetic.requantize import BIAS_UNITS, ROUNDINGS
-from hwsim.integer.arithmetic.rules import CodeSpec, Rule, exact_rule, fixed_rule, product
+from hwsim.integer.arithmetic.rules import CodeSpec, Rule, exact_rule, product
 from hwsim.integer.graph import IntegerModel, Node
 from hwsim.integer.lowering.fixed_values import FixedValue, fixed_value
 from hwsim.integer.words import OVERFLOWS

@@ -19,7 +19,8 @@ from hwsim.integer.export.c_check import run_compiled
 from hwsim.integer.export.c_source import c_source
 from hwsim.integer.graph import IntegerModel
 from hwsim.integer.lowering.lower import lower
-from hwsim.integer.proof.certificate import UNLIMITED, certify, offset_classes, workload_layer
+from hwsim.integer.proof.as_layers import workload_layer
+from hwsim.integer.proof.certificate import UNLIMITED, certify, offset_classes
 from hwsim.integer.proof.compare import compare, reference, reference_codes
 from hwsim.integer.run import Machine
 from hwsim.network.layer import Layer, Loops

@@ -12,7 +12,6 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any
 
 import torch
@@ -21,18 +20,16 @@ from torch import Tensor, nn
 from hwsim.files.identity import content_hash
 from hwsim.integer import graph
 from hwsim.integer.arithmetic import kernels
-from hwsim.integer.arithmetic.forms import Form, at
 from hwsim.integer.arithmetic.geometry import border_share
 from hwsim.integer.arithmetic.requantize import channel_steps, narrowest_multiplier
 from hwsim.integer.arithmetic.rules import line_of, pulled_steps
 from hwsim.integer.graph import IntegerModel, Node
 from hwsim.integer.lowering.lower import in_order, lower
+from hwsim.integer.proof.as_layers import bits_of, elements_of, product_layer, workload_layer
 from hwsim.integer.proof.compare import readers, reference, reference_codes, unframed
 from hwsim.integer.run import Machine, Mode
 from hwsim.machine.parts import Capabilities
-from hwsim.network.formats import Format
-from hwsim.network.layer import Layer, Loops
-from hwsim.network.layer import Tensor as Operand
+from hwsim.network.layer import Layer
 from hwsim.network.workload import Workload
 from hwsim.pricing.offsets import OffsetCost, offset_cost
 
@@ -308,7 +305,7 @@ def _known_codes(node: Node, name: str, m: _Measured) -> LayerCertificate:
     op, why = ("constant", "codes known beforehand") if isinstance(node, graph.Constant) else (
         "encode", "the entrance: real numbers to codes")  # fmt: skip
     return LayerCertificate(
-        name, op, 0, _bits(node), "none", OffsetCost(why=why), {}, 0, 0, 0.0, None,
+        name, op, 0, bits_of(node), "none", OffsetCost(why=why), {}, 0, 0, 0.0, None,
         Codes(m.elements, m.own, m.free), None,
     )  # fmt: skip
 
@@ -385,83 +382,17 @@ def _elementwise_layer(model: IntegerModel, node: graph.Requantize, name: str, m
     op = "mul" if double else "add" if len(sources) > 1 else "requantize"
     offset = OffsetCost(why="no operand has an offset")
     if double and offsets:
-        adds = len(offsets) * _elements(node)
+        adds = len(offsets) * elements_of(node)
         offset = OffsetCost("dynamic", 0, adds, why="product of two activations: offsets are added first")
     elif offsets:
-        offset = OffsetCost("folded", 0, _elements(node), why="one constant per element when inputs change their grid")
+        offset = OffsetCost(
+            "folded", 0, elements_of(node), why="one constant per element when inputs change their grid"
+        )
     return LayerCertificate(
-        name, op, 0, max((_bits(s) for s in sources if s.code is not None), default=32), "none", offset, {},
+        name, op, 0, max((bits_of(s) for s in sources if s.code is not None), default=32), "none", offset, {},
         max(kernels.bits_for(s.range.least, s.range.largest) for s in sources), 0, 0.0, None,
         Codes(m.elements, m.own, m.free), None,
     )  # fmt: skip
-
-
-def workload_layer(model: IntegerModel, node: graph.Convolve) -> Layer:
-    """The layer as the cost model sees it, with what the integer network knows better: bits, offset, accumulator."""
-    x = model.node(node.x)
-    assert x.code is not None
-    forms = [n.form for n in model.nodes if isinstance(n, (graph.Requantize, graph.Evaluate))]
-    forms += [model.output] if isinstance(model.output, Form) else []
-    bias = any(has_bias(model, node, form) for form in forms if node.name in form.sources)
-    parts = model.shares(node)
-    weight_bits = max(1, *(n.weight_bits for n in parts))
-    shape = tuple(node.weight.shape) if node.share is None else node.share.whole
-    source = Operand(node.x, x.shape, _bits(x), x.code.n < 0, x.code.beta != 0)
-    if node.window is None:
-        count = _elements(node) // shape[0]
-        loops = Loops(N=1, K=shape[0], C=shape[1], P=count)
-        op, padding, stride, dilation = "linear", (0, 0, 0, 0), (1, 1), (1, 1)
-    else:
-        w, g = node.window, node.window.groups
-        rows, columns = node.shape[2:]
-        loops = Loops(1, g, shape[0] // g, shape[1], rows, columns, w.kernel[0], w.kernel[1])
-        op, padding, stride, dilation = "conv", w.padding, w.stride, w.dilation
-    return Layer(
-        node.layer or node.name, op, (source,), Operand(f"{node.name}.out", node.shape, 32),
-        Operand(f"{node.name}.weight", shape, weight_bits, offset=bool(node.share and node.share.offset),
-                format=shared_steps(node.share, weight_bits)), loops, stride, dilation, padding,
-        node.padding.policy if node.padding.policy != "none" else "", bias,
-        max(kernels.bits_for(n.range.least, n.range.largest) for n in parts),
-        pad_code=x.code.zero_code if any(padding) else None,
-    )  # fmt: skip
-
-
-def shared_steps(share: graph.Share | None, bits: int) -> Format | None:
-    """How the weights of a layer share their steps; None: one for the tensor or for each output, outside the sums."""
-    if share is None:
-        return None
-    sharing = "group" if share.group else "channel"
-    return Format("int", bits, sharing, share.group, "fp32", "fp32" if share.offset else "")
-
-
-def product_layer(model: IntegerModel, node: graph.MatMul) -> Layer:
-    """A product of two activations as the cost model sees it: the second in the weights' place."""
-    a, b = model.node(node.a), model.node(node.b)
-    operands = []
-    for x in (a, b):
-        assert x.code is not None
-        operands.append(Operand(x.name, x.shape, _bits(x), x.code.n < 0, x.code.beta != 0))
-    loops = Loops(G=_elements(node) // (node.shape[-2] * node.shape[-1]), K=node.shape[-1], C=a.shape[-1],
-                  P=node.shape[-2])  # fmt: skip
-    return Layer(
-        node.layer, "matmul", (operands[0],), Operand(f"{node.name}.out", node.shape, 32), operands[1], loops,
-        accumulator_bits=kernels.bits_for(node.range.least, node.range.largest), weight_is_activation=True,
-    )  # fmt: skip
-
-
-def has_bias(model: IntegerModel, node: graph.Convolve, form: Form) -> bool:
-    """Whether a constant is added to these sums anyway (a bias, a batch norm), beside what Eq. 5 folds into it."""
-    code = model.node(node.x).code
-    if code is None or form.border is not None:
-        return any(form.intercepts)
-    folded = [Fraction(0)] * node.shape[1 if node.window is not None else -1]
-    for part in model.shares(node):
-        slopes = next(t.slopes for t in form.terms if part.name in t.nodes)
-        if len(slopes) not in (1, len(folded)):
-            return any(form.intercepts)
-        sums = tuple(map(Fraction, part.weight.to(torch.int64).flatten(1).sum(1).tolist()))
-        folded = [v + at(slopes, k) * code.beta / code.s * at(sums, k) for k, v in enumerate(folded)]
-    return any(at(form.intercepts, k) != value for k, value in enumerate(folded))
 
 
 def offset_classes(model: IntegerModel, capabilities: Capabilities = UNLIMITED) -> dict[str, OffsetCost]:
@@ -497,16 +428,3 @@ def annotate(workload: Workload, model: IntegerModel) -> Workload:
 
     found = Workload(workload.name, map(proven, workload.layers), workload.coverage, workload.notes)
     return found.map_tensors(lambda t: dataclasses.replace(t, offset=False) if t.name in without else t)
-
-
-def _bits(node: Node) -> int:
-    if node.code is None:
-        return kernels.bits_for(node.range.least, node.range.largest)
-    return (node.code.p - node.code.n).bit_length()
-
-
-def _elements(node: Node) -> int:
-    count = 1
-    for n in node.shape:
-        count *= n
-    return count
