@@ -54,7 +54,7 @@ def modules() -> Mapping[str, tuple[Sequence[str], float]]:
     rates = ("kept_weights", "rates", "interval", "passes", "shares")
     first |= {f"hwsim/pricing/{name}.py": (RATES, HIGH) for name in rates}
     first |= {f"quant/{name}.py": (QUANTIZER, HIGH) for name in ("quantizer", "init")}
-    first |= {f"hwsim/integer/arithmetic/{name}.py": (INTEGER, HIGH) for name in ("requantize", "rules")}
+    first |= {f"hwsim/integer/arithmetic/{name}.py": (INTEGER, HIGH) for name in ("requantize", "rules", "fixed_point")}
     first |= {f"hwsim/network/{name}.py": (NETWORK, LOW) for name in ("bits", "bits_file", "layer", "workload")}
     first |= {f"hwsim/search/{name}.py": (SEARCH, LOW) for name in ("result", "beyond", "priced")}
     lowering = sorted((ROOT / "hwsim" / "frontends" / "lowering").rglob("[!_]*.py"))

@@ -145,6 +145,30 @@ def test_zeros_written_around_a_map_are_the_padding_of_its_convolution(amounts: 
     assert layer.output.shape == (1, 4, 5 + top + bottom, 7 + left + right)
 
 
+def test_zeros_written_left_and_right_alone_pad_no_rows() -> None:
+    conv = nn.Conv2d(3, 4, 3)
+    (layer,) = layers_of(lambda x, *_: nn.functional.conv2d(nn.functional.pad(x, (1, 2)), conv.weight), IMAGE[:, :3])
+    assert (layer.padding, layer.output.shape) == ((0, 0, 1, 2), (2, 4, 3, 5))
+
+
+def test_positions_choose_among_parameters_or_activations() -> None:
+    positions = torch.zeros(3, 6, dtype=torch.long)
+    (rows,) = layers_of(lambda i, table: torch.gather(table, 0, i), positions, table=torch.ones(10, 6))
+    assert (rows.op, rows.weight.shape if rows.weight else None, rows.elements) == ("embedding", (10, 6), 18)
+    (moved,) = layers_of(lambda x, i: torch.gather(x, 0, i), torch.zeros(10, 6), positions)
+    assert (moved.op, moved.weight, moved.elements) == ("copy", None, 18)
+
+
+def test_a_write_at_positions_costs_the_values_written() -> None:
+    def run(x: Tensor, at: Tensor, cache: Tensor) -> Tensor:
+        cache.index_put_((at,), x)
+        return cache + 1
+
+    write, add = layers_of(run, torch.ones(3, 6), torch.tensor([1, 4, 7]), cache=torch.zeros(10, 6))
+    assert (write.op, write.output.shape, write.elements) == ("copy", (3, 6), 18)
+    assert (add.op, add.elements) == ("add", 60)
+
+
 @pytest.mark.parametrize(("mode", "per_axis"), [("bilinear", 2), ("nearest", 1), ("bicubic", 4)])
 def test_a_sampled_grid_reads_the_neighbours_of_its_mode(mode: str, per_axis: int) -> None:
     def run(x: Tensor, grid: Tensor) -> Tensor:
