@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from hwsim.network.generation import CACHE, NEW
 from hwsim.network.layer import ACTIVATION_FUNCTIONS, FLOAT_BITS, Layer, Tensor
 from hwsim.network.ranges import operator
 from hwsim.network.workload import Workload
@@ -163,6 +164,8 @@ def quantizers(
         for position, tensor in reads(layer):
             number = len(layer.inputs) if position == WEIGHT else position
             name = f"{module}.input_quantizers.{number}" if several else f"{module}.input_quantizer"
+            if tensor.origin == CACHE:  # it is rounded where it is written, whoever reads it
+                name = f"{tensor.name}.quantizer"
             forms[layer.name, position] = Form(name, width, *codes(tensor))
     return joined(forms), weights
 
@@ -217,6 +220,11 @@ def self_gated(workload: Workload) -> frozenset[str]:
     return frozenset(found)
 
 
+def writes_cache(layer: Layer) -> bool:
+    """Whether a layer writes keys and values into their cache: it rounds to the cache's codes in any network."""
+    return layer.op == "requantize" and layer.output.origin == CACHE
+
+
 def without_requantizations(workload: Workload) -> list[Layer]:
     """The layers with what they read before any other form of it was made."""
     sources: dict[str, Tensor] = {}
@@ -228,7 +236,7 @@ def without_requantizations(workload: Workload) -> list[Layer]:
         return tensor
 
     for layer in workload:
-        if layer.op == "requantize":
+        if layer.op == "requantize" and not writes_cache(layer):
             sources[layer.output.name] = layer.inputs[0]
             continue
         changed = dataclasses.replace(layer, inputs=tuple(source(tensor) for tensor in layer.inputs))
@@ -275,6 +283,8 @@ class Storage:
         """Fill in `stored`; readers without a quantizer are given their form."""
         for layer in reversed(self.layers):
             self.settle(layer.output.name)
+            if writes_cache(layer) and layer.output.name.endswith(NEW):
+                self.settle_new_rows(layer.output.name)
             out = self.stored.get(layer.output.name)
             pushed = out if moves(layer) and out and out.name in self.own[layer.output.name] else None
             for position, tensor in reads(layer):
@@ -282,7 +292,7 @@ class Storage:
                 if form is None and pushed is not None:
                     form = self.forms[layer.name, position] = pushed
                     self.own[tensor.name].add(pushed.name)
-                takes_any = layer.op in BEFORE_ROUNDING or (moves(layer) and out is not None)
+                takes_any = layer.op in BEFORE_ROUNDING or writes_cache(layer) or (moves(layer) and out is not None)
                 if form is None and takes_any:
                     self.readers[tensor.name].flexible.append((layer, position))
                 else:
@@ -291,6 +301,15 @@ class Storage:
         for name in self.tensors:
             if name not in made:
                 self.settle(name)
+
+    def settle_new_rows(self, name: str) -> None:
+        """New rows of a cache have its codes; the cache is read behind their layer alone, so all of its readers are
+        known."""
+        cache = name.removesuffix(NEW)
+        if cache in self.tensors:
+            self.settle(cache)
+        if cache in self.stored:
+            self.stored[name] = self.stored[cache]
 
     def settle(self, name: str) -> None:
         """Decide an array's codes."""
@@ -377,7 +396,9 @@ def unrounded(workload: Workload) -> Workload:
 def rounded(plain: Workload, rule: Rule, codes: Callable[[Tensor], tuple[bool, bool]]) -> Workload:
     """A float network (`unrounded`) as `quant.quantize` would make it at these widths."""
     forms, weights = quantizers(plain, rule, codes)
-    layers = Storage(with_weights(plain.layers, weights), forms).written()
+    written = [layer.output for layer in plain if writes_cache(layer)]  # some are read by later passes alone
+    kept = {tensor.name: Form("", rule.activation, *codes(tensor)) for tensor in written}
+    layers = Storage(with_weights(plain.layers, weights), forms, kept).written()
     return Workload(plain.name, layers, plain.coverage, plain.notes)
 
 
