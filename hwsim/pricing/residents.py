@@ -16,6 +16,7 @@ from hwsim.errors import HwsimError
 from hwsim.machine.packing import words
 from hwsim.machine.parts import Accelerator, Memory, Operand
 from hwsim.nest.counts import Counts, Kind
+from hwsim.network.generation import CACHE
 from hwsim.network.layer import Layer, Tensor
 from hwsim.pricing.layer import REMEMBERED, TIMED, operand_tensors, price_fused, price_stage
 from hwsim.pricing.moves import operand_bits, side_bits
@@ -48,7 +49,7 @@ def residents(stages: tuple[Stage, ...], accelerator: Accelerator, counts: Mappi
     for life in lifetimes(stages):
         name = life.tensor.name
         users = readers[name]
-        if life.born < 0 or not users:
+        if not life.may_stay or not users:
             continue
         touched = (life.born, *users)
         if all(goes_through(stages[index], name, accelerator, home, counts) for index in touched):
@@ -161,6 +162,11 @@ class Life:
     tensor: Tensor
     born: int
     last: int
+
+    @property
+    def may_stay(self) -> bool:
+        """Whether it may live on chip alone: made here, and no keys or values, which later passes read."""
+        return self.born >= 0 and self.tensor.origin != CACHE
 
 
 def lifetimes(stages: Sequence[Stage]) -> tuple[Life, ...]:

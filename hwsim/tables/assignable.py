@@ -83,7 +83,7 @@ class Assignable:
         for life in lifetimes(self.stages):
             name = life.tensor.name
             users = tuple(stage for stage in self.stages if name in {t.name for t in stage.inputs})
-            if life.born >= 0 and users:
+            if life.may_stay and users:
                 found[name] = (life, (self.stages[life.born], *users))
         return found
 

@@ -296,6 +296,36 @@ def test_the_cache_of_latents_is_counted_once_in_both_phases(machine: Accelerato
         assert read == 0 if phase == "prefill" else read > said["cache_bits"]  # as keys, and its latents as values
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_integers_of_one_step_write_their_new_keys_and_values_into_the_cache(
+    machine: Accelerator, phase: str, bits: int
+) -> None:
+    n, keys = (20, 20) if phase == "prefill" else (1, 21)
+    for config, width in ((SMALL, 2 * 2 * 8), ({**DEEPSEEK, "model_type": "deepseek_v3"}, 16 + 4)):
+        m = describe(config, "small")
+        made, meant = build_phase(m, phase, 2, 20)
+        report = evaluate_workload(made, machine, Request(bits=f"W{bits}A{bits}", effort="quick", generation=meant))
+        said, values = generation_dict(report, meant), m.layers * 2 * width
+        assert (said["cache_bits"], said["cache_written_bits"]) == (values * keys * bits, values * n * bits)
+        assert said["cache_bits_per_value"] == bits
+        if config is SMALL:
+            assert said["cache_read_bits"] == values * keys * bits
+        assert report.workload.macs == made.macs
+
+
+@pytest.mark.parametrize("bits", ["BF16", "W8A8", "W4g32A16KV8"])
+def test_a_prefill_leaves_its_keys_and_values_in_the_outermost_memory(bits: str) -> None:
+    """Whatever fits on chip: the next pass reads them."""
+    workload, meant = build_phase(model(), "prefill", 2, 32)
+    gpu = load_accelerator("a100")
+    for effort in ("quick", "auto"):
+        said = generation_dict(
+            evaluate_workload(workload, gpu, Request(bits=bits, effort=effort, generation=meant)), meant
+        )
+        assert said["cache_written_bits"] == said["cache_read_bits"] == said["cache_bits"] > 0
+
+
 # ---- families and refusals -------------------------------------------------------------------------------------------
 
 

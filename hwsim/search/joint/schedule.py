@@ -145,7 +145,8 @@ class Schedule:
         for life in lifetimes(self.stages) if home is not None else ():
             name = life.tensor.name
             assert home is not None
-            if life.born < 0 or name not in self.readers or not self.parts_played.get(name, set()) <= set(home.keeps):
+            parts = self.parts_played.get(name, set())
+            if not life.may_stay or name not in self.readers or not parts <= set(home.keeps):
                 continue
             yield self.tenant(home, life)
 
