@@ -3,12 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test gate slow fuzz lint bench figures pareto site clean
+.PHONY: demo test check gate slow fuzz lint bench figures pareto site clean
 
 demo: $(STAMP)
 	$(BIN)/python -m experiments.demo --out demo_out
 
+# Lint, types and all tests but those of more than a second or two.
 test: $(STAMP) lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not long and not slow and not gpu"
+
+# What must pass before anything lands: those too. `.ci/run` adds the fidelity gate and the README's commands.
+check: $(STAMP) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 # The fidelity gate: all 14 validation studies against results/validation_studies.csv, about 80 s of one core.

@@ -75,6 +75,7 @@ ORDERS = (
 )
 
 
+@pytest.mark.long
 def test_functions_stay_functions_in_any_order_of_imports() -> None:
     """One interpreter for all orders; between them it forgets the package, not torch."""
     tried = "".join(
@@ -99,6 +100,7 @@ assert type(evaluate) is types.FunctionType
 HELPED = ("evaluate", "explain", "table", "explore", "explore bits", "explore machines", "verify", "check", "convert")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", [*HELPED, "compare"])
 def test_the_help_of_a_command_loads_neither_arrays_nor_the_search(command: str) -> None:
     """It answers in a blink; so does a mistyped option."""
@@ -112,6 +114,7 @@ def test_the_help_of_a_command_loads_neither_arrays_nor_the_search(command: str)
         subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not PYRIGHT.exists(), reason="pyright is not installed")
 def test_a_type_checker_sees_real_types(tmp_path: Path) -> None:
     (tmp_path / "use.py").write_text(
@@ -142,6 +145,7 @@ EXAMPLES = [
 ]
 
 
+@pytest.mark.long
 def test_examples_of_every_module_run() -> None:
     assert "hwsim.api" in EXAMPLES
     for name in EXAMPLES:
@@ -150,6 +154,7 @@ def test_examples_of_every_module_run() -> None:
         assert not found.failed, name
 
 
+@pytest.mark.long
 def test_the_python_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The door in five lines, as a reader copies them."""
     (lines,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
@@ -160,6 +165,7 @@ def test_the_python_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.
     assert json.loads((tmp_path / "demo_out/resnet18/report.json").read_text(encoding="utf-8"))["totals"]
 
 
+@pytest.mark.long
 def test_a_report_answers_what_is_asked_of_it(report: Report, tmp_path: Path) -> None:
     assert report.energy_pj == report.totals.energy_pj == report.to_dict()["totals"]["energy_pj"]
     assert report.latency_s == report.totals.latency_s > 0
@@ -185,6 +191,7 @@ def test_a_report_prints_itself_in_a_screenful(report: Report) -> None:
     assert "resnet8 on eyeriss_v1" in report._repr_html_()
 
 
+@pytest.mark.long
 def test_names_paths_modules_and_objects_are_the_same_network(report: Report, tmp_path: Path) -> None:
     from quant import models
 
@@ -324,6 +331,7 @@ def test_explore_bits_finds_what_the_command_finds(tmp_path: Path, capsys: pytes
     assert capsys.readouterr().out == f"{found}\n"
 
 
+@pytest.mark.long
 def test_verify_proves_a_shipped_network() -> None:
     found = hwsim.verify(ROOT / "networks/digits_silu_w4a4", "bit_fusion", images=4, accuracy_images=0, random=True)
     assert found.equal

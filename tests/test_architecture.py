@@ -58,6 +58,7 @@ def test_quant_knows_no_hardware(path: Path) -> None:
     assert not {name for name in imported(path) if name.split(".")[0] in ("hwsim", "experiments", "benchmarks")}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("room", "path"), modules("hwsim"), ids=lambda v: str(v))
 def test_only_the_edge_touches_torch(room: str, path: Path) -> None:
     heavy = {name for name in imported(path) if name.split(".")[0] in ("torch", "quant")}
@@ -66,6 +67,7 @@ def test_only_the_edge_touches_torch(room: str, path: Path) -> None:
     assert not {name for name in imported(path) if name.split(".")[0] in ("experiments", "benchmarks", "tests")}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("room", "path"), modules("hwsim"), ids=lambda v: str(v))
 def test_rooms_import_only_those_before_them(room: str, path: Path) -> None:
     if room == "__init__":
@@ -78,6 +80,7 @@ def test_rooms_import_only_those_before_them(room: str, path: Path) -> None:
             assert ORDER.index(parts[1]) < rank, f"{path.name} ({room}) imports {name}, a later room"
 
 
+@pytest.mark.long
 def test_core_imports_without_torch() -> None:
     code = (
         "import sys; sys.modules['torch'] = None; "

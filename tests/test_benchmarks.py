@@ -22,6 +22,7 @@ def test_every_command_and_option_of_a_part_exists(
             assert not word.startswith("--") or word in shown, f"{command[0]} has no {word}"
 
 
+@pytest.mark.long
 def test_a_part_that_fails_is_told() -> None:
     well, _ = run_part(Part("?", (("benchmarks.repricing", "--model", "no_such_model"),)), [])
     assert not well

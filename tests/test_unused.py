@@ -7,6 +7,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 PRODUCT = [path for folder in ("hwsim", "quant") for path in sorted((ROOT / folder).rglob("*.py"))]
 USERS = [path for folder in ("experiments", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -16,6 +18,7 @@ HOOKS = {"extra_repr", "_repr_html_", "is_safe_attribute", "_onnxruntime", "_ref
 WORD = re.compile(r"[A-Za-z_]\w*")
 
 
+@pytest.mark.long
 def test_every_function_is_used_outside_the_tests() -> None:
     named = Counter(word for path in (*PRODUCT, *USERS, *PAGES) for word in WORD.findall(path.read_text("utf-8")))
     unused = [

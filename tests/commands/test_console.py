@@ -133,6 +133,7 @@ def ended(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
@@ -158,6 +159,7 @@ def test_a_reader_that_leaves_changes_neither_the_exit_code_nor_a_file(
         assert whole["totals"]["macs"] == chain().macs
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("where", [">&-", ">/dev/full"])
 @pytest.mark.parametrize("arguments", ["--help", "evaluate --help", "evaluate net.json eyeriss_v1 --quick --out out"])
 def test_an_output_that_takes_nothing_is_one_line_and_an_error(arguments: str, where: str, tmp_path: Path) -> None:
@@ -170,6 +172,7 @@ def test_an_output_that_takes_nothing_is_one_line_and_an_error(arguments: str, w
     assert "--out" not in arguments or json.loads((tmp_path / "out" / "report.json").read_text())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("where", ["2>&-", "2>/dev/full", "2> >(true)", "<&- >&- 2>&-"])
 def test_a_closed_error_output_keeps_the_exit_code(where: str, tmp_path: Path) -> None:
     """Bad input is 2 whether somebody can be told or not."""

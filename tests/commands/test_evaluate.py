@@ -73,6 +73,7 @@ def lowered_effort(effort: str) -> Any:
     return pytest.param(effort, marks=pytest.mark.slow if effort == "auto" else ())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spec", FIRST_SPECS)
 @pytest.mark.parametrize("effort", [lowered_effort("quick"), lowered_effort("auto")])
 def test_parts_sum_and_fewer_bits_never_cost_more(resnet20: Workload, spec: str, effort: Effortful) -> None:
@@ -172,6 +173,7 @@ def test_objectives_win_their_own_game(model: str) -> None:
     assert latency.totals.latency_cycles <= fastest * (1 + latency.certificate.gap)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", [["--json"], []])
 def test_a_proof_that_could_not_be_made_is_said_beside_the_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, form: list[str]

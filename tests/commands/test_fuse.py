@@ -70,6 +70,7 @@ def test_python_gives_what_the_command_gives(files: Path) -> None:
     assert "% above any schedule" in " ".join(repr(report).split())
 
 
+@pytest.mark.long
 def test_a_proof_beside_groups_says_what_it_covers(files: Path) -> None:
     report = hwsim.evaluate(files / "residual.json", files / "small.yaml", fuse=True)
     alone = hwsim.evaluate(files / "residual.json", files / "small.yaml")
@@ -84,6 +85,7 @@ def test_a_proof_beside_groups_says_what_it_covers(files: Path) -> None:
     assert before.space.removesuffix(UNTRIED) in known.space
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("machine", "options", "without"),
     [

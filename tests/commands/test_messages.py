@@ -25,6 +25,7 @@ def test_the_first_lines_of_a_long_message_are_shown_and_the_others_counted() ->
     assert " ... " in shown
 
 
+@pytest.mark.long
 def test_a_mapping_with_a_hundred_thousand_mistakes_gets_a_short_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -87,6 +87,7 @@ def test_mappings_of_any_names_are_read_back_equal(strange: Workload, tmp_path: 
     assert load_mappings(tmp_path / "mappings.yaml") == mappings
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_a_terminal_of_any_encoding_gets_the_report(strange: Workload, encoding: str, tmp_path: Path) -> None:
     strange.save(tmp_path / "net.json")

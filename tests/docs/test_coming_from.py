@@ -58,6 +58,7 @@ def test_the_page_has_the_commands_of_four_tools() -> None:
         assert word in text
 
 
+@pytest.mark.long
 def test_the_commands_of_the_page_run_as_typed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after another: some read what one before wrote."""
     monkeypatch.chdir(folder)

@@ -87,6 +87,7 @@ def offences(path: Path) -> Iterator[str]:
             yield "loads any pickle"
 
 
+@pytest.mark.long
 def test_no_code_runs_a_text_or_opens_a_connection() -> None:
     assert len(CODE) > 300
     assert not [f"{path.relative_to(ROOT)} {what}" for path in CODE for what in offences(path)]

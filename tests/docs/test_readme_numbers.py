@@ -75,6 +75,7 @@ def test_zigzag_in_one_run(machine: str) -> None:
     assert said(rf"\| {machine} \| {cell} {cell}") == measured
 
 
+@pytest.mark.long
 def test_the_screen_shown_is_the_screen_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

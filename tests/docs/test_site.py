@@ -24,6 +24,7 @@ def timed(page: Path) -> Any:
     return pytest.param(page, marks=pytest.mark.slow if page.stem in LONG else (), id=page.stem)
 
 
+@pytest.mark.long
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="the site needs hwsim[docs]")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
@@ -43,6 +44,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert "Energy, latency and memory of a network on an accelerator" in python
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", [timed(page) for page in tutorials.pages()])
 def test_the_blocks_of_a_tutorial_print_what_its_page_shows(page: Path, tmp_path: Path) -> None:
     (tmp_path / "page").mkdir()

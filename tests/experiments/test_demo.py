@@ -38,6 +38,7 @@ def test_shipped_networks_are_small_and_not_resumable(folder: Path) -> None:
     assert not list(folder.glob("training-*"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("effort", ["quick", pytest.param("auto", marks=pytest.mark.slow)])
 def test_demo_prices_the_quantized_network(effort: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert demo.main(["--out", str(tmp_path), "--effort", effort]) == 0

@@ -26,6 +26,7 @@ def saved(folder: Path, settings: dict[str, Any] | None, training: dict[str, obj
     return checkpoint.save(folder, model, meta)
 
 
+@pytest.mark.long
 def test_trained_and_calibrated_networks_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "rows.csv"
     settings = {"weight_bits": 4, "act_bits": 4, "first_last": "same", "padding_policy": "pad_beta"}

@@ -156,6 +156,7 @@ def test_the_papers_tables_are_complete() -> None:
     assert {j.offset_mode for j in profiles.offset_jobs(imagenet)} == {"fixed_zero", "fixed_min", "learned"}
 
 
+@pytest.mark.long
 def test_stopped_runs_go_on_and_finished_ones_are_left_alone(tmp_path: Path) -> None:
     whole, parts = runner(tmp_path / "whole"), runner(tmp_path / "parts")
     assert whole.run([QUANTIZED])
@@ -180,6 +181,7 @@ def test_stopped_runs_go_on_and_finished_ones_are_left_alone(tmp_path: Path) -> 
     assert any(r["beta_initial"] != r["beta_final"] for r in offsets)
 
 
+@pytest.mark.long
 def test_a_diverged_run_is_a_row_and_the_next_one_starts(tmp_path: Path) -> None:
     hopeless = replace(QUANTIZED, learning_rate=1e30)
     there = runner(tmp_path)
@@ -193,6 +195,7 @@ def scale_factor(rule: str, n: int, p: int) -> float:
     return {"1/sqrt(Np)": 1 / math.sqrt(n * p), "1/sqrt(N)": 1 / math.sqrt(n), "1": 1.0}[rule]
 
 
+@pytest.mark.long
 def test_gradient_scales_are_those_of_the_paper(tmp_path: Path) -> None:
     there = runner(tmp_path)
     data = dataset("digits", 128, None)

@@ -90,6 +90,7 @@ def test_scales_of_values_see_later_tokens_of_their_block(name: str) -> None:
     assert 0 < (before - after).abs().mean() < 0.25 * before.abs().mean()
 
 
+@pytest.mark.long
 def test_runs_go_on_where_they_stopped_and_read_the_test_texts_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

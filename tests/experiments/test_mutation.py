@@ -7,6 +7,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benchmarks.mutation import mutants
 from benchmarks.mutation_in_place import BUDGET_SECONDS, Heard, affordable, change_in_place, function_around
 
@@ -57,6 +59,7 @@ def live(folder: Path) -> Any:
     return module
 
 
+@pytest.mark.long
 def test_functions_change_in_place_and_everything_else_is_refused(tmp_path: Path) -> None:
     refused, results = set(), {}
     for mutant in mutants(LIVE):

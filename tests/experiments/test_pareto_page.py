@@ -52,6 +52,7 @@ def marks(page: Any, axis: int) -> list[dict[str, Any]]:
     )
 
 
+@pytest.mark.long
 def test_every_point_is_drawn_and_labelled_without_complaint(page_of_digits: tuple[Any, list[str]]) -> None:
     page, complaints = page_of_digits
     networks = sorted({row["network"] for row in table.read(POINTS)})

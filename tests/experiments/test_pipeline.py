@@ -43,6 +43,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield out
 
 
+@pytest.mark.long
 def test_every_configuration_is_priced_on_every_machine(results: Path) -> None:
     points = table.read(results / "pareto.csv")
     found = {(row["config"], row["accelerator"]) for row in points if row["status"] == "ok"}
@@ -86,6 +87,7 @@ def test_the_figures_are_there(results: Path) -> None:
         assert (results / f"pareto-silu_se_net.{kind}").read_bytes().startswith(magic)
 
 
+@pytest.mark.long
 def test_the_page_opens_in_a_browser(results: Path, tmp_path: Path) -> None:
     """Off line, without a complaint, every priced point in it; the page's own tests look at its parts."""
     pytest.importorskip("plotly")
@@ -98,6 +100,7 @@ def test_the_page_opens_in_a_browser(results: Path, tmp_path: Path) -> None:
     assert complaints == []
 
 
+@pytest.mark.long
 def test_a_trained_network_is_verified_and_evaluated(results: Path, tmp_path: Path) -> None:
     """The checkpoint behind a row runs on the integer machine code for code, and costs what the row says."""
     row = next(
@@ -111,6 +114,7 @@ def test_a_trained_network_is_verified_and_evaluated(results: Path, tmp_path: Pa
     assert report["totals"]["energy_pj"] == pytest.approx(float(row["energy_pj"]), rel=1e-6)
 
 
+@pytest.mark.long
 def test_figures_are_redrawn_from_the_csvs_to_the_same_bytes(results: Path, tmp_path: Path) -> None:
     for folder in ("first", "second"):
         assert figures.main(["--results", str(results.parent), "--out", str(tmp_path / folder)]) == 0
@@ -137,6 +141,7 @@ def test_other_experiments_reuse_the_runs(results: Path) -> None:
     assert base.float_job().key in keys
 
 
+@pytest.mark.long
 def test_prices_found_meanwhile_are_the_same() -> None:
     """Another process prices what this one would; jobs that differ in what costs nothing are priced once."""
     job = replace(profiles.PROFILES["smoke"].silu, bits="W4A4", config="3")

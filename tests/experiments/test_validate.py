@@ -66,6 +66,7 @@ def test_an_error_is_relative_to_the_published_value_and_calibrated_rows_do_not_
     assert rank_correlation([(1, 10), (2, 20), (3, 15)]) == pytest.approx(0.5)
 
 
+@pytest.mark.long
 def test_eyeriss_uses_the_chips_elements_and_comes_within_its_known_limits() -> None:
     study = eyeriss.study()
     assert [row.ours for row in study.rows if row.quantity == "active PEs"] == [154, 135, 156, 156, 156]
@@ -288,6 +289,7 @@ def study_of(name: str) -> Study:
     return validate.STUDIES[name]()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", GATED)
 def test_the_page_says_what_the_study_says(name: str) -> None:
     """docs/validation.md is as the command writes it: text, calibrated numbers and rows."""

@@ -24,6 +24,7 @@ def noise(count: int, seed: int) -> Arrays:
     return Arrays(pixels, torch.randint(0, 10, (count,), generator=rng))
 
 
+@pytest.mark.long
 def test_runs_read_the_test_images_once_and_go_on_where_they_stopped(tmp_path: Path) -> None:
     data = Dataset("noise", noise(256, 0), noise(32, 1), noise(32, 2), 10, CIFAR, Augment(4, True), "")
     study = Study(tmp_path / "runs.csv", tmp_path, train.task(data, epochs=1, steps=2))
@@ -62,6 +63,7 @@ def test_pairs_compare_formats_of_equal_bits() -> None:
     assert all(len(members) == 3 for members in page.STUDY.tested().values())
 
 
+@pytest.mark.long
 def test_integers_compare_all_codes_and_err_as_float64_does(tmp_path: Path) -> None:
     """Without training: a row per method, no float operator left by integers, the proven ones equal code for code."""
     data = Dataset("noise", noise(128, 0), noise(32, 1), noise(32, 2), 10, CIFAR, Augment(4, True), "")

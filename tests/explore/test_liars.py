@@ -58,6 +58,7 @@ def run_with_liars(tmp_path: Path, address: str, lie: str, everyone: bool = Fals
         workers.close()
 
 
+@pytest.mark.long
 def test_a_study_ends_equal_though_a_worker_lies(tmp_path: Path, cluster: Any) -> None:
     address, _ = cluster
     calm = tmp_path / "calm"
@@ -71,6 +72,7 @@ def test_a_study_ends_equal_though_a_worker_lies(tmp_path: Path, cluster: Any) -
         assert [sealed(r) for r in records] == (calm / "out" / "journal.jsonl").read_bytes().splitlines(), lie
 
 
+@pytest.mark.long
 def test_a_cluster_of_liars_is_named(tmp_path: Path, cluster: Any) -> None:
     address, _ = cluster
     with pytest.raises(SchedulerError, match=r"no worker is left with whole answers .*damaged on the way"):

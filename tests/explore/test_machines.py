@@ -131,6 +131,7 @@ def test_a_point_is_the_price_of_its_machine(tmp_path: Path, bits: Any) -> None:
 FORMATS: list[Any] = ["W4A16", "W4g32A16", "MXFP4", {"default": "W4g32zA8", "first_last": "same", "second": "W8A8"}]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bits", FORMATS, ids=str)
 @pytest.mark.parametrize(
     "how", [{}, {"effort": "perfect", "homes": "afterwards"}, {"effort": "perfect", "homes": "none"}], ids=str
@@ -347,6 +348,7 @@ BOUND: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.skipif(bool(why_not_compiled()), reason=why_not_compiled())
 @pytest.mark.parametrize(
     "more", [{"limits": {"area_mm2": 0.32}}, {"memories": "fixed"}, pytest.param({}, marks=pytest.mark.slow)], ids=str
@@ -616,6 +618,7 @@ def test_mistakes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_a_scheduler_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("distributed")
     out = tmp_path / "out"
@@ -685,6 +688,7 @@ def assert_survives_kills(tmp_path: Path, kills: int, points: int, *more: str) -
     assert (out / "study.csv").read_text() == (calm / "study.csv").read_text()
 
 
+@pytest.mark.long
 def test_a_killed_driver_loses_nothing(tmp_path: Path) -> None:
     assert_survives_kills(tmp_path, 1, 4)
 
@@ -759,6 +763,7 @@ def test_cluster_workers_killed_twenty_times_lose_nothing(tmp_path: Path, cluste
     assert_cluster_survives(tmp_path, cluster[0], 20, 40)
 
 
+@pytest.mark.long
 def test_a_cluster_finishes_a_study_though_a_worker_is_killed(tmp_path: Path, cluster: Any) -> None:
     address, _ = cluster
     assert_cluster_survives(tmp_path, address, 1, 4)

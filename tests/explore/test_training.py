@@ -55,6 +55,7 @@ def trained(out: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO((out / "trained.csv").read_text())))
 
 
+@pytest.mark.long
 def test_a_point_is_trained_and_the_front_redrawn(losses: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(command(losses, out, "--train", "1", "--train-options", "--epochs 0.02 --threads 1")) == 0
@@ -85,6 +86,7 @@ def test_two_points_are_trained_resumed_and_kept(
     assert trained(out) == rows
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("more", "said"),
     [

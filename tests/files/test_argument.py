@@ -75,6 +75,7 @@ def places(folder: Path) -> tuple[Path, Path]:
 TRAIN = ["--model", "resnet8", "--model-arg", "image_size=8", "--limit", "64", "--epochs", "0.1"]
 
 
+@pytest.mark.long
 def test_a_result_is_refused_where_its_place_is_of_the_wrong_kind(tmp_path: Path) -> None:
     folder, file = places(tmp_path)
     residual().save(tmp_path / "net.json")

@@ -119,6 +119,7 @@ def test_a_file_for_this_processor_comes_before_a_portable_one(build: Build) -> 
     assert next(build.files()) == own
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["gcc", "clang", "x86_64-w64-mingw32-gcc"])
 @pytest.mark.parametrize("source", ["hwsim/search/proof/kernel/kernel.c", "quant/lsq_kernel.c"])
 def test_kernels_are_standard_c_for_every_compiler(source: str, command: str, tmp_path: Path) -> None:
@@ -131,6 +132,7 @@ def test_kernels_are_standard_c_for_every_compiler(source: str, command: str, tm
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_a_wheel_for_others_brings_a_kernel_that_needs_no_compiler(tmp_path: Path) -> None:
     pytest.importorskip("hatchling")
     tree = tmp_path / "tree"

@@ -97,6 +97,7 @@ class Lambda(nn.Module):
 # -- against counts measured elsewhere -------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [p for p in ZOO if p.values[0] in COUNTED])
 def test_macs_of_whole_networks_equal_the_measured_ones(name: str) -> None:
     source, known = COUNTED[name]
@@ -129,6 +130,7 @@ def test_every_layer_equals_the_measured_one_in_order(name: str) -> None:
         assert layer.name == row["name"], layer.name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ZOO)
 def test_the_whole_zoo_is_covered_and_connected(name: str) -> None:
     net = zoo(name)
@@ -157,6 +159,7 @@ def geometry(net: Workload) -> list[tuple[Any, ...]]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["resnet18", "preact_resnet18", "mixnet_s", "vit_b_16", "resnet20", "ds_cnn"])
 def test_the_recorder_sees_what_export_sees(name: str) -> None:
     with torch.device("meta"):
@@ -425,6 +428,7 @@ ORIGINS: dict[str, tuple[Any, str, str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ORIGINS)
 def test_origin_says_what_made_a_tensor(name: str) -> None:
     function, op, origin = ORIGINS[name]

@@ -44,6 +44,7 @@ def vector_ops(net: Workload) -> dict[str, int]:
 # -- real files against the zoo and against published counts ----------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("file", "zoo"), [("zigzag_resnet18_shapes", "resnet18"), ("zigzag_mobilenetv2_shapes", "mobilenet_v2")]
 )
@@ -55,6 +56,7 @@ def test_files_of_others_hold_the_zoos_networks(onnx_dir: Path, file: str, zoo: 
     assert "were not read" in net.notes[0]  # the weights' file does not exist, and need not
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("file", "macs"),
     [
@@ -70,6 +72,7 @@ def test_macs_of_onnx_files(onnx_dir: Path, file: str, macs: int) -> None:
     assert net.shares.operators == 1.0
 
 
+@pytest.mark.long
 def test_onnx_files_are_wholly_covered(onnx_dir: Path) -> None:
     for path in sorted(onnx_dir.glob("*.onnx")):
         net = of_onnx(path)
@@ -90,6 +93,7 @@ def test_qonnx_brings_its_bits(onnx_dir: Path) -> None:
     assert [(x.output.bits, x.output.signed) for x in convs] == [(4, False), (4, False), (4, False), (8, False)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("file", "zoo"),
     [
@@ -125,6 +129,7 @@ def test_int8_files_bring_their_zero_points(mlperf_tiny_dir: Path) -> None:
     assert [layer.op for layer in net].count("add") == 3
 
 
+@pytest.mark.long
 def test_uint8_files_have_asymmetric_weights(tflite_dir: Path) -> None:
     net = of_tflite(tflite_dir / "mobilenet_v2_1.0_224_quant.tflite")
     assert net.macs == 300_774_272 + 1280  # 1001 classes where the zoo has 1000
@@ -403,6 +408,7 @@ def spoil(raw: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("file", ["kws_ref_model.tflite", "qonnx_TFC_1W2A.onnx", "zigzag_resnet18_shapes.onnx"])
 def test_damaged_files_give_a_message_or_a_network(

@@ -127,6 +127,7 @@ def moved(report: Report, prefix: str, *, cache: bool) -> int:
     return total
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("formats", ["FP16", "W4g32A16KV8", "W4g32zA16KV4z", "W8A16KVNVFP4", "MXFP4"])
 @pytest.mark.parametrize(("phase", "batch", "context"), [("prefill", 2, 64), ("decode", 1, 96), ("decode", 4, 33)])
 def test_traffic_of_a_gqa_model_is_its_closed_form(
@@ -189,6 +190,7 @@ def test_memory_counts_the_cache_once(machine: Accelerator) -> None:
     assert scores <= rest < 1.1 * scores < said["cache_bits"]
 
 
+@pytest.mark.long
 def test_narrower_caches_and_shorter_contexts_never_cost_more(machine: Accelerator) -> None:
     def step(bits: str, context: int) -> tuple[float, float]:
         made, meant = build_phase(model(), "decode", 2, context)
@@ -421,6 +423,7 @@ def test_a_window_bounds_what_decoding_reads() -> None:
     assert {layer.loops.K for layer in made if layer.name.endswith(".scores")} == {16}
 
 
+@pytest.mark.long
 def test_the_command_prints_rates_and_the_cache_and_writes_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -533,6 +536,7 @@ def test_a_files_entry_for_a_cache_that_its_layers_do_not_touch_is_refused(tmp_p
     assert {t.bits for t in assign_formats(workload, file).tensors.values() if t.origin == CACHE} == {4}
 
 
+@pytest.mark.long
 def test_fewer_bits_of_weights_never_take_longer_where_the_search_proves_its_mappings() -> None:
     """The quick search has few ways: at these widths it misses the one that costs two bits 21 cycles less in a layer.
     No mode has another start there: both run in the mode that unpacks 4 bits."""

@@ -286,6 +286,7 @@ def test_a_product_with_a_gate_keeps_the_range_of_the_other_side() -> None:
         assert layers_of(function, IMAGE)[-1].output.origin == origin
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("layer", "x", "constant", "folds"),
     [

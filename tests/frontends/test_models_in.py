@@ -73,6 +73,7 @@ def test_zoo_names_load_at_their_default_input() -> None:
     assert net.layers[0].inputs[0].shape == (1, 3, 32, 32)
 
 
+@pytest.mark.long
 def test_another_input_changes_the_network_where_it_must() -> None:
     grown = load_model_argument("resnet8", (4, 3, 48, 64))
     assert grown.layers[0].inputs[0].shape == (4, 3, 48, 64)
@@ -98,6 +99,7 @@ def test_an_exported_program_gives_what_the_module_gives(exported: Path) -> None
     assert load_model_argument(str(exported), (1, 3, 8, 8)) == net
 
 
+@pytest.mark.long
 def test_a_big_exported_program_gives_what_the_module_gives(tmp_path: Path) -> None:
     with torch.device("meta"):
         model, x = models.create("silu_se_net").eval(), torch.zeros(1, 3, 32, 32)
@@ -178,6 +180,7 @@ def test_pickles_are_refused_unread(tmp_path: Path, suffix: str) -> None:
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_command_finds_a_function_in_a_file_of_the_current_folder(tmp_path: Path) -> None:
     (tmp_path / "my_network.py").write_text(
         "import torch\ndef build():\n    return torch.nn.Linear(8, 4), torch.zeros(1, 8)\n"

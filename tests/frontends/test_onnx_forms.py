@@ -261,6 +261,7 @@ def weight_bits(net: Workload) -> int:
     return sum({w.name: w.size_bits for w in found if w is not None}.values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FORMS)
 def test_macs_and_weight_bits_of_a_form(tmp_path: Path, name: str) -> None:
     build, macs, bits = FORMS[name]

@@ -182,6 +182,7 @@ def node_cases(*modules: str) -> list[Any]:
     return list(node._NodeTestCases)
 
 
+@pytest.mark.long
 def test_a_definition_has_the_macs_of_its_operator(tmp_path: Path) -> None:
     cases = {case.name: case for case in node_cases("attention", "rotaryembedding", "layernormalization")}
     found: dict[str, int] = {}

@@ -91,6 +91,7 @@ def test_recurrent_layers_count_every_step_and_their_weights_once(layer: Any, ga
     assert sum(weights.values()) == sum(p.numel() for name, p in layer.named_parameters() if "weight" in name)
 
 
+@pytest.mark.long
 @settings(max_examples=40, deadline=None)
 @given(
     st.integers(1, 3), st.integers(2, 4), st.integers(1, 4), st.integers(1, 3), st.integers(1, 2), st.integers(0, 3),
@@ -137,6 +138,7 @@ class Started(nn.Module):
         return self.layer(x, (state, state) if isinstance(self.layer, nn.LSTM) else state)[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize(("options", "states"), [({}, 1), ({"num_layers": 2, "bidirectional": True}, 4)])
 def test_the_first_step_reads_the_state_that_another_layer_makes(kind: Any, options: Any, states: int) -> None:

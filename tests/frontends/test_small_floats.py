@@ -51,6 +51,7 @@ def price(net: Workload, machine: str, **options: Any) -> tuple[float, int, int]
     return totals.energy_pj, totals.latency_cycles, totals.weight_bits
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("element", HALVES)
 def test_a_module_in_halves_costs_what_the_float_one_costs_at_that_format(element: str) -> None:
     small, full = extract(*block(HALVES[element])), extract(*block())
@@ -102,6 +103,7 @@ def in_halves(graph: Any) -> None:
 
 
 # DynamicQuantizeLinear and integer products make float32 by the standard.
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in FORMS if name != "dynamic products"])
 def test_an_onnx_file_in_halves_has_fp16_where_the_float_one_has_32_bits(tmp_path: Path, name: str) -> None:
     net = Graph((1, 7, 8, 8) if name == "fused convolution" else (1, 7, 64))

@@ -178,6 +178,7 @@ def facts(net: Workload) -> list[tuple[object, ...]]:
     ]  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_spelling_of_a_quantized_network_is_one_workload(tmp_path: Path, name: str) -> None:
     plain = lower(read_onnx(written(tmp_path, name, "plain")), HANDLERS)

@@ -94,6 +94,7 @@ def fitting(form: str, chance: random.Random) -> float:
     return value
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BASES)
 def test_a_spoiled_field_gives_a_message_or_a_network(tmp_path: Path, name: str) -> None:
     chance, refused = random.Random(name), 0

@@ -328,6 +328,7 @@ def spelt(folder: Path, style: str) -> Workload:
     return read(folder, tensors, ops, inputs, old_codes=style == "old_codes")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("style", STYLES)
 def test_a_tflite_spelling_is_the_workload_of_the_onnx_file(tmp_path: Path, style: str) -> None:
     pytest.importorskip("onnx")

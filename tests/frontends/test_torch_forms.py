@@ -63,6 +63,7 @@ COUNTED: dict[str, tuple[Callable[[Any, Tensor], Any], Tensor]] = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", COUNTED)
 @pytest.mark.filterwarnings("ignore")
 def test_macs_are_those_of_torchs_counter(name: str) -> None:
@@ -172,6 +173,7 @@ VALUES_READ: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", VALUES_READ)
 @pytest.mark.filterwarnings("ignore")
 def test_values_that_python_reads_are_refused_with_their_line(name: str) -> None:
@@ -260,6 +262,7 @@ class Einsum(nn.Module):
         return torch.einsum(self.equation, *inputs, *(() if self.weight is None else (self.weight,)))
 
 
+@pytest.mark.long
 def test_random_equations_of_einsum_have_the_macs_of_torchs_counter() -> None:
     """Repeated letters, letters of one operand, sums in any operand; three operands from left to right."""
     random, compared = Random(0), 0
@@ -293,6 +296,7 @@ def test_a_transposed_convolution_that_says_nothing_of_padding_has_none() -> Non
     assert net.macs == other.macs
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*treespec.*:FutureWarning")
 @pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
 def test_a_decomposed_program_is_the_same_network(tmp_path: Path, kind: type[nn.Module]) -> None:
@@ -416,6 +420,7 @@ BATCHED: dict[str, Callable[[Any, Tensor], Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BATCHED)
 def test_vmap_counts_what_it_runs(name: str) -> None:
     model, x = Code(BATCHED[name]), torch.randn(6, 8)

@@ -15,6 +15,7 @@ from tests.quant.user_modules import MODULES
 SMALL = ("resnet8", "silu_se_net", "ds_cnn", "mobilenet_v1_025", "anomaly_autoencoder")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SMALL)
 def test_networks_of_the_zoo(name: str) -> None:
     example = torch.zeros(1, *models.info(name).input_shape)
@@ -23,6 +24,7 @@ def test_networks_of_the_zoo(name: str) -> None:
     assert extract(quantized, example).macs == extract(model, example).macs > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name, case in MODULES.items() if not case.refused])
 def test_modules_as_users_write_them(name: str) -> None:
     case = MODULES[name]

@@ -38,6 +38,7 @@ def check_against_machine(model: nn.Module, images: torch.Tensor) -> int:
     return found.codes
 
 
+@pytest.mark.long
 @needs_gcc
 @pytest.mark.parametrize(
     ("name", "bits", "arguments", "choices"),
@@ -52,6 +53,7 @@ def test_c_equals_the_machine(name: str, bits: int, arguments: dict[str, Any], c
     assert check_against_machine(model, images) > 1000
 
 
+@pytest.mark.long
 @needs_gcc
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 def test_c_of_recurrent_layers(kind: type[nn.RNNBase]) -> None:
@@ -75,6 +77,7 @@ def test_float_operators_are_named() -> None:
         c_source(Machine(lower(model, images)))
 
 
+@pytest.mark.long
 @needs_gcc
 def test_a_file_that_differs_is_counted_and_a_compiler_is_needed() -> None:
     model, images = zoo("resnet8", 4, batch=1, arguments={"image_size": 8})
@@ -88,6 +91,7 @@ def test_a_file_that_differs_is_counted_and_a_compiler_is_needed() -> None:
         run_compiled(machine, source, images, compiler="no-such-cc")
 
 
+@pytest.mark.long
 @needs_gcc
 def test_the_command_writes_a_file_and_runs_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, _ = zoo("resnet8", 4, batch=1, arguments={"image_size": 8})

@@ -46,6 +46,7 @@ def priced(model: nn.Module, images: torch.Tensor, machine: Any) -> dict[str, Of
     return {layer.name: offset_cost(layer, machine) for layer in extract(model, images[:1]) if layer.has_macs}
 
 
+@pytest.mark.long
 def test_certificate_and_price_agree_under_every_policy_and_machine() -> None:
     torch.manual_seed(0)
     images = torch.randn(2, 3, 8, 8)
@@ -80,6 +81,7 @@ class Excited(nn.Module):
         return self.head(x + self.pw(y))
 
 
+@pytest.mark.long
 def test_products_and_additions_are_charged_what_the_certificate_says() -> None:
     """Squeeze-excite (a product of activations behind a border_bias convolution) and a residual addition."""
     torch.manual_seed(0)
@@ -155,6 +157,7 @@ def test_a_certificate_that_ran_says_the_same() -> None:
         assert ran[name] == cost
 
 
+@pytest.mark.long
 def test_an_offset_of_zero_and_a_pad_code_of_zero_are_free() -> None:
     torch.manual_seed(0)
     images = torch.randn(2, 3, 8, 8)
@@ -173,6 +176,7 @@ def test_an_offset_of_zero_and_a_pad_code_of_zero_are_free() -> None:
     assert annotate(net, lower(model, images)).layers[0].accumulator_bits is not None
 
 
+@pytest.mark.long
 def test_evaluate_on_a_checkpoint_charges_what_its_certificate_says(tmp_path: Path) -> None:
     machine = load_accelerator("gemmini_16x16")
     charged: dict[str, float] = {}

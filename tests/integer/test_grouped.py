@@ -78,6 +78,7 @@ def lively(
     return made, images
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FORMATS)
 def test_codes_equal_float64s_with_an_accumulator_per_group(name: str) -> None:
     made, images = lively(FORMATS[name])
@@ -90,6 +91,7 @@ def test_codes_equal_float64s_with_an_accumulator_per_group(name: str) -> None:
     assert torch.allclose(found.values, expected.detach(), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["g5", "g4z", "MXFP4"])
 def test_the_certificate_has_a_row_per_layer_and_c_gives_the_machines_codes(name: str) -> None:
     made, images = lively(FORMATS[name])

@@ -49,6 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_seven_artefacts_of_one_run_carry_one_identity(
     run: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +124,7 @@ def test_settings_of_another_network_are_refused(run: dict[str, Path], tmp_path:
         checkpoint.load(folder)
 
 
+@pytest.mark.long
 def test_other_bits_are_another_network(run: dict[str, Path], tmp_path: Path) -> None:
     report = api.evaluate(str(run["checkpoint"]), "tpu_v1", bits="W2A2", effort="quick")
     assert report.workload.identity == ""
@@ -131,6 +133,7 @@ def test_other_bits_are_another_network(run: dict[str, Path], tmp_path: Path) ->
         read_artefact(tmp_path / "report")
 
 
+@pytest.mark.long
 def test_a_table_names_its_network_and_its_question_in_every_row(run: dict[str, Path], tmp_path: Path) -> None:
     rows = list(csv.DictReader(run["table"].read_text().splitlines()))
     assert {row["network"] for row in rows} == {checkpoint.identity(run["checkpoint"])}
@@ -165,6 +168,7 @@ def test_a_study_of_several_networks_is_refused(run: dict[str, Path], tmp_path: 
         read_artefact(tmp_path / "study")
 
 
+@pytest.mark.long
 def test_a_saved_workload_keeps_its_identity(run: dict[str, Path], tmp_path: Path) -> None:
     report = api.evaluate(str(run["checkpoint"]), "tpu_v1", effort="quick")
     report.workload.save(tmp_path / "net.json")

@@ -39,18 +39,21 @@ def differing(model: nn.Module, images: Tensor) -> tuple[int, int]:
     return sum(d.elements for d in found), sum(d.differing for d in found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("bits", "policy"), [(2, "border_bias"), (8, "pad_beta"), (4, "pad_code"), (8, "snap_offset")])
 def test_silu_depthwise_squeeze_excite_is_exact_under_every_policy(bits: int, policy: str) -> None:
     model, images = zoo("silu_se_net", bits, arguments=SILU_SMALL, padding_policy=policy)
     assert differing(model, images)[1] == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("config", [1, 2, 3, 4])
 def test_every_configuration_is_exact(config: int) -> None:
     model, images = zoo("silu_se_net", 4, arguments=SILU_SMALL, config=config, padding_policy="border_bias")
     assert differing(model, images)[1] == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "arguments", "choices"),
     [
@@ -184,6 +187,7 @@ def test_the_naive_constant_bias_is_wrong_at_the_border_and_only_there() -> None
     assert max(n.border_relative_rms for n in naive) > 0.02
 
 
+@pytest.mark.long
 def test_the_class_follows_the_policy_and_the_machine() -> None:
     from hwsim.machine.parts import Capabilities
 
@@ -205,6 +209,7 @@ def test_the_class_follows_the_policy_and_the_machine() -> None:
     assert classes["pad_code"] == "padded_copy"
 
 
+@pytest.mark.long
 def test_fixed_point_comes_close_and_wider_comes_closer() -> None:
     model, images = zoo("silu_se_net", 4, arguments=SILU_SMALL, padding_policy="border_bias")
     lowered = lower(model, images)

@@ -40,6 +40,7 @@ def saved(folder: Path, made: Exported) -> Path:
     return folder / "net.onnx"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("bits", "policy"),
     [
@@ -125,6 +126,7 @@ class Dense(nn.Module):
         return self.down(self.act(self.up(x)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("bits", "group", "offset"),
     [(4, 16, False), (4, 64, False), (8, 32, False), (2, 16, False), (4, 16, True), (4, 64, True), (2, 16, True)],

@@ -52,6 +52,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "options", "read", "bits"), CASES)
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])
 def test_codes_of_every_step_are_float64s(
@@ -95,6 +96,7 @@ def test_a_state_given_as_a_parameter_starts_the_steps() -> None:
         assert not found.float_operators
 
 
+@pytest.mark.long
 def test_long_sequences_stay_within_a_proven_error() -> None:
     """A hundred steps: the error of the cell state grows with the steps, the codes stay those of float64."""
     for kind in (nn.LSTM, nn.GRU):

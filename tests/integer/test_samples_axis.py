@@ -67,6 +67,7 @@ def test_axes_in_front_of_the_samples_mix_none(between: Callable[[Tensor, Tensor
     certified(Moved(between), torch.randn(6, 5))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
 def test_a_state_that_a_layer_makes_starts_each_sample_by_its_own(kind: type[nn.RNNBase]) -> None:
     torch.manual_seed(0)

@@ -21,6 +21,7 @@ from tests.quant.user_modules import MODULES
 WORKING = {name: case for name, case in MODULES.items() if not case.refused}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name, case in WORKING.items() if case.integer])
 def test_every_code_is_the_float64_networks(name: str) -> None:
     case = WORKING[name]
@@ -56,6 +57,7 @@ def transposed(
     )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "numbers",
     [(4, 6, 2, 2, 0, 0, 1, 1), (4, 6, 3, 2, 1, 1, 2, 1), (4, 4, 4, 3, 2, 0, 4, 1), (4, 6, 3, 1, 0, 0, 1, 2),

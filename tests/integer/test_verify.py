@@ -33,6 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint.save(tmp_path_factory.mktemp("verify") / "net", model, meta)
 
 
+@pytest.mark.long
 def test_the_certificate_of_a_checkpoint(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "certificate.json"
     assert main([str(folder), "tpu_v1", "--random", "--images", "4", "--out", str(out)]) == 0
@@ -59,6 +60,7 @@ def test_a_float_checkpoint_and_an_absent_one_are_refused(tmp_path: Path, capsys
     assert "no such checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_what_no_integer_machine_can_follow_is_named_with_the_way_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +85,7 @@ def test_what_no_integer_machine_can_follow_is_named_with_the_way_out(
         assert re.search(message, capsys.readouterr().err)
 
 
+@pytest.mark.long
 def test_zero_shares_of_the_certificate_gate_multipliers(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "certificate.json"
     assert main([str(folder), "--random", "--images", "2", "--out", str(out)]) == 0
@@ -146,6 +149,7 @@ def own_images(path: Path, size: int = 8) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_images_of_ones_own_are_verified_on(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = str(own_images(tmp_path / "own.npz"))
     scale = ["--mean", "0.5,0.5,0.5", "--std", "0.2,0.2,0.2"]

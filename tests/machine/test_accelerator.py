@@ -683,6 +683,7 @@ def test_shipped_specs_load_and_name_their_sources(name: str) -> None:
     assert len(text.splitlines()) <= 60
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", shipped_specs())
 def test_shipped_specs_satisfy_the_published_schema(name: str) -> None:
     schema = json.loads((ROOT / "hwsim" / "machine" / "accelerator.schema.json").read_text(encoding="utf-8"))

@@ -48,6 +48,7 @@ def differences(seeds: range) -> list[str]:
     return found
 
 
+@pytest.mark.long
 def test_counts_equal_the_walk_on_300_random_triples() -> None:
     assert not differences(range(300))
 

@@ -56,6 +56,7 @@ def both(make: Any, bits: tuple[int, int], **rules: Any) -> tuple[Workload, Work
     return hwsim.extract(made.eval(), inputs, name="net"), hwsim.assign_bits(plain, "W{}A{}".format(*bits), **rules)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_bits_as_priced_are_bits_as_trained(name: str) -> None:
     trained, priced = both(CASES[name], (4, 2))
@@ -66,6 +67,7 @@ def test_bits_as_priced_are_bits_as_trained(name: str) -> None:
     assert operands(restored(priced), signs) == operands(priced, signs)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NETWORKS)
 def test_prices_are_equal(name: str) -> None:
     trained, priced = both(CASES[name], (4, 2))
@@ -73,6 +75,7 @@ def test_prices_are_equal(name: str) -> None:
     assert totals[0] == totals[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("bits", "rules"),
     [
@@ -97,6 +100,7 @@ def test_weights_computed_at_every_call_are_named_as_left(name: str) -> None:
     assert any("weight" in left.why for left in plan.left)
 
 
+@pytest.mark.long
 def test_a_trained_recurrent_layer_reads_its_state_at_the_trained_width() -> None:
     """It counted 32 bits: the quantizer of the hidden state was not in the graph."""
 
@@ -131,6 +135,7 @@ def test_an_lstms_last_memory_is_not_its_last_state() -> None:
     assert layers["b.l0.t0.forget"].inputs[1].name == "a.l0.t1.memory.out"
 
 
+@pytest.mark.long
 def test_two_bits_have_one_price_in_training_pricing_exploration_and_tables() -> None:
     """ResNet-8 at W2A2: explorations price their points with the quick search, tables with the strongest proof."""
     trained, priced = both(lambda: (models.create("resnet8"), torch.zeros(1, 3, 32, 32)), (2, 2))

@@ -57,6 +57,7 @@ def codes(workload: Workload) -> list[Any]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_a_network_as_priced_is_the_network_as_trained(name: str) -> None:
     """In bits and in price; also where the bits replace others."""
@@ -69,6 +70,7 @@ def test_a_network_as_priced_is_the_network_as_trained(name: str) -> None:
     assert hwsim.evaluate(plain, "bit_fusion", bits="W2A2", effort="quick").totals == of_trained.totals
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "bits", "rules"),
     [
@@ -84,6 +86,7 @@ def test_the_rules_mean_the_same_in_training_and_pricing(name: str, bits: int, r
     assert codes(assign_bits(plain, f"W{bits}A{bits}", **rules)) == codes(trained)
 
 
+@pytest.mark.long
 def test_resnet8_at_w2a2_is_one_number_everywhere() -> None:
     trained, plain = both("resnet8", 2)
     machine = hwsim.load_accelerator("bit_fusion")
@@ -96,6 +99,7 @@ def test_resnet8_at_w2a2_is_one_number_everywhere() -> None:
     assert codes(point.problem.at(point.solution)) == codes(trained)
 
 
+@pytest.mark.long
 def test_files_of_an_exploration_price_what_it_found() -> None:
     """Bits that differ from layer to layer, where what an array is stored in changes sides."""
     _, plain = both("resnet8", 2)

@@ -14,6 +14,7 @@ from hwsim.network import zoo
 from quant import models
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", models.names())
 def test_a_network_that_came_along_is_the_extracted_one(name: str) -> None:
     """Otherwise: python -m experiments.zoo_file."""
@@ -38,6 +39,7 @@ def test_a_file_of_a_networks_name_comes_first(tmp_path: Path, monkeypatch: pyte
     assert load_model("resnet8", None, False).name == "resnet20"
 
 
+@pytest.mark.long
 def test_a_network_of_the_zoo_is_priced_without_torch() -> None:
     code = (
         "import sys; sys.modules['torch'] = None; from hwsim.evaluate import main;"

@@ -395,6 +395,7 @@ def test_there_are_many() -> None:
     assert len(CASES) >= 100
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_one_message_with_file_and_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files, at_fault, line, words = CASES[name]

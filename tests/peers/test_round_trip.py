@@ -40,6 +40,7 @@ def test_what_differs_is_named_for_every_spec(name: str) -> None:
     assert round_trip.explained(row) or row["nests"] == 0, row
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in shipped_specs() if name != "mico_measured"])
 def test_memories_come_back_as_they_were(name: str, tmp_path: Path) -> None:
     spec = load_accelerator(name)
@@ -67,6 +68,7 @@ def test_a_measured_machine_is_refused(capsys: pytest.CaptureFixture[str], tmp_p
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_the_written_files_are_read_by_the_command(tmp_path: Path) -> None:
     assert main(["gemmini_16x16", "--format", "timeloop", "--to", str(tmp_path / "tl"), "--quiet"]) == 0
     files = [str(tmp_path / "tl" / name) for name in ("arch.yaml", "ERT.yaml")]

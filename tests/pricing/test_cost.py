@@ -384,6 +384,7 @@ def with_bits(layer: Layer, weight: int, activation: int, output: int) -> Layer:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(120))
 def test_fewer_bits_never_cost_more_energy_traffic_or_time(seed: int) -> None:
     layer, counts, accelerator = random_prices(seed)

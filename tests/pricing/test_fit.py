@@ -159,6 +159,7 @@ def check_room(seed: int) -> None:
             require_fit(network, microcontroller(flash, sram))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(40))
 def test_random_networks_need_what_is_alive_at_once(seed: int) -> None:
     check_room(seed)

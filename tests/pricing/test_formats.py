@@ -89,6 +89,7 @@ def test_scales_move_as_often_as_their_codes() -> None:
                 assert moved >= codes / 4 * 0.5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bits", ["W4g32A16", "W4g32zA16", "WMXFP4A16", "W8A8"])
 def test_prices_per_count_bound_the_bill_of_scales_within_words(bits: str) -> None:
     """Below the bill by less than a word per memory, operand and direction, twice where scales lie beside the codes."""
@@ -107,6 +108,7 @@ def test_prices_per_count_bound_the_bill_of_scales_within_words(bits: str) -> No
         assert dynamic - words - grid <= prices.dynamic_pj(counts) <= dynamic + grid
 
 
+@pytest.mark.long
 def test_parts_of_the_bill_are_what_the_search_found() -> None:
     for bits in ("W4g32A16", "W4g32A8", "MXFP4", "W8g32zA8"):
         accelerator = machine()
@@ -116,6 +118,7 @@ def test_parts_of_the_bill_are_what_the_search_found() -> None:
             assert found.certificate.lower_bound <= found.certificate.value * (1 + 1e-9), name
 
 
+@pytest.mark.long
 def test_bigger_groups_and_fewer_bits_never_cost_more() -> None:
     for template in ("W{b}g{g}A16", "W{b}g{g}A8", "W{b}g{g}zA8"):
         before = math.inf
@@ -161,6 +164,7 @@ def test_machines_refuse_formats_that_they_cannot_multiply(bits: str, can: dict[
         priced(bits, machine(**can))
 
 
+@pytest.mark.long
 def test_machines_with_block_scales_apply_them_in_the_macs_and_groups_of_integers_outside() -> None:
     b200, array = load_accelerator("b200"), load_accelerator("block_array")
     mx, group = (assign_formats(network(), bits, "same").layers[0] for bits in ("MXFP4", "W4g32A8"))

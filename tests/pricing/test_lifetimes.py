@@ -156,6 +156,7 @@ def compare(seed: int) -> tuple[int, int]:
     return saved, full - saved - peak
 
 
+@pytest.mark.long
 def test_room_is_never_less_than_what_lives_at_once() -> None:
     found = [compare(seed) for seed in range(400)]
     assert sum(saved > 0 for saved, _ in found) > 80

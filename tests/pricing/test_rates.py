@@ -79,6 +79,7 @@ def test_two_resources_that_bound_a_layer_alike_gain_together_alone_nothing() ->
     assert (found.low_s, found.high_s) == pytest.approx((256 * cycle, 1024 * cycle))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(12))
 def test_every_machine_within_its_spreads_lies_within_the_interval(seed: int) -> None:
     """Draws of all rates, under the same mappings."""

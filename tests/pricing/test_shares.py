@@ -247,6 +247,7 @@ def test_a_table_over_widths_prices_each_width_by_its_own_share_of_zeros() -> No
                 assert energy[i, j, k] == price(at_widths(layer, w, x, y), counts, accelerator).total_energy_pj
 
 
+@pytest.mark.long
 def test_zeros_left_out_in_a_spec_save_less_at_narrow_widths(tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "accel_specs" / "bit_fusion.yaml").read_text(encoding="utf-8")
     coded = text.replace(

@@ -44,6 +44,7 @@ def step_of(model: nn.Module, name: str) -> Tensor:
     return model.get_parameter(f"{name}.s").detach()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("bits", "loss"), [(8, 2.0), pytest.param(4, 12.0, marks=pytest.mark.slow)])
 def test_real_network_keeps_its_accuracy_at_8_bits_and_most_of_it_at_4(data_dir: Path, bits: int, loss: float) -> None:
     loaded = data.load("cifar10", data_dir, test_only=True)
@@ -63,6 +64,7 @@ def test_real_network_keeps_its_accuracy_at_8_bits_and_most_of_it_at_4(data_dir:
     assert before - loss <= result.accuracy_percent < before + 1
 
 
+@pytest.mark.long
 def test_command_line_calibrates_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     arguments = {"in_channels": 1, "image_size": 8, "depth": 1}

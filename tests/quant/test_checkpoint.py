@@ -35,6 +35,7 @@ def small_quantized(**choices: object) -> tuple[nn.Module, Meta]:
     return quantized.eval(), meta
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "choices",
     [

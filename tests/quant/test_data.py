@@ -107,6 +107,7 @@ def test_official_fashion_mnist_files_are_read(tmp_path: Path) -> None:
     assert np.array_equal(loaded.test.images[:, 0].numpy(), images)
 
 
+@pytest.mark.long
 def test_real_cifar_has_its_published_statistics(cifar10_dir: Path) -> None:
     loaded = data.load("cifar10", cifar10_dir, test_only=True)
     assert loaded.test.shape() == (3, 32, 32)
@@ -218,6 +219,7 @@ def test_an_image_folder_is_read_like_torchvision(tmp_path: Path) -> None:
     assert np.array_equal(decode(file, 256, 224, None).numpy(), expected)
 
 
+@pytest.mark.long
 def test_worker_processes_change_nothing(tmp_path: Path) -> None:
     write_images(tmp_path, {"a": 3, "b": 3})
     batches = [torch.tensor([0, 5]), torch.tensor([3, 1])]
@@ -291,6 +293,7 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
         list(data.eval_batches(loaded.train, loaded.normalisation))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("call", "message"),
     [

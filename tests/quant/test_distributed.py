@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -54,6 +55,7 @@ def steps(model: nn.Module, data: Callable[[int], torch.Tensor]) -> None:
         optimizer.step()
 
 
+@pytest.mark.long
 def test_two_processes_train_like_one(tmp_path: Path) -> None:
     out = tmp_path / "state.pt"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}

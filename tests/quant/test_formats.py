@@ -299,6 +299,7 @@ CHOICES: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("choices", CHOICES, ids=str)
 @pytest.mark.parametrize("name", ["resnet8", "vit_b_16"])
 def test_formats_train_and_come_back_from_checkpoints(name: str, choices: dict[str, Any], tmp_path: Path) -> None:
@@ -468,6 +469,7 @@ def chain() -> nn.Module:
     ).eval()  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("choices", "side", "element"),
     [
@@ -492,6 +494,7 @@ def test_trained_formats_reach_the_workload_with_their_scales(choices: dict[str,
     assert (last.bits, last.format) == (8, None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["FP16", "WMXFP4A16", "WNVFP4A16", "WFP8A16"])
 def test_a_trained_network_costs_what_its_short_name_says(name: str) -> None:
     """Weight-only formats: but for its output, which passes no quantizer, the trained network stores the same."""

@@ -109,6 +109,7 @@ def test_gradients_of_another_layout_are_taken() -> None:
     assert torch.equal(x.grad, expected[1])
 
 
+@pytest.mark.long
 def test_without_a_compiler_the_plain_path_runs(tmp_path: Path) -> None:
     """No compiler, no cache folder: slower, same bits."""
     code = (
@@ -140,6 +141,7 @@ def test_unknown_paths_are_refused() -> None:
         pass
 
 
+@pytest.mark.long
 def test_triton_kernel_equals_plain_in_the_interpreter() -> None:
     pytest.importorskip("triton")
     done = subprocess.run(

@@ -28,6 +28,7 @@ FAULTS = textwrap.dedent("""
 """)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_steps_fault_no_pages_in_again() -> None:
     """In the quietest round. glibc may keep blocks without being told: the default is no contrast to rely on."""

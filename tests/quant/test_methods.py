@@ -156,6 +156,7 @@ def test_a_run_with_every_method_resumes_to_the_bit(tmp_path: Path) -> None:
     assert any(bool(v.any()) for k, v in kept.items() if k.endswith("/frozen"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ALL)
 def test_each_method_changes_training(method: str) -> None:
     digits = data.load("digits", validation=64, limit=192)

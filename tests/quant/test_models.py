@@ -141,6 +141,7 @@ RELATIVES += ("resnet32", "resnet44", "resnet56", "mobilenet_v1_025")
 EXPORTED = [pytest.param(n, marks=pytest.mark.slow) if n in RELATIVES else n for n in models.names()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", EXPORTED)
 def test_every_model_exports_with_batch_one(name: str) -> None:
     """torch.export (non-strict), then the exported program computes what the module computes."""

@@ -137,6 +137,7 @@ def test_an_image_that_cannot_be_decoded_is_one_line(tmp_path: Path, workers: in
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.long
 def test_parts_with_other_channels_are_refused(tmp_path: Path) -> None:
     images, labels = np.zeros((4, 8, 8), np.uint8), np.array([0, 1, 0, 1])
     np.savez(tmp_path / "d.npz", train_images=np.stack([images] * 3, -1), train_labels=labels, test_images=images,

@@ -113,6 +113,7 @@ def hostile(quantizer: Quantizer, steps: int, update: str) -> float:
     return least
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("update", ["sgd", "adam", "none"])
 def test_the_step_stays_positive_through_10000_hostile_steps(update: str) -> None:
     quantizer = ready(QuantSpec.for_config(4, 4), torch.randn(64, 4))

@@ -100,6 +100,7 @@ def plan_of(*kinds: str, inputs: int = 2, named: bool = False, words: bool = Tru
     return Plan(tuple(Step(kind, 0, 1) for kind in kinds), inputs, named, 1, words)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "plan",
     [
@@ -114,6 +115,7 @@ def test_new_operators_are_exported_not_refused(plan: Plan) -> None:
     assert exported(plan) == "equal"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
 def test_recurrent_layers_run_as_integers_and_are_not_exported(kind: str) -> None:
     plan = plan_of("conv", f"started_{kind}", words=False)
@@ -136,10 +138,12 @@ def answered(check: Callable[[Plan], str], how: settings, least: float, *, answe
     assert found >= least * outcomes.total(), outcomes
 
 
+@pytest.mark.long
 def test_eight_bits_are_near_float() -> None:
     answered(near, QUICK, NEAR)
 
 
+@pytest.mark.long
 def test_the_integer_machine_computes_every_code() -> None:
     answered(certified, settings(QUICK, max_examples=6), CERTIFIED)
 

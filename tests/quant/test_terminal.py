@@ -21,6 +21,7 @@ def ended(command: str, cwd: Path, **environment: str) -> subprocess.CompletedPr
     return subprocess.run(["bash", "-c", command], cwd=cwd, env=whole, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 def test_a_training_goes_on_when_its_reader_leaves(tmp_path: Path) -> None:
     """`| head -1` takes the first line and goes: the network is trained to its end, nothing is said of the pipe."""
     found = ended("$TRAIN | head -1 >/dev/null; echo ${PIPESTATUS[0]}", tmp_path)
@@ -30,6 +31,7 @@ def test_a_training_goes_on_when_its_reader_leaves(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "settings.json").read_text())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("where", "reason"), [(">/dev/full", "No space left on device"), (">&-", "closed")])
 def test_an_output_that_takes_nothing_is_one_line_after_the_training(where: str, reason: str, tmp_path: Path) -> None:
     found = ended(f"$TRAIN {where}", tmp_path)
@@ -37,6 +39,7 @@ def test_an_output_that_takes_nothing_is_one_line_after_the_training(where: str,
     assert len((tmp_path / "out" / "log.csv").read_text().splitlines()) == 3
 
 
+@pytest.mark.long
 def test_a_terminal_of_any_encoding_is_told_where_the_checkpoint_is(tmp_path: Path) -> None:
     found = ended("$TRAIN/ü", tmp_path, PYTHONIOENCODING="ascii")
     assert found.returncode == 0
@@ -44,6 +47,7 @@ def test_a_terminal_of_any_encoding_is_told_where_the_checkpoint_is(tmp_path: Pa
     assert ended("$TRAIN/ü", tmp_path, PYTHONIOENCODING="ascii").stderr.startswith("hwsim: out/\\xfc: already holds")
 
 
+@pytest.mark.long
 def test_a_closed_error_output_keeps_the_exit_code(tmp_path: Path) -> None:
     for where in ("2>&-", "2>/dev/full", "2> >(true)"):
         assert ended(f"$TRAIN --resume {where}", tmp_path).returncode == 2

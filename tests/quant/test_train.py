@@ -194,6 +194,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.long
 def test_two_processes_do_not_change_steps_and_offsets(tmp_path: Path) -> None:
     """DDP over gloo, each process with half of the batch in two passes, against one process."""
     out = tmp_path / "state.pt"
@@ -295,6 +296,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.long
 def test_two_processes_resume_to_the_bit_with_dropout(tmp_path: Path) -> None:
     """Each process has a random state of its own; stopped in mid-epoch, all of them go on where they were."""
     code = RESUMED_DDP.format(root=str(ROOT), store=tmp_path / "store", out=str(tmp_path))

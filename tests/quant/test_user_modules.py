@@ -33,6 +33,7 @@ def tensors(value: Any) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else list(value.values() if isinstance(value, dict) else value)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", WORKING)
 def test_eight_bits_stay_within_3_percent_and_the_plan_names_every_operation(name: str) -> None:
     case = WORKING[name]
@@ -56,6 +57,7 @@ def test_what_has_no_functional_form_is_refused_with_the_reason(name: str) -> No
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", WORKING)
 def test_copies_and_checkpoints_compute_the_same_and_gradients_reach_all(name: str) -> None:
     case = WORKING[name]

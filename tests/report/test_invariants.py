@@ -119,6 +119,7 @@ def check(spec: str, name: str, folder: Path) -> int:
     return len(beside) + check_ladder(network(name), machine, folder) + check_batches(name, machine)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spec", ["eyeriss_v2", "bit_fusion"])
 def test_reports_hold_together(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HWSIM_CACHE", "")

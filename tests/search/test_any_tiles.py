@@ -131,6 +131,7 @@ def check(seed: int) -> None:
     assert bound <= pricing.best_value, (seed, objective, pricing.best_value / bound)
 
 
+@pytest.mark.long
 def test_no_nest_of_any_tile_sizes_costs_less() -> None:
     for seed in range(40):
         check(seed)

@@ -338,6 +338,7 @@ def step_after_step(choice: Choice, tiles: Tiles, resident: frozenset[str]) -> L
 CUTS = (Cut(1, 8), Cut(2, 3), Cut(3, 4, "recomputed"), Cut(1, 3, "recomputed"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stay", [True, False])
 @pytest.mark.parametrize("buffers", ["as shipped", "single", "in turn"])
 @pytest.mark.parametrize(("spec", "workload"), [
@@ -459,6 +460,7 @@ def groups_from(
                 yield group, weights.pair(again.energy_pj, float(again.latency_cycles))[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("weights", [ENERGY, LATENCY], ids=["energy", "latency"])
 @pytest.mark.parametrize("home_bits", [8 * 1024, 16 * 1024, 40 * 1024])
 @pytest.mark.parametrize("workload", [chain(), residual(), pooled()], ids=lambda w: w.name)
@@ -484,6 +486,7 @@ def strided() -> Workload:
     return Workload("strided", (first, conv("second", first.output, 16, taps=1, stride=2)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spec", ["simba", "eyeriss_v1", "ethos_u55_256", "tpu_v1", "bit_fusion"])
 @pytest.mark.parametrize("workload", [chain(), residual(), pooled(), strided()], ids=lambda w: w.name)
 def test_no_plan_lies_below_the_bound_of_all_schedules(spec: str, workload: Workload) -> None:

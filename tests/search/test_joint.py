@@ -448,6 +448,7 @@ def compare(seed: int, freeing: Lifetimes = WHOLE_TENSORS, *, steps: bool = Fals
     return above
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(8))
 def test_a_plan_is_the_best_of_all_homes_and_nests(seed: int) -> None:
     above = compare(seed)
@@ -455,6 +456,7 @@ def test_a_plan_is_the_best_of_all_homes_and_nests(seed: int) -> None:
     assert max(above, default=0.0) <= 0.02
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(100, 110))
 def test_a_plan_with_a_weight_for_several_layers_is_the_best_of_all(seed: int) -> None:
     above = compare(seed, steps=True)
@@ -462,6 +464,7 @@ def test_a_plan_with_a_weight_for_several_layers_is_the_best_of_all(seed: int) -
     assert max(above, default=0.0) <= 0.02
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(20, 26))
 def test_no_bound_is_above_the_best_of_all_nests_where_rows_are_freed(seed: int) -> None:
     above = compare(seed, ROWS)

@@ -83,6 +83,7 @@ def test_a_kernel_of_other_limits_is_not_used(monkeypatch: pytest.MonkeyPatch) -
         native.declared(ctypes.CDLL(str(next(KERNEL.files()))))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not compiler(), reason="no C compiler on this machine")
 def test_a_debug_build_agrees_and_its_asserts_hold(folder: Path, whole: list[list[str]]) -> None:
     assert results(folder, "debug") == whole

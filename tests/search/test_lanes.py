@@ -114,6 +114,7 @@ def least_cycles(machine: Accelerator, loops: dict[str, int], bits: tuple[int, i
     return least
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", EVERY)
 def test_no_search_is_faster_than_lanes_allow(name: str) -> None:
     machine = load_accelerator(name)

@@ -97,6 +97,7 @@ AWKWARD: tuple[tuple[Loops, str, Objective], ...] = (  # 481 = 13 x 37, 652 = 4 
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("loops", "dim", "objective"), AWKWARD)
 def test_a_length_that_divides_badly_costs_no_more_than_the_next(loops: Loops, dim: str, objective: Objective) -> None:
     """Several dims must be longer at once: each by itself gains nothing. The next length was up to 8.7 % cheaper."""

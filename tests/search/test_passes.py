@@ -151,6 +151,7 @@ def test_a_batch_costs_what_its_passes_cost_together() -> None:
 # --- what is chosen ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize(
     "accelerator", [machine(maps=2.5), machine("eyeriss_v1", maps=5), machine("gemmini_16x16")], ids=lambda a: a.name
@@ -163,6 +164,7 @@ def test_cost_per_image_never_rises_from_a_batch_to_its_multiples(
         assert cost[large] / large <= cost[small] / small * (1 + 1e-12), (small, large)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_choice_is_the_least_of_all_equal_passes_and_no_bound_lies_above(
     objective: Objective, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

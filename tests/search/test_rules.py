@@ -382,6 +382,7 @@ def test_one_impossible_rule_is_named_alone() -> None:
         search(layer, load_accelerator("eyeriss_v1"), effort="perfect", rules=rules)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [
@@ -448,6 +449,7 @@ def test_the_report_shows_both_schedules(capsys: pytest.CaptureFixture[str], tmp
 OWN_SPECS = ("eyeriss_v1", "tpu_v1", "gemmini_16x16", "nvdla_small")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objective", ["energy", "latency", "edp"])
 @pytest.mark.parametrize("name", OWN_SPECS)
 def test_no_effort_is_worse_than_the_own_schedule_or_a_weaker_effort(name: str, objective: Objective) -> None:

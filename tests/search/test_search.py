@@ -488,6 +488,7 @@ def bottleneck() -> Workload:
     return Workload("bottleneck", chained)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objective", ["energy", "latency", "edp"])
 def test_no_effort_gives_a_worse_network_than_the_quick_search(objective: str) -> None:
     workload, machine = bottleneck(), load_accelerator("ethos_u55_256")
@@ -509,6 +510,7 @@ def convolution_1d(outputs: int, channels: int = 64) -> Layer:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spec", ["gemmini_16x16", "simba"])
 @pytest.mark.parametrize("outputs", [1999, 2003, 4093])
 def test_a_prime_length_costs_no_more_than_the_next_round_one(spec: str, outputs: int) -> None:

@@ -320,6 +320,7 @@ def compare_uneven(seed: int, variant: Variant = as_it_is) -> int:
     return gaps
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [0, 1, 2, 3, 12, 29, 34])  # windows on two or three elements in the last ones
 def test_search_equals_enumeration_where_unrollings_do_not_divide(seed: int) -> None:
     assert compare_uneven(seed) == 0

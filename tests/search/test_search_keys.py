@@ -148,6 +148,7 @@ def compare(seed: int, variant: Variant, *, exact: bool = True, remainders: bool
 VARIANTS = (with_shares, with_granules, with_whole_tiles, with_ideal_registers, with_starts)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("seed", range(4))
 def test_search_equals_enumeration(seed: int, variant: Variant) -> None:

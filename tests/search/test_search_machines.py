@@ -355,6 +355,7 @@ def compare(seed: int, sum_bits: int = BITS, variant: Variant = as_it_is) -> dic
     return gaps
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(5))
 def test_search_equals_exhaustive_enumeration_on_machines_of_every_kind(seed: int) -> None:
     compare(seed)
@@ -434,6 +435,7 @@ def compare_uneven(seed: int, variant: Variant = as_it_is) -> dict[str, float]:
     return gaps
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [7, 10, 21])
 def test_search_and_bounds_hold_with_several_products_at_once(seed: int) -> None:
     compare(seed, variant=with_lanes)
@@ -447,6 +449,7 @@ def test_search_and_bounds_hold_with_several_products_at_once_on_400_machines(se
     assert all(gap > -1e-6 for gap in compare_uneven(seed, with_lanes).values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [pytest.param(6, marks=pytest.mark.slow), 10, 20, 34])
 def test_bounds_hold_where_unrollings_do_not_divide(seed: int) -> None:
     assert all(gap > -1e-6 for gap in compare_uneven(seed).values())

@@ -85,6 +85,7 @@ REQUESTS = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda given: given[1])
 def test_any_number_of_threads_gives_the_same_report_byte_for_byte(
     request_: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -99,6 +99,7 @@ def test_proven_accumulators_bound_narrower_factors_only() -> None:
     assert at_widths(anonymous(first), 8, 8, 8).accumulator_bits == proven
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spec", ["bit_fusion", "eyeriss_v2"])
 def test_a_row_of_assignments_and_evaluate_enclose_each_other(spec: str) -> None:
     """The tables' bound, what `evaluate` finds for the same bits, the tables' price: in this order.

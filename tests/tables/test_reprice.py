@@ -88,6 +88,7 @@ def with_border(layer: Layer) -> Layer:
     )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(40))
 def test_a_grid_of_prices_equals_price_entry_by_entry(seed: int) -> None:
     rng = random.Random(seed)
@@ -115,6 +116,7 @@ def test_a_grid_of_prices_equals_price_entry_by_entry(seed: int) -> None:
             assert (energies[at], cycles[at]) == (cost.total_energy_pj, cost.latency_cycles)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spec", SPECS)
 def test_table_entries_are_what_price_says_and_bounds_hold(spec: str) -> None:
     machine = load_accelerator(spec)
@@ -263,6 +265,7 @@ def residual(*, border: bool = False) -> Workload:
     return found.map_tensors(lambda t: dataclasses.replace(t, offset=True) if t.name == "relu.y" else t)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("spec", "size_bits", "border"),
     [*((spec, None, False) for spec in SPECS), ("gemmini_16x16", 60_000, False), ("cortex_m7", 30_000, False),

@@ -62,6 +62,7 @@ def test_sixteen_bits_mean_what_they_mean_to_evaluate(chain: Workload) -> None:
     assert "got fp16" in look_up_table(chain, machine, ["W8A8", "W16A16"]).refused[0][1]
 
 
+@pytest.mark.long
 def test_rows_of_a_format_are_the_layers_of_evaluate(chain: Workload) -> None:
     """Formats of equal widths, one after another: no row is another format's."""
     accelerator = load_accelerator("a100")
@@ -78,6 +79,7 @@ def test_rows_of_a_format_are_the_layers_of_evaluate(chain: Workload) -> None:
     assert len(found) == len(asked)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spec", ["bit_fusion", "eyeriss_v2"])
 def test_rows_of_a_pair_are_the_layers_of_evaluate(chain: Workload, spec: str) -> None:
     accelerator = load_accelerator(spec)
@@ -109,6 +111,7 @@ def test_alone_no_row_depends_on_its_neighbours(chain: Workload) -> None:
     assert alone.by_key["last", "W8A8"] == single.by_key["last", "W8A8"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_rows_of_a_batch_add_up_to_the_report_and_cost_per_image_never_rises(objective: Objective) -> None:
     accelerator, values = machine(maps=5), dict[tuple[bool, int], float]()
@@ -129,6 +132,7 @@ def test_rows_of_a_batch_add_up_to_the_report_and_cost_per_image_never_rises(obj
             assert values[alone, large] / large <= values[alone, small] / small * (1 + 1e-12), (alone, small, large)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_assignments_of_a_batch_run_in_the_passes_that_cost_least(objective: Objective) -> None:
     accelerator, found = machine("eyeriss_v1", maps=5), dict[int, list[dict[str, Any]]]()
@@ -197,6 +201,7 @@ def test_the_table_goes_to_the_terminal_without_out(
 # --- many assignments -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_assignments_of_a_file_cost_what_the_network_costs(
     chain: Workload, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,6 +224,7 @@ def test_assignments_of_a_file_cost_what_the_network_costs(
         assert int(line["weight_bits"]) == cost.weight_bits
 
 
+@pytest.mark.long
 def test_random_assignments_use_widths_that_the_machine_has(
     chain: Workload, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -257,6 +263,7 @@ def test_a_file_that_holds_no_assignments_is_told_once(
     assert said.count("\n") == 1
 
 
+@pytest.mark.long
 def test_a_pair_that_does_not_fit_is_left_out_as_evaluate_refuses_it(chain: Workload) -> None:
     """A flash that holds the weights at 4 bits, not at 8."""
     machine = load_accelerator("cortex_m7")
