@@ -46,7 +46,8 @@ def load_model(text: str, input_shape: Shapes, allow_uncosted: bool) -> Workload
 
         return workload_argument(text)
     path = Path(text)
-    if path.suffix == ".json" or (path.is_file() and starts_like_workload(path)):
+    a_file = path.exists() or ":" not in text  # hf:config.json names a reader first
+    if (path.suffix == ".json" and a_file) or (path.is_file() and starts_like_workload(path)):
         from hwsim.network.saved import load_workload
 
         return load_workload(path)
@@ -132,7 +133,8 @@ def language_pass(
         strange = [key for key, value in given.items() if value is not None]
         if strange:
             one, other = spell("phase prefill"), spell("phase decode")
-            raise RequestError(f"{spell(strange[0])} is for language models: add {one} or {other}")
+            way = f"; of others {spell('input')} has the batch in front (8,3,32,32)" if "batch" in strange else ""
+            raise RequestError(f"{spell(strange[0])} is for language models: add {one} or {other}{way}")
         return None
     prefix, _, name = model.partition(":") if isinstance(model, str) else ("", "", "")
     if prefix != "hf" or not name:

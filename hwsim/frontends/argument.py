@@ -288,14 +288,15 @@ def from_library(prefix: str, name: str, input_shape: Shapes, allow_uncosted: bo
     if not name:
         raise WorkloadError(f"{prefix}: expected a name after the colon")
     try:
-        model, example = builder(library, name, input_shape)
+        model, example, note = builder(library, name, input_shape)
     except WorkloadError:
         raise
     except ImportError as problem:  # libraries import the module behind a name when it is asked for
         raise not_importable(prefix, name, package, problem) from None
     except Exception as problem:  # libraries answer unknown names and offline machines in their own ways
         raise WorkloadError(f"{prefix}:{name}: {type(problem).__name__}: {first_line(problem)}") from None
-    return extract(model, example, name=name, allow_uncosted=allow_uncosted)
+    made = extract(model, example, name=name, allow_uncosted=allow_uncosted)
+    return Workload(made.name, list(made), made.coverage, (*made.notes, note)) if note else made
 
 
 def not_importable(prefix: str, name: str, package: str, problem: BaseException) -> WorkloadError:
@@ -308,23 +309,23 @@ def not_importable(prefix: str, name: str, package: str, problem: BaseException)
     )
 
 
-def from_timm(timm: Any, name: str, shapes: Shapes) -> tuple[nn.Module, Any]:
+def from_timm(timm: Any, name: str, shapes: Shapes) -> tuple[nn.Module, Any, str]:
     """A timm model without weights, at the input size of its default configuration."""
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), 3)
         raise WorkloadError(f"timm:{name}: no such model; did you mean {', '.join(near) or 'another name'}?")
     model: Any = without_weights(lambda: timm.create_model(name, pretrained=False))
-    return model, like(model, one_shape(f"timm:{name}", shapes) or (1, *model.default_cfg["input_size"]))
+    return model, like(model, one_shape(f"timm:{name}", shapes) or (1, *model.default_cfg["input_size"])), ""
 
 
-def from_torchvision(torchvision: Any, name: str, shapes: Shapes) -> tuple[nn.Module, Any]:
+def from_torchvision(torchvision: Any, name: str, shapes: Shapes) -> tuple[nn.Module, Any, str]:
     """A torchvision model without weights, at 224 x 224."""
     known = torchvision.models.list_models()
     if name not in known:
         near = difflib.get_close_matches(name, known, 3)
         raise WorkloadError(f"torchvision:{name}: no such model; did you mean {', '.join(near) or 'another name'}?")
     model = without_weights(lambda: torchvision.models.get_model(name, weights=None))
-    return model, like(model, one_shape(f"torchvision:{name}", shapes) or (1, 3, 224, 224))
+    return model, like(model, one_shape(f"torchvision:{name}", shapes) or (1, 3, 224, 224)), ""
 
 
 def without_weights(build: Callable[[], nn.Module]) -> nn.Module:
@@ -342,7 +343,7 @@ def like(model: nn.Module, shape: Shape) -> torch.Tensor:
     return torch.zeros(shape, device=device)
 
 
-LIBRARIES: dict[str, tuple[str, Callable[[Any, str, Shapes], tuple[nn.Module, Any]]]] = {
+LIBRARIES: dict[str, tuple[str, Callable[[Any, str, Shapes], tuple[nn.Module, Any, str]]]] = {
     "timm": ("timm", from_timm),
     "torchvision": ("torchvision", from_torchvision),
     "hf": ("transformers", from_transformers),

@@ -21,6 +21,7 @@ from torch import nn
 
 from hwsim.errors import WorkloadError
 from hwsim.files.reading import read_text
+from hwsim.frontends.language_models.stored import stored_codes
 
 Shape = tuple[int, ...]
 Shapes = Shape | Mapping[str, Shape] | None
@@ -50,15 +51,15 @@ USUAL_HEADS = (
 )  # fmt: skip
 
 
-def from_transformers(transformers: Any, name: str, shapes: Shapes) -> tuple[nn.Module, Any]:
-    """The model without weights, and an example input. `shapes`: of its main input, or by keyword."""
+def from_transformers(transformers: Any, name: str, shapes: Shapes) -> tuple[nn.Module, Any, str]:
+    """The model without weights, an example input, and a note. `shapes`: of its main input, or by keyword."""
     plain, task = split_task(name)
     config = configuration(transformers, plain)
     for part in parts_of(config):
         if hasattr(part, "use_cache"):
             part.use_cache = False
     model = build(transformers, config, plain, task)
-    return model, example_of(model, config, plain, shapes)
+    return model, example_of(model, config, plain, shapes), stored_codes(config.to_dict())
 
 
 def split_task(name: str) -> tuple[str, str]:

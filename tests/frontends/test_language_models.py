@@ -467,6 +467,36 @@ def test_python_prices_the_same_pass_as_the_command(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(
+    ("found", "bits"),
+    [
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False}, "W4g128A16"),
+        ({"quant_method": "gptq", "bits": 3, "group_size": -1, "sym": False}, "W3A16"),
+        ({"quant_method": "gptq", "bits": 8, "group_size": 32, "sym": False}, "W8g32zA16"),
+        ({"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True}, "W4g64zA16"),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "FP8"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "W8A8"),
+        ({"load_in_4bit": True, "quant_method": "bitsandbytes", "bnb_4bit_quant_type": "nf4"}, "W4g64A16"),
+        ({"quant_method": "compressed-tensors", "config_groups": {}}, ""),
+        ({"quant_method": "gptq", "bits": "four"}, ""),
+        ({"quant_method": ["gptq"]}, ""),
+        ("gptq", ""),
+    ],
+)
+def test_published_codes_are_named_with_the_bits_of_their_kind(tmp_path: Path, found: Any, bits: str) -> None:
+    """Such a file must not look as if its codes were priced."""
+    config = tmp_path / "small.json"
+    config.write_text(json.dumps({**SMALL, "quantization_config": found}), encoding="utf-8")
+    report = hwsim.evaluate(f"hf:{config}", "a100", phase="decode", context=5, bits="BF16", effort="quick")
+    (said,) = [text for text in report.assumptions if "quantization_config" in text]
+    assert "is not read: these are the bits asked for" in said
+    assert said.partition("--bits ")[2].partition(" ")[0] == bits
+    if bits:
+        parse_formats(bits)
+    config.write_text(json.dumps({**SMALL, "quantization_config": None}), encoding="utf-8")
+    assert not describe(json.loads(config.read_text()), "small.json").stored
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"phase": "train"}, "phase: expected one of prefill, decode, got 'train'"),
@@ -494,7 +524,7 @@ def test_python_refuses_what_the_command_refuses(tmp_path: Path, arguments: dict
         (["hf:{}", "a100", "--phase", "decode"], "--context: missing"),
         (["hf:{}", "a100", "--phase", "prefill", "--context", "5", "--new", "3"], "--new: a prefill"),
         (["hf:{}", "a100", "--phase", "decode", "--context", "5000"], "more than its 4,096 positions"),
-        (["resnet8", "a100", "--batch", "2"], "--batch is for language models"),
+        (["resnet8", "a100", "--batch", "2"], "decode; of others --input has the batch in front"),
         (["hf:missing.json", "a100", "--phase", "decode", "--context", "5"], "cannot be read"),
         (["hf:bert", "a100", "--phase", "decode", "--context", "5"], "keeps no cache"),
         (["hf:{}", "a100", "--phase", "decode", "--context", "5", "--bits", "W4g128A16KV"], "expected W4A16"),

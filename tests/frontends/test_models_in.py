@@ -18,7 +18,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hwsim.command_line import load_model
 from hwsim.errors import UnsupportedOp, WorkloadError
+from hwsim.evaluate import main as evaluate
 from hwsim.frontends.argument import load_model_argument
 from hwsim.frontends.torch_export import extract
 from quant import checkpoint, models
@@ -232,6 +234,20 @@ def test_libraries_that_are_absent_are_named_with_the_way_out(library: str, monk
     monkeypatch.setitem(sys.modules, {"hf": "transformers"}.get(library, library), None)
     with pytest.raises(WorkloadError, match=r"pip install 'hwsim\[zoo\]'"):
         load_model_argument(f"{library}:resnet18")
+
+
+def test_a_configuration_of_transformers_is_no_saved_workload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    config = tmp_path / "config.json"
+    config.write_text('{"model_type": "bert"}', encoding="utf-8")
+    assert evaluate([f"hf:{config}", "eyeriss_v1", "--quick"]) == 2
+    assert "needs transformers, which cannot be imported" in capsys.readouterr().err
+    with pytest.raises(WorkloadError, match="needs transformers"):
+        load_model(f"hf:{tmp_path / 'absent.json'}", None, False)
+    with pytest.raises(WorkloadError, match=r"absent\.json: cannot be read as a workload: No such file"):
+        load_model(str(tmp_path / "absent.json"), None, False)
 
 
 def test_imports_that_fail_inside_a_library_are_named_by_their_root(monkeypatch: pytest.MonkeyPatch) -> None:

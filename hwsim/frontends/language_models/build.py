@@ -113,6 +113,8 @@ class Builder:
             "attention reads a KV head once for all queries that share it; scores count as written and read where they "
             "do not stay on chip",
         ]
+        if m.stored:
+            said.append(m.stored)
         if m.latent is not None:
             said.append(
                 "latent attention: the cache holds latents, expanded for every head in this pass" if not run.past else

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from hwsim.errors import WorkloadError, reason
 from hwsim.files.reading import read_text
+from hwsim.frontends.language_models.stored import stored_codes
 
 LARGEST = 2**31
 MAX_LAYERS = 4096  # the deepest published models have a few hundred
@@ -70,6 +71,7 @@ class LanguageModel:
     shared: int = 0
     dense: int = 0
     latent: Latent | None = None
+    stored: str = ""  # what is said of the codes of its weights
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,7 @@ def describe(config: Mapping[str, Any], name: str) -> LanguageModel:
         expert_hidden=reader.number("expert_hidden") if "expert_hidden" in family.keys else 0,
         shared=reader.number("shared", 0) if "shared" in family.keys else 0,
         dense=reader.number("dense", 0) if "dense" in family.keys else 0,
-        latent=reader.latent() if "rank" in family.keys else None,
+        latent=reader.latent() if "rank" in family.keys else None, stored=stored_codes(config),
     )  # fmt: skip
 
 
