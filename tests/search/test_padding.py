@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -12,10 +14,13 @@ import pytest
 from hwsim.errors import HwsimError
 from hwsim.machine.load import load_accelerator
 from hwsim.machine.parts import OPERANDS, Accelerator, Array, Operand
+from hwsim.nest.points import Ints
 from hwsim.network.layer import Loops
 from hwsim.search.layer import Pricing, search
+from hwsim.search.proof import longer_loops
 from hwsim.search.proof.certify import NODES, Search, certified_search, spacings
-from hwsim.search.proof.longer_loops import lengths
+from hwsim.search.proof.longer_loops import Lattice, Sums, lengths
+from hwsim.search.proof.native import Kernel
 from hwsim.search.space.problem import Problem
 from hwsim.search.write import write_path
 from tests.search.test_any_tiles import some_layer
@@ -74,6 +79,54 @@ def test_paths_of_longer_loops_cost_what_their_mappings_cost() -> None:
 @pytest.mark.slow
 def test_paths_of_longer_loops_cost_what_their_mappings_cost_on_more_machines() -> None:
     assert sum(check(seed) for seed in range(60, 1500)) > 500
+
+
+def sought(seed: int) -> tuple[Search, float] | None:
+    """A search that looked at longer loops after its proof, on a small random machine, and the best value."""
+    rng = random.Random(seed)
+    layer, machine = some_layer(rng), small_machine(rng)
+    try:
+        pricing = Pricing(Problem(layer, machine), "energy")
+        hunt = certified_search(Problem(layer, machine), "energy", pricing.value, True)
+        if not isinstance(hunt, Search):
+            pytest.skip("no kernel")
+        hunt.run(0.0, math.inf)
+        longer_loops.improve(hunt, pricing.best_value, math.inf)
+    except HwsimError:
+        return None
+    return hunt, pricing.best_value
+
+
+def test_lattices_are_bounded_once_and_nothing_else_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = list[int]()
+    ask = Kernel.bounds
+
+    def counted(kernel: Kernel, spatial: Ints, spacing: Ints, steps: Ints | None = None) -> tuple[Sums, int]:
+        rows[-1] += len(spatial)
+        return ask(kernel, spatial, spacing, steps)
+
+    monkeypatch.setattr(Kernel, "bounds", counted)
+    fewer = 0
+    for seed in range(40):
+        rows.append(0)
+        once, numbers = sought(seed), itertools.count()
+
+        def unlike(_row: int, steps: Ints, _spacing: Ints, numbers: Iterator[int] = numbers) -> Lattice:
+            return next(numbers), tuple(steps.tolist()), b""
+
+        with monkeypatch.context() as forgetful:
+            forgetful.setattr(longer_loops, "lattice", unlike)
+            rows.append(0)
+            again = sought(seed)
+        if once is None or again is None:
+            assert once is again, seed
+            continue
+        (hunt, best), (other, same) = once, again
+        assert (best, hunt.best, hunt.covered, hunt.priced) == (same, other.best, other.covered, other.priced), seed
+        fewer += rows[-2] < rows[-1]
+    assert fewer > 10
 
 
 def test_lengths_are_longer_and_richer() -> None:

@@ -107,6 +107,7 @@ class Search:
         self.apart = objective == "edp" or budget is not None  # energy and time have tables of their own
         self.timed = self.apart or objective != "energy" or self.idle_pj > 0
         self.tables: list[tuple[Prices, Linear]] = []
+        self.known: dict[int, NDArray[np.float64]] = {}  # least sums of whole lattices under these tables, by row
         nothing: NDArray[np.float64] = np.zeros((0, len(self.spatial)))
         self.offsets, self.least_sums = nothing, nothing  # [table, row]
         self.regimes: list[Regime] = []
@@ -167,6 +168,7 @@ class Search:
         """A table, what it adds to the sums of every unrolling, and their bounds in closed form."""
         priced = linear(self.problem, prices)
         self.tables.append((prices, priced))
+        self.known.clear()
         self.least_sums = np.concatenate([self.least_sums, self.closed_bound.sums(priced)[None]])
         offset = np.full(len(self.spatial), prices.energy * self.constant_pj)
         if prices.regime is not None:
@@ -297,6 +299,8 @@ class Search:
     def bounded(self, rows: Ints, spacing: Ints) -> list[Part]:
         """Bounds of lattices of their own: the parts that may still hold something better."""
         sums, covered = self.kernel.bounds(self.spatial[rows], spacing)
+        if not spacing.any():
+            self.known.update(zip(rows.tolist(), sums, strict=True))
         sums = np.maximum(sums, self.least_sums[:, rows].T)
         self.covered += covered
         found: list[Part] = []

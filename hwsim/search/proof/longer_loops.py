@@ -33,7 +33,9 @@ LATTICES = 300  # in all, for those that divide and again for the others
 SHORT = 16  # numbers of iterations up to this are made longer by themselves only
 AT_ONCE = 3  # dims made longer together
 SOLVED = 6  # of the lattices with dims longer together, the most promising
+Sums = NDArray[np.float64]
 Start = tuple[int, Ints]  # an unrolling, iterations of its dims
+Lattice = tuple[int, tuple[int, ...], bytes]  # the same, and distances of its elements
 
 
 def improve(search: Search, best: float, deadline: float) -> None:
@@ -55,6 +57,7 @@ class Padding:
 
     def __init__(self, search: Search, deadline: float) -> None:
         self.search, self.deadline, self.left = search, deadline, LATTICES
+        self.known: dict[Lattice, Sums] = {}  # least sums that the kernel gave
 
     def run(self, rows: Ints) -> None:
         """Longer loops in the most promising of these unrollings, then further ones in whatever was best."""
@@ -74,7 +77,12 @@ class Padding:
         some = rows[[i for i in np.argsort(closed, kind="stable")[:CANDIDATES] if search.open(float(closed[i]), 0.0)]]
         if not len(some):
             return []
-        bounds = self.bounds(some, np.zeros_like(search.spatial[some]), None)
+        needed = np.array([search.steps_of(row) for row in some.tolist()])
+        for row, steps in zip(some.tolist(), needed, strict=True):
+            sums = search.known.get(row)
+            if sums is not None and not np.isneginf(sums).any():
+                self.known[lattice(row, steps, np.zeros_like(search.spatial[row]))] = sums
+        bounds = self.bounds(some, np.zeros_like(search.spatial[some]), needed)
         return some[np.argsort(bounds, kind="stable")[:ROWS]].tolist()
 
     def swept(self, starts: list[Start]) -> Start | None:
@@ -123,13 +131,31 @@ class Padding:
                 search.best = min(search.best, math.inf if value is None else value)
         return search.best < before
 
-    def bounds(self, rows: Ints, spacing: Ints, steps: Ints | None) -> NDArray[np.float64]:
-        """Bounds of lattices."""
-        search = self.search
+    def bounds(self, rows: Ints, spacing: Ints, steps: Ints) -> NDArray[np.float64]:
+        """Bounds of lattices. The kernel is asked for each of them once; all of them count as looked at."""
+        search, known = self.search, self.known
         self.left -= len(rows)
-        sums, covered = search.kernel.bounds(search.spatial[rows], spacing, steps)
-        search.covered += covered
-        return search.objectives(rows, np.maximum(sums, search.least_sums[:, rows].T))
+        lattices = [lattice(*each) for each in zip(rows.tolist(), steps, spacing, strict=True)]
+        asked = [i for i, each in enumerate(lattices) if each not in known]
+        search.covered += sum(points(each) for each in lattices if each in known)
+        if asked:
+            sums, covered = search.kernel.bounds(search.spatial[rows[asked]], spacing[asked], steps[asked])
+            search.covered += covered
+            known.update(zip([lattices[i] for i in asked], sums, strict=True))
+        found = np.array([known[each] for each in lattices])
+        for i in np.flatnonzero(np.isneginf(found).any(axis=1)).tolist():  # too large or lost: no answer to keep
+            known.pop(lattices[i], None)
+        return search.objectives(rows, np.maximum(found, search.least_sums[:, rows].T))
+
+
+def lattice(row: int, steps: Ints, spacing: Ints) -> Lattice:
+    """What tells a lattice from others."""
+    return row, tuple(steps.tolist()), spacing.tobytes()
+
+
+def points(known: Lattice) -> int:
+    """Points of a lattice."""
+    return math.prod(len(divisors(n)) for n in known[1])
 
 
 def longer_together(steps: Ints) -> Iterator[Ints]:
