@@ -21,7 +21,7 @@ from hwsim.machine.rules_file import load_rules
 from hwsim.nest.text import load_plan
 from hwsim.network.batches import batch_of
 from hwsim.network.format_bits import asks_for_formats, kept_layers, with_bits
-from hwsim.network.formats import short_name
+from hwsim.network.formats import MAX_BITS, short_name
 from hwsim.network.generation import Generation
 from hwsim.network.layer import FLOAT_BITS
 from hwsim.network.workload import Workload
@@ -50,6 +50,10 @@ ENDS_AT_16_BITS = (
 )
 HALVES_OF_ITS_OWN = (
     "the model itself stores its numbers as small floats; --bits W8A8 (Python: bits='W8A8') prices it in integers"
+)
+INTEGERS_OF_16_BITS = (
+    "A16 means floats of 16 bits (fp16); integers of 16 bits: a bits file with default: W8A8 and "
+    "'*': {weight: 8, input: 16} (Python: bits={'default': 'W8A8', '*': {'weight': 8, 'input': 16}})"
 )
 REFUSED = 6  # lines of a refusal that are shown
 PRICED = 200  # ways to cut a network into groups that are priced, about
@@ -251,6 +255,9 @@ def at_bits(workload: Workload, accelerator: Accelerator, request: Request) -> W
         bits = "W8A8" if request.bits is None else request.bits
         kept = kept_layers(workload, bits, request.first_last) if asks_for_formats(bits) else ()
         workload = with_bits(workload, bits, request.config, request.first_last, request.elementwise_bits)
+        inner = [x.name for x in workload if x.name not in kept]
+        if takes_16_as_integers(accelerator):
+            require_halves(workload, inner, accelerator, INTEGERS_OF_16_BITS, "fp16")
         require_halves(workload, kept, accelerator, ENDS_AT_16_BITS)
     else:
         small = [x.name for x in workload if any(t.format and t.format.sharing == "none" for t in x.multiplied)]
@@ -261,9 +268,20 @@ def at_bits(workload: Workload, accelerator: Accelerator, request: Request) -> W
     return workload
 
 
-def require_halves(workload: Workload, names: Collection[str], accelerator: Accelerator, way_out: str) -> None:
-    """Raise CapabilityError with the way out where a machine refuses layers of small floats."""
-    found = [why for layer in workload if layer.name in names for why in refusals(layer, accelerator)]
+def takes_16_as_integers(accelerator: Accelerator) -> bool:
+    """Whether 16 bits of an activation can be integers on a machine, and no floats."""
+    able = accelerator.capabilities
+    return "fp16" not in able.elements and "int" in able.elements and MAX_BITS in able.activation_bits
+
+
+def require_halves(
+    workload: Workload, names: Collection[str], accelerator: Accelerator, way_out: str, element: str = ""
+) -> None:
+    """Raise CapabilityError with the way out where a machine refuses layers of small floats, or of one kind of them."""
+    layers = [x for x in workload if x.name in names]
+    if element:
+        layers = [x for x in layers if any(t.format and t.format.element == element for t in x.inputs)]
+    found = [why for layer in layers for why in refusals(layer, accelerator)]
     if found:
         more = [f"and {len(found) - REFUSED} more such lines"] if len(found) > REFUSED else []
         raise CapabilityError("\n".join((*found[:REFUSED], *more, way_out)))

@@ -177,6 +177,21 @@ def test_machines_with_block_scales_apply_them_in_the_macs_and_groups_of_integer
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("first_last", ["8bit", "same"])
+def test_integers_of_16_bits_are_asked_for_as_the_refusal_of_floats_says(first_last: str) -> None:
+    ethos = load_accelerator("ethos_u55_256")
+    quick: dict[str, Any] = {"effort": "quick", "first_last": first_last}
+    with pytest.raises(CapabilityError, match=r"\(fp16\); integers of 16 bits: a bits file") as refused:
+        evaluate_workload(network(), ethos, Request(bits="W8A16", **quick))
+    said = eval(str(refused.value).rpartition("bits=")[2].removesuffix(")"))
+    report = evaluate_workload(network(), ethos, Request(bits=said, **quick))
+    read = [(x.weight.bits, x.inputs[0].bits, x.inputs[0].format) for x in report.workload if x.weight]
+    assert read == [(8, 16, None)] * 3
+    with pytest.raises(CapabilityError) as other:  # 1 to 8 bits alone
+        evaluate_workload(network(), load_accelerator("nvdla_large"), Request(bits="W8A16", **quick))
+    assert "a bits file" not in str(other.value)
+
+
 def test_every_shipped_machine_without_float_macs_refuses_floats() -> None:
     with pytest.raises(CapabilityError, match="elements"):
         evaluate_workload(network(), load_accelerator("eyeriss_v1"), Request(bits="W4g32A16", effort="quick"))
