@@ -23,6 +23,9 @@ from hwsim.pricing.unit_prices import unit_prices
 from hwsim.report.evaluation import Request, evaluate_workload
 from hwsim.report.explain import explain
 from hwsim.report.look_up import look_up_table
+from hwsim.search.layer import search
+from hwsim.search.objective import Objective
+from hwsim.search.result import Effortful
 from tests.strategies import conv, product
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "experiments" / "data" / "mico_riscv_conv_cycles.csv"
@@ -86,6 +89,19 @@ def test_all_of_a_measured_layer_is_fixed_whatever_its_mapping() -> None:
     free = [*unit.traffic_pj.values(), *unit.port_bits.values(), *unit.held_bits.values(), *unit.hop_pj.values()]
     assert set(free) == {0.0}
     assert (unit.mac.energy_pj, unit.static_pj_per_cycle) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("objective", ["energy", "latency", "edp"])
+@pytest.mark.parametrize("effort", ["perfect", "proven"])
+def test_a_proof_of_a_measured_layer_closes_for_every_objective(objective: Objective, effort: Effortful) -> None:
+    """Its MACs have no cycles of their own, which the proof of a product of energy and time divides by."""
+    machine = load_accelerator("mico_measured")
+    for row in random.Random(2).sample(published(), 2):
+        joules, cycles = row["cycles"] * 21.5, row["cycles"]
+        worth = {"energy": joules, "latency": cycles, "edp": joules * cycles}[objective]
+        known = search(as_layer(row), machine, objective, effort=effort).certificate
+        assert known.value == pytest.approx(worth, rel=1e-9)
+        assert known.lower_bound == pytest.approx(worth, rel=1e-8)
 
 
 def test_the_stated_error_is_that_of_an_independent_left_out_fit(mico: Measurements) -> None:

@@ -350,7 +350,8 @@ class Search:
             return bound * (1 + TOLERANCE) + more_pj
         if self.objective == "latency":
             return bound + self.rounding_cycles
-        cycles = float(self.timing.compute_cycles(self.spatial[[row]])[0])
+        measured = self.problem.unit.fixed_cycles  # of a machine whose layers were measured: its MACs have no cycles
+        cycles = float(self.timing.compute_cycles(self.spatial[[row]])[0]) or measured
         return bound * (1 + TOLERANCE + self.rounding_cycles / cycles + more_pj * cycles / bound)
 
 
