@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from hwsim.errors import WorkloadError
-from hwsim.frontends import plugins
+from hwsim.files import plugins
 from hwsim.frontends.files.onnx_graph import read_onnx
 from hwsim.frontends.files.pt2 import read_pt2
 from hwsim.frontends.files.tflite import read_tflite_graph

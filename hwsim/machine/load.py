@@ -29,6 +29,7 @@ from hwsim.machine.energy_laws import (
     sram,
     sram_distance,
 )
+from hwsim.machine.mac_plugin import as_table
 from hwsim.machine.measured import Measurements, read_measurements
 from hwsim.machine.parts import (
     OPERANDS,
@@ -57,6 +58,7 @@ from hwsim.machine.yaml_keys import (
     ModesMac,
     ModeSpec,
     Part,
+    PluginMac,
     TimedPart,
     ZeroCodingSpec,
 )
@@ -93,6 +95,9 @@ def accelerator_of(document: Document, notes: tuple[str, ...] = ()) -> Accelerat
         spec = AcceleratorSpec.model_validate(document.data)
     except ValidationError as problem:
         raise SpecError(sorted_by_line(explanations(document, problem))) from None
+    if isinstance(spec.mac, PluginMac):
+        table, note = as_table(document, spec.mac, spec.capabilities)
+        spec, notes = spec.model_copy(update={"mac": table}), (note, *notes)
     problems = contradictions(document, spec)
     if problems:
         raise SpecError(sorted_by_line(problems))

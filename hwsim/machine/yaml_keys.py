@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from hwsim.machine.parts import MAC_STYLES
 
 MAX_WIDTH = 64
+PLUGIN_STYLE = "^[a-z][a-z0-9_]*[.][a-z][a-z0-9_]*$"  # library.name
 
 
 def expand_widths(value: object) -> object:
@@ -312,6 +313,15 @@ class InMemoryMac(MacBase):
     )
 
 
+class PluginMac(MacBase):
+    """A style that an installed package adds: its function is asked once for every pair of widths (mac_plugin.py)."""
+
+    style: Annotated[str, Field(pattern=PLUGIN_STYLE)] = Field(
+        description="LIBRARY.NAME of an installed plug-in (docs/plugins.md); area_mm2 is required with it"
+    )
+    parameters: dict[Name, float] = Field(default={}, description="numbers that its function reads besides")
+
+
 class MeasuredMac(Part):
     """A machine known by measurements of whole layers; its hierarchy is the outermost memory alone."""
 
@@ -388,6 +398,8 @@ def mac_kind(value: Any) -> str | None:
     style: Any = value.get("style") if isinstance(value, dict) else None
     if style in ("subword", "table"):
         return "<modes>"
+    if isinstance(style, str) and re.fullmatch(PLUGIN_STYLE, style):
+        return "<plugin>"
     return f"<{style}>" if style in MAC_STYLES else None
 
 
@@ -400,6 +412,7 @@ MacSpec = Annotated[
     | Annotated[BitSerialMac, Tag("<bit_serial>")]
     | Annotated[FusionMac, Tag("<fusion>")]
     | Annotated[InMemoryMac, Tag("<in_memory>")]
+    | Annotated[PluginMac, Tag("<plugin>")]
     | Annotated[MeasuredMac, Tag("<measured>")],
     Discriminator(mac_kind),
 ]
@@ -411,6 +424,7 @@ MAC_MODELS: dict[str, type[BaseModel]] = {
     "<bit_serial>": BitSerialMac,
     "<fusion>": FusionMac,
     "<in_memory>": InMemoryMac,
+    "<plugin>": PluginMac,
     "<measured>": MeasuredMac,
 }
 
@@ -509,6 +523,7 @@ def key_table() -> str:
         ("`mac`, style `fusion`", FusionMac),
         ("`mac`, style `in_memory`", InMemoryMac),
         ("`mac`, style `measured`", MeasuredMac),
+        ("`mac`, a plug-in's style", PluginMac),
         ("`vector`", VectorSpec),
         ("`capabilities`", CapabilitySpec),
         ("a `constraints` entry", ConstraintSpec),

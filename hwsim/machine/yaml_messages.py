@@ -62,7 +62,8 @@ def explain(document: Document, error: dict[str, Any]) -> str:
         return f"{place}: unknown key{did_you_mean(str(keys[-1]), siblings(document, keys))}"
     value = error.get("input")
     if kind.startswith("union_tag"):
-        wanted = "one of " + ", ".join(MAC_STYLES) if keys == ("mac",) else "an entry with `memory:` or `array:`"
+        styles = ", ".join((*MAC_STYLES, "or LIBRARY.NAME of a plug-in"))
+        wanted = f"one of {styles}" if keys == ("mac",) else "an entry with `memory:` or `array:`"
         what = "key `style`: expected " if keys == ("mac",) else "expected "
         found = value.get("style") if keys == ("mac",) and isinstance(value, dict) else value
         return f"{place}: {what}{wanted}, got {shown(found)}"

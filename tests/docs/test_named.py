@@ -18,7 +18,7 @@ MADE = ("results/gpu",)  # what a command of the page writes
 SOURCE = (".py", ".c", ".h", ".inc")
 PLACE = re.compile(r"(?<![\w./:~$-])((?:\.?[\w*-]+/)+[\w*.-]*[\w*])")
 NAME = re.compile(r"\b((?:hwsim|quant|experiments|benchmarks)(?:\.\w+)+)")
-GROUPS = {"hwsim.operators", "hwsim.importers"}  # entry points of plugins
+GROUPS = {"hwsim.operators", "hwsim.importers", "hwsim.mac_styles"}  # entry points of plugins
 TEST = re.compile(r"`(test_\w+)`")
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import hwsim
-from hwsim.frontends import plugins
+from hwsim.files import plugins
 from hwsim.frontends.argument import load_model_argument
 
 CODE = """

@@ -160,7 +160,7 @@ MISTAKES = [
     ),
     ("missing key", "node_nm: 65\n", "", r"accel.yaml:1: node_nm: missing key: expected technology node in nm"),
     ("missing nested", "    word_bits: 32\n", "", r":8: hierarchy\[1\].word_bits: missing key: expected bits moved"),
-    ("missing style", "  style: subword\n", "", r"mac: key `style`: expected one of fixed, .*measured, got nothing"),
+    ("missing style", "  style: subword\n", "", r"mac: key `style`: expected one of fixed, .*a plug-in, got nothing"),
     ("unknown style", "style: subword", "style: magic", r"mac: key `style`: expected one of .* got 'magic'"),
     (
         "neither memory nor array",

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from hwsim.errors import UnsupportedOp, WorkloadError
-from hwsim.frontends import plugins
+from hwsim.files import plugins
 from hwsim.frontends.lowering.constants import computed, shifted, side_by_side
 from hwsim.frontends.lowering.finish import finish
 from hwsim.frontends.lowering.ir import (

@@ -1,10 +1,11 @@
 # pyright: basic
-"""What other packages add: kinds of MODEL (`hwsim.importers`) and operators (`hwsim.operators`), as entry points.
+"""What other packages add, as entry points: kinds of MODEL, operators and MAC styles.
 
 An importer's name is a prefix: `toy = "package:read"` makes `toy:REST` call `read(REST, input_shape)`, which returns a
 Workload or a pair (torch module, example input). An operator's name is its library's and its own, as in
-`mylib.swish`; its value is a handler like those of `frontends/lowering`. Its code runs when its prefix is named
-or its operator is met, never before. What this package has itself cannot be replaced.
+`mylib.swish`; its value is a handler like those of `frontends/lowering`. A MAC style's name has the same form;
+its value is a function that machine/mac_plugin.py asks. Code runs when its prefix or style is named or its operator is
+met, never before. What this package has itself cannot be replaced.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from hwsim.errors import WorkloadError
 
 IMPORTERS = "hwsim.importers"
 OPERATORS = "hwsim.operators"
+MAC_STYLES = "hwsim.mac_styles"
 
 
 def importer(prefix: str) -> Callable[[str, Any], Any] | None:
@@ -27,6 +29,11 @@ def importer(prefix: str) -> Callable[[str, Any], Any] | None:
 def operator(name: str) -> Callable[[Any, Any], None] | None:
     """The handler of an operator; None: no installed package has it."""
     return plugin(OPERATORS, name)
+
+
+def mac_style(name: str) -> Callable[[Any, int, int], Any] | None:
+    """What a MAC of a style costs at given widths; None: no installed package has it."""
+    return plugin(MAC_STYLES, name)
 
 
 def plugin(group: str, name: str) -> Callable[..., Any] | None:
