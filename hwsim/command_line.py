@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwsim.errors import RequestError, WorkloadError
+from hwsim.errors import RequestError, SpecError, WorkloadError
 from hwsim.frontends.forms import FORMS
 from hwsim.network.bits_file import FIRST_LAST, MAX_BITS, SAME
 from hwsim.network.generation import EXPERTS, PHASES, Generation
@@ -36,7 +36,14 @@ def load_machine(text: str) -> Accelerator:
         return machine_argument(text)
     from hwsim.machine.load import load_accelerator
 
-    return load_accelerator(text)
+    try:
+        return load_accelerator(text)
+    except SpecError:
+        from hwsim.network import zoo
+
+        if Path(text).exists() or text not in zoo.contents():
+            raise
+        raise SpecError(f"{text}: a network of the zoo, where an accelerator is expected; MODEL comes first") from None
 
 
 def load_model(text: str, input_shape: Shapes, allow_uncosted: bool) -> Workload:

@@ -3,7 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 from pathlib import Path
+from typing import NoReturn
+
+
+class Options(argparse.ArgumentParser):
+    """A command line that says which option is nearest to one that it does not know."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit code 2."""
+        unknown = re.findall(r" (--[^ =]+)", message) if message.startswith("unrecognized arguments:") else []
+        known = [name for parser in self.parsers() for name in parser._option_string_actions]
+        near = [match for name in unknown for match in difflib.get_close_matches(name, known, 1)]
+        super().error(f"{message}; did you mean {' '.join(near)}?" if near else message)
+
+    def parsers(self) -> list[argparse.ArgumentParser]:
+        """This one and those of its commands."""
+        below: list[dict[str, argparse.ArgumentParser]] = [
+            action.choices for action in self._actions if isinstance(action.choices, dict)
+        ]
+        return [self, *(parser for commands in below for parser in commands.values())]
 
 
 def parse_path(text: str) -> Path:

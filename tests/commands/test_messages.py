@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hwsim.__main__ import main as hwsim_command
 from hwsim.errors import MAX_LINE, MAX_LINES, SpecError, readable
 from hwsim.evaluate import main
 from hwsim.explore.bits.choices import parse_widths
@@ -64,3 +65,38 @@ def test_names_of_written_files_are_text_on_screen(tmp_path: Path, capsys: pytes
     said = capsys.readouterr().out
     assert "\x1b[2J" not in said
     assert len([line for line in said.splitlines() if line.startswith("wrote ") and "report.json" in line]) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "near"),
+    [
+        ("evaluate resnet8 eyeriss_v1 --output x", "--out"),
+        ("evaluate resnet8 eyeriss_v1 --slak=0.1", "--slack"),
+        ("explain resnet8 eyeriss_v1 --quik", "--quick"),
+        ("explore bits resnet8 eyeriss_v1 --weigths 2,4", "--weights"),
+        ("compare a b --output x", "--out"),
+        ("check --shema", "--schema"),
+        ("table resnet8 eyeriss_v1 --bits W8A8 --output x", "--out"),
+        ("verify a --jsno", "--json"),
+        ("convert a --to y --qiet", "--quiet"),
+        ("export-c a b --imges 3", "--images"),
+        ("export-onnx a b --formt qdq", "--format"),
+        ("train --out x --epoch-s 3", "--epochs"),
+        ("calibrate a --out b --bit-s W4A4", "--bits"),
+        ("sensitivity a --out b --dota x", "--data"),
+    ],
+)
+def test_an_unknown_option_names_the_nearest(command: str, near: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        hwsim_command(command.split())
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].endswith(f"; did you mean {near}?")
+
+
+def test_a_network_in_the_accelerators_place_is_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eyeriss_v1", "resnet8"]) == 2
+    assert (
+        "resnet8: a network of the zoo, where an accelerator is expected; MODEL comes first" in capsys.readouterr().err
+    )
+    assert main(["resnet8", "no_such_machine"]) == 2
+    assert "no such file or shipped spec" in capsys.readouterr().err
