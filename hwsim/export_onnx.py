@@ -48,8 +48,8 @@ def export(arguments: argparse.Namespace) -> list[str]:
     model, meta = checkpoint.load(arguments.checkpoint)
     if meta.quantization is None:
         raise WorkloadError(
-            f"{arguments.checkpoint}: a float network, it has no quantizers; quantize it with python -m "
-            "quant.calibrate or python -m quant.train --bits W4A4"
+            f"{arguments.checkpoint}: a float network, it has no quantizers; quantize it with "
+            "hwsim calibrate or hwsim train --bits W4A4"
         )
     if not meta.input_shape:
         raise WorkloadError(f"{arguments.checkpoint}: settings.json has no input_shape")

@@ -77,9 +77,7 @@ def add_bits(commands: Any) -> None:
 
 def add_freedom(parse: Any) -> None:
     """What may vary in the network."""
-    parse.add_argument(
-        "--sensitivities", type=parse_path, metavar="FILE", help="what python -m quant.sensitivity wrote"
-    )
+    parse.add_argument("--sensitivities", type=parse_path, metavar="FILE", help="what hwsim sensitivity wrote")
     parse.add_argument("--weights", default="2..8", metavar="WIDTHS", help="weight widths allowed (2..8)")
     parse.add_argument("--activations", default="2..8", metavar="WIDTHS", help="activation widths allowed (2..8)")
     parse.add_argument("--first-last", default="8bit", choices=FIRST_LAST, help="first and last layer with weights")

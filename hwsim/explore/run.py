@@ -213,7 +213,7 @@ def assumptions(made: BitProblem, on_chip: bool) -> list[str]:
     stays = "on chip those that stay there at the widest widths" if on_chip else "all of them in the outermost memory"
     kept = [e.choice.tensors[0] for e in made.freed if len(e.choice.widths) == 1]
     return [
-        "losses of single places add up (python -m quant.sensitivity --check N measures how well)",
+        "losses of single places add up (hwsim sensitivity --check N measures how well)",
         f"the choice counts tensors as given ({stays}); the costs reported are of the whole network, tensors kept on "
         "chip where that saves energy",
         f"one width is all that policy, limits, machine or missing sensitivities leave to {len(kept)} of "

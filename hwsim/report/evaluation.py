@@ -430,7 +430,7 @@ def known_layers(shares: Mapping[str, float], workload: Workload) -> Mapping[str
     if strange:
         raise WorkloadError(
             f"zero shares: {workload.name} has no layer {strange[0]!r}: give the certificate of this network "
-            "(python -m hwsim.verify CHECKPOINT --out FILE)"
+            "(hwsim verify CHECKPOINT --out FILE)"
         )
     wrong = [f"{name}: {share!r}" for name, share in shares.items() if not is_share(share)]
     if wrong:
@@ -452,6 +452,6 @@ def load_zero_shares(path: Path) -> dict[str, float]:
         raise WorkloadError(f"{path}: cannot be read: {problem.strerror or problem}") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise WorkloadError(
-            f"{path}: expected a certificate with zero_shares: python -m hwsim.verify CHECKPOINT --out FILE writes one"
+            f"{path}: expected a certificate with zero_shares: hwsim verify CHECKPOINT --out FILE writes one"
         ) from None
     return shares

@@ -60,7 +60,7 @@ def read_sensitivities(path: Path) -> Sensitivities:
     except (ValueError, RecursionError) as problem:
         raise SpecError(f"{path}: not a complete JSON file: {problem}") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("format_version") != FORMAT_VERSION:
-        raise SpecError(f"{path}: expected sensitivities as python -m quant.sensitivity writes them")
+        raise SpecError(f"{path}: expected sensitivities as `hwsim sensitivity` writes them")
     entries = data.get("sensitivities")
     if not isinstance(entries, list) or not entries:
         raise SpecError(f"{path}: sensitivities: expected a list of layers with their losses")

@@ -260,7 +260,7 @@ def solved_for(bits: Mapping[str, Any], clock_mhz: float) -> tuple[str, dict[str
     measure = NAMES[known(name, tuple(NAMES), "minimise")]
     budgets = parse_budgets(texts_of(bits, "budgets"), clock_mhz, "budgets")
     if found is None and LOSS in (measure, *budgets):
-        raise SpecError("the loss needs `sensitivities: FILE` (python -m quant.sensitivity writes one)")
+        raise SpecError("the loss needs `sensitivities: FILE` (`hwsim sensitivity` writes one)")
     return measure, budgets, found
 
 

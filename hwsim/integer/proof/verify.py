@@ -77,7 +77,7 @@ def verify_checkpoint(
         if meta.quantization is None:
             raise WorkloadError(
                 f"{folder}: a float network, it has no quantizers; quantize it with "
-                "python -m quant.calibrate or python -m quant.train --bits W4A4"
+                "hwsim calibrate or hwsim train --bits W4A4"
             )
         wanted = max(proof.images, 0 if proof.random else proof.accuracy_images, 1)
         images, labels = test_images(folder, proof.data_dir, wanted, proof.random, proof.data, proof.normalisation)
