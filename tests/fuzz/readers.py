@@ -155,7 +155,7 @@ def read_with_convert(*arguments: str) -> Callable[[Path], object]:
 
         silent = io.StringIO()
         with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
-            code = main([str(path), *arguments, "--to", str(path.parent / "converted")])
+            code = main([str(path), *arguments, "--to", str(path.parent / "converted"), "--replace"])
         assert code in (0, 2, 3), silent.getvalue()
         return REFUSED if code else code
 

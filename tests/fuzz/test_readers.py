@@ -114,6 +114,8 @@ def test_a_spoilt_file_is_read_or_refused(reader: Reader, tmp_path: Path, record
     if SECONDS:
         print(f"{reader.name}: {tried['read']} read, {tried['refused']} refused")
     assert tried["refused"] > 0
+    path.write_bytes(seed)
+    assert reader.read(path) is not REFUSED, "what others left behind refuses a valid file"
 
 
 @pytest.mark.parametrize(
