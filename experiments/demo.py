@@ -9,6 +9,9 @@ priced before (results/*/pareto.csv). Then the same for the shipped CIFAR-10 net
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -107,6 +110,8 @@ def run(out: Path, accelerator: str, effort: Effortful = "auto") -> None:
         print(f"{name} (W4A4, LSQ+): {measured}")
         print(integer_line(NETWORKS / name, 64 if profile == "digits" else 4, machine))
         report = evaluate_workload(load_model_argument(str(NETWORKS / name)), machine, Request(effort=effort))
+        question = [os.path.relpath(NETWORKS / name), accelerator, *([] if effort == "auto" else ["--effort", effort])]
+        report = dataclasses.replace(report, command=shlex.join(["hwsim", "evaluate", *question]))
         if profile == "digits":
             render(report)
         print("\n".join(pareto_lines(report, meta.model, percent, RESULTS / profile / "pareto.csv")))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from experiments import demo, ship
+from hwsim.evaluate import main as evaluate
 from quant import checkpoint
 
 README = (demo.NETWORKS / "README.md").read_text(encoding="utf-8")
@@ -52,7 +54,11 @@ def test_demo_prices_the_quantized_network(effort: str, tmp_path: Path, capsys: 
     report = json.loads((tmp_path / "report.json").read_text())
     depthwise = next(layer for layer in report["layers"] if layer["name"] == "blocks.1.0.conv_dw")
     assert (depthwise["bits"]["weight"], depthwise["bits"]["input"]) == (4, 4)
-    assert report["totals"]["energy_pj"] > 0
+    program, command, *question = shlex.split(report["command"])  # as the page shows it
+    assert (program, command) == ("hwsim", "evaluate")
+    assert evaluate([*question, "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["totals"], again["identity"]) == (report["totals"], report["identity"])
 
 
 def test_demo_names_an_unknown_accelerator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
