@@ -32,13 +32,15 @@ RATES = ("tests/pricing/test_rates.py", "tests/pricing/test_kept_weights.py", "t
          "tests/search/test_passes.py")  # fmt: skip
 QUANTIZER = ("tests/quant/test_init.py", "tests/quant/test_functional.py", "tests/quant/test_quantizer.py")
 INTEGER = ("tests/integer/test_requantize.py", "tests/integer/test_kernels.py", "tests/integer/test_lower.py",
-           "tests/integer/test_classes.py", "tests/integer/test_rows.py")  # fmt: skip
+           "tests/integer/test_classes.py", "tests/integer/test_rows.py", "tests/integer/test_trained.py")  # fmt: skip
 NETWORK = ("tests/network/test_bits.py", "tests/network/test_workload.py")
 FRONT_ENDS = ("tests/frontends/test_operators.py", "tests/frontends/test_extract.py", "tests/frontends/test_twins.py",
               "tests/frontends/test_spellings.py", "tests/frontends/test_torch_forms.py",
-              "tests/frontends/test_layer_fields.py")  # fmt: skip
+              "tests/frontends/test_layer_fields.py", "tests/frontends/test_constants.py")  # fmt: skip
 SEARCH = ("tests/search/test_results.py", "tests/search/test_search.py", "tests/search/test_any_tiles.py",
           "tests/search/test_padding.py")  # fmt: skip
+STORED = (*FRONT_ENDS, "tests/frontends/test_onnx_formats.py", "tests/frontends/test_small_floats.py",
+          "tests/frontends/test_onnx_forms.py")  # fmt: skip
 HIGH, LOW = 0.90, 0.85
 
 
@@ -58,7 +60,8 @@ def modules() -> Mapping[str, tuple[Sequence[str], float]]:
     first |= {f"hwsim/network/{name}.py": (NETWORK, LOW) for name in ("bits", "bits_file", "layer", "workload")}
     first |= {f"hwsim/search/{name}.py": (SEARCH, LOW) for name in ("result", "beyond", "priced")}
     lowering = sorted((ROOT / "hwsim" / "frontends" / "lowering").rglob("[!_]*.py"))
-    return first | {str(path.relative_to(ROOT)): (FRONT_ENDS, LOW) for path in lowering}
+    first |= {str(path.relative_to(ROOT)): (FRONT_ENDS, LOW) for path in lowering}
+    return first | {f"hwsim/frontends/lowering/{name}.py": (STORED, LOW) for name in ("constants", "lower", "written")}
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,12 @@ def steps_beside(codes: Quantization, scale: Format | None, steps: int) -> Forma
 
 def side_by_side(name: str, shape: tuple[int, ...], sources: list[Const], form: Format | None) -> Const:
     """Parameters one behind the other: still codes where all of them are, of the widest one's width."""
-    codes = [source.quantization for source in sources if math.prod(source.shape)]
-    coded = [item for item in codes if item is not None]
-    if len(coded) < max(2, len(codes)):
-        return computed(name, shape, sources, form)
+    parts = [source for source in sources if math.prod(source.shape)]
+    coded = [part.quantization for part in parts if part.quantization is not None]
+    if len(parts) < 2:
+        return computed(name, shape, parts or sources, form)
+    if len(coded) < len(parts):
+        return computed(name, shape, [dataclasses.replace(part, quantization=None) for part in parts], form)
     widest, zeros = max(coded, key=lambda item: item.bits), {item.zero_point for item in coded}
     together = dataclasses.replace(
         widest, signed=any(item.signed for item in coded), offset=any(item.offset for item in coded),
