@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from hwsim.errors import SpecError, exit_code_of
-from hwsim.files.argument import Options
+from hwsim.files.argument import CommandLine
 
 
 def check(names: Sequence[str]) -> None:
@@ -29,7 +29,7 @@ def check(names: Sequence[str]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code of the command: one clear message on stderr for every error that is the input's."""
-    parser = Options(prog="hwsim check", description="Check accelerator specs.")
+    parser = CommandLine(prog="hwsim check", description="Check accelerator specs.")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of the YAML")
     parser.add_argument("--keys", action="store_true", help="print the table of keys of accel_specs/README.md")
     parser.add_argument("specs", nargs="*", metavar="SPEC", help="files or bare names to check")

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 from hwsim.console import printable, wrote
 from hwsim.errors import exit_code_of
-from hwsim.files.argument import Options, parse_path
+from hwsim.files.argument import CommandLine, parse_path
 from hwsim.report.compare import fitted, read_report, sameness, table, write_page
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parse = Options(
+    parse = CommandLine(
         prog="hwsim compare",
         description="Saved reports side by side.",
         epilog="The table is as wide as the terminal, or as the variable COLUMNS says. Exit codes: 0 done; 1 with "

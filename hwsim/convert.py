@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from hwsim.console import wrote
 from hwsim.errors import SpecError, exit_code_of
-from hwsim.files.argument import Options, parse_name, parse_path
+from hwsim.files.argument import CommandLine, parse_name, parse_path
 from hwsim.files.atomic import write_atomically
 from hwsim.peers.words import TOOLS
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parse = Options(
+    parse = CommandLine(
         prog="hwsim convert",
         description="Descriptions of other tools into ours (spec, workload, mapping, report), or ours into Timeloop's.",
         epilog="Exit codes: 0 done; 2 bad input. Nothing in a description is executed.",

@@ -29,14 +29,14 @@ from hwsim.command_line import (
 )
 from hwsim.console import printable, wrote
 from hwsim.errors import RequestError, exit_code_of
-from hwsim.files.argument import Options, parse_name, parse_path
+from hwsim.files.argument import CommandLine, parse_name, parse_path
 from hwsim.search.words import OBJECTIVES
 
 
 def parser(explains: bool = False) -> argparse.ArgumentParser:
     """The command line; of `hwsim explain`, which is `hwsim evaluate --explain`, where it `explains`."""
     more = " Then what one bit fewer or more changes in each layer." if explains else ""
-    parse = Options(
+    parse = CommandLine(
         prog="hwsim explain" if explains else "hwsim evaluate",
         description=f"Energy, latency and memory of a network on an accelerator.{more}",
         epilog="The screen is as wide as the terminal, or as the variable COLUMNS says. Exit codes: 0 done; 2 bad "

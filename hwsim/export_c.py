@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from hwsim.errors import WorkloadError, exit_code_of
-from hwsim.files.argument import Options, parse_path
+from hwsim.files.argument import CommandLine, parse_path
 from hwsim.files.atomic import write_atomically
 from hwsim.integer.export.c_check import run_compiled
 from hwsim.integer.export.c_source import c_source, working_memory
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; the exit code."""
-    parser = Options(prog="hwsim export-c", description=__doc__)
+    parser = CommandLine(prog="hwsim export-c", description=__doc__)
     parser.add_argument("checkpoint", type=parse_path, help="folder of a trained, quantized network")
     parser.add_argument("out", type=parse_path, help="the C file to write")
     parser.add_argument("--name", help="prefix of its functions (default: the file's name)")

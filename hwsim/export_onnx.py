@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 
 from hwsim.errors import WorkloadError, exit_code_of
-from hwsim.files.argument import Options, parse_path
+from hwsim.files.argument import CommandLine, parse_path
 from hwsim.integer.export.onnx_check import ENGINES, agreement, engine_for
 from hwsim.integer.export.onnx_source import FORMS, GROUPS, OFFSETS, onnx_network
 from hwsim.integer.export.onnx_values import Exported
@@ -29,7 +29,7 @@ from quant.data import write_atomically
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = Options(prog="hwsim export-onnx", description=__doc__)
+    p = CommandLine(prog="hwsim export-onnx", description=__doc__)
     p.add_argument("checkpoint", type=parse_path, help="folder of a trained, quantized network")
     p.add_argument("out", type=parse_path, help="the ONNX file to write")
     p.add_argument("--format", choices=FORMS, default="qdq")

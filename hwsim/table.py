@@ -22,7 +22,7 @@ from hwsim.command_line import (
 )
 from hwsim.console import wrote
 from hwsim.errors import SpecError, exit_code_of
-from hwsim.files.argument import Options, parse_name, parse_path
+from hwsim.files.argument import CommandLine, parse_name, parse_path
 from hwsim.files.atomic import write_atomically
 from hwsim.search.words import OBJECTIVES
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parse = Options(
+    parse = CommandLine(
         prog="hwsim table",
         description="A look-up table of layer costs: energy, cycles and bottleneck per layer and pair of widths.",
         epilog="Exit codes: 0 done; 2 bad input; 3 infeasible on this accelerator.",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from hwsim.console import printable_lines
 from hwsim.errors import RequestError, exit_code_of
-from hwsim.files.argument import Options, parse_name, parse_path
+from hwsim.files.argument import CommandLine, parse_name, parse_path
 from hwsim.files.atomic import write_atomically
 from hwsim.integer.words import METHODS, OVERFLOWS
 from hwsim.report.quantities import percent
@@ -38,7 +38,7 @@ def numbers(text: str) -> tuple[float, ...]:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = Options(prog="hwsim verify", description=__doc__)
+    p = CommandLine(prog="hwsim verify", description=__doc__)
     p.add_argument(
         "checkpoint", type=parse_path, nargs="?", help="folder written by quant.train or quant.calibrate --out"
     )

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NoReturn
 
 
-class Options(argparse.ArgumentParser):
-    """A command line that says which option is nearest to one that it does not know."""
+class CommandLine(argparse.ArgumentParser):
+    """A command line that says which option is nearest to one that it does not know. (quant has the same: it knows no
+    hwsim.)"""
 
     def error(self, message: str) -> NoReturn:
         """Exit code 2."""

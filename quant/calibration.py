@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from quant import checkpoint
 from quant.accuracy import evaluate
-from quant.argument import Options, check_folder, named, said
+from quant.argument import CommandLine, check_folder, named, said
 from quant.calling import answer, call, moved, rows
 from quant.convert import quantize
 from quant.data import Dataset, eval_batches, load, train_batches
@@ -117,7 +117,7 @@ def calibration_batches(
 
 
 def parser() -> argparse.ArgumentParser:
-    p = Options(prog="hwsim calibrate", description="Quantize a trained float network without training it.")
+    p = CommandLine(prog="hwsim calibrate", description="Quantize a trained float network without training it.")
     p.add_argument("source", type=named, help="a checkpoint folder, or a zoo name with public trained weights")
     p.add_argument("--weights", type=named, help="a file of weights for a zoo name (default: pretrained)")
     add_start_arguments(p)

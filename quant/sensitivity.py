@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quant.argument import Options, check_file, named, named_path, said
+from quant.argument import CommandLine, check_file, named, named_path, said
 from quant.calibration import calibration_batches
 from quant.convert import quantize
 from quant.data import Dataset, eval_batches, load, train_batches, write_atomically
@@ -330,7 +330,7 @@ def to_json(model: str, method: str, found: Sequence[Sensitivity], about: Mappin
 
 
 def parser() -> argparse.ArgumentParser:
-    p = Options(prog="hwsim sensitivity", description="How much each layer's weights and inputs mind fewer bits.")
+    p = CommandLine(prog="hwsim sensitivity", description="How much each layer's weights and inputs mind fewer bits.")
     p.add_argument(
         "source", type=named, help="a checkpoint folder of a float network, or a zoo name with public trained weights"
     )

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import nn
 
 from quant import checkpoint, models
-from quant.argument import Options, check_folder, named, said
+from quant.argument import CommandLine, check_folder, named, said
 from quant.checkpoint import Meta
 from quant.convert import quantize
 from quant.data import load, write_atomically
@@ -200,7 +200,7 @@ class _Bar:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = Options(prog="hwsim train", description=(__doc__ or "").split("\n\n")[1])
+    p = CommandLine(prog="hwsim train", description=(__doc__ or "").split("\n\n")[1])
     what = p.add_argument_group("what to train")
     what.add_argument("--model", help=f"one of {', '.join(models.names())}")
     what.add_argument("--weights", type=named, help="'pretrained', a checkpoint folder, or a file of weights")

@@ -104,6 +104,16 @@ def test_no_object_is_changed_behind_its_back() -> None:
     assert not pokes
 
 
+def test_the_command_lines_of_quant_are_those_of_hwsim() -> None:
+    """quant knows no hwsim, and hwsim's commands answer without torch: each has the class, and both are one text."""
+    ours, theirs = (
+        ast.unparse(next(node for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+                         if isinstance(node, ast.ClassDef) and node.name == "CommandLine"))
+        for path in ("hwsim/files/argument.py", "quant/argument.py")
+    )  # fmt: skip
+    assert ours == theirs
+
+
 # quant has one of its own (it knows no hwsim); these two benchmarks run beside other versions of hwsim.
 OWN_CSV = {"hwsim/files/csv_text.py", "benchmarks/mutation_table.py", "benchmarks/network_speed.py"}
 

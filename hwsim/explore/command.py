@@ -14,13 +14,13 @@ from typing import Any
 from hwsim.command_line import ACCELERATOR_HELP, MODEL_HELP, add_input_option, parse_elementwise, parse_seconds
 from hwsim.errors import exit_code_of
 from hwsim.explore.words import FIRST_LAST, NAMES
-from hwsim.files.argument import Options, parse_name, parse_path
+from hwsim.files.argument import CommandLine, parse_name, parse_path
 from hwsim.search.words import OBJECTIVES
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parse = Options(
+    parse = CommandLine(
         prog="hwsim explore",
         description="Design-space exploration: bits per layer under budgets, exact.",
         epilog="Exit codes: 0 done; 2 bad input; 3 infeasible.",

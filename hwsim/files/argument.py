@@ -1,4 +1,4 @@
-"""The path that an option of a command names."""
+"""Command lines: the option nearest to one that is not known, and the paths that options name."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import NoReturn
 
 
-class Options(argparse.ArgumentParser):
-    """A command line that says which option is nearest to one that it does not know."""
+class CommandLine(argparse.ArgumentParser):
+    """A command line that says which option is nearest to one that it does not know. (quant has the same: it knows no
+    hwsim.)"""
 
     def error(self, message: str) -> NoReturn:
         """Exit code 2."""
