@@ -31,8 +31,9 @@ RATES = ("tests/pricing/test_rates.py", "tests/pricing/test_kept_weights.py", "t
          "tests/pricing/test_whole_tiles.py", "tests/pricing/test_pass_sums.py",
          "tests/search/test_passes.py")  # fmt: skip
 QUANTIZER = ("tests/quant/test_init.py", "tests/quant/test_functional.py", "tests/quant/test_quantizer.py")
-INTEGER = ("tests/integer/test_requantize.py", "tests/integer/test_kernels.py", "tests/integer/test_lower.py",
-           "tests/integer/test_classes.py", "tests/integer/test_rows.py", "tests/integer/test_trained.py")  # fmt: skip
+INTEGER = ("tests/integer/test_requantize.py", "tests/integer/test_rules.py", "tests/integer/test_kernels.py",
+           "tests/integer/test_lower.py", "tests/integer/test_classes.py", "tests/integer/test_rows.py",
+           "tests/integer/test_trained.py")  # fmt: skip
 NETWORK = ("tests/network/test_bits.py", "tests/network/test_workload.py")
 FRONT_ENDS = ("tests/frontends/test_operators.py", "tests/frontends/test_extract.py", "tests/frontends/test_twins.py",
               "tests/frontends/test_spellings.py", "tests/frontends/test_torch_forms.py",

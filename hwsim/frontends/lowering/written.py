@@ -9,7 +9,6 @@ SHAPE_ONLY = frozenset(
     f"aten.{name}"
     for name in ("new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like")
 )
-# How many elements they make depends on the input's values.
 # Operators whose result is their first operand's own memory.
 ALIASES = frozenset(
     f"aten.{name}"
