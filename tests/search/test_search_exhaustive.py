@@ -228,6 +228,10 @@ def cheapest(layer, machine, order, cut, spatial, unit, narrow) -> list[tuple[fl
     `narrow`: without holds that a remainder alone keeps.
     """
     per_operand = {operand: options(order, cut, operand, machine) for operand in OPERANDS}
+    if any(
+        rate for m in machine.memories for rate in (m.read_bandwidth_bits_per_cycle, m.write_bandwidth_bits_per_cycle)
+    ):
+        return together(layer, machine, order, cut, spatial, per_operand, narrow)
     still = {operand for m in machine.memories if m.name == "still" for operand in m.keeps}
     costs: dict[str, list[tuple[float, dict[str, int], float | None]]] = {operand: [] for operand in OPERANDS}
     fixed: dict[float, float] = {}
@@ -259,6 +263,24 @@ def cheapest(layer, machine, order, cut, spatial, unit, narrow) -> list[tuple[fl
             time = next((taken for _, _, taken in choice if taken is not None), cycles)
             least[time] = min(least.get(time, math.inf), sum(energy for energy, _, _ in choice) + fixed[time])
     return [(energy, time) for time, energy in least.items()]
+
+
+def together(layer, machine, order, cut, spatial, per_operand, narrow) -> list[tuple[float, float]]:  # type: ignore[no-untyped-def]
+    """(energy, cycles) of every choice of places, each priced whole: where ports are slow, all of them decide on the
+    time."""
+    limits = {m.name: m.size_bits or 0 for m in machine.memories[1:]}
+    found = []
+    for choice in itertools.product(*per_operand.values()):
+        mapping = nest(order, cut, spatial, [hold for holds in choice for hold in holds], machine)
+        if list(factor_problems(mapping, layer)):
+            return []
+        if narrow and any(keeps_by_remainder(mapping, layer, machine, operand) for operand in OPERANDS):
+            continue
+        held = {m.name: sum(tile_bits(mapping, layer, machine, m).values()) for m in machine.memories[1:]}
+        if all(held[name] <= limit for name, limit in limits.items()):
+            cost = price(layer, count_accesses(layer, mapping, machine), machine)
+            found.append((cost.total_energy_pj, float(cost.latency_cycles)))
+    return found
 
 
 def certified(
