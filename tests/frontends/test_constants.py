@@ -81,6 +81,8 @@ def test_parameters_side_by_side_are_codes_of_the_widest_where_all_are_codes() -
         ([(1,)], dataclasses.replace(CODES, offset=True, zero_point=None)),
         ([(4,)], dataclasses.replace(CODES, offset=True, zero_point=None)),
         ([(2, 4)], None),
+        ([(2, 4), (1,)], None),
+        ([(1,), (1,)], dataclasses.replace(CODES, offset=True, zero_point=None)),
     ],
 )
 def test_an_offset_is_smaller_than_what_it_is_added_to(
@@ -92,6 +94,8 @@ def test_an_offset_is_smaller_than_what_it_is_added_to(
     assert shifted(number, [number, Const("b", (1,))]).quantization == dataclasses.replace(
         CODES, offset=True, zero_point=None
     )
+    pair = Const("w", (2,), CODES)
+    assert shifted(pair, [pair, Const("b", (2,))]).quantization is None
     plain = Const("p", (2,))
     assert shifted(plain, [plain, Const("b", (2,))]) == plain
 

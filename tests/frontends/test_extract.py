@@ -636,6 +636,23 @@ def test_allowed_unknown_operators_are_listed_with_their_size() -> None:
     assert [layer.name for layer in net] == ["fc", "fc#2"]
 
 
+def test_an_unknown_operator_that_makes_one_number_may_hide_macs() -> None:
+    """A determinant is a scalar, and no less a sum of products."""
+    net = extract(
+        Lambda(lambda self, x: torch.linalg.det(self.fc(x)), fc=nn.Linear(4, 4)), W(4, 4), allow_uncosted=True
+    )
+    assert [(u.elements, u.macs) for u in net.coverage.uncosted] == [(1, None)]
+    assert net.shares.unknown_macs == 1
+    assert not any("not counted" in note for note in net.notes)
+
+
+def test_indices_of_a_table_are_32_bits_where_it_is_not_known_and_no_wider_than_it() -> None:
+    net = extract(Lambda(lambda self, x: self.table(x), table=nn.Embedding(10, 4)), torch.zeros(3, dtype=torch.long))
+    assert [t.bits for t in next(iter(net)).inputs] == [4]
+    counted = extract(Lambda(lambda self, x: torch.maximum(x, x.flip(0))), torch.zeros(3, dtype=torch.long))
+    assert {t.bits for layer in counted for t in layer.inputs} == {32}
+
+
 def test_macs_of_a_known_shape_count_against_coverage(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("aten.conv2d", "aten.convolution"):
         monkeypatch.delitem(HANDLERS, name)

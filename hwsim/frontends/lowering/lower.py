@@ -488,7 +488,7 @@ def known_macs(walk: Lowering, op: Op) -> int | None:
     name = op.op.rpartition(".")[2].lower()
     shapes = [walk.meta(ref.name).shape for ref in op.refs()]
     made = [walk.meta(output).shape for output in op.outputs]
-    if not any(made) or any(part in name for part in WITHOUT_MACS):
+    if not any(map(math.prod, made)) or any(part in name for part in WITHOUT_MACS):
         return 0
     outputs = math.prod(made[0])
     if "conv" in name and len(shapes) > 1 and len(shapes[1]) > 2:
