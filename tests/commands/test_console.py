@@ -21,7 +21,8 @@ OURS = [name for name in available() if COMMANDS[name][0].startswith("hwsim.")]
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
-    """A fresh interpreter."""
+    """A fresh interpreter that hears Ctrl-C, whoever started the tests."""
+    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{code}"
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -108,6 +109,13 @@ raise SystemExit(exit_code_of(work))
 """
     found = run(code)
     assert (found.returncode, found.stdout, found.stderr) == (INTERRUPTED, "put away\n", "hwsim: interrupted\n")
+
+
+def test_a_job_that_was_told_to_ignore_ctrl_c_goes_on() -> None:
+    """A shell starts its background jobs so: the terminal's Ctrl-C is for the one in front."""
+    code = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    found = run(f"{code}from hwsim.console import prepare; prepare(); os.kill(os.getpid(), 2); print('reached')")
+    assert (found.returncode, found.stdout, found.stderr) == (0, "reached\n", "")
 
 
 @pytest.mark.parametrize(
