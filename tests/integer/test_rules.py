@@ -16,7 +16,16 @@ from hwsim.errors import UnsupportedOp
 from hwsim.integer.arithmetic.fixed_point import FixedSingle, FixedSum, LookUp, fixed_rule
 from hwsim.integer.arithmetic.forms import Affine, Form, Function, Term, at
 from hwsim.integer.arithmetic.requantize import ROUNDINGS
-from hwsim.integer.arithmetic.rules import CodeSpec, Range, Rule, SingleRule, SumRule, TableRule, exact_rule
+from hwsim.integer.arithmetic.rules import (
+    CodeSpec,
+    Range,
+    Rule,
+    SingleRule,
+    SumRule,
+    TableRule,
+    exact_rule,
+    pulled_steps,
+)
 from hwsim.integer.arithmetic.steps import Clamp, Leaky, Smooth
 
 Nodes = tuple[tuple[str, ...], ...]
@@ -170,6 +179,26 @@ def test_a_product_known_too_badly_is_refused_and_a_better_one_is_not() -> None:
     assert isinstance(exact_rule(form, code, ranges(7)), SumRule)
     with pytest.raises(UnsupportedOp, match="quantize the product's operands"):
         exact_rule(form, code, ranges(9))
+    finer = CodeSpec(Fraction(1, 4), Fraction(0), -128, 127)
+    assert isinstance(exact_rule(form, finer, ranges(1)), SumRule)
+    with pytest.raises(UnsupportedOp, match="quantize the product's operands"):
+        exact_rule(form, finer, ranges(3))
+
+
+def test_a_product_of_more_than_63_bits_is_refused() -> None:
+    form = Form((Term(("a", "b"), (Fraction(1, 2**56),)),), (Fraction(0), Fraction(1)), ())
+    code = CodeSpec(Fraction(1), Fraction(0), -128, 127)
+    half = Range((-(2**31) + 1,), (2**31 - 1,))
+    assert isinstance(exact_rule(form, code, {"a": half, "b": half}), SumRule)
+    with pytest.raises(UnsupportedOp, match=r"needs 64 bits, and integers have 64 here"):
+        exact_rule(form, code, {"a": Range((-(2**31),), (0,)), "b": Range((-(2**31),), (0,))})
+
+
+def test_pairs_of_codes_are_a_table_up_to_its_largest_size() -> None:
+    form = Form((Term(("a",), (Fraction(1, 3),)), Term(("b",), (Fraction(1, 7),))), (Fraction(0),), ())
+    code = CodeSpec(Fraction(1), Fraction(0), -128, 127)
+    for last, kind in ((511, TableRule), (512, SumRule)):
+        assert isinstance(exact_rule(form, code, {"a": Range((0,), (255,)), "b": Range((0,), (last,))}), kind)
 
 
 def test_ranges_speak_of_their_widest_channel() -> None:
@@ -238,6 +267,16 @@ def test_a_large_constant_takes_bits_from_the_shift_and_never_overflows() -> Non
         assert torch.equal(rule.apply(sources, Counter()), sources["a"] + sources["b"] + moved)
 
 
+def test_constant_and_operand_each_take_their_room() -> None:
+    """2^45 from the operand and as much from the constant: 47 bits before the fraction."""
+    far = 2**45
+    form = Form((Term(("a",), (Fraction(1),)),), (Fraction(far),), ())
+    rule = fixed_rule(form, CodeSpec(Fraction(1), Fraction(0), 0, 2 * far), {"a": Range((-far,), (far,))}, width=31,
+                      rounding="half_even", table_bits=8)  # fmt: skip
+    a = torch.tensor([[-far], [-1], [0], [12345], [far]])
+    assert torch.equal(rule.apply({"a": a}, Counter()), a + far)
+
+
 @pytest.mark.parametrize(("reach", "kind"), [(2**31 - 1, FixedSingle), (2**31, FixedSum)])
 def test_an_accumulator_of_more_than_32_bits_is_summed_in_64(reach: int, kind: type) -> None:
     form = Form((Term(("a",), (Fraction(1, 2**26),)),), (Fraction(0),), ())
@@ -247,28 +286,28 @@ def test_an_accumulator_of_more_than_32_bits_is_summed_in_64(reach: int, kind: t
     assert rule.apply({"a": torch.tensor([[-reach], [-(2**26)]])}, Counter()).tolist() == [[-32], [-1]]
 
 
+@pytest.mark.parametrize("highest", [63, 1])
 @pytest.mark.parametrize("name", ["silu", "sigmoid", "hswish"])
-def test_a_table_of_a_smooth_function_is_right_but_within_half_an_index_of_a_threshold(name: str) -> None:
-    function = Smooth(name)
-    form = Form((Term(("a",), (Fraction(1, 256),)),), (Fraction(1, 10),), (), 1, (function,))
-    code = CodeSpec(Fraction(1, 32), Fraction(-1, 5), 0, 63)
+def test_a_table_of_a_smooth_function_is_right_but_within_half_an_index_of_a_threshold(name: str, highest: int) -> None:
+    """The index is cut over the thresholds and an eighth more; a range of one threshold is a thousandth wide.
+
+    The bias before the index is a whole number of the operand's units, here 1/256.
+    """
+    form = Form((Term(("a",), (Fraction(1, 256),)),), (Fraction(1, 10),), (), 1, (Smooth(name),))
+    code = CodeSpec(Fraction(1, 32), Fraction(1, 2) if name == "sigmoid" else Fraction(-1, 5), 0, highest)
     ranges = {"a": Range((-3000,), (3000,))}
-    exact, wrong = exact_rule(form, code, ranges), []
+    marks = pulled_steps(form, code)[0].thresholds
     sources = {"a": torch.arange(-3000, 3001)[:, None]}
-    right = exact.apply(sources, Counter())
-    for bits in (6, 8, 12):
+    right = exact_rule(form, code, ranges).apply(sources, Counter())
+    for bits in (4, 8, 12):
         rule = fixed_rule(form, code, ranges, width=31, rounding="half_even", table_bits=bits)
         assert isinstance(rule, LookUp)
         assert len(rule.table) == 2**bits
-        codes = rule.apply(sources, Counter())
-        wrong.append(int((codes != right).sum()))
-        slope = 1.2  # of the steepest of these functions
-        span = 6000 / 256 / 2**bits * 32 * slope
-        assert int((codes - right).abs().max()) <= 1 + span
-    assert wrong[0] > wrong[1] > wrong[2]
-    assert wrong[2] <= 6001 / 40
-    assert codes[0] == right[0]
-    assert codes[-1] == right[-1]
+        step = max(marks[-1] - marks[0], Fraction(1, 1000)) * Fraction(9, 8) / (2**bits - 1)
+        wrong = (rule.apply(sources, Counter()) != right).nonzero()[:, 0]
+        for place in wrong.tolist():
+            u = Fraction(place - 3000, 256) + Fraction(1, 10)
+            assert min(abs(u - mark) for mark in marks) <= step * Fraction(501, 1000) + Fraction(1, 512), (place, bits)
 
 
 def test_a_table_needs_one_function_for_all_channels() -> None:
