@@ -401,6 +401,13 @@ def energy_of(mode: ModeSpec) -> float:
     return mode.energy_pj
 
 
+def longer_step_way_out(faster: ModeSpec, slower: ModeSpec) -> str:
+    """What to change where few products would gain from wider operands."""
+    if faster.sustained < slower.sustained:
+        return "give the narrower mode the share `sustained` of the wider one"
+    return "round the rates"
+
+
 def mode_contradictions(document: Document, mac: ModesMac) -> list[str]:
     """Modes must be ranked alike by energy and by speed, so that one mode is best for every operand pair."""
     problems: list[str] = []
@@ -431,7 +438,7 @@ def mode_contradictions(document: Document, mac: ModesMac) -> list[str]:
                     f"{document.place(('mac', 'modes', i))}: contradiction: a step of the faster mode is longer "
                     f"({step_cycles(cheaper):.3g} cycles for {math.ceil(cheaper.macs_per_cycle)} products, "
                     f"{step_cycles(dearer):.3g} for {math.ceil(dearer.macs_per_cycle)}), so few products would gain "
-                    "from wider operands; round the rates"
+                    f"from wider operands; {longer_step_way_out(cheaper, dearer)}"
                 )
     problems += unpacking_problems(document, modes)
     native = [m for m in filled_modes(mac) if (m.weight_bits, m.input_bits) == (mac.weight_bits, mac.input_bits)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from hwsim.files.strict_yaml import Document, KeyPath, number_hint
 from hwsim.machine.parts import (
@@ -26,7 +26,9 @@ from hwsim.machine.yaml_keys import (
     Partitions,
     VectorSpec,
     ZeroCodingSpec,
+    by_law,
     mac_kind,
+    no_limit,
     node_kind,
 )
 
@@ -70,7 +72,18 @@ def explain(document: Document, error: dict[str, Any]) -> str:
     hint = number_hint(value)
     if isinstance(value, str) and value in ("yes", "no", "on", "off", "True", "False") and kind.startswith("bool"):
         hint = "; write true or false"
-    return f"{place}: expected {expectation(kind, error.get('ctx', {}))}, got {shown(value)}{hint}{purpose(kind, keys)}"
+    wanted = expectation(kind, error.get("ctx", {})) + other_word(document, keys, value)
+    return f"{place}: expected {wanted}, got {shown(value)}{hint}{purpose(kind, keys)}"
+
+
+def other_word(document: Document, keys: KeyPath, value: object) -> str:
+    """The word that may stand in a number's place (`auto`, `unlimited`), where another was written."""
+    model = model_at(document, keys[:-1])
+    known = model.model_fields.get(str(keys[-1])) if model and keys and isinstance(value, str) else None
+    validators = [each.func for each in known.metadata if isinstance(each, BeforeValidator)] if known else []
+    if no_limit in validators:
+        return " or unlimited" if keys == ("hierarchy", 0, "size_bits") else ""
+    return " or auto" if by_law in validators else ""
 
 
 def purpose(kind: str, keys: KeyPath) -> str:

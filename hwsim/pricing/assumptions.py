@@ -52,6 +52,12 @@ def assumptions(
             f"operands fit ({len(resident)} tensors do), "
             + ("chosen together with the mappings" if planned else "chosen to save most energy under these mappings")
         )
+        outer = accelerator.outermost
+        if not {"input", "output"} <= set(outer.stores):
+            found.append(
+                f"{outer.name} may hold no tensor of activations between layers; the network's own inputs are read and "
+                f"its outputs written at {outer.name}'s prices, once: no price of what is outside is known"
+            )
         if "weight" in home.keeps and planned:
             found.append(
                 f"a weight that several layers multiply (time steps, tied ones) may stay in {home.name}, too: the "
@@ -164,10 +170,21 @@ def modelled_assumptions(accelerator: Accelerator) -> list[str]:
     """What stands behind layers whose accesses are counted."""
     return [
         f"port loads spread evenly over the instances in use; {first_fills(accelerator)}",
-        "a MAC unit that does n MACs per cycle at narrow widths is kept busy; operands are still counted per MAC",
+        lanes_assumption(accelerator),
         f"partial sums have the width the layer needs, at most the machine's {accelerator.mac.accumulator_bits} bits",
         "adding partial sums between array elements is part of the MAC energy",
     ]
+
+
+def lanes_assumption(accelerator: Accelerator) -> str:
+    """What fills a unit that does several products at once."""
+    if not accelerator.mac.lanes:
+        return "a MAC unit does one product at a time; operands are counted per MAC"
+    loops = ", ".join(accelerator.mac.lanes)
+    return (
+        f"a MAC unit that does several products at once works on as many as its lanes ({loops}) have at a step, the "
+        "others idle at no cost; operands are still counted per MAC"
+    )
 
 
 def first_fills(accelerator: Accelerator) -> str:

@@ -33,8 +33,11 @@ class Overflow:
 
     def __str__(self) -> str:
         tensors = ", ".join(f"{name} {bits / 8:,.0f} B" for name, bits in self.largest)
+        need, room = f"{self.need_bits / 8:,.0f} B", f"{self.room_bits / 8:,.0f} B"
+        if need == room:
+            need, room = f"{self.need_bits:,} b", f"{self.room_bits:,} b"
         return (
-            f"{self.what} need {self.need_bits / 8:,.0f} B, {self.memory} holds {self.room_bits / 8:,.0f} B "
+            f"{self.what} need {need}, {self.memory} holds {room} "
             f"({self.need_bits / self.room_bits:.2f} times as much as there is); the largest: {tensors}"
         )
 

@@ -460,6 +460,15 @@ MISTAKES = [
         r"mac.modes\[1\]: contradiction: a step of the faster mode is longer \(1.67 cycles for 2 products, 1 for 1\)",
     ),
     (
+        "a narrow mode that sustains less",
+        "macs_per_cycle: 4, energy_pj: 0.1",
+        "macs_per_cycle: 4, energy_pj: 0.1, sustained: 0.9",
+        r"a step of the faster mode is longer .* give the narrower mode the share `sustained` of the wider one$",
+    ),
+    ("no auto", "read_energy_pj: 2.5", "read_energy_pj: cheap", r"expected a number or auto, got 'cheap'"),
+    ("no limit", "size_bits: unlimited", "size_bits: none", r"expected a whole number or unlimited, got 'none'"),
+    ("no limit inside", "size_bits: 65_536", "size_bits: none", r"expected a whole number, got 'none'"),
+    (
         "no lanes",
         "  lanes: [C]\n",
         "",

@@ -62,6 +62,21 @@ def test_activations_must_fit_to_the_bit_where_flash_cannot_hold_them() -> None:
         require_fit(NETWORK, microcontroller(None, ALIVE_BITS - 8))
 
 
+def test_less_than_a_byte_too_many_is_said_in_bits() -> None:
+    with pytest.raises(InfeasibleMapping, match=r"activations need 6,144 b, sram holds 6,143 b "):
+        require_fit(NETWORK, microcontroller(None, ALIVE_BITS - 1))
+
+
+def test_the_report_says_at_whose_prices_inputs_come_where_flash_holds_no_activations() -> None:
+    said = "the network's own inputs are read and its outputs written at flash's prices"
+    machine = microcontroller(None, 10**9)
+    outer = dataclasses.replace(machine.outermost, stores=("weight", "input", "output"))
+    ordinary = dataclasses.replace(machine, hierarchy=(outer, *machine.hierarchy[1:]))
+    for where, expected in ((machine, True), (ordinary, False)):
+        found = evaluate(NETWORK, where, Request(effort="quick"))
+        assert any(said in each for each in found.assumptions) == expected
+
+
 def test_activations_count_outside_where_they_may_live_there() -> None:
     machine = microcontroller(WEIGHT_BITS + parameters() + ALIVE_BITS - 1, 10**9)
     outer = dataclasses.replace(machine.outermost, stores=("weight", "input", "output"))

@@ -15,6 +15,7 @@ from hwsim.machine.load import load_accelerator, shipped_specs
 from hwsim.machine.mac import adc_bits, lossless_adc_bits, mac_cost, work_ratio
 from hwsim.machine.parts import Accelerator, MacMode, MacUnit
 from hwsim.network.layer import Layer, Loops, Tensor
+from hwsim.pricing.assumptions import modelled_assumptions
 from hwsim.pricing.mac import refusals, require_capable
 
 FIXED = MacUnit("fixed", 8, 8, 32, 0.3)
@@ -288,3 +289,10 @@ def test_eyeriss_gains_nothing_and_bit_fusion_sixteenfold() -> None:
     assert ratio(fusion, (2, 2)) == (1 / 16, Fraction(1, 16))
     assert ratio(t4, (4, 4)) == (0.5, Fraction(1, 2))
     assert ratio(t4, (4, 8)) == (1.0, 1)
+
+
+def test_the_report_says_that_a_unit_is_as_busy_as_its_lanes() -> None:
+    said = " ".join(modelled_assumptions(load_accelerator("bit_fusion")))
+    assert "works on as many as its lanes (C" in said
+    assert "kept busy" not in said
+    assert "one product at a time" in " ".join(modelled_assumptions(load_accelerator("eyeriss_v1")))
