@@ -92,15 +92,25 @@ def table(measured: Sequence[Row]) -> list[str]:
     return lines
 
 
+def pair(text: str) -> tuple[str, str]:
+    """A network and a machine of a command line."""
+    name, comma, spec = text.rpartition(",")
+    if not (comma and name and spec):
+        raise argparse.ArgumentTypeError(f"expected MODEL,ACCEL such as resnet8,eyeriss_v1, found {text!r}")
+    return name, spec
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure pairs and add them to the CSV; 1 where an effort is worse than a cheaper one."""
     parser = argparse.ArgumentParser(prog="python -m experiments.efforts", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("results/efforts.csv"), help="CSV to add to")
-    parser.add_argument("--pairs", nargs="*", metavar="MODEL,ACCEL", help="default: eight pairs; none: only check")
+    parser.add_argument(
+        "--pairs", nargs="*", type=pair, metavar="MODEL,ACCEL", help="default: eight pairs; none: only check"
+    )
     parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=OBJECTIVES)
     parser.add_argument("--seconds", type=float, default=2.0, help="per search of `proven`")
     options = parser.parse_args(arguments)
-    pairs = PAIRS if options.pairs is None else [tuple(pair.rsplit(",", 1)) for pair in options.pairs]
+    pairs = PAIRS if options.pairs is None else options.pairs
     for name, spec in pairs:
         for row in rows(name, spec, options.seconds, options.objectives):
             append(options.out, [row], key="key")

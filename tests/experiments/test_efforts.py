@@ -37,3 +37,11 @@ def test_a_breach_is_named_and_ends_the_command_with_1(tmp_path: Path, capsys: p
     append(tmp_path / "efforts.csv", [row], key="key")
     assert main(["--out", str(tmp_path / "efforts.csv"), "--pairs"]) == 1
     assert "a/b/energy: proven 95 > default 90" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["resnet8", "resnet8/eyeriss_v1", "resnet8,", ",eyeriss_v1"])
+def test_a_pair_without_a_comma_is_named_with_the_way_out(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--pairs", text])
+    assert ended.value.code == 2
+    assert f"expected MODEL,ACCEL such as resnet8,eyeriss_v1, found {text!r}" in capsys.readouterr().err
