@@ -170,6 +170,7 @@ def explore_bits(
     time_limit_s: float | None = None,
     input: Shape | Mapping[str, Shape] | None = None,
     allow_uncosted: bool = False,
+    allow_overflow: bool = False,
 ) -> BitPoints:
     """Which bits each layer should have on a machine, exactly: one point under budgets, or a front.
 
@@ -191,7 +192,7 @@ def explore_bits(
         check_number("time_limit_s", time_limit_s, 1e-9, 1e9)
     if points is not None:
         check_count("points", points, 2)
-    check_switches(on_chip=on_chip, allow_uncosted=allow_uncosted)
+    check_switches(on_chip=on_chip, allow_uncosted=allow_uncosted, allow_overflow=allow_overflow)
     check_kind("weights", weights, str, "a text like 2..8 or 2,4,8")
     check_kind("activations", activations, str, "a text like 2..8 or 2,4,8")
     check_texts("budgets", budgets, "energy=2mJ")
@@ -221,6 +222,7 @@ def explore_bits(
         against=front,
         points=points,
         time_limit_s=time_limit_s,
+        allow_overflow=allow_overflow,
     )
 
 

@@ -260,7 +260,7 @@ def test_a_switch_is_true_or_false() -> None:
     """A text such as "no" would count as yes."""
     calls: list[tuple[Callable[..., object], str]] = [
         (partial(hwsim.evaluate, "resnet8", "bit_fusion"), "fuse allow_uncosted allow_overflow"),
-        (partial(hwsim.explore_bits, "resnet8", "bit_fusion"), "on_chip allow_uncosted"),
+        (partial(hwsim.explore_bits, "resnet8", "bit_fusion"), "on_chip allow_uncosted allow_overflow"),
         (partial(hwsim.verify, "networks/digits_silu_w4a4"), "random"),
         (partial(hwsim.extract, nn.Linear(2, 2), torch.zeros(1, 2)), "allow_uncosted"),
         (partial(hwsim.load_workload, "resnet8"), "allow_uncosted"),

@@ -65,6 +65,7 @@ def add_bits(commands: Any) -> None:
     bits.add_argument("--time-limit", type=parse_seconds, metavar="S", help="seconds per question to the solver")
     add_input_option(bits)
     bits.add_argument("--allow-uncosted", action="store_true", help="leave unknown operators out")
+    bits.add_argument("--allow-overflow", action="store_true", help="bits at which the network does not fit, too")
     bits.add_argument(
         "--out", type=parse_path, metavar="DIR", help="write points.csv, points.json, figures, files per point"
     )

@@ -32,6 +32,7 @@ from hwsim.explore.words import NAMES
 from hwsim.files.atomic import write_atomically
 from hwsim.network.format_bits import with_bits
 from hwsim.network.workload import Workload
+from hwsim.pricing.fit import overflows
 
 
 def workers_of(options: argparse.Namespace) -> Workers:
@@ -160,9 +161,13 @@ def run_bits(options: argparse.Namespace) -> None:
         points=options.points,
         time_limit_s=options.time_limit,
         option="--",
+        allow_overflow=options.allow_overflow,
     )
     made, points, uniform, minimised = found.problem, found.points, found.uniform, found.minimised
     print(found)
+    for point in (*points, *uniform):
+        for overflow in overflows(point.problem.batch_at(point.solution), machine):
+            print(f"{point.name} does not fit: {overflow}", file=sys.stderr)
     if options.out is not None:
         about = {
             "model": workload.name,

@@ -8,6 +8,7 @@ from hwsim.machine.mac import adc_bits, lossless_adc_bits
 from hwsim.machine.parts import Accelerator, ZeroCoding
 from hwsim.network.layer import Layer
 from hwsim.pricing.area import ComponentArea
+from hwsim.pricing.fit import activations_inside
 from hwsim.pricing.layer import LayerCost
 from hwsim.pricing.lifetimes import WHOLE_TENSORS, Lifetimes
 from hwsim.pricing.moves import MULTIPLIER_BITS, SHIFT_BITS
@@ -53,7 +54,7 @@ def assumptions(
             + ("chosen together with the mappings" if planned else "chosen to save most energy under these mappings")
         )
         outer = accelerator.outermost
-        if not {"input", "output"} <= set(outer.stores):
+        if activations_inside(accelerator):
             found.append(
                 f"{outer.name} may hold no tensor of activations between layers; the network's own inputs are read and "
                 f"its outputs written at {outer.name}'s prices, once: no price of what is outside is known"

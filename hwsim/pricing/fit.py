@@ -47,7 +47,7 @@ def overflows(workload: Workload, accelerator: Accelerator) -> tuple[Overflow, .
     outer, home = accelerator.outermost, accelerator.activation_memory
     stages = fuse(workload, accelerator.capabilities)
     weights = weight_sizes(workload, accelerator)
-    inside = not {"input", "output"} <= set(outer.stores)
+    inside = activations_inside(accelerator)
     found: list[Overflow] = []
     if outer.total_bits is not None:
         alive = {} if inside else fullest_moment(stages, outer)
@@ -58,6 +58,11 @@ def overflows(workload: Workload, accelerator: Accelerator) -> tuple[Overflow, .
         alive = fullest_moment(stages, home)
         found += over(home.name, "activations", sum(alive.values()), home.size_bits, alive)
     return tuple(found)
+
+
+def activations_inside(accelerator: Accelerator) -> bool:
+    """Whether activations must fit on chip, because the outermost memory may not hold them."""
+    return not {"input", "output"} <= set(accelerator.outermost.stores)
 
 
 def over(memory: str, what: str, need: int, room: int, sizes: dict[str, int]) -> list[Overflow]:

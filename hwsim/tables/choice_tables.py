@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from hwsim.errors import CapabilityError, InfeasibleMapping
-from hwsim.machine.parts import OPERANDS, Accelerator, Operand
+from hwsim.machine.parts import OPERANDS, Accelerator, Memory, Operand
 from hwsim.nest.counts import Counts
 from hwsim.network.layer import Layer, Tensor
 from hwsim.network.workload import Workload
-from hwsim.pricing.fit import codes_bits
+from hwsim.pricing.fit import activations_inside, codes_bits, packed, stored_weight_bits
 from hwsim.pricing.kept_weights import shared_weights
 from hwsim.pricing.latency import vector_cycles
 from hwsim.pricing.layer import operand_tensors, price_fused, price_stage
@@ -294,7 +294,7 @@ class ChoiceTables:
         bits = [float(codes_bits(weight.elements, w, outer, stored_share(outer, "weight", w))) for w in widths]
         return Table((), np.array(bits[0])) if index is None else Table((index,), np.array(bits))
 
-    def constants(self, layer: Layer) -> Table:
+    def constants(self, layer: Layer, with_offset: bool = True) -> Table:
         """Bits of a layer's parameters and stored offsets."""
         can = self.accelerator.capabilities
         tensors = (layer.inputs[0], layer.output)
@@ -303,12 +303,54 @@ class ChoiceTables:
         for picks, bits in self.combinations(scope):
             here = at_bits(layer, bits)
             offset = offset_cost(here, can)
-            stored = offset.extra_bits if offset.kind in ("folded", "border_bias") else 0
+            stored = offset.extra_bits if with_offset and offset.kind in ("folded", "border_bias") else 0
             table[picks] = parameter_bits(here, can) + stored
         return Table(scope, table)
 
+    def rooms(self) -> list[tuple[str, int, list[list[Table]]]]:
+        """Bounded memories that the whole network must fit (`fit.overflows`): name, bits, what they hold at once."""
+        outer, home = self.accelerator.outermost, self.accelerator.activation_memory
+        found: list[tuple[str, int, list[list[Table]]]] = []
+        inside = activations_inside(self.accelerator)
+        if outer.total_bits is not None:
+            weights = self.stored_weights()
+            rows = [weights] if inside else [[*weights, *row] for row in self.alive(outer)]
+            found.append((outer.name, outer.total_bits, rows))
+        if inside and home is not None and home.size_bits is not None:
+            found.append((home.name, home.size_bits, self.alive(home)))
+        return found
+
+    def stored_weights(self) -> list[Table]:
+        """Bits of weights and parameters in the outermost memory, as `fit.weight_sizes` counts them."""
+        found: list[Table] = []
+        seen: set[str] = set()
+        for layer in (layer for stage in self.stages for layer in (stage.layer, *stage.fused)):
+            weight = layer.weight
+            if weight is not None and not layer.weight_is_activation and weight.name not in seen:
+                seen.add(weight.name)
+                found.append(self.by_width(weight, lambda t: stored_weight_bits(t, self.accelerator.outermost)))
+            if layer.has_macs:
+                found.append(self.constants(layer, with_offset=False))
+        return found
+
+    def alive(self, memory: Memory) -> list[list[Table]]:
+        """Bits that live activations take in a memory while each stage runs; one row per stage as in `peak`."""
+        return self.live_rows(lambda tensor: self.by_width(tensor, lambda t: packed(t, memory)))
+
+    def by_width(self, tensor: Tensor, bits_of: Callable[[Tensor], int]) -> Table:
+        """Bits of a tensor at each of its widths."""
+        index = self.position.get(tensor.name)
+        if index is None:
+            return Table((), np.array(float(bits_of(tensor))))
+        sizes = [float(bits_of(dataclasses.replace(tensor, bits=width))) for width in self.widths[index]]
+        return Table((index,), np.array(sizes))
+
     def peak(self) -> list[list[Table]]:
         """Live activations while each stage runs, one row per stage; rows that another one contains are left out."""
+        return self.live_rows(self.size)
+
+    def live_rows(self, size: Callable[[Tensor], Table]) -> list[list[Table]]:
+        """Sizes of the tensors alive while each stage runs."""
         lives = lifetimes(self.stages)
         rows: dict[frozenset[str], list[Table]] = {}
         for index in range(len(self.stages)):
@@ -316,7 +358,7 @@ class ChoiceTables:
             names = frozenset(tensor.name for tensor in live)
             if not any(names <= other for other in rows):
                 rows = {other: kept for other, kept in rows.items() if not other <= names}
-                rows[names] = [self.size(tensor) for tensor in live]
+                rows[names] = [size(tensor) for tensor in live]
         return list(rows.values())
 
     def size(self, tensor: Tensor) -> Table:

@@ -11,11 +11,14 @@ from hwsim.errors import CapabilityError, SpecError
 from hwsim.explore.bits.allocate import Solver, front
 from hwsim.explore.bits.bill import BitProblem, bit_problem
 from hwsim.explore.bits.choices import Freedom, Limit, Site, free_choices, parse_limit, parse_widths
+from hwsim.explore.bits.problem import InfeasibleBudget
+from hwsim.explore.bits.solve import solve_bits
 from hwsim.machine.load import load_accelerator
-from hwsim.machine.parts import Accelerator
+from hwsim.machine.parts import Accelerator, Array, Memory
 from hwsim.network.bits import assign_bits
 from hwsim.network.layer import Layer, Loops, Tensor
 from hwsim.network.workload import Workload
+from hwsim.pricing.fit import overflows
 from tests.explore.problems import enumerated_front
 from tests.strategies import conv
 
@@ -229,3 +232,40 @@ def test_an_array_is_stored_in_its_widest_form() -> None:
     limited = Freedom((4,), (2, 4), "free", (parse_limit("second.input=4"),), 2)
     with pytest.raises(SpecError, match=r"stored in at most 2 bits, second.input_quantizer needs at least 4"):
         bit_problem(residual(), machine, limited)
+
+
+def bounded(machine: Accelerator, outer_bits: int, home_bits: int | None = None) -> Accelerator:
+    """The machine with so many bits in its outermost memory, and on chip where that is given."""
+    home = machine.activation_memory
+
+    def sized(node: Memory | Array) -> Memory | Array:
+        if node is machine.outermost:
+            return dataclasses.replace(machine.outermost, total_bits=outer_bits)
+        return dataclasses.replace(node, size_bits=home_bits) if node is home and home_bits else node
+
+    return dataclasses.replace(machine, hierarchy=tuple(sized(node) for node in machine.hierarchy))
+
+
+@pytest.mark.parametrize("spec", ["cortex_m7", "max78000", "bit_fusion"])
+def test_rooms_are_the_bits_that_each_choice_needs_of_bounded_memories(spec: str) -> None:
+    machine = bounded(load_accelerator(spec), 1)
+    made = bit_problem(residual(), machine, free_of(machine, 2, 4, 8))
+    assert made.rooms
+    for picks in made.problem.random_picks(12, np.random.default_rng(0)):
+        solution = made.problem.solution(picks)
+        needs = {f"bits in {found.memory}": found.need_bits for found in overflows(made.at(solution), machine)}
+        assert needs == {name: value for name, value in solution.values.items() if value > made.rooms.get(name, np.inf)}
+
+
+def test_bits_are_chosen_among_those_that_fit_bounded_memories() -> None:
+    fine = load_accelerator("max78000")
+    free = free_of(fine, 2, 4, 8)
+    wide = bit_problem(residual(), bounded(fine, 1), free)
+    least = int(Solver(wide.problem).best("bits in weights", {}).values["bits in weights"])
+    found = solve_bits(residual(), bounded(fine, least), free, None, on_chip=False)
+    assert not overflows(found[0].problem.at(found[0].solution), bounded(fine, least))
+    assert [point.name for point in found.uniform] == ["W2A2"]
+    with pytest.raises(InfeasibleBudget, match=r"(?s)bits in weights: budget .* or --allow-overflow"):
+        solve_bits(residual(), bounded(fine, least - 72), free, None, on_chip=False)
+    over = solve_bits(residual(), bounded(fine, least - 72), free, None, on_chip=False, allow_overflow=True)
+    assert [point.name for point in over.uniform] == ["W2A2", "W4A4", "W8A8"]

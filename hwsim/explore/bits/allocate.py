@@ -220,7 +220,8 @@ class Solver:
             f"{' and '.join(budgets)}: each budget can be met, not all at once; binding: {', '.join(missed)}"
         ]
         shown = ", ".join(f"{name} {closest.values[name]:.6g} (budget {limit:.6g})" for name, limit in budgets.items())
-        lines.append(f"closest point: {shown}; raise the budget or allow fewer bits")
+        way = ", or --allow-overflow" if any(name.startswith("bits in ") for name in missed) else ""
+        lines.append(f"closest point: {shown}; raise the budget or allow fewer bits{way}")
         return InfeasibleBudget("\n".join(lines), missed, closest)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -44,6 +44,7 @@ class BitProblem:
     objective: Objective
     times: int = 1  # equal passes of this network that a batch takes
     whole: Workload | None = None  # the batch at once, where it runs in passes
+    rooms: Mapping[str, float] = field(default_factory=dict)  # measures of bounded memories, and their bits
 
     @cached_property
     def position(self) -> dict[str, int]:
@@ -97,7 +98,11 @@ def bit_problems(
     for times, network in equal_sizes(workload):
         made = bit_problem(network, accelerator, freedom, sensitivities, objective, on_chip=on_chip)
         if times > 1:
-            measures = tuple(each.times(times) if each.name in SUMS else each for each in made.problem.measures)
+            at_once = found[0].problem.by_name  # the whole batch must fit, in however many passes it runs
+            measures = tuple(
+                at_once[each.name] if each.name in made.rooms else each.times(times) if each.name in SUMS else each
+                for each in made.problem.measures
+            )
             problem = dataclasses.replace(made.problem, measures=measures)
             made = dataclasses.replace(made, problem=problem, times=times, whole=found[0].workload)
         found.append(made)
@@ -127,7 +132,11 @@ def bit_problem(
     plan = widest_plan(coded, accelerator, freed, objective) if on_chip else None
     position = {name: i for i, entry in enumerate(freed) for name in entry.choice.tensors}
     widths = [entry.choice.widths for entry in freed]
-    measures, refused = measures_of(ChoiceTables(coded, accelerator, widths, position, objective, plan))
+    tables = ChoiceTables(coded, accelerator, widths, position, objective, plan)
+    measures, refused = measures_of(tables)
+    held = [(f"bits in {name}", room, rows) for name, room, rows in tables.rooms()]
+    measures += [Measure(name, tuple(collect(terms(row)) for row in rows)) for name, _, rows in held]
+    rooms = {name: float(room) for name, room, _ in held}
     refused += wider_than_stored(coded, freed)
     if sensitivities is not None:
         losses = spread(freed, sensitivities)
@@ -137,7 +146,7 @@ def bit_problem(
         ]
         measures = [Measure(LOSS, (tuple(table),)), *measures]
     problem = Problem(tuple(entry.choice for entry in freed), tuple(measures), tuple(refused))
-    return BitProblem(coded, accelerator, freed, problem, objective)
+    return BitProblem(coded, accelerator, freed, problem, objective, rooms=rooms)
 
 
 def starting_point(workload: Workload, accelerator: Accelerator, freedom: Freedom) -> Workload:

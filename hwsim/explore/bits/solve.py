@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 from hwsim.errors import RequestError, SpecError
@@ -81,11 +81,13 @@ def solve_bits(
     points: int | None = None,
     time_limit_s: float | None = None,
     option: str = "",
+    allow_overflow: bool = False,
 ) -> BitPoints:
     """The best point under `budgets` (by measure), or the front of `minimise` against another measure.
 
     `minimise` and `against` are names of budgets.py; by default the loss is minimised where there are `losses`, else
     the energy. `option`: what stands in front of an option's name where the question was asked ("--").
+    Every point fits the machine's bounded memories, unless `allow_overflow`.
     Raises SpecError for questions that mean nothing, InfeasibleBudget where nothing meets the budgets.
     """
     if points is not None and against is None:
@@ -96,6 +98,8 @@ def solve_bits(
     if against is not None and NAMES[against] == minimised:
         raise SpecError(f"{option}front {against}: is what is minimised already: name another")
     made = bit_problems(workload, machine, freedom, losses, objective, on_chip=on_chip)
+    if allow_overflow:
+        made = tuple(replace(problem, rooms={}) for problem in made)
     limits = dict(budgets or {})
     if against is None:
         solutions = [best_of(made, minimised, limits, time_limit_s)]
@@ -116,11 +120,11 @@ def best_of(
     missed: list[InfeasibleBudget] = []
     for made in problems:
         try:
-            found.append((made, Solver(made.problem, time_limit_s).best(minimised, limits)))
+            found.append((made, Solver(made.problem, time_limit_s).best(minimised, {**limits, **made.rooms})))
         except InfeasibleBudget as problem:
             missed.append(problem)
     if not found:
-        raise min(missed, key=lambda problem: excess(problem, limits))
+        raise min(missed, key=lambda problem: excess(problem, {**limits, **problems[0].rooms}))
     return min(found, key=lambda point: (point[1].values[minimised], point[1].values[ENERGY]))
 
 
@@ -143,13 +147,14 @@ def front_of(
     found: list[tuple[BitProblem, Solution]] = []
     missed: list[InfeasibleBudget] = []
     for made in problems:
-        asked = front(made.problem, minimised, against, limits, points=points, time_limit_s=time_limit_s)
+        within = {**limits, **made.rooms}
+        asked = front(made.problem, minimised, against, within, points=points, time_limit_s=time_limit_s)
         try:
             found += [(made, solution) for solution in asked]
         except InfeasibleBudget as problem:
             missed.append(problem)
     if not found:
-        raise min(missed, key=lambda problem: excess(problem, limits))
+        raise min(missed, key=lambda problem: excess(problem, {**limits, **problems[0].rooms}))
     if len(problems) == 1:
         return found
     kept: list[tuple[BitProblem, Solution]] = []
@@ -182,7 +187,9 @@ def uniform_solutions(made: BitProblem) -> list[tuple[str, Solution]]:
                 break
             picks.append(available.index(width) if width in available and len(available) > 1 else 0)
         if len(picks) == len(made.freed) and bool(made.problem.allowed([picks])[0]):
-            found.append((f"W{width}A{width}", made.problem.solution(picks)))
+            solution = made.problem.solution(picks)
+            if all(solution.values[name] <= room for name, room in made.rooms.items()):
+                found.append((f"W{width}A{width}", solution))
     return found
 
 
