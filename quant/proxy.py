@@ -6,6 +6,7 @@ again, and is compared on held-out images with the float network after the same 
 kept line by line, so a measurement that was stopped goes on.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant.data import Dataset
+from quant.data import Dataset, write_atomically
 from quant.loop import fit
 from quant.recipe import Recipe
 
@@ -74,34 +75,60 @@ def judged(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> Outcom
 
 
 class Kept:
-    """Outcomes by name in a file, one line each, flushed as they are found; another measurement's are refused."""
+    """Outcomes by name in a file, one line each, flushed as they are found; another measurement's are refused.
+
+    A line carries a hash of what it says. One that is damaged is named in `damaged`, and its place is measured again.
+    """
 
     def __init__(self, path: Path | None, settings: Mapping[str, Any]) -> None:
         self.path, self.found = path, dict[str, Outcome]()
-        header = json.dumps({"settings": dict(settings)}, sort_keys=True, default=str)
+        self.damaged: list[str] = []
+        header = json.dumps({"settings": dict(settings)}, sort_keys=True, default=str).encode()
         if path is None:
             return
         content = path.read_bytes() if path.exists() else b""
-        lines = content[: content.rfind(b"\n") + 1].decode().splitlines()  # a line cut short by a crash is dropped
-        if lines and lines[0] != header:
-            raise ValueError(f"{path}: holds another measurement: remove it, or measure as it says ({lines[0]})")
-        for line in lines[1:]:
-            entry = json.loads(line)
-            self.found[entry["of"]] = (entry["loss"], entry["accuracy_percent"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(line + "\n" for line in lines or [header]))
+        first, *lines = content.split(b"\n")[:-1] or [header]  # a line cut short by a crash is dropped
+        if first != header:
+            there = first[:400].decode(errors="backslashreplace")
+            raise ValueError(f"{path}: holds another measurement: remove it, or measure as it says ({there})")
+        good = [header]
+        for number, line in enumerate(lines, start=2):
+            kept = outcome_of(line)
+            if kept is None:
+                self.damaged.append(f"{path}:{number}: damaged, it is measured again: {line[:60]!r}")
+            else:
+                self.found[kept[0]] = kept[1]
+                good.append(line)
+        whole = b"".join(line + b"\n" for line in good)
+        if whole != content:
+            write_atomically(path, lambda file: file.write(whole))
 
     def get(self, name: str, measure: Callable[[], Outcome]) -> Outcome:
         """The outcome kept under a name, or measured now."""
         if name not in self.found:
             self.found[name] = measure()
             if self.path is not None:
-                loss, accuracy = self.found[name]
-                with self.path.open("a") as file:
-                    file.write(json.dumps({"of": name, "loss": loss, "accuracy_percent": accuracy}) + "\n")
+                with self.path.open("ab") as file:
+                    file.write(line_of(name, self.found[name]) + b"\n")
                     file.flush()
                     os.fsync(file.fileno())
         return self.found[name]
+
+
+def line_of(name: str, outcome: Outcome) -> bytes:
+    """An outcome as a line, with a hash of what it says."""
+    entry = {"of": name, "loss": outcome[0], "accuracy_percent": outcome[1]}
+    return json.dumps({**entry, "hash": hashlib.sha256(json.dumps(entry).encode()).hexdigest()[:16]}).encode()
+
+
+def outcome_of(line: bytes) -> tuple[str, Outcome] | None:
+    """The inverse of `line_of`; None for a line that it does not write."""
+    try:
+        entry = json.loads(line)
+        name, outcome = entry["of"], (entry["loss"], entry["accuracy_percent"])
+        return (name, outcome) if line == line_of(name, outcome) and isinstance(name, str) else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def falling(losses: Mapping[int, float]) -> dict[int, float]:

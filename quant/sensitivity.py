@@ -382,6 +382,8 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> str:
     kept, trained = None, None
     if arguments.method == "finetune":
         kept = Kept(arguments.out.with_name(arguments.out.name + ".part"), settings_of(arguments))
+        for line in kept.damaged:
+            Printer(sys.stderr)(line)
         trained = Trained(subject, Proxy.of(data, arguments.steps, batches, seed=arguments.seed), kept)
 
     found = measure(subject, widths, arguments.method, Printer(sys.stderr), trained)

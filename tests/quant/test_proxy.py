@@ -99,4 +99,24 @@ def test_a_part_file_holds_one_outcome_a_line(tmp_path: Path) -> None:
     kept = Kept(tmp_path / "part", {"a": 1})
     assert kept.get("x", lambda: (0.5, 50.0)) == (0.5, 50.0)
     lines = (tmp_path / "part").read_text().splitlines()
-    assert json.loads(lines[1]) == {"of": "x", "loss": 0.5, "accuracy_percent": 50.0}
+    said = json.loads(lines[1])
+    assert said.pop("hash")
+    assert said == {"of": "x", "loss": 0.5, "accuracy_percent": 50.0}
+
+
+def test_any_damaged_byte_of_a_part_file_is_measured_again(tmp_path: Path) -> None:
+    """Every byte of an outcome's line changed, removed or doubled; the other outcomes stay."""
+    path = tmp_path / "part"
+    kept = Kept(path, {})
+    kept.get("x", lambda: (0.25, 12.5))
+    kept.get("y", lambda: (0.5, 50.0))
+    whole = path.read_bytes()
+    begin, end = whole.index(b"\n") + 1, whole.index(b"\n", whole.index(b"\n") + 1)
+    for at in range(begin, end):
+        for byte in (bytes([whole[at] ^ 1]), b"\xff", b"", b"\n", whole[at : at + 1] * 2):
+            path.write_bytes(whole[:at] + byte + whole[at + 1 :])
+            again = Kept(path, {})
+            assert again.damaged[0].startswith(f"{path}:2: damaged, it is measured again")
+            assert again.get("x", lambda: (0.25, 12.5)) == (0.25, 12.5)
+            assert again.found == {"y": (0.5, 50.0), "x": (0.25, 12.5)}
+            assert Kept(path, {}).damaged == []
