@@ -161,7 +161,15 @@ def _check_rows(path: Path, flat: np.ndarray, width: int) -> None:
 
 
 def write_atomically(target: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write to a temporary file in the same folder, flush it to the disk, then rename: whole or absent, never half."""
+    """Write to a temporary file in the same folder, flush it to the disk, then rename: whole or absent, never half.
+
+    A device, a pipe or /dev/stdout is written into, never replaced.
+    """
+    system = target.is_symlink() and target.absolute().parts[1:2] in (("dev",), ("proc",))
+    if system or (target.exists() and not target.is_file() and not target.is_dir()):
+        with target.open("wb") as file:
+            write(file)
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name[:80]}.{os.getpid()}-{secrets.token_hex(4)}")
     try:

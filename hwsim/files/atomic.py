@@ -19,10 +19,10 @@ def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) 
     """Replace `path` by `content` in one step, so that a crash never leaves half a file.
 
     `durable`: flush file and folder to the disk before returning. Raises OSError where the folder cannot be written;
-    nothing is left behind then. A device or a pipe is written into, never replaced.
+    nothing is left behind then. A device, a pipe or /dev/stdout is written into, never replaced.
     """
     refuse_nul(path)
-    if path.exists() and not path.is_file() and not path.is_dir():  # /dev/null, a pipe: renaming would replace it
+    if is_no_file(path):
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +41,16 @@ def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) 
             temporary.unlink(missing_ok=True)
         name_target(problem, path)
         raise
+
+
+def is_no_file(path: Path) -> bool:
+    """Whether the name is a device's, a pipe's or an open file's: renaming would put a file in its place.
+
+    >>> is_no_file(Path("/dev/null")), is_no_file(Path("report.json"))
+    (True, False)
+    """
+    system = path.is_symlink() and path.absolute().parts[1:2] in (("dev",), ("proc",))  # /dev/stdout, /dev/fd/3
+    return system or (path.exists() and not path.is_file() and not path.is_dir())
 
 
 def refuse_nul(path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,3 +123,21 @@ def test_a_name_with_nul_is_an_error_of_the_system(tmp_path: Path) -> None:
         write_atomically(tmp_path / "a\0b", "text")
     with pytest.raises(OSError, match="NUL"):
         write_folder(tmp_path / "a\0b", CONTENTS)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        "from hwsim.files.atomic import write_atomically as w; w(out, 'text')",
+        "from quant.data import write_atomically as w; w(out, lambda file: file.write(b'text'))",
+    ],
+)
+@pytest.mark.parametrize("shown", ["a file", "a pipe"])
+def test_standard_output_by_its_name_is_written_into_and_stays(tmp_path: Path, write: str, shown: str) -> None:
+    """/dev/stdout is a link: a rename would put a file in its place for everybody, where root runs the command."""
+    code = f"import os, pathlib; os.replace = os.rename = None; out = pathlib.Path('/dev/stdout'); {write}"
+    with (tmp_path / "out").open("wb") as file:
+        found = subprocess.run([sys.executable, "-c", code], stdout=file if shown == "a file" else subprocess.PIPE,
+                               check=True, cwd=Path(__file__).parents[2])  # fmt: skip
+    assert ((tmp_path / "out").read_bytes() if shown == "a file" else found.stdout) == b"text"
+    assert Path("/dev/stdout").is_symlink()
