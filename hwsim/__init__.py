@@ -8,8 +8,12 @@ names need no torch; torch modules, a zoo network at another input and network f
 
 from __future__ import annotations
 
-import importlib
 import sys
+
+if sys.argv[:1] == ["-m"] or "".join(sys.argv[:1]).endswith("/hwsim"):  # a command: Ctrl-C is one line from here on
+    from hwsim import ctrl_c as ctrl_c
+
+import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 

@@ -7,6 +7,7 @@ What the reader of a pipe no longer takes is dropped, and the work goes on: file
 
 from __future__ import annotations
 
+import atexit
 import codecs
 import errno
 import io
@@ -17,12 +18,13 @@ import threading
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
+from hwsim.ctrl_c import end
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 PLAIN = {"µ": "u", "²": "2", "×": "x", "±": "+-", "–": "-", "—": "-", "…": "...", "≥": ">=", "≤": "<=",
          "█": "#", "▓": "=", "▒": "-", "░": ":", "·": "."}  # fmt: skip
-INTERRUPTED = 130  # exit code, as a shell gives it
 
 
 def printable(text: str) -> str:
@@ -124,15 +126,30 @@ def prepare() -> None:
         signal.getsignal(signal.SIGINT) is signal.default_int_handler
     ):
         signal.signal(signal.SIGINT, stop_at_once)
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # Python's own default is a death without a word
 
 
 def stop_at_once(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C while there is nothing to put away yet: imports may turn a KeyboardInterrupt into any other error."""
-    os.write(2, b"hwsim: interrupted\n")
-    os._exit(INTERRUPTED)
+    """Ctrl-C while there is nothing to put away: imports may turn a KeyboardInterrupt into any other error."""
+    end()
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C during work: a KeyboardInterrupt, so that open work is put away; within an import the end."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            end()
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def work_begins() -> None:
     """From here on Ctrl-C is a KeyboardInterrupt, so that open work is put away."""
     if signal.getsignal(signal.SIGINT) is stop_at_once:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, interrupt)
+
+
+def work_ends() -> None:
+    """All is written or put away: Ctrl-C ends at once, and while Python takes itself down it changes nothing."""
+    if signal.getsignal(signal.SIGINT) is interrupt:
+        signal.signal(signal.SIGINT, stop_at_once)

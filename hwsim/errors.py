@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from hwsim.console import INTERRUPTED, printable_lines, unwritten, work_begins
+from hwsim.console import printable_lines, unwritten, work_begins, work_ends
+from hwsim.ctrl_c import INTERRUPTED
 
 MAX_LINES, MAX_LINE = 60, 1000  # of a message
 
@@ -83,7 +84,6 @@ def exit_code_of(run: Callable[[], int | None], *also: type[Exception]) -> int:
 
     `also`: exceptions of other packages that are the input's fault too.
     """
-    work_begins()
     try:
         code = attempt(run, *also)
     except SystemExit as leaving:  # --help, or an argument that means nothing
@@ -98,7 +98,10 @@ def exit_code_of(run: Callable[[], int | None], *also: type[Exception]) -> int:
 def attempt(run: Callable[[], int | None], *also: type[Exception]) -> int:
     """The exit code of a command's work, its errors told in one message."""
     try:
-        return run() or 0
+        work_begins()
+        code = run() or 0
+        work_ends()
+        return code
     except HwsimError as problem:
         return complain(str(problem), problem.exit_code)
     except OSError as problem:
@@ -106,6 +109,7 @@ def attempt(run: Callable[[], int | None], *also: type[Exception]) -> int:
     except also as problem:
         return complain(str(problem))
     except KeyboardInterrupt:
+        work_ends()
         return complain("interrupted", INTERRUPTED)
 
 

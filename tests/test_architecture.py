@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The floors of hwsim, lowest first; a file imports from lower floors, and from its own room. Rooms of one floor know
 # nothing of each other where they stand in one tuple, except in the order written.
 FLOORS = (
-    ("console", "errors", "files"),
+    ("ctrl_c", "console", "errors", "files"),
     ("network",),
     ("machine", "frontends"),
     ("nest",),

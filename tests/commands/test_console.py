@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hwsim.__main__ import COMMANDS, available, main
-from hwsim.console import INTERRUPTED
+from hwsim.ctrl_c import INTERRUPTED
 from tests.small_workloads import chain
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -109,6 +109,71 @@ raise SystemExit(exit_code_of(work))
 """
     found = run(code)
     assert (found.returncode, found.stdout, found.stderr) == (INTERRUPTED, "put away\n", "hwsim: interrupted\n")
+
+
+KILL = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+
+
+@pytest.mark.parametrize("module", ["typing", "hwsim.console"])
+def test_ctrl_c_during_the_packages_own_imports_is_one_line(module: str) -> None:
+    """Before any handler of ours stands Python raises a KeyboardInterrupt wherever it is."""
+    code = f"""
+import sys
+sys.argv[:] = ["-m"]
+sys.modules.pop("typing", None)
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Finder())
+import hwsim
+"""
+    found = run(code)
+    assert (found.returncode, found.stdout, found.stderr) == (INTERRUPTED, "", "hwsim: interrupted\n")
+
+
+def test_ctrl_c_during_an_import_within_the_work_is_one_line(tmp_path: Path) -> None:
+    """A package may catch every exception of its imports: torch told of a module without an attribute instead."""
+    (tmp_path / "greedy.py").write_text(
+        f"try:\n    {KILL}\nexcept BaseException:\n    raise AttributeError from None\n"
+    )
+    code = f"""
+import sys
+from hwsim.console import prepare
+from hwsim.errors import exit_code_of
+prepare()
+sys.path.insert(0, {str(tmp_path)!r})
+def work():
+    import greedy
+raise SystemExit(exit_code_of(work))
+"""
+    found = run(code)
+    assert (found.returncode, found.stdout, found.stderr) == (INTERRUPTED, "", "hwsim: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("then", "code", "says"),
+    [
+        (KILL, INTERRUPTED, "hwsim: interrupted\n"),
+        (f"import atexit; atexit.register(lambda: exec({KILL!r}))", INTERRUPTED, "hwsim: interrupted\n"),
+        ("sys.late = Late()", 0, ""),
+    ],
+)
+def test_ctrl_c_after_the_work_is_one_line_or_nothing(then: str, code: int, says: str) -> None:
+    """While Python takes itself down there is nobody left to say a line, and nothing left to stop."""
+    found = run(f"""
+import os, sys
+from hwsim.console import prepare
+from hwsim.errors import exit_code_of
+prepare()
+class Late:
+    def __del__(self, kill=os.kill, number=os.getpid()):
+        kill(number, 2)
+code = exit_code_of(lambda: print("done"))
+{then}
+raise SystemExit(code)
+""")
+    assert (found.returncode, found.stdout, found.stderr) == (code, "done\n", says)
 
 
 def test_a_job_that_was_told_to_ignore_ctrl_c_goes_on() -> None:
