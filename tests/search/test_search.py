@@ -30,7 +30,7 @@ from hwsim.search.layer import search
 from hwsim.search.network import plan_network, same_answer, search_ladder, search_network
 from hwsim.search.objective import OBJECTIVES, Objective, rank_of, value_of
 from hwsim.search.proof.certify import certified_search, unrollings_at_most
-from hwsim.search.proof.native import has_kernel
+from hwsim.search.proof.native import has_kernel, why_no_kernel
 from hwsim.search.result import PROVEN, Effortful, Found
 from hwsim.search.space.problem import Problem
 from hwsim.tables.dominance import best_places
@@ -532,6 +532,27 @@ def test_an_extent_of_67_million_is_searched_in_seconds() -> None:
     began = time.process_time()
     search(layer, load_accelerator("ethos_u65_512"))
     assert time.process_time() - began < 20
+
+
+@pytest.mark.parametrize("length", [2**31 - 1, 2**32 + 2, 2**40 - 87])
+def test_a_loop_too_long_for_the_kernels_numbers_is_searched_without_it(length: int) -> None:
+    """Numbers of the kernel have 32 bits: to it 2**32 + 2 iterations were two."""
+    layer = Layer(
+        name="long",
+        op="linear",
+        inputs=(Tensor("x", (1, 1), 8),),
+        output=Tensor("y", (1, length), 8),
+        weight=Tensor("w", (length, 1), 8),
+        loops=Loops(K=length),
+    )
+    machine = load_accelerator("eyeriss_v1")
+    began = time.process_time()
+    found = search(layer, machine, effort="auto")
+    assert time.process_time() - began < 20
+    assert why_no_kernel(Problem(layer, machine)).startswith(
+        f"a loop of {length:,} iterations; the proof counts at most"
+    )
+    assert found.certificate.lower_bound <= found.certificate.value
 
 
 @pytest.mark.parametrize("objective", ["energy", "latency"])

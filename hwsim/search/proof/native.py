@@ -32,6 +32,7 @@ HOLDERS, POOLS, SLOTS = (ENUMS[name] for name in ("HOLDERS", "POOLS", "SLOTS"))
 SUMS, TABLES = ENUMS["SUMS"], ENUMS["TABLES"]  # tables of prices of one machine, of a box of machines
 REGIONS, MEMORIES, FIXED, KEPT = (ENUMS[name] for name in ("REGIONS", "MEMORIES", "FIXED", "KEPT"))
 POINTS = ENUMS["WORDS"] * 64  # a point set is a string of bits
+LONGEST = 2**30  # iterations of a loop: the kernel's numbers have 32 bits, and longer loops are tried, too
 # Actions of a path (smaller ones are steps), how many it may have, and how a search for one ends.
 SETTLE, PASS, LEAVE, NOTHING, PATH = (ENUMS[name] for name in ("SETTLE", "PASS", "LEAVE", "NOTHING", "PATH"))
 FOUND, NONE_BELOW, GAVE_UP, NO_MEMORY = (ENUMS[name] for name in ("FOUND", "NONE_BELOW", "GAVE_UP", "NO_MEMORY"))
@@ -243,6 +244,9 @@ def why_no_kernel(problem: Problem) -> str:
     """Why `open_kernel` gives none, in a few words; empty where it gives one."""
     too_large = "" if fits(problem) else "more loops, memories or points than the proof's tables hold"
     too_large = too_large or rules_too_large(problem)
+    longest = max(problem.extents, default=1)
+    if longest > LONGEST:
+        too_large = f"a loop of {longest:,} iterations; the proof counts at most {LONGEST:,}"
     reach = window_reach(problem)
     if reach >= POINTS:
         too_large = f"a window slides over {reach:,} points; the proof counts at most {POINTS - 1:,}"
